@@ -1,0 +1,18 @@
+"""Sites, neighbour shells, point groups, initial textures and measures of a texture."""
+
+from hpcspin.lattice.lattice import LATTICES, Lattice, SquareLattice, TriangularLattice, make_lattice
+from hpcspin.lattice.measures import bond_columns, bond_map, wall_position
+from hpcspin.lattice.textures import TEXTURES, make_texture
+
+__all__ = [
+    "LATTICES",
+    "TEXTURES",
+    "Lattice",
+    "SquareLattice",
+    "TriangularLattice",
+    "bond_columns",
+    "bond_map",
+    "make_lattice",
+    "make_texture",
+    "wall_position",
+]

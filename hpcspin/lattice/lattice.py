@@ -1,0 +1,141 @@
+"""Bravais lattices with open or periodic edges.
+
+A site is a pair of integers (x, y); its flat index is ``x * Ly + y``. x is the
+transport direction. A new lattice is one subclass with a ``kind``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hpcspin.errors import HpcspinError
+
+LATTICES: dict[str, type[Lattice]] = {}
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """A finite piece of a two-dimensional Bravais lattice.
+
+    Parameters
+    ----------
+    size
+        Number of sites (Lx, Ly).
+    periodic
+        Whether the lattice closes on itself along x and along y.
+
+    Raises
+    ------
+    HpcspinError
+        If a side is not positive, or a periodic side is so short that two
+        different bonds would join the same two sites.
+    """
+
+    size: tuple[int, int]
+    periodic: tuple[bool, bool] = (False, True)
+
+    kind: ClassVar[str]
+    bonds: ClassVar[tuple[tuple[int, int], ...]]
+    """Offsets of half of the nearest neighbours; the other half are their negatives."""
+    primitive_vectors: ClassVar[NDArray[np.float64]]
+    generators: ClassVar[tuple[tuple[tuple[int, int], tuple[int, int]], ...]]
+    """Integer matrices, acting on offsets, that generate the point group."""
+
+    def __init_subclass__(cls) -> None:
+        LATTICES[cls.kind] = cls
+
+    def __post_init__(self) -> None:
+        for axis, length, closed in zip("xy", self.size, self.periodic, strict=True):
+            if length < 1:
+                raise HpcspinError(f"lattice.size: {length} sites along {axis}; give at least 1")
+            if closed and length < 3:
+                raise HpcspinError(
+                    f"lattice.size: {length} sites along periodic {axis} would join two sites by two bonds; "
+                    f"give at least 3 or make {axis} open"
+                )
+
+    @property
+    def num_sites(self) -> int:
+        """Number of sites Lx Ly."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def point_group(self) -> NDArray[np.int64]:
+        """Point group of a site as integer matrices on offsets, shape (operations, 2, 2), identity first."""
+        elements = [np.eye(2, dtype=np.int64)]
+        for element in elements:  # grows while it is walked: the closure of the generators
+            for generator in self.generators:
+                product = np.array(generator) @ element
+                if not any(np.array_equal(product, known) for known in elements):
+                    elements.append(product)
+        return np.stack(elements)
+
+    @property
+    def mirror_y(self) -> NDArray[np.int64]:
+        """The mirror that maps every column of sites onto itself: it survives a bias along x."""
+        (mirror,) = [op for op in self.point_group if op[0].tolist() == [1, 0] and np.linalg.det(op) < 0]
+        return mirror
+
+    def cartesian(self, offsets: ArrayLike) -> NDArray[np.float64]:
+        """Cartesian vectors of lattice offsets, shape (..., 2), in units of the lattice constant."""
+        return np.asarray(offsets) @ self.primitive_vectors
+
+    def shift(self, offsets: ArrayLike) -> NDArray[np.int64]:
+        """Sites reached from every site by each offset.
+
+        Parameters
+        ----------
+        offsets
+            Lattice offsets, shape (K, 2).
+
+        Returns
+        -------
+        ndarray
+            Flat site indices, shape (num_sites, K); -1 beyond an open edge.
+        """
+        offsets = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+        sites = np.indices(self.size).reshape(2, -1)
+        inside = np.ones((self.num_sites, len(offsets)), dtype=bool)
+        target = []
+        for axis in range(2):
+            coordinate = sites[axis][:, None] + offsets[None, :, axis]
+            if not self.periodic[axis]:
+                inside &= (coordinate >= 0) & (coordinate < self.size[axis])
+            target.append(coordinate % self.size[axis])
+        return np.where(inside, target[0] * self.size[1] + target[1], -1)
+
+
+class SquareLattice(Lattice):
+    """Square lattice: 4 neighbours, point group D4."""
+
+    kind = "square"
+    bonds = ((1, 0), (0, 1))
+    primitive_vectors = np.eye(2)
+    generators = (((0, -1), (1, 0)), ((1, 0), (0, -1)))
+
+
+class TriangularLattice(Lattice):
+    """Triangular lattice: the square grid plus the (+1, -1) diagonal, 6 neighbours, point group D6."""
+
+    kind = "triangular"
+    bonds = ((1, 0), (0, 1), (1, -1))
+    primitive_vectors = np.array([[1.0, 0.0], [0.5, math.sqrt(3) / 2]])
+    generators = (((0, -1), (1, 1)), ((1, 1), (0, -1)))
+
+
+def make_lattice(kind: str, size: tuple[int, int], periodic: tuple[bool, bool] = (False, True)) -> Lattice:
+    """Lattice of a registered kind.
+
+    Raises
+    ------
+    HpcspinError
+        If the kind is unknown or the size is impossible.
+    """
+    if kind not in LATTICES:
+        raise HpcspinError(f"lattice.kind: {kind!r} is unknown; choose one of {', '.join(sorted(LATTICES))}")
+    return LATTICES[kind](tuple(size), tuple(periodic))  # type: ignore[arg-type]

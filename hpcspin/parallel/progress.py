@@ -1,0 +1,88 @@
+"""Progress of long work: a bar with an estimate on a terminal, sparse lines in a batch job."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from hpcspin.parallel.world import World
+
+_LINE_EVERY_SECONDS = 15.0
+
+
+class Bar(Protocol):
+    """What long work reports to."""
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Count n more units of work as done."""
+
+
+class _Silent:
+    def advance(self, n: int = 1, note: str = "") -> None:
+        pass
+
+
+class _Lines:
+    """A line at the first unit, then at most one every few seconds, and one at the end."""
+
+    def __init__(self, world: World, title: str, total: int, done: int) -> None:
+        self._world, self._title, self._total = world, title, total
+        self._first = self._done = done
+        self._start = time.monotonic()
+        self._next = self._start
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self._done += n
+        now = time.monotonic()
+        if now < self._next and self._done < self._total:
+            return
+        self._next = now + _LINE_EVERY_SECONDS
+        elapsed = now - self._start
+        remaining = elapsed * (self._total - self._done) / max(self._done - self._first, 1)
+        text = f"{self._title}: {self._done}/{self._total}, {elapsed:.0f} s, {remaining:.0f} s left"
+        self._world.say(f"{text}, {note}" if note else text)
+
+
+class _Terminal:
+    def __init__(self, progress: Progress, title: str, total: int, done: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(title, total=total, completed=done, note="")
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        self._progress.update(self._task, advance=n, note=note)
+
+
+@contextmanager
+def progress(world: World, title: str, total: int, done: int = 0) -> Iterator[Bar]:
+    """Report the progress of ``total`` units of work, ``done`` of which are behind us.
+
+    Only rank 0 speaks.
+    """
+    if world.rank != 0:
+        yield _Silent()
+    elif not sys.stderr.isatty():
+        yield _Lines(world, title, total, done)
+    else:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bars:
+            yield _Terminal(bars, title, total, done)

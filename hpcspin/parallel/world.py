@@ -1,0 +1,195 @@
+"""One view of the ranks, whichever launcher started them.
+
+Under ``mpirun`` or ``srun`` the ranks talk through mpi4py, under ``torchrun``
+through torch.distributed, and alone there is nobody to talk to. Everything
+else in hpcspin asks the `World` and never the launcher.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+
+logger = logging.getLogger("hpcspin")
+
+_MPI_LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS")
+_GRACE_SECONDS = 1.0
+
+
+def _under_mpi() -> bool:
+    if any(name in os.environ for name in _MPI_LAUNCHERS):
+        return True
+    # srun sets SLURM_PROCID in every job step, also in one that holds a single task.
+    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
+
+
+@dataclass
+class World:
+    """The ranks of this run.
+
+    Attributes
+    ----------
+    rank, size
+        My number and how many there are.
+    local_rank, local_size
+        The same, among the ranks of this node: they choose the GPU.
+    launcher
+        ``"mpi"``, ``"torchrun"`` or ``"single"``.
+    comm
+        The mpi4py communicator under ``"mpi"``, else None.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    launcher: str = "single"
+    comm: Any = field(default=None, repr=False)
+
+    @classmethod
+    def detect(cls) -> World:
+        """Join the ranks that the launcher started.
+
+        Raises
+        ------
+        HpcspinError
+            If an MPI launcher started this process and mpi4py cannot be used.
+        """
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            world = cls(
+                rank=int(os.environ["RANK"]),
+                size=int(os.environ["WORLD_SIZE"]),
+                local_rank=int(os.environ["LOCAL_RANK"]),
+                local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+                launcher="torchrun",
+            )
+            world.torch_group()
+            return world
+        if not _under_mpi():
+            return cls()
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as failure:
+            raise HpcspinError(
+                f"started under an MPI launcher but mpi4py cannot load its MPI library ({failure}); "
+                "install the one of this launcher, or pip install 'hpcspin[mpi]' and use its mpiexec"
+            ) from failure
+        comm = MPI.COMM_WORLD
+        node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+        return cls(comm.rank, comm.size, node.rank, node.size, "mpi", comm)
+
+    def broadcast(self, value: Any, root: int = 0) -> Any:
+        """The root's value, on every rank."""
+        if self.comm is not None:
+            return self.comm.bcast(value, root)
+        if self.size > 1:
+            box = [value]
+            dist.broadcast_object_list(box, root)
+            return box[0]
+        return value
+
+    def allgather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in rank order, on every rank."""
+        if self.comm is not None:
+            return self.comm.allgather(value)
+        if self.size > 1:
+            box: list[Any] = [None] * self.size
+            dist.all_gather_object(box, value)
+            return box
+        return [value]
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """The values of all ranks, in rank order, on rank 0; None elsewhere."""
+        if self.comm is not None:
+            return self.comm.gather(value)
+        if self.size > 1:
+            box: list[Any] | None = [None] * self.size if self.rank == 0 else None
+            dist.gather_object(value, box)
+            return box
+        return [value]
+
+    def sum(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Sum of an array over the ranks, added in rank order so that every rank holds the same bits."""
+        if self.size == 1:
+            return array
+        parts = self.allgather(np.ascontiguousarray(array))
+        return np.sum(np.stack(parts), axis=0)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.allgather(None)
+
+    def say(self, message: str) -> None:
+        """Log a line from rank 0."""
+        if self.rank == 0:
+            logger.info(message)
+
+    def torch_group(self, device: str = "cpu") -> None:
+        """Start torch.distributed over these ranks, for DistributedDataParallel.
+
+        Parameters
+        ----------
+        device
+            ``"cuda"`` uses NCCL for tensors on GPUs, ``"cpu"`` gloo alone.
+        """
+        if self.size == 1 or dist.is_initialized():
+            return
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" or torch.cuda.is_available() else "gloo"
+        if self.launcher == "mpi":
+            address, port = self.broadcast(_free_address() if self.rank == 0 else None)
+            os.environ.update(
+                MASTER_ADDR=address, MASTER_PORT=str(port), RANK=str(self.rank), WORLD_SIZE=str(self.size)
+            )
+        dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=timedelta(minutes=30))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run a block so that a failure on any rank ends all of them.
+
+        The rank that fails prints its message and aborts the job, so that
+        nobody waits for ever in a collective call. Rank 0 does so at once, the
+        others after a short grace: what all ranks find wrong is said once.
+        """
+        try:
+            yield
+        except Exception as failure:
+            if self.size == 1:
+                raise
+            if self.rank > 0:
+                time.sleep(_GRACE_SECONDS)
+            print(f"hpcspin: rank {self.rank}: {failure}", file=sys.stderr, flush=True)
+            logger.debug("traceback of rank %d", self.rank, exc_info=True)
+            self.abort(1)
+
+    def abort(self, code: int) -> None:
+        """End every rank of the job with an exit code."""
+        if self.comm is not None:
+            self.comm.Abort(code)
+        # torchrun ends the other ranks as soon as one process has gone.
+        os._exit(code)
+
+
+def _free_address() -> tuple[str, int]:
+    host = socket.gethostname()
+    try:
+        address = socket.gethostbyname(host)
+    except OSError:
+        address = "127.0.0.1"
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return address, probe.getsockname()[1]
