@@ -1,0 +1,321 @@
+"""The typed configuration: one YAML file a system.
+
+Unknown keys are refused with the nearest known name. Sections that a verb
+does not use may be absent; `Config.need` says so in one line when a verb misses one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import LATTICES, TEXTURES
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Vector = tuple[Finite, Finite, Finite]
+
+
+class Section(BaseModel):
+    """Base of all sections: strict and immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LatticeSection(Section):
+    """The lattice."""
+
+    kind: str = "square"
+    """``square`` (4 neighbours) or ``triangular`` (6)."""
+    size: tuple[Count, Count]
+    """Sites along x, the transport direction, and along y."""
+    periodic: tuple[bool, bool] = (False, True)
+
+    @model_validator(mode="after")
+    def _known(self) -> LatticeSection:
+        _choose("kind", self.kind, LATTICES)
+        return self
+
+
+class ReservoirSection(Section):
+    """A wide-band reservoir of electrons."""
+
+    name: str
+    sites: Literal["left", "right", "all"] | tuple[tuple[int, int], ...]
+    """``left`` (column 0), ``right`` (column Lx - 1), ``all``, or a list of sites [x, y]."""
+    width: NonNegative
+    """Level width g of a site; the width matrix is g(1 + p·sigma), the self-energy minus i times it."""
+    potential: Finite
+    """Chemical potential mu in units of the hopping."""
+    polarization: Vector = (0.0, 0.0, 0.0)
+    """Polarisation p of a magnetised electrode, |p| <= 1."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> ReservoirSection:
+        if math.hypot(*self.polarization) > 1 + 1e-12:
+            raise ValueError("polarization is longer than 1; the width matrix would not be positive")
+        return self
+
+
+class ElectronsSection(Section):
+    """The electrons of the s-d model and how their steady state is solved."""
+
+    hopping: Positive = 1.0
+    exchange: Finite = 3.8
+    temperature: Positive = 0.01
+    tolerance: Positive = 1e-6
+    """Largest error of a field component; a label that misses it is an error."""
+    solver: Literal["negf", "closed_form"] = "negf"
+    """``negf`` (recursive Green's functions, any size) or ``closed_form`` (one dense eigenproblem)."""
+    reservoirs: Annotated[tuple[ReservoirSection, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _unique(self) -> ElectronsSection:
+        names = [reservoir.name for reservoir in self.reservoirs]
+        if len(set(names)) != len(names):
+            raise ValueError("two reservoirs carry the same name")
+        return self
+
+
+class InitialSection(Section):
+    """The spins at time zero."""
+
+    kind: str
+    """``wall``, ``antiferromagnet``, ``ferromagnet``, ``random``, or ``file``."""
+    position: Finite | None = None
+    """First antiferromagnetic column of a wall."""
+    tilt: NonNegative | None = None
+    """Standard deviation of the random tilt of each spin component; 0.1 where none is given."""
+    path: str | None = None
+    """HDF5 file whose last frame of /spins is taken, for ``file``."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> InitialSection:
+        _choose("kind", self.kind, [*TEXTURES, "file"])
+        if (self.kind == "wall") != (self.position is not None):
+            raise ValueError("position belongs to kind: wall, and a wall needs it")
+        if self.tilt is not None and self.kind in ("random", "file"):
+            raise ValueError(f"tilt has no meaning for kind: {self.kind}; leave it out")
+        if (self.kind == "file") != (self.path is not None):
+            raise ValueError("path belongs to kind: file, and a file needs it")
+        return self
+
+
+class ClassicalSection(Section):
+    """Classical terms added to the field."""
+
+    zeeman: Vector = (0.0, 0.0, 0.0)
+    """Uniform external field."""
+    anisotropy: Finite = 0.0
+    """Single-ion anisotropy K of the energy -K (S·z)^2."""
+    heisenberg: Finite = 0.0
+    """Exchange J_1 of the energy -J_1 sum S_i·S_j over nearest neighbours."""
+    slonczewski: Vector = (0.0, 0.0, 0.0)
+    """Spin-transfer vector p: adds the torque -S x (S x p)."""
+
+
+class DynamicsSection(Section):
+    """Landau-Lifshitz-Gilbert dynamics."""
+
+    field: Literal["electrons", "learned", "classical"] = "electrons"
+    """``electrons`` (exact), ``learned`` (then ``model``), or ``classical`` (those terms alone)."""
+    model: str | None = None
+    """Path of a saved force field (.safetensors)."""
+    damping: NonNegative = 0.2
+    temperature: NonNegative = 0.0
+    """Temperature of the Langevin noise; 0 for none."""
+    step: Positive = 0.4
+    duration: Positive = 100.0
+    integrator: str = "heun"
+    seed: int = 1
+    record_interval: Count = 5
+    """Steps between recorded frames."""
+    checkpoint_interval: Count = 50
+    """Steps between checkpoints."""
+    classical: ClassicalSection = ClassicalSection()
+
+
+class PotentialSection(Section):
+    """The learned force field."""
+
+    kind: str = "pair"
+    """``pair`` (two potentials, E and G) or ``conservative`` (E alone)."""
+    descriptor: str = "bonds"
+    radius: Positive = 2.3
+    """Cutoff radius R_c in lattice constants."""
+    symmetry: Literal["full", "bias"] = "bias"
+    """``full`` point group of a site, or the subgroup that a bias along x leaves (the y mirror)."""
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 128, 128, 128, 128)
+    precision: Literal["float32", "float64"] = "float32"
+
+
+class TrainingSection(Section):
+    """From shards to weights."""
+
+    epochs: Count = 100
+    batch: Count = 8
+    """Snapshots in a step, over all ranks."""
+    learning_rate: Positive = 1e-3
+    warmup: NonNegative = 0.05
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: NonNegative = 0.0
+    gauge: NonNegative = 1e-4
+    """Weight of the mean square of h^neq in the loss: the smallest G is chosen."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    """Decay of the running mean of the weights, per step."""
+    seed: int = 1
+    checkpoint_interval: Count = 10
+    """Epochs between checkpoints and validations."""
+    validation: tuple[str, ...] = ()
+    """Shards, by file name, of the independent trajectories kept for validation."""
+
+
+class RunSection(Section):
+    """One trajectory of a reproduction: what differs from ``initial`` and ``dynamics``."""
+
+    seed: int
+    initial: InitialSection | None = None
+    duration: Positive | None = None
+
+
+class ReproduceSection(Section):
+    """The runs from which the paper's figures are made."""
+
+    train: Annotated[tuple[RunSection, ...], Field(min_length=1)]
+    """Trajectories that are learned from."""
+    validation: Annotated[tuple[RunSection, ...], Field(min_length=1)]
+    """Independent trajectories that choose the epoch."""
+    test: Annotated[tuple[RunSection, ...], Field(min_length=1)]
+    """Independent trajectories that are reported; the learned field repeats each from the same spins."""
+    record_interval: Count = 1
+    """Steps between the frames that become snapshots."""
+
+
+class Config(Section):
+    """Everything that defines a system and what is done with it."""
+
+    lattice: LatticeSection
+    electrons: ElectronsSection | None = None
+    initial: InitialSection | None = None
+    dynamics: DynamicsSection | None = None
+    potential: PotentialSection | None = None
+    training: TrainingSection | None = None
+    reproduce: ReproduceSection | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def need(self, *sections: str) -> None:
+        """Check that the sections a verb uses are there.
+
+        Raises
+        ------
+        HpcspinError
+            Naming the first one that is absent.
+        """
+        for section in sections:
+            if getattr(self, section) is None:
+                raise HpcspinError(f"the config has no section {section!r}, which this verb needs; add it")
+
+    def as_json(self) -> str:
+        """The resolved config as JSON: what is stored with every output."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a YAML file, apply ``key.path=value`` overrides, validate.
+
+    Raises
+    ------
+    HpcspinError
+        If the file cannot be read, or a key or value is wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or "not a text file"
+        raise HpcspinError(f"{path}: the config cannot be read ({reason})") from failure
+    except yaml.YAMLError as failure:
+        raise HpcspinError(f"{path}: not valid YAML: {' '.join(str(failure).split())}") from failure
+    if not isinstance(content, dict):
+        raise HpcspinError(f"{path}: the config must be a mapping of sections such as 'lattice:'")
+    for override in overrides:
+        _apply(content, override)
+    return parse_config(content, str(path))
+
+
+def parse_config(content: dict[str, Any], source: str) -> Config:
+    """Validate a config that is already a mapping.
+
+    Raises
+    ------
+    HpcspinError
+        Naming the key, what is wrong and the nearest known key.
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as failure:
+        raise HpcspinError(f"{source}: {_explain(failure)}") from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    """Set one ``key.path=value``; digits in the path index lists."""
+    path, separator, text = override.partition("=")
+    if not separator or not path:
+        raise HpcspinError(f"override {override!r}: write it as key.path=value")
+    keys = path.split(".")
+    node: Any = content
+    try:
+        value = yaml.safe_load(text)
+        for key in keys[:-1]:
+            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+        if isinstance(node, list):
+            node[int(keys[-1])] = value
+        else:
+            node[keys[-1]] = value
+    except (yaml.YAMLError, TypeError, ValueError, IndexError, AttributeError) as failure:
+        raise HpcspinError(f"override {override!r}: no such place in the config") from failure
+
+
+def _choose(key: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise ValueError(f"{key} {value!r} is unknown; choose one of {', '.join(sorted(known))}")
+
+
+def _explain(failure: ValidationError) -> str:
+    error = failure.errors()[0]
+    where = [part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or "-" in part))]
+    path = ".".join(str(part) for part in where)
+    if error["type"] == "extra_forbidden":
+        known = _keys_at(tuple(where[:-1]))
+        near = difflib.get_close_matches(str(where[-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {path!r}; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool, list)) else ""
+    return f"{path or 'config'}: {message}{shown}"
+
+
+def _keys_at(path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the section that a path of keys and indices leads to."""
+    model: type[BaseModel] = Config
+    for key in path:
+        if isinstance(key, int) or key not in model.model_fields:
+            continue
+        model = _section_in(model.model_fields[key].annotation) or model
+    return list(model.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section class inside an annotation such as ``tuple[Section, ...] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _section_in(inner))), None)
