@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -229,7 +230,7 @@ class Config(Section):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
 
-def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Config:
     """Read a YAML file, apply ``key.path=value`` overrides, validate.
 
     Raises
@@ -246,7 +247,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:
         raise HpcspinError(f"{path}: not valid YAML: {' '.join(str(failure).split())}") from failure
     if not isinstance(content, dict):
         raise HpcspinError(f"{path}: the config must be a mapping of sections such as 'lattice:'")
-    for override in overrides:
+    for override in overrides or ():
         _apply(content, override)
     return parse_config(content, str(path))
 

@@ -3,3 +3,15 @@
 
 class HpcspinError(Exception):
     """A failure whose message is one line: what is wrong, where, and how to mend it."""
+
+
+def one_line(failure: BaseException) -> str:
+    """What to tell a user about a failure: its message, or its kind where it is not ours."""
+    if isinstance(failure, HpcspinError):
+        return str(failure)
+    if isinstance(failure, OSError) and failure.strerror:
+        return f"{failure.filename or 'input/output'}: {failure.strerror}"
+    message = " ".join(str(failure).split())
+    return (
+        f"unexpected {type(failure).__name__}: {message} (run `hpcspin --debug VERB ...` for the traceback)"
+    )

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, one_line
 
 logger = logging.getLogger("hpcspin")
 
@@ -52,6 +52,9 @@ class World:
         ``"mpi"``, ``"torchrun"`` or ``"single"``.
     comm
         The mpi4py communicator under ``"mpi"``, else None.
+    group
+        The torch.distributed process group of a team made by `split` under
+        ``"torchrun"``; None stands for all ranks.
     """
 
     rank: int = 0
@@ -60,6 +63,7 @@ class World:
     local_size: int = 1
     launcher: str = "single"
     comm: Any = field(default=None, repr=False)
+    group: Any = field(default=None, repr=False)
 
     @classmethod
     def detect(cls) -> World:
@@ -79,7 +83,7 @@ class World:
                 launcher="torchrun",
             )
             world.torch_group()
-            return world
+            return world._share_cores()
         if not _under_mpi():
             return cls()
         try:
@@ -91,7 +95,13 @@ class World:
             ) from failure
         comm = MPI.COMM_WORLD
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-        return cls(comm.rank, comm.size, node.rank, node.size, "mpi", comm)
+        return cls(comm.rank, comm.size, node.rank, node.size, "mpi", comm)._share_cores()
+
+    def _share_cores(self) -> World:
+        """Give each rank of a node its part of the cores, unless the user has decided."""
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self.local_size))
+        return self
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         """The root's value, on every rank."""
@@ -99,7 +109,7 @@ class World:
             return self.comm.bcast(value, root)
         if self.size > 1:
             box = [value]
-            dist.broadcast_object_list(box, root)
+            dist.broadcast_object_list(box, group_src=root, group=self.group)
             return box[0]
         return value
 
@@ -109,7 +119,7 @@ class World:
             return self.comm.allgather(value)
         if self.size > 1:
             box: list[Any] = [None] * self.size
-            dist.all_gather_object(box, value)
+            dist.all_gather_object(box, value, group=self.group)
             return box
         return [value]
 
@@ -119,7 +129,7 @@ class World:
             return self.comm.gather(value)
         if self.size > 1:
             box: list[Any] | None = [None] * self.size if self.rank == 0 else None
-            dist.gather_object(value, box)
+            dist.gather_object(value, box, group=self.group, group_dst=0)
             return box
         return [value]
 
@@ -129,6 +139,34 @@ class World:
             return array
         parts = self.allgather(np.ascontiguousarray(array))
         return np.sum(np.stack(parts), axis=0)
+
+    def split(self, teams: int) -> tuple[int, World]:
+        """Divide the ranks into teams of consecutive ranks, as equal as can be.
+
+        Parameters
+        ----------
+        teams
+            How many; at most the number of ranks.
+
+        Returns
+        -------
+        tuple of int and World
+            The number of my team and its ranks.
+        """
+        if teams == 1:
+            return 0, self
+        members = [np.arange(self.size)[np.arange(self.size) * teams // self.size == t] for t in range(teams)]
+        mine = self.rank * teams // self.size
+        comm, group = None, None
+        if self.comm is not None:
+            comm = self.comm.Split(mine, self.rank)
+        else:
+            # Every rank takes part in making every group: torch.distributed asks for it.
+            group = [dist.new_group([int(rank) for rank in ranks]) for ranks in members][mine]
+        rank = self.rank - int(members[mine][0])
+        return mine, World(
+            rank, len(members[mine]), self.local_rank, self.local_size, self.launcher, comm, group
+        )
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -172,9 +210,14 @@ class World:
                 raise
             if self.rank > 0:
                 time.sleep(_GRACE_SECONDS)
-            print(f"hpcspin: rank {self.rank}: {failure}", file=sys.stderr, flush=True)
+            print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
             logger.debug("traceback of rank %d", self.rank, exc_info=True)
             self.abort(1)
+
+    def finish(self) -> None:
+        """Leave torch.distributed in order, so that no rank waits for another at exit."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     def abort(self, code: int) -> None:
         """End every rank of the job with an exit code."""
@@ -185,6 +228,7 @@ class World:
 
 
 def _free_address() -> tuple[str, int]:
+    """Address of this host that other ranks can reach, and a free port on it."""
     host = socket.gethostname()
     try:
         address = socket.gethostbyname(host)

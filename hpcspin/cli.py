@@ -1,0 +1,127 @@
+"""``hpcspin VERB ...``: parses the command line and hands it to one workflow."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpcspin.config import load_config
+from hpcspin.errors import one_line
+from hpcspin.parallel.world import World
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Spin dynamics driven by electrons out of equilibrium: exact, learned, distributed.",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the system.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides of keys of the config.")
+]
+Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Set what holds for every verb."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("hpcspin").setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+@app.command()
+def label(
+    config: ConfigFile,
+    spins: Annotated[Path, typer.Option("--spins", help="HDF5 file with /spins (n, Lx, Ly, 3).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Label file to write.")],
+    overrides: Overrides = None,
+) -> None:
+    """Exact fields, densities and currents of given spins."""
+    from hpcspin.workflows.label import label_file
+
+    _run(lambda world: label_file(load_config(config, overrides), spins, output, world))
+
+
+@app.command()
+def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
+    """Landau-Lifshitz-Gilbert dynamics under an exact, learned or classical field; resumes on its directory."""
+    from hpcspin.workflows.simulate import simulate_directory
+
+    _run(lambda world: simulate_directory(load_config(config, overrides), output, world))
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    data: Annotated[Path, typer.Option("--data", help="Directory of label files with a manifest.json.")],
+    output: Directory,
+    overrides: Overrides = None,
+) -> None:
+    """Fit the force field to a directory of labels; resumes on its directory."""
+    from hpcspin.workflows.train import train_directory
+
+    _run(lambda world: train_directory(load_config(config, overrides), data, output, world))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Saved force field (.safetensors).")],
+    data: Annotated[Path, typer.Option("--data", help="Label file, or directory of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file of the numbers.")],
+) -> None:
+    """Error of a force field on exact labels."""
+    from hpcspin.workflows.evaluate import evaluate_files
+
+    _run(lambda world: evaluate_files(model, data, output, world))
+
+
+@app.command()
+def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
+    """Run all stages (label, train, simulate both fields, compare); resumes on its directory."""
+    from hpcspin.workflows.reproduce import reproduce_directory
+
+    _run(lambda world: reproduce_directory(load_config(config, overrides), output, world))
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a reproduction.")],
+) -> None:
+    """Figures and numbers of a finished reproduction, made anew from its files."""
+    from hpcspin.workflows.report import report_directory
+
+    _run(lambda world: report_directory(directory, world))
+
+
+@app.command()
+def info() -> None:
+    """Versions, MPI library, devices and backends in use."""
+    from hpcspin.workflows.info import describe
+
+    _run(lambda world: typer.echo(describe(world)) if world.rank == 0 else None)
+
+
+def _run(verb: Callable[[World], int | None]) -> None:
+    """Run a verb on all ranks; a failure is one line and a non-zero exit, on every rank."""
+    try:
+        world = World.detect()
+        with world.together():
+            code = verb(world)
+            world.finish()
+    except Exception as failure:
+        if logging.getLogger("hpcspin").isEnabledFor(logging.DEBUG):
+            raise
+        typer.echo(f"hpcspin: {one_line(failure)}", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(code or 0)
+
+
+def main() -> None:
+    """Enter from the command line."""
+    app()
