@@ -1,0 +1,44 @@
+"""HDF5 schemas of labels, trajectories and checkpoints; atomic writes; provenance.
+
+Nothing here knows lattices, electrons or networks: arrays and JSON go in, files come out.  Every file
+is either whole under its own name or unfinished under ``NAME.partial``.
+"""
+
+from hpcspin.storage.atomic import atomic_path, make_directory, sha256
+from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from hpcspin.storage.compare import config_differences, describe_differences
+from hpcspin.storage.frames import partial_path, read_attributes
+from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS, open_hdf5
+from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
+from hpcspin.storage.manifest import Shard, read_manifest, write_manifest
+from hpcspin.storage.provenance import code_version, provenance
+from hpcspin.storage.spins import check_spins, read_spins
+from hpcspin.storage.trajectory import TrajectoryWriter
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "UNITS",
+    "Checkpoint",
+    "LabelWriter",
+    "Labels",
+    "Shard",
+    "TrajectoryWriter",
+    "atomic_path",
+    "check_spins",
+    "code_version",
+    "config_differences",
+    "describe_differences",
+    "make_directory",
+    "open_hdf5",
+    "partial_path",
+    "provenance",
+    "read_attributes",
+    "read_checkpoint",
+    "read_labels",
+    "read_manifest",
+    "read_spins",
+    "sha256",
+    "write_checkpoint",
+    "write_labels",
+    "write_manifest",
+]

@@ -1,0 +1,172 @@
+"""Checkpoints: atomic, versioned, checksummed, the one before kept.
+
+A checkpoint is a set of named arrays, a JSON mapping of numbers and words (`meta`), and the
+configuration it belongs to.  Its SHA-256 covers all three, so that a flipped bit inside the data is
+found as surely as a torn file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from hpcspin.errors import HpcspinError
+from hpcspin.storage.atomic import atomic_path
+from hpcspin.storage.compare import config_differences, describe_differences
+from hpcspin.storage.hdf5 import check_schema, open_hdf5, write_attributes
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on.
+
+    Attributes
+    ----------
+    arrays : dict of numpy.ndarray
+        Named arrays; names may contain ``/``.
+    meta : dict
+        JSON values.
+    config : dict
+        Configuration of the run.
+    path : pathlib.Path
+        The file it came from.
+    """
+
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+    config: dict[str, Any]
+    path: Path
+
+
+def previous_path(path: str | Path) -> Path:
+    """Name under which the checkpoint before the newest is kept."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def write_checkpoint(
+    path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint; the newest so far becomes the previous one.
+
+    Parameters
+    ----------
+    path
+        Name of the newest checkpoint (`.h5`).
+    arrays, meta, config
+        As in :class:`Checkpoint`.
+    """
+    path = Path(path)
+    contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
+    words = {"meta": _canonical(meta), "config": _canonical(config)}
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            write_attributes(file, "checkpoint", {"sha256": _digest(contiguous, words)})
+            # Datasets, not attributes: HDF5 limits an attribute to 64 kB.
+            for name, word in words.items():
+                file[name] = np.frombuffer(word.encode(), dtype=np.uint8)
+            arrays_group = file.create_group("arrays")
+            for name, array in contiguous.items():
+                arrays_group[name] = array
+        # Between this line and the rename the newest is missing and the previous one whole: readers
+        # expect that.
+        if path.exists():
+            os.replace(path, previous_path(path))
+
+
+def read_checkpoint(
+    path: str | Path, config: Mapping[str, Any] | None = None, ignore: Collection[str] = ()
+) -> Checkpoint | None:
+    """Read the newest checkpoint, or, with a warning in the log, the one before if the newest is corrupt.
+
+    Parameters
+    ----------
+    path
+        Name given to :func:`write_checkpoint`.
+    config
+        Configuration of the run that wants to go on; None accepts any.
+    ignore
+        Dotted config keys that may differ.
+
+    Returns
+    -------
+    Checkpoint or None
+        None if there is no checkpoint at all.
+
+    Raises
+    ------
+    HpcspinError
+        If every checkpoint there is corrupt, or the config differs (the differing keys are named).
+    """
+    present = [candidate for candidate in (Path(path), previous_path(path)) if candidate.exists()]
+    failures = []
+    for candidate in present:
+        try:
+            checkpoint = _read(candidate)
+        except HpcspinError as error:
+            failures.append(error)
+            _log.warning("%s; falling back to the checkpoint before it", error)
+            continue
+        _require_config(checkpoint, config, ignore)
+        return checkpoint
+    if failures:
+        raise HpcspinError(f"{failures[0]}; no intact checkpoint is left, start in another directory")
+    return None
+
+
+def _read(path: Path) -> Checkpoint:
+    arrays: dict[str, np.ndarray] = {}
+
+    def collect(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()] if item.shape else np.asarray(item[()])
+
+    with open_hdf5(path) as file:
+        try:
+            check_schema(file, path)
+            words = {name: bytes(file[name][()]).decode() for name in ("meta", "config")}
+            file["arrays"].visititems(collect)
+            intact = file.attrs["sha256"] == _digest(dict(sorted(arrays.items())), words)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise HpcspinError(f"{path}: checkpoint is corrupt ({error})") from error
+    if not intact:
+        raise HpcspinError(f"{path}: checkpoint is corrupt, its SHA-256 does not match")
+    return Checkpoint(arrays, json.loads(words["meta"]), json.loads(words["config"]), path)
+
+
+def _require_config(
+    checkpoint: Checkpoint, config: Mapping[str, Any] | None, ignore: Collection[str]
+) -> None:
+    if config is None:
+        return
+    differences = config_differences(checkpoint.config, json.loads(_canonical(config)), ignore)
+    if differences:
+        raise HpcspinError(
+            f"{checkpoint.path}: belongs to another config: {describe_differences(differences)}; "
+            "restore these keys or start in another directory"
+        )
+
+
+def _canonical(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _digest(arrays: Mapping[str, np.ndarray], words: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name, word in sorted(words.items()):
+        digest.update(f"{name}:{word}\n".encode())
+    for name, array in arrays.items():
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,220 @@
+"""A file of equal frames that survives ``kill -9`` at any instant.
+
+HDF5 has no journal: a process killed while it updates a file's metadata leaves a file nobody can open.
+A :class:`FrameFile` therefore never updates metadata.  All datasets are laid out once, contiguous, at
+their final length, in a file named ``NAME.partial`` that is itself made under a temporary name.  From
+then on a frame is nothing but bytes written in place, followed, after a flush to the disk, by its entry
+in one small *marker* dataset that was filled with NaN.  A kill can only leave a frame without marker,
+which the next run writes again; the partial file is a plain HDF5 file at every instant, and rows
+without marker are simply not there for the readers of this package. The last frame makes the file
+whole, and only then does it take its real name.
+
+Unwritten rows cost no disk space on file systems with sparse files.  The number of frames has to be
+known at the start; a longer run lays out a longer file and copies once.  Considered and left: SWMR (a
+killed writer leaves flags that plain readers refuse, and network file systems do not promise its
+ordering) and one file a checkpoint interval (thousands of small files, and a second copy of everything
+at the end).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from hpcspin.errors import HpcspinError
+from hpcspin.storage.atomic import atomic_path, replace
+from hpcspin.storage.hdf5 import open_hdf5, write_attributes
+
+MARKER = "marker"
+
+
+def count_frames(file: h5py.File, path: Path) -> int:
+    """Count the complete frames of an open file: all of them, unless the file marks them one by one."""
+    if "spins" not in file:
+        raise HpcspinError(f"{path}: has no dataset /spins; give a spins, label or trajectory file")
+    marker = file.attrs.get(MARKER)
+    if marker is None:
+        return int(file["spins"].shape[0]) if file["spins"].ndim else 0
+    return int(np.cumprod(np.isfinite(file[marker][...])).sum())
+
+
+def read_attributes(path: str | Path) -> dict[str, Any]:
+    """Read a file's attributes, with those that hold JSON containers decoded.
+
+    Raises
+    ------
+    HpcspinError
+        If the file cannot be read.
+    """
+    with open_hdf5(path) as file:
+        return {name: _decoded(value) for name, value in file.attrs.items()}
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        return json.loads(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class FrameFile:
+    """Frames appended durably to ``path.partial``, which becomes `path` when the last one is written.
+
+    Parameters
+    ----------
+    path
+        Final name.
+    kind
+        ``labels`` or ``trajectory``, stored with the file.
+    shapes
+        Shape of one frame of each dataset; float64 unless named in `integers`.
+    marker
+        The scalar dataset that is finite for every complete frame.
+    capacity
+        Number of frames of the whole file, at least 1.
+    attributes
+        What to store with the file; see :func:`hpcspin.storage.hdf5.write_attributes`.
+    keep
+        Frames to keep of the partial file (or, if there is none, of the finished one); 0 starts anew.
+    integers
+        Datasets of int64.
+
+    Raises
+    ------
+    HpcspinError
+        If fewer than `keep` complete frames are found, or the file there is unreadable or of other shapes.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        kind: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        marker: str,
+        capacity: int,
+        attributes: Mapping[str, Any],
+        keep: int = 0,
+        integers: Collection[str] = (),
+    ) -> None:
+        self.path = Path(path)
+        self.partial = partial_path(path)
+        self.capacity = capacity
+        self._marker = marker
+        self._shapes = dict(shapes)
+        self._integers = frozenset(integers)
+        self._done = keep
+        if keep and self.partial.exists() and self._laid_out_alike():
+            self._forget_beyond(keep)
+        else:
+            self._lay_out(kind, attributes, keep)
+
+    @property
+    def done(self) -> int:
+        """Number of complete frames."""
+        return self._done
+
+    def append(self, **frames: np.ndarray) -> None:
+        """Write frames behind the complete ones; on return they outlive a crash.
+
+        Parameters
+        ----------
+        **frames
+            One array a dataset, of shape (k, ...) with the same k everywhere.
+        """
+        rows = slice(self._done, self._done + len(frames[self._marker]))
+        if set(frames) != set(self._shapes) or rows.stop > self.capacity:
+            raise ValueError(f"{self.path}: give {sorted(self._shapes)} for at most {self.capacity} frames")
+        with h5py.File(self.partial, "r+", locking=False) as file:
+            for name, values in frames.items():
+                if name != self._marker:
+                    file[name][rows] = values
+            _flush(file)
+            file[self._marker][rows] = frames[self._marker]
+            _flush(file)
+        self._done = rows.stop
+
+    def finish(self) -> None:
+        """Give the complete file its real name.
+
+        Raises
+        ------
+        HpcspinError
+            If frames are missing.
+        """
+        if self._done < self.capacity:
+            raise HpcspinError(
+                f"{self.partial}: holds {self._done} of {self.capacity} frames; run the same command again"
+            )
+        replace(self.partial, self.path)
+
+    def _laid_out_alike(self) -> bool:
+        with open_hdf5(self.partial) as file:
+            found = {name: dataset.shape for name, dataset in file.items()}
+        return found == {name: (self.capacity, *shape) for name, shape in self._shapes.items()}
+
+    def _forget_beyond(self, keep: int) -> None:
+        with open_hdf5(self.partial) as file:
+            _require_frames(file, self.partial, keep)
+        with h5py.File(self.partial, "r+", locking=False) as file:
+            file[self._marker][keep:] = np.nan
+            _flush(file)
+
+    def _lay_out(self, kind: str, attributes: Mapping[str, Any], keep: int) -> None:
+        source = self.partial if self.partial.exists() else self.path
+        with atomic_path(self.partial) as temporary, h5py.File(temporary, "w", libver="earliest") as file:
+            write_attributes(file, kind, attributes)
+            file.attrs[MARKER] = self._marker
+            for name, shape in self._shapes.items():
+                _create(file, name, (self.capacity, *shape), integer=name in self._integers)
+            file[self._marker][...] = np.nan
+            if keep:
+                self._copy(source, file, keep)
+
+    def _copy(self, source: Path, file: h5py.File, keep: int) -> None:
+        with open_hdf5(source) as old:
+            _require_frames(old, source, keep)
+            for name, shape in self._shapes.items():
+                if name not in old or old[name].shape[1:] != shape:
+                    raise HpcspinError(
+                        f"{source}: has no /{name} of shape {shape} a frame; keep the settings"
+                    )
+                for frame in range(keep):
+                    file[name][frame] = old[name][frame]
+
+
+def partial_path(path: str | Path) -> Path:
+    """Name under which an unfinished file is kept."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.partial")
+
+
+def _require_frames(file: h5py.File, path: Path, keep: int) -> None:
+    found = count_frames(file, path)
+    if found < keep:
+        raise HpcspinError(
+            f"{path}: holds {found} frames, the checkpoint knows of {keep}; "
+            "restore it or start in another directory"
+        )
+
+
+def _create(file: h5py.File, name: str, shape: tuple[int, ...], *, integer: bool) -> None:
+    # Early contiguous allocation is what makes later writes pure data: no index, no object header
+    # changes any more.
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)
+    kind = h5py.h5t.STD_I64LE if integer else h5py.h5t.IEEE_F64LE
+    h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
+
+
+def _flush(file: h5py.File) -> None:
+    file.flush()
+    os.fsync(file.id.get_vfd_handle())

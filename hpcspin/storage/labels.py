@@ -1,0 +1,226 @@
+"""Label files: spins with the exact field on them, density, reservoir currents and the error estimate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+from hpcspin.storage.atomic import atomic_path
+from hpcspin.storage.compare import config_differences, describe_differences
+from hpcspin.storage.frames import FrameFile, count_frames, partial_path, read_attributes
+from hpcspin.storage.hdf5 import check_schema, open_hdf5, write_attributes
+from hpcspin.storage.provenance import provenance
+from hpcspin.storage.spins import Frames, check_spins, frame_rows, read_rows
+
+_OPTIONAL = ("density", "current", "error")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled spin configurations.
+
+    Attributes
+    ----------
+    spins, field : numpy.ndarray
+        Shape (n, Lx, Ly, 3); the field in units of the hopping.
+    density, current, error : numpy.ndarray or None
+        Shapes (n, Lx, Ly), (n, reservoirs), (n,); None where the file has none.
+    attributes : dict
+        The file's attributes, JSON decoded.
+    """
+
+    spins: NDArray[np.float64]
+    field: NDArray[np.float64]
+    density: NDArray[np.float64] | None
+    current: NDArray[np.float64] | None
+    error: NDArray[np.float64] | None
+    attributes: dict[str, Any]
+
+
+def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: Frames = None) -> Labels:
+    """Read a label file; a trajectory serves as one, and so does any file with `/spins` and `/field`.
+
+    Parameters
+    ----------
+    path
+        HDF5 file.
+    size
+        Lattice size the spins must have, or None.
+    frames
+        None for all, an index or a slice.
+
+    Raises
+    ------
+    HpcspinError
+        If the file is unreadable or lacks spins or fields, or they are invalid or do not belong together.
+    """
+    path = Path(path)
+    with open_hdf5(path) as file:
+        check_schema(file, path)
+        rows = frame_rows(file, path, frames)
+        if "field" not in file:
+            raise HpcspinError(f"{path}: has no dataset /field; label it first with `hpcspin label`")
+        if file["field"].shape != file["spins"].shape:
+            raise HpcspinError(f"{path}: /field and /spins differ in shape; make the file again")
+        spins = check_spins(read_rows(file, "spins", rows), size, str(path))
+        optional = {name: read_rows(file, name, rows) if name in file else None for name in _OPTIONAL}
+        field = read_rows(file, "field", rows)
+    if not np.isfinite(field).all():
+        raise HpcspinError(f"{path}: /field holds NaN or infinity; label the spins again")
+    return Labels(spins, field, **optional, attributes=read_attributes(path))
+
+
+def write_labels(
+    path: str | Path,
+    spins: NDArray[np.float64],
+    field: NDArray[np.float64],
+    attributes: Mapping[str, Any],
+    *,
+    density: NDArray[np.float64] | None = None,
+    current: NDArray[np.float64] | None = None,
+    error: NDArray[np.float64] | None = None,
+) -> None:
+    """Write whole label arrays at once, under a temporary name first.
+
+    Parameters
+    ----------
+    path
+        File to write or replace.
+    spins, field, density, current, error
+        As in :class:`Labels`.
+    attributes
+        ``config`` (mapping), ``precision`` (str), ``reservoirs`` (names) and whatever else belongs to
+        the labels.
+    """
+    given = {"spins": spins, "field": field, "density": density, "current": current, "error": error}
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        write_attributes(file, "labels", with_provenance(attributes))
+        for name, values in given.items():
+            if values is not None:
+                file.create_dataset(name, data=np.asarray(values, dtype=np.float64))
+
+
+class LabelWriter:
+    """Append labels durably; a killed job resumes at the first snapshot without label.
+
+    The labels grow in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`), and PATH appears when all
+    are there. As a context manager it finishes a complete file on leaving, and leaves an incomplete one
+    to be resumed.
+
+    Parameters
+    ----------
+    path
+        Label file.
+    size
+        Lattice size (Lx, Ly).
+    reservoirs
+        Reservoir names, in the order of the columns of `/current`.
+    attributes
+        ``config``, ``precision`` and anything that decides the labels, such as the checksum of the
+        spins file: a partial file is resumed only if all of them agree.
+    n_expected
+        Number of snapshots to label.
+
+    Raises
+    ------
+    HpcspinError
+        If the partial file belongs to other attributes (the differing keys are named) or is unreadable.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        reservoirs: Sequence[str],
+        attributes: Mapping[str, Any],
+        n_expected: int,
+    ) -> None:
+        given = {**attributes, "reservoirs": list(reservoirs), "snapshots": n_expected}
+        self._where = str(path)
+        self._frames = FrameFile(
+            path,
+            kind="labels",
+            shapes={
+                "spins": (*size, 3),
+                "field": (*size, 3),
+                "density": tuple(size),
+                "current": (len(reservoirs),),
+                "error": (),
+            },
+            marker="error",
+            capacity=n_expected,
+            attributes=with_provenance(given),
+            keep=_resumable(partial_path(path), given),
+        )
+
+    @property
+    def done(self) -> int:
+        """Number of snapshots labelled so far: the index of the next one."""
+        return self._frames.done
+
+    def append(
+        self,
+        spins: NDArray[np.float64],
+        field: NDArray[np.float64],
+        density: NDArray[np.float64],
+        current: NDArray[np.float64],
+        error: NDArray[np.float64],
+    ) -> None:
+        """Append k labels, shapes as in :class:`Labels`; on return they outlive a crash.
+
+        Raises
+        ------
+        HpcspinError
+            If a label is not finite.
+        """
+        frames = {"spins": spins, "field": field, "density": density, "current": current, "error": error}
+        for name, values in frames.items():
+            if not np.isfinite(values).all():
+                raise HpcspinError(
+                    f"{self._where}: {name} from snapshot {self.done} on is not finite; mend the electrons"
+                )
+        self._frames.append(**frames)
+
+    def finish(self) -> None:
+        """Give the complete file its real name; incomplete raises HpcspinError."""
+        self._frames.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self.done == self._frames.capacity:
+            self.finish()
+
+
+def with_provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the code's version and the libraries to a file's attributes."""
+    origin = provenance()
+    return {**attributes, "code_version": origin["code_version"], "provenance": origin}
+
+
+def _resumable(partial: Path, given: Mapping[str, Any]) -> int:
+    """Count the labels of a partial file that belongs to the given attributes."""
+    if not partial.exists():
+        return 0
+    stored = read_attributes(partial)
+    wanted = json.loads(json.dumps(given))
+    differences = config_differences({key: stored.get(key) for key in wanted}, wanted)
+    if differences:
+        raise HpcspinError(
+            f"{partial}: was begun with other settings: {describe_differences(differences)}; "
+            "restore them, or delete the file to begin anew"
+        )
+    with open_hdf5(partial) as file:
+        return count_frames(file, partial)

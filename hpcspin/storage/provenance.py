@@ -1,0 +1,58 @@
+"""Where a file comes from: the code's version and commit, and the libraries that computed it."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("numpy", "scipy", "torch", "h5py", "mpi4py", "array-api-compat", "cupy-cuda13x", "torch-scatter")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).parent
+    try:
+        result = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+@functools.cache
+def code_version() -> str:
+    """Package version, with the git commit (and ``.modified``) where the code runs from its own checkout."""
+    version = _version("hpcspin") or "0"
+    # An installed copy may lie inside somebody else's repository: only a tracked file proves that it is ours.
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return version
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    if commit is None:
+        return version
+    modified = _git("status", "--porcelain", "--untracked-files=no", "--", "..")
+    return f"{version}+{commit}" + (".modified" if modified else "")
+
+
+@functools.cache
+def _libraries() -> dict[str, str]:
+    found = {name: _version(name) for name in LIBRARIES}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+def provenance() -> dict[str, str]:
+    """Describe code and libraries, independent of the host: the same installation gives the same dict.
+
+    Returns
+    -------
+    dict
+        ``code_version``, ``python`` and the version of each installed numerical library.
+    """
+    return {"code_version": code_version(), "python": platform.python_version(), **_libraries()}

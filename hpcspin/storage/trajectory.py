@@ -1,0 +1,76 @@
+"""Trajectory files: spins and fields frame by frame, with time, step, wall position and observables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hpcspin.storage.frames import FrameFile
+from hpcspin.storage.labels import with_provenance
+
+
+class TrajectoryWriter:
+    """Append frames durably to ``PATH.partial``; PATH appears with the last frame.
+
+    A plain HDF5 file at every instant of the run, whatever kills it; see :mod:`hpcspin.storage.frames`
+    for how.
+
+    Parameters
+    ----------
+    path
+        Trajectory file.
+    size
+        Lattice size (Lx, Ly).
+    attributes
+        ``config``, ``precision`` and whatever else belongs to the run.
+    capacity
+        Number of frames of the whole run.
+    observables
+        Shape of each dataset beside `/spins`, `/field`, `/time` and `/step`.  A dataset exists only
+        where the run defines the quantity: a learned or classical field has no `/density`, `/current`
+        or `/error`.
+    keep
+        Frames that the checkpoint knows of; what a killed run wrote beyond them is forgotten.
+
+    Raises
+    ------
+    HpcspinError
+        If the file holds fewer frames than `keep`, or is unreadable.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        attributes: Mapping[str, Any],
+        capacity: int,
+        observables: Mapping[str, tuple[int, ...]],
+        keep: int = 0,
+    ) -> None:
+        self._frames = FrameFile(
+            path,
+            kind="trajectory",
+            shapes={"spins": (*size, 3), "field": (*size, 3), "step": (), **observables, "time": ()},
+            marker="time",
+            capacity=capacity,
+            attributes=with_provenance(attributes),
+            keep=keep,
+            integers=("step",),
+        )
+
+    @property
+    def done(self) -> int:
+        """Number of frames recorded."""
+        return self._frames.done
+
+    def append(self, **frame: ArrayLike) -> None:
+        """Append one frame, an array or number for each dataset; on return it outlives a crash."""
+        self._frames.append(**{name: np.asarray(values)[None] for name, values in frame.items()})
+
+    def finish(self) -> None:
+        """Give the complete file its real name; incomplete raises HpcspinError."""
+        self._frames.finish()
