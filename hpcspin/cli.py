@@ -50,7 +50,7 @@ def label(
 
 @app.command()
 def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
-    """Landau-Lifshitz-Gilbert dynamics under an exact, learned or classical field; resumes on its directory."""
+    """Landau-Lifshitz-Gilbert dynamics under any field; resumes on its directory."""
     from hpcspin.workflows.simulate import simulate_directory
 
     _run(lambda world: simulate_directory(load_config(config, overrides), output, world))

@@ -12,6 +12,4 @@ def one_line(failure: BaseException) -> str:
     if isinstance(failure, OSError) and failure.strerror:
         return f"{failure.filename or 'input/output'}: {failure.strerror}"
     message = " ".join(str(failure).split())
-    return (
-        f"unexpected {type(failure).__name__}: {message} (run `hpcspin --debug VERB ...` for the traceback)"
-    )
+    return f"unexpected {type(failure).__name__}: {message} (hpcspin --debug shows the traceback)"

@@ -51,9 +51,7 @@ def _staggered_z(lattice: Lattice) -> NDArray[np.float64]:
 
 
 @texture("wall")
-def wall(
-    lattice: Lattice, rng: np.random.Generator, *, position: float, tilt: float = 0.1
-) -> NDArray[np.float64]:
+def wall(lattice: Lattice, rng: np.random.Generator, *, position: float, tilt: float = 0.1) -> NDArray[np.float64]:
     """Ferromagnetic columns x < position along +x, antiferromagnet along +z and -z beyond (spin flop)."""
     spins = _staggered_z(lattice)
     spins[np.arange(lattice.size[0]) < position] = (1.0, 0.0, 0.0)

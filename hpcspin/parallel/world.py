@@ -164,9 +164,7 @@ class World:
             # Every rank takes part in making every group: torch.distributed asks for it.
             group = [dist.new_group([int(rank) for rank in ranks]) for ranks in members][mine]
         rank = self.rank - int(members[mine][0])
-        return mine, World(
-            rank, len(members[mine]), self.local_rank, self.local_size, self.launcher, comm, group
-        )
+        return mine, World(rank, len(members[mine]), self.local_rank, self.local_size, self.launcher, comm, group)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

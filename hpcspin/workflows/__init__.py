@@ -1,0 +1,1 @@
+"""One file a verb: here the rooms are joined."""

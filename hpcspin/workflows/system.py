@@ -1,0 +1,76 @@
+"""From the words of a config to the objects of the rooms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.config import Config, InitialSection, LatticeSection, ReservoirSection
+from hpcspin.electrons import DrivenLattice, Reservoir
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice, make_lattice, make_texture
+from hpcspin.storage import open_hdf5, read_spins
+
+
+def build_lattice(section: LatticeSection) -> Lattice:
+    """Lattice of a config."""
+    return make_lattice(section.kind, section.size, section.periodic)
+
+
+def build_system(config: Config) -> DrivenLattice:
+    """Lattice, electrons and reservoirs of a config.
+
+    Raises
+    ------
+    HpcspinError
+        If the config has no electrons, or a reservoir lies outside the lattice.
+    """
+    config.need("electrons")
+    assert config.electrons is not None
+    lattice = build_lattice(config.lattice)
+    return DrivenLattice(
+        lattice=lattice,
+        hopping=config.electrons.hopping,
+        exchange=config.electrons.exchange,
+        temperature=config.electrons.temperature,
+        reservoirs=tuple(_reservoir(section, lattice) for section in config.electrons.reservoirs),
+    )
+
+
+def initial_spins(initial: InitialSection, lattice: Lattice, seed: int) -> NDArray[np.float64]:
+    """Spins at time zero, shape (Lx, Ly, 3).
+
+    Raises
+    ------
+    HpcspinError
+        If the file of ``kind: file`` does not hold valid spins of this lattice.
+    """
+    if initial.kind == "file":
+        path = Path(initial.path or "")
+        with open_hdf5(path) as file:
+            if "spins" not in file or len(file["spins"]) == 0:
+                raise HpcspinError(f"{path}: holds no spins; initial.path must be a file with /spins")
+            last = len(file["spins"]) - 1
+        return read_spins(path, lattice.size, last)[0]
+    parameters = initial.model_dump(include={"position", "tilt"}, exclude_none=True)
+    return make_texture(initial.kind, lattice, seed, **parameters)
+
+
+def _reservoir(section: ReservoirSection, lattice: Lattice) -> Reservoir:
+    sites = np.zeros(lattice.size, dtype=bool)
+    if section.sites == "left":
+        sites[0] = True
+    elif section.sites == "right":
+        sites[-1] = True
+    elif section.sites == "all":
+        sites[:] = True
+    else:
+        for x, y in section.sites:
+            if not (0 <= x < lattice.size[0] and 0 <= y < lattice.size[1]):
+                raise HpcspinError(
+                    f"electrons.reservoirs: {section.name!r} has site [{x}, {y}] outside the {lattice.size} lattice"
+                )
+            sites[x, y] = True
+    return Reservoir(section.name, sites, section.width, section.potential, section.polarization)

@@ -1,0 +1,113 @@
+"""The World says the same under every launcher, and no rank outlives another's failure."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcspin.parallel.world import World
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+COLLECTIVES = """
+import numpy as np
+from hpcspin.parallel.world import World
+world = World.detect()
+with world.together():
+    assert world.broadcast({"from": world.rank}) == {"from": 0}
+    assert world.allgather(world.rank) == list(range(world.size))
+    gathered = world.gather(world.rank**2)
+    assert gathered == ([r**2 for r in range(world.size)] if world.rank == 0 else None)
+    np.testing.assert_array_equal(world.sum(np.full(3, world.rank)), np.full(3, sum(range(world.size))))
+    number, team = world.split(2)
+    assert team.allgather(number) == [number] * team.size
+    assert sum(world.allgather(team.rank == 0)) == 2
+    world.barrier()
+    world.finish()
+print(f"{world.launcher} {world.rank}/{world.size}")
+"""
+
+DISTRIBUTED = """
+import torch, torch.distributed as dist
+from hpcspin.parallel.world import World
+world = World.detect()
+with world.together():
+    world.torch_group()
+    value = torch.tensor([float(world.rank + 1)])
+    dist.all_reduce(value)
+    assert value.item() == 3.0
+    world.finish()
+print("reduced")
+"""
+
+FAILURE = """
+import time
+from hpcspin.parallel.world import World
+from hpcspin.errors import HpcspinError
+world = World.detect()
+with world.together():
+    if world.rank == 1:
+        raise HpcspinError("the spins of this rank are broken")
+    world.barrier()
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], str]:
+    def write(text: str) -> str:
+        path = tmp_path / "ranks.py"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_alone_every_collective_is_the_identity() -> None:
+    world = World()
+    assert world.allgather(3) == [3] == world.gather(3)
+    assert world.broadcast("x") == "x"
+    np.testing.assert_array_equal(world.sum(np.arange(3)), np.arange(3))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_collectives_under_mpi(mpirun: Launch, script: Callable[[str], str], ranks: int) -> None:
+    result = mpirun(ranks, script(COLLECTIVES))
+    assert result.returncode == 0, result.stderr
+    assert all(f"mpi {rank}/{ranks}" in result.stdout for rank in range(ranks))
+
+
+@pytest.mark.mpi
+def test_collectives_under_torchrun(torchrun: Launch, script: Callable[[str], str]) -> None:
+    result = torchrun(2, script(COLLECTIVES))
+    assert result.returncode == 0, result.stderr
+    assert "torchrun 0/2" in result.stdout
+    assert "torchrun 1/2" in result.stdout
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_torch_distributed_under_both_launchers(
+    launcher: str, request: pytest.FixtureRequest, script: Callable[[str], str]
+) -> None:
+    result = request.getfixturevalue(launcher)(2, script(DISTRIBUTED))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("reduced") == 2
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_a_failing_rank_ends_the_job_within_seconds(
+    launcher: str, request: pytest.FixtureRequest, script: Callable[[str], str]
+) -> None:
+    start = time.monotonic()
+    result = request.getfixturevalue(launcher)(2, script(FAILURE), timeout=60)
+    assert result.returncode != 0
+    assert "rank 1: the spins of this rank are broken" in result.stderr + result.stdout
+    assert time.monotonic() - start < 40

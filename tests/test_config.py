@@ -1,0 +1,86 @@
+"""The configuration is strict: what is mistyped is refused with a hint, what is accepted is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpcspin.config import load_config, parse_config
+from hpcspin.errors import HpcspinError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+MINIMAL = "lattice: {size: [4, 4]}\nelectrons: {reservoirs: [{name: l, sites: left, width: 1, potential: 0}]}\n"
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "system.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configs_are_valid_and_survive_a_round_trip(path: Path) -> None:
+    import json
+
+    config = load_config(path)
+    assert parse_config(json.loads(config.as_json()), "stored") == config
+
+
+def test_the_contract_of_names(minimal: Path) -> None:
+    config = load_config(minimal, ["electrons.tolerance=1e-7", "dynamics.field=classical", "lattice.size=[5, 6]"])
+    assert config.electrons is not None
+    assert config.dynamics is not None
+    assert config.electrons.tolerance == 1e-7
+    assert config.lattice.size == (5, 6)
+    assert config.dynamics.field == "classical"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("latice.size=[3,3]", "did you mean 'lattice'"),
+        ("electrons.temprature=0.1", "unknown key 'electrons.temprature'; did you mean 'temperature'"),
+        ("electrons.reservoirs.0.widht=1", r"electrons.reservoirs.0.widht'; did you mean 'width'"),
+        ("electrons.reservoirs.0.width=-1", "electrons.reservoirs.0.width"),
+        ("electrons.reservoirs.0.polarization=[1, 1, 0]", "longer than 1"),
+        ("electrons.reservoirs.3.width=1", "no such place"),
+        ("electrons.temperature=0", "greater than 0"),
+        ("electrons.temperature=.nan", "electrons.temperature"),
+        ("lattice.size=[0, 4]", "lattice.size.0"),
+        ("lattice.kind=kagome", "choose one of square, triangular"),
+        ("initial.kind=wall", "a wall needs it"),
+        ("initial.kind=vortex", "choose one of"),
+        ("nonsense", "key.path=value"),
+    ],
+)
+def test_mistakes_get_one_line_that_names_the_key(minimal: Path, override: str, message: str) -> None:
+    with pytest.raises(HpcspinError, match=message) as failure:
+        load_config(minimal, [override])
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1, 2]", "mapping of sections"), ("a: [", "not valid YAML"), ("\xff", "mapping|text")],
+)
+def test_files_that_are_no_config(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(HpcspinError, match=message):
+        load_config(path)
+
+
+def test_missing_file_and_missing_section(tmp_path: Path, minimal: Path) -> None:
+    with pytest.raises(HpcspinError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+    with pytest.raises(HpcspinError, match="no section 'dynamics'"):
+        load_config(minimal).need("electrons", "dynamics")
+
+
+def test_a_config_cannot_execute_code(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text("lattice: !!python/object/apply:os.system ['true']\n")
+    with pytest.raises(HpcspinError, match="not valid YAML"):
+        load_config(path)
