@@ -1,0 +1,48 @@
+"""``hpcspin info``: what this installation is made of and what it will use."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import torch
+
+from hpcspin.parallel.world import World
+from hpcspin.potential import segment_backend
+from hpcspin.storage import provenance
+
+
+def describe(world: World) -> str:
+    """Versions, launcher and MPI library, devices, and backends in use, a line each."""
+    lines = {f"{name}": version for name, version in provenance().items()}
+    lines["launcher"] = f"{world.launcher}, {world.size} rank(s)"
+    lines["MPI library"] = _mpi_library()
+    lines["CPU"] = f"{len(os.sched_getaffinity(0))} core(s), {torch.get_num_threads()} torch thread(s) a rank"
+    lines["GPUs"] = _gpus()
+    lines["electron algebra"] = "CuPy" if _has("cupy") and torch.cuda.is_available() else "torch on the CPU"
+    lines["learned fields"] = "torch on the GPU" if torch.cuda.is_available() else "torch on the CPU"
+    lines["segment reductions"] = segment_backend()
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+
+
+def _has(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def _mpi_library() -> str:
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        return "none (one rank and torchrun work without; pip install 'hpcspin[mpi]' brings one)"
+    return MPI.Get_library_version().split("\n")[0].strip("\x00 ")
+
+
+def _gpus() -> str:
+    if not torch.cuda.is_available():
+        return "none"
+    return ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))

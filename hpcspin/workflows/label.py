@@ -1,0 +1,67 @@
+"""``hpcspin label``: exact fields of given spins, shared out over ranks, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcspin.config import Config
+from hpcspin.parallel.progress import progress
+from hpcspin.parallel.world import World
+from hpcspin.storage import LabelWriter, read_spins, sha256
+from hpcspin.workflows.system import build_solver, build_system
+
+
+def label_file(config: Config, spins_path: Path, output: Path, world: World) -> None:
+    """Label every snapshot of a spins file.
+
+    The ranks form as many teams as there are snapshots left, at most one a
+    rank; each team solves one snapshot at a time, its ranks sharing the
+    energies. Rank 0 writes. A killed job resumes at the first snapshot
+    without a label.
+
+    Parameters
+    ----------
+    config
+        Must hold ``electrons``.
+    spins_path
+        HDF5 file with ``/spins`` of shape (n, Lx, Ly, 3).
+    output
+        Label file to write.
+    world
+        The ranks.
+
+    Raises
+    ------
+    HpcspinError
+        If the spins are invalid, or a label misses its tolerance.
+    """
+    system = build_system(config)
+    spins = read_spins(spins_path, config.lattice.size)
+    writer = None
+    if world.rank == 0:
+        attributes = {
+            "config": config.model_dump(mode="json"),
+            "precision": "complex128",
+            "spins_sha256": sha256(spins_path),
+        }
+        names = [reservoir.name for reservoir in system.reservoirs]
+        writer = LabelWriter(output, config.lattice.size, names, attributes, len(spins))
+    done = world.broadcast(writer.done if writer else None)
+    teams = max(1, min(world.size, len(spins) - done))
+    number, team = world.split(teams)
+    solver = build_solver(config, system, team)
+    with progress(world, "label", len(spins), done) as bar:
+        for first in range(done, len(spins), teams):
+            mine = first + number
+            state = solver.solve(spins[mine : mine + 1]) if mine < len(spins) else None
+            states = world.gather(state if team.rank == 0 else None)
+            if writer is None or states is None:
+                continue
+            for offset, solved in enumerate(found for found in states if found is not None):
+                snapshot = spins[first + offset : first + offset + 1]
+                writer.append(snapshot, solved.field, solved.density, solved.current, solved.error)
+                bar.advance(note=f"error {solved.error.max():.1e}")
+    if writer is not None:
+        writer.finish()
+        world.say(f"label: {len(spins)} snapshots in {output}")
+

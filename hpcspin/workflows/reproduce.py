@@ -1,0 +1,226 @@
+"""``hpcspin reproduce``: exact trajectories, training, the same spins under the learned field, figures.
+
+Every stage resumes, so the verb can be stopped and run again, also with
+another number of ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcspin.config import Config, ReproduceSection, RunSection
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.storage import (
+    atomic_path,
+    config_differences,
+    describe_differences,
+    make_directory,
+    read_labels,
+    write_labels,
+    write_manifest,
+)
+from hpcspin.workflows.evaluate import evaluate_files
+from hpcspin.workflows.report import report_directory
+from hpcspin.workflows.simulate import simulate_directory
+from hpcspin.workflows.train import train_directory
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a reproduction keeps its parts."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.root / "config.json"
+
+    @property
+    def stages(self) -> Path:
+        """Seconds of each stage, over all restarts."""
+        return self.root / "stages.json"
+
+    @property
+    def data(self) -> Path:
+        """Training set: shards of the training and validation trajectories."""
+        return self.root / "data"
+
+    @property
+    def test(self) -> Path:
+        """Label files of the test trajectories."""
+        return self.root / "test"
+
+    @property
+    def model(self) -> Path:
+        """Checkpoints, metrics and the saved force field."""
+        return self.root / "model"
+
+    @property
+    def weights(self) -> Path:
+        """The saved force field."""
+        return self.model / "model.safetensors"
+
+    def trajectory(self, field: str, name: str) -> Path:
+        """Directory of one simulated trajectory."""
+        return self.root / field / name
+
+
+def run_names(section: ReproduceSection) -> dict[str, RunSection]:
+    """All exact trajectories by name, such as ``train-000``."""
+    return {
+        f"{role}-{number:03d}": run
+        for role in ("train", "validation", "test")
+        for number, run in enumerate(getattr(section, role))
+    }
+
+
+def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
+    """Config of one trajectory: the common one with what differs in this run."""
+    assert config.dynamics is not None
+    changes: dict[str, Any] = {"seed": run.seed, **dynamics}
+    if run.duration is not None:
+        changes["duration"] = run.duration
+    return config.model_copy(
+        update={
+            "initial": run.initial or config.initial,
+            "dynamics": config.dynamics.model_copy(update=changes),
+            "reproduce": None,
+            "training": None,
+            "potential": None,
+        }
+    )
+
+
+def reproduce_directory(config: Config, directory: Path, world: World) -> int:
+    """Run all stages that are not done.
+
+    Parameters
+    ----------
+    config
+        Must hold all sections.
+    directory
+        Results; see `Layout`.
+    world
+        The ranks. Trajectories are shared out over teams of ranks, training
+        uses all of them.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when all is done, 75 when a signal stopped it and there is more to do.
+
+    Raises
+    ------
+    HpcspinError
+        If the directory belongs to another config, or a stage fails.
+    """
+    config.need("electrons", "initial", "dynamics", "potential", "training", "reproduce")
+    layout = Layout(directory)
+    _claim(config, layout, world)
+    assert config.reproduce is not None
+    runs = run_names(config.reproduce)
+    exact = {name: run_config(config, run, field="electrons") for name, run in runs.items()}
+    learned = {
+        name: run_config(config, run, field="learned", model=str(layout.weights))
+        for name, run in runs.items()
+        if name.startswith("test")
+    }
+    stages: list[tuple[str, Callable[[], int | None]]] = [
+        ("exact trajectories", lambda: _trajectories(exact, layout, "electrons", world)),
+        ("shards", lambda: _shards(exact, layout, world)),
+        ("training", lambda: _train(config, layout, world)),
+        ("evaluation", lambda: _evaluate(layout, world)),
+        ("learned trajectories", lambda: _trajectories(learned, layout, "learned", world)),
+        ("figures", lambda: report_directory(directory, world)),
+    ]
+    for number, (name, stage) in enumerate(stages, 1):
+        world.say(f"[{number}/{len(stages)}] {name}")
+        start = time.monotonic()
+        code = stage()
+        world.barrier()
+        _count(layout, name, time.monotonic() - start, world)
+        if code:
+            return code
+    return 0
+
+
+def _claim(config: Config, layout: Layout, world: World) -> None:
+    """Store the config with a new directory; refuse the directory of another one."""
+    if world.rank == 0:
+        make_directory(layout.root)
+        if layout.config.exists():
+            differences = config_differences(json.loads(layout.config.read_text()), config.model_dump(mode="json"))
+            if differences:
+                raise HpcspinError(
+                    f"{layout.root}: belongs to another config: {describe_differences(differences)}; "
+                    "restore these keys or choose another --output"
+                )
+        else:
+            with atomic_path(layout.config) as temporary:
+                temporary.write_text(config.as_json())
+    world.barrier()
+
+
+def _trajectories(configs: dict[str, Config], layout: Layout, field: str, world: World) -> int:
+    """Simulate every trajectory, a team of ranks each; returns the largest exit code."""
+    number, team = world.split(min(world.size, len(configs)))
+    teams = min(world.size, len(configs))
+    code = 0
+    for index, (name, config) in enumerate(configs.items()):
+        if index % teams == number:
+            code = max(code, simulate_directory(config, layout.trajectory(field, name), team, title=name))
+    return max(world.allgather(code))
+
+
+def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
+    """Turn the recorded frames of the exact trajectories into label files."""
+    if world.rank > 0:
+        return
+    for name, config in configs.items():
+        target = (layout.test if name.startswith("test") else layout.data) / f"{name}.h5"
+        make_directory(target.parent)
+        if target.exists():
+            continue
+        frames = read_labels(layout.trajectory("electrons", name) / "trajectory.h5", config.lattice.size)
+        attributes = {key: frames.attributes[key] for key in ("config", "precision", "reservoirs")}
+        write_labels(
+            target,
+            frames.spins,
+            frames.field,
+            {**attributes, "source": f"electrons/{name}/trajectory.h5"},
+            density=frames.density,
+            current=frames.current,
+            error=frames.error,
+        )
+    for directory in (layout.data, layout.test):
+        if not (directory / "manifest.json").exists():
+            write_manifest(directory)
+
+
+def _train(config: Config, layout: Layout, world: World) -> int | None:
+    assert config.training is not None
+    assert config.reproduce is not None
+    validation = tuple(f"{name}.h5" for name in run_names(config.reproduce) if name.startswith("validation"))
+    training = config.training.model_copy(update={"validation": validation})
+    return train_directory(config.model_copy(update={"training": training}), layout.data, layout.model, world)
+
+
+def _evaluate(layout: Layout, world: World) -> None:
+    evaluate_files(layout.weights, layout.test, layout.root / "evaluation.json", world)
+
+
+def _count(layout: Layout, name: str, seconds: float, world: World) -> None:
+    """Add the seconds of a stage to what earlier runs of the same directory spent on it."""
+    if world.rank > 0:
+        return
+    spent = json.loads(layout.stages.read_text()) if layout.stages.exists() else {}
+    spent[name] = round(spent.get(name, 0.0) + seconds, 3)
+    with atomic_path(layout.stages) as temporary:
+        temporary.write_text(json.dumps(spent, indent=2))
