@@ -71,7 +71,7 @@ def progress(world: World, title: str, total: int, done: int = 0) -> Iterator[Ba
 
     Only rank 0 speaks.
     """
-    if world.rank != 0:
+    if world.rank != 0 or not world.speaks:
         yield _Silent()
     elif not sys.stderr.isatty():
         yield _Lines(world, title, total, done)

@@ -55,6 +55,8 @@ class World:
     group
         The torch.distributed process group of a team made by `split` under
         ``"torchrun"``; None stands for all ranks.
+    speaks
+        Whether rank 0 of these ranks reports progress: of several teams only the first does.
     """
 
     rank: int = 0
@@ -64,6 +66,7 @@ class World:
     launcher: str = "single"
     comm: Any = field(default=None, repr=False)
     group: Any = field(default=None, repr=False)
+    speaks: bool = True
 
     @classmethod
     def detect(cls) -> World:
@@ -164,7 +167,16 @@ class World:
             # Every rank takes part in making every group: torch.distributed asks for it.
             group = [dist.new_group([int(rank) for rank in ranks]) for ranks in members][mine]
         rank = self.rank - int(members[mine][0])
-        return mine, World(rank, len(members[mine]), self.local_rank, self.local_size, self.launcher, comm, group)
+        return mine, World(
+            rank,
+            len(members[mine]),
+            self.local_rank,
+            self.local_size,
+            self.launcher,
+            comm,
+            group,
+            speaks=self.speaks and mine == 0,
+        )
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -172,7 +184,7 @@ class World:
 
     def say(self, message: str) -> None:
         """Log a line from rank 0."""
-        if self.rank == 0:
+        if self.rank == 0 and self.speaks:
             logger.info(message)
 
     def torch_group(self, device: str = "cpu") -> None:

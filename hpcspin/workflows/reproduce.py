@@ -170,12 +170,14 @@ def _claim(config: Config, layout: Layout, world: World) -> None:
 
 def _trajectories(configs: dict[str, Config], layout: Layout, field: str, world: World) -> int:
     """Simulate every trajectory, a team of ranks each; returns the largest exit code."""
-    number, team = world.split(min(world.size, len(configs)))
     teams = min(world.size, len(configs))
+    number, team = world.split(teams)
     code = 0
-    for index, (name, config) in enumerate(configs.items()):
-        if index % teams == number:
-            code = max(code, simulate_directory(config, layout.trajectory(field, name), team, title=name))
+    for name, config in list(configs.items())[number::teams]:
+        team.say(f"{field}/{name}")
+        code = simulate_directory(config, layout.trajectory(field, name), team)
+        if code:
+            break
     return max(world.allgather(code))
 
 
