@@ -64,4 +64,3 @@ def label_file(config: Config, spins_path: Path, output: Path, world: World) -> 
     if writer is not None:
         writer.finish()
         world.say(f"label: {len(spins)} snapshots in {output}")
-

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,50 +25,10 @@ from hpcspin.storage import (
     write_manifest,
 )
 from hpcspin.workflows.evaluate import evaluate_files
+from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.report import report_directory
 from hpcspin.workflows.simulate import simulate_directory
 from hpcspin.workflows.train import train_directory
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a reproduction keeps its parts."""
-
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved config."""
-        return self.root / "config.json"
-
-    @property
-    def stages(self) -> Path:
-        """Seconds of each stage, over all restarts."""
-        return self.root / "stages.json"
-
-    @property
-    def data(self) -> Path:
-        """Training set: shards of the training and validation trajectories."""
-        return self.root / "data"
-
-    @property
-    def test(self) -> Path:
-        """Label files of the test trajectories."""
-        return self.root / "test"
-
-    @property
-    def model(self) -> Path:
-        """Checkpoints, metrics and the saved force field."""
-        return self.root / "model"
-
-    @property
-    def weights(self) -> Path:
-        """The saved force field."""
-        return self.model / "model.safetensors"
-
-    def trajectory(self, field: str, name: str) -> Path:
-        """Directory of one simulated trajectory."""
-        return self.root / field / name
 
 
 def run_names(section: ReproduceSection) -> dict[str, RunSection]:
@@ -175,7 +134,7 @@ def _trajectories(configs: dict[str, Config], layout: Layout, field: str, world:
     code = 0
     for name, config in list(configs.items())[number::teams]:
         team.say(f"{field}/{name}")
-        code = simulate_directory(config, layout.trajectory(field, name), team)
+        code = simulate_directory(config, layout.trajectory(field, name).parent, team)
         if code:
             break
     return max(world.allgather(code))
@@ -190,7 +149,7 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
         make_directory(target.parent)
         if target.exists():
             continue
-        frames = read_labels(layout.trajectory("electrons", name) / "trajectory.h5", config.lattice.size)
+        frames = read_labels(layout.trajectory("electrons", name), config.lattice.size)
         attributes = {key: frames.attributes[key] for key in ("config", "precision", "reservoirs")}
         write_labels(
             target,
@@ -215,7 +174,7 @@ def _train(config: Config, layout: Layout, world: World) -> int | None:
 
 
 def _evaluate(layout: Layout, world: World) -> None:
-    evaluate_files(layout.weights, layout.test, layout.root / "evaluation.json", world)
+    evaluate_files(layout.weights, layout.test, layout.evaluation, world)
 
 
 def _count(layout: Layout, name: str, seconds: float, world: World) -> None:
