@@ -1,0 +1,117 @@
+"""Which array library computes, chosen once and asked through the array API.
+
+The electron algebra is written against the Python array API standard; this
+module is the only one that knows the libraries by name.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+
+Array = Any
+"""An array of the backend's library."""
+
+BACKENDS = ("torch", "numpy", "cupy")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library on a device.
+
+    Attributes
+    ----------
+    name
+        ``"torch"``, ``"numpy"`` or ``"cupy"``.
+    xp
+        Its array API namespace.
+    device
+        Where arrays live, as the library spells it; None for its default.
+    """
+
+    name: str
+    xp: Any
+    device: Any = None
+
+    def asarray(self, array: NDArray[Any]) -> Array:
+        """The backend's array of a host array."""
+        if self.name == "torch":
+            return self.xp.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return self.xp.asarray(array)
+
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """The host's array of a backend array."""
+        if self.name == "torch":
+            return array.cpu().numpy()
+        return self.xp.asnumpy(array) if self.name == "cupy" else array
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether arrays live on a GPU."""
+        return self.name == "cupy" or (self.name == "torch" and self.device.type == "cuda")
+
+    def free_memory(self) -> int:
+        """Bytes that arrays may still take on the device."""
+        if self.name == "cupy":
+            pool = self.xp.get_default_memory_pool()
+            return int(self.xp.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+        if self.on_gpu:
+            import torch
+
+            cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return int(torch.cuda.mem_get_info(self.device)[0]) + cached
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
+    """Backend by name.
+
+    Parameters
+    ----------
+    name
+        ``"torch"``, ``"numpy"``, ``"cupy"``, or ``"auto"``: CuPy on a GPU
+        where it is installed (its batched inversion is the quickest), else
+        torch (its batched LAPACK is quicker than NumPy's).
+    device
+        ``"cpu"``, ``"cuda"``, or a torch device.
+
+    Raises
+    ------
+    HpcspinError
+        If the name is unknown or its library is not there.
+    """
+    import torch
+
+    place = torch.device(device)
+    if name == "auto":
+        name = "cupy" if place.type == "cuda" and _has_cupy() else "torch"
+    if name == "torch":
+        import array_api_compat.torch as namespace
+
+        return Backend(name, namespace, place)
+    if name == "numpy":
+        import array_api_compat.numpy as namespace
+
+        return Backend(name, namespace)
+    if name == "cupy":
+        if not _has_cupy():
+            raise HpcspinError("backend cupy: CuPy or its GPU is not there; install hpcspin[gpu] or use torch")
+        import array_api_compat.cupy as namespace
+
+        return Backend(name, namespace)
+    raise HpcspinError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
+
+
+def _has_cupy() -> bool:
+    try:
+        import cupy
+
+        return bool(cupy.cuda.is_available())
+    except ImportError:
+        return False

@@ -1,0 +1,165 @@
+"""The equilibrium part of the density matrix, f_0 A, as a sum over poles.
+
+    rho = 1/2 + T sum_p R_p [G(z_p) + G(z_p)†],     z_p = mu_0 + i x_p T.
+
+Wide-band tails fall as 1/z, which the poles alone resolve poorly. At the poles
+the Green's function of the isolated site (its own on-site Hamiltonian and
+width) is therefore subtracted, and its integral added back in closed form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons.backend import Array
+from hpcspin.electrons.fermi import MOST_POLES, count_poles, ozaki_poles, psi_of_sites
+from hpcspin.electrons.hamiltonian import Coupling
+from hpcspin.electrons.model import DrivenLattice
+from hpcspin.electrons.onsite import real_part_sites
+from hpcspin.electrons.recursion import diagonals, right_connected
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+
+_COARSER = 0.7
+"""Share of the poles in the second sum, whose difference certifies the first."""
+
+
+class EquilibriumPart:
+    """On-site blocks of ∫ de/2pi f_0 A.
+
+    Parameters
+    ----------
+    system
+        The driven lattice.
+    reference
+        The potential mu_0.
+    coupling
+        W.
+    scale
+        From an error of the on-site components to one of the field.
+    tolerance
+        For the field, of this part.
+    batch
+        Energies in one sweep.
+    """
+
+    def __init__(
+        self,
+        system: DrivenLattice,
+        reference: float,
+        coupling: Coupling,
+        scale: float,
+        tolerance: float,
+        batch: int,
+    ) -> None:
+        self.system = system
+        self.reference = reference
+        self.coupling = coupling
+        self.scale = scale
+        self.tolerance = tolerance
+        self.batch = batch
+        reach = system.band_edge + abs(reference)
+        self.count = count_poles(reach, system.temperature, 0.1 * tolerance / scale)
+
+    def solve(
+        self, blocks: Array, spins: NDArray[np.float64], world: World
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Components of the equilibrium part and the error of the field.
+
+        Parameters
+        ----------
+        blocks
+            Layer blocks, shape (n, Lx, m, m).
+        spins
+            Shape (n, Lx, Ly, 3).
+        world
+            Ranks that share the poles.
+
+        Returns
+        -------
+        tuple
+            Components (n, Lx, Ly, 4), errors (n,).
+
+        Raises
+        ------
+        HpcspinError
+            If no affordable number of poles reaches the tolerance.
+        """
+        site = _IsolatedSites(self.system, spins, self.reference)
+        exact = site.integral()
+        count = self.count
+        coarse = self._pole_sum(blocks, site, round(_COARSER * count), world)
+        while count <= MOST_POLES:
+            fine = self._pole_sum(blocks, site, count, world)
+            errors = self.scale * np.abs(fine - coarse).max(axis=(1, 2, 3))
+            if errors.max() <= self.tolerance:
+                return exact + fine, errors
+            coarse, count = fine, round(count / _COARSER)
+        raise HpcspinError(
+            f"the equilibrium part does not reach {self.tolerance:.1e} with {MOST_POLES} poles; "
+            "raise electrons.tolerance or electrons.temperature"
+        )
+
+    def _pole_sum(
+        self, blocks: Array, site: _IsolatedSites, count: int, world: World
+    ) -> NDArray[np.float64]:
+        """T sum_p R_p [G - G_site + h.c.] on every site, shape (n, Lx, Ly, 4)."""
+        temperature = self.system.temperature
+        poles, residues = ozaki_poles(count)
+        energies = self.reference + 1j * poles * temperature
+        n, (columns, rows) = blocks.shape[0], self.system.lattice.size
+        nodes = np.arange(n * count)
+        total = np.zeros((n, columns, rows, 4))
+        share = np.array_split(nodes, world.size)[world.rank]
+        for start in range(0, len(share), self.batch):
+            part = share[start : start + self.batch]
+            owner, pole = part // count, part % count
+            sites = self._sweep(blocks, energies[pole], owner)
+            np.add.at(total, owner, temperature * residues[pole, None, None, None] * sites)
+        return world.sum(total) - temperature * site.pole_sum(energies, residues)
+
+    def _sweep(
+        self, blocks: Array, energies: NDArray[np.complex128], owner: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Components of G + G†, shape (batch, Lx, Ly, 4)."""
+        backend = self.coupling.backend
+        z = backend.asarray(energies / self.system.hopping)
+        connected = right_connected(blocks, z, self.coupling, backend.asarray(owner))
+        sites = [real_part_sites(backend.xp, d) for d in diagonals(connected, self.coupling)]
+        return backend.to_numpy(backend.xp.stack(sites, axis=1)) * (-1 / self.system.hopping)
+
+
+@dataclass(frozen=True)
+class _IsolatedSites:
+    """Sites without hopping: h - i Gamma = scalar + vector·sigma on each."""
+
+    system: DrivenLattice
+    spins: NDArray[np.float64]
+    reference: float
+
+    def _coefficients(self) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+        widths = self.system.widths.sum(axis=0)
+        vector = -self.system.exchange * self.spins - 1j * widths[..., 1:]
+        return np.broadcast_to(-1j * widths[..., 0], vector.shape[:-1]), vector
+
+    def integral(self) -> NDArray[np.float64]:
+        """Components of ∫ de/2pi f A = (i/2pi) [psi(h - i Gamma) - h.c.], shape (n, Lx, Ly, 4)."""
+        scalar, vector = self._coefficients()
+        mean, slope = psi_of_sites(scalar, vector, self.reference, self.system.temperature)
+        function = np.concatenate([mean[..., None], slope[..., None] * vector], axis=-1)
+        return -2 / np.pi * function.imag
+
+    def pole_sum(
+        self, energies: NDArray[np.complex128], residues: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Components of sum_p R_p [G + G†], G = (z - a + b·sigma) / ((z - a)² - b·b)."""
+        scalar, vector = self._coefficients()
+        shifted = energies[:, None, None, None] - scalar
+        divisor = shifted**2 - np.sum(vector * vector, axis=-1)
+        weights = residues[:, None, None, None] / divisor
+        direction = weights.sum(axis=0)[..., None] * vector
+        green = np.concatenate([(weights * shifted).sum(axis=0)[..., None], direction], axis=-1)
+        return 4 * green.real

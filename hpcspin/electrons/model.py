@@ -1,0 +1,191 @@
+"""The driven system: a lattice, its Hamiltonian's parameters and the reservoirs that drive it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+
+WIDEST_BIAS = 1e3
+"""Largest difference of chemical potentials, in hoppings, that is taken for intended."""
+
+SIGMA = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
+"""Identity and Pauli matrices, shape (4, 2, 2)."""
+
+
+@dataclass(frozen=True)
+class Reservoir:
+    """A wide-band reservoir of electrons.
+
+    Parameters
+    ----------
+    name
+        What errors and files call it.
+    sites
+        Sites it touches, bool, shape (Lx, Ly).
+    width
+        Level width g of a touched site: its width matrix is g (1 + p·sigma) and
+        its self-energy -i times that, in units of energy.
+    potential
+        Chemical potential.
+    polarization
+        Polarisation p of a magnetised electrode, |p| <= 1.
+
+    Raises
+    ------
+    HpcspinError
+        If the width matrix would not be positive, or no site is touched.
+    """
+
+    name: str
+    sites: NDArray[np.bool_]
+    width: float
+    potential: float
+    polarization: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        where = f"reservoir {self.name!r}"
+        if not (math.isfinite(self.width) and self.width >= 0):
+            raise HpcspinError(f"{where}: width {self.width} must be a finite number >= 0")
+        if not math.isfinite(self.potential):
+            raise HpcspinError(f"{where}: potential {self.potential} must be a finite number")
+        if not math.hypot(*self.polarization) <= 1 + 1e-12:
+            raise HpcspinError(
+                f"{where}: polarization {self.polarization} must have a length of at most 1, "
+                "else the width matrix is not positive"
+            )
+        if not np.any(self.sites):
+            raise HpcspinError(f"{where}: it touches no site of the lattice; give it at least one")
+
+    @property
+    def widths(self) -> NDArray[np.float64]:
+        """Width matrix of each site as coefficients of (1, sigma), shape (Lx, Ly, 4)."""
+        return self.width * self.sites[..., None] * np.array([1.0, *self.polarization])
+
+
+@dataclass(frozen=True)
+class DrivenLattice:
+    """Electrons of the s-d model on a lattice coupled to reservoirs.
+
+    H = -t sum c†c - J sum S_i · c†_i sigma c_i.
+
+    Parameters
+    ----------
+    lattice
+        Sites and bonds.
+    hopping
+        t > 0.
+    exchange
+        J.
+    temperature
+        Electron temperature T > 0.
+    reservoirs
+        At least one with a width; their order is the order of all currents.
+
+    Raises
+    ------
+    HpcspinError
+        If a parameter makes no sense.
+    """
+
+    lattice: Lattice
+    hopping: float
+    exchange: float
+    temperature: float
+    reservoirs: tuple[Reservoir, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("hopping", "temperature"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise HpcspinError(f"electrons: {name} {value} must be a finite number > 0")
+        if not math.isfinite(self.exchange):
+            raise HpcspinError(f"electrons: exchange {self.exchange} must be a finite number")
+        if not any(reservoir.width > 0 for reservoir in self.reservoirs):
+            raise HpcspinError("electrons: no reservoir has a width; a steady state needs at least one")
+        names = [reservoir.name for reservoir in self.reservoirs]
+        if len(set(names)) < len(names):
+            raise HpcspinError(f"electrons: two reservoirs carry the same name among {', '.join(names)}")
+        for reservoir in self.reservoirs:
+            if reservoir.sites.shape != self.lattice.size:
+                raise HpcspinError(
+                    f"reservoir {reservoir.name!r}: its site mask has shape {reservoir.sites.shape} "
+                    f"on a lattice of {self.lattice.size}"
+                )
+        if self.bias > WIDEST_BIAS * self.hopping:
+            raise HpcspinError(
+                f"electrons: potentials differ by {self.bias:g}, over {WIDEST_BIAS:g} hoppings; "
+                "the energy window would be absurd, check their units"
+            )
+
+    @property
+    def bias(self) -> float:
+        """Largest minus smallest chemical potential of the reservoirs."""
+        potentials = [reservoir.potential for reservoir in self.reservoirs]
+        return max(potentials) - min(potentials)
+
+    @property
+    def widths(self) -> NDArray[np.float64]:
+        """Width matrices as coefficients of (1, sigma), shape (reservoirs, Lx, Ly, 4)."""
+        return np.stack([reservoir.widths for reservoir in self.reservoirs])
+
+    @property
+    def potentials(self) -> NDArray[np.float64]:
+        """Chemical potentials, shape (reservoirs,)."""
+        return np.array([reservoir.potential for reservoir in self.reservoirs])
+
+    @property
+    def band_edge(self) -> float:
+        """Bound on the magnitude of the lattice's energies, |J| + t times the coordination number."""
+        return abs(self.exchange) + 2 * len(self.lattice.bonds) * self.hopping
+
+    def check_spins(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Snapshots of this lattice as float64, shape (n, Lx, Ly, 3).
+
+        Raises
+        ------
+        HpcspinError
+            If the shape is another one, or a component is not finite.
+        """
+        spins = np.asarray(spins, dtype=np.float64)
+        if spins.ndim != 4 or spins.shape[1:] != (*self.lattice.size, 3):
+            raise HpcspinError(
+                f"spins of shape {spins.shape} do not fit a lattice of {self.lattice.size}; "
+                f"give (n, {self.lattice.size[0]}, {self.lattice.size[1]}, 3)"
+            )
+        if not np.isfinite(spins).all():
+            snapshot = int(np.argwhere(~np.isfinite(spins))[0, 0])
+            raise HpcspinError(f"spins: snapshot {snapshot} has components that are not finite")
+        return spins
+
+
+def merge_potentials(
+    reservoirs: Iterable[Reservoir],
+) -> list[tuple[float, list[int], NDArray[np.float64]]]:
+    """Reservoirs that share a potential act as one.
+
+    Returns
+    -------
+    list
+        For each potential, in order of appearance: the potential, the indices
+        of its reservoirs, and the sum of their widths, shape (Lx, Ly, 4).
+        Reservoirs without a width are left out.
+    """
+    merged: dict[float, tuple[list[int], NDArray[np.float64]]] = {}
+    for index, reservoir in enumerate(reservoirs):
+        if reservoir.width == 0:
+            continue
+        members, widths = merged.get(reservoir.potential, ([], np.zeros_like(reservoir.widths)))
+        merged[reservoir.potential] = ([*members, index], widths + reservoir.widths)
+    return [(potential, members, widths) for potential, (members, widths) in merged.items()]
+
+
+def site_matrices(coefficients: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """2x2 matrices from coefficients of (1, sigma), shape (..., 4) to (..., 2, 2)."""
+    return np.einsum("...k,kab->...ab", coefficients, SIGMA)

@@ -1,0 +1,127 @@
+"""Recursive Green's functions over the columns of sites, batched over energies.
+
+With V = H_{x,x+1} = -t W the Green's function that is connected to the right
+obeys g_x = [z - H_x - V g_{x+1} V†]^-1. In units of the hopping and with
+u_x = -t g_x every sign and factor disappears,
+
+    u_x = [(H_x - z)/t - W u_{x+1} W†]^-1,
+    Y_0 = u_0,                  Y_x = u_x W† Y_{x-1}             (column, Y_x = -t G_{x,0}),
+    U_0 = u_0,                  U_x = u_x + u_x W† U_{x-1} W u_x  (diagonal, U_x = -t G_xx),
+
+and on the square lattice, W = 1, a column of sites costs one inversion and one
+or two products. Every function here takes lists over x of (batch, m, m) arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hpcspin.electrons.backend import Array
+from hpcspin.electrons.hamiltonian import Coupling
+from hpcspin.electrons.inversion import invert
+
+
+def right_connected(
+    blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None = None
+) -> list[Array]:
+    """u_x of every column, connected to all columns on its right.
+
+    Parameters
+    ----------
+    blocks
+        (H_x - i Gamma_x) / t, shape (n, Lx, m, m).
+    energies
+        z / t, complex, shape (batch,).
+    coupling
+        W.
+    snapshots
+        Which of the n snapshots each energy belongs to, shape (batch,); None
+        where n is 1 or the batch.
+
+    Returns
+    -------
+    list
+        u_x for x = 0 ... Lx - 1, each of shape (batch, m, m).
+    """
+    xp = coupling.backend.xp
+    batch, (columns, m) = energies.shape[0], blocks.shape[1:3]
+    connected: list[Array] = []
+    inner = xp.zeros((batch, 1, 1), dtype=blocks.dtype, device=energies.device)
+    for x in reversed(range(columns)):
+        block = blocks[:, x] if snapshots is None else blocks[snapshots, x]
+        inverse = block - inner
+        xp.reshape(inverse, (batch, m * m))[:, :: m + 1] -= energies[:, None]
+        connected.append(invert(xp, inverse))
+        inner = coupling.wrap_up(connected[-1])
+    return connected[::-1]
+
+
+def first_columns(connected: list[Array], coupling: Coupling, source: Array | None) -> Iterator[Array]:
+    """-t G_{x,0} K for x = 0 ... Lx - 1.
+
+    Parameters
+    ----------
+    connected
+        u_x from `right_connected`.
+    coupling
+        W.
+    source
+        K, shape (m, k); None for the identity.
+    """
+    column = connected[0] if source is None else connected[0] @ source
+    yield column
+    for u in connected[1:]:
+        column = u @ coupling.down(column)
+        yield column
+
+
+def diagonals(connected: list[Array], coupling: Coupling) -> Iterator[Array]:
+    """-t G_xx for x = 0 ... Lx - 1."""
+    diagonal = connected[0]
+    yield diagonal
+    for u in connected[1:]:
+        diagonal = u + (u @ coupling.wrap_down(diagonal)) @ u
+        yield diagonal
+
+
+def lesser(
+    connected: list[Array], coupling: Coupling, sources: list[Array]
+) -> Iterator[tuple[Array, Array]]:
+    """Diagonal blocks of t² G Q G† and of -t G for a source Q on any sites, column after column.
+
+    The general recursion: with l_x = u_x (Q_x + W l_{x+1} W†) u_x† from the right,
+
+        L_x = l_x + X + X† + p L_{x-1} p†,   p = u_x W†,   X = p U_{x-1} W l_x.
+
+    Parameters
+    ----------
+    connected
+        u_x from `right_connected`.
+    coupling
+        W.
+    sources
+        Q_x, Hermitian, each broadcastable to (batch, m, m).
+
+    Yields
+    ------
+    tuple
+        (t² (G Q G†)_xx, -t G_xx).
+    """
+    xp = coupling.backend.xp
+    partial: list[Array] = []
+    for u, source in zip(reversed(connected), reversed(sources), strict=True):
+        inner = source + coupling.wrap_up(partial[-1]) if partial else source
+        partial.append(u @ inner @ _adjoint(xp, u))
+    partial.reverse()
+    full, diagonal = partial[0], connected[0]
+    yield full, diagonal
+    for u, own in zip(connected[1:], partial[1:], strict=True):
+        passed = u @ coupling.wrap_down(diagonal)
+        cross = passed @ own
+        full = own + cross + _adjoint(xp, cross) + u @ coupling.wrap_down(full) @ _adjoint(xp, u)
+        diagonal = u + passed @ u
+        yield full, diagonal
+
+
+def _adjoint(xp: object, matrix: Array) -> Array:
+    return xp.conj(xp.matrix_transpose(matrix))  # type: ignore[attr-defined]

@@ -1,0 +1,216 @@
+"""Occupation that reservoirs inject beyond the reference potential: G (sum_s w_s 2 Gamma_s) G†.
+
+A source gathers reservoirs that one kind of sweep serves. Reservoirs on an end
+column need one block column of G; reservoirs anywhere need the general
+recursion for G^<.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons.backend import Array, Backend
+from hpcspin.electrons.hamiltonian import Coupling
+from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
+from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
+from hpcspin.electrons.recursion import diagonals, first_columns, lesser, right_connected
+
+
+@dataclass(frozen=True)
+class Group:
+    """Reservoirs at one potential that act as one: their indices and summed widths (Lx, Ly, 4)."""
+
+    potential: float
+    members: list[int]
+    widths: NDArray[np.float64]
+
+
+class Source(ABC):
+    """On-site response to reservoirs, for a batch of energies.
+
+    Parameters
+    ----------
+    system
+        The driven lattice.
+    groups
+        The reservoirs of this source, one group a potential.
+    coupling
+        W of the lattice, not mirrored.
+    """
+
+    def __init__(self, system: DrivenLattice, groups: list[Group], coupling: Coupling) -> None:
+        self.groups = groups
+        self.coupling = coupling
+        self.backend: Backend = coupling.backend
+        self.hopping = system.hopping
+        self.size = system.lattice.size
+        self.members = [member for group in groups for member in group.members]
+        self.group_of_member = [s for s, group in enumerate(groups) for _ in group.members]
+        # tr(2 Gamma_r A) = 2 sum over sites and components of the widths times those of A.
+        self._traces = 2 * system.widths[self.members]
+
+    @property
+    def potentials(self) -> NDArray[np.float64]:
+        """Potential of each group."""
+        return np.array([group.potential for group in self.groups])
+
+    @abstractmethod
+    def respond(
+        self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
+    ) -> tuple[Array, Array]:
+        """Injected occupation and the spectral weight at the reservoirs.
+
+        Parameters
+        ----------
+        blocks, energies, snapshots
+            As for `right_connected`.
+        weights
+            w_s, real, shape (batch, groups).
+
+        Returns
+        -------
+        tuple
+            Components of sum_s w_s G 2 Gamma_s G† on every site, shape
+            (batch, Lx, Ly, 4), and tr(2 Gamma_r A) of every member, shape
+            (batch, members), in units of 1/energy and 1.
+        """
+
+
+class EndSource(Source):
+    """Reservoirs on the first column, or on the last one of the mirrored lattice."""
+
+    def __init__(
+        self, system: DrivenLattice, groups: list[Group], coupling: Coupling, mirrored: bool
+    ) -> None:
+        super().__init__(system, groups, coupling)
+        self.mirrored = mirrored
+        self._sweep = coupling.mirrored() if mirrored else coupling
+        end = -1 if mirrored else 0
+        roots = [_root(2 * site_matrices(group.widths[end])) for group in groups]
+        stops = np.cumsum([0, *[root.shape[1] for root in roots]])
+        self._slices = [slice(int(a), int(b)) for a, b in zip(stops[:-1], stops[1:], strict=True)]
+        root = np.concatenate(roots, axis=1) / system.hopping
+        scale = root[0, 0]
+        # A uniform electrode needs no product: its root is a multiple of the identity.
+        self._scale = float(scale.real) if np.array_equal(root, scale * np.eye(*root.shape)) else None
+        self._source = self.backend.asarray(root)
+        self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
+
+    def respond(
+        self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
+    ) -> tuple[Array, Array]:
+        xp = self.backend.xp
+        if self.mirrored:
+            blocks = xp.flip(blocks, axis=1)
+        connected = right_connected(blocks, energies, self._sweep, snapshots)
+        spectral = spectral_sites(xp, connected[0]) * (-1 / self.hopping)
+        traces = xp.reshape(spectral, (len(weights), -1)) @ self._end_traces.T
+        uniform = self._scale is not None
+        columns = first_columns(connected, self._sweep, None if uniform else self._source)
+        response = xp.stack([self._occupation(column, weights) for column in columns], axis=1)
+        if self._scale is not None:
+            response = response * self._scale**2
+        return (xp.flip(response, axis=1) if self.mirrored else response), traces
+
+    def _occupation(self, column: Array, weights: Array) -> Array:
+        xp = self.backend.xp
+        parts = [
+            weights[:, s, None, None] * gram_sites(xp, column[..., part])
+            for s, part in enumerate(self._slices)
+        ]
+        return sum(parts[1:], start=parts[0])
+
+
+class AnySource(Source):
+    """Reservoirs on any sites, by the general recursion."""
+
+    def __init__(self, system: DrivenLattice, groups: list[Group], coupling: Coupling) -> None:
+        super().__init__(system, groups, coupling)
+        eye = np.eye(self.size[1])
+        matrices = np.stack([2 * site_matrices(group.widths) for group in groups])
+        full = matrices[:, :, :, :, None, :] * eye[None, None, :, None, :, None]
+        m = 2 * self.size[1]
+        self._sources = self.backend.asarray(full.reshape(len(groups), self.size[0], m, m))
+        self._site_traces = self.backend.asarray(self._traces.reshape(len(self.members), -1))
+
+    def respond(
+        self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
+    ) -> tuple[Array, Array]:
+        xp, scale = self.backend.xp, 1 / self.hopping
+        connected = right_connected(blocks, energies, self.coupling, snapshots)
+        sources = [
+            sum(weights[:, s, None, None] * self._sources[s, x] for s in range(len(self.groups)))
+            for x in range(self.size[0])
+        ]
+        pairs = list(lesser(connected, self.coupling, sources))
+        response = xp.stack([hermitian_sites(xp, full) for full, _ in pairs], axis=1) * scale**2
+        spectral = xp.stack([spectral_sites(xp, diagonal) for _, diagonal in pairs], axis=1) * -scale
+        return response, xp.reshape(spectral, (len(weights), -1)) @ self._site_traces.T
+
+
+def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """K with K K† = the block-diagonal matrix of positive 2x2 blocks (Ly, 2, 2), shape (2 Ly, rank)."""
+    rows = len(matrices)
+    if np.allclose(matrices, matrices[..., :1, :1] * np.eye(2), rtol=0, atol=0):
+        vectors, values = np.broadcast_to(np.eye(2), matrices.shape), np.einsum("yss->ys", matrices).real
+    else:
+        values, vectors = np.linalg.eigh(matrices)
+    factors = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
+    root = (factors[:, :, None, :] * np.eye(rows)[:, None, :, None]).reshape(2 * rows, 2 * rows)
+    return root[:, (values > 0).reshape(-1)].astype(np.complex128)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How the occupation is divided: a reference potential that fills A, and sources beyond it."""
+
+    reference: float
+    sources: list[Source]
+
+
+def partition(system: DrivenLattice, coupling: Coupling) -> Partition:
+    """The cheapest choice of a reference potential.
+
+    The widths of all reservoirs add up to the spectral function, G 2 Gamma G† =
+    A, whatever they are. Any potential mu_0 can therefore be taken out,
+
+        -i G^< = f_0 A + sum_s (f_s - f_0) G 2 Gamma_s G†,
+
+    and the reservoirs that remain should touch nothing but the end columns.
+    """
+    groups = [Group(*merged) for merged in merge_potentials(system.reservoirs)]
+    choices = [(_cost(groups, reference), index) for index, reference in enumerate(groups)]
+    reference = groups[min(choices)[1]]
+    rest = [group for group in groups if group is not reference]
+    if not rest:
+        return Partition(reference.potential, [])
+    left = [group for group in rest if _end(group) == "left"]
+    right = [group for group in rest if _end(group) == "right"]
+    if len(left) + len(right) < len(rest):
+        return Partition(reference.potential, [AnySource(system, rest, coupling)])
+    sources: list[Source] = []
+    for groups_of_end, mirrored in ((left, False), (right, True)):
+        if groups_of_end:
+            sources.append(EndSource(system, groups_of_end, coupling, mirrored))
+    return Partition(reference.potential, sources)
+
+
+def _end(group: Group) -> str | None:
+    """Name of the end column that alone is touched, if there is one."""
+    touched = np.flatnonzero(group.widths[..., 0].any(axis=1))
+    if len(touched) == 1 and touched[0] == 0:
+        return "left"
+    return "right" if len(touched) == 1 and touched[0] == len(group.widths) - 1 else None
+
+
+def _cost(groups: list[Group], reference: Group) -> int:
+    """Block operations a column of sites and energy, for one choice of the reference."""
+    ends = {_end(group) for group in groups if group is not reference}
+    return 8 if None in ends else 2 * len(ends)
+
+
+__all__ = ["AnySource", "EndSource", "Group", "Partition", "Source", "diagonals", "partition"]

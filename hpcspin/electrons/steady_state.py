@@ -1,0 +1,163 @@
+"""What a solver of the driven electrons returns, and what every solver is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons.model import DrivenLattice
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+
+SOLVERS: dict[str, type[SteadyStateSolver]] = {}
+
+
+@dataclass(frozen=True)
+class SteadyState:
+    """Steady state of n snapshots; energies in t, currents in t/hbar.
+
+    Attributes
+    ----------
+    field
+        Exchange field H_i = J tr(sigma rho_ii), shape (n, Lx, Ly, 3).
+    density
+        Electrons on each site, tr rho_ii, shape (n, Lx, Ly).
+    spin_density
+        tr(sigma rho_ii), shape (n, Lx, Ly, 3).
+    current
+        Particle current out of each reservoir into the lattice, shape (n, reservoirs).
+    error
+        Estimate of the largest error of a field component, shape (n,).
+    """
+
+    field: NDArray[np.float64]
+    density: NDArray[np.float64]
+    spin_density: NDArray[np.float64]
+    current: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+    @staticmethod
+    def from_components(
+        system: DrivenLattice,
+        components: NDArray[np.float64],
+        current: NDArray[np.float64],
+        error: NDArray[np.float64],
+    ) -> SteadyState:
+        """Steady state from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4)."""
+        spin_density = np.ascontiguousarray(components[..., 1:])
+        density = np.ascontiguousarray(components[..., 0])
+        return SteadyState(system.exchange * spin_density, density, spin_density, current, error)
+
+
+class SteadyStateSolver(ABC):
+    """Solver of the steady state of driven electrons.
+
+    Parameters
+    ----------
+    system
+        The driven lattice.
+    tolerance
+        Largest error of a field component; a state that misses it is an error.
+    world
+        Ranks that share the work; every rank calls `solve` with the same spins.
+    device
+        ``"cpu"``, ``"cuda"`` or a torch device.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        if "name" in cls.__dict__:
+            SOLVERS[cls.name] = cls
+
+    def __init__(
+        self, system: DrivenLattice, tolerance: float, world: World | None = None, device: Any = "cpu"
+    ) -> None:
+        if not tolerance > 0:
+            raise HpcspinError(f"electrons.tolerance: {tolerance} must be > 0")
+        self.system = system
+        self.tolerance = float(tolerance)
+        self.world = world or World()
+        self.device = device
+
+    @property
+    def scale(self) -> float:
+        """From an error of an on-site component to one of the field; densities count even where J is small."""
+        return max(abs(self.system.exchange), self.system.hopping)
+
+    def solve(self, spins: NDArray[np.float64]) -> SteadyState:
+        """Steady state of some snapshots.
+
+        Parameters
+        ----------
+        spins
+            Unit vectors, shape (n, Lx, Ly, 3).
+
+        Raises
+        ------
+        HpcspinError
+            If the spins do not fit the lattice, the tolerance is missed, or a
+            sum rule is violated.
+        """
+        state = self._solve(self.system.check_spins(spins))
+        self._check(state)
+        return state
+
+    @abstractmethod
+    def _solve(self, spins: NDArray[np.float64]) -> SteadyState:
+        """Steady state of checked spins, with its error estimate."""
+
+    def reset(self) -> None:
+        """Forget what earlier snapshots taught."""
+        return
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """What earlier snapshots taught, as arrays that a checkpoint can hold."""
+        return {}
+
+    def set_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Continue as the solver whose state this was."""
+        return
+
+    def _check(self, state: SteadyState) -> None:
+        """Tolerance, occupations between 0 and 1, and conservation of particles."""
+        missed = np.flatnonzero(~(state.error <= self.tolerance))
+        if len(missed):
+            raise HpcspinError(
+                f"snapshot {missed[0]}: the field's error {state.error[missed[0]]:.1e} exceeds the tolerance "
+                f"{self.tolerance:.1e}; raise electrons.tolerance"
+            )
+        slack = self.tolerance / self.scale
+        polarized = np.linalg.norm(state.spin_density, axis=-1)
+        lowest, highest = (state.density - polarized) / 2, (state.density + polarized) / 2
+        if lowest.min() < -4 * slack or highest.max() > 1 + 4 * slack:
+            raise HpcspinError(
+                f"occupations between {lowest.min():.3g} and {highest.max():.12g} leave [0, 1] by more than the "
+                "tolerance; the electronic state is wrong, lower electrons.tolerance"
+            )
+        leak = np.abs(state.current.sum(axis=1)).max()
+        widths = 2 * self.system.widths[..., 0].sum()
+        if leak > 4 * slack * widths:
+            raise HpcspinError(
+                f"the currents of all reservoirs add up to {leak:.1e} instead of 0; "
+                "the electronic state is wrong, lower electrons.tolerance"
+            )
+
+
+def make_solver(
+    name: str, system: DrivenLattice, tolerance: float, world: World | None = None, device: Any = "cpu"
+) -> SteadyStateSolver:
+    """Solver of a registered name: ``"negf"`` or ``"closed_form"``.
+
+    Raises
+    ------
+    HpcspinError
+        If the name is unknown or the solver cannot treat the system.
+    """
+    if name not in SOLVERS:
+        raise HpcspinError(f"electrons.solver: {name!r} is unknown; choose one of {', '.join(sorted(SOLVERS))}")
+    return SOLVERS[name](system, tolerance, world, device)
