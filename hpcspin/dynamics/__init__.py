@@ -1,0 +1,35 @@
+"""Landau–Lifshitz–Gilbert dynamics of classical spins under any field, with Langevin noise, on any number of ranks."""
+
+from hpcspin.dynamics.classical import Anisotropy, Heisenberg, Slonczewski, Zeeman
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, SumField, WholeLatticeField, energy
+from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrator
+from hpcspin.dynamics.interrupt import EXIT_REQUEUE
+from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, observer
+from hpcspin.dynamics.simulation import Outcome, Settings, Simulation
+from hpcspin.dynamics.thermostat import Thermostat
+
+__all__ = [
+    "EXIT_REQUEUE",
+    "INTEGRATORS",
+    "OBSERVERS",
+    "Anisotropy",
+    "Field",
+    "FieldEvaluator",
+    "Frame",
+    "Heisenberg",
+    "Integrator",
+    "Observed",
+    "Observer",
+    "Outcome",
+    "Settings",
+    "Simulation",
+    "Slonczewski",
+    "Stateful",
+    "SumField",
+    "Thermostat",
+    "WholeLatticeField",
+    "Zeeman",
+    "energy",
+    "make_integrator",
+    "observer",
+]

@@ -1,0 +1,293 @@
+"""What drives the spins: one protocol, sums of fields, and fields that need the whole lattice.
+
+A field maps the spins of a domain with a halo to the field on the domain.  It never sees ranks: the
+halo holds copies of periodic images and of other ranks' spins, and zero vectors beyond open edges, so
+that every bond and chirality with a missing site vanishes by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcspin.dynamics.torque import components_first
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.world import World
+
+BoundField = Callable[[Tensor, float], Tensor]
+
+
+class Field(Protocol):
+    """What every field offers.
+
+    Attributes
+    ----------
+    halo : int or None
+        Lattice steps of halo it needs around a domain; None: it needs the whole lattice.
+    """
+
+    halo: int | None
+
+    def bind(self, domain: Domain) -> BoundField:
+        """Prepare for a domain.
+
+        Returns
+        -------
+        callable
+            ``(spins, time) -> field``: spins of shape (nx + 2 halo, ny + 2 halo, 3), or (Lx, Ly, 3) if
+            `halo` is None; field of shape (nx, ny, 3), type and device as the spins.  All ranks call it
+            together.
+        """
+        ...
+
+
+@runtime_checkable
+class Observed(Protocol):
+    """A field that knows more than the field: density, currents, its own error.
+
+    Attributes
+    ----------
+    observable_shapes : mapping
+        Name to shape of each observable of one frame.
+    observables : mapping
+        Their values at the last evaluation.
+    """
+
+    observable_shapes: Mapping[str, tuple[int, ...]]
+    observables: Mapping[str, NDArray[np.float64]]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A field whose next value depends on its past, such as an adaptive energy grid kept from step to step.
+
+    The state is the same on all ranks; checkpoints hold it.
+    """
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Arrays that describe the state."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Return to a state."""
+        ...
+
+
+@runtime_checkable
+class Homogeneous(Protocol):
+    """A field that derives from an energy of degree d in the spins, so that E = -(1/d) sum S_i·H_i (Euler)."""
+
+    degree: int
+
+
+def _narrow(spins: Tensor, domain: Domain, have: int | None, need: int | None) -> Tensor:
+    """From the halo at hand to a smaller one."""
+    if have == need:
+        return spins
+    assert need is not None, "a sum with a whole-lattice term is itself one"
+    if have is None:
+        return domain.window(spins, need)
+    excess = have - need
+    return spins[excess : spins.shape[0] - excess, excess : spins.shape[1] - excess]
+
+
+class SumField:
+    """Sum of fields, added in the order given.
+
+    Parameters
+    ----------
+    terms
+        At least one field.
+    """
+
+    def __init__(self, terms: Sequence[Field]) -> None:
+        self.terms = tuple(terms)
+        halos = [term.halo for term in self.terms]
+        self.halo = None if None in halos else max(halo for halo in halos if halo is not None)
+
+    def bind(self, domain: Domain) -> BoundField:
+        """Bind all terms; see :class:`Field`."""
+        bound = [(term.halo, term.bind(domain)) for term in self.terms]
+
+        def total(spins: Tensor, time: float) -> Tensor:
+            parts = [field(_narrow(spins, domain, self.halo, halo), time) for halo, field in bound]
+            result = parts[0]
+            for part in parts[1:]:
+                result = result + part
+            return result
+
+        return total
+
+    @property
+    def observable_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Observables of all terms."""
+        return {name: shape for term in self._observed() for name, shape in term.observable_shapes.items()}
+
+    @property
+    def observables(self) -> dict[str, NDArray[np.float64]]:
+        """Values of all terms' observables at the last evaluation."""
+        return {name: value for term in self._observed() for name, value in term.observables.items()}
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """States of the terms that have one."""
+        return {
+            f"{index}/{name}": array
+            for index, term in enumerate(self.terms)
+            if isinstance(term, Stateful)
+            for name, array in term.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Return the terms to their states."""
+        for index, term in enumerate(self.terms):
+            if isinstance(term, Stateful):
+                mine = f"{index}/"
+                term.load_state_dict({k.removeprefix(mine): v for k, v in state.items() if k.startswith(mine)})
+
+    def _observed(self) -> list[Observed]:
+        return [term for term in self.terms if isinstance(term, Observed)]
+
+
+class SteadyStateLike(Protocol):
+    """What a solver of the electrons returns for n snapshots; n = 1 here."""
+
+    field: NDArray[np.float64]
+    density: NDArray[np.float64]
+    current: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+
+class WholeLatticeField:
+    """A field that is computed from all spins at once, such as that of the electrons.
+
+    Every rank receives the whole configuration and calls the solver, which may share the work among the
+    ranks; all must get the same result.  The density, currents and error estimate of the last
+    evaluation are kept, so that a recorded frame costs nothing more.
+
+    Parameters
+    ----------
+    solve
+        Spins of shape (1, Lx, Ly, 3) to their steady state.
+    size
+        Lattice size.
+    num_reservoirs
+        Number of currents.
+    state
+        Where the solver keeps something from step to step: the object that holds it.
+    """
+
+    halo = None
+
+    def __init__(
+        self,
+        solve: Callable[[NDArray[np.float64]], SteadyStateLike],
+        size: tuple[int, int],
+        num_reservoirs: int,
+        state: Stateful | None = None,
+    ) -> None:
+        self._solve, self._state = solve, state
+        self.observable_shapes: dict[str, tuple[int, ...]] = {
+            "density": tuple(size),
+            "current": (num_reservoirs,),
+            "error": (),
+        }
+        self.observables: dict[str, NDArray[np.float64]] = {}
+
+    def bind(self, domain: Domain) -> BoundField:
+        """See :class:`Field`."""
+
+        def evaluate(spins: Tensor, time: float) -> Tensor:
+            whole = spins.detach().to("cpu", torch.float64).contiguous().numpy()
+            steady = self._solve(whole[None])
+            self.observables = {name: np.asarray(getattr(steady, name)[0]) for name in self.observable_shapes}
+            mine = np.ascontiguousarray(steady.field[0][domain.slices])
+            return components_first(torch.from_numpy(mine).to(spins.device, spins.dtype))
+
+        return evaluate
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """State of the solver."""
+        return self._state.state_dict() if self._state else {}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Return the solver to a state."""
+        if self._state:
+            self._state.load_state_dict(state)
+
+
+class FieldEvaluator:
+    """A field on my block, from the spins of my block: adds the halo, and remembers its last result.
+
+    Spins are never changed in place by this package, so the identity of the tensor says whether the
+    field is asked for again at the same point: the recorder and the first stage of the next step do so.
+
+    Parameters
+    ----------
+    field
+        The field.
+    domain
+        My domain.
+    """
+
+    def __init__(self, field: Field, domain: Domain) -> None:
+        self.field, self._domain = field, domain
+        self._bound = field.bind(domain)
+        self._last: tuple[Tensor, float, Tensor] | None = None
+
+    def __call__(self, spins: Tensor, time: float) -> Tensor:
+        """Field of shape (nx, ny, 3) on spins of the same shape; all ranks call together."""
+        known = self.known(spins, time)
+        if known is not None:
+            return known
+        halo = self.field.halo
+        extended = self._domain.whole(spins) if halo is None else self._domain.extend(spins, halo)
+        result = self._bound(extended, time)
+        self.remember(spins, time, result)
+        return result
+
+    def known(self, spins: Tensor, time: float) -> Tensor | None:
+        """The remembered field, if it belongs to these very spins."""
+        if self._last is not None and self._last[0] is spins and self._last[1] == time:
+            return self._last[2]
+        return None
+
+    def remember(self, spins: Tensor, time: float, result: Tensor) -> None:
+        """Take a field as that of the given spins."""
+        self._last = (spins, time, result)
+
+
+def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: float = 0.0) -> float:
+    """Energy of a sum of homogeneous classical terms on the whole lattice, E = -sum_terms (1/d) sum_i S_i·H_i.
+
+    Parameters
+    ----------
+    field
+        A term with a degree, or a sum of such.
+    lattice
+        The lattice.
+    spins
+        Shape (Lx, Ly, 3).
+    time
+        When.
+
+    Raises
+    ------
+    HpcspinError
+        If a term derives from no energy.
+    """
+    if isinstance(field, SumField):
+        return sum(energy(term, lattice, spins, time) for term in field.terms)
+    if not isinstance(field, Homogeneous):
+        raise HpcspinError(
+            f"{type(field).__name__} derives from no known energy; do not observe the energy of this run"
+        )
+    everything = torch.as_tensor(spins, dtype=torch.float64)
+    force = FieldEvaluator(field, Domain.cut(lattice, World(), field.halo))(everything, time)
+    return -float((everything * force).sum()) / field.degree

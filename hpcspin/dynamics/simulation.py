@@ -1,0 +1,341 @@
+"""The simulation loop: step, record, checkpoint, stop, resume.
+
+At every step, in this order: a due frame is recorded, a due checkpoint written, a request to stop
+heeded, the spins moved.  A checkpoint of step s therefore knows all frames up to s, and what a killed
+run wrote beyond them is written again, with the same bits: the noise is a function of the step, a
+remembered field and a field's own state travel with the checkpoint, and time is counted, never summed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful
+from hpcspin.dynamics.integrators import make_integrator
+from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
+from hpcspin.dynamics.observers import Frame, make_observers
+from hpcspin.dynamics.thermostat import Thermostat
+from hpcspin.dynamics.torque import angular_velocity, components_first
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.progress import progress
+from hpcspin.parallel.world import World
+from hpcspin.storage import (
+    Checkpoint,
+    TrajectoryWriter,
+    check_spins,
+    make_directory,
+    partial_path,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+TRAJECTORY, CHECKPOINT, STOP = "trajectory.h5", "checkpoint.h5", "STOP"
+DEFAULT_OBSERVERS = ("wall_position", "magnetization", "mean_bond")
+_STATE = "field_state/"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the spins move; the names are those of the config's section `dynamics`.
+
+    Attributes
+    ----------
+    damping : float
+        Gilbert damping alpha.
+    temperature : float
+        Temperature of the Langevin noise; 0 for none.
+    step, duration : float
+        Time step and length of the run.
+    integrator : str
+        Registered name.
+    seed : int
+        Of the noise.
+    record_interval, checkpoint_interval : int
+        Steps between frames and between checkpoints.
+    """
+
+    damping: float
+    temperature: float
+    step: float
+    duration: float
+    integrator: str = "heun"
+    seed: int = 1
+    record_interval: int = 1
+    checkpoint_interval: int = 50
+
+    @property
+    def last_step(self) -> int:
+        """Number of steps: the fewest that reach the duration."""
+        return math.ceil(self.duration / self.step * (1 - 1e-12))
+
+    def frames_until(self, step: int) -> int:
+        """Number of frames recorded up to and including a step: every interval, and the last step."""
+        return step // self.record_interval + 1 + (step == self.last_step and not self.on_grid(step))
+
+    def on_grid(self, step: int) -> bool:
+        """Whether a step is a multiple of the recording interval."""
+        return step % self.record_interval == 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    finished : bool
+        False if it was stopped from outside, with a checkpoint, to be run again.
+    """
+
+    step: int
+    finished: bool
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 75 for "run me again"."""
+        return 0 if self.finished else EXIT_REQUEUE
+
+
+@dataclass(frozen=True)
+class State:
+    """Spins of my block, shape (nx, ny, 3), after a number of steps."""
+
+    spins: Tensor
+    step: int
+
+
+class Simulation:
+    """One trajectory in one directory.
+
+    The directory receives `trajectory.h5` when the run is finished (until then `trajectory.h5.partial`,
+    readable at any time), `checkpoint.h5` and the one before it.  Run again on the same directory it
+    resumes: on any number of ranks, bitwise.  A longer duration extends a finished run.
+
+    Parameters
+    ----------
+    lattice
+        The lattice.
+    field
+        What drives the spins.
+    initial_spins
+        Spins at time zero, shape (Lx, Ly, 3); used where there is no checkpoint.
+    settings
+        How they move.
+    directory
+        Where the output goes.
+    config
+        What is stored with the output, as JSON values; a run resumes only if all but
+        `dynamics.duration` agree.
+    world
+        The ranks; None for this process alone.
+    device
+        Where the spins live.
+    dtype
+        Precision of the spins.
+    observers
+        Names of what is recorded beside spins, field and the field's own observables.
+
+    Raises
+    ------
+    HpcspinError
+        If an argument is invalid, the directory holds a trajectory without checkpoint, or a checkpoint
+        of another config or of a longer run.
+    """
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        field: Field,
+        initial_spins: NDArray[np.float64],
+        settings: Settings,
+        directory: str | Path,
+        *,
+        config: Mapping[str, Any],
+        world: World | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
+        observers: Sequence[str] = DEFAULT_OBSERVERS,
+    ) -> None:
+        self.world = world or World()
+        self.settings, self._field, self._config = settings, field, config
+        self._directory = Path(directory)
+        self._device, self._dtype = torch.device(device), dtype
+        self._domain = Domain.cut(lattice, self.world, field.halo)
+        self._evaluate = FieldEvaluator(field, self._domain)
+        self._sites = torch.as_tensor(self._domain.sites, device=device)
+        self._observers = make_observers(observers)
+        self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
+        self._advance = make_integrator(settings.integrator, noise=settings.temperature > 0).step
+        checked = check_spins(initial_spins, lattice.size, "initial spins")
+        self._state = State(self._block(checked), 0)
+        self._resumed = self._resume()
+
+    @property
+    def spins(self) -> NDArray[np.float64] | None:
+        """The spins now, shape (Lx, Ly, 3), on rank 0; None elsewhere."""
+        return self._domain.gather(self._state.spins)
+
+    def run(self) -> Outcome:
+        """Run to the end of the duration, or until a request to stop.
+
+        Returns
+        -------
+        Outcome
+            Whether it finished; its `exit_code` is what the process should exit with.
+
+        Raises
+        ------
+        HpcspinError
+            If the spins cease to be finite, or the field fails.
+        """
+        last, step = self.settings.last_step, self._state.step
+        if self._complete():
+            self.world.say(f"{self._path(TRAJECTORY)}: already finished, nothing to do")
+            return Outcome(step, finished=True)
+        writer = self._open_trajectory()
+        with (
+            StopRequest(self._path(STOP), self.world) as stop,
+            progress(self.world, "simulate", last, step) as bar,
+        ):
+            while True:
+                stopping = stop.heed()
+                if self._state.step > step or not self._resumed:
+                    self._save(writer, force=stopping)
+                if self._state.step == last:
+                    break
+                if stopping:
+                    self.world.say(f"stopped at step {self._state.step} with a checkpoint; run again to go on")
+                    return Outcome(self._state.step, finished=False)
+                self._state = self._next(self._state)
+                bar.advance()
+        if writer is not None:
+            writer.finish()
+        self.world.barrier()
+        return Outcome(last, finished=True)
+
+    def _next(self, state: State) -> State:
+        """Move the spins by one step."""
+        noise = self._thermostat.field(self._sites, state.step, self._dtype)
+
+        def omega(spins: Tensor, time: float) -> Tensor:
+            field = self._evaluate(spins, time)
+            return angular_velocity(spins, field if noise is None else field + noise, self.settings.damping)
+
+        dt = self.settings.step
+        return State(self._advance(state.spins, state.step * dt, dt, omega), state.step + 1)
+
+    def _save(self, writer: TrajectoryWriter | None, *, force: bool) -> None:
+        """Record the frame and write the checkpoint that are due."""
+        step, last = self._state.step, self.settings.last_step
+        if self.settings.on_grid(step) or step == last:
+            self._record(writer)
+        if force or step == last or step % self.settings.checkpoint_interval == 0:
+            self._checkpoint()
+
+    def _record(self, writer: TrajectoryWriter | None) -> None:
+        time = self._state.step * self.settings.step
+        field = self._domain.gather(self._evaluate(self._state.spins, time))
+        spins = self._finite_spins()
+        if writer is None or spins is None or field is None:
+            return
+        frame = Frame(self._domain.lattice, spins, field, time, self._field)
+        measured = {observer.name: observer.measure(frame) for observer in self._observers}
+        own = self._field.observables if isinstance(self._field, Observed) else {}
+        writer.append(spins=spins, field=field, step=self._state.step, time=time, **measured, **own)
+
+    def _checkpoint(self) -> None:
+        known = self._evaluate.known(self._state.spins, self._state.step * self.settings.step)
+        field = None if known is None else self._domain.gather(known)
+        spins = self._finite_spins()
+        if spins is None:
+            return
+        arrays = {"spins": spins}
+        if field is not None:
+            arrays["field"] = field
+        if isinstance(self._field, Stateful):
+            arrays |= {f"{_STATE}{name}": array for name, array in self._field.state_dict().items()}
+        meta = {"step": self._state.step, "last_step": self.settings.last_step}
+        write_checkpoint(self._path(CHECKPOINT), arrays, meta, self._config)
+
+    def _finite_spins(self) -> NDArray[np.float64] | None:
+        spins = self.spins
+        if spins is not None and not np.isfinite(spins).all():
+            raise HpcspinError(
+                f"spins are not finite at step {self._state.step}; make dynamics.step smaller than "
+                f"{self.settings.step} or mend the field"
+            )
+        return spins
+
+    def _resume(self) -> bool:
+        """Take over the newest checkpoint, read by rank 0, if there is one."""
+        checkpoint: Checkpoint | None = None
+        if self.world.rank == 0:
+            make_directory(self._directory)
+            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._config, ignore=("dynamics.duration",))
+            self._check_extends(checkpoint)
+        checkpoint = self.world.broadcast(checkpoint)
+        if checkpoint is None:
+            return False
+        step = int(checkpoint.meta["step"])
+        self._state = State(self._block(checkpoint.arrays["spins"]), step)
+        if "field" in checkpoint.arrays:
+            known = self._block(checkpoint.arrays["field"])
+            self._evaluate.remember(self._state.spins, step * self.settings.step, known)
+        if isinstance(self._field, Stateful):
+            self._field.load_state_dict(
+                {k.removeprefix(_STATE): v for k, v in checkpoint.arrays.items() if k.startswith(_STATE)}
+            )
+        self.world.say(f"resuming {self._directory} at step {step} of {self.settings.last_step}")
+        return True
+
+    def _check_extends(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is None:
+            if self._path(TRAJECTORY).exists():
+                raise HpcspinError(
+                    f"{self._path(TRAJECTORY)}: would be overwritten, there is no checkpoint beside it to resume from; "
+                    "choose another directory"
+                )
+        elif self.settings.last_step < checkpoint.meta["last_step"]:
+            raise HpcspinError(
+                f"{checkpoint.path}: belongs to a run of {checkpoint.meta['last_step']} steps, the config asks for "
+                f"{self.settings.last_step}; dynamics.duration can only be made longer"
+            )
+
+    def _complete(self) -> bool:
+        trajectory = self._path(TRAJECTORY)
+        done = trajectory.exists() and not partial_path(trajectory).exists()
+        return self.world.broadcast(done and self._state.step == self.settings.last_step)
+
+    def _open_trajectory(self) -> TrajectoryWriter | None:
+        if self.world.rank > 0:
+            return None
+        shapes = {observer.name: observer.shape for observer in self._observers}
+        if isinstance(self._field, Observed):
+            shapes |= self._field.observable_shapes
+        return TrajectoryWriter(
+            self._path(TRAJECTORY),
+            self._domain.lattice.size,
+            {"config": self._config, "precision": str(self._dtype).removeprefix("torch.")},
+            self.settings.frames_until(self.settings.last_step),
+            shapes,
+            keep=self.settings.frames_until(self._state.step) if self._resumed else 0,
+        )
+
+    def _block(self, whole: NDArray[np.float64]) -> Tensor:
+        return components_first(torch.as_tensor(whole[self._domain.slices], device=self._device, dtype=self._dtype))
+
+    def _path(self, name: str) -> Path:
+        return self._directory / name

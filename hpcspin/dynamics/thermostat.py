@@ -1,0 +1,147 @@
+r"""Langevin noise that knows nothing of ranks, restarts or devices.
+
+The random field of a site is a pure function of (seed, stream; site, step, stage), by the counter-based
+generator Philox4x32-10 of Salmon et al. (SC '11, doi:10.1145/2063384.2063405): key (seed, stream),
+counter (global site, step low, step high, stage).  Nothing is carried from step to step, so nothing
+needs to be saved or sent.
+
+Strength (Brown 1963; Stratonovich):
+
+.. math:: \langle \eta_i^a(t)\, \eta_j^b(t') \rangle = \frac{2 \alpha T}{\gamma}
+          \delta_{ij} \delta_{ab} \delta(t - t')
+
+which over a step dt is a field of variance 2 alpha T / (gamma dt), constant within the step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hpcspin.dynamics.elementary import log, sincos_quarter
+from hpcspin.errors import HpcspinError
+
+WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_TILE = 16384
+"""Sites worked on at a time: the few hundred small kernels then run in cache."""
+
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _multiply(constant: int, word: Tensor) -> tuple[Tensor, Tensor]:
+    # The 64-bit product wraps into the sign bit, which the masks remove: its bits are those of the
+    # unsigned one.
+    product = word * constant
+    return (product >> 32) & WORD, product & WORD
+
+
+def philox(counter: Words, key: tuple[int, int]) -> Words:
+    """Philox4x32-10.
+
+    Parameters
+    ----------
+    counter
+        Four int64 tensors of 32-bit words, broadcastable.
+    key
+        Two 32-bit words.
+
+    Returns
+    -------
+    tuple of Tensor
+        Four int64 tensors of random 32-bit words.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply(_MULTIPLIERS[0], c0)
+        high1, low1 = _multiply(_MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _WEYL[0]) & WORD, (k1 + _WEYL[1]) & WORD
+    return c0, c1, c2, c3
+
+
+def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
+    """Two independent standard normal numbers (float64) from two random 32-bit words."""
+    uniform = (radius_word.to(torch.float64) + 0.5) * 2.0**-32
+    radius = (log(uniform) * -2).sqrt()
+    turns = (angle_word + (1 << 29)) >> 30
+    angle = (angle_word - (turns << 30)).to(torch.float64) * (2 * math.pi * 2.0**-32)
+    sine, cosine = sincos_quarter(turns, angle)
+    return radius * cosine, radius * sine
+
+
+def normal_vectors(sites: Tensor, seed: int, stream: int, step: int, stage: int) -> Tensor:
+    """Standard normal vectors of given sites.
+
+    Parameters
+    ----------
+    sites
+        Global flat site indices, int64, any shape.
+    seed, stream
+        Key, 32 bits each.
+    step, stage
+        Counter: time step (64 bits) and stage within it.
+
+    Returns
+    -------
+    Tensor
+        Shape (*sites.shape, 3), float64, stored component by component.
+    """
+    flat = sites.reshape(-1)
+    vectors = torch.empty((3, len(flat)), dtype=torch.float64, device=sites.device)
+    fixed = [torch.tensor(word, device=sites.device) for word in (step & WORD, step >> 32, stage)]
+    for start in range(0, len(flat), _TILE):
+        tile = slice(start, start + _TILE)
+        r0, r1, r2, r3 = philox((flat[tile], fixed[0], fixed[1], fixed[2]), (seed, stream))
+        vectors[0, tile], vectors[1, tile] = box_muller(r0, r1)
+        vectors[2, tile], _ = box_muller(r2, r3)
+    return vectors.reshape(3, *sites.shape).movedim(0, -1)
+
+
+@dataclass(frozen=True)
+class Thermostat:
+    """Langevin field of a heat bath.
+
+    Parameters
+    ----------
+    temperature
+        T of the bath, in units of the hopping.
+    damping
+        Gilbert damping alpha; noise and damping belong together.
+    step
+        Time step.
+    seed
+        Chooses the realisation; 0 <= seed < 2**32.
+    stream
+        Independent realisation of the same seed.
+
+    Raises
+    ------
+    HpcspinError
+        If the seed has more than 32 bits, or a temperature has no damping to balance it.
+    """
+
+    temperature: float
+    damping: float
+    step: float
+    seed: int
+    stream: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= WORD:
+            raise HpcspinError(f"dynamics.seed: {self.seed} is outside 0 ... {WORD}; choose another")
+        if self.temperature > 0 and self.damping == 0:
+            raise HpcspinError("dynamics.temperature: a heat bath needs damping > 0; set dynamics.damping")
+
+    def field(self, sites: Tensor, step: int, dtype: torch.dtype, stage: int = 0) -> Tensor | None:
+        """Random field on the given sites during a step, shape (*sites.shape, 3); None at zero temperature."""
+        if self.temperature == 0:
+            return None
+        strength = math.sqrt(2 * self.damping * self.temperature / self.step)
+        return (normal_vectors(sites, self.seed, self.stream, step, stage) * strength).to(dtype)

@@ -1,0 +1,207 @@
+"""A lattice cut into two-dimensional blocks, one a rank.
+
+A :class:`Domain` knows which sites are mine and how to put a halo of foreign sites around them, so that
+a field of finite range needs nothing else.  Cutting changes which rank computes a site, never what is
+computed: every site sees the same numbers in the same order whatever the blocks are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.parallel.halo import HaloExchange
+from hpcspin.parallel.world import World
+
+
+def _bounds(length: int, blocks: int) -> list[int]:
+    return [length * index // blocks for index in range(blocks + 1)]
+
+
+def _fits(length: int, blocks: int, halo: int) -> bool:
+    # A single block wraps onto itself by copies, however thin it is; several trade whole strips of the
+    # halo's width.
+    return blocks == 1 or length // blocks >= max(halo, 1)
+
+
+def _candidates(size: tuple[int, int], ranks: int, halo: int) -> list[tuple[int, int]]:
+    factors = [(px, ranks // px) for px in range(1, ranks + 1) if ranks % px == 0]
+    return [blocks for blocks in factors if all(_fits(*cut, halo) for cut in zip(size, blocks, strict=True))]
+
+
+def choose_blocks(size: tuple[int, int], ranks: int, halo: int) -> tuple[int, int]:
+    """Choose the factorisation of the ranks that exchanges the fewest sites.
+
+    Parameters
+    ----------
+    size
+        Lattice size (Lx, Ly).
+    ranks
+        Number of blocks.
+    halo
+        Width of the halo, in lattice steps.
+
+    Returns
+    -------
+    tuple of int
+        Blocks along x and along y.
+
+    Raises
+    ------
+    HpcspinError
+        If every factorisation has a block thinner than the halo; names the largest number of ranks that fits.
+    """
+    found = _candidates(size, ranks, halo)
+    if not found:
+        fitting = next(count for count in range(ranks, 0, -1) if _candidates(size, count, halo))
+        raise HpcspinError(
+            f"lattice of {size[0]} x {size[1]} sites on {ranks} ranks: a block would be thinner than the halo of "
+            f"{max(halo, 1)}; use at most {fitting} ranks"
+        )
+
+    def exchanged(blocks: tuple[int, int]) -> int:
+        nx, ny = (-(-length // count) for length, count in zip(size, blocks, strict=True))
+        return (blocks[0] > 1) * ny + (blocks[1] > 1) * nx
+
+    return min(found, key=exchanged)
+
+
+@dataclass
+class Domain:
+    """My block of the lattice.
+
+    Rank ``r`` holds block ``(r // py, r % py)``.  Arrays of vectors on a block have shape (nx, ny,
+    components).
+
+    Parameters
+    ----------
+    lattice
+        The whole lattice.
+    world
+        The ranks.
+    blocks
+        Blocks (px, py) along x and y, with px py = number of ranks.
+
+    Raises
+    ------
+    HpcspinError
+        If the blocks do not use all ranks, or one would hold no site.
+    """
+
+    lattice: Lattice
+    world: World
+    blocks: tuple[int, int]
+    _exchanges: dict[tuple[object, ...], HaloExchange] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        px, py = self.blocks
+        if px * py != self.world.size or not all(
+            _fits(length, count, 0) for length, count in zip(self.lattice.size, self.blocks, strict=True)
+        ):
+            raise HpcspinError(
+                f"blocks {px} x {py} do not divide a lattice of {self.lattice.size[0]} x {self.lattice.size[1]} "
+                f"sites over {self.world.size} ranks"
+            )
+
+    @classmethod
+    def cut(cls, lattice: Lattice, world: World, halo: int | None) -> Domain:
+        """Cut a lattice for fields that need the given halo (None: the whole lattice, so any cut will do)."""
+        return cls(lattice, world, choose_blocks(lattice.size, world.size, halo or 0))
+
+    @property
+    def coordinates(self) -> tuple[int, int]:
+        """My place among the blocks."""
+        return divmod(self.world.rank, self.blocks[1])
+
+    def slices_of(self, rank: int) -> tuple[slice, slice]:
+        """Sites of a rank's block, as slices of the lattice."""
+        place = divmod(rank, self.blocks[1])
+        bounds = [_bounds(length, count) for length, count in zip(self.lattice.size, self.blocks, strict=True)]
+        return (
+            slice(bounds[0][place[0]], bounds[0][place[0] + 1]),
+            slice(bounds[1][place[1]], bounds[1][place[1] + 1]),
+        )
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """My sites, as slices of the lattice."""
+        return self.slices_of(self.world.rank)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of my sites (nx, ny)."""
+        return self.slices[0].stop - self.slices[0].start, self.slices[1].stop - self.slices[1].start
+
+    @property
+    def sites(self) -> NDArray[np.int64]:
+        """Global flat indices of my sites, shape (nx, ny)."""
+        return np.arange(self.lattice.num_sites).reshape(self.lattice.size)[self.slices]
+
+    def neighbour(self, axis: int, side: int) -> int | None:
+        """Rank of the next block along an axis (side -1 or +1); None beyond an open edge."""
+        place = list(self.coordinates)
+        place[axis] += side
+        if not self.lattice.periodic[axis] and not 0 <= place[axis] < self.blocks[axis]:
+            return None
+        return (place[0] % self.blocks[0]) * self.blocks[1] + place[1] % self.blocks[1]
+
+    def extend(self, block: Tensor, halo: int) -> Tensor:
+        """Put a halo around my block: copies of periodic images and foreign sites, zero beyond open edges.
+
+        All ranks call together.
+
+        Parameters
+        ----------
+        block
+            Shape (nx, ny, components).
+        halo
+            Width.
+
+        Returns
+        -------
+        Tensor
+            Shape (nx + 2 halo, ny + 2 halo, components).
+        """
+        if halo == 0:
+            return block
+        key = (halo, block.shape[-1], block.dtype, block.device)
+        if key not in self._exchanges:
+            self._exchanges[key] = HaloExchange(self, halo, block)
+        return self._exchanges[key](block)
+
+    def window(self, whole: Tensor, halo: int) -> Tensor:
+        """Cut my block with its halo out of the whole lattice, without communication; as `extend`."""
+        index, inside = zip(*(self._window_axis(axis, halo) for axis in range(2)), strict=True)
+        rows, columns = (torch.as_tensor(i, device=whole.device) for i in index)
+        mask = torch.as_tensor(inside[0][:, None] & inside[1], device=whole.device)
+        return whole[rows[:, None], columns] * mask[..., None]
+
+    def _window_axis(self, axis: int, halo: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        length, mine = self.lattice.size[axis], self.slices[axis]
+        coordinate = np.arange(mine.start - halo, mine.stop + halo)
+        inside = self.lattice.periodic[axis] | ((coordinate >= 0) & (coordinate < length))
+        return coordinate % length, inside
+
+    def whole(self, block: Tensor) -> Tensor:
+        """Join the blocks of all ranks, on every rank: shape (Lx, Ly, components)."""
+        if self.world.size == 1:
+            return block
+        joined = self._join(self.world.allgather(block.cpu().numpy()))
+        return torch.as_tensor(joined, device=block.device)
+
+    def gather(self, block: Tensor) -> NDArray[np.float64] | None:
+        """Join the blocks of all ranks as an array on rank 0; None elsewhere."""
+        parts = self.world.gather(block.cpu().numpy())
+        return None if parts is None else self._join(parts)
+
+    def _join(self, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+        joined = np.empty((*self.lattice.size, *parts[0].shape[2:]), dtype=parts[0].dtype)
+        for rank, part in enumerate(parts):
+            joined[self.slices_of(rank)] = part
+        return joined
