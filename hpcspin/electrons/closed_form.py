@@ -37,9 +37,7 @@ class ClosedFormSolver(SteadyStateSolver):
         total = [self.world.sum(part) for part in (components, current, error)]
         return SteadyState.from_components(self.system, *total)
 
-    def _snapshot(
-        self, spins: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    def _snapshot(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         levels, vectors, inverse = _eigensystem(effective_hamiltonian(self.system, spins))
         difference = levels[:, None] - levels.conj()[None, :]
         if np.min(np.abs(difference.diagonal())) == 0:

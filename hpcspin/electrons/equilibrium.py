@@ -103,9 +103,7 @@ class EquilibriumPart:
             "raise electrons.tolerance or electrons.temperature"
         )
 
-    def _pole_sum(
-        self, blocks: Array, site: _IsolatedSites, count: int, world: World
-    ) -> NDArray[np.float64]:
+    def _pole_sum(self, blocks: Array, site: _IsolatedSites, count: int, world: World) -> NDArray[np.float64]:
         """T sum_p R_p [G - G_site + h.c.] on every site, shape (n, Lx, Ly, 4)."""
         temperature = self.system.temperature
         poles, residues = ozaki_poles(count)
@@ -121,9 +119,7 @@ class EquilibriumPart:
             np.add.at(total, owner, temperature * residues[pole, None, None, None] * sites)
         return world.sum(total) - temperature * site.pole_sum(energies, residues)
 
-    def _sweep(
-        self, blocks: Array, energies: NDArray[np.complex128], owner: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def _sweep(self, blocks: Array, energies: NDArray[np.complex128], owner: NDArray[np.int64]) -> NDArray[np.float64]:
         """Components of G + G†, shape (batch, Lx, Ly, 4)."""
         backend = self.coupling.backend
         z = backend.asarray(energies / self.system.hopping)
@@ -152,9 +148,7 @@ class _IsolatedSites:
         function = np.concatenate([mean[..., None], slope[..., None] * vector], axis=-1)
         return -2 / np.pi * function.imag
 
-    def pole_sum(
-        self, energies: NDArray[np.complex128], residues: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def pole_sum(self, energies: NDArray[np.complex128], residues: NDArray[np.float64]) -> NDArray[np.float64]:
         """Components of sum_p R_p [G + G†], G = (z - a + b·sigma) / ((z - a)² - b·b)."""
         scalar, vector = self._coefficients()
         shifted = energies[:, None, None, None] - scalar

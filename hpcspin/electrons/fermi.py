@@ -35,7 +35,7 @@ def ozaki_poles(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     k = np.arange(1, 2 * count)
     off_diagonal = 0.5 / np.sqrt((2 * k - 1.0) * (2 * k + 1.0))
     values, vectors = eigh_tridiagonal(np.zeros(2 * count), off_diagonal)
-    values, first = values[:count - 1:-1], vectors[0, :count - 1:-1]
+    values, first = values[: count - 1 : -1], vectors[0, : count - 1 : -1]
     return 1 / values, first**2 / (4 * values**2)
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.backend import Array, Backend, make_backend
+from hpcspin.electrons.backend import Backend, make_backend
 from hpcspin.electrons.equilibrium import EquilibriumPart
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.model import DrivenLattice

@@ -21,9 +21,7 @@ from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.inversion import invert
 
 
-def right_connected(
-    blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None = None
-) -> list[Array]:
+def right_connected(blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None = None) -> list[Array]:
     """u_x of every column, connected to all columns on its right.
 
     Parameters
@@ -84,9 +82,7 @@ def diagonals(connected: list[Array], coupling: Coupling) -> Iterator[Array]:
         yield diagonal
 
 
-def lesser(
-    connected: list[Array], coupling: Coupling, sources: list[Array]
-) -> Iterator[tuple[Array, Array]]:
+def lesser(connected: list[Array], coupling: Coupling, sources: list[Array]) -> Iterator[tuple[Array, Array]]:
     """Diagonal blocks of t² G Q G† and of -t G for a source Q on any sites, column after column.
 
     The general recursion: with l_x = u_x (Q_x + W l_{x+1} W†) u_x† from the right,

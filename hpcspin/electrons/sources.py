@@ -59,9 +59,7 @@ class Source(ABC):
         return np.array([group.potential for group in self.groups])
 
     @abstractmethod
-    def respond(
-        self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
-    ) -> tuple[Array, Array]:
+    def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation and the spectral weight at the reservoirs.
 
         Parameters
@@ -83,9 +81,7 @@ class Source(ABC):
 class EndSource(Source):
     """Reservoirs on the first column, or on the last one of the mirrored lattice."""
 
-    def __init__(
-        self, system: DrivenLattice, groups: list[Group], coupling: Coupling, mirrored: bool
-    ) -> None:
+    def __init__(self, system: DrivenLattice, groups: list[Group], coupling: Coupling, mirrored: bool) -> None:
         super().__init__(system, groups, coupling)
         self.mirrored = mirrored
         self._sweep = coupling.mirrored() if mirrored else coupling
@@ -100,9 +96,7 @@ class EndSource(Source):
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
 
-    def respond(
-        self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
-    ) -> tuple[Array, Array]:
+    def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         xp = self.backend.xp
         if self.mirrored:
             blocks = xp.flip(blocks, axis=1)
@@ -118,10 +112,7 @@ class EndSource(Source):
 
     def _occupation(self, column: Array, weights: Array) -> Array:
         xp = self.backend.xp
-        parts = [
-            weights[:, s, None, None] * gram_sites(xp, column[..., part])
-            for s, part in enumerate(self._slices)
-        ]
+        parts = [weights[:, s, None, None] * gram_sites(xp, column[..., part]) for s, part in enumerate(self._slices)]
         return sum(parts[1:], start=parts[0])
 
 
@@ -137,9 +128,7 @@ class AnySource(Source):
         self._sources = self.backend.asarray(full.reshape(len(groups), self.size[0], m, m))
         self._site_traces = self.backend.asarray(self._traces.reshape(len(self.members), -1))
 
-    def respond(
-        self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
-    ) -> tuple[Array, Array]:
+    def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         xp, scale = self.backend.xp, 1 / self.hopping
         connected = right_connected(blocks, energies, self.coupling, snapshots)
         sources = [

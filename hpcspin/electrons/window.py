@@ -59,9 +59,7 @@ class WindowIntegral:
         marks = np.unique(np.concatenate([potentials - reach, potentials, potentials + reach]))
         marks = marks[np.concatenate([[True], np.diff(marks) > 1e-3 * reach])]
         pieces = np.maximum(1, np.ceil(np.diff(marks) / (_WIDEST_INTERVAL * hopping))).astype(int)
-        parts = [
-            np.linspace(a, b, n, endpoint=False) for a, b, n in zip(marks[:-1], marks[1:], pieces, strict=True)
-        ]
+        parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(marks[:-1], marks[1:], pieces, strict=True)]
         return np.concatenate([*parts, marks[-1:]])
 
     def integrate(self, blocks: Array, edges: list[NDArray[np.float64]], world: World) -> Integrals:
@@ -107,9 +105,7 @@ class WindowIntegral:
         sizes = backend.to_numpy(xp.max(xp.abs(both[:, :, :sites]), axis=-1))
         return both[:, 0], self.scale * _kronrod_error(sizes[:, 0], sizes[:, 1])
 
-    def _integrand(
-        self, blocks: Array, energies: NDArray[np.float64], owners: NDArray[np.int64]
-    ) -> Array:
+    def _integrand(self, blocks: Array, energies: NDArray[np.float64], owners: NDArray[np.int64]) -> Array:
         backend = self.source.backend
         xp = backend.xp
         occupied = fermi(energies, self.reference, self.temperature)
