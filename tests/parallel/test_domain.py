@@ -1,0 +1,138 @@
+"""Blocks and halos: every site sees the neighbours it has in the whole lattice."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
+from hpcspin.parallel.domain import Domain, choose_blocks
+from hpcspin.parallel.world import World
+
+PERIODIC = list(itertools.product((False, True), repeat=2))
+
+
+def field_of_numbers(size):
+    return torch.as_tensor(np.random.default_rng(0).normal(size=(*size, 3)))
+
+
+def expected(lattice, whole, rows, columns, halo):
+    """The block with its halo, site by site from the lattice's own table of neighbours."""
+    flat = torch.cat([whole.reshape(-1, 3), torch.zeros(1, 3, dtype=whole.dtype)])
+    corner = rows.start * lattice.size[1] + columns.start
+    nx, ny = rows.stop - rows.start, columns.stop - columns.start
+    offsets = list(itertools.product(range(-halo, nx + halo), range(-halo, ny + halo)))
+    return flat[lattice.shift(offsets)[corner]].reshape(nx + 2 * halo, ny + 2 * halo, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(3, 7), st.integers(3, 7)),
+    st.sampled_from(PERIODIC),
+    st.integers(1, 9),
+    st.integers(1, 6),
+    st.integers(0, 5),
+)
+def test_windows_of_any_cut_show_the_lattice(size, periodic, halo, ranks, rank):
+    lattice = make_lattice("triangular", size, periodic)
+    whole = field_of_numbers(size)
+    try:
+        blocks = choose_blocks(size, ranks, 0)
+    except HpcspinError:
+        return
+    domain = Domain(lattice, World(rank=rank % ranks, size=ranks), blocks)
+    assert torch.equal(domain.window(whole, halo), expected(lattice, whole, *domain.slices, halo))
+
+
+@pytest.mark.parametrize("periodic", PERIODIC)
+@pytest.mark.parametrize("halo", [0, 1, 3, 8])
+def test_a_lone_rank_wraps_onto_itself_even_beyond_its_own_width(periodic, halo):
+    lattice = make_lattice("square", (5, 3), periodic)
+    whole = field_of_numbers((5, 3))
+    domain = Domain.cut(lattice, World(), halo)
+    assert torch.equal(domain.extend(whole, halo), expected(lattice, whole, *domain.slices, halo))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(st.integers(3, 40), st.integers(3, 40)), st.integers(1, 12), st.integers(0, 4))
+def test_blocks_tile_the_lattice_and_none_is_thinner_than_the_halo(size, ranks, halo):
+    try:
+        blocks = choose_blocks(size, ranks, halo)
+    except HpcspinError:
+        return
+    seen = np.zeros(size, dtype=int)
+    for rank in range(ranks):
+        domain = Domain(make_lattice("square", size), World(rank=rank, size=ranks), blocks)
+        seen[domain.slices] += 1
+        assert all(count == 1 or n >= halo for count, n in zip(blocks, domain.shape, strict=True))
+        assert np.array_equal(domain.sites.ravel(), np.arange(seen.size).reshape(size)[domain.slices].ravel())
+    assert np.all(seen == 1)
+
+
+def test_too_many_ranks_are_refused_with_the_number_that_fits():
+    with pytest.raises(HpcspinError, match="thinner than the halo of 3; use at most 6 ranks"):
+        choose_blocks((10, 6), 7, 3)
+    assert choose_blocks((10, 6), 6, 3) == (3, 2)
+    with pytest.raises(HpcspinError, match="do not divide"):
+        Domain(make_lattice("square", (4, 4)), World(size=4), (1, 3))
+
+
+def test_cuts_exchange_the_fewest_sites():
+    assert choose_blocks((30, 24), 2, 1) == (2, 1)
+    assert choose_blocks((24, 30), 2, 1) == (1, 2)
+    assert choose_blocks((64, 64), 9, 1) == (3, 3)
+
+
+EXCHANGE = """
+import itertools, sys
+import torch
+from hpcspin.lattice import make_lattice
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.world import World
+
+world = World.detect()
+assert world.size == int(sys.argv[1])
+checked = 0
+for periodic in itertools.product((False, True), repeat=2):
+    lattice = make_lattice("triangular", (9, 7), periodic)
+    whole = torch.arange(9 * 7 * 3, dtype=torch.float64).reshape(9, 7, 3) + 1
+    for px in range(1, world.size + 1):
+        if world.size % px:
+            continue
+        domain = Domain(lattice, world, (px, world.size // px))
+        block = whole[domain.slices]
+        for halo in (0, 1):
+            assert torch.equal(domain.extend(block, halo), domain.window(whole, halo)), (periodic, px, halo)
+            assert torch.equal(domain.extend(2 * block, halo), 2 * domain.window(whole, halo))
+            checked += 1
+        assert torch.equal(domain.whole(block), whole)
+        joined = domain.gather(block)
+        assert (joined is None) == (world.rank > 0)
+        assert joined is None or (joined == whole.numpy()).all()
+world.barrier()
+assert checked >= 8
+if world.rank == 0:
+    print("all halos agree")
+"""
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_exchange_under_mpirun(mpirun, tmp_path, ranks):
+    """Two ranks that are neighbours on both sides, ranks that are their own, corners, uneven blocks."""
+    script = tmp_path / "exchange.py"
+    script.write_text(EXCHANGE)
+    result = mpirun(ranks, str(script), str(ranks), timeout=120)
+    assert "all halos agree" in result.stdout, result.stderr
+
+
+@pytest.mark.mpi
+def test_exchange_under_torchrun(torchrun, tmp_path):
+    script = tmp_path / "exchange.py"
+    script.write_text(EXCHANGE)
+    result = torchrun(2, str(script), "2", timeout=120)
+    assert "all halos agree" in result.stdout, result.stderr
