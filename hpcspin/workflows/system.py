@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.config import Config, InitialSection, LatticeSection, ReservoirSection
-from hpcspin.electrons import DrivenLattice, Reservoir
+from hpcspin.electrons import DrivenLattice, Reservoir, SteadyStateSolver, make_solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice, make_texture
+from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.world import World
 from hpcspin.storage import open_hdf5, read_spins
 
 
@@ -37,6 +39,13 @@ def build_system(config: Config) -> DrivenLattice:
         temperature=config.electrons.temperature,
         reservoirs=tuple(_reservoir(section, lattice) for section in config.electrons.reservoirs),
     )
+
+
+def build_solver(config: Config, system: DrivenLattice, world: World) -> SteadyStateSolver:
+    """Solver of the electrons' steady state that a config asks for, on the device of this rank."""
+    assert config.electrons is not None
+    device = pick_device(world, config.device)
+    return make_solver(config.electrons.solver, system, config.electrons.tolerance, world, device)
 
 
 def initial_spins(initial: InitialSection, lattice: Lattice, seed: int) -> NDArray[np.float64]:

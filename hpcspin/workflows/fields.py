@@ -1,0 +1,160 @@
+"""The fields that a config can name, as the dynamics sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcspin.config import ClassicalSection, Config
+from hpcspin.dynamics import Anisotropy, Field, Heisenberg, Slonczewski, SumField, WholeLatticeField, Zeeman
+from hpcspin.dynamics.fields import BoundField
+from hpcspin.dynamics.torque import components_first
+from hpcspin.electrons import SteadyStateSolver
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.world import World
+from hpcspin.potential import ForceField, Neighbourhood, load_model
+from hpcspin.workflows.system import build_solver, build_system
+
+
+def build_field(config: Config, lattice: Lattice, world: World, device: torch.device) -> Field:
+    """Field of the section ``dynamics``: electronic, learned or neither, plus the classical terms.
+
+    Raises
+    ------
+    HpcspinError
+        If the electrons or the model do not fit.
+    """
+    assert config.dynamics is not None
+    terms: list[Field] = []
+    if config.dynamics.field == "electrons":
+        terms.append(_electronic(config, world))
+    if config.dynamics.field == "learned":
+        terms.append(_learned(config, lattice, device))
+    terms.extend(_classical(config.dynamics.classical))
+    if not terms:  # free spins: only the noise moves them
+        terms.append(Zeeman((0.0, 0.0, 0.0)))
+    return terms[0] if len(terms) == 1 else SumField(terms)
+
+
+def _classical(section: ClassicalSection) -> list[Field]:
+    terms: list[Field] = []
+    if any(section.zeeman):
+        terms.append(Zeeman(section.zeeman))
+    if section.anisotropy:
+        terms.append(Anisotropy(section.anisotropy))
+    if section.heisenberg:
+        terms.append(Heisenberg(section.heisenberg))
+    if any(section.slonczewski):
+        terms.append(Slonczewski(section.slonczewski))
+    return terms
+
+
+class _SolverState:
+    """A solver's memory of earlier snapshots, in the form that checkpoints hold."""
+
+    def __init__(self, solver: SteadyStateSolver) -> None:
+        self._solver = solver
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Arrays of the memory."""
+        return self._solver.get_state()
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Return to a memory."""
+        self._solver.set_state(dict(state))
+
+
+def _electronic(config: Config, world: World) -> Field:
+    system = build_system(config)
+    solver = build_solver(config, system, world)
+    return WholeLatticeField(solver.solve, config.lattice.size, len(system.reservoirs), _SolverState(solver))
+
+
+class LearnedField:
+    """A force field as the dynamics sees it.
+
+    The field on a site derives from the energies of the centres around it,
+    each of which sees as far again: the halo is twice the model's reach.
+
+    Parameters
+    ----------
+    model
+        The force field, in evaluation mode and on its device.
+    bias
+        Difference of the chemical potentials that drive the electrons.
+    """
+
+    def __init__(self, model: ForceField, bias: float) -> None:
+        self._model, self._bias = model, bias
+        self.halo: int | None = 2 * model.reach
+
+    def bind(self, domain: Domain) -> BoundField:
+        """See :class:`hpcspin.dynamics.fields.Field`."""
+        assert self.halo is not None
+        whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
+        table = Neighbourhood.of_window(domain.shape, self.halo, self._model.offsets, whole, domain.lattice.periodic)
+
+        def evaluate(spins: torch.Tensor, time: float) -> torch.Tensor:
+            bias = torch.full((1,), self._bias, dtype=spins.dtype, device=spins.device)
+            predicted = self._model(spins.reshape(1, -1, 3), table, bias).field
+            return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))
+
+        return evaluate
+
+
+def _learned(config: Config, lattice: Lattice, device: torch.device) -> Field:
+    assert config.dynamics is not None
+    if config.dynamics.model is None:
+        raise HpcspinError("dynamics.model: field: learned needs the path of a saved force field (.safetensors)")
+    model, _ = load_model(config.dynamics.model)
+    model.require(lattice, config.dynamics.model)
+    return LearnedField(model.to(device).eval(), build_system(config).bias)
+
+
+@dataclass(frozen=True)
+class PredictedFields:
+    """What a force field says about recorded frames; arrays of shape (n, Lx, Ly, 3)."""
+
+    equilibrium: NDArray[np.float64]
+    nonequilibrium: NDArray[np.float64]
+
+    @property
+    def field(self) -> NDArray[np.float64]:
+        """H = h^eq + h^neq."""
+        return self.equilibrium + self.nonequilibrium
+
+
+def predict(
+    model: ForceField, lattice: Lattice, spins: NDArray[np.float64], bias: float, device: torch.device
+) -> PredictedFields:
+    """Learned fields on many frames.
+
+    Parameters
+    ----------
+    model
+        The force field.
+    lattice
+        Lattice of the frames.
+    spins
+        Shape (n, Lx, Ly, 3).
+    bias
+        Difference of the chemical potentials.
+    device
+        Where to compute.
+    """
+    model = model.to(device).eval()
+    table = model.neighbourhood(lattice)
+    parts = []
+    for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
+        predicted = model(frame[None], table, torch.full((1,), bias, device=device))
+        both = torch.stack([predicted.equilibrium[0], predicted.nonequilibrium[0]])
+        parts.append(both.double().cpu().numpy().reshape(2, *lattice.size, 3))
+    both = np.stack(parts, axis=1)
+    return PredictedFields(both[0], both[1])

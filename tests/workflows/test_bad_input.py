@@ -1,0 +1,136 @@
+"""Bad input gets one line that says what, where and how to mend it, a non-zero exit, and leaves no half file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 1, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.strip()]
+    for word in words:
+        assert word in line
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("electrons.tolerence=1", ("electrons.tolerence", "tolerance")),
+        ("lattice.size=[0, 4]", ("lattice.size",)),
+        ("electrons.reservoirs.0.width=-1", ("width",)),
+        ("electrons.temperature=0", ("temperature",)),
+        ("electrons.reservoirs.0.potential=1e9", ("potential",)),
+        ("electrons.reservoirs.1.sites=[]", ("sites",)),
+        ("lattice.size=[5, 4]", ("spins.h5", "5")),
+    ],
+)
+def test_label_refuses_a_wrong_config(
+    hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path, override: str, words: tuple[str, ...]
+) -> None:
+    refused(hpcspin("label", config, override, "--spins", spins_file, "--output", tmp_path / "out.h5"), *words)
+    assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("fault", ["nan", "length", "missing", "truncated", "text", "absent"])
+def test_label_refuses_wrong_spins(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path, fault: str) -> None:
+    with h5py.File(spins_file, "r+") as file:
+        if fault == "nan":
+            file["spins"][2, 1, 1, 0] = np.nan
+        if fault == "length":
+            file["spins"][2, 1, 1] = (1, 1, 0)
+        if fault == "missing":
+            del file["spins"]
+    if fault == "truncated":
+        spins_file.write_bytes(spins_file.read_bytes()[:1500])
+    if fault == "text":
+        spins_file.write_text("not HDF5")
+    if fault == "absent":
+        spins_file.unlink()
+    refused(hpcspin("label", config, "--spins", spins_file, "--output", tmp_path / "out.h5"), "spins.h5")
+    assert not list(tmp_path.glob("out.h5*"))
+
+
+def test_a_tolerance_that_cannot_be_met_stops_the_label(
+    hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path
+) -> None:
+    result = hpcspin(
+        "label", config, "electrons.tolerance=1e-19", "--spins", spins_file, "--output", tmp_path / "out.h5"
+    )
+    refused(result, "tolerance")
+    assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.mpi
+def test_a_wrong_file_ends_all_ranks_with_one_line(mpirun: Cli, config: Path, spins_file: Path, tmp_path: Path) -> None:
+    spins_file.write_text("not HDF5")
+    result = mpirun(
+        2,
+        "-m",
+        "hpcspin",
+        "label",
+        str(config),
+        "--spins",
+        str(spins_file),
+        "--output",
+        str(tmp_path / "o"),
+        timeout=60,
+    )
+    assert result.returncode != 0
+    assert result.stderr.count("cannot be read as HDF5") == 1
+
+
+def test_simulate_refuses_a_model_that_is_not_one(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    learned = ("dynamics.field=learned", "--output", tmp_path / "run")
+    refused(hpcspin("simulate", config, *learned), "dynamics.model")
+    refused(hpcspin("simulate", config, "dynamics.model=none.safetensors", *learned), "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04junk")
+    refused(hpcspin("simulate", config, f"dynamics.model={tmp_path}/bad.safetensors", *learned), "bad.safetensors")
+
+
+def test_simulate_refuses_another_config_on_the_same_directory(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    assert hpcspin("simulate", config, "--output", tmp_path / "run").returncode == 0
+    refused(hpcspin("simulate", config, "dynamics.damping=0.5", "--output", tmp_path / "run"), "dynamics.damping")
+
+
+def test_train_refuses_a_missing_or_changed_shard(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path) -> None:
+    from hpcspin.storage import write_manifest
+
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.h5", "b.h5"):
+        assert hpcspin("label", config, "--spins", spins_file, "--output", data / name).returncode == 0
+    write_manifest(data)
+    arguments = ("train", config, "training.validation=[b.h5]", "--data", data, "--output", tmp_path / "model")
+    with h5py.File(data / "b.h5", "r+") as file:
+        file["field"][0] = 0
+    refused(hpcspin(*arguments), "b.h5")
+    (data / "b.h5").unlink()
+    refused(hpcspin(*arguments), "b.h5")
+    (data / "manifest.json").write_text("{")
+    refused(hpcspin(*arguments), "manifest.json")
+    assert not (tmp_path / "model" / "model.safetensors").exists()
+
+
+def test_report_of_an_empty_directory(hpcspin: Cli, tmp_path: Path) -> None:
+    refused(hpcspin("report", tmp_path), "config.json", "reproduce")
+
+
+def test_model_cards_are_json(tmp_path: Path) -> None:
+    """Nothing that is read back may execute code: cards are JSON, weights are safetensors."""
+    from hpcspin.errors import HpcspinError
+    from hpcspin.potential import load_model
+
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    (tmp_path / "m.json").write_text(json.dumps({}))
+    with pytest.raises(HpcspinError, match="m"):
+        load_model(tmp_path / "m.safetensors")

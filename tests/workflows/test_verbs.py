@@ -1,0 +1,161 @@
+"""The verbs as a user runs them: outputs by the contract, the same on any number of ranks, resumable."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcspin.config import load_config
+from hpcspin.storage import write_labels, write_manifest
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def contents(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path) as file:
+        return {name: file[name][()] for name in file}
+
+
+@pytest.fixture
+def labelled(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path) -> Path:
+    """A directory of two shards with a manifest."""
+    data = tmp_path / "data"
+    data.mkdir()
+    result = hpcspin("label", config, "--spins", spins_file, "--output", data / "all.h5")
+    assert result.returncode == 0, result.stderr
+    whole = contents(data / "all.h5")
+    (data / "all.h5").unlink()
+    attributes = {"config": load_config(config).model_dump(mode="json"), "precision": "complex128"}
+    for name, rows in (("train", slice(0, 4)), ("validation", slice(4, 5))):
+        write_labels(data / f"{name}.h5", whole["spins"][rows], whole["field"][rows], attributes)
+    write_manifest(data)
+    return data
+
+
+def test_label_writes_the_contract(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "labels.h5"
+    result = hpcspin("label", config, "--spins", spins_file, "--output", output)
+    assert result.returncode == 0, result.stderr
+    found = contents(output)
+    shapes = {"spins": (5, 6, 4, 3), "field": (5, 6, 4, 3), "density": (5, 6, 4), "current": (5, 3), "error": (5,)}
+    assert {name: found[name].shape for name in shapes} == shapes
+    assert (found["error"] <= 1e-7).all()
+    np.testing.assert_allclose(found["current"].sum(axis=1), 0, atol=1e-7)
+    with h5py.File(output) as file:
+        stored = json.loads(file.attrs["config"])
+        assert {"schema_version", "code_version", "precision", "units"} <= set(file.attrs)
+    assert stored == load_config(config).model_dump(mode="json")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("solver", ["closed_form", "negf"])
+def test_label_on_three_ranks_is_label_on_one(
+    hpcspin: Cli, mpirun: Cli, config: Path, spins_file: Path, tmp_path: Path, solver: str
+) -> None:
+    arguments = ["label", str(config), f"electrons.solver={solver}", "--spins", str(spins_file), "--output"]
+    assert hpcspin(*arguments, tmp_path / "one.h5").returncode == 0
+    result = mpirun(3, "-m", "hpcspin", *arguments, str(tmp_path / "three.h5"))
+    assert result.returncode == 0, result.stderr
+    one, three = contents(tmp_path / "one.h5"), contents(tmp_path / "three.h5")
+    for name in one:
+        np.testing.assert_allclose(three[name], one[name], atol=1e-12, err_msg=name)
+
+
+def test_simulate_records_the_contract_and_resumes_bitwise(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert hpcspin("simulate", config, "--output", whole).returncode == 0
+    assert hpcspin("simulate", config, "dynamics.duration=2", "--output", parts).returncode == 0
+    assert hpcspin("simulate", config, "--output", parts).returncode == 0
+    one, other = contents(whole / "trajectory.h5"), contents(parts / "trajectory.h5")
+    assert one["time"].shape == (11,)
+    assert {"spins", "field", "density", "current", "error", "time", "step", "wall_position"} <= set(one)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    assert "nothing to do" in hpcspin("simulate", config, "--output", parts).stderr
+
+
+def test_simulate_starts_from_the_last_frame_of_a_file(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    assert hpcspin("simulate", config, "--output", tmp_path / "first").returncode == 0
+    last = contents(tmp_path / "first" / "trajectory.h5")["spins"][-1]
+    initial = f"initial={{kind: file, path: {tmp_path / 'first' / 'trajectory.h5'}}}"
+    assert hpcspin("simulate", config, initial, "--output", tmp_path / "second").returncode == 0
+    np.testing.assert_array_equal(contents(tmp_path / "second" / "trajectory.h5")["spins"][0], last)
+
+
+def test_train_then_evaluate_then_simulate(hpcspin: Cli, config: Path, labelled: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    split = "training.validation=[validation.h5]"
+    result = hpcspin("train", config, split, "--data", labelled, "--output", model)
+    assert result.returncode == 0, result.stderr
+    numbers = tmp_path / "numbers.json"
+    weights = model / "model.safetensors"
+    result = hpcspin("evaluate", weights, "--data", labelled / "validation.h5", "--output", numbers)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(numbers.read_text())
+    assert {"mse", "sigma", "variance_fraction", "snapshots"} <= set(found)
+    assert found["snapshots"] == 1
+    assert found["mse"] > 0
+    learned = ["dynamics.field=learned", f"dynamics.model={weights}"]
+    result = hpcspin("simulate", config, *learned, "--output", tmp_path / "learned")
+    assert result.returncode == 0, result.stderr
+    assert np.isfinite(contents(tmp_path / "learned" / "trajectory.h5")["spins"]).all()
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_training_on_two_ranks_is_training_on_one(
+    hpcspin: Cli,
+    launcher: str,
+    request: pytest.FixtureRequest,
+    config: Path,
+    labelled: Path,
+    tmp_path: Path,
+) -> None:
+    from safetensors.numpy import load_file
+
+    arguments = ["train", str(config), "training.validation=[validation.h5]", "--data", str(labelled), "--output"]
+    assert hpcspin(*arguments, tmp_path / "one").returncode == 0
+    result = request.getfixturevalue(launcher)(2, "-m", "hpcspin", *arguments, str(tmp_path / "two"))
+    assert result.returncode == 0, result.stderr
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.mpi
+def test_reproduce_draws_the_papers_figures_and_resumes(
+    hpcspin: Cli, mpirun: Cli, config: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "reproduction"
+    result = mpirun(2, "-m", "hpcspin", "reproduce", str(config), "--output", str(output))
+    assert result.returncode == 0, result.stderr
+    names = {"torque_parity", "bond_maps", "wall_position", "torque_ratio"}
+    assert {path.stem for path in (output / "figures").glob("*.png")} == names
+    numbers = json.loads((output / "numbers.json").read_text())
+    assert numbers["test"]["snapshots"] == 22
+    assert set(numbers["walls"]["runs"]) == {"test-000", "test-001"}
+    before = contents(output / "learned" / "test-000" / "trajectory.h5")
+    again = hpcspin("reproduce", config, "--output", output)
+    assert again.returncode == 0, again.stderr
+    np.testing.assert_array_equal(contents(output / "learned" / "test-000" / "trajectory.h5")["spins"], before["spins"])
+    (output / "numbers.json").unlink()
+    assert hpcspin("report", output).returncode == 0
+    assert (output / "numbers.json").exists()
+    other = hpcspin("reproduce", config, "dynamics.seed=9", "--output", output)
+    assert other.returncode == 1
+    assert "dynamics.seed" in other.stderr
+
+
+def test_info_names_the_backends(hpcspin: Cli) -> None:
+    result = hpcspin("info")
+    assert result.returncode == 0, result.stderr
+    for word in ("code_version", "MPI library", "GPUs", "segment reductions", "electron algebra"):
+        assert word in result.stdout
