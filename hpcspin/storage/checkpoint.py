@@ -145,9 +145,7 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(arrays, json.loads(words["meta"]), json.loads(words["config"]), path)
 
 
-def _require_config(
-    checkpoint: Checkpoint, config: Mapping[str, Any] | None, ignore: Collection[str]
-) -> None:
+def _require_config(checkpoint: Checkpoint, config: Mapping[str, Any] | None, ignore: Collection[str]) -> None:
     if config is None:
         return
     differences = config_differences(checkpoint.config, json.loads(_canonical(config)), ignore)

@@ -181,9 +181,7 @@ class FrameFile:
             _require_frames(old, source, keep)
             for name, shape in self._shapes.items():
                 if name not in old or old[name].shape[1:] != shape:
-                    raise HpcspinError(
-                        f"{source}: has no /{name} of shape {shape} a frame; keep the settings"
-                    )
+                    raise HpcspinError(f"{source}: has no /{name} of shape {shape} a frame; keep the settings")
                 for frame in range(keep):
                     file[name][frame] = old[name][frame]
 
@@ -198,8 +196,7 @@ def _require_frames(file: h5py.File, path: Path, keep: int) -> None:
     found = count_frames(file, path)
     if found < keep:
         raise HpcspinError(
-            f"{path}: holds {found} frames, the checkpoint knows of {keep}; "
-            "restore it or start in another directory"
+            f"{path}: holds {found} frames, the checkpoint knows of {keep}; restore it or start in another directory"
         )
 
 

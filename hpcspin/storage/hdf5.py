@@ -83,6 +83,4 @@ def check_schema(file: h5py.File, path: Path) -> None:
     """
     version = int(file.attrs.get("schema_version", SCHEMA_VERSION))
     if version > SCHEMA_VERSION:
-        raise HpcspinError(
-            f"{path}: schema version {version} is newer than {SCHEMA_VERSION}; update hpcspin"
-        )
+        raise HpcspinError(f"{path}: schema version {version} is newer than {SCHEMA_VERSION}; update hpcspin")

@@ -73,9 +73,7 @@ def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard,
     except FileNotFoundError as error:
         raise HpcspinError(f"{path}: no such file; a training set is label files with a manifest") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise HpcspinError(
-            f"{path}: is not a valid manifest ({error}); delete it and make it again"
-        ) from error
+        raise HpcspinError(f"{path}: is not a valid manifest ({error}); delete it and make it again") from error
     for shard in shards if verify else ():
         _verify(path.parent / shard.file, shard)
     return shards
@@ -95,6 +93,4 @@ def _verify(path: Path, shard: Shard) -> None:
     if not path.is_file():
         raise HpcspinError(f"{path}: shard is missing; restore it or write the manifest anew")
     if sha256(path) != shard.checksum:
-        raise HpcspinError(
-            f"{path}: shard is corrupt or changed, its SHA-256 is not the manifest's; restore it"
-        )
+        raise HpcspinError(f"{path}: shard is corrupt or changed, its SHA-256 is not the manifest's; restore it")

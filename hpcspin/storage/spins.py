@@ -47,14 +47,10 @@ def check_spins(spins: ArrayLike, size: tuple[int, int] | None, where: str) -> N
         raise HpcspinError(f"{where}: spins have shape {array.shape}; give shape (n, Lx, Ly, 3) with n > 0")
     if size is not None and array.shape[-3:-1] != tuple(size):
         found, wanted = ("{} x {}".format(*pair) for pair in (array.shape[-3:-1], size))
-        raise HpcspinError(
-            f"{where}: spins are on {found} sites, the lattice has {wanted}; mend lattice.size"
-        )
+        raise HpcspinError(f"{where}: spins are on {found} sites, the lattice has {wanted}; mend lattice.size")
     length = np.linalg.norm(array, axis=-1)
     if not np.isfinite(length).all():
-        raise HpcspinError(
-            f"{where}: spin {_first(~np.isfinite(length))} holds NaN or infinity; mend the data"
-        )
+        raise HpcspinError(f"{where}: spin {_first(~np.isfinite(length))} holds NaN or infinity; mend the data")
     wrong = np.abs(length - 1) > LENGTH_TOLERANCE
     if wrong.any():
         found = f"{length[wrong][0]:.6g}"

@@ -134,6 +134,25 @@ def test_rotations_conserve_length_and_axis(angle, seed):
         assert torch.allclose((turned * vector).sum(-1), (spins * vector).sum(-1), atol=1e-13)
 
 
+class Radial:
+    """A field along each spin."""
+
+    halo = 0
+
+    def bind(self, domain):
+        return lambda spins, time: 4.0 * spins
+
+
+@every_integrator
+def test_a_field_along_the_spins_moves_nothing(name):
+    """H and H + c S are the same field: learned ones leave c open, electronic ones have a large one."""
+    start, field = random_spins((4, 3)), SumField([Heisenberg(0.5), Zeeman((0, 0.2, 0.3))])
+    plain, shifted = (
+        evolve(force, start, 0.25, 40, damping=0.2, integrator=name) for force in (field, SumField([field, Radial()]))
+    )
+    assert np.allclose(plain, shifted, atol=1e-12, rtol=0)
+
+
 def test_rotation_by_a_quarter_turn():
     x = torch.tensor([[[1.0, 0.0, 0.0]]], dtype=torch.float64)
     quarter = torch.tensor([[[0.0, 0.0, np.pi / 2]]], dtype=torch.float64)
