@@ -64,6 +64,7 @@ if __name__ == "__main__":
         ranks = World.detect()
         for path, parameters in json.loads(sys.argv[1]).items():
             outcome = simulation(path, world=ranks, **parameters).run()
+        ranks.finish()
     except HpcspinError as error:
         sys.exit(f"error: {error}")
     sys.exit(outcome.exit_code)

@@ -117,6 +117,7 @@ world.barrier()
 assert checked >= 8
 if world.rank == 0:
     print("all halos agree")
+world.finish()
 """
 
 
