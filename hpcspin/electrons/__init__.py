@@ -1,9 +1,12 @@
 """Steady states of electrons that reservoirs drive: exchange fields, densities, currents."""
 
 from hpcspin.electrons.closed_form import ClosedFormSolver
+from hpcspin.electrons.grand_potential import grand_potential
 from hpcspin.electrons.model import DrivenLattice, Reservoir
 from hpcspin.electrons.negf import RecursiveSolver
+from hpcspin.electrons.nonconservativity import nonconservativity, tangent_jacobian
 from hpcspin.electrons.steady_state import SOLVERS, SteadyState, SteadyStateSolver, make_solver
+from hpcspin.electrons.transmission import transmission
 
 __all__ = [
     "SOLVERS",
@@ -13,5 +16,9 @@ __all__ = [
     "Reservoir",
     "SteadyState",
     "SteadyStateSolver",
+    "grand_potential",
     "make_solver",
+    "nonconservativity",
+    "tangent_jacobian",
+    "transmission",
 ]

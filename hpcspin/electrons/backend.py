@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
@@ -49,7 +51,11 @@ class Backend:
         """The host's array of a backend array."""
         if self.name == "torch":
             return array.cpu().numpy()
-        return self.xp.asnumpy(array) if self.name == "cupy" else array
+        if self.name == "cupy":
+            import cupy
+
+            return cupy.asnumpy(array)
+        return array
 
     @property
     def on_gpu(self) -> bool:
@@ -59,11 +65,11 @@ class Backend:
     def free_memory(self) -> int:
         """Bytes that arrays may still take on the device."""
         if self.name == "cupy":
-            pool = self.xp.get_default_memory_pool()
-            return int(self.xp.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
-        if self.on_gpu:
-            import torch
+            import cupy
 
+            cached = cupy.get_default_memory_pool().free_bytes()
+            return int(cupy.cuda.runtime.memGetInfo()[0]) + int(cached)
+        if self.on_gpu:
             cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             return int(torch.cuda.mem_get_info(self.device)[0]) + cached
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -86,25 +92,13 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
     HpcspinError
         If the name is unknown or its library is not there.
     """
-    import torch
-
     place = torch.device(device)
     if name == "auto":
         name = "cupy" if place.type == "cuda" and _has_cupy() else "torch"
-    if name == "torch":
-        import array_api_compat.torch as namespace
-
-        return Backend(name, namespace, place)
-    if name == "numpy":
-        import array_api_compat.numpy as namespace
-
-        return Backend(name, namespace)
-    if name == "cupy":
-        if not _has_cupy():
-            raise HpcspinError("backend cupy: CuPy or its GPU is not there; install hpcspin[gpu] or use torch")
-        import array_api_compat.cupy as namespace
-
-        return Backend(name, namespace)
+    if name == "cupy" and not _has_cupy():
+        raise HpcspinError("backend cupy: CuPy or its GPU is not there; install hpcspin[gpu] or use torch")
+    if name in BACKENDS:
+        return Backend(name, import_module(f"array_api_compat.{name}"), place if name == "torch" else None)
     raise HpcspinError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
 
 

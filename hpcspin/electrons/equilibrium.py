@@ -107,7 +107,7 @@ class EquilibriumPart:
         """T sum_p R_p [G - G_site + h.c.] on every site, shape (n, Lx, Ly, 4)."""
         temperature = self.system.temperature
         poles, residues = ozaki_poles(count)
-        energies = self.reference + 1j * poles * temperature
+        energies = np.asarray(self.reference + 1j * poles * temperature, dtype=np.complex128)
         n, (columns, rows) = blocks.shape[0], self.system.lattice.size
         nodes = np.arange(n * count)
         total = np.zeros((n, columns, rows, 4))

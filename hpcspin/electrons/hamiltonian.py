@@ -113,8 +113,7 @@ def layer_blocks(system: DrivenLattice, spins: NDArray[np.float64], backend: Bac
     """
     xp = backend.xp
     (columns, rows), n = system.lattice.size, len(spins)
-    local = -system.exchange * np.tensordot(spins, SIGMA[1:], axes=1)
-    local = local - 1j * site_matrices(system.widths.sum(axis=0))
+    local = _on_site(system, spins)
     on_site = backend.asarray(local / system.hopping)
     eye = backend.asarray(np.eye(rows))
     blocks = xp.reshape(on_site, (n, columns, rows, 2, 1, 2)) * eye[:, None, :, None]
@@ -122,13 +121,19 @@ def layer_blocks(system: DrivenLattice, spins: NDArray[np.float64], backend: Bac
     return blocks + backend.asarray(_bonds_within_column(system).astype(np.complex128))
 
 
+def _on_site(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """-J S·sigma - i sum Gamma of every site, shape (..., Lx, Ly, 2, 2)."""
+    local: NDArray[np.complex128] = -system.exchange * np.tensordot(spins, SIGMA[1:], axes=1)
+    return local - 1j * site_matrices(system.widths.sum(axis=0))
+
+
 def _bonds_within_column(system: DrivenLattice) -> NDArray[np.float64]:
     """Hopping along y inside one column in units of t, shape (m, m)."""
     rows = system.lattice.size[1]
-    chain = np.eye(rows, k=1) + np.eye(rows, k=-1)
+    chain: NDArray[np.float64] = np.eye(rows, k=1) + np.eye(rows, k=-1)
     if system.lattice.periodic[1]:
         chain[0, -1] = chain[-1, 0] = 1
-    return -np.kron(chain, np.eye(2))
+    return -np.kron(chain, np.eye(2)).astype(np.float64)
 
 
 def effective_hamiltonian(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
@@ -147,8 +152,7 @@ def effective_hamiltonian(system: DrivenLattice, spins: NDArray[np.float64]) -> 
     origin, bond = np.nonzero(targets >= 0)
     np.add.at(hopping, (origin, targets[origin, bond]), -system.hopping)
     dense = np.kron(hopping + hopping.T, np.eye(2)).astype(np.complex128)
-    local = -system.exchange * np.tensordot(spins, SIGMA[1:], axes=1)
-    local = local - 1j * site_matrices(system.widths.sum(axis=0))
+    local = _on_site(system, spins)
     view = dense.reshape(sites, 2, sites, 2)
     view[np.arange(sites), :, np.arange(sites), :] += local.reshape(sites, 2, 2)
     return dense

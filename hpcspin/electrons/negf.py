@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from hpcspin.electrons.backend import Backend, make_backend
 from hpcspin.electrons.equilibrium import EquilibriumPart
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice
+from hpcspin.electrons.quadrature import NODES, coarsened
 from hpcspin.electrons.sources import partition
 from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver
 from hpcspin.electrons.window import WindowIntegral
@@ -54,7 +56,8 @@ class RecursiveSolver(SteadyStateSolver):
         self.coupling = make_coupling(system, self.backend)
         parts = partition(system, self.coupling)
         share = _EQUILIBRIUM_SHARE if parts.sources else 1.0
-        batch = _energies_per_sweep(system, self.backend)
+        batches = plan_batches(system, self.backend)
+        self._snapshots_at_once, batch = batches.snapshots, batches.energies
         self.equilibrium = EquilibriumPart(
             system, parts.reference, self.coupling, self.scale, share * self.tolerance, batch
         )
@@ -69,29 +72,54 @@ class RecursiveSolver(SteadyStateSolver):
             )
             for source in parts.sources
         ]
+        self._grids: list[list[NDArray[np.float64]]] = [[] for _ in self.windows]
         self.evaluations = 0
         """Energies at which windows were evaluated, by all ranks, since the solver was made."""
 
     def _solve(self, spins: NDArray[np.float64]) -> SteadyState:
+        step = self._snapshots_at_once
+        parts = [self._solve_together(spins[i : i + step], i) for i in range(0, len(spins), step)]
+        self._grids = [grids[: len(spins)] for grids in self._grids]
+        components, current, error = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return SteadyState.from_components(self.system, components, current, error)
+
+    def _solve_together(
+        self, spins: NDArray[np.float64], first: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Components, currents and errors of the snapshots in slots first, first + 1, ..."""
         blocks = layer_blocks(self.system, spins, self.backend)
         components, error = self.equilibrium.solve(blocks, spins, self.world)
         current = np.zeros((len(spins), len(self.system.reservoirs)))
         injected = np.zeros_like(components)
-        for window in self.windows:
-            result = window.integrate(blocks, [window.first_grid] * len(spins), self.world)
-            self.evaluations += 21 * result.evaluated
+        slots = slice(first, first + len(spins))
+        for window, grids in zip(self.windows, self._grids, strict=True):
+            known = grids[slots]
+            edges = known + [window.first_grid] * (len(spins) - len(known))
+            result = window.integrate(blocks, edges, self.world, first)
+            grids[slots] = coarsened(result.intervals, window.tolerance)
+            self.evaluations += len(NODES) * result.evaluated
             members = len(window.source.members)
             injected += result.values[:, :-members].reshape(components.shape)
             current[:, window.source.members] += result.values[:, -members:]
             error = error + result.errors + window.truncation
         current -= 2 * np.einsum("rxyk,nxyk->nr", self.system.widths, injected)
-        return SteadyState.from_components(self.system, components + injected, current, error)
+        return components + injected, current, error
 
+    def reset(self) -> None:
+        """Forget the energy grids of earlier snapshots."""
+        self._grids = [[] for _ in self.windows]
 
-def _energies_per_sweep(system: DrivenLattice, backend: Backend) -> int:
-    """How many energies one sweep may hold: all its columns, their inverses and the on-site results."""
-    columns, rows = system.lattice.size
-    m = 2 * rows
-    bytes_each = 16 * m * m * (columns + 8) + 8 * 16 * columns * rows
-    most = int(0.5 * backend.free_memory() // bytes_each)
-    return max(1, min(most, 128 if not backend.on_gpu else 4096))
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Energy grids that the next call starts from: slot i of `solve` continues slot i of the call before."""
+        return {
+            f"grid_{window}_{slot}": edges
+            for window, grids in enumerate(self._grids)
+            for slot, edges in enumerate(grids)
+        }
+
+    def set_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Start the next call from these grids: it then repeats, bit for bit, the call after `get_state`."""
+        self.reset()
+        for window, grids in enumerate(self._grids):
+            while (key := f"grid_{window}_{len(grids)}") in state:
+                grids.append(np.array(state[key], dtype=np.float64))

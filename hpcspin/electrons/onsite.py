@@ -41,7 +41,8 @@ def spectral_sites(xp: Any, matrices: Array) -> Array:
 def gram_sites(xp: Any, columns: Array) -> Array:
     """Components of C C†, shape (batch, m, k) to (batch, Ly, 4)."""
     batch, m, k = columns.shape
-    spinors = xp.reshape(columns, (batch, m // 2, 2, k))
-    weight = xp.sum(xp.real(spinors) ** 2 + xp.imag(spinors) ** 2, axis=-1)
-    mixed = xp.sum(spinors[:, :, 0] * xp.conj(spinors[:, :, 1]), axis=-1)
-    return _components(xp, weight[..., 0], weight[..., 1], mixed)
+    # Tiny products beat sums of elementwise products by a third on a CPU.
+    spinors = xp.reshape(columns, (batch * (m // 2), 2, k))
+    blocks = spinors @ xp.conj(xp.matrix_transpose(spinors))
+    sites = _components(xp, xp.real(blocks[:, 0, 0]), xp.real(blocks[:, 1, 1]), blocks[:, 0, 1])
+    return xp.reshape(sites, (batch, m // 2, 4))

@@ -49,6 +49,10 @@ GAUSS[1:10:2] = _W10
 GAUSS[11:20:2] = _W10[::-1]
 
 
+_SPARE = 1e-7
+"""Error of an interval, relative to the tolerance, below which twice its length is tried next time."""
+
+
 @dataclass
 class Intervals:
     """Intervals of several integrals: whose they are, their ends, and their error estimates."""
@@ -107,6 +111,7 @@ def integrate(
     world: World,
     backend: Backend,
     narrowest: float,
+    first: int = 0,
 ) -> Integrals:
     """Refine until the error estimate of every integral is below the tolerance.
 
@@ -126,6 +131,8 @@ def integrate(
         Where the integrals of intervals are kept.
     narrowest
         Intervals below this length are not divided.
+    first
+        Number of the first integral, for messages.
 
     Raises
     ------
@@ -146,12 +153,12 @@ def integrate(
         leaves.error[fresh] = world.sum(errors)[fresh]
         evaluated += len(fresh)
         divided = _worst(leaves, len(edges), tolerance)
-        _check_width(leaves[divided], narrowest)
+        _check_width(leaves[divided], narrowest, first)
         leaves, rows, fresh = _bisect(leaves, rows, divided)
     totals = _sum_by_owner(store, leaves, rows, len(edges), components, backend)
     order = np.lexsort((leaves.lower, leaves.owner))
-    errors = np.bincount(leaves.owner, leaves.error, len(edges))
-    return Integrals(world.sum(totals), errors, leaves[order], evaluated)
+    achieved = np.bincount(leaves.owner, leaves.error, len(edges)).astype(np.float64)
+    return Integrals(world.sum(totals), achieved, leaves[order], evaluated)
 
 
 def _worst(leaves: Intervals, count: int, tolerance: float) -> NDArray[np.bool_]:
@@ -183,12 +190,12 @@ def _bisect(
     return halves, new_rows, np.arange(len(kept), len(halves))
 
 
-def _check_width(divided: Intervals, narrowest: float) -> None:
+def _check_width(divided: Intervals, narrowest: float, number: int) -> None:
     narrow = np.flatnonzero(divided.upper - divided.lower < narrowest)
     if len(narrow):
         first = divided[narrow[:1]]
         raise HpcspinError(
-            f"the energy integral of snapshot {first.owner[0]} does not converge between {first.lower[0]:.9g} "
+            f"the energy integral of snapshot {number + first.owner[0]} does not converge between {first.lower[0]:.9g} "
             f"and {first.upper[0]:.9g} (error {first.error[0]:.1e} there); "
             "raise electrons.tolerance or couple a wider bath"
         )
@@ -208,3 +215,28 @@ def _sum_by_owner(
         mine = backend.asarray(rows[order[leaves.owner[order] == owner]])
         totals[owner] = backend.to_numpy(backend.xp.sum(backend.xp.take(values, mine, axis=0), axis=0))
     return totals
+
+
+def coarsened(intervals: Intervals, tolerance: float) -> list[NDArray[np.float64]]:
+    """First grids for integrands close to those of a finished quadrature.
+
+    Neighbours of equal length whose errors are so small that one interval will
+    do for both are joined, or a grid that follows a trajectory would only grow.
+
+    Returns
+    -------
+    list
+        Edges for every owner.
+    """
+    grids = []
+    for owner in np.unique(intervals.owner):
+        mine = intervals[intervals.owner == owner]
+        width = mine.upper - mine.lower
+        spare = mine.error < _SPARE * tolerance
+        edges, i = [mine.lower[0]], 0
+        while i < len(mine):
+            joins = i + 1 < len(mine) and spare[i] and spare[i + 1] and np.isclose(width[i], width[i + 1], rtol=1e-6)
+            i += 2 if joins else 1
+            edges.append(mine.upper[i - 1])
+        grids.append(np.array(edges))
+    return grids

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
-from hpcspin.electrons.recursion import diagonals, first_columns, lesser, right_connected
+from hpcspin.electrons.recursion import first_columns, lesser, right_connected
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class EndSource(Source):
         end = -1 if mirrored else 0
         roots = [_root(2 * site_matrices(group.widths[end])) for group in groups]
         stops = np.cumsum([0, *[root.shape[1] for root in roots]])
-        self._slices = [slice(int(a), int(b)) for a, b in zip(stops[:-1], stops[1:], strict=True)]
+        self._slices = [slice(int(a), int(b)) for a, b in pairwise(stops)]
         root = np.concatenate(roots, axis=1) / system.hopping
         scale = root[0, 0]
         # A uniform electrode needs no product: its root is a multiple of the identity.
@@ -97,6 +98,7 @@ class EndSource(Source):
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
+        """Injected occupation from one block column of G."""
         xp = self.backend.xp
         if self.mirrored:
             blocks = xp.flip(blocks, axis=1)
@@ -129,6 +131,7 @@ class AnySource(Source):
         self._site_traces = self.backend.asarray(self._traces.reshape(len(self.members), -1))
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
+        """Injected occupation from the general recursion for G^<."""
         xp, scale = self.backend.xp, 1 / self.hopping
         connected = right_connected(blocks, energies, self.coupling, snapshots)
         sources = [
@@ -151,6 +154,14 @@ def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
     factors = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
     root = (factors[:, :, None, :] * np.eye(rows)[:, None, :, None]).reshape(2 * rows, 2 * rows)
     return root[:, (values > 0).reshape(-1)].astype(np.complex128)
+
+
+def source_of(system: DrivenLattice, group: Group, coupling: Coupling) -> Source:
+    """The cheapest source that serves one group."""
+    end = _end(group)
+    if end is None:
+        return AnySource(system, [group], coupling)
+    return EndSource(system, [group], coupling, mirrored=end == "right")
 
 
 @dataclass(frozen=True)
@@ -200,6 +211,3 @@ def _cost(groups: list[Group], reference: Group) -> int:
     """Block operations a column of sites and energy, for one choice of the reference."""
     ends = {_end(group) for group in groups if group is not reference}
     return 8 if None in ends else 2 * len(ends)
-
-
-__all__ = ["AnySource", "EndSource", "Group", "Partition", "Source", "diagonals", "partition"]

@@ -62,7 +62,7 @@ class WindowIntegral:
         parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(marks[:-1], marks[1:], pieces, strict=True)]
         return np.concatenate([*parts, marks[-1:]])
 
-    def integrate(self, blocks: Array, edges: list[NDArray[np.float64]], world: World) -> Integrals:
+    def integrate(self, blocks: Array, edges: list[NDArray[np.float64]], world: World, first: int) -> Integrals:
         """Adaptive integrals of all snapshots.
 
         Parameters
@@ -73,6 +73,8 @@ class WindowIntegral:
             First grid of every snapshot.
         world
             Ranks that share the work.
+        first
+            Number of the first snapshot, for messages.
 
         Returns
         -------
@@ -90,7 +92,7 @@ class WindowIntegral:
 
         narrowest = 1e-9 * (edges[0][-1] - edges[0][0])
         backend = self.source.backend
-        return integrate(evaluate, edges, self.tolerance, components, world, backend, narrowest)
+        return integrate(evaluate, edges, self.tolerance, components, world, backend, narrowest, first)
 
     def _rule(self, blocks: Array, intervals: Intervals) -> tuple[Array, NDArray[np.float64]]:
         """Kronrod integrals of some intervals and their error estimates in units of the field."""

@@ -43,9 +43,7 @@ SYSTEMS = {
     "triangular, open y": driven(
         "triangular", (6, 4), periodic_y=False, left=(1.0, -2.0), right=(0.6, 0.0), bath=(0.02, 0.0)
     ),
-    "triangular, both ends driven": driven(
-        "triangular", (5, 3), left=(1.0, -2.0), right=(0.6, 1.0), bath=(0.02, 0.0)
-    ),
+    "triangular, both ends driven": driven("triangular", (5, 3), left=(1.0, -2.0), right=(0.6, 1.0), bath=(0.02, 0.0)),
     "electrode in the middle": driven(
         "square", (6, 4), left=(1.0, 0.0), middle=(0.5, -2.0, (0, 0, 0.7)), bath=(0.02, 0.0)
     ),
@@ -55,9 +53,7 @@ SYSTEMS = {
     "two potentials on one column": driven(
         "square", (5, 4), left=(1.0, -1.0), corner=(0.6, 1.0, (0.9, 0, 0)), bath=(0.02, 0.0)
     ),
-    "hopping other than 1": driven(
-        "square", (6, 4), hopping=0.7, left=(1.0, -2.0), right=(0.3, 0.4), bath=(0.02, 0.0)
-    ),
+    "hopping other than 1": driven("square", (6, 4), hopping=0.7, left=(1.0, -2.0), right=(0.3, 0.4), bath=(0.02, 0.0)),
     "hopping other than 1, middle": driven(
         "triangular", (5, 3), hopping=1.6, left=(1.0, 0.5), middle=(0.5, -2.0), bath=(0.02, 0.0)
     ),

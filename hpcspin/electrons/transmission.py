@@ -1,0 +1,64 @@
+"""Transmission between reservoirs, T_rs(e) = tr[2 Gamma_r G 2 Gamma_s G†]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons.backend import make_backend
+from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+from hpcspin.electrons.memory import plan_batches
+from hpcspin.electrons.model import DrivenLattice
+from hpcspin.electrons.sources import Group, source_of
+
+
+def transmission(
+    system: DrivenLattice,
+    spins: NDArray[np.float64],
+    energies: NDArray[np.float64],
+    backend: str = "auto",
+    device: Any = "cpu",
+) -> NDArray[np.float64]:
+    """Transmission between all pairs of reservoirs.
+
+    Parameters
+    ----------
+    system
+        The driven lattice, open along x.
+    spins
+        Unit vectors of one snapshot, shape (Lx, Ly, 3).
+    energies
+        Real energies, shape (E,).
+    backend, device
+        Array library and where it computes, see `make_backend`.
+
+    Returns
+    -------
+    ndarray
+        T_rs, shape (E, reservoirs, reservoirs); zero for a reservoir without a width.
+
+    Raises
+    ------
+    HpcspinError
+        If the spins do not fit or x is periodic.
+    """
+    spins = system.check_spins(np.asarray(spins)[None])
+    arrays = make_backend(backend, device)
+    coupling = make_coupling(system, arrays)
+    blocks = layer_blocks(system, spins, arrays)
+    step = plan_batches(system, arrays).energies
+    energies = np.asarray(energies, dtype=np.float64)
+    result = np.zeros((len(energies), len(system.reservoirs), len(system.reservoirs)))
+    for s, reservoir in enumerate(system.reservoirs):
+        if reservoir.width == 0:
+            continue
+        source = source_of(system, Group(reservoir.potential, [s], reservoir.widths), coupling)
+        for start in range(0, len(energies), step):
+            part = energies[start : start + step]
+            z = arrays.asarray((part / system.hopping).astype(np.complex128))
+            response, _ = source.respond(blocks, z, arrays.asarray(np.ones((len(part), 1))), None)
+            sites = arrays.to_numpy(response)
+            result[start : start + step, :, s] = 2 * np.einsum("rxyk,exyk->er", system.widths, sites)
+    return result
