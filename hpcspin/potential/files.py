@@ -1,0 +1,135 @@
+"""Saved force fields: safetensors weights with a JSON card beside them; loading executes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from hpcspin.errors import HpcspinError
+from hpcspin.potential.model import Architecture, ForceField
+from hpcspin.storage import atomic_path, provenance, sha256
+
+FORMAT = "hpcspin force field"
+SCHEMA_VERSION = 1
+
+
+def card_path(path: str | Path) -> Path:
+    """Where the card of a model lies."""
+    return Path(path).with_suffix(".json")
+
+
+def save_model(path: str | Path, model: ForceField, card: Mapping[str, Any]) -> None:
+    """Write a force field, each file whole or not at all.
+
+    Parameters
+    ----------
+    path
+        File of the weights, ``NAME.safetensors``; the card becomes ``NAME.json``.
+    model
+        The force field.
+    card
+        JSON values of the caller: training data, metrics, config.
+
+    Raises
+    ------
+    HpcspinError
+        If the name has another suffix.
+    """
+    path = _checked(path)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(weights, metadata={"format": FORMAT}))
+    content = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "architecture": model.architecture.as_dict(),
+        "weights_sha256": sha256(path),
+        "provenance": provenance(),
+        **card,
+    }
+    with atomic_path(card_path(path)) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def load_model(path: str | Path) -> tuple[ForceField, dict[str, Any]]:
+    """Read a force field and its card.
+
+    Returns
+    -------
+    tuple of ForceField and dict
+        The model, on the CPU and in evaluation mode, and the card.
+
+    Raises
+    ------
+    HpcspinError
+        If a file is missing, corrupt or not a saved force field, or the two do not belong together.
+    """
+    path = _checked(path)
+    card = _read_card(path)
+    try:
+        weights = load(path.read_bytes())
+    except OSError as error:
+        raise HpcspinError(
+            f"{path}: the model cannot be read ({error.strerror}); train one or mend the path"
+        ) from error
+    except SafetensorError as error:
+        raise HpcspinError(f"{path}: is no intact safetensors file ({error}); train or copy the model again") from error
+    if sha256(path) != card.get("weights_sha256"):
+        raise HpcspinError(f"{path}: does not belong to the card beside it; copy both files of the model again")
+    model = ForceField(_architecture(card, path))
+    _fill(model, weights, path)
+    return model.eval(), card
+
+
+def _checked(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise HpcspinError(f"{path}: a model is a .safetensors file with a JSON card beside it; give that file")
+    return path
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    where = card_path(path)
+    try:
+        card = json.loads(where.read_text())
+    except FileNotFoundError as error:
+        missing = where if path.exists() else path
+        raise HpcspinError(f"{missing}: no such file; a model is NAME.safetensors with NAME.json beside it") from error
+    except (OSError, ValueError) as error:
+        raise HpcspinError(f"{where}: the card of the model is unreadable; copy or train the model again") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise HpcspinError(f"{where}: is not the card of a force field; give a model that `hpcspin train` has written")
+    if card.get("schema_version") != SCHEMA_VERSION:
+        raise HpcspinError(
+            f"{where}: has schema version {card.get('schema_version')}, this program reads {SCHEMA_VERSION}; "
+            "update hpcspin or train the model again"
+        )
+    return card
+
+
+def _architecture(card: dict[str, Any], path: Path) -> Architecture:
+    content = card.get("architecture")
+    known = {field.name for field in fields(Architecture)}
+    if not isinstance(content, dict) or set(content) != known:
+        raise HpcspinError(f"{card_path(path)}: the architecture is incomplete or foreign; train the model again")
+    try:
+        return Architecture(**content)
+    except (TypeError, ValueError) as error:
+        raise HpcspinError(f"{card_path(path)}: the architecture is invalid ({error}); train again") from error
+
+
+def _fill(model: ForceField, weights: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise HpcspinError(f"{path}: the weights do not fit the architecture of the card; copy both again") from error
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise HpcspinError(f"{path}: {name} holds NaN or infinity; train the model again")

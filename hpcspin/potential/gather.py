@@ -1,0 +1,143 @@
+"""Gathers through static tables whose derivative is a gather too.
+
+The neighbours of a lattice never change. Both the table (who stands in which
+slot) and its inverse (in which slots one stands) are therefore known beforehand,
+and the derivative of a gather, usually a scatter with atomic additions in no
+fixed order, becomes a gather through the inverse and a sum in a fixed order:
+deterministic on every device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hpcspin.errors import HpcspinError
+
+
+class StaticGather(nn.Module):
+    """Gather along the first or last axis at fixed positions, differentiable to any order.
+
+    Parameters
+    ----------
+    index
+        Positions, shape (m,); -1 gathers zero.
+    inverse
+        For each position of the axis the places in `index` at which it stands,
+        shape (length, width), -1 for none: see `slot_inverse`, `packed_inverse`.
+    dim
+        The axis: 0 or -1.
+    """
+
+    index: Tensor
+    inverse: Tensor
+
+    def __init__(self, index: NDArray[np.int64], inverse: NDArray[np.int64], dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.width = inverse.shape[1]
+        # The zero that stands for -1 is appended to the axis.
+        self.register_buffer("index", torch.from_numpy(np.where(index >= 0, index, len(inverse))), persistent=False)
+        places = np.where(inverse >= 0, inverse, len(index)).T.ravel()
+        self.register_buffer("inverse", torch.from_numpy(places), persistent=False)
+        self._complete = bool((index >= 0).all()), bool((inverse >= 0).all())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Entries of x at the positions: the axis of ``length`` becomes one of m."""
+        result: Tensor = _Gather.apply(x, self)
+        return result
+
+    def transpose(self, x: Tensor) -> Tensor:
+        """For each position, the sum of x over the places at which it stands."""
+        result: Tensor = _Transpose.apply(x, self)
+        return result
+
+    def _pull(self, x: Tensor) -> Tensor:
+        return _select(x, self.index, self.dim, self._complete[0])
+
+    def _push(self, x: Tensor) -> Tensor:
+        found = _select(x, self.inverse, self.dim, self._complete[1])
+        parts = list(found.unflatten(self.dim, (self.width, -1)).unbind(0 if self.dim == 0 else -2))
+        # Pairwise sums of whole slices: torch.sum would add in an order that depends on the place in memory.
+        while len(parts) > 1:
+            half = (len(parts) + 1) // 2
+            parts = [a + b for a, b in zip(parts, parts[half:], strict=False)] + parts[len(parts) - half : half]
+        return parts[0]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gather: StaticGather) -> Tensor:
+        ctx.gather = gather
+        return gather._pull(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Transpose.apply(grad, ctx.gather), None
+
+
+class _Transpose(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gather: StaticGather) -> Tensor:
+        ctx.gather = gather
+        return gather._push(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Gather.apply(grad, ctx.gather), None
+
+
+def slot_inverse(table: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Inverse of a neighbour table, slot by slot.
+
+    The order of a sum through it depends on the offsets alone, never on the
+    block of the lattice that the table describes.
+
+    Parameters
+    ----------
+    table
+        Shape (centres, slots), -1 for a missing neighbour.
+    length
+        Number of rows that the table points into.
+
+    Returns
+    -------
+    ndarray
+        Flat place in the table, shape (length, slots), -1 where a row stands in no place of the slot.
+
+    Raises
+    ------
+    HpcspinError
+        If a row is the same neighbour of two centres.
+    """
+    inverse = np.full((length, table.shape[1]), -1, dtype=np.int64)
+    place = np.arange(table.size).reshape(table.shape)
+    for slot in range(table.shape[1]):
+        present = table[:, slot] >= 0
+        rows = table[present, slot]
+        if len(np.unique(rows)) != len(rows):
+            raise HpcspinError(f"neighbour table: a row is neighbour {slot} of two centres; list each centre once")
+        inverse[rows, slot] = place[present, slot]
+    return inverse
+
+
+def packed_inverse(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Inverse of a list of positions, as narrow as it can be, shape (length, most repetitions)."""
+    order = np.argsort(index, kind="stable")
+    order = order[index[order] >= 0]
+    positions = index[order]
+    rank = np.arange(len(order)) - np.searchsorted(positions, positions)
+    inverse = np.full((length, int(rank.max(initial=0)) + 1), -1, dtype=np.int64)
+    inverse[positions, rank] = order
+    return inverse
+
+
+def _select(x: Tensor, index: Tensor, dim: int, complete: bool) -> Tensor:
+    if not complete:
+        zero = x.new_zeros((1, *x.shape[1:]) if dim == 0 else (*x.shape[:-1], 1))
+        x = torch.cat([x, zero], dim)
+    return x.index_select(dim, index)

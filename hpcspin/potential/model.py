@@ -1,0 +1,202 @@
+"""The learned force field: descriptor, network, and fields by differentiation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import LATTICES, Lattice, make_lattice
+from hpcspin.potential.descriptor import DESCRIPTORS
+from hpcspin.potential.irreps import symmetry_operations
+from hpcspin.potential.kinds import KINDS, Prediction
+from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
+from hpcspin.potential.network import Network
+from hpcspin.potential.tiles import TILE, WHOLE
+
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that defines a force field but its weights.
+
+    Attributes
+    ----------
+    lattice : str
+        Kind of lattice.
+    radius : float
+        Cutoff radius R_c in lattice constants.
+    hidden : tuple of int
+        Widths of the hidden layers.
+    kind : str
+        ``"pair"`` (E and G) or ``"conservative"`` (E alone).
+    descriptor : str
+        Name of the descriptor.
+    symmetry : str
+        ``"full"`` point group or the subgroup that a ``"bias"`` leaves.
+    time_reversal : str
+        ``"broken"``: features may be odd under S -> -S, as the fields of a
+        driven system ask for. ``"even"``: they are not.
+    bias_reference : float
+        Unit V_ref of the bias: the network sees u = V / V_ref.
+    precision : str
+        ``"float32"`` or ``"float64"``.
+
+    Raises
+    ------
+    HpcspinError
+        If a name is unknown or a number impossible.
+    """
+
+    lattice: str
+    radius: float
+    hidden: tuple[int, ...]
+    kind: str = "pair"
+    descriptor: str = "bonds"
+    symmetry: str = "bias"
+    time_reversal: str = "broken"
+    bias_reference: float = 1.0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        for key, known in (
+            ("lattice", LATTICES),
+            ("kind", KINDS),
+            ("descriptor", DESCRIPTORS),
+            ("time_reversal", ("broken", "even")),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, key) not in known:
+                raise HpcspinError(
+                    f"potential.{key}: {getattr(self, key)!r} is unknown; choose one of {', '.join(sorted(known))}"
+                )
+        if self.radius < 1:
+            raise HpcspinError(f"potential.radius: {self.radius} reaches no neighbour; give at least 1")
+        if not self.bias_reference > 0:
+            raise HpcspinError(f"potential.bias_reference: {self.bias_reference} is not positive")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as a JSON file holds them."""
+        return {**asdict(self), "hidden": list(self.hidden)}
+
+
+class ForceField(nn.Module):
+    """A learned field H_i = -∂E/∂S_i - S_i x ∂G/∂S_i.
+
+    E = Σ_i ε(C_i) and G = u Σ_i χ(C_i) are sums over the real sites, C_i the
+    spins within the cutoff radius and u the bias in its unit: without a bias G
+    vanishes exactly.
+
+    Parameters
+    ----------
+    architecture
+        What to build.
+    """
+
+    field_scale: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        geometry = make_lattice(architecture.lattice, (1, 1), (False, False))
+        operations = symmetry_operations(geometry, architecture.symmetry)
+        self.offsets = offsets_within(geometry, architecture.radius)
+        even = architecture.time_reversal == "even"
+        self.descriptor = DESCRIPTORS[architecture.descriptor](geometry, self.offsets, operations, even)
+        self.kind = KINDS[architecture.kind]
+        self.network = Network(len(self.descriptor.parity), architecture.hidden, self.kind.outputs)
+        self.register_buffer("field_scale", torch.ones(()))
+        self.to(PRECISIONS[architecture.precision])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision in which the network computes."""
+        return PRECISIONS[self.architecture.precision]
+
+    @property
+    def reach(self) -> int:
+        """Lattice steps from a centre to its farthest neighbour; the field reaches twice as far."""
+        return reach_of(self.offsets)
+
+    def require(self, lattice: Lattice, where: str) -> None:
+        """Check that the model was made for this kind of lattice.
+
+        Parameters
+        ----------
+        lattice
+            The lattice to be used with.
+        where
+            What the error names: a file, a config key.
+
+        Raises
+        ------
+        HpcspinError
+            If it was not.
+        """
+        if lattice.kind != self.architecture.lattice:
+            raise HpcspinError(
+                f"{where}: the model was trained on a {self.architecture.lattice} lattice, this one is "
+                f"{lattice.kind}; train a model for it"
+            )
+
+    def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
+        """Neighbour table of a whole lattice for this model's cutoff."""
+        return Neighbourhood.of_lattice(lattice, self.offsets)
+
+    def features(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """Features of all centres of a batch, shape (batch * centres, features)."""
+        gather = neighbourhood.gather(len(spins), WHOLE, spins.device)
+        around = gather(spins.to(self.dtype).flatten(0, 1)).unflatten(0, (-1, len(self.offsets)))
+        described: Tensor = self.descriptor(around)
+        return described
+
+    def forward(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Prediction:
+        """Fields on the outputs of a neighbourhood.
+
+        In training mode the result can be differentiated by the weights. In
+        evaluation mode it cannot, and its bits do not depend on the batch.
+
+        Parameters
+        ----------
+        spins
+            Shape (batch, rows, 3); a row of zeros is a missing site.
+        neighbourhood
+            Table for these rows.
+        bias
+            Bias V of each configuration, shape (batch,), in units of the hopping.
+
+        Returns
+        -------
+        Prediction
+            In the precision of the model.
+        """
+        batch = len(spins)
+        tile = WHOLE if self.training else TILE[spins.device.type]
+        gather = neighbourhood.gather(batch, tile, spins.device)
+        flat = spins.detach().to(self.dtype).flatten(0, 1)
+        centres = len(neighbourhood.table)
+        with torch.enable_grad():
+            around = gather(flat).unflatten(0, (-1, len(self.offsets))).requires_grad_()
+            u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(centres)
+            u = torch.nn.functional.pad(u, (0, len(around) - len(u)))
+            potentials = self._potentials(around, u, tile)
+            dE, dG = self.kind.gradients(potentials, around, gather, self.training)
+        rows = neighbourhood.output_rows(batch, spins.device)
+        equilibrium = -dE[rows].unflatten(0, (batch, -1))
+        nonequilibrium = -torch.linalg.cross(flat[rows], dG[rows]).unflatten(0, (batch, -1))
+        totals = potentials[: batch * centres].unflatten(0, (batch, centres)).sum(1)
+        toroidal = totals[:, 1] if self.kind.outputs > 1 else torch.zeros_like(totals[:, 0])
+        prediction = Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, totals[:, 0], toroidal)
+        return prediction if self.training else Prediction(*(part.detach() for part in prediction))
+
+    def _potentials(self, around: Tensor, u: Tensor, tile: int) -> Tensor:
+        """ε and u χ of each centre, zero where the centre is missing."""
+        present = (around[:, 0].detach() ** 2).sum(-1) > 0.5
+        weight = torch.stack([torch.ones_like(u), u], -1)[:, : self.kind.outputs] * present[:, None]
+        local: Tensor = self.network(self.descriptor(around, tile), u, tile)
+        return local * weight * self.field_scale

@@ -1,0 +1,157 @@
+"""Which spins stand around which centre, as a static table.
+
+A potential is a sum over centres, each of which sees the spins within the
+cutoff radius. The same model serves a whole lattice and a block of it with a
+halo: only the table differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcspin.lattice import Lattice
+from hpcspin.potential.gather import StaticGather, slot_inverse
+
+_EDGE = 1e-9
+
+
+def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
+    """Lattice offsets no longer than a radius, sorted by length, the zero offset first.
+
+    Parameters
+    ----------
+    lattice
+        Whose geometry counts; its size does not.
+    radius
+        Cutoff radius in lattice constants.
+
+    Returns
+    -------
+    ndarray
+        Shape (1 + neighbours, 2).
+    """
+    # No offset within the radius has a larger component: both lattices' cells are at least sqrt(3)/2 high.
+    reach = int(np.ceil(radius * 2 / np.sqrt(3)))
+    grid = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
+    length = np.linalg.norm(lattice.cartesian(grid), axis=-1)
+    inside = length <= radius + _EDGE
+    grid, length = grid[inside], length[inside].round(9)
+    return grid[np.lexsort((grid[:, 1], grid[:, 0], length))]
+
+
+def reach_of(offsets: NDArray[np.int64]) -> int:
+    """Largest component of any offset: how many lattice steps the neighbourhood extends."""
+    return int(np.abs(offsets).max(initial=0))
+
+
+@dataclass(eq=False)
+class Neighbourhood:
+    """Neighbour table of a set of centres.
+
+    Attributes
+    ----------
+    table : ndarray
+        Rows of the spins around each centre, shape (centres, 1 + neighbours);
+        the centre itself comes first, -1 is a missing site.
+    rows : int
+        Number of spins that the table points into.
+    outputs : ndarray
+        Rows on which the field is asked for, shape (sites,).
+    """
+
+    table: NDArray[np.int64]
+    rows: int
+    outputs: NDArray[np.int64]
+    _gathers: dict[tuple[int, int, torch.device], StaticGather] = field(default_factory=dict, repr=False)
+    _outputs: dict[tuple[int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64]) -> Neighbourhood:
+        """All sites of a lattice."""
+        everything = np.arange(lattice.num_sites)
+        return cls(lattice.shift(offsets), lattice.num_sites, everything)
+
+    @classmethod
+    def of_window(
+        cls,
+        shape: tuple[int, int],
+        halo: int,
+        offsets: NDArray[np.int64],
+        whole: tuple[bool, bool],
+        periodic: tuple[bool, bool],
+    ) -> Neighbourhood:
+        """A block of a lattice inside a halo of foreign spins.
+
+        The spin of a site of the block depends, through the energies of the
+        centres around it, on spins up to twice the reach away. Along an axis
+        that the block spans wholly no halo is needed and none is read.
+
+        Parameters
+        ----------
+        shape
+            Sites (nx, ny) of the block.
+        halo
+            Width of the halo, at least twice `reach_of` the offsets.
+        offsets
+            As from `offsets_within`.
+        whole
+            Whether the block spans the lattice along x and y.
+        periodic
+            Whether the lattice is periodic along x and y.
+        """
+        reach = reach_of(offsets)
+        extended = tuple(length + 2 * halo for length in shape)
+        axes = [
+            _window_axis(length, halo, reach, spans, closed, offsets[:, axis])
+            for axis, (length, spans, closed) in enumerate(zip(shape, whole, periodic, strict=True))
+        ]
+        x, y = axes[0][:, None, :], axes[1][None, :, :]
+        table = np.where((x >= 0) & (y >= 0), x * extended[1] + y, -1).reshape(-1, len(offsets))
+        rows = np.arange(extended[0] * extended[1]).reshape(extended)
+        inside = tuple(slice(halo, halo + length) for length in shape)
+        return cls(table, rows.size, rows[inside].ravel())
+
+    def gather(self, batch: int, tile: int, device: torch.device) -> StaticGather:
+        """Gather of the spins around all centres, for a batch laid end to end.
+
+        Parameters
+        ----------
+        batch
+            Number of configurations.
+        tile
+            The number of centres is rounded up to a multiple of it by empty neighbourhoods.
+        device
+            Where.
+        """
+        key = (batch, tile, device)
+        if key not in self._gathers:
+            shifts = self.rows * np.arange(batch)[:, None, None]
+            table = np.where(self.table >= 0, self.table + shifts, -1).reshape(-1, self.table.shape[1])
+            table = np.pad(table, ((0, -len(table) % tile), (0, 0)), constant_values=-1)
+            inverse = slot_inverse(table, batch * self.rows)
+            self._gathers[key] = StaticGather(table.ravel(), inverse, dim=0).to(device)
+        return self._gathers[key]
+
+    def output_rows(self, batch: int, device: torch.device) -> torch.Tensor:
+        """Rows of a batch laid end to end on which the field is asked for."""
+        key = (batch, device)
+        if key not in self._outputs:
+            rows = self.outputs + self.rows * np.arange(batch)[:, None]
+            self._outputs[key] = torch.from_numpy(rows.ravel()).to(device)
+        return self._outputs[key]
+
+
+def _window_axis(
+    length: int, halo: int, reach: int, whole: bool, periodic: bool, steps: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Coordinates, in the window, of the neighbours of the centres along one axis; -1 if missing."""
+    if not whole:
+        return halo + np.arange(-reach, length + reach)[:, None] + steps
+    coordinate = np.arange(length)[:, None] + steps
+    if periodic:
+        return halo + coordinate % length
+    return np.where((coordinate >= 0) & (coordinate < length), halo + coordinate, -1)
