@@ -123,14 +123,14 @@ def layer_blocks(system: DrivenLattice, spins: NDArray[np.float64], backend: Bac
 
 def _on_site(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
     """-J S·sigma - i sum Gamma of every site, shape (..., Lx, Ly, 2, 2)."""
-    local: NDArray[np.complex128] = -system.exchange * np.tensordot(spins, SIGMA[1:], axes=1)
-    return local - 1j * site_matrices(system.widths.sum(axis=0))
+    exchange = -system.exchange * np.tensordot(spins, SIGMA[1:], axes=1)
+    return np.asarray(exchange - 1j * site_matrices(system.widths.sum(axis=0)), dtype=np.complex128)
 
 
 def _bonds_within_column(system: DrivenLattice) -> NDArray[np.float64]:
     """Hopping along y inside one column in units of t, shape (m, m)."""
     rows = system.lattice.size[1]
-    chain: NDArray[np.float64] = np.eye(rows, k=1) + np.eye(rows, k=-1)
+    chain = np.eye(rows, k=1) + np.eye(rows, k=-1)
     if system.lattice.periodic[1]:
         chain[0, -1] = chain[-1, 0] = 1
     return -np.kron(chain, np.eye(2)).astype(np.float64)

@@ -154,7 +154,7 @@ class DrivenLattice:
             If the shape is another one, or a component is not finite.
         """
         spins = np.asarray(spins, dtype=np.float64)
-        if spins.ndim != 4 or spins.shape[1:] != (*self.lattice.size, 3):
+        if spins.ndim != 4 or len(spins) == 0 or spins.shape[1:] != (*self.lattice.size, 3):
             raise HpcspinError(
                 f"spins of shape {spins.shape} do not fit a lattice of {self.lattice.size}; "
                 f"give (n, {self.lattice.size[0]}, {self.lattice.size[1]}, 3)"

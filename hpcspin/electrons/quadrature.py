@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,11 @@ class Intervals:
 
     def __getitem__(self, which: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Intervals:
         return Intervals(self.owner[which], self.lower[which], self.upper[which], self.error[which])
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """Owner, lower end, upper end and error."""
+        return self.owner, self.lower, self.upper, self.error
 
     @staticmethod
     def from_edges(edges: list[NDArray[np.float64]]) -> Intervals:
@@ -181,13 +187,16 @@ def _bisect(
     kept, old = leaves[~divided], leaves[divided]
     middle = (old.lower + old.upper) / 2
     halves = Intervals(
-        np.concatenate([kept.owner, old.owner, old.owner]),
-        np.concatenate([kept.lower, old.lower, middle]),
-        np.concatenate([kept.upper, middle, old.upper]),
-        np.concatenate([kept.error, np.full(2 * len(old), np.inf)]),
+        np.repeat(old.owner, 2),
+        np.stack([old.lower, middle], axis=1).reshape(-1),
+        np.stack([middle, old.upper], axis=1).reshape(-1),
+        np.full(2 * len(old), np.inf),
     )
-    new_rows = np.concatenate([rows[~divided], np.full(2 * len(old), -1)])
-    return halves, new_rows, np.arange(len(kept), len(halves))
+    # One snapshot after the other: a sweep then rarely needs the blocks of several.
+    halves = halves[np.argsort(halves.owner, kind="stable")]
+    joined = Intervals(*(np.concatenate(parts) for parts in zip(kept.columns, halves.columns, strict=True)))
+    new_rows = np.concatenate([rows[~divided], np.full(len(halves), -1)])
+    return joined, new_rows, np.arange(len(kept), len(joined))
 
 
 def _check_width(divided: Intervals, narrowest: float, number: int) -> None:

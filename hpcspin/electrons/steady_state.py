@@ -13,6 +13,8 @@ from hpcspin.electrons.model import DrivenLattice
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
+FINEST_TOLERANCE = 1e-11
+
 SOLVERS: dict[str, type[SteadyStateSolver]] = {}
 
 
@@ -77,8 +79,11 @@ class SteadyStateSolver(ABC):
     def __init__(
         self, system: DrivenLattice, tolerance: float, world: World | None = None, device: Any = "cpu"
     ) -> None:
-        if not tolerance > 0:
-            raise HpcspinError(f"electrons.tolerance: {tolerance} must be > 0")
+        if not tolerance >= FINEST_TOLERANCE:
+            raise HpcspinError(
+                f"electrons.tolerance: {tolerance} must be at least {FINEST_TOLERANCE:g}, "
+                "the least that double precision can certify"
+            )
         self.system = system
         self.tolerance = float(tolerance)
         self.world = world or World()

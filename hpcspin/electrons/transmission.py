@@ -37,7 +37,7 @@ def transmission(
     Returns
     -------
     ndarray
-        T_rs, shape (E, reservoirs, reservoirs); zero for a reservoir without a width.
+        T_rs from reservoir s into r, shape (E, reservoirs, reservoirs), r first; zero for a reservoir without a width.
 
     Raises
     ------

@@ -116,7 +116,7 @@ class WindowIntegral:
         ) / (2 * np.pi)
         on_device = backend.asarray(weights)
         z = backend.asarray((energies / self.source.hopping).astype(np.complex128))
-        if owners[0] == owners[-1]:
+        if owners.min() == owners.max():
             blocks, snapshots = blocks[int(owners[0]) : int(owners[0]) + 1], None
         else:
             snapshots = backend.asarray(owners)

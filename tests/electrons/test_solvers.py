@@ -1,0 +1,218 @@
+"""Promises of the solvers: honest errors, grids that are carried over, ranks, backends, bad input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from systems import driven, random_spins
+
+from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir, make_solver
+from hpcspin.electrons.backend import Backend, make_backend
+from hpcspin.electrons.fermi import ozaki_poles, psi, psi_of_sites
+from hpcspin.electrons.memory import plan_batches
+from hpcspin.electrons.model import site_matrices
+from hpcspin.electrons.quadrature import GAUSS, KRONROD, NODES, integrate
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice, make_texture
+from hpcspin.parallel.world import World
+
+WALL = driven("square", (10, 4), exchange=3.8, temperature=0.01, left=(1.0, -3.2), right=(1.0, 0.0), bath=(0.001, 0.0))
+
+
+def wall_spins(seed: int = 1):
+    return make_texture("wall", WALL.lattice, seed, position=5, tilt=0.1)[None]
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8])
+def test_the_error_estimate_is_honest(tolerance):
+    spins = np.concatenate([wall_spins(1), wall_spins(2), random_spins(WALL, 1, seed=3)])
+    exact = ClosedFormSolver(WALL, 1e-9).solve(spins)
+    state = RecursiveSolver(WALL, tolerance).solve(spins)
+    true = np.abs(state.field - exact.field).max(axis=(1, 2, 3))
+    assert np.all(true <= state.error + exact.error)
+    assert np.all(state.error <= tolerance)
+
+
+def test_an_energy_interval_that_does_not_converge_is_named():
+    system = driven(
+        "square", (9, 3), exchange=6.0, temperature=0.01, periodic_y=True, left=(1.0, -5.0), bath=(1e-13, 0.0)
+    )
+    spins = make_texture("antiferromagnet", system.lattice, 1, tilt=0.0)
+    spins[6:] = (1.0, 0.0, 0.0)
+    with pytest.raises(HpcspinError, match=r"snapshot 0 does not converge between -?[0-9.]+ and -?[0-9.]+"):
+        RecursiveSolver(system, 1e-9).solve(spins[None])
+
+
+def test_a_discontinuity_is_found_where_it_is():
+    backend = make_backend("numpy")
+
+    def evaluate(intervals):
+        half = (intervals.upper - intervals.lower) / 2
+        values = np.sign((intervals.lower + half)[:, None] + half[:, None] * NODES - 0.3)
+        return half[:, None] * (values @ KRONROD[:, None]), np.abs(half * (values @ (KRONROD - GAUSS)))
+
+    with pytest.raises(HpcspinError, match=r"between 0\.3 and 0\.3|between 0\.29999\d* and 0\.3"):
+        integrate(evaluate, [np.array([0.0, 1.0])], 1e-14, 1, World(), backend, 1e-6)
+
+
+def test_kronrod_and_gauss_are_exact_to_their_degrees():
+    for weights, degree in ((KRONROD, 31), (GAUSS, 19)):
+        powers = np.arange(0, degree + 1, 2)
+        assert np.abs(weights @ NODES[:, None] ** powers - 2 / (powers + 1)).max() < 1e-14
+
+
+def test_grids_of_the_previous_snapshot_change_cost_and_not_results():
+    solver = RecursiveSolver(WALL, 1e-7)
+    solver.solve(wall_spins(1))
+    first = solver.evaluations
+    spins = wall_spins(1) + 0.01 * np.random.default_rng(0).standard_normal(wall_spins(1).shape)
+    spins /= np.linalg.norm(spins, axis=-1, keepdims=True)
+    warm = solver.solve(spins)
+    assert solver.evaluations - first < first
+    cold = RecursiveSolver(WALL, 1e-7).solve(spins)
+    assert np.abs(warm.field - cold.field).max() <= (warm.error + cold.error)[0]
+
+
+def test_a_restored_solver_repeats_the_uninterrupted_one_bit_for_bit():
+    solver = RecursiveSolver(WALL, 1e-6)
+    solver.solve(wall_spins(1))
+    restored = RecursiveSolver(WALL, 1e-6)
+    restored.set_state(solver.get_state())
+    assert np.array_equal(solver.solve(wall_spins(2)).field, restored.solve(wall_spins(2)).field)
+    fresh = RecursiveSolver(WALL, 1e-6).solve(wall_spins(2))
+    solver.reset()
+    assert np.array_equal(solver.solve(wall_spins(2)).field, fresh.field)
+
+
+def test_snapshots_solved_together_equal_snapshots_solved_alone():
+    spins = np.concatenate([wall_spins(1), random_spins(WALL, 1, seed=3), wall_spins(2)])
+    together = RecursiveSolver(WALL, 1e-7).solve(spins)
+    for i in range(3):
+        alone = RecursiveSolver(WALL, 1e-7).solve(spins[i : i + 1])
+        assert np.abs(alone.field[0] - together.field[i]).max() < 1e-10
+        assert np.abs(alone.current[0] - together.current[i]).max() < 1e-10
+
+
+@pytest.mark.parametrize("kind", ["square", "triangular"])
+def test_numpy_and_torch_agree(kind):
+    system = driven(
+        kind, (5, 3), periodic_y=False, left=(1.0, -2.0), right=(0.4, 0.3), middle=(0.3, 1.0), bath=(0.02, 0.0)
+    )
+    spins = random_spins(system, 2, seed=4)
+    one, other = (RecursiveSolver(system, 1e-7, backend=name).solve(spins) for name in ("numpy", "torch"))
+    assert np.abs(one.field - other.field).max() < 1e-11
+    assert np.abs(one.current - other.current).max() < 1e-11
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["cupy", "torch"])
+def test_gpu_equals_cpu(name):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no NVIDIA GPU on this machine")
+    if name == "cupy":
+        pytest.importorskip("cupy", reason="CuPy is not installed")
+    for middle in ({}, {"middle": (0.3, 1.0)}):
+        system = driven("triangular", (6, 4), left=(1.0, -2.0), right=(0.4, 0.3), bath=(0.02, 0.0), **middle)
+        spins = random_spins(system, 2, seed=4)
+        device = RecursiveSolver(system, 1e-7, device="cuda", backend=name).solve(spins)
+        host = RecursiveSolver(system, 1e-7).solve(spins)
+        assert np.abs(device.field - host.field).max() < 1e-10
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_do_not_change_results(mpirun, tmp_path, ranks):
+    script = Path(__file__).with_name("ranks_script.py")
+    done = mpirun(ranks, str(script), str(tmp_path / "many.npz"))
+    assert done.returncode == 0, done.stderr
+    sys.path.insert(0, str(script.parent))
+    from ranks_script import solve
+
+    alone = solve(World())
+    with np.load(tmp_path / "many.npz") as many:
+        assert int(many["ranks"]) == ranks
+        for key, value in alone.items():
+            assert np.abs(many[key] - value).max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bath": (-0.1, 0.0)}, "reservoir 'bath': width -0.1"),
+        ({"bath": (float("nan"), 0.0)}, "reservoir 'bath': width nan"),
+        ({"left": (1.0, -2.0, (0.8, 0.8, 0))}, "reservoir 'left': polarization"),
+        ({"left": (1.0, float("inf"))}, "reservoir 'left': potential inf"),
+        ({"left": (1.0, -2000.0)}, "window would be absurd"),
+        ({"temperature": 0.0}, "temperature 0.0"),
+        ({"temperature": -1.0}, "temperature -1.0"),
+        ({"hopping": 0.0}, "hopping 0.0"),
+        ({"exchange": float("nan")}, "exchange nan"),
+        ({"left": (0.0, 0.0), "bath": (0.0, 0.0)}, "no reservoir has a width"),
+    ],
+)
+def test_bad_systems_are_refused_in_one_line(change, message):
+    with pytest.raises(HpcspinError, match=message) as failure:
+        driven(**{"left": (1.0, -2.0), "bath": (0.01, 0.0), **change})
+    assert "\n" not in str(failure.value)
+
+
+def test_bad_reservoirs_are_refused():
+    lattice = make_lattice("square", (4, 3))
+    with pytest.raises(HpcspinError, match="touches no site"):
+        Reservoir("lost", np.zeros((4, 3), bool), 1.0, 0.0)
+    bath = Reservoir("bath", np.ones((4, 3), bool), 0.1, 0.0)
+    with pytest.raises(HpcspinError, match="same name"):
+        DrivenLattice(lattice, 1.0, 1.0, 0.1, (bath, bath))
+    with pytest.raises(HpcspinError, match="mask has shape"):
+        DrivenLattice(make_lattice("square", (5, 3)), 1.0, 1.0, 0.1, (bath,))
+
+
+def test_bad_calls_are_refused():
+    with pytest.raises(HpcspinError, match="do not fit a lattice"):
+        RecursiveSolver(WALL, 1e-6).solve(np.zeros((1, 4, 4, 3)))
+    spins = wall_spins()
+    spins[0, 2, 1, 0] = np.nan
+    with pytest.raises(HpcspinError, match="not finite"):
+        RecursiveSolver(WALL, 1e-6).solve(spins)
+    with pytest.raises(HpcspinError, match="tolerance"):
+        RecursiveSolver(WALL, 0.0)
+    with pytest.raises(HpcspinError, match="'magic' is unknown"):
+        make_solver("magic", WALL, 1e-6)
+    ring = driven("square", (4, 3), periodic_x=True, bath=(0.1, 0.0))
+    with pytest.raises(HpcspinError, match="closed_form"):
+        make_solver("negf", ring, 1e-6)
+    assert make_solver("closed_form", ring, 1e-6).solve(random_spins(ring, 1, seed=1)).error[0] < 1e-6
+
+
+def test_a_lattice_that_does_not_fit_says_what_would(monkeypatch):
+    monkeypatch.setattr(Backend, "free_memory", lambda self: 10**6)
+    with pytest.raises(HpcspinError, match=r"needs [0-9.]+ GiB"):
+        plan_batches(WALL, make_backend("numpy"))
+
+
+def test_ozaki_poles_represent_the_fermi_function():
+    poles, residues = ozaki_poles(40)
+    x = np.linspace(-50, 50, 101)
+    f = 0.5 - 2 * np.sum(residues * x[:, None] / (x[:, None] ** 2 + poles**2), axis=1)
+    assert np.abs(f - 1 / (np.exp(x) + 1)).max() < 1e-12
+    assert np.abs(poles[:8] - np.pi * (2 * np.arange(8) + 1)).max() < 1e-10
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5, 0.0])
+def test_matrix_function_of_nearly_defective_sites(size):
+    """psi(a + b·sigma) is continuous where b·b -> 0 and the site has one eigenvector only."""
+    rng = np.random.default_rng(5)
+    scalar = -0.3 - 0.5j
+    vector = np.array([0.3, 0.3j, 0.0]) + size * (rng.standard_normal(3) + 1j * rng.standard_normal(3)) * 0.1
+    mean, slope = psi_of_sites(np.array([scalar]), vector[None], 0.1, 0.05)
+    contour = 0.4 * np.exp(2j * np.pi * np.arange(4000) / 4000)
+    matrix = site_matrices(np.array([0, 0, 0, 0])) + scalar * np.eye(2)
+    matrix = matrix + np.einsum("k,kab->ab", vector, site_matrices(np.eye(4)[1:]))
+    resolvent = np.linalg.inv((scalar + contour)[:, None, None] * np.eye(2) - matrix)
+    exact = np.mean(psi(scalar + contour, 0.1, 0.05)[:, None, None] * resolvent * contour[:, None, None], axis=0)
+    built = mean[0] * np.eye(2) + slope[0] * np.einsum("k,kab->ab", vector, site_matrices(np.eye(4)[1:]))
+    assert np.abs(built - exact).max() < 1e-9
