@@ -33,7 +33,9 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         widths = [features + 1, *hidden, outputs]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        # No constant at the end: potentials have no zero, and a weight without gradient would stall other ranks.
+        last = len(widths) - 2
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=n < last) for n, (a, b) in enumerate(pairwise(widths)))
 
     @torch.no_grad()
     def normalise(self, mean: Tensor, variance: Tensor) -> None:

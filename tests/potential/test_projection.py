@@ -46,7 +46,7 @@ def test_characters_and_matrix_elements_are_orthogonal(kind, symmetry):
 
 
 def test_character_table_of_d4():
-    lattice, operations, irreps = group("square", "full")
+    _, operations, irreps = group("square", "full")
     quarter, mirror = np.array([[0, -1], [1, 0]]), np.array([[1, 0], [0, -1]])
     diagonal = quarter @ mirror
     chosen = [

@@ -1,0 +1,336 @@
+"""From shards to weights: the training loop.
+
+The members of a batch are a function of seed, epoch and data alone, and the loss
+of a batch is a sum over all ranks divided by a count over all ranks. A step on
+many ranks is therefore the step that one rank would make, up to rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.progress import progress
+from hpcspin.parallel.world import World
+from hpcspin.potential import Architecture, ForceField, save_model
+from hpcspin.storage import make_directory
+from hpcspin.training.dataset import Snapshots, Split, epoch_batches, load_share, split_shards
+from hpcspin.training.evaluation import snapshot_errors
+from hpcspin.training.metrics import perpendicular
+from hpcspin.training.schedule import RunningMean, learning_rate_factor
+from hpcspin.training.state import MetricsLog, TrainingState
+
+MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
+
+_GRADIENT_NORM = 1.0
+_NORMALISING_SNAPSHOTS = 512
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the names are those of the config's section ``training``.
+
+    Attributes
+    ----------
+    epochs, batch : int
+        Passes over the data; snapshots in a step, over all ranks.
+    learning_rate, warmup, weight_decay : float
+        Of AdamW; the share of the steps in which the learning rate rises.
+    gauge : float
+        Weight of the mean square of h^neq beside the mean squared error. The
+        split of a field into E and G is not unique: this chooses the smallest G.
+    ema : float
+        Decay of the running mean of the weights, which is what is saved.
+    seed : int
+        Of the initial weights and of the order of the snapshots.
+    checkpoint_interval : int
+        Epochs between validations and checkpoints.
+    """
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    gauge: float
+    ema: float
+    seed: int
+    checkpoint_interval: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of `train` has achieved.
+
+    Attributes
+    ----------
+    finished : bool
+        False if it was stopped before the last epoch.
+    model : Path
+        Where the force field is, or will be.
+    metrics : dict
+        Of the saved weights on the validation shards; empty without any.
+    """
+
+    finished: bool
+    model: Path
+    metrics: dict[str, float | int]
+
+
+def train(
+    architecture: Architecture,
+    data: Path,
+    settings: Settings,
+    directory: Path,
+    world: World,
+    device: torch.device,
+    *,
+    validation: Sequence[str] = (),
+    bias: float = 0.0,
+    card: Mapping[str, Any] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Fit a force field, or go on where the directory's checkpoint stands.
+
+    The weights saved are the running mean at the epoch with the smallest error
+    on the validation shards, or at the end where there are none.
+
+    Parameters
+    ----------
+    architecture
+        What to train. Its unit of bias is replaced by the largest bias in the data.
+    data
+        Directory of label files with a manifest.
+    settings
+        How.
+    directory
+        Receives ``model.safetensors`` with its card, ``checkpoint.h5`` and ``metrics.jsonl``.
+    world
+        The ranks; all call together.
+    device
+        Where this rank computes.
+    validation
+        File names of the shards of independent trajectories that choose the epoch.
+    bias
+        Bias of shards that do not hold their config.
+    card
+        More JSON values for the model's card, such as the config.
+    stop
+        Asked by all ranks together after each epoch: whether to stop with a checkpoint.
+
+    Returns
+    -------
+    Outcome
+        The same on all ranks.
+
+    Raises
+    ------
+    HpcspinError
+        If the data are invalid, there are fewer snapshots in a batch than
+        ranks, or the directory belongs to other settings or data.
+    """
+    if settings.batch < world.size:
+        raise HpcspinError(
+            f"training.batch: {settings.batch} snapshots on {world.size} ranks leave ranks without work; "
+            f"give at least {world.size}"
+        )
+    world.torch_group(device.type)
+    if world.rank == 0:
+        make_directory(directory)
+    split = split_shards(data, validation, world)
+    trainer = _Trainer(architecture, data, split, settings, directory, world, device, bias)
+    return trainer.run(card or {}, stop)
+
+
+class _Trainer:
+    """The state of a training and its steps."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        data: Path,
+        split: Split,
+        settings: Settings,
+        directory: Path,
+        world: World,
+        device: torch.device,
+        bias: float,
+    ) -> None:
+        self._settings, self._directory, self._world, self._device = settings, directory, world, device
+        self._split = split
+        dtype = torch.float64 if architecture.precision == "float64" else torch.float32
+        self._train, self._validation = (
+            load_share(data, shards, architecture.lattice, bias, world, settings.batch, dtype) if shards else None
+            for shards in (split.train, split.validation)
+        )
+        assert self._train is not None
+        if self._train.total < world.size:
+            raise HpcspinError(
+                f"{data}: {self._train.total} training snapshots for {world.size} ranks; use fewer ranks"
+            )
+        largest = max(world.allgather(float(self._train.bias.max()) if len(self._train.bias) else 0.0))
+        architecture = replace(architecture, bias_reference=largest or 1.0)
+        self._model = _initial(architecture, settings.seed).to(device)
+        self._model.require(self._train.lattice, f"{data}")
+        self._table = self._model.neighbourhood(self._train.lattice)
+        _normalise(self._model, self._train, world, device)
+        self._mean = RunningMean(self._model, settings.ema)
+        self._optimiser = torch.optim.AdamW(
+            self._model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._state = TrainingState(
+            directory / CHECKPOINT,
+            {
+                "potential": architecture.as_dict(),
+                "training": asdict(settings),
+                "data": {role: [asdict(shard) for shard in shards] for role, shards in vars(split).items()},
+            },
+            self._model,
+            self._mean,
+            self._optimiser,
+        )
+        self._log = MetricsLog(directory / METRICS, world)
+
+    def run(self, card: Mapping[str, Any], stop: Callable[[], bool]) -> Outcome:
+        """Train from the checkpoint, if there is one, to the last epoch or the request to stop."""
+        settings, state = self._settings, self._state
+        state.restore(self._world)
+        self._log.truncate(state.epoch)
+        module = self._distributed()
+        finished = True
+        with progress(self._world, "train", settings.epochs, state.epoch) as bar:
+            while state.epoch < settings.epochs:
+                start = time.monotonic()
+                record: dict[str, Any] = {"loss": self._epoch(module), "lr": self._optimiser.param_groups[0]["lr"]}
+                state.epoch += 1
+                finished = state.epoch == settings.epochs
+                stopping = stop() and not finished
+                due = finished or stopping or state.epoch % settings.checkpoint_interval == 0
+                # A stop must not change which epochs are candidates for the weights that are kept.
+                if finished or state.epoch % settings.checkpoint_interval == 0:
+                    record |= self._validate()
+                state.seconds += time.monotonic() - start
+                self._log.write({"epoch": state.epoch, **record, "seconds": state.seconds})
+                if due:
+                    state.save(self._world)
+                bar.advance(note=_note(record))
+                if stopping:
+                    break
+        if finished:
+            self._save(card)
+        return Outcome(finished, self._directory / MODEL, state.metrics)
+
+    def _distributed(self) -> nn.Module:
+        if self._world.size == 1:
+            return self._model
+        return DistributedDataParallel(
+            self._model, device_ids=[self._device] if self._device.type == "cuda" else None, broadcast_buffers=False
+        )
+
+    def _epoch(self, module: nn.Module) -> float:
+        """One pass over the data; returns the mean loss."""
+        settings, data = self._settings, self._train
+        assert data is not None
+        batches = epoch_batches(data.total, settings.batch, settings.seed, self._state.epoch)
+        steps = settings.epochs * len(batches)
+        module.train()
+        losses = []
+        for number, members in enumerate(batches):
+            step = self._state.epoch * len(batches) + number
+            for group in self._optimiser.param_groups:
+                group["lr"] = settings.learning_rate * learning_rate_factor(step, steps, settings.warmup)
+            losses.append(self._step(module, data, data.rows(members), len(members)))
+            self._mean.update(self._model, step)
+        total = self._world.sum(np.array([torch.stack(losses).double().sum().item()]))[0]
+        return float(total / len(batches))
+
+    def _step(self, module: nn.Module, data: Snapshots, rows: NDArray[np.int64], count: int) -> Tensor:
+        """One step of the optimiser; returns my part of the loss of a batch of ``count`` snapshots."""
+        mine = len(rows)
+        # A rank without a snapshot in the last batch still takes part in the exchange of gradients.
+        rows = rows if mine else np.zeros(1, dtype=np.int64)
+        spins, field, bias = (tensor[rows].to(self._device) for tensor in (data.spins, data.field, data.bias))
+        predicted = module(spins, self._table, bias)
+        error = perpendicular(spins, predicted.field - field).square().sum()
+        toroidal = predicted.nonequilibrium.square().sum()
+        components = 2 * count * data.lattice.num_sites
+        loss = (error + self._settings.gauge * toroidal) / (components * self._model.field_scale**2)
+        if not mine:
+            loss = 0 * loss
+        self._optimiser.zero_grad(set_to_none=True)
+        # DistributedDataParallel takes the mean over the ranks of what is a sum.
+        (loss * self._world.size).backward()
+        nn.utils.clip_grad_norm_(self._model.parameters(), _GRADIENT_NORM)
+        self._optimiser.step()
+        return loss.detach()
+
+    def _validate(self) -> dict[str, Any]:
+        """Errors of the running mean; keeps its weights if they are the best so far."""
+        if self._validation is None:
+            self._state.keep({})
+            return {}
+        model = copy.deepcopy(self._model).eval()
+        self._mean.write_to(model)
+        summary = snapshot_errors(model, self._validation, self._device).over(self._world).summary()
+        if not summary["mse"] >= self._state.metrics.get("mse", float("inf")):
+            self._state.keep(summary)
+        return {f"validation_{name}": value for name, value in summary.items() if name != "snapshots"}
+
+    def _save(self, card: Mapping[str, Any]) -> None:
+        if self._world.rank == 0:
+            self._state.write_best_to(self._model)
+            content = {
+                "metrics": self._state.metrics,
+                "best_epoch": self._state.best_epoch,
+                "training": asdict(self._settings),
+                "data": {role: [asdict(shard) for shard in shards] for role, shards in vars(self._split).items()},
+                **card,
+            }
+            save_model(self._directory / MODEL, self._model, content)
+        self._world.barrier()
+
+
+def _initial(architecture: Architecture, seed: int) -> ForceField:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ForceField(architecture)
+
+
+def _normalise(model: ForceField, data: Snapshots, world: World, device: torch.device) -> None:
+    """Set the scales of features and fields from their moments on the training snapshots."""
+    chosen = data.rows(np.arange(0, data.total, -(-data.total // _NORMALISING_SNAPSHOTS)))
+    table = model.neighbourhood(data.lattice)
+    width = len(model.descriptor.parity)
+    sums = np.zeros(2 * width + 2)
+    for rows in np.array_split(chosen, max(1, len(chosen) // 8)):
+        if len(rows) == 0:
+            continue
+        spins = data.spins[rows]
+        with torch.no_grad():
+            features = model.features(spins.to(device), table).double()
+        square = perpendicular(spins.double(), data.field[rows].double()).square().sum()
+        moments = [features.sum(0), features.square().sum(0)]
+        sums[:-2] += torch.cat(moments).cpu().numpy()
+        sums[-2:] += np.array([len(features), float(square)])
+    sums = world.sum(sums)
+    mean, square = sums[:width] / sums[-2], sums[width : 2 * width] / sums[-2]
+    variance = torch.from_numpy(np.maximum(square - mean**2, 0))
+    model.network.normalise(torch.from_numpy(mean).to(device), variance.to(device))
+    with torch.no_grad():
+        model.field_scale.fill_(float(np.sqrt(sums[-1] / (2 * sums[-2]))) or 1.0)
+
+
+def _note(record: Mapping[str, Any]) -> str:
+    note = f"loss {record['loss']:.2e}"
+    return f"{note}, validation mse {record['validation_mse']:.2e}" if "validation_mse" in record else note

@@ -1,0 +1,164 @@
+"""What a training must remember to go on exactly: weights, their mean, the optimiser, the best so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hpcspin.parallel.world import World
+from hpcspin.storage import atomic_path, read_checkpoint, write_checkpoint
+from hpcspin.training.schedule import RunningMean
+
+
+class TrainingState:
+    """The state of a training and its checkpoint.
+
+    Parameters
+    ----------
+    path
+        The checkpoint.
+    config
+        What defines the training; a checkpoint of another one is refused.
+    model, mean, optimiser
+        What is saved and restored. Buffers of the model follow from the data.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs done.
+    seconds : float
+        Spent so far, over all restarts.
+    metrics : dict
+        Of the best weights so far.
+    best_epoch : int
+        Their epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        model: nn.Module,
+        mean: RunningMean,
+        optimiser: torch.optim.Optimizer,
+    ) -> None:
+        self._path, self._config = path, config
+        self._model, self._mean, self._optimiser = model, mean, optimiser
+        self._best: dict[str, torch.Tensor] = {}
+        self.epoch = self.best_epoch = 0
+        self.seconds = 0.0
+        self.metrics: dict[str, float | int] = {}
+
+    def keep(self, metrics: dict[str, float | int]) -> None:
+        """Remember the running mean as the best weights."""
+        self.metrics, self.best_epoch = metrics, self.epoch
+        self._best = {name: tensor.clone() for name, tensor in self._mean.weights.items()}
+
+    @torch.no_grad()
+    def write_best_to(self, model: nn.Module) -> None:
+        """Give the best weights to a module."""
+        for name, value in model.named_parameters():
+            value.copy_(self._best[name])
+
+    def save(self, world: World) -> None:
+        """Write the checkpoint; all ranks call together."""
+        if world.rank == 0:
+            meta = {
+                "epoch": self.epoch,
+                "seconds": self.seconds,
+                "metrics": self.metrics,
+                "best_epoch": self.best_epoch,
+            }
+            write_checkpoint(self._path, self._arrays(), meta, self._config)
+        world.barrier()
+
+    def restore(self, world: World) -> None:
+        """Go back to the checkpoint, if there is one; all ranks call together.
+
+        Raises
+        ------
+        HpcspinError
+            If it belongs to another training; the differing keys are named.
+        """
+        found = read_checkpoint(self._path, self._config) if world.rank == 0 else None
+        arrays, meta = world.broadcast((found.arrays, found.meta) if found else (None, None))
+        if meta is None:
+            return
+        self.epoch, self.seconds = meta["epoch"], meta["seconds"]
+        self.metrics, self.best_epoch = meta["metrics"], meta["best_epoch"]
+        with torch.no_grad():
+            for name, value in self._model.named_parameters():
+                value.copy_(torch.from_numpy(arrays[f"weights/{name}"]))
+                self._mean.weights[name].copy_(torch.from_numpy(arrays[f"mean/{name}"]))
+                self._restore_moments(name, value, arrays)
+        self._best = {
+            name: torch.from_numpy(arrays[f"best/{name}"]).to(value.device)
+            for name, value in self._model.named_parameters()
+            if f"best/{name}" in arrays
+        }
+
+    def _restore_moments(self, name: str, value: nn.Parameter, arrays: dict[str, NDArray[Any]]) -> None:
+        prefix = f"optimiser/{name}/"
+        moments = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        self._optimiser.state[value] = {
+            key: torch.from_numpy(np.asarray(array)).to("cpu" if key == "step" else value.device)
+            for key, array in moments.items()
+        }
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        groups: dict[str, Mapping[str, torch.Tensor]] = {
+            "weights": dict(self._model.named_parameters()),
+            "mean": self._mean.weights,
+            "best": self._best,
+        }
+        for name, value in self._model.named_parameters():
+            groups[f"optimiser/{name}"] = self._optimiser.state[value]
+        return {
+            f"{group}/{name}": tensor.detach().cpu().numpy()
+            for group, tensors in groups.items()
+            for name, tensor in tensors.items()
+        }
+
+
+class MetricsLog:
+    """A line of JSON an epoch, written by rank 0.
+
+    Parameters
+    ----------
+    path
+        The file.
+    world
+        The ranks.
+    """
+
+    def __init__(self, path: Path, world: World) -> None:
+        self._path, self._mine = path, world.rank == 0
+
+    def truncate(self, epoch: int) -> None:
+        """Forget what a killed run wrote after the checkpoint of an epoch."""
+        if not self._mine or not self._path.exists():
+            return
+        lines = [line for line in self._path.read_text().splitlines() if _epoch_of(line) <= epoch]
+        with atomic_path(self._path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record."""
+        if self._mine:
+            with self._path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def _epoch_of(line: str) -> float:
+    """Epoch of a line; a line that a crash cut short belongs to none that is kept."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

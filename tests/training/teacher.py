@@ -1,0 +1,94 @@
+"""Labels from a known pair of potentials, and a short training on them.
+
+As a program: ``python teacher.py DATA OUTPUT BATCH EPOCHS`` trains on as many ranks as were started.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import torch
+from torch import Tensor
+
+from hpcspin.lattice import Lattice, make_lattice
+from hpcspin.parallel.world import World
+from hpcspin.potential import Architecture
+from hpcspin.storage import write_manifest
+from hpcspin.training import Outcome, Settings, train
+
+SIZE = (5, 4)
+BIAS = 1.5
+CPU = torch.device("cpu")
+
+
+def bonds(lattice: Lattice, spins: Tensor, step: tuple[int, int]) -> Tensor:
+    """b_ij of all sites with the neighbour at an offset, zero beyond an edge."""
+    padded = torch.cat([spins, torch.zeros_like(spins[:, :1])], 1)
+    return (spins * padded[:, torch.from_numpy(lattice.shift([step])[:, 0])]).sum(-1)
+
+
+def teacher_field(spins: Tensor, lattice: Lattice, bias: float) -> Tensor:
+    """Field of E = Σ (b + b²/2) over nearest neighbours and G = bias Σ b_x (0.5 - 0.2 (b_y + b_-y))."""
+    free = spins.clone().requires_grad_()
+    x, y, back = (bonds(lattice, free, step) for step in ((1, 0), (0, 1), (0, -1)))
+    energy = (x + x**2 / 2 + y + y**2 / 2).sum()
+    toroidal = bias * (x * (0.5 - 0.2 * (y + back))).sum()
+    (dE,) = torch.autograd.grad(energy, free, retain_graph=True)
+    (dG,) = torch.autograd.grad(toroidal, free)
+    return (-dE - torch.linalg.cross(spins, dG)).detach()
+
+
+def write_shard(path: Path, snapshots: int, seed: int, bias: float = BIAS) -> None:
+    """A label file of random spins with the teacher's field and a config that tells the bias."""
+    lattice = make_lattice("square", SIZE)
+    draw = torch.randn((snapshots, lattice.num_sites, 3), generator=torch.Generator().manual_seed(seed))
+    spins = torch.nn.functional.normalize(draw.double(), dim=-1)
+    with h5py.File(path, "w") as file:
+        file["spins"] = spins.reshape(-1, *SIZE, 3).numpy()
+        file["field"] = teacher_field(spins, lattice, bias).reshape(-1, *SIZE, 3).numpy()
+        reservoirs = [{"potential": -bias}, {"potential": 0.0}]
+        content = {"lattice": {"kind": "square", "size": SIZE}, "electrons": {"reservoirs": reservoirs}}
+        file.attrs["config"] = json.dumps(content)
+
+
+def write_data(directory: Path, snapshots: tuple[int, ...] = (7, 6)) -> Path:
+    """Training shards a, b, ... and one validation shard ``z.h5``, with a manifest."""
+    directory.mkdir(parents=True)
+    for number, count in enumerate(snapshots):
+        write_shard(directory / f"{chr(ord('a') + number)}.h5", count, number)
+    write_shard(directory / "z.h5", 5, 99)
+    write_manifest(directory)
+    return directory
+
+
+def run(data: Path, directory: Path, world: World | None = None, **changes: Any) -> Outcome:
+    """A short double-precision training; changes may name settings, the kind, or ``stop``."""
+    numbers: dict[str, Any] = {
+        "epochs": 4,
+        "batch": 4,
+        "learning_rate": 5e-3,
+        "warmup": 0.05,
+        "weight_decay": 1e-3,
+        "gauge": 1e-4,
+        "ema": 0.9,
+        "seed": 1,
+        "checkpoint_interval": 2,
+    }
+    kind = changes.pop("kind", "pair")
+    extra = {name: changes.pop(name) for name in ("stop", "validation", "card") if name in changes}
+    architecture = Architecture("square", 1.0, (16, 16), kind=kind, precision="float64")
+    settings = Settings(**{**numbers, **changes})
+    extra.setdefault("validation", ("z.h5",))
+    return train(architecture, data, settings, directory, world or World(), CPU, **extra)
+
+
+if __name__ == "__main__":
+    ranks = World.detect()
+    with ranks.together():
+        data, output, batch, epochs = sys.argv[1:]
+        run(Path(data), Path(output), ranks, batch=int(batch), epochs=int(epochs), checkpoint_interval=1)
+        ranks.finish()

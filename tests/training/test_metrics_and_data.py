@@ -1,0 +1,152 @@
+"""Metrics by sums and counts, shares of ranks, batches."""
+
+import json
+from itertools import pairwise
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from teacher import BIAS, CPU, SIZE, write_data, write_shard
+
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.potential import Architecture, ForceField
+from hpcspin.storage import read_manifest, write_manifest
+from hpcspin.training import Errors, evaluate
+from hpcspin.training.dataset import epoch_batches, load_share, split_shards
+from hpcspin.training.metrics import perpendicular, tangent_components
+from hpcspin.training.schedule import learning_rate_factor
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def unit(*shape, seed=0):
+    return torch.nn.functional.normalize(draw(*shape, 3, seed=seed), dim=-1)
+
+
+def test_tangent_components_hold_the_perpendicular_field():
+    spins = torch.cat([unit(50, seed=1), torch.eye(3, dtype=torch.float64), -torch.eye(3, dtype=torch.float64)])
+    field = draw(56, 3, seed=2)
+    components = tangent_components(spins, field)
+    torch.testing.assert_close(components.square().sum(-1), perpendicular(spins, field).square().sum(-1))
+    torch.testing.assert_close(tangent_components(spins, spins), torch.zeros(56, 2, dtype=torch.float64))
+
+
+def test_metrics_are_what_they_say():
+    """An error drawn with a known spread on top of a known field; nothing along the spin counts."""
+    spins, exact = unit(40, 50), draw(40, 50, 3, seed=1)
+    predicted = exact + 0.1 * draw(40, 50, 3, seed=2) + 7 * spins
+    errors = Errors()
+    errors.add(spins, predicted, exact)
+    summary = errors.summary()
+    assert summary["mse"] == pytest.approx(0.01, rel=0.05)
+    assert summary["sigma"] == pytest.approx(0.1, rel=0.03)
+    assert summary["variance_fraction"] == pytest.approx(0.01, rel=0.08)
+    assert summary["snapshots"] == 40
+    by_hand = perpendicular(spins, predicted - exact).square().sum(-1).mean() / 2
+    assert summary["mse"] == pytest.approx(float(by_hand), rel=1e-12)
+
+
+def test_a_zero_prediction_leaves_the_whole_variance():
+    spins, exact = unit(40, 500), draw(40, 500, 3, seed=1)
+    errors = Errors()
+    errors.add(spins, torch.zeros_like(exact), exact)
+    assert errors.summary()["variance_fraction"] == pytest.approx(1.0, rel=1e-3)
+
+
+@given(total=st.integers(1, 60), batch=st.integers(1, 12), epoch=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_visits_every_snapshot_once(total, batch, epoch):
+    batches = epoch_batches(total, batch, 3, epoch)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(total))
+    assert all(0 < len(members) <= batch for members in batches)
+    for members in batches:
+        assert len(set((members % batch).tolist())) == len(members)
+
+
+def test_the_order_changes_from_epoch_to_epoch_and_with_the_seed():
+    orders = {
+        tuple(np.concatenate(epoch_batches(40, 8, seed, epoch)).tolist()) for seed in range(3) for epoch in range(3)
+    }
+    assert len(orders) == 9
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_the_shares_of_the_ranks_are_the_data(tmp_path, ranks):
+    data = write_data(tmp_path / "data", (7, 6, 1))
+    shards = read_manifest(data)[:3]
+    shares = [load_share(data, shards, "square", 0.0, World(rank, ranks), 5, torch.float64) for rank in range(ranks)]
+    assert sorted(np.concatenate([share.numbers for share in shares]).tolist()) == list(range(14))
+    assert {share.total for share in shares} == {14}
+    whole = np.concatenate([h5py.File(data / shard.file)["spins"][:] for shard in shards]).reshape(14, -1, 3)
+    for share in shares:
+        np.testing.assert_array_equal(share.spins.numpy(), whole[share.numbers])
+        assert share.bias.tolist() == [BIAS] * len(share.numbers)
+        np.testing.assert_array_equal(share.numbers[share.rows(np.arange(14))], share.numbers)
+
+
+def test_shards_are_split_by_file(tmp_path):
+    data = write_data(tmp_path / "data")
+    split = split_shards(data, ["z.h5"], World())
+    assert [shard.file for shard in split.train] == ["a.h5", "b.h5"]
+    assert [shard.file for shard in split.validation] == ["z.h5"]
+    with pytest.raises(HpcspinError, match=r"'y\.h5' is not in the manifest"):
+        split_shards(data, ["y.h5"], World())
+    with pytest.raises(HpcspinError, match="leave some"):
+        split_shards(data, ["a.h5", "b.h5", "z.h5"], World())
+
+
+def test_a_spoilt_shard_is_refused(tmp_path):
+    data = write_data(tmp_path / "data")
+    with h5py.File(data / "b.h5", "r+") as file:
+        file["field"][0] = 0
+    with pytest.raises(HpcspinError, match=r"b\.h5.*SHA-256"):
+        split_shards(data, ["z.h5"], World())
+
+
+def test_shards_of_two_lattices_are_refused(tmp_path):
+    data = write_data(tmp_path / "data")
+    with h5py.File(data / "b.h5", "w") as file:
+        file["spins"] = unit(2, 6, 4).numpy()
+        file["field"] = draw(2, 6, 4, 3).numpy()
+    shards = write_manifest(data)
+    with pytest.raises(HpcspinError, match=r"b\.h5: is of another lattice"):
+        load_share(data, shards, "square", 0.0, World(), 1, torch.float64)
+
+
+def small_model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ForceField(Architecture("square", 1.0, (4,), bias_reference=2.0, precision="float64"))
+
+
+def test_evaluation_joins_files_of_any_size_and_needs_spins_and_field_alone(tmp_path):
+    write_shard(tmp_path / "a.h5", 3, 1)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["spins"], file["field"] = unit(2, 7, 3).numpy(), draw(2, 7, 3, 3).numpy()
+    model = small_model()
+    parts = [evaluate(model, [tmp_path / name], World(), CPU) for name in ("a.h5", "b.h5")]
+    joined = evaluate(model, [tmp_path / "a.h5", tmp_path / "b.h5"], World(), CPU)
+    counts = np.array([3 * SIZE[0] * SIZE[1], 2 * 21])
+    assert joined["mse"] == pytest.approx(np.average([part["mse"] for part in parts], weights=counts), rel=1e-12)
+    assert joined["snapshots"] == 5
+
+
+def test_evaluation_of_another_lattice_is_refused(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["spins"], file["field"] = unit(1, 4, 4).numpy(), draw(1, 4, 4, 3).numpy()
+        file.attrs["config"] = json.dumps({"lattice": {"kind": "triangular"}})
+    with pytest.raises(HpcspinError, match=r"t\.h5.*triangular"):
+        evaluate(small_model(), [tmp_path / "t.h5"], World(), CPU)
+
+
+def test_learning_rate_rises_then_falls_to_nothing():
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
+    assert factors[:11] == pytest.approx([*np.linspace(0.1, 1, 10), 1.0])
+    assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
+    assert factors[100] == pytest.approx(0, abs=1e-12)

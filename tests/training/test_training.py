@@ -1,0 +1,183 @@
+"""Laws of training: it learns what the potentials can express, resumes exactly, and is the same on all ranks."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from teacher import BIAS, CPU, SIZE, run, teacher_field, write_data, write_shard
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
+from hpcspin.parallel.world import World
+from hpcspin.potential import load_model
+from hpcspin.storage import write_manifest
+from hpcspin.training import evaluate
+
+TEACHER = str(Path(__file__).with_name("teacher.py"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_data(tmp_path / "data")
+
+
+def weights(directory):
+    return load_file(directory / "model.safetensors")
+
+
+def same_bits(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def records(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_potentials_learn_what_one_cannot(tmp_path):
+    """The teacher's field has a nonconservative part: E alone is left with it, E and G are not."""
+    data = write_data(tmp_path / "data", (40, 40))
+    longer = {"epochs": 20, "checkpoint_interval": 20, "learning_rate": 1e-2, "ema": 0.98}
+    pair, conservative = (
+        run(data, tmp_path / kind, kind=kind, **longer).metrics["variance_fraction"]
+        for kind in ("pair", "conservative")
+    )
+    assert pair < 0.01
+    assert conservative > 10 * pair
+
+
+def test_training_records_what_it_does(data, tmp_path):
+    outcome = run(data, tmp_path / "model", card={"config": {"key": 1}})
+    model, card = load_model(outcome.model)
+    assert outcome.finished
+    assert model.architecture.bias_reference == BIAS
+    assert card["metrics"] == outcome.metrics
+    assert card["config"] == {"key": 1}
+    assert [shard["file"] for shard in card["data"]["train"]] == ["a.h5", "b.h5"]
+    assert [shard["file"] for shard in card["data"]["validation"]] == ["z.h5"]
+    log = records(tmp_path / "model")
+    assert [record["epoch"] for record in log] == [1, 2, 3, 4]
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert {"lr", "seconds", "validation_mse", "validation_sigma", "validation_variance_fraction"} <= set(log[-1])
+    assert card["metrics"]["mse"] == min(r["validation_mse"] for r in log if "validation_mse" in r)
+
+
+def test_saved_weights_have_the_recorded_error(data, tmp_path):
+    outcome = run(data, tmp_path / "model")
+    model, _ = load_model(outcome.model)
+    assert evaluate(model, [data / "z.h5"], World(), CPU) == pytest.approx(outcome.metrics, rel=1e-12)
+
+
+def test_gauge_weight_makes_the_toroidal_part_small(tmp_path):
+    data = write_data(tmp_path / "data", (20,))
+    lattice, sizes = make_lattice("square", SIZE), []
+    for gauge in (0.0, 10.0):
+        model, _ = load_model(run(data, tmp_path / str(gauge), gauge=gauge, epochs=15).model)
+        spins = torch.from_numpy(h5py.File(data / "z.h5")["spins"][:]).flatten(1, 2)
+        predicted = model(spins, model.neighbourhood(lattice), torch.full((5,), BIAS))
+        sizes.append(float(predicted.nonequilibrium.square().mean()))
+    assert sizes[1] < 0.2 * sizes[0]
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 3])
+def test_a_stopped_training_resumes_exactly(data, tmp_path, stopped_after):
+    whole = run(data, tmp_path / "whole")
+    asked = iter(range(1, 10))
+    first = run(data, tmp_path / "parts", stop=lambda: next(asked) == stopped_after)
+    assert not first.finished
+    assert not first.model.exists()
+    second = run(data, tmp_path / "parts")
+    assert second.finished
+    assert second.metrics == whole.metrics
+    assert same_bits(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    without = [{k: v for k, v in record.items() if k != "seconds"} for record in records(tmp_path / "parts")]
+    assert without == [{k: v for k, v in record.items() if k != "seconds"} for record in records(tmp_path / "whole")]
+
+
+def test_a_killed_training_repeats_from_its_checkpoint(data, tmp_path):
+    """What was logged after the checkpoint is written again, not twice."""
+
+    def kill():
+        if len(records(tmp_path / "killed")) == 3:
+            raise KeyboardInterrupt
+        return False
+
+    whole = run(data, tmp_path / "whole")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "metrics.jsonl").write_text("")
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "killed", stop=kill)
+    (tmp_path / "killed" / "metrics.jsonl").open("a").write('{"epoch": 4, "lo')
+    again = run(data, tmp_path / "killed")
+    assert again.metrics == whole.metrics
+    assert same_bits(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert [record["epoch"] for record in records(tmp_path / "killed")] == [1, 2, 3, 4]
+
+
+def test_a_finished_training_is_not_repeated(data, tmp_path):
+    first = run(data, tmp_path / "model")
+    before = weights(tmp_path / "model")
+    again = run(data, tmp_path / "model")
+    assert again == first
+    assert same_bits(weights(tmp_path / "model"), before)
+
+
+def test_another_config_or_other_data_are_refused_on_the_same_directory(data, tmp_path):
+    run(data, tmp_path / "model")
+    with pytest.raises(HpcspinError, match=r"training\.learning_rate"):
+        run(data, tmp_path / "model", learning_rate=1e-3)
+    with pytest.raises(HpcspinError, match=r"potential\.kind"):
+        run(data, tmp_path / "model", kind="conservative")
+    write_shard(data / "b.h5", 6, 77)
+    write_manifest(data)
+    with pytest.raises(HpcspinError, match=r"data\.train"):
+        run(data, tmp_path / "model")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_two_ranks_take_the_steps_of_one(request, data, tmp_path, launcher):
+    """13 snapshots in batches of 4: the last batch holds one, and a rank of two none."""
+    one = run(data, tmp_path / "one", epochs=2, checkpoint_interval=1)
+    output = tmp_path / "two"
+    result = request.getfixturevalue(launcher)(2, TEACHER, str(data), str(output), "4", "2", timeout=120)
+    assert result.returncode == 0, result.stderr
+    alone, together = weights(tmp_path / "one"), weights(output)
+    for name in alone:
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-8, atol=1e-10, err_msg=name)
+    card = json.loads((output / "model.json").read_text())
+    assert card["metrics"] == pytest.approx(one.metrics, rel=1e-8)
+    losses = [[record["loss"] for record in records(directory)] for directory in (tmp_path / "one", output)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+
+
+@pytest.mark.mpi
+def test_more_ranks_than_a_batch_are_refused_without_hanging(mpirun, data, tmp_path):
+    result = mpirun(3, TEACHER, str(data), str(tmp_path / "model"), "2", "1", timeout=60)
+    assert result.returncode != 0
+    assert "training.batch" in result.stderr
+
+
+def test_training_without_validation_keeps_the_last_weights(tmp_path):
+    (tmp_path / "data").mkdir()
+    write_shard(tmp_path / "data" / "a.h5", 5, 1)
+    write_manifest(tmp_path / "data")
+    outcome = run(tmp_path / "data", tmp_path / "model", validation=())
+    assert outcome.metrics == {}
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["best_epoch"] == 4
+
+
+def test_unbiased_data_are_learned_by_the_energy_alone(tmp_path):
+    (tmp_path / "data").mkdir()
+    write_shard(tmp_path / "data" / "a.h5", 12, 1, bias=0.0)
+    write_manifest(tmp_path / "data")
+    model, _ = load_model(run(tmp_path / "data", tmp_path / "model", validation=()).model)
+    lattice = make_lattice("square", SIZE)
+    spins = torch.from_numpy(h5py.File(tmp_path / "data" / "a.h5")["spins"][:2]).flatten(1, 2)
+    predicted = model(spins, model.neighbourhood(lattice), torch.zeros(2))
+    assert torch.count_nonzero(predicted.nonequilibrium) == 0
+    assert torch.equal(predicted.field, predicted.equilibrium)
+    assert teacher_field(spins, lattice, 0.0).shape == spins.shape
