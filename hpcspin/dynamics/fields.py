@@ -25,15 +25,12 @@ BoundField = Callable[[Tensor, float], Tensor]
 
 
 class Field(Protocol):
-    """What every field offers.
+    """What every field offers."""
 
-    Attributes
-    ----------
-    halo : int or None
-        Lattice steps of halo it needs around a domain; None: it needs the whole lattice.
-    """
-
-    halo: int | None
+    @property
+    def halo(self) -> int | None:
+        """Lattice steps of halo it needs around a domain; None: it needs the whole lattice."""
+        ...
 
     def bind(self, domain: Domain) -> BoundField:
         """Prepare for a domain.
@@ -158,10 +155,25 @@ class SumField:
 class SteadyStateLike(Protocol):
     """What a solver of the electrons returns for n snapshots; n = 1 here."""
 
-    field: NDArray[np.float64]
-    density: NDArray[np.float64]
-    current: NDArray[np.float64]
-    error: NDArray[np.float64]
+    @property
+    def field(self) -> NDArray[np.float64]:
+        """Shape (n, Lx, Ly, 3)."""
+        ...
+
+    @property
+    def density(self) -> NDArray[np.float64]:
+        """Shape (n, Lx, Ly)."""
+        ...
+
+    @property
+    def current(self) -> NDArray[np.float64]:
+        """Shape (n, reservoirs)."""
+        ...
+
+    @property
+    def error(self) -> NDArray[np.float64]:
+        """Shape (n,)."""
+        ...
 
 
 class WholeLatticeField:

@@ -43,6 +43,7 @@ from hpcspin.storage import (
 TRAJECTORY, CHECKPOINT, STOP = "trajectory.h5", "checkpoint.h5", "STOP"
 DEFAULT_OBSERVERS = ("wall_position", "magnetization", "mean_bond")
 _STATE = "field_state/"
+_MAY_DIFFER = ("dynamics.duration", "potential", "training", "reproduce", "device")
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ class Simulation:
     directory
         Where the output goes.
     config
-        What is stored with the output, as JSON values; a run resumes only if all but
-        `dynamics.duration` agree.
+        What is stored with the output, as JSON values; a run resumes only if all agree but
+        `dynamics.duration` and the sections that no trajectory depends on.
     world
         The ranks; None for this process alone.
     device
@@ -284,7 +285,7 @@ class Simulation:
         checkpoint: Checkpoint | None = None
         if self.world.rank == 0:
             make_directory(self._directory)
-            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._config, ignore=("dynamics.duration",))
+            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._config, ignore=_MAY_DIFFER)
             self._check_extends(checkpoint)
         checkpoint = self.world.broadcast(checkpoint)
         if checkpoint is None:

@@ -154,7 +154,7 @@ def predict(
     parts = []
     for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
         predicted = model(frame[None], table, torch.full((1,), bias, device=device))
-        both = torch.stack([predicted.equilibrium[0], predicted.nonequilibrium[0]])
-        parts.append(both.double().cpu().numpy().reshape(2, *lattice.size, 3))
-    both = np.stack(parts, axis=1)
-    return PredictedFields(both[0], both[1])
+        pair = torch.stack([predicted.equilibrium[0], predicted.nonequilibrium[0]])
+        parts.append(pair.double().cpu().numpy().reshape(2, *lattice.size, 3))
+    equilibrium, nonequilibrium = np.stack(parts, axis=1)
+    return PredictedFields(equilibrium, nonequilibrium)

@@ -145,15 +145,16 @@ def _torque_ratio(run: Run, fields: PredictedFields) -> Array:
 
 def _walls(names: list[str], exact: list[Run], learned: list[Run]) -> dict[str, Any]:
     """Wall speed of both dynamics and their distance, for each run and over all of them."""
-    runs = {}
+    runs: dict[str, dict[str, Any]] = {}
     for name, one, other in zip(names, exact, learned, strict=True):
-        speeds = {
-            field: dict(zip(("speed", "error"), wall_speed(run.time, run.wall_position), strict=True))
-            for field, run in (("electrons", one), ("learned", other))
-        }
         apart = np.abs(one.wall_position - other.wall_position)
-        travel = {"travel": float(one.wall_position[-1] - one.wall_position[0])}
-        runs[name] = {**speeds, **travel, "mean_distance": float(apart.mean()), "largest_distance": float(apart.max())}
+        runs[name] = {
+            "electrons": dict(zip(("speed", "error"), wall_speed(one.time, one.wall_position), strict=True)),
+            "learned": dict(zip(("speed", "error"), wall_speed(other.time, other.wall_position), strict=True)),
+            "travel": float(one.wall_position[-1] - one.wall_position[0]),
+            "mean_distance": float(apart.mean()),
+            "largest_distance": float(apart.max()),
+        }
     return {
         "runs": runs,
         "speed_electrons": asdict(Estimate.of([run["electrons"]["speed"] for run in runs.values()])),

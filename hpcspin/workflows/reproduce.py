@@ -150,12 +150,18 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
         if target.exists():
             continue
         frames = read_labels(layout.trajectory("electrons", name), config.lattice.size)
-        attributes = {key: frames.attributes[key] for key in ("config", "precision", "reservoirs")}
+        assert config.electrons is not None
+        attributes = {
+            "config": frames.attributes["config"],
+            "precision": frames.attributes["precision"],
+            "reservoirs": [reservoir.name for reservoir in config.electrons.reservoirs],
+            "source": f"electrons/{name}/trajectory.h5",
+        }
         write_labels(
             target,
             frames.spins,
             frames.field,
-            {**attributes, "source": f"electrons/{name}/trajectory.h5"},
+            attributes,
             density=frames.density,
             current=frames.current,
             error=frames.error,

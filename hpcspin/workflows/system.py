@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +11,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice, make_texture
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.storage import open_hdf5, read_spins
+from hpcspin.storage import read_spins
 
 
 def build_lattice(section: LatticeSection) -> Lattice:
@@ -57,12 +55,7 @@ def initial_spins(initial: InitialSection, lattice: Lattice, seed: int) -> NDArr
         If the file of ``kind: file`` does not hold valid spins of this lattice.
     """
     if initial.kind == "file":
-        path = Path(initial.path or "")
-        with open_hdf5(path) as file:
-            if "spins" not in file or len(file["spins"]) == 0:
-                raise HpcspinError(f"{path}: holds no spins; initial.path must be a file with /spins")
-            last = len(file["spins"]) - 1
-        return read_spins(path, lattice.size, last)[0]
+        return read_spins(initial.path or "", lattice.size, -1)[0]
     parameters = initial.model_dump(include={"position", "tilt"}, exclude_none=True)
     return make_texture(initial.kind, lattice, seed, **parameters)
 

@@ -1,0 +1,59 @@
+"""``hpcspin train``: from a directory of labels to a saved force field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpcspin.config import Config
+from hpcspin.dynamics import EXIT_REQUEUE
+from hpcspin.dynamics.interrupt import StopRequest
+from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.world import World
+from hpcspin.potential import Architecture
+from hpcspin.storage import make_directory
+from hpcspin.training import Settings, train
+
+
+def train_directory(config: Config, data: Path, output: Path, world: World) -> int:
+    """Train, or go on where the directory's checkpoint stands.
+
+    Parameters
+    ----------
+    config
+        Must hold ``potential`` and ``training``.
+    data
+        Label files with a ``manifest.json``.
+    output
+        Receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``.
+    world
+        The ranks.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when finished, 75 when stopped by a signal with a checkpoint.
+
+    Raises
+    ------
+    HpcspinError
+        If the config or the data are wrong, or the directory belongs to another training.
+    """
+    config.need("potential", "training")
+    assert config.potential is not None
+    assert config.training is not None
+    if world.rank == 0:
+        make_directory(output)
+    with StopRequest(output / "STOP", world) as stop:
+        outcome = train(
+            Architecture(lattice=config.lattice.kind, **config.potential.model_dump()),
+            data,
+            Settings(**config.training.model_dump(exclude={"validation"})),
+            output,
+            world,
+            pick_device(world, config.device),
+            validation=config.training.validation,
+            card={"config": config.model_dump(mode="json")},
+            stop=stop.heed,
+        )
+    world.say(f"train: {outcome.model} {outcome.metrics}" if outcome.finished else "train: stopped with a checkpoint")
+    return 0 if outcome.finished else EXIT_REQUEUE
