@@ -36,7 +36,7 @@ def label_file(config: Config, spins_path: Path, output: Path, world: World) -> 
         If the spins are invalid, or a label misses its tolerance.
     """
     system = build_system(config)
-    spins = read_spins(spins_path, config.lattice.size)
+    spins = world.broadcast(read_spins(spins_path, config.lattice.size) if world.rank == 0 else None)
     writer = None
     if world.rank == 0:
         attributes = {
@@ -53,6 +53,8 @@ def label_file(config: Config, spins_path: Path, output: Path, world: World) -> 
     with progress(world, "label", len(spins), done) as bar:
         for first in range(done, len(spins), teams):
             mine = first + number
+            # Without the memory of the snapshots before, a label does not depend on who made it.
+            solver.reset()
             state = solver.solve(spins[mine : mine + 1]) if mine < len(spins) else None
             states = world.gather(state if team.rank == 0 else None)
             if writer is None or states is None:

@@ -30,7 +30,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
         ("electrons.reservoirs.0.width=-1", ("width",)),
         ("electrons.temperature=0", ("temperature",)),
         ("electrons.reservoirs.0.potential=1e9", ("potential",)),
-        ("electrons.reservoirs.1.sites=[]", ("sites",)),
+        ("electrons.reservoirs.1.sites=[]", ("right", "no site")),
         ("lattice.size=[5, 4]", ("spins.h5", "5")),
     ],
 )
@@ -86,7 +86,7 @@ def test_a_wrong_file_ends_all_ranks_with_one_line(mpirun: Cli, config: Path, sp
         timeout=60,
     )
     assert result.returncode != 0
-    assert result.stderr.count("cannot be read as HDF5") == 1
+    assert result.stderr.count("spins.h5: cannot be read") == 1
 
 
 def test_simulate_refuses_a_model_that_is_not_one(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
@@ -94,6 +94,8 @@ def test_simulate_refuses_a_model_that_is_not_one(hpcspin: Cli, config: Path, tm
     refused(hpcspin("simulate", config, *learned), "dynamics.model")
     refused(hpcspin("simulate", config, "dynamics.model=none.safetensors", *learned), "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04junk")
+    refused(hpcspin("simulate", config, f"dynamics.model={tmp_path}/bad.safetensors", *learned), "bad.json")
+    (tmp_path / "bad.json").write_text('{"format": "hpcspin force field", "schema_version": 1}')
     refused(hpcspin("simulate", config, f"dynamics.model={tmp_path}/bad.safetensors", *learned), "bad.safetensors")
 
 
