@@ -3,7 +3,7 @@
 The room knows lattices, and nothing of electrons, dynamics or training.
 """
 
-from hpcspin.potential.descriptor import DESCRIPTORS, Descriptor
+from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
 from hpcspin.potential.files import load_model, save_model
 from hpcspin.potential.irreps import SYMMETRIES
 from hpcspin.potential.kinds import KINDS, Prediction

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, Lattice, make_lattice
-from hpcspin.potential.descriptor import DESCRIPTORS
+from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.kinds import KINDS, Prediction
 from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of

@@ -40,6 +40,7 @@ class SegmentSum(nn.Module):
     def __init__(self, lengths: NDArray[np.int64], backend: str | None = None) -> None:
         super().__init__()
         self.backend = backend or segment_backend()
+        self._trivial = bool((lengths == 1).all())
         pointer = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         longest = int(np.max(lengths, initial=0))
         members = np.full((len(lengths), longest), pointer[-1])
@@ -51,6 +52,8 @@ class SegmentSum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum segments: shape (m, entries) to (m, segments)."""
+        if self._trivial:
+            return x
         result: Tensor = _Sum.apply(x, self)
         return result
 

@@ -1,76 +1,22 @@
-"""Descriptors: what a potential sees of the spins around a centre.
-
-A descriptor turns the spins in the slots of a neighbourhood into numbers that
-do not change under a global rotation of the spins, nor under the symmetry
-operations of the site. A new one is one class, registered by its name.
-"""
+"""Bonds and scalar chiralities in irreps of the site symmetry, the paper's descriptor."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from hpcspin.lattice import Lattice
-from hpcspin.potential.gather import StaticGather, packed_inverse
+from hpcspin.potential.descriptors.base import Descriptor, selection
+from hpcspin.potential.gather import StaticGather
 from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of
-from hpcspin.potential.orbits import Orbit, find_orbits, slot_permutations
+from hpcspin.potential.orbits import Orbit, find_orbits
 from hpcspin.potential.segments import SegmentSum
 from hpcspin.potential.tiles import WHOLE, linear
-
-DESCRIPTORS: dict[str, type[Descriptor]] = {}
-
-
-class Descriptor(nn.Module):
-    """Base of all descriptors.
-
-    Parameters
-    ----------
-    lattice
-        Whose geometry counts; its size does not.
-    offsets
-        Lattice offset of each slot, the centre first, shape (slots, 2).
-    operations
-        Symmetry operations, shape (operations, 2, 2).
-    even
-        Whether the features must be even under time reversal, S -> -S.
-
-    Attributes
-    ----------
-    parity : ndarray
-        Sign of each feature under time reversal, shape (features,).
-    """
-
-    name: ClassVar[str]
-    parity: NDArray[np.int64]
-
-    def __init_subclass__(cls) -> None:
-        DESCRIPTORS[cls.name] = cls
-
-    def __init__(self, lattice: Lattice, offsets: NDArray[np.int64], operations: NDArray[np.int64], even: bool) -> None:
-        super().__init__()
-
-    def forward(self, spins: Tensor, tile: int = WHOLE) -> Tensor:
-        """Features of each centre.
-
-        Parameters
-        ----------
-        spins
-            Spins in the slots, zero where a site is missing, shape (centres, slots, 3).
-        tile
-            Centres in a tile of matrix products.
-
-        Returns
-        -------
-        Tensor
-            Shape (centres, features).
-        """
-        raise NotImplementedError
 
 
 class Bonds(Descriptor):
@@ -91,8 +37,7 @@ class Bonds(Descriptor):
     must be even, chiralities enter through their power spectrum and through
     products with a reference that is made of chiralities.
 
-    The presence of the neighbours along the lattice's axes is added: at an open
-    edge a vanishing bond would otherwise look like a right angle.
+    The presence of the neighbours along the lattice's axes is added.
 
     References
     ----------
@@ -105,7 +50,6 @@ class Bonds(Descriptor):
     scale: Tensor
     to_reference: Tensor
     from_reference: Tensor
-    presence: Tensor
 
     def __init__(self, lattice: Lattice, offsets: NDArray[np.int64], operations: NDArray[np.int64], even: bool) -> None:
         super().__init__(lattice, offsets, operations, even)
@@ -115,25 +59,21 @@ class Bonds(Descriptor):
         copies = [*direct, *squared, *referenced]
         self.order = len(operations)
         self.entries = _entries(orbits, len(offsets))
-        self.components = _selection([place for copy in copies for place in copy.places], len(orbits) * self.order)
+        self.components = selection([place for copy in copies for place in copy.places], len(orbits) * self.order)
         self.sizes = [sum(len(c.places) for c in group) for group in (direct, squared, referenced)]
         self.powers = SegmentSum(np.array([len(c.places) for c in (*squared, *referenced)]))
         self.products = SegmentSum(np.array([len(c.places) for c in referenced]))
         to_reference, from_reference = _references(referenced, even)
-        self._constant("transform", group_transform(irreps)[0])
-        self._constant("scale", np.array([c.scale for c in copies for _ in c.places]))
-        self._constant("to_reference", to_reference)
-        self._constant("from_reference", from_reference)
-        self._constant("presence", axis_presence(offsets, operations))
+        self.constant("transform", group_transform(irreps)[0])
+        self.constant("scale", np.array([c.scale for c in copies for _ in c.places]))
+        self.constant("to_reference", to_reference)
+        self.constant("from_reference", from_reference)
         self.parity = np.array(
             [c.parity for c in direct]
             + [1] * (len(squared) + len(referenced))
             + [1 if even else c.parity for c in referenced]
-            + [1] * len(self.presence)
+            + [1] * len(self.presence_counts)
         )
-
-    def _constant(self, name: str, array: NDArray[np.float64]) -> None:
-        self.register_buffer(name, torch.tensor(array, dtype=torch.float64), persistent=False)
 
     def coefficients(self, spins: Tensor, tile: int = WHOLE) -> Tensor:
         """Coefficients f^Γ of all copies of all irreps, orthonormal on each orbit: (centres, coefficients)."""
@@ -152,12 +92,11 @@ class Bonds(Descriptor):
         direct, _, referenced = coefficients.split(self.sizes, -1)
         others = coefficients[:, self.sizes[0] :]
         reference = linear(linear(referenced, self.to_reference, None, tile), self.from_reference, None, tile)
-        present = ((spins.detach() ** 2).sum(-1) > 0.5).to(spins.dtype)
         features = [
             direct,
             self.powers(others * others),
             self.products(referenced * reference),
-            linear(present, self.presence, None, tile),
+            self.presence(spins, tile),
         ]
         return torch.cat(features, -1)
 
@@ -209,29 +148,4 @@ def _entries(orbits: list[Orbit], slots: int) -> StaticGather:
     for orbit in orbits:
         left = orbit.pairs[:, 0] + (slots - 1 if orbit.kind == "chirality" else 0)
         places.append(left * slots + orbit.pairs[:, 1])
-    return _selection(np.concatenate(places), (2 * slots - 1) * slots)
-
-
-def _selection(places: ArrayLike, length: int) -> StaticGather:
-    index = np.asarray(places, dtype=np.int64)
-    return StaticGather(index, packed_inverse(index, length), dim=-1)
-
-
-def axis_presence(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Counts of neighbours that tell how far open edges are, as a map from the presence of each slot.
-
-    Edges run along the lattice's axes, so that the neighbours on the axes tell
-    all; equivalent ones are counted together.
-
-    Returns
-    -------
-    ndarray
-        Zeros and ones, shape (counts, slots).
-    """
-    permutations = slot_permutations(offsets, operations)
-    on_axis = [slot for slot in range(1, len(offsets)) if not offsets[slot].all()]
-    orbits = sorted({tuple(sorted(set(permutations[:, slot].tolist()))) for slot in on_axis})
-    counts = np.zeros((len(orbits), len(offsets)))
-    for number, orbit in enumerate(orbits):
-        counts[number, list(orbit)] = 1
-    return counts
+    return selection(np.concatenate(places), (2 * slots - 1) * slots)

@@ -1,0 +1,109 @@
+"""What all descriptors share.
+
+A descriptor turns the spins in the slots of a neighbourhood into numbers that
+do not change under a global rotation of the spins, nor under the symmetry
+operations of the site. A new one is one class, registered by its name.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from hpcspin.lattice import Lattice
+from hpcspin.potential.gather import StaticGather, packed_inverse
+from hpcspin.potential.orbits import slot_permutations
+from hpcspin.potential.tiles import WHOLE, linear
+
+DESCRIPTORS: dict[str, type[Descriptor]] = {}
+
+
+class Descriptor(nn.Module):
+    """Base of all descriptors.
+
+    Parameters
+    ----------
+    lattice
+        Whose geometry counts; its size does not.
+    offsets
+        Lattice offset of each slot, the centre first, shape (slots, 2).
+    operations
+        Symmetry operations, shape (operations, 2, 2).
+    even
+        Whether the features must be even under time reversal, S -> -S.
+
+    Attributes
+    ----------
+    parity : ndarray
+        Sign of each feature under time reversal, shape (features,).
+    """
+
+    name: ClassVar[str]
+    presence_counts: Tensor
+    parity: NDArray[np.int64]
+
+    def __init_subclass__(cls) -> None:
+        DESCRIPTORS[cls.name] = cls
+
+    def __init__(self, lattice: Lattice, offsets: NDArray[np.int64], operations: NDArray[np.int64], even: bool) -> None:
+        super().__init__()
+        self.constant("presence_counts", axis_presence(offsets, operations))
+
+    def constant(self, name: str, array: NDArray[np.float64]) -> None:
+        """Register an array that follows from the architecture: it moves with the module and is not saved."""
+        self.register_buffer(name, torch.tensor(array, dtype=torch.float64), persistent=False)
+
+    def presence(self, spins: Tensor, tile: int) -> Tensor:
+        """Counts of neighbours that are there, shape (centres, counts): see `axis_presence`.
+
+        At an open edge a vanishing bond would otherwise look like a right angle.
+        """
+        present = ((spins.detach() ** 2).sum(-1) > 0.5).to(spins.dtype)
+        return linear(present, self.presence_counts, None, tile)
+
+    def forward(self, spins: Tensor, tile: int = WHOLE) -> Tensor:
+        """Features of each centre.
+
+        Parameters
+        ----------
+        spins
+            Spins in the slots, zero where a site is missing, shape (centres, slots, 3).
+        tile
+            Centres in a tile of matrix products.
+
+        Returns
+        -------
+        Tensor
+            Shape (centres, features).
+        """
+        raise NotImplementedError
+
+
+def selection(places: ArrayLike, length: int) -> StaticGather:
+    """Gather of entries of the last axis, of the given length."""
+    index = np.asarray(places, dtype=np.int64)
+    return StaticGather(index, packed_inverse(index, length), dim=-1)
+
+
+def axis_presence(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Counts of neighbours that tell how far open edges are, as a map from the presence of each slot.
+
+    Edges run along the lattice's axes, so that the neighbours on the axes tell
+    all; equivalent ones are counted together.
+
+    Returns
+    -------
+    ndarray
+        Zeros and ones, shape (counts, slots).
+    """
+    permutations = slot_permutations(offsets, operations)
+    on_axis = [slot for slot in range(1, len(offsets)) if not offsets[slot].all()]
+    orbits = sorted({tuple(sorted(set(permutations[:, slot].tolist()))) for slot in on_axis})
+    counts = np.zeros((len(orbits), len(offsets)))
+    for number, orbit in enumerate(orbits):
+        counts[number, list(orbit)] = 1
+    return counts
