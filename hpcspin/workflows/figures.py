@@ -13,7 +13,7 @@ from hpcspin.storage import atomic_path
 
 mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
-EXACT, LEARNED = "#1f4e79", "#c8501e"
+BLUE = "#1f4e79"
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -35,7 +35,7 @@ def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], sigm
     """
     figure = Figure(figsize=(8.4, 3.6))
     parity, histogram = figure.subplots(1, 2)
-    for component, name, colour in zip(range(3), "xyz", ("#1f4e79", "#c8501e", "#3a7d44"), strict=True):
+    for component, name, colour in zip(range(3), "xyz", (BLUE, "#c8501e", "#3a7d44"), strict=True):
         parity.plot(
             exact[..., component].ravel(),
             learned[..., component].ravel(),
@@ -51,7 +51,7 @@ def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], sigm
     parity.legend(markerscale=5, frameon=False)
     error = (learned - exact).ravel()
     width = 5 * float(error.std()) or 1.0
-    histogram.hist(error, bins=121, range=(-width, width), density=True, color=EXACT)
+    histogram.hist(error, bins=121, range=(-width, width), density=True, color=BLUE)
     histogram.set(xlabel="error of a torque component", ylabel="density", title=f"field error σ = {sigma:.2g}")
     _save(figure, path)
 
@@ -95,10 +95,11 @@ def wall_positions(
     figure = Figure(figsize=(4.6, 3.4))
     axis = figure.subplots()
     for number, (times, exact, learned) in enumerate(runs):
-        axis.plot(times, exact, color=EXACT, label=None if number else "NEGF–LLG")
-        axis.plot(times, learned, "--", color=LEARNED, label=None if number else "ML–LLG")
+        colour = f"C{number % 10}"
+        axis.plot(times, exact, color=colour, label=f"NEGF–LLG, run {number}")
+        axis.plot(times, learned, "--", color=colour, label=f"ML–LLG, run {number}")
     axis.set(xlabel="time (ħ/t)", ylabel="wall position (columns)")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, fontsize=7, ncols=1 + len(runs) // 4)
     _save(figure, path)
 
 
@@ -114,6 +115,6 @@ def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
     """
     figure = Figure(figsize=(4.6, 3.4))
     axis = figure.subplots()
-    axis.hist(np.log10(ratio[ratio > 0]), bins=80, density=True, color=EXACT)
+    axis.hist(np.log10(ratio[ratio > 0]), bins=80, density=True, color=BLUE)
     axis.set(xlabel=r"$\log_{10}\,|\mathbf{T}^{neq}|/|\mathbf{T}^{eq}|$ near the wall", ylabel="density")
     _save(figure, path)
