@@ -20,6 +20,7 @@ from hpcspin.lattice import Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import ForceField, Neighbourhood, load_model
+from hpcspin.storage import config_differences, describe_differences
 from hpcspin.workflows.system import build_solver, build_system
 
 
@@ -115,7 +116,22 @@ def _learned(config: Config, lattice: Lattice, device: torch.device) -> Field:
         raise HpcspinError("dynamics.model: field: learned needs the path of a saved force field (.safetensors)")
     model, _ = load_model(config.dynamics.model)
     model.require(lattice, config.dynamics.model)
+    _require_potential(config, model, config.dynamics.model)
     return LearnedField(model.to(device).eval(), build_system(config).bias)
+
+
+def _require_potential(config: Config, model: ForceField, where: str) -> None:
+    """Refuse a model that is not the one which the config's section ``potential`` describes."""
+    if config.potential is None:
+        return
+    described = config.potential.model_dump(mode="json")
+    stored = model.architecture.as_dict()
+    differences = config_differences({key: stored[key] for key in described}, described)
+    if differences:
+        raise HpcspinError(
+            f"{where}: the model is not the one that the section potential describes: "
+            f"{describe_differences(differences)}; mend the section or leave it out"
+        )
 
 
 @dataclass(frozen=True)

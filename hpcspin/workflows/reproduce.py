@@ -52,7 +52,6 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
             "dynamics": config.dynamics.model_copy(update=changes),
             "reproduce": None,
             "training": None,
-            "potential": None,
         }
     )
 

@@ -99,6 +99,18 @@ def test_simulate_refuses_a_model_that_is_not_one(hpcspin: Cli, config: Path, tm
     refused(hpcspin("simulate", config, f"dynamics.model={tmp_path}/bad.safetensors", *learned), "bad.safetensors")
 
 
+def test_simulate_refuses_a_model_of_another_lattice_or_cutoff(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    from hpcspin.potential import Architecture, ForceField, save_model
+
+    model = tmp_path / "model.safetensors"
+    save_model(model, ForceField(Architecture("square", 2.0, (16, 16), precision="float64")), {})
+    learned = ("dynamics.field=learned", f"dynamics.model={model}", "--output", tmp_path / "run")
+    refused(hpcspin("simulate", config, *learned), "model.safetensors", "radius (2.0 -> 1.5)")
+    assert hpcspin("simulate", config, "potential=null", *learned).returncode == 0
+    triangular = ("potential=null", "lattice.kind=triangular")
+    refused(hpcspin("simulate", config, *triangular, *learned), "model.safetensors", "triangular")
+
+
 def test_simulate_refuses_another_config_on_the_same_directory(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
     assert hpcspin("simulate", config, "--output", tmp_path / "run").returncode == 0
     refused(hpcspin("simulate", config, "dynamics.damping=0.5", "--output", tmp_path / "run"), "dynamics.damping")
