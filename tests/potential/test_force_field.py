@@ -212,6 +212,22 @@ def test_evaluation_bits_do_not_depend_on_the_batch():
     assert torch.equal(together, alone)
 
 
+@every_descriptor
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_evaluation_bits_do_not_depend_on_the_threads(descriptor, precision):
+    """Layers wide enough for a library to divide its sums among the threads."""
+    lattice = make_lattice("square", (24, 24))
+    model = make_model(descriptor=descriptor, radius=2.3, precision=precision, hidden=(300, 200))
+    spins, threads, found = random_spins(1, lattice.num_sites, 16), torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(predict(model, lattice, spins).field)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
 def test_training_and_evaluation_agree():
     lattice = make_lattice("square", (7, 5))
     model, spins = make_model(), random_spins(3, 35, 14)
