@@ -27,15 +27,15 @@ from hpcspin.errors import HpcspinError, one_line
 
 logger = logging.getLogger("hpcspin")
 
-_MPI_LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS")
+_RANK_COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+"""Where Open MPI, MPICH (and its kin) and srun write how many ranks they have started; the first one counts."""
 _GRACE_SECONDS = 1.0
 
 
-def _under_mpi() -> bool:
-    if any(name in os.environ for name in _MPI_LAUNCHERS):
-        return True
-    # srun sets SLURM_PROCID in every job step, also in one that holds a single task.
-    return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
+def _launched_ranks() -> int:
+    """Number of ranks that an MPI launcher says it has started; 0 without one."""
+    counts = [int(os.environ[name]) for name in _RANK_COUNTS if name in os.environ]
+    return counts[0] if counts else 0
 
 
 @dataclass
@@ -75,7 +75,8 @@ class World:
         Raises
         ------
         HpcspinError
-            If an MPI launcher started this process and mpi4py cannot be used.
+            If an MPI launcher started this process and mpi4py cannot be used,
+            or belongs to another MPI library than the launcher.
         """
         if "TORCHELASTIC_RUN_ID" in os.environ:
             world = cls(
@@ -87,7 +88,8 @@ class World:
             )
             world.torch_group()
             return world._share_cores()
-        if not _under_mpi():
+        launched = _launched_ranks()
+        if launched == 0:
             return cls()
         try:
             from mpi4py import MPI
@@ -97,6 +99,12 @@ class World:
                 "install the one of this launcher, or pip install 'hpcspin[mpi]' and use its mpiexec"
             ) from failure
         comm = MPI.COMM_WORLD
+        if comm.size != launched:
+            # Going on would run that many copies of a one-rank job over the same files.
+            raise HpcspinError(
+                f"the launcher has started {launched} ranks and mpi4py's MPI library sees {comm.size}: they belong "
+                "to different MPI libraries; use the mpiexec of mpi4py's library, or srun --mpi=pmi2 or --mpi=pmix"
+            )
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
         return cls(comm.rank, comm.size, node.rank, node.size, "mpi", comm)._share_cores()
 

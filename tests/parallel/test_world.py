@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -111,3 +112,17 @@ def test_a_failing_rank_ends_the_job_within_seconds(
     assert result.returncode != 0
     assert "rank 1: the spins of this rank are broken" in result.stderr + result.stdout
     assert time.monotonic() - start < 40
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_ranks_of_another_mpi_library_are_refused(
+    monkeypatch: pytest.MonkeyPatch, script: Callable[[str], str], name: str
+) -> None:
+    """Each would otherwise believe to be alone, and all would write the same files."""
+    pytest.importorskip("mpi4py.MPI", exc_type=RuntimeError)
+    monkeypatch.setenv(name, "4")
+    command = [sys.executable, script("from hpcspin.parallel.world import World; World.detect()")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode != 0
+    assert "started 4 ranks and mpi4py's MPI library sees 1" in result.stderr
