@@ -149,12 +149,14 @@ class PotentialSection(Section):
     """The learned force field."""
 
     kind: str = "pair"
-    """``pair`` (two potentials, E and G) or ``conservative`` (E alone)."""
+    """``pair`` (potentials E and G), ``conservative`` (E alone), ``site`` (a pair of each site), ``direct`` (none)."""
     descriptor: str = "bonds"
     radius: Positive = 2.3
     """Cutoff radius R_c in lattice constants."""
     symmetry: Literal["full", "bias"] = "bias"
     """``full`` point group of a site, or the subgroup that a bias along x leaves (the y mirror)."""
+    time_reversal: Literal["broken", "even"] = "broken"
+    """``broken``: features may be odd under S -> -S, as the fields of a driven system ask for; ``even``: none is."""
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 128, 128, 128, 128)
     precision: Literal["float32", "float64"] = "float32"
 

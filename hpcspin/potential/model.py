@@ -12,7 +12,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, Lattice, make_lattice
 from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.irreps import symmetry_operations
-from hpcspin.potential.kinds import KINDS, Prediction
+from hpcspin.potential.kinds import KINDS, Prediction, Surroundings
 from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
 from hpcspin.potential.network import Network
 from hpcspin.potential.tiles import TILE, WHOLE
@@ -33,7 +33,8 @@ class Architecture:
     hidden : tuple of int
         Widths of the hidden layers.
     kind : str
-        ``"pair"`` (E and G) or ``"conservative"`` (E alone).
+        ``"pair"`` (E and G), ``"conservative"`` (E alone), ``"site"`` (a pair of
+        each site) or ``"direct"`` (no potentials).
     descriptor : str
         Name of the descriptor.
     symmetry : str
@@ -86,11 +87,11 @@ class Architecture:
 
 
 class ForceField(nn.Module):
-    """A learned field H_i = -∂E/∂S_i - S_i x ∂G/∂S_i.
+    """A learned field, of the kind "pair" H_i = -∂E/∂S_i - S_i x ∂G/∂S_i.
 
     E = Σ_i ε(C_i) and G = u Σ_i χ(C_i) are sums over the real sites, C_i the
     spins within the cutoff radius and u the bias in its unit: without a bias G
-    vanishes exactly.
+    vanishes exactly. For the other kinds see their classes.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ class ForceField(nn.Module):
         self.offsets = offsets_within(geometry, architecture.radius)
         even = architecture.time_reversal == "even"
         self.descriptor = DESCRIPTORS[architecture.descriptor](geometry, self.offsets, operations, even)
-        self.kind = KINDS[architecture.kind]
+        self.kind = KINDS[architecture.kind](self.offsets, operations)
         self.network = Network(len(self.descriptor.parity), architecture.hidden, self.kind.outputs)
         self.register_buffer("field_scale", torch.ones(()))
         self.to(PRECISIONS[architecture.precision])
@@ -120,8 +121,17 @@ class ForceField(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Lattice steps from a centre to its farthest neighbour; the field reaches twice as far."""
+        """Lattice steps from a centre to its farthest neighbour."""
         return reach_of(self.offsets)
+
+    @property
+    def halo(self) -> int:
+        """Lattice steps from a site to the farthest spin that decides on the field there.
+
+        Where the field derives from the energies of all centres around the
+        site, each of which sees as far again, that is twice the reach.
+        """
+        return self.kind.reaches * self.reach
 
     def require(self, lattice: Lattice, where: str) -> None:
         """Check that the model was made for this kind of lattice.
@@ -184,19 +194,19 @@ class ForceField(nn.Module):
             around = gather(flat).unflatten(0, (-1, len(self.offsets))).requires_grad_()
             u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(centres)
             u = torch.nn.functional.pad(u, (0, len(around) - len(u)))
-            potentials = self._potentials(around, u, tile)
-            dE, dG = self.kind.gradients(potentials, around, gather, self.training)
-        rows = neighbourhood.output_rows(batch, spins.device)
-        equilibrium = -dE[rows].unflatten(0, (batch, -1))
-        nonequilibrium = -torch.linalg.cross(flat[rows], dG[rows]).unflatten(0, (batch, -1))
-        totals = potentials[: batch * centres].unflatten(0, (batch, centres)).sum(1)
-        toroidal = totals[:, 1] if self.kind.outputs > 1 else torch.zeros_like(totals[:, 0])
-        prediction = Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, totals[:, 0], toroidal)
+            local = self._local(around, u, tile)
+            rows, outputs = neighbourhood.outputs_of(batch, spins.device)
+            at = Surroundings(around, gather, rows, outputs, tile)
+            equilibrium, nonequilibrium = self.kind.fields(local, at, self.training)
+        totals = local[: batch * centres].unflatten(0, (batch, centres)).sum(1)
+        potentials = torch.nn.functional.pad(totals[:, : self.kind.potentials], (0, 2 - self.kind.potentials))
+        equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in (equilibrium, nonequilibrium))
+        field = equilibrium + nonequilibrium
+        prediction = Prediction(field, equilibrium, nonequilibrium, *potentials.unbind(-1))
         return prediction if self.training else Prediction(*(part.detach() for part in prediction))
 
-    def _potentials(self, around: Tensor, u: Tensor, tile: int) -> Tensor:
-        """ε and u χ of each centre, zero where the centre is missing."""
+    def _local(self, around: Tensor, u: Tensor, tile: int) -> Tensor:
+        """What the network gives each centre, in units of the field, zero where the centre is missing."""
         present = (around[:, 0].detach() ** 2).sum(-1) > 0.5
-        weight = torch.stack([torch.ones_like(u), u], -1)[:, : self.kind.outputs] * present[:, None]
         local: Tensor = self.network(self.descriptor(around, tile), u, tile)
-        return local * weight * self.field_scale
+        return local * self.kind.factors(u) * present[:, None] * self.field_scale

@@ -17,6 +17,7 @@ from hpcspin.lattice import Lattice
 from hpcspin.potential.gather import StaticGather, slot_inverse
 
 _EDGE = 1e-9
+_Places = tuple[torch.Tensor, torch.Tensor]
 
 
 def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
@@ -67,7 +68,7 @@ class Neighbourhood:
     rows: int
     outputs: NDArray[np.int64]
     _gathers: dict[tuple[int, int, torch.device], StaticGather] = field(default_factory=dict, repr=False)
-    _outputs: dict[tuple[int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
+    _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64]) -> Neighbourhood:
@@ -86,16 +87,17 @@ class Neighbourhood:
     ) -> Neighbourhood:
         """A block of a lattice inside a halo of foreign spins.
 
-        The spin of a site of the block depends, through the energies of the
-        centres around it, on spins up to twice the reach away. Along an axis
-        that the block spans wholly no halo is needed and none is read.
+        A halo of one reach serves fields that the centres of the block alone
+        decide. With twice the reach the centres around the block are centres,
+        too, on whose energies the global derivatives depend. Along an axis that
+        the block spans wholly no halo is needed and none is read.
 
         Parameters
         ----------
         shape
             Sites (nx, ny) of the block.
         halo
-            Width of the halo, at least twice `reach_of` the offsets.
+            Width of the halo, `ForceField.halo`: `reach_of` the offsets, or at least twice that.
         offsets
             As from `offsets_within`.
         whole
@@ -104,9 +106,10 @@ class Neighbourhood:
             Whether the lattice is periodic along x and y.
         """
         reach = reach_of(offsets)
+        margin = reach if halo >= 2 * reach else 0
         extended = tuple(length + 2 * halo for length in shape)
         axes = [
-            _window_axis(length, halo, reach, spans, closed, offsets[:, axis])
+            _window_axis(length, halo, margin, spans, closed, offsets[:, axis])
             for axis, (length, spans, closed) in enumerate(zip(shape, whole, periodic, strict=True))
         ]
         x, y = axes[0][:, None, :], axes[1][None, :, :]
@@ -136,21 +139,25 @@ class Neighbourhood:
             self._gathers[key] = StaticGather(table.ravel(), inverse, dim=0).to(device)
         return self._gathers[key]
 
-    def output_rows(self, batch: int, device: torch.device) -> torch.Tensor:
-        """Rows of a batch laid end to end on which the field is asked for."""
+    def outputs_of(self, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and centres, of a batch laid end to end, on which the field is asked for."""
         key = (batch, device)
         if key not in self._outputs:
-            rows = self.outputs + self.rows * np.arange(batch)[:, None]
-            self._outputs[key] = torch.from_numpy(rows.ravel()).to(device)
+            number = np.arange(batch)[:, None]
+            centre = np.full(self.rows, -1)
+            centre[self.table[:, 0]] = np.arange(len(self.table))
+            places = self.outputs + self.rows * number, centre[self.outputs] + len(self.table) * number
+            rows, centres = (torch.from_numpy(part.ravel()).to(device) for part in places)
+            self._outputs[key] = rows, centres
         return self._outputs[key]
 
 
 def _window_axis(
-    length: int, halo: int, reach: int, whole: bool, periodic: bool, steps: NDArray[np.int64]
+    length: int, halo: int, margin: int, whole: bool, periodic: bool, steps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Coordinates, in the window, of the neighbours of the centres along one axis; -1 if missing."""
     if not whole:
-        return halo + np.arange(-reach, length + reach)[:, None] + steps
+        return halo + np.arange(-margin, length + margin)[:, None] + steps
     coordinate = np.arange(length)[:, None] + steps
     if periodic:
         return halo + coordinate % length

@@ -81,9 +81,6 @@ def _electronic(config: Config, world: World) -> Field:
 class LearnedField:
     """A force field as the dynamics sees it.
 
-    The field on a site derives from the energies of the centres around it,
-    each of which sees as far again: the halo is twice the model's reach.
-
     Parameters
     ----------
     model
@@ -94,7 +91,7 @@ class LearnedField:
 
     def __init__(self, model: ForceField, bias: float) -> None:
         self._model, self._bias = model, bias
-        self.halo: int | None = 2 * model.reach
+        self.halo: int | None = model.halo
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hpcspin.training import Outcome, Settings, train
 SIZE = (5, 4)
 BIAS = 1.5
 CPU = torch.device("cpu")
+Teacher = Callable[[Tensor, Lattice, float], Tensor]
 
 
 def bonds(lattice: Lattice, spins: Tensor, step: tuple[int, int]) -> Tensor:
@@ -42,25 +44,35 @@ def teacher_field(spins: Tensor, lattice: Lattice, bias: float) -> Tensor:
     return (-dE - torch.linalg.cross(spins, dG)).detach()
 
 
-def write_shard(path: Path, snapshots: int, seed: int, bias: float = BIAS) -> None:
-    """A label file of random spins with the teacher's field and a config that tells the bias."""
+def site_local_field(spins: Tensor, lattice: Lattice, bias: float) -> Tensor:
+    """H_i = S_left b(right) + bias S_i x S_right: the bonds act on one of their two spins alone.
+
+    No pair of global potentials makes it, since neither part is returned by the neighbour.
+    """
+    padded = torch.cat([spins, torch.zeros_like(spins[:, :1])], 1)
+    left, right = (padded[:, torch.from_numpy(lattice.shift([step])[:, 0])] for step in ((-1, 0), (1, 0)))
+    return left * (spins * right).sum(-1, keepdim=True) + bias * torch.linalg.cross(spins, right)
+
+
+def write_shard(path: Path, snapshots: int, seed: int, bias: float = BIAS, teacher: Teacher = teacher_field) -> None:
+    """A label file of random spins with a teacher's field and a config that tells the bias."""
     lattice = make_lattice("square", SIZE)
     draw = torch.randn((snapshots, lattice.num_sites, 3), generator=torch.Generator().manual_seed(seed))
     spins = torch.nn.functional.normalize(draw.double(), dim=-1)
     with h5py.File(path, "w") as file:
         file["spins"] = spins.reshape(-1, *SIZE, 3).numpy()
-        file["field"] = teacher_field(spins, lattice, bias).reshape(-1, *SIZE, 3).numpy()
+        file["field"] = teacher(spins, lattice, bias).reshape(-1, *SIZE, 3).numpy()
         reservoirs = [{"potential": -bias}, {"potential": 0.0}]
         content = {"lattice": {"kind": "square", "size": SIZE}, "electrons": {"reservoirs": reservoirs}}
         file.attrs["config"] = json.dumps(content)
 
 
-def write_data(directory: Path, snapshots: tuple[int, ...] = (7, 6)) -> Path:
+def write_data(directory: Path, snapshots: tuple[int, ...] = (7, 6), teacher: Teacher = teacher_field) -> Path:
     """Training shards a, b, ... and one validation shard ``z.h5``, with a manifest."""
     directory.mkdir(parents=True)
     for number, count in enumerate(snapshots):
-        write_shard(directory / f"{chr(ord('a') + number)}.h5", count, number)
-    write_shard(directory / "z.h5", 5, 99)
+        write_shard(directory / f"{chr(ord('a') + number)}.h5", count, number, teacher=teacher)
+    write_shard(directory / "z.h5", 5, 99, teacher=teacher)
     write_manifest(directory)
     return directory
 

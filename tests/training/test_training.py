@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from teacher import BIAS, CPU, SIZE, run, teacher_field, write_data, write_shard
+from teacher import BIAS, CPU, SIZE, run, site_local_field, teacher_field, write_data, write_shard
 
+from hpcspin.config import parse_config
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
-from hpcspin.potential import load_model
+from hpcspin.potential import Architecture, load_model
 from hpcspin.storage import write_manifest
 from hpcspin.training import evaluate
 
@@ -47,6 +48,27 @@ def test_two_potentials_learn_what_one_cannot(tmp_path):
     )
     assert pair < 0.01
     assert conservative > 10 * pair
+
+
+def test_local_kinds_learn_what_no_global_pair_can(tmp_path):
+    """The teacher's bonds act on one of their spins alone: only fields of the site's own can do so."""
+    data = write_data(tmp_path / "data", (40, 40), site_local_field)
+    longer = {"epochs": 20, "checkpoint_interval": 20, "learning_rate": 1e-2, "ema": 0.98}
+    left = {
+        kind: run(data, tmp_path / kind, kind=kind, **longer).metrics["variance_fraction"]
+        for kind in ("pair", "site", "direct")
+    }
+    assert left["site"] < 0.02
+    assert left["direct"] < 0.02
+    assert left["pair"] > 0.2
+
+
+def test_config_decides_on_time_reversal():
+    content = {"lattice": {"size": [4, 4]}, "potential": {"kind": "site", "time_reversal": "even"}}
+    section = parse_config(content, "test").potential
+    assert Architecture(lattice="square", **section.model_dump()).time_reversal == "even"
+    with pytest.raises(HpcspinError, match="time_reversal"):
+        parse_config({**content, "potential": {"time_reversal": "odd"}}, "test")
 
 
 def test_training_records_what_it_does(data, tmp_path):
