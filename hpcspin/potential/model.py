@@ -184,7 +184,14 @@ class ForceField(nn.Module):
         -------
         Prediction
             In the precision of the model.
+
+        Raises
+        ------
+        HpcspinError
+            If the neighbourhood is a window with a narrower halo than the kind asks for.
         """
+        if neighbourhood.reaches < self.kind.reaches:
+            raise HpcspinError(f"window: its halo is too narrow for the kind {self.kind.name!r}; give it {self.halo}")
         batch = len(spins)
         tile = WHOLE if self.training else TILE[spins.device.type]
         gather = neighbourhood.gather(batch, tile, spins.device)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.potential.gather import StaticGather, slot_inverse
 
@@ -62,11 +63,14 @@ class Neighbourhood:
         Number of spins that the table points into.
     outputs : ndarray
         Rows on which the field is asked for, shape (sites,).
+    reaches : int
+        How many reaches away the spins that decide on these fields may be: see `Kind.reaches`.
     """
 
     table: NDArray[np.int64]
     rows: int
     outputs: NDArray[np.int64]
+    reaches: int = 2
     _gathers: dict[tuple[int, int, torch.device], StaticGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
 
@@ -104,9 +108,17 @@ class Neighbourhood:
             Whether the block spans the lattice along x and y.
         periodic
             Whether the lattice is periodic along x and y.
+
+        Raises
+        ------
+        HpcspinError
+            If the halo is narrower than one reach.
         """
         reach = reach_of(offsets)
-        margin = reach if halo >= 2 * reach else 0
+        reaches = 2 if all(whole) else min(2, halo // reach)
+        if reaches == 0:
+            raise HpcspinError(f"window: a halo of {halo} sites for a reach of {reach}; give it ForceField.halo")
+        margin = (reaches - 1) * reach
         extended = tuple(length + 2 * halo for length in shape)
         axes = [
             _window_axis(length, halo, margin, spans, closed, offsets[:, axis])
@@ -116,7 +128,7 @@ class Neighbourhood:
         table = np.where((x >= 0) & (y >= 0), x * extended[1] + y, -1).reshape(-1, len(offsets))
         rows = np.arange(extended[0] * extended[1]).reshape(extended)
         inside = tuple(slice(halo, halo + length) for length in shape)
-        return cls(table, rows.size, rows[inside].ravel())
+        return cls(table, rows.size, rows[inside].ravel(), reaches)
 
     def gather(self, batch: int, tile: int, device: torch.device) -> StaticGather:
         """Gather of the spins around all centres, for a batch laid end to end.

@@ -5,6 +5,7 @@ import pytest
 import torch
 from force_fields import make_model, random_spins, rotation, site_permutation
 
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.potential import DESCRIPTORS, Neighbourhood
 
@@ -111,6 +112,15 @@ def test_a_window_of_one_reach_has_the_bits_of_the_whole_lattice(kind, descripto
     found = predict(model, window.reshape(1, -1, 3), table).field.reshape(*shape, 3)
     slices = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
     assert torch.equal(found, expected[slices])
+
+
+def test_a_halo_that_is_too_narrow_is_refused():
+    model, spins = make_model(kind="pair"), random_spins(1, 64, 9)
+    window = ((8 - 2 * model.reach,) * 2, model.reach, model.offsets, (False, False), (False, True))
+    with pytest.raises(HpcspinError, match="too narrow for the kind 'pair'"):
+        predict(model, spins, Neighbourhood.of_window(*window))
+    with pytest.raises(HpcspinError, match="halo of 1 sites for a reach of 2"):
+        Neighbourhood.of_window((6, 6), 1, *window[2:])
 
 
 @local_kinds
