@@ -1,0 +1,153 @@
+"""Field evaluations x sites a second of the learned force fields, against arithmetic and against an exact label.
+
+    python perf/force_field.py [--output perf/results/force_field.json] [--repeats 5]
+
+The architecture is that of ``configs/driven_sd.yaml`` with random weights, all
+kinds and descriptors in turn. Flops are those of the network's matrix products:
+one pass forward, and one back for each potential; what the descriptor costs is
+therefore in the time and not in the flops. The fraction compares them with the
+float32 matrix products that the same device does with the same threads. The
+exact label is one of the same config's 30x24 system, timed in the same run, on
+the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpcspin.config import Config, load_config
+from hpcspin.electrons import RecursiveSolver
+from hpcspin.lattice import make_lattice, make_texture
+from hpcspin.potential import DESCRIPTORS, KINDS, Architecture, ForceField
+from hpcspin.storage import provenance
+from hpcspin.workflows.system import build_system
+
+CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd.yaml"
+SIZES = ((12, 6), (30, 24), (120, 96))
+PAPER = (30, 24)
+TOLERANCE = 1e-6
+
+
+def seconds(work: Callable[[], Any], repeats: int) -> float:
+    """Median wall time after one warm-up; waits for the GPU if there is one."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    work()
+    times = []
+    for _ in range(repeats):
+        wait()
+        start = time.perf_counter()
+        work()
+        wait()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def product_rate(device: torch.device, repeats: int) -> float:
+    """Flops a second of a large float32 matrix product: the practical limit of the device."""
+    m = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(m, m, device=device)
+    return 2 * m**3 / seconds(lambda: a @ a, repeats)
+
+
+def label_seconds(config: Config, repeats: int) -> float:
+    """Wall time of one exact label of the config's system by recursive Green's functions."""
+    system = build_system(config)
+    solver = RecursiveSolver(system, TOLERANCE)
+    spins = make_texture("wall", system.lattice, 1, position=system.lattice.size[0] // 4, tilt=0.1)[None]
+
+    def fresh() -> None:
+        solver.reset()
+        solver.solve(spins)
+
+    return seconds(fresh, min(repeats, 3))
+
+
+def network_flops(model: ForceField) -> int:
+    """Real flops of the network's matrix products for the field on one site."""
+    products = sum(layer.weight.numel() for layer in model.network.layers if isinstance(layer, torch.nn.Linear))
+    return 2 * products * (1 + model.kind.potentials)
+
+
+def evaluations(config: Config, device: torch.device, rate: float, repeats: int) -> Iterator[dict[str, Any]]:
+    """Time of one field evaluation, for each kind, descriptor and size."""
+    assert config.potential is not None
+    for kind, descriptor in product(KINDS, DESCRIPTORS):
+        section = config.potential.model_copy(update={"kind": kind, "descriptor": descriptor})
+        torch.manual_seed(1)
+        model = ForceField(Architecture(lattice="square", bias_reference=3.2, **section.model_dump()))
+        model = model.to(device).eval()
+        for size in SIZES:
+            lattice = make_lattice("square", size)
+            table = model.neighbourhood(lattice)
+            spins = torch.from_numpy(make_texture("random", lattice, 1)).reshape(1, -1, 3).to(device)
+            bias = torch.full((1,), 3.2, device=device)
+            taken = seconds(lambda: model(spins, table, bias), repeats)  # noqa: B023
+            flops = network_flops(model)
+            yield {
+                "kind": kind,
+                "descriptor": descriptor,
+                "features": len(model.descriptor.parity),
+                "size": size,
+                "seconds": taken,
+                "sites_a_second": lattice.num_sites / taken,
+                "network_flops_a_site": flops,
+                "fraction_of_product_rate": flops * lattice.num_sites / taken / rate,
+            }
+
+
+def measure(repeats: int) -> dict[str, Any]:
+    """All figures of one run."""
+    config = load_config(CONFIG)
+    label = label_seconds(config, repeats)
+    found: dict[str, Any] = {
+        "machine": {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
+        "provenance": provenance(),
+        "label": {"size": config.lattice.size, "tolerance": TOLERANCE, "seconds": label},
+        "devices": {},
+    }
+    for name in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        device = torch.device(name)
+        rate = product_rate(device, repeats)
+        rows = list(evaluations(config, device, rate, repeats))
+        for row in rows:
+            if row["size"] == PAPER == config.lattice.size:
+                row["evaluations_for_one_label"] = label / row["seconds"]
+        hardware = torch.cuda.get_device_name() if name == "cuda" else found["machine"]["cpu"]
+        found["devices"][name] = {"name": hardware, "float32_product_rate_flops": rate, "evaluations": rows}
+    return found
+
+
+def main() -> None:
+    """Enter from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "force_field.json")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    found = measure(arguments.repeats)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"one exact label of {found['label']['size']}: {found['label']['seconds']:.2f} s")
+    for name, device in found["devices"].items():
+        print(f"{name}: float32 products {device['float32_product_rate_flops']:.2e} flops a second")
+        for row in device["evaluations"]:
+            ratio = row.get("evaluations_for_one_label")
+            print(
+                f"  {row['kind']:13}{row['descriptor']:10}{row['size'][0]:4}x{row['size'][1]:<3} "
+                f"{row['seconds'] * 1e3:8.2f} ms, {row['sites_a_second']:.2e} sites a second, "
+                f"{row['fraction_of_product_rate']:6.2%} of the products"
+                + (f", {ratio:.0f} for one label" if ratio else "")
+            )
+
+
+if __name__ == "__main__":
+    main()
