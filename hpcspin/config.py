@@ -151,6 +151,7 @@ class PotentialSection(Section):
     kind: str = "pair"
     """``pair`` (potentials E and G), ``conservative`` (E alone), ``site`` (a pair of each site), ``direct`` (none)."""
     descriptor: str = "bonds"
+    """``bonds`` (bonds and chiralities, the paper's) or ``densities`` (spin densities with learned kernels)."""
     radius: Positive = 2.3
     """Cutoff radius R_c in lattice constants."""
     symmetry: Literal["full", "bias"] = "bias"
