@@ -228,8 +228,11 @@ class World:
                 raise
             if self.rank > 0:
                 time.sleep(_GRACE_SECONDS)
-            print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
             logger.debug("traceback of rank %d", self.rank, exc_info=True)
+            print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
+            if self.comm is not None:
+                # An MPI launcher drops what it has not yet forwarded when it learns of the abort.
+                time.sleep(_GRACE_SECONDS)
             self.abort(1)
 
     def finish(self) -> None:
