@@ -17,6 +17,8 @@ from torch import Tensor
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.halo import HaloExchange
+from hpcspin.parallel.mail import Direction
+from hpcspin.parallel.stopwatch import WAITING, Stopwatch
 from hpcspin.parallel.world import World
 
 
@@ -97,6 +99,7 @@ class Domain:
     lattice: Lattice
     world: World
     blocks: tuple[int, int]
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, repr=False)
     _exchanges: dict[tuple[object, ...], HaloExchange] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -143,13 +146,21 @@ class Domain:
         """Global flat indices of my sites, shape (nx, ny)."""
         return np.arange(self.lattice.num_sites).reshape(self.lattice.size)[self.slices]
 
-    def neighbour(self, axis: int, side: int) -> int | None:
-        """Rank of the next block along an axis (side -1 or +1); None beyond an open edge."""
-        place = list(self.coordinates)
-        place[axis] += side
-        if not self.lattice.periodic[axis] and not 0 <= place[axis] < self.blocks[axis]:
-            return None
-        return (place[0] % self.blocks[0]) * self.blocks[1] + place[1] % self.blocks[1]
+    def neighbour(self, side: Direction) -> int | None:
+        """Rank of the next block towards a side or corner, (-1, 0) the lower x; None beyond an open edge."""
+        place = [here + step for here, step in zip(self.coordinates, side, strict=True)]
+        for axis, count in enumerate(self.blocks):
+            if not self.lattice.periodic[axis] and not 0 <= place[axis] < count:
+                return None
+            place[axis] %= count
+        return place[0] * self.blocks[1] + place[1]
+
+    def exchange(self, block: Tensor, halo: int) -> HaloExchange:
+        """The exchange of halos of a given width around blocks like the given one; all ranks ask together."""
+        key = (halo, block.shape[-1], block.dtype, block.device)
+        if key not in self._exchanges:
+            self._exchanges[key] = HaloExchange(self, halo, block)
+        return self._exchanges[key]
 
     def extend(self, block: Tensor, halo: int) -> Tensor:
         """Put a halo around my block: copies of periodic images and foreign sites, zero beyond open edges.
@@ -166,14 +177,14 @@ class Domain:
         Returns
         -------
         Tensor
-            Shape (nx + 2 halo, ny + 2 halo, components).
+            Shape (nx + 2 halo, ny + 2 halo, components), valid until the next call for a halo of this width.
         """
         if halo == 0:
             return block
-        key = (halo, block.shape[-1], block.dtype, block.device)
-        if key not in self._exchanges:
-            self._exchanges[key] = HaloExchange(self, halo, block)
-        return self._exchanges[key](block)
+        exchange = self.exchange(block, halo)
+        extended = exchange.start(block)
+        exchange.finish()
+        return extended
 
     def window(self, whole: Tensor, halo: int) -> Tensor:
         """Cut my block with its halo out of the whole lattice, without communication; as `extend`."""
@@ -192,12 +203,17 @@ class Domain:
         """Join the blocks of all ranks, on every rank: shape (Lx, Ly, components)."""
         if self.world.size == 1:
             return block
-        joined = self._join(self.world.allgather(block.cpu().numpy()))
+        mine = block.cpu().numpy()
+        with self.stopwatch.measure(WAITING):
+            parts = self.world.allgather(mine)
+        joined = self._join(parts)
         return torch.as_tensor(joined, device=block.device)
 
     def gather(self, block: Tensor) -> NDArray[np.float64] | None:
         """Join the blocks of all ranks as an array on rank 0; None elsewhere."""
-        parts = self.world.gather(block.cpu().numpy())
+        mine = block.cpu().numpy()
+        with self.stopwatch.measure(WAITING):
+            parts = self.world.gather(mine)
         return None if parts is None else self._join(parts)
 
     def _join(self, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:

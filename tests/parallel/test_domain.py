@@ -89,6 +89,7 @@ def test_cuts_exchange_the_fewest_sites():
 
 EXCHANGE = """
 import itertools, sys
+import numpy as np
 import torch
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.domain import Domain
@@ -97,6 +98,14 @@ from hpcspin.parallel.world import World
 world = World.detect()
 assert world.size == int(sys.argv[1])
 checked = 0
+
+
+def least_bytes(domain, halo):  # the distinct foreign sites in my halo
+    numbers = torch.arange(1, domain.lattice.num_sites + 1).reshape(*domain.lattice.size, 1)
+    seen = np.unique(domain.window(numbers, halo).numpy()) - 1
+    return 3 * 8 * len(np.setdiff1d(seen[seen >= 0], domain.sites))
+
+
 for periodic in itertools.product((False, True), repeat=2):
     lattice = make_lattice("triangular", (9, 7), periodic)
     whole = torch.arange(9 * 7 * 3, dtype=torch.float64).reshape(9, 7, 3) + 1
@@ -105,9 +114,12 @@ for periodic in itertools.product((False, True), repeat=2):
             continue
         domain = Domain(lattice, world, (px, world.size // px))
         block = whole[domain.slices]
-        for halo in (0, 1):
+        for halo in [h for h in (0, 1, 2) if all(c == 1 or n // c >= h for c, n in zip(domain.blocks, (9, 7)))]:
             assert torch.equal(domain.extend(block, halo), domain.window(whole, halo)), (periodic, px, halo)
             assert torch.equal(domain.extend(2 * block, halo), 2 * domain.window(whole, halo))
+            thin = any(count == 2 and n // 2 < 2 * halo for count, n in zip(domain.blocks, (9, 7)))
+            received = domain.exchange(block, halo).mail.received_bytes if halo else 0
+            assert received == least_bytes(domain, halo) or thin, (periodic, px, halo)
             checked += 1
         assert torch.equal(domain.whole(block), whole)
         joined = domain.gather(block)
@@ -124,7 +136,7 @@ world.finish()
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_exchange_under_mpirun(mpirun, tmp_path, ranks):
-    """Two ranks that are neighbours on both sides, ranks that are their own, corners, uneven blocks."""
+    """Two ranks that are neighbours on both sides, ranks that are their own, corners, uneven blocks, no byte twice."""
     script = tmp_path / "exchange.py"
     script.write_text(EXCHANGE)
     result = mpirun(ranks, str(script), str(ranks), timeout=120)

@@ -1,0 +1,126 @@
+"""Messages of fixed shape between a block and its neighbours.
+
+Under MPI they lie in contiguous host buffers (pinned where the spins live on a GPU) with persistent
+requests; under torchrun they are tensors on the device.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hpcspin.parallel.stopwatch import PACKING, WAITING
+
+if TYPE_CHECKING:
+    from hpcspin.parallel.domain import Domain
+
+Direction = tuple[int, int]
+
+
+def _opposite(side: Direction) -> Direction:
+    return -side[0], -side[1]
+
+
+def _tag(side: Direction) -> int:
+    return 3 * (side[0] + 1) + side[1] + 1
+
+
+def _free(requests: list[Any]) -> None:
+    for request in requests:
+        request.Free()
+
+
+class Mail:
+    """What travels to each side of my block, and what comes from there.
+
+    Parameters
+    ----------
+    domain
+        The cut; all ranks make and use their mail together.
+    shapes
+        Shape of what is sent to each side, and of what comes from it; each side has a neighbour.
+    like
+        A tensor of the type and on the device of what will be sent.
+    """
+
+    def __init__(self, domain: Domain, shapes: Mapping[Direction, tuple[int, ...]], like: Tensor) -> None:
+        self._world, self._stopwatch = domain.world, domain.stopwatch
+        self._stream = like.device if like.device.type == "cuda" else None
+        self._peers = {side: domain.neighbour(side) for side in sorted(shapes)}
+        staged = self._world.comm is not None
+        device = torch.device("cpu") if staged else like.device
+        pin = staged and self._stream is not None
+        self._out, self._in = (
+            {side: torch.empty(shapes[side], dtype=like.dtype, device=device, pin_memory=pin) for side in self._peers}
+            for _ in range(2)
+        )
+        self._requests: list[Any] = self._persistent() if staged else []
+        if staged:
+            weakref.finalize(self, _free, self._requests)
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes that come in one exchange."""
+        return sum(buffer.nbytes for buffer in self._in.values())
+
+    def send(self, parts: Mapping[Direction, Tensor]) -> None:
+        """Send what is given for each side, and begin to receive."""
+        if not self._peers:
+            return
+        self._synchronise()  # What computes the parts is no packing.
+        with self._stopwatch.measure(PACKING):
+            for side, buffer in self._out.items():
+                buffer.copy_(parts[side], non_blocking=True)
+            self._synchronise()
+        with self._stopwatch.measure(WAITING):
+            if self._world.comm is not None:
+                from mpi4py import MPI
+
+                MPI.Prequest.Startall(self._requests)
+            else:
+                self._requests = dist.batch_isend_irecv(self._operations())
+
+    def receive(self, parts: Mapping[Direction, Tensor]) -> None:
+        """Wait for the messages and copy them to where they belong."""
+        with self._stopwatch.measure(WAITING):
+            if self._world.comm is not None:
+                from mpi4py import MPI
+
+                MPI.Request.Waitall(self._requests)
+            else:
+                for request in self._requests:
+                    request.wait()
+        with self._stopwatch.measure(PACKING):
+            for side, buffer in self._in.items():
+                parts[side].copy_(buffer, non_blocking=True)
+
+    def _synchronise(self) -> None:
+        if self._stream is not None:
+            torch.cuda.current_stream(self._stream).synchronize()
+
+    def _persistent(self) -> list[Any]:
+        comm = self._world.comm
+        requests = []
+        for side, peer in self._peers.items():
+            requests.append(comm.Send_init(self._out[side].numpy(), dest=peer, tag=_tag(side)))
+            # What comes from my low side was sent by that rank towards its high side.
+            requests.append(comm.Recv_init(self._in[side].numpy(), source=peer, tag=_tag(_opposite(side))))
+        return requests
+
+    def _operations(self) -> list[dist.P2POp]:
+        group = self._world.group
+        sends = [
+            dist.P2POp(dist.isend, self._out[side], group=group, tag=_tag(side), group_peer=peer)
+            for side, peer in self._peers.items()
+        ]
+        # NCCL knows no tags: receives stand in the order in which the other rank, going through its sides, sends.
+        receives = [
+            dist.P2POp(dist.irecv, self._in[side], group=group, tag=_tag(_opposite(side)), group_peer=peer)
+            for side, peer in reversed(self._peers.items())
+        ]
+        return sends + receives
