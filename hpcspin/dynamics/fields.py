@@ -46,6 +46,15 @@ class Field(Protocol):
 
 
 @runtime_checkable
+class HeadStart(Protocol):
+    """A bound field that can begin while the halo is still on its way."""
+
+    def begin(self, spins: Tensor, time: float) -> None:
+        """Do what reads no other rank's spins; the call that follows, with the same arguments, does the rest."""
+        ...
+
+
+@runtime_checkable
 class Observed(Protocol):
     """A field that knows more than the field: density, currents, its own error.
 
@@ -111,16 +120,7 @@ class SumField:
 
     def bind(self, domain: Domain) -> BoundField:
         """Bind all terms; see :class:`Field`."""
-        bound = [(term.halo, term.bind(domain)) for term in self.terms]
-
-        def total(spins: Tensor, time: float) -> Tensor:
-            parts = [field(_narrow(spins, domain, self.halo, halo), time) for halo, field in bound]
-            result = parts[0]
-            for part in parts[1:]:
-                result = result + part
-            return result
-
-        return total
+        return _BoundSum([(term.halo, term.bind(domain)) for term in self.terms], domain, self.halo)
 
     @property
     def observable_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -150,6 +150,23 @@ class SumField:
 
     def _observed(self) -> list[Observed]:
         return [term for term in self.terms if isinstance(term, Observed)]
+
+
+class _BoundSum:
+    def __init__(self, terms: list[tuple[int | None, BoundField]], domain: Domain, halo: int | None) -> None:
+        self._terms, self._domain, self._halo = terms, domain, halo
+
+    def begin(self, spins: Tensor, time: float) -> None:
+        for halo, term in self._terms:
+            if isinstance(term, HeadStart):
+                term.begin(_narrow(spins, self._domain, self._halo, halo), time)
+
+    def __call__(self, spins: Tensor, time: float) -> Tensor:
+        parts = [term(_narrow(spins, self._domain, self._halo, halo), time) for halo, term in self._terms]
+        result = parts[0]
+        for part in parts[1:]:
+            result = result + part
+        return result
 
 
 class SteadyStateLike(Protocol):
@@ -258,11 +275,22 @@ class FieldEvaluator:
         known = self.known(spins, time)
         if known is not None:
             return known
-        halo = self.field.halo
-        extended = self._domain.whole(spins) if halo is None else self._domain.extend(spins, halo)
-        result = self._bound(extended, time)
+        result = self._bound(self._surround(spins, time), time)
         self.remember(spins, time, result)
         return result
+
+    def _surround(self, spins: Tensor, time: float) -> Tensor:
+        halo = self.field.halo
+        if halo is None:
+            return self._domain.whole(spins)
+        if halo == 0:
+            return spins
+        exchange = self._domain.exchange(spins, halo)
+        extended = exchange.start(spins)
+        if exchange.travels and isinstance(self._bound, HeadStart):
+            self._bound.begin(extended, time)
+        exchange.finish()
+        return extended
 
     def known(self, spins: Tensor, time: float) -> Tensor | None:
         """The remembered field, if it belongs to these very spins."""

@@ -29,6 +29,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.progress import progress
+from hpcspin.parallel.stopwatch import report
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     Checkpoint,
@@ -40,7 +41,7 @@ from hpcspin.storage import (
     write_checkpoint,
 )
 
-TRAJECTORY, CHECKPOINT, STOP = "trajectory.h5", "checkpoint.h5", "STOP"
+TRAJECTORY, CHECKPOINT, STOP, RANK_TIMES = "trajectory.h5", "checkpoint.h5", "STOP", "rank_times.json"
 DEFAULT_OBSERVERS = ("wall_position", "magnetization", "mean_bond")
 _STATE = "field_state/"
 _MAY_DIFFER = ("dynamics.duration", "potential", "training", "reproduce", "device")
@@ -207,6 +208,7 @@ class Simulation:
             self.world.say(f"{self._path(TRAJECTORY)}: already finished, nothing to do")
             return Outcome(step, finished=True)
         writer = self._open_trajectory()
+        self._domain.stopwatch.restart()
         with (
             StopRequest(self._path(STOP), self.world) as stop,
             progress(self.world, "simulate", last, step) as bar,
@@ -224,6 +226,7 @@ class Simulation:
                 bar.advance()
         if writer is not None:
             writer.finish()
+        report(self._domain.stopwatch, self.world, self._path(RANK_TIMES))
         self.world.barrier()
         return Outcome(last, finished=True)
 
