@@ -20,6 +20,7 @@ from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.onsite import real_part_sites
 from hpcspin.electrons.recursion import diagonals, right_connected
+from hpcspin.electrons.workers import each, shares
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
@@ -111,12 +112,15 @@ class EquilibriumPart:
         n, (columns, rows) = blocks.shape[0], self.system.lattice.size
         nodes = np.arange(n * count)
         total = np.zeros((n, columns, rows, 4))
-        share = np.array_split(nodes, world.size)[world.rank]
-        for start in range(0, len(share), self.batch):
-            part = share[start : start + self.batch]
-            owner, pole = part // count, part % count
-            sites = self._sweep(blocks, energies[pole], owner)
-            np.add.at(total, owner, temperature * residues[pole, None, None, None] * sites)
+        mine = np.array_split(nodes, world.size)[world.rank]
+        owner, pole = mine // count, mine % count
+
+        def sweep(part: slice) -> NDArray[np.float64]:
+            return self._sweep(blocks, energies[pole[part]], owner[part])
+
+        parts = shares(self.coupling.backend, len(mine), self.batch)
+        for part, sites in zip(parts, each(self.coupling.backend, sweep, parts), strict=True):
+            np.add.at(total, owner[part], temperature * residues[pole[part], None, None, None] * sites)
         return world.sum(total) - temperature * site.pole_sum(energies, residues)
 
     def _sweep(self, blocks: Array, energies: NDArray[np.complex128], owner: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from hpcspin.electrons.backend import Array
 from hpcspin.electrons.fermi import fermi
 from hpcspin.electrons.quadrature import GAUSS, KRONROD, NODES, Integrals, Intervals, integrate
 from hpcspin.electrons.sources import Source
+from hpcspin.electrons.workers import each, shares
 from hpcspin.parallel.world import World
 
 _WIDEST_INTERVAL = 0.2
@@ -85,9 +86,9 @@ class WindowIntegral:
         components = 4 * self.source.size[0] * self.source.size[1] + len(self.source.members)
 
         def evaluate(intervals: Intervals) -> tuple[Array, NDArray[np.float64]]:
-            step = self._intervals_per_sweep
-            parts = [self._rule(blocks, intervals[i : i + step]) for i in range(0, len(intervals), step)]
-            values, errors = zip(*parts, strict=True)
+            parts = shares(self.source.backend, len(intervals), self._intervals_per_sweep)
+            rules = each(self.source.backend, lambda part: self._rule(blocks, intervals[part]), parts)
+            values, errors = zip(*rules, strict=True)
             return self.source.backend.xp.concat(values, axis=0), np.concatenate(errors)
 
         narrowest = 1e-9 * (edges[0][-1] - edges[0][0])

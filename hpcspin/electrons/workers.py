@@ -1,0 +1,55 @@
+"""Threads that share the sweeps of a rank on a CPU.
+
+Batched LAPACK of torch works through a batch on one thread, and the threads of
+OpenMP wait for each other after every small operation. One sweep a thread
+keeps every core busy from the first column to the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from hpcspin.electrons.backend import Backend
+
+Result = TypeVar("Result")
+
+
+def workers(backend: Backend) -> int:
+    """Sweeps that run at the same time: as many as torch has threads on a CPU, one on a GPU."""
+    return torch.get_num_threads() if backend.name == "torch" and not backend.on_gpu else 1
+
+
+def shares(backend: Backend, count: int, most: int) -> list[slice]:
+    """Cut ``count`` items into near-equal slices of at most ``most``, as many for each worker."""
+    if count == 0:
+        return []
+    threads = workers(backend)
+    rounds = -(-count // (most * threads))
+    edges = np.linspace(0, count, min(count, rounds * threads) + 1).round().astype(int)
+    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
+
+
+def each(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
+    """``work`` of every part, in their order, on as many threads as there are workers."""
+    threads = min(workers(backend), len(parts))
+    if threads < 2:
+        return [work(part) for part in parts]
+    with _one_thread_each(), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, parts))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
