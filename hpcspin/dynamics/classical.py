@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpcspin.dynamics.fields import BoundField
+from hpcspin.dynamics.stencil import neighbour_sum
 from hpcspin.dynamics.torque import cross, dot
 from hpcspin.parallel.domain import Domain
 
@@ -65,14 +66,10 @@ class Heisenberg:
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
-        nx, ny = domain.shape
         offsets = [(sign * dx, sign * dy) for dx, dy in domain.lattice.bonds for sign in (1, -1)]
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
-            total = torch.zeros_like(spins[1 : 1 + nx, 1 : 1 + ny])
-            for dx, dy in offsets:
-                total = total + spins[1 + dx : 1 + dx + nx, 1 + dy : 1 + dy + ny]
-            return self.exchange * total
+            return neighbour_sum(spins, self.halo, offsets, self.exchange)
 
         return evaluate
 

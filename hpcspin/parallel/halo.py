@@ -11,9 +11,9 @@ that two ranks which are each other's neighbour on both sides do not mix them up
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from hpcspin.parallel.mail import Direction, Mail
@@ -44,6 +44,7 @@ class HaloExchange:
         self._mine = self._extended[:, halo : halo + nx, halo : halo + ny]
         across, along = ((-1, 0, 1) if count > 1 else (0,) for count in domain.blocks)
         sides = [side for side in itertools.product(across, along) if any(side) and domain.neighbour(side) is not None]
+        self._images = list(self._periodic_images())
         self._edges = {side: self._part(side, inside=True) for side in sides}
         self._strips = {side: self._part(side, inside=False) for side in sides}
         self.mail = Mail(domain, {side: strip.shape for side, strip in self._strips.items()}, like)
@@ -92,7 +93,11 @@ class HaloExchange:
         return part
 
     def _wrap(self) -> None:
-        """Fill the halo along axes that one block spans with its periodic images."""
+        for halo, source in self._images:
+            halo.copy_(source)
+
+    def _periodic_images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parts of the halo, and what they are copies of, along periodic axes that one block spans."""
         halo = self._halo
         for dim, (count, periodic) in enumerate(
             zip(self._domain.blocks, self._domain.lattice.periodic, strict=True), start=1
@@ -100,8 +105,8 @@ class HaloExchange:
             if count > 1 or not periodic:
                 continue
             length = self._extended.shape[dim] - 2 * halo
-            mine = self._extended.narrow(dim, halo, length)
-            # The halo may be wider than the lattice: images of images.
-            steps = torch.arange(halo, device=mine.device)
-            self._extended.narrow(dim, 0, halo).copy_(mine.index_select(dim, (steps - halo) % length))
-            self._extended.narrow(dim, halo + length, halo).copy_(mine.index_select(dim, steps % length))
+            # The halo may be wider than the lattice: images of images, from the inside to the outside.
+            for near in range(0, halo, length):
+                width = min(length, halo - near)
+                for start, step in ((halo - near - width, length), (halo + length + near, -length)):
+                    yield self._extended.narrow(dim, start, width), self._extended.narrow(dim, start + step, width)
