@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import Settings, Simulation
-from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.workflows.fields import build_field
 from hpcspin.workflows.system import build_lattice, initial_spins
@@ -39,6 +39,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
     assert config.dynamics is not None
     lattice = build_lattice(config.lattice)
     device = pick_device(world, config.device)
+    keep_freed_memory()
     simulation = Simulation(
         lattice,
         build_field(config, lattice, world, device),
