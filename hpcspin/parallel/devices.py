@@ -40,7 +40,8 @@ def keep_freed_memory() -> None:
     """Ask the C library to hand freed memory out again instead of giving it back to the system.
 
     By default glibc maps every tensor beyond 32 MB afresh, and the first touch of each page costs more than the
-    arithmetic: a Heun step of 2048 x 2048 spins took 2.2 s, with this 0.8 s.  Other C libraries are left alone.
+    arithmetic: a Heun step of 2048 x 2048 spins took 2.2 s, with this 0.8 s and at most twice the memory.  Other C
+    libraries are left alone.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):
