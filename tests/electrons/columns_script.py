@@ -1,0 +1,53 @@
+"""Run under mpiexec: blocks of G from divided columns against the dense inverse, worst deviation on rank 0."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import product
+
+import numpy as np
+from systems import driven, random_spins
+
+from hpcspin.electrons.backend import make_backend
+from hpcspin.electrons.columns import ColumnTeam
+from hpcspin.electrons.hamiltonian import effective_hamiltonian, layer_blocks, make_coupling
+from hpcspin.parallel.world import World
+
+BACKEND = make_backend("torch")
+
+
+def deviation(world: World, kind: str, periodic_y: bool, mirrored: bool) -> float:
+    """Largest deviation of my columns of G_xx and G_{x,0} relative to the largest element of G."""
+    # No reservoir touches the middle: a slab alone has real levels.
+    system = driven(kind, (9, 3), periodic_y=periodic_y, hopping=0.7, left=(0.6, -1.0), right=(0.3, 0.4))
+    spins = random_spins(system, 2, seed=8)
+    owners = np.array([0, 1, 1, 0])
+    energies = np.array([0.4, 0.4, -1.3, 0.2 + 0.5j]) / system.hopping
+    team = ColumnTeam(world, 9, make_coupling(system, BACKEND), mirrored)
+    blocks = layer_blocks(system, spins, BACKEND)[:, team.own]
+    blocks = blocks.flip(1) if mirrored else blocks
+    slab = team.connect(blocks, BACKEND.asarray(energies), BACKEND.asarray(owners))
+    source = BACKEND.asarray(np.random.default_rng(1).standard_normal((6, 2)).astype(np.complex128))
+    diagonal = np.stack([d.numpy() for d in slab.diagonals()], axis=1)
+    column = np.stack([c.numpy() for c in slab.first_columns(source)], axis=1)
+    everywhere = [team.gather(BACKEND.asarray(part)).numpy() for part in (diagonal, column)]
+
+    worst = 0.0
+    for e, (owner, z) in enumerate(zip(owners, energies * system.hopping, strict=True)):
+        dense = effective_hamiltonian(system, spins[owner])
+        green = -system.hopping * np.linalg.inv(z * np.eye(len(dense)) - dense).reshape(9, 6, 9, 6)
+        green = green[::-1, :, ::-1] if mirrored else green
+        exact = [np.stack([green[x, :, x] for x in range(9)]), green[:, :, 0] @ source.numpy()]
+        for value, right in zip(everywhere, exact, strict=True):
+            worst = max(worst, float(np.abs(value[e] - right).max() / np.abs(green).max()))
+    return worst
+
+
+if __name__ == "__main__":
+    world = World.detect()
+    cases = product(("square", "triangular"), (True, False), (True, False))
+    worst = {str(case): max(world.allgather(deviation(world, *case))) for case in cases}
+    if world.rank == 0:
+        with open(sys.argv[1], "w") as file:
+            json.dump({"ranks": world.size, "worst": worst}, file)
