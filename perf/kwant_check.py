@@ -1,0 +1,208 @@
+"""Cross-check against Kwant: G^R, transmissions, currents, densities and fields of small driven lattices.
+
+    python perf/kwant_check.py [--kwant-python PYTHON] [--output perf/results/kwant_check.json]
+
+Kwant needs numpy < 2 and therefore an environment of its own; PYTHON is that
+environment's interpreter. Kwant gets the reservoirs as self-energy leads on
+the same sites, and its Green's functions are integrated over energy by the
+adaptive quadrature of SciPy: nothing of hpcspin runs there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+INSTALL = (
+    "Kwant is not there; python -m venv kwant && kwant/bin/pip install 'numpy<2' scipy 'cython<3.1' setuptools wheel "
+    "&& kwant/bin/pip install --no-build-isolation kwant, then --kwant-python kwant/bin/python"
+)
+ENERGIES = np.array([-3.3, -1.61, -0.2, 0.0, 0.47, 2.9])
+CASES = {
+    "square, periodic y": {"kind": "square", "periodic_y": True},
+    "square, open y": {"kind": "square", "periodic_y": False},
+    "triangular, periodic y": {"kind": "triangular", "periodic_y": True},
+    "triangular, open y": {"kind": "triangular", "periodic_y": False},
+}
+SIZE, EXCHANGE, TEMPERATURE = (5, 3), 1.9, 0.1
+RESERVOIRS = {
+    "left": {"width": 1.0, "potential": -1.2, "polarization": (0.3, 0.0, 0.4)},
+    "right": {"width": 0.6, "potential": 0.3, "polarization": (0.0, 0.0, 0.0)},
+    "bath": {"width": 0.1, "potential": 0.0, "polarization": (0.0, 0.0, 0.0)},
+}
+SIGMA = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
+
+
+def touched(name: str) -> np.ndarray:
+    """Sites of a reservoir, bool, shape SIZE."""
+    x = np.indices(SIZE)[0]
+    return {"left": x == 0, "right": x == SIZE[0] - 1, "bath": x >= 0}[name]
+
+
+def texture() -> np.ndarray:
+    """Random spins, shape (*SIZE, 3)."""
+    spins = np.random.default_rng(17).standard_normal((*SIZE, 3))
+    return spins / np.linalg.norm(spins, axis=-1, keepdims=True)
+
+
+def _constant(self_energy: np.ndarray) -> Callable[..., np.ndarray]:
+    return lambda *_, **__: self_energy
+
+
+def by_kwant(case: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Everything that is compared, from Kwant's Green's functions."""
+    import kwant
+    from scipy.integrate import quad_vec
+
+    spins, (columns, rows) = texture(), SIZE
+    lattice = kwant.lattice.square(norbs=2)
+    builder = kwant.Builder()
+    for x, y in np.ndindex(SIZE):
+        builder[lattice(x, y)] = -EXCHANGE * np.einsum("k,kab->ab", spins[x, y], SIGMA[1:])
+    bonds = [(1, 0), (0, 1)] + ([(1, -1)] if case["kind"] == "triangular" else [])
+    for x, y in np.ndindex(SIZE):
+        for dx, dy in bonds:
+            to = (x + dx, (y + dy) % rows if case["periodic_y"] else y + dy)
+            if 0 <= to[0] < columns and 0 <= to[1] < rows:
+                builder[lattice(x, y), lattice(*to)] = -np.eye(2)
+    for name, reservoir in RESERVOIRS.items():
+        sites = [lattice(int(x), int(y)) for x, y in np.argwhere(touched(name))]
+        width = reservoir["width"] * np.einsum("k,kab->ab", [1, *reservoir["polarization"]], SIGMA)
+        energy = np.kron(np.eye(len(sites)), -1j * width)
+        builder.leads.append(kwant.builder.SelfEnergyLead(_constant(energy), sites, ()))
+    system = builder.finalized()
+    bath = list(RESERVOIRS).index("bath")
+    widths = [
+        np.kron(
+            np.diag(touched(n).reshape(-1)),
+            RESERVOIRS[n]["width"] * np.einsum("k,kab->ab", [1, *RESERVOIRS[n]["polarization"]], SIGMA),
+        )
+        for n in RESERVOIRS
+    ]
+
+    def green(energy: float) -> Any:
+        return kwant.greens_function(system, energy, check_hermiticity=False)
+
+    def full(energy: float) -> np.ndarray:
+        return green(energy).submatrix(bath, bath)
+
+    def fermi(energy: float) -> np.ndarray:
+        potentials = np.array([reservoir["potential"] for reservoir in RESERVOIRS.values()])
+        return 1 / (np.exp(np.clip((energy - potentials) / TEMPERATURE, -700, 700)) + 1)
+
+    def occupied(energy: float) -> np.ndarray:
+        propagator = full(energy)
+        filled = sum(f * 2 * width for f, width in zip(fermi(energy), widths, strict=True))
+        rho = (propagator @ filled @ propagator.conj().T).reshape(columns * rows, 2, columns * rows, 2)
+        return np.einsum("kab,ibia->ik", SIGMA, rho).real / (2 * np.pi)
+
+    def passed(energy: float) -> np.ndarray:
+        found = green(energy)
+        return np.array([[found.transmission(r, s) if r != s else 0.0 for s in range(3)] for r in range(3)])
+
+    def flow(energy: float) -> np.ndarray:
+        f = fermi(energy)
+        return np.sum(passed(energy) * (f[:, None] - f[None, :]), axis=1) / (2 * np.pi)
+
+    density = quad_vec(occupied, -np.inf, 8.0, epsabs=1e-9, epsrel=0, limit=20000, norm="max")[0]
+    current = quad_vec(flow, -6.0, 5.0, epsabs=1e-9, epsrel=0, limit=20000, norm="max")[0]
+    return {
+        "green": np.stack([full(e) for e in ENERGIES]),
+        "transmission": np.stack([passed(e) for e in ENERGIES]),
+        "density": density[:, 0],
+        "field": EXCHANGE * density[:, 1:],
+        "current": current,
+    }
+
+
+def by_hpcspin(case: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The same quantities; of G^R the diagonal blocks and the first block column."""
+    from hpcspin.electrons import DrivenLattice, RecursiveSolver, Reservoir, transmission
+    from hpcspin.electrons.backend import make_backend
+    from hpcspin.electrons.columns import ColumnTeam
+    from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+    from hpcspin.lattice import make_lattice
+    from hpcspin.parallel.world import World
+
+    lattice = make_lattice(case["kind"], SIZE, (False, case["periodic_y"]))
+    reservoirs = tuple(Reservoir(name, touched(name), **values) for name, values in RESERVOIRS.items())
+    system, spins = DrivenLattice(lattice, 1.0, EXCHANGE, TEMPERATURE, reservoirs), texture()
+    state = RecursiveSolver(system, 1e-9).solve(spins[None])
+    backend = make_backend("torch")
+    team = ColumnTeam(World(), SIZE[0], make_coupling(system, backend))
+    slab = team.connect(layer_blocks(system, spins[None], backend), backend.asarray(ENERGIES + 0j))
+    passed = transmission(system, spins, ENERGIES)
+    passed[:, range(3), range(3)] = 0
+    return {
+        "diagonal": np.stack([-backend.to_numpy(d) for d in slab.diagonals()], axis=1),
+        "column": np.stack([-backend.to_numpy(c) for c in slab.first_columns(None)], axis=1),
+        "transmission": passed,
+        "density": state.density[0].reshape(-1),
+        "field": state.field[0].reshape(-1, 3),
+        "current": state.current[0],
+    }
+
+
+def deviations(kwant: dict[str, np.ndarray], ours: dict[str, np.ndarray]) -> dict[str, float]:
+    """Largest deviation of every quantity."""
+    columns, m = SIZE[0], 2 * SIZE[1]
+    green = kwant["green"].reshape(len(ENERGIES), columns, m, columns, m)
+    kwant = {**kwant, "diagonal": np.einsum("exaxb->exab", green), "column": green[:, :, :, 0]}
+    return {name: float(np.abs(kwant[name] - value).max()) for name, value in ours.items()}
+
+
+def run_kwant(python: str) -> dict[str, dict[str, np.ndarray]] | None:
+    """Kwant's side of every case from its own interpreter; None where Kwant is not there."""
+    if subprocess.run([python, "-c", "import kwant"], capture_output=True, check=False).returncode:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kwant.npz"
+        subprocess.run([python, __file__, "--worker", str(path)], check=True)
+        with np.load(path) as data:
+            return {
+                case: {key.split("|")[1]: data[key] for key in data.files if key.startswith(case + "|")}
+                for case in CASES
+            }
+
+
+def main() -> None:
+    """Compare, print, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kwant-python", default=sys.executable)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "kwant_check.json")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        results = {f"{name}|{key}": v for name, case in CASES.items() for key, v in by_kwant(case).items()}
+        np.savez(arguments.worker, **results)
+        return
+    found = run_kwant(arguments.kwant_python)
+    if found is None:
+        print(INSTALL)
+        return
+    from hpcspin.storage import provenance
+
+    cases = {name: deviations(found[name], by_hpcspin(case)) for name, case in CASES.items()}
+    for name, values in cases.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.1e}" for key, value in values.items()))
+    version = subprocess.run(
+        [arguments.kwant_python, "-c", "import kwant; print(kwant.__version__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    arguments.output.write_text(
+        json.dumps({"kwant": version, "size": SIZE, "deviations": cases, "provenance": provenance()}, indent=2) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
