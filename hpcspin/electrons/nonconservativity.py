@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.steady_state import SteadyStateSolver
+from hpcspin.errors import HpcspinError
 
 
 def tangents(spins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -33,19 +37,10 @@ def tangent_jacobian(solver: SteadyStateSolver, spins: NDArray[np.float64], step
     ndarray
         Shape (sites, 2, sites, 2). It takes 4 Lx Ly steady states.
     """
-    flat = spins.reshape(-1, 3)
-    frames, sites = tangents(flat), np.arange(len(flat))
-    rotated = np.broadcast_to(flat, (2, 2, len(flat), *flat.shape)).copy()
-    for s, sign in enumerate((1, -1)):
-        for b in range(2):
-            rotated[s, b, sites, sites] = np.cos(step) * flat + sign * np.sin(step) * frames[:, b]
-    kept = solver.get_state()
-    solver.reset()
-    field = solver.solve(rotated.reshape(-1, *spins.shape)).field
-    solver.set_state(kept)
-    change = field.reshape(2, 2, len(flat), len(flat), 3)
-    slope = (change[0] - change[1]) / (2 * step)
-    return np.einsum("bjix,iax->iajb", slope, frames)
+    frames, sites = tangents(spins.reshape(-1, 3)), spins[..., 0].size
+    vectors = np.eye(2 * sites).reshape(-1, sites, 2)
+    slope = _directional(solver, spins, vectors, frames, step)
+    return np.einsum("vix,iax->iav", slope, frames).reshape(sites, 2, sites, 2)
 
 
 def nonconservativity(solver: SteadyStateSolver, spins: NDArray[np.float64], step: float = 1e-3) -> float:
@@ -65,3 +60,117 @@ def nonconservativity(solver: SteadyStateSolver, spins: NDArray[np.float64], ste
     symmetric = (jacobian + transposed) / 2
     symmetric[np.arange(sites), :, np.arange(sites), :] = 0
     return float(np.linalg.norm(jacobian - transposed) / 2 / np.linalg.norm(symmetric))
+
+
+@dataclass(frozen=True)
+class DrivenDistance:
+    """How far a driven state is from any energy function.
+
+    Attributes
+    ----------
+    ratio
+        Estimate of `nonconservativity`.
+    error
+        Its standard error, from the scatter of the rounds.
+    resolution
+        Ratio that the solver's tolerance and the finite step could feign.
+    """
+
+    ratio: float
+    error: float
+    resolution: float
+
+
+def estimate_nonconservativity(
+    solver: SteadyStateSolver,
+    spins: NDArray[np.float64],
+    rounds: int = 8,
+    probes: int = 4,
+    seed: int = 0,
+    step: float = 1e-3,
+) -> DrivenDistance:
+    """`nonconservativity` of a large lattice, from random tangent vectors.
+
+    A vector v rotates all spins at once: two steady states give K v. Vectors v
+    and w of independent random signs have w·Kv - v·Kw = 2 w·Av with mean
+    square 4 |A|², for the antisymmetric part A, and likewise for the symmetric
+    part. The signs of A's elements never cancel against the far larger
+    symmetric part, which would drown it in an estimate of |K|² - tr K². Every
+    round halves the sites at random: vectors on different halves do not see
+    the on-site blocks, whose norm is often the largest by far, and see each
+    pair of sites in every other round.
+
+    Parameters
+    ----------
+    solver, spins, step
+        As for `tangent_jacobian`.
+    rounds
+        Independent halvings of the lattice, at least 2.
+    probes
+        Random vectors on each half, at least 2; a round takes 4 ``probes`` steady states, and one round is taken twice.
+    seed
+        Of the random signs.
+
+    Raises
+    ------
+    HpcspinError
+        If there are too few probes for an error bar.
+    """
+    if rounds < 2 or probes < 2:
+        raise HpcspinError(f"{rounds} rounds of {probes} probes leave no error bar; take at least 2 of each")
+    frames, sites = tangents(spins.reshape(-1, 3)), spins[..., 0].size
+    rng = np.random.default_rng(seed)
+
+    def forms(vectors: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+        products = np.einsum("vix,iax->via", _directional(solver, spins, vectors, frames, step), frames)
+        return np.einsum("wia,via->wv", vectors, products)
+
+    squares = []
+    for _ in range(rounds):
+        half = rng.permutation(sites) < sites // 2
+        signs = rng.choice([-1.0, 1.0], (2, probes, sites, 2))
+        signs[0, :, ~half] = signs[1, :, half] = 0
+        vectors = signs.reshape(2 * probes, sites, 2)
+        found = forms(vectors, step)
+        squares.append(_squares(found, probes))
+    # The step's error is a third of the change at twice the step; a few vectors tell no better than to that factor.
+    curved, _ = _squares(found - forms(vectors, 2 * step), probes)
+    antisymmetric, symmetric = np.array(squares).T
+    # A block across the halves holds this part of all ordered pairs of sites.
+    symmetric = symmetric / ((sites // 2) * (sites - sites // 2) / (sites * (sites - 1)))
+    # Leaving out one round after the other: the standard error of a ratio of means.
+    left_out = np.sqrt((antisymmetric.sum() - antisymmetric) / (symmetric.sum() - symmetric))
+    error = math.sqrt((rounds - 1) / rounds * np.sum((left_out - left_out.mean()) ** 2))
+    feigned = math.sqrt(sites * (solver.tolerance / step) ** 2 + curved)
+    return DrivenDistance(
+        math.sqrt(antisymmetric.mean() / symmetric.mean()), error, feigned / math.sqrt(symmetric.mean())
+    )
+
+
+def _squares(forms: NDArray[np.float64], probes: int) -> tuple[float, float]:
+    """Estimates of |A|² and of |S|² across the halves from the forms w·Kv of one round, shape (2 probes, 2 probes)."""
+    antisymmetric, symmetric = ((forms - forms.T) / 2) ** 2, ((forms + forms.T) / 2) ** 2
+    across = slice(0, probes), slice(probes, None)
+    within = sum(antisymmetric[half, half].sum() for half in across) / (probes * (probes - 1))
+    return within + 2 * antisymmetric[across].mean(), symmetric[across].mean()
+
+
+def _directional(
+    solver: SteadyStateSolver,
+    spins: NDArray[np.float64],
+    vectors: NDArray[np.float64],
+    frames: NDArray[np.float64],
+    step: float,
+) -> NDArray[np.float64]:
+    """Change of the field along tangent vectors, shape (vectors, sites, 2) to (vectors, sites, 3)."""
+    flat = spins.reshape(-1, 3)
+    tangent = np.einsum("via,iax->vix", vectors, frames)
+    angle = step * np.linalg.norm(tangent, axis=-1, keepdims=True)
+    turn = step * np.sinc(angle / np.pi) * tangent
+    rotated = np.stack([np.cos(angle) * flat + turn, np.cos(angle) * flat - turn])
+    kept = solver.get_state()
+    solver.reset()
+    field = solver.solve(rotated.reshape(-1, *spins.shape)).field
+    solver.set_state(kept)
+    ahead, behind = field.reshape(2, len(vectors), -1, 3)
+    return (ahead - behind) / (2 * step)
