@@ -92,11 +92,19 @@ def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a reproduction.")],
+    driven_states: Annotated[
+        int,
+        typer.Option(
+            "--driven-states",
+            min=0,
+            help="Measure how far this many states of a test run are from any energy function.",
+        ),
+    ] = 0,
 ) -> None:
     """Figures and numbers of a finished reproduction, made anew from its files."""
     from hpcspin.workflows.report import report_directory
 
-    _run(lambda world: report_directory(directory, world))
+    _run(lambda world: report_directory(directory, world, driven_states))
 
 
 @app.command()

@@ -57,6 +57,11 @@ class Layout:
         """All numbers of the reproduction."""
         return self.root / "numbers.json"
 
+    @property
+    def nonconservativity(self) -> Path:
+        """How far states of the first test trajectory are from any energy function."""
+        return self.root / "nonconservativity.json"
+
     def trajectory(self, field: str, name: str) -> Path:
         """Trajectory of one run under the field ``electrons`` or ``learned``."""
         return self.root / field / name / "trajectory.h5"

@@ -21,6 +21,7 @@ from hpcspin.potential import load_model
 from hpcspin.storage import atomic_path, make_directory, open_hdf5, provenance
 from hpcspin.workflows import figures
 from hpcspin.workflows.comparison import Estimate, near_wall, wall_speed
+from hpcspin.workflows.driven_distance import driven_distances
 from hpcspin.workflows.fields import PredictedFields, predict
 from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.system import build_lattice, build_system
@@ -41,7 +42,7 @@ class Run:
     wall_position: Array
 
 
-def report_directory(directory: Path, world: World) -> None:
+def report_directory(directory: Path, world: World, driven_states: int = 0) -> None:
     """Draw the figures and write ``numbers.json`` of a reproduction.
 
     Parameters
@@ -49,19 +50,25 @@ def report_directory(directory: Path, world: World) -> None:
     directory
         Where `hpcspin reproduce` has worked.
     world
-        The ranks; only rank 0 works.
+        The ranks; only rank 0 works, except on the states below.
+    driven_states
+        Of how many states of the first test trajectory to measure how far they
+        are from any energy function; each takes 144 exact labels.
 
     Raises
     ------
     HpcspinError
         If a stage has not been done yet.
     """
-    if world.rank > 0:
-        return
     layout = Layout(directory)
     config = parse_config(_read_json(layout.config), str(layout.config))
     config.need("reproduce")
     assert config.reproduce is not None
+    if driven_states:
+        run = _read_run(layout.trajectory("electrons", "test-000"))
+        driven_distances(config, run.time, run.spins, driven_states, world, layout.nonconservativity)
+    if world.rank > 0:
+        return
     lattice = build_lattice(config.lattice)
     names = [f"test-{number:03d}" for number in range(len(config.reproduce.test))]
     exact = [_read_run(layout.trajectory("electrons", name)) for name in names]
@@ -85,6 +92,7 @@ def report_directory(directory: Path, world: World) -> None:
         "torque_ratio_near_wall": dict(
             zip(("quartile_1", "median", "quartile_3"), np.quantile(ratio, (0.25, 0.5, 0.75)).tolist(), strict=True)
         ),
+        "nonconservativity": _read_json(layout.nonconservativity) if layout.nonconservativity.exists() else [],
         "stage_seconds": _read_json(layout.stages) if layout.stages.exists() else {},
         "provenance": provenance(),
     }
@@ -178,6 +186,9 @@ def _print(numbers: dict[str, Any]) -> None:
     table.add_row("wall speed, ML–LLG", estimate(walls["speed_learned"], "columns per ħ/t"))
     table.add_row("mean distance of the walls", estimate(walls["mean_distance"], "columns"))
     table.add_row("median |T^neq|/|T^eq| near the wall", f"{numbers['torque_ratio_near_wall']['median']:.2g}")
+    for state in numbers["nonconservativity"]:
+        value = f"{state['ratio']:.3g} ± {state['error']:.2g}"
+        table.add_row(f"nonconservativity of the exact field at time {state['time']:g}", value)
     for stage, seconds in numbers["stage_seconds"].items():
         table.add_row(f"seconds, {stage}", f"{seconds:.1f}")
     Console().print(table)

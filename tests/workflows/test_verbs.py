@@ -147,8 +147,10 @@ def test_reproduce_draws_the_papers_figures_and_resumes(
     assert again.returncode == 0, again.stderr
     np.testing.assert_array_equal(contents(output / "learned" / "test-000" / "trajectory.h5")["spins"], before["spins"])
     (output / "numbers.json").unlink()
-    assert hpcspin("report", output).returncode == 0
-    assert (output / "numbers.json").exists()
+    assert mpirun(2, "-m", "hpcspin", "report", str(output), "--driven-states", "2").returncode == 0
+    distances = json.loads((output / "numbers.json").read_text())["nonconservativity"]
+    assert [distance["time"] for distance in distances] == [0.0, 4.0]
+    assert all(10 * distance["resolution"] < distance["ratio"] < 2 for distance in distances)
     other = hpcspin("reproduce", config, "dynamics.seed=9", "--output", output)
     assert other.returncode == 1
     assert "dynamics.seed" in other.stderr
