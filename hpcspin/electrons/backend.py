@@ -6,7 +6,6 @@ module is the only one that knows the libraries by name.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hpcspin.electrons import host_memory
 from hpcspin.errors import HpcspinError
 
 Array = Any
@@ -72,7 +72,11 @@ class Backend:
         if self.on_gpu:
             cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             return int(torch.cuda.mem_get_info(self.device)[0]) + cached
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return host_memory.available()
+
+    def ranks_on_device(self, local_ranks: int) -> int:
+        """How many of the ranks of a node share the memory of this device."""
+        return -(-local_ranks // torch.cuda.device_count()) if self.on_gpu else local_ranks
 
 
 def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hpcspin.electrons.backend import Backend
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
 
 _SHARE = 0.5
 """Part of the free memory that is planned with; the rest is for copies that libraries make."""
@@ -20,34 +21,107 @@ _INTERVALS = 512
 
 @dataclass(frozen=True)
 class Batches:
-    """Energies in one sweep, and snapshots that are refined together."""
+    """How much one sweep computes.
+
+    Attributes
+    ----------
+    energies
+        Energies in one sweep.
+    snapshots
+        Snapshots that are refined together.
+    column_ranks
+        Ranks over which the columns of sites are divided; 1 where one device holds them all.
+    """
 
     energies: int
     snapshots: int
+    column_ranks: int = 1
 
 
-def plan_batches(system: DrivenLattice, backend: Backend) -> Batches:
+@dataclass(frozen=True)
+class _Needs:
+    """Bytes on each of ``ranks`` devices that hold the columns of a lattice together."""
+
+    system: DrivenLattice
+    ranks: int
+
+    @property
+    def block(self) -> int:
+        return 16 * (2 * self.system.lattice.size[1]) ** 2
+
+    @property
+    def columns(self) -> int:
+        return -(-self.system.lattice.size[0] // self.ranks)
+
+    @property
+    def an_energy(self) -> int:
+        # The corner blocks of all slabs, as they are and connected.
+        corners = 8 * self.ranks if self.ranks > 1 else 0
+        return self.block * (2 * self.columns + 8 + corners) + 128 * self.system.lattice.num_sites
+
+    @property
+    def a_snapshot(self) -> int:
+        return 2 * self.block * self.columns + 32 * self.system.lattice.num_sites * _INTERVALS
+
+    @property
+    def least(self) -> int:
+        return self.an_energy + self.a_snapshot
+
+
+def plan_batches(
+    system: DrivenLattice, backend: Backend, world: World | None = None, column_ranks: int | None = None
+) -> Batches:
     """Batch sizes that fit the device, rounded down to powers of two so that they rarely change.
+
+    Parameters
+    ----------
+    system, backend
+        What is computed, and where.
+    world
+        Ranks that plan together, a collective call: the one with the least
+        memory decides, and ranks on one device share it.
+    column_ranks
+        Over how many ranks to divide the columns of sites; None: over as few
+        as can hold them.
 
     Raises
     ------
     HpcspinError
-        If not even one energy fits; it says how much would be needed.
+        If not even one energy fits; it says what would.
     """
+    world = world or World()
+    free = _SHARE * min(world.allgather(backend.free_memory() // backend.ranks_on_device(world.local_size)))
+    choices = [column_ranks] if column_ranks else [c for c in range(1, world.size + 1) if world.size % c == 0]
+    columns = system.lattice.size[0]
+    fitting = [c for c in choices if c <= columns and _Needs(system, c).least <= free]
+    if not fitting:
+        raise HpcspinError(_advice(system, free, world.size))
+    needs = _Needs(system, fitting[0])
+    most = _GPU_ENERGIES if backend.on_gpu else max(1, _CPU_BATCH // needs.block)
+    energies = min(most, int((free - needs.a_snapshot) / 2 / needs.an_energy) or 1)
+    snapshots = min(_MOST_SNAPSHOTS, int((free - energies * needs.an_energy) / needs.a_snapshot) or 1)
+    return Batches(_power_of_two(energies), _power_of_two(snapshots), fitting[0])
+
+
+def _advice(system: DrivenLattice, free: float, ranks: int) -> str:
+    """What is missing and what would do, in one line."""
     columns, rows = system.lattice.size
-    block = 16 * (2 * rows) ** 2
-    an_energy = block * (2 * columns + 8) + 128 * columns * rows
-    a_snapshot = 2 * block * columns + 32 * columns * rows * _INTERVALS
-    free = _SHARE * backend.free_memory()
-    if an_energy + a_snapshot > free:
-        raise HpcspinError(
-            f"one energy of a lattice of {columns} x {rows} needs {(an_energy + a_snapshot) / _SHARE / 2**30:.1f} GiB "
-            f"and {free / _SHARE / 2**30:.1f} GiB are free; use a device with more memory or fewer sites along y"
+    lattice = f"one energy of a lattice of {columns} x {rows}"
+    has = f"each of {ranks} ranks has {_gib(free)} free" if ranks > 1 else f"{_gib(free)} are free"
+    enough = next((c for c in range(2, columns + 1) if _Needs(system, c).least <= free), None)
+    if enough:
+        return (
+            f"{lattice} needs {_gib(_Needs(system, 1).least)} and {has}; use a device with more memory, or "
+            f"{enough} ranks (or a multiple) with as much each, over which the columns of sites are then divided"
         )
-    most = _GPU_ENERGIES if backend.on_gpu else max(1, _CPU_BATCH // block)
-    energies = min(most, int((free - a_snapshot) / 2 / an_energy) or 1)
-    snapshots = min(_MOST_SNAPSHOTS, int((free - energies * an_energy) / a_snapshot) or 1)
-    return Batches(_power_of_two(energies), _power_of_two(snapshots))
+    return (
+        f"{lattice} needs {_gib(_Needs(system, columns).least)} even with one column of sites a rank, and {has}; "
+        "use devices with more memory or fewer sites along y"
+    )
+
+
+def _gib(planned: float) -> str:
+    return f"{planned / _SHARE / 2**30:.3g} GiB"
 
 
 def _power_of_two(count: int) -> int:

@@ -1,0 +1,112 @@
+"""Batches from free memory, from a laptop to a large GPU, without a knob."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from systems import driven
+
+from hpcspin.electrons import host_memory
+from hpcspin.electrons.backend import Backend, make_backend
+from hpcspin.electrons.memory import plan_batches
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+
+GIB = 2**30
+CPU = make_backend("torch")
+
+
+class Ranks(World):
+    """Ranks that all see what this one sees."""
+
+    def allgather(self, value):
+        return [value] * self.size
+
+
+def lattice(columns: int, rows: int):
+    return driven("square", (columns, rows), left=(1.0, -3.2), bath=(0.001, 0.0))
+
+
+@pytest.fixture
+def free(monkeypatch):
+    def fake(bytes_free: float, on_gpu: bool = False) -> None:
+        monkeypatch.setattr(Backend, "free_memory", lambda self: int(bytes_free))
+        monkeypatch.setattr(Backend, "on_gpu", property(lambda self: on_gpu))
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+
+    return fake
+
+
+def planned_bytes(system, batches) -> int:
+    """Blocks of a sweep and of its snapshots, counted anew."""
+    columns, rows = system.lattice.size
+    return 16 * (2 * rows) ** 2 * columns * (batches.energies + 2 * batches.snapshots)
+
+
+@pytest.mark.parametrize("gib", [0.25, 1, 4, 16, 80, 139])
+@pytest.mark.parametrize("size", [(10, 4), (30, 24), (60, 48), (240, 24)])
+def test_plans_fit_and_grow_with_memory(free, gib, size):
+    system = lattice(*size)
+    free(gib * GIB, on_gpu=True)
+    batches = plan_batches(system, CPU)
+    assert planned_bytes(system, batches) < gib * GIB
+    assert batches.column_ranks == 1
+    free(2 * gib * GIB, on_gpu=True)
+    more = plan_batches(system, CPU)
+    assert more.energies >= batches.energies
+    assert more.energies == 8192 or planned_bytes(system, more) > 2 * gib * GIB / 32
+
+
+def test_a_laptop_labels_the_papers_lattice(free):
+    free(4 * GIB)
+    assert plan_batches(lattice(30, 24), CPU).energies >= 21
+
+
+def test_ranks_on_one_device_share_its_memory(free):
+    system = lattice(60, 48)
+    free(8 * GIB, on_gpu=True)
+    alone = plan_batches(system, CPU).energies
+    assert plan_batches(system, CPU, Ranks(0, 4, 0, 4, "mpi")).energies == alone
+    assert plan_batches(system, CPU, Ranks(0, 16, 0, 16, "mpi")).energies in (alone // 4, alone // 8)
+
+
+def test_columns_are_divided_over_as_few_ranks_as_hold_them(free):
+    system = lattice(256, 64)
+    free(200 * 2**20, on_gpu=True)
+    with pytest.raises(HpcspinError) as alone:
+        plan_batches(system, CPU)
+    enough = int(re.findall(r"or (\d+) ranks", str(alone.value))[0])
+    assert 1 < enough < 64
+    batches = plan_batches(system, CPU, Ranks(0, enough, 0, 1, "mpi"))
+    assert batches.column_ranks == enough
+    assert plan_batches(system, CPU, Ranks(0, 2 * enough, 0, 1, "mpi")).column_ranks == enough
+    with pytest.raises(HpcspinError, match=f"each of {enough - 1} ranks has"):
+        plan_batches(system, CPU, Ranks(0, enough - 1, 0, 1, "mpi"))
+    free(100 * GIB, on_gpu=True)
+    assert plan_batches(system, CPU, Ranks(0, 4, 0, 1, "mpi"), column_ranks=4).column_ranks == 4
+
+
+def test_a_column_that_does_not_fit_says_so(free):
+    free(100 * 2**20)
+    with pytest.raises(HpcspinError, match=r"needs [0-9.]+ GiB even with one column.*fewer sites along y"):
+        plan_batches(lattice(8, 1024), CPU)
+
+
+def test_the_control_group_limits_the_host(tmp_path: Path):
+    group = tmp_path / "sys/fs/cgroup/job/step"
+    group.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable:   32000000 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("0::/job/step\n")
+    assert host_memory.available(tmp_path) == 32_000_000 * 1024
+    for folder, limit in ((group, "max"), (group.parent, "4000000000")):
+        (folder / "memory.max").write_text(limit + "\n")
+        (folder / "memory.current").write_text("1500000000\n")
+        (folder / "memory.stat").write_text("anon 1\ninactive_file 500000000\n")
+    assert host_memory.available(tmp_path) == 3_000_000_000
+
+
+def test_a_host_without_proc_counts_half_of_its_memory(tmp_path: Path):
+    assert host_memory.available(tmp_path) > 2**28
