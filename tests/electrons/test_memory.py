@@ -74,7 +74,7 @@ def test_ranks_on_one_device_share_its_memory(free):
 
 def test_columns_are_divided_over_as_few_ranks_as_hold_them(free):
     system = lattice(256, 64)
-    free(200 * 2**20, on_gpu=True)
+    free(700 * 2**20, on_gpu=True)
     with pytest.raises(HpcspinError) as alone:
         plan_batches(system, CPU)
     enough = int(re.findall(r"or (\d+) ranks", str(alone.value))[0])
