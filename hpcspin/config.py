@@ -111,6 +111,20 @@ class InitialSection(Section):
         return self
 
 
+class DriveSection(Section):
+    """A uniform field whose amplitude goes with time; the parameters are those of its kind."""
+
+    kind: str
+    """``sinusoid`` (frequency, phase), ``pulse`` (centre, width: a Gaussian), ``sinc`` (centre, frequency)."""
+    field: Vector
+    """Field at amplitude 1."""
+    frequency: Positive | None = None
+    """Angular frequency."""
+    phase: Finite | None = None
+    centre: Finite | None = None
+    width: Positive | None = None
+
+
 class ClassicalSection(Section):
     """Classical terms added to the field."""
 
@@ -118,8 +132,14 @@ class ClassicalSection(Section):
     """Uniform external field."""
     anisotropy: Finite = 0.0
     """Single-ion anisotropy K of the energy -K (S·z)^2."""
-    heisenberg: Finite = 0.0
-    """Exchange J_1 of the energy -J_1 sum S_i·S_j over nearest neighbours."""
+    drives: tuple[DriveSection, ...] = ()
+    """Uniform fields that go with time."""
+    heisenberg: Finite | tuple[Finite, ...] = 0.0
+    """Exchange J of the energy -J sum S_i·S_j over nearest neighbours, or [J_1, J_2, ...], one a shell."""
+    dmi_interfacial: Finite = 0.0
+    """Dzyaloshinskii-Moriya D of the energy sum D_ij·(S_i x S_j), D_ij = D z x r_ij."""
+    dmi_bulk: Finite = 0.0
+    """The same with D_ij = D r_ij."""
     slonczewski: Vector = (0.0, 0.0, 0.0)
     """Spin-transfer vector p: adds the torque -S x (S x p)."""
 

@@ -1,18 +1,21 @@
 """Landau–Lifshitz–Gilbert dynamics of classical spins under any field, with Langevin noise, on any number of ranks."""
 
-from hpcspin.dynamics.classical import Anisotropy, Heisenberg, Slonczewski, Zeeman
+from hpcspin.dynamics.classical import Anisotropy, DzyaloshinskiiMoriya, Heisenberg, Slonczewski, Zeeman
 from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, SumField, WholeLatticeField, energy
 from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE
 from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, observer
 from hpcspin.dynamics.simulation import Outcome, Settings, Simulation
 from hpcspin.dynamics.thermostat import Thermostat
+from hpcspin.dynamics.waveforms import WAVEFORMS, make_waveform
 
 __all__ = [
     "EXIT_REQUEUE",
     "INTEGRATORS",
     "OBSERVERS",
+    "WAVEFORMS",
     "Anisotropy",
+    "DzyaloshinskiiMoriya",
     "Field",
     "FieldEvaluator",
     "Frame",
@@ -31,5 +34,6 @@ __all__ = [
     "Zeeman",
     "energy",
     "make_integrator",
+    "make_waveform",
     "observer",
 ]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.stencil import neighbour_sum
-from hpcspin.dynamics.torque import cross, dot
+from hpcspin.dynamics.torque import components_first, cross, dot
+from hpcspin.dynamics.waveforms import Waveform
+from hpcspin.lattice import Lattice
 from hpcspin.parallel.domain import Domain
 
 Vector = tuple[float, float, float]
+Offset = tuple[int, int]
 
 
 def _vector(components: Vector, like: Tensor) -> Tensor:
@@ -22,9 +27,10 @@ def _vector(components: Vector, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Zeeman:
-    """Uniform external field h: E = -sum_i h·S_i, H_i = h."""
+    """Uniform external field h: E = -sum_i h(t)·S_i, H_i = h(t), constant or with a waveform's amplitude."""
 
     field: Vector
+    amplitude: Waveform | None = None
     halo: ClassVar[int] = 0
     degree: ClassVar[int] = 1
 
@@ -32,7 +38,8 @@ class Zeeman:
         """See :class:`hpcspin.dynamics.fields.Field`."""
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
-            return torch.zeros_like(spins) + _vector(self.field, spins)
+            scale = 1.0 if self.amplitude is None else self.amplitude(time)
+            return torch.zeros_like(spins) + scale * _vector(self.field, spins)
 
         return evaluate
 
@@ -58,20 +65,81 @@ class Anisotropy:
 
 @dataclass(frozen=True)
 class Heisenberg:
-    """Exchange over nearest neighbours: E = -J sum_<ij> S_i·S_j, H_i = J sum_j S_j."""
+    """Exchange E = -J sum_<ij> S_i·S_j, H_i = J sum_j S_j, over nearest neighbours or over another shell's bonds.
+
+    Parameters
+    ----------
+    exchange
+        J, positive for a ferromagnet.
+    bonds
+        Offsets of half of the neighbours, as from :meth:`hpcspin.lattice.Lattice.shell`; None: the lattice's nearest.
+    """
 
     exchange: float
-    halo: ClassVar[int] = 1
+    bonds: tuple[Offset, ...] | None = None
     degree: ClassVar[int] = 2
+
+    @property
+    def halo(self) -> int:
+        """Reach of the bonds."""
+        return 1 if self.bonds is None else max(abs(step) for bond in self.bonds for step in bond)
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
-        offsets = [(sign * dx, sign * dy) for dx, dy in domain.lattice.bonds for sign in (1, -1)]
+        bonds = domain.lattice.bonds if self.bonds is None else self.bonds
+        offsets = [(sign * dx, sign * dy) for dx, dy in bonds for sign in (1, -1)]
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
             return neighbour_sum(spins, self.halo, offsets, self.exchange)
 
         return evaluate
+
+
+@dataclass(frozen=True)
+class DzyaloshinskiiMoriya:
+    """Antisymmetric exchange: E = sum_<ij> D_ij·(S_i x S_j), D_ji = -D_ij, H_i = sum_j D_ij x S_j.
+
+    Parameters
+    ----------
+    vectors
+        D of the bond along each of the lattice's `bonds`.
+    """
+
+    vectors: tuple[Vector, ...]
+    halo: ClassVar[int] = 1
+    degree: ClassVar[int] = 2
+
+    @classmethod
+    def interfacial(cls, lattice: Lattice, strength: float) -> DzyaloshinskiiMoriya:
+        """D_ij = D z x r_ij of a film on a substrate, r_ij from i to j: cycloids."""
+        return cls(tuple((-strength * y, strength * x, 0.0) for x, y in _directions(lattice)))
+
+    @classmethod
+    def bulk(cls, lattice: Lattice, strength: float) -> DzyaloshinskiiMoriya:
+        """D_ij = D r_ij of a crystal without inversion centre: helices."""
+        return cls(tuple((strength * x, strength * y, 0.0) for x, y in _directions(lattice)))
+
+    def bind(self, domain: Domain) -> BoundField:
+        """See :class:`hpcspin.dynamics.fields.Field`."""
+        (nx, ny), bonds = domain.shape, domain.lattice.bonds
+
+        def evaluate(spins: Tensor, time: float) -> Tensor:
+            def shifted(dx: int, dy: int) -> Tensor:
+                return spins[1 + dx : 1 + dx + nx, 1 + dy : 1 + dy + ny]
+
+            total = components_first(torch.zeros_like(shifted(0, 0)))
+            for (dx, dy), vector in zip(bonds, self.vectors, strict=True):
+                difference = shifted(-dx, -dy) - shifted(dx, dy)
+                total += cross(difference, _vector(vector, spins).expand_as(difference))
+            return total
+
+        return evaluate
+
+
+def _directions(lattice: Lattice) -> Sequence[tuple[float, float]]:
+    """Unit vectors along the bonds."""
+    vectors = lattice.cartesian(lattice.bonds)
+    return [(float(x), float(y)) for x, y in vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)]
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,13 @@ class Lattice:
         (mirror,) = [op for op in self.point_group if op[0].tolist() == [1, 0] and np.linalg.det(op) < 0]
         return mirror
 
+    def shell(self, number: int) -> tuple[tuple[int, int], ...]:
+        """Offsets of half of the neighbours of a shell, counted from 1 by distance; the others are their negatives."""
+        reach = range(-number, number + 1)  # each site along x opens a shell, so the shell lies within `number` steps
+        half = np.array([(x, y) for x in reach for y in reach if (x, y) > (0, 0)])
+        square = np.round((self.cartesian(half) ** 2).sum(axis=-1), 9)
+        return tuple((int(x), int(y)) for x, y in half[square == np.unique(square)[number - 1]])
+
     def cartesian(self, offsets: ArrayLike) -> NDArray[np.float64]:
         """Cartesian vectors of lattice offsets, shape (..., 2), in units of the lattice constant."""
         return np.asarray(offsets) @ self.primitive_vectors

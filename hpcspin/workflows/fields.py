@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpcspin.config import ClassicalSection, Config
-from hpcspin.dynamics import Anisotropy, Field, Heisenberg, Slonczewski, SumField, WholeLatticeField, Zeeman
+from hpcspin.config import Config
+from hpcspin.dynamics import Field, SumField, WholeLatticeField, Zeeman
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.torque import components_first
 from hpcspin.electrons import SteadyStateSolver
@@ -21,6 +21,7 @@ from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import ForceField, Neighbourhood, load_model
 from hpcspin.storage import config_differences, describe_differences
+from hpcspin.workflows.classical import classical_terms
 from hpcspin.workflows.system import build_solver, build_system
 
 
@@ -38,23 +39,10 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
         terms.append(_electronic(config, world))
     if config.dynamics.field == "learned":
         terms.append(_learned(config, lattice, device))
-    terms.extend(_classical(config.dynamics.classical))
+    terms.extend(classical_terms(config.dynamics.classical, lattice))
     if not terms:  # free spins: only the noise moves them
         terms.append(Zeeman((0.0, 0.0, 0.0)))
     return terms[0] if len(terms) == 1 else SumField(terms)
-
-
-def _classical(section: ClassicalSection) -> list[Field]:
-    terms: list[Field] = []
-    if any(section.zeeman):
-        terms.append(Zeeman(section.zeeman))
-    if section.anisotropy:
-        terms.append(Anisotropy(section.anisotropy))
-    if section.heisenberg:
-        terms.append(Heisenberg(section.heisenberg))
-    if any(section.slonczewski):
-        terms.append(Slonczewski(section.slonczewski))
-    return terms
 
 
 class _SolverState:

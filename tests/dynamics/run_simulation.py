@@ -9,7 +9,16 @@ import sys
 import numpy as np
 import torch
 
-from hpcspin.dynamics import Heisenberg, Settings, Simulation, Slonczewski, SumField, Zeeman
+from hpcspin.dynamics import (
+    DzyaloshinskiiMoriya,
+    Heisenberg,
+    Settings,
+    Simulation,
+    Slonczewski,
+    SumField,
+    Zeeman,
+    make_waveform,
+)
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
@@ -25,11 +34,26 @@ DEFAULTS = {
     "seed": 3,
     "record": 3,
     "checkpoint": 4,
+    "rich": False,
 }
 
 
 def classical():
     return SumField([Heisenberg(-1.0), Zeeman((0.1, 0.0, 0.2)), Slonczewski((0.0, 0.1, 0.0))])
+
+
+def every_term(lattice):
+    """Terms of different reach, one of them driven in time."""
+    return SumField(
+        [
+            *classical().terms,
+            Heisenberg(0.3, lattice.shell(2)),
+            Heisenberg(-0.2, lattice.shell(3)),
+            DzyaloshinskiiMoriya.interfacial(lattice, 0.4),
+            DzyaloshinskiiMoriya.bulk(lattice, 0.3),
+            Zeeman((0.0, 0.3, 0.0), make_waveform("sinusoid", frequency=2.0)),
+        ]
+    )
 
 
 def simulation(directory, field=None, world=None, **changes):
@@ -39,7 +63,7 @@ def simulation(directory, field=None, world=None, **changes):
     spins = np.random.default_rng(1).normal(size=(*lattice.size, 3))
     return Simulation(
         lattice,
-        field or classical(),
+        field or (every_term(lattice) if chosen["rich"] else classical()),
         spins / np.linalg.norm(spins, axis=-1, keepdims=True),
         Settings(
             damping=0.1,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws import OPEN, evolve, fitted_order, random_spins, single_domain
+from laws import OPEN, evolve, fitted_order, random_spins
 
 from hpcspin.dynamics import INTEGRATORS, Anisotropy, Heisenberg, Slonczewski, SumField, Zeeman, energy
 from hpcspin.dynamics.integrators import cayley, make_integrator, rotate
@@ -82,29 +82,6 @@ def test_two_exchange_coupled_spins_precess_about_their_sum(name):
     lattice = make_lattice("square", (2, 1), OPEN)
     assert energy(field, lattice, spins) == pytest.approx(energy(field, lattice, start), abs=1e-6)
     assert energy(field, lattice, start) == pytest.approx(-0.7 * start[0, 0] @ start[1, 0])
-
-
-@pytest.mark.parametrize("kind", ["square", "triangular"])
-def test_classical_fields_are_minus_the_gradient_of_their_energy(kind):
-    domain = single_domain((4, 3), (True, True), kind)
-    field = SumField([Heisenberg(0.8), Anisotropy(0.3, (0.6, 0.0, 0.8)), Zeeman((0.1, -0.2, 0.3))])
-    spins, direction = random_spins((4, 3)), random_spins((4, 3), 1)
-    step = 1e-4
-    high, low = (energy(field, domain.lattice, spins + sign * step * direction) for sign in (1, -1))
-    extended = domain.extend(torch.as_tensor(spins), 1)
-    force = field.bind(domain)(extended, 0.0).numpy()
-    assert (high - low) / (2 * step) == pytest.approx(-(force * direction).sum(), rel=1e-9)
-
-
-def test_heisenberg_counts_each_neighbour_once():
-    """Ferromagnet: the field is J times the coordination number, smaller at open edges."""
-    up = torch.zeros((4, 4, 3), dtype=torch.float64)
-    up[..., 2] = 1
-    for kind, neighbours in (("square", 4), ("triangular", 6)):
-        domain = single_domain((4, 4), (True, True), kind)
-        assert torch.all(Heisenberg(0.5).bind(domain)(domain.extend(up, 1), 0.0)[..., 2] == 0.5 * neighbours)
-    domain = single_domain((4, 4))
-    assert Heisenberg(1.0).bind(domain)(domain.extend(up, 1), 0.0)[0, :, 2].tolist() == [2, 3, 3, 2]
 
 
 @every_integrator

@@ -262,6 +262,7 @@ def test_state_and_last_field_of_a_solver_travel_with_the_checkpoint(tmp_path, m
 SYSTEMS = [
     {"kind": "square", "size": [7, 5], "periodic": [False, True]},
     {"kind": "triangular", "size": [5, 8], "periodic": [True, True], "dtype": "float32", "integrator": "sib"},
+    {"kind": "triangular", "size": [5, 8], "periodic": [True, False], "rich": True},
     {"kind": "triangular", "size": [6, 6], "periodic": [True, False], "integrator": "depondt_mertens"},
 ]
 
