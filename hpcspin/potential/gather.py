@@ -20,7 +20,7 @@ from hpcspin.errors import HpcspinError
 
 
 class StaticGather(nn.Module):
-    """Gather along the first or last axis at fixed positions, differentiable to any order.
+    """Gather along the first axis at fixed positions, differentiable to any order.
 
     Parameters
     ----------
@@ -29,16 +29,13 @@ class StaticGather(nn.Module):
     inverse
         For each position of the axis the places in `index` at which it stands,
         shape (length, width), -1 for none: see `slot_inverse`, `packed_inverse`.
-    dim
-        The axis: 0 or -1.
     """
 
     index: Tensor
     inverse: Tensor
 
-    def __init__(self, index: NDArray[np.int64], inverse: NDArray[np.int64], dim: int) -> None:
+    def __init__(self, index: NDArray[np.int64], inverse: NDArray[np.int64]) -> None:
         super().__init__()
-        self.dim = dim
         self.width = inverse.shape[1]
         # The zero that stands for -1 is appended to the axis.
         self.register_buffer("index", torch.from_numpy(np.where(index >= 0, index, len(inverse))), persistent=False)
@@ -57,11 +54,11 @@ class StaticGather(nn.Module):
         return result
 
     def _pull(self, x: Tensor) -> Tensor:
-        return _select(x, self.index, self.dim, self._complete[0])
+        return _select(x, self.index, self._complete[0])
 
     def _push(self, x: Tensor) -> Tensor:
-        found = _select(x, self.inverse, self.dim, self._complete[1])
-        parts = list(found.unflatten(self.dim, (self.width, -1)).unbind(0 if self.dim == 0 else -2))
+        found = _select(x, self.inverse, self._complete[1])
+        parts = list(found.unflatten(0, (self.width, -1)).unbind(0))
         # Pairwise sums of whole slices: torch.sum would add in an order that depends on the place in memory.
         while len(parts) > 1:
             half = (len(parts) + 1) // 2
@@ -136,8 +133,5 @@ def packed_inverse(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     return inverse
 
 
-def _select(x: Tensor, index: Tensor, dim: int, complete: bool) -> Tensor:
-    if not complete:
-        zero = x.new_zeros((1, *x.shape[1:]) if dim == 0 else (*x.shape[:-1], 1))
-        x = torch.cat([x, zero], dim)
-    return x.index_select(dim, index)
+def _select(x: Tensor, index: Tensor, complete: bool) -> Tensor:
+    return (x if complete else torch.cat([x, torch.zeros_like(x[:1])])).index_select(0, index)

@@ -6,7 +6,7 @@ exerts no torque.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hpcspin.potential.gather import StaticGather
 from hpcspin.potential.orbits import slot_permutations
-from hpcspin.potential.tiles import WHOLE, linear
+from hpcspin.potential.tiles import cross, product
 
 KINDS: dict[str, type[Kind]] = {}
 
@@ -42,34 +41,6 @@ class Prediction(NamedTuple):
     toroidal: Tensor
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """The spins around the centres of a batch, and which centres and rows the field is asked for.
-
-    Attributes
-    ----------
-    around : Tensor
-        Spins in the slots of each centre, its own first, shape (centres, slots, 3).
-    gather : StaticGather
-        The gather that made `around` out of the rows of spins.
-    rows, centres : Tensor
-        Row and centre of each site on which the field is asked for, shape (sites,).
-    tile : int
-        Centres in a tile of matrix products.
-    """
-
-    around: Tensor
-    gather: StaticGather
-    rows: Tensor
-    centres: Tensor
-    tile: int
-
-    @property
-    def spins(self) -> Tensor:
-        """Spins on which the field is asked for, shape (sites, 3)."""
-        return self.around.detach()[self.centres, 0]
-
-
 class Kind(nn.Module):
     """Base of all kinds.
 
@@ -88,6 +59,8 @@ class Kind(nn.Module):
         How many times the reach of a neighbourhood the field on a site sees.
     outputs : int
         Numbers that the network gives a centre.
+    slots : int
+        Slots on whose spins a centre acts: all, or its own alone.
     """
 
     name: ClassVar[str]
@@ -101,30 +74,36 @@ class Kind(nn.Module):
     def __init__(self, offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> None:
         super().__init__()
         self.outputs = self.potentials
+        self.slots = len(offsets) if self.reaches > 1 else 1
 
     def factors(self, u: Tensor) -> Tensor:
-        """What the network's outputs are multiplied with at the bias u of each centre, (centres, outputs).
+        """What the network's outputs are multiplied with at the bias u of each centre.
 
         G is proportional to the bias: without one it vanishes exactly.
-        """
-        return torch.stack([torch.ones_like(u), u], -1)[:, : self.outputs]
-
-    def fields(self, local: Tensor, at: Surroundings, create_graph: bool) -> tuple[Tensor, Tensor]:
-        """Equilibrium and nonequilibrium field.
 
         Parameters
         ----------
-        local
-            The network's outputs times `factors`, functions of ``at.around``, shape (centres, outputs).
-        at
-            Where.
-        create_graph
-            Whether the fields will be differentiated by the weights.
+        u
+            Shape (1, centres).
 
         Returns
         -------
-        tuple of Tensor
-            Shape (sites, 3) each.
+        Tensor
+            Shape (outputs, centres).
+        """
+        return torch.cat([torch.ones_like(u), u])[: self.outputs]
+
+    def combine(self, sums: Tensor, spins: Tensor) -> tuple[Tensor, Tensor]:
+        """Equilibrium and nonequilibrium field, shape (sites, 3) each.
+
+        Parameters
+        ----------
+        sums
+            Derivatives of the potentials by the spin of each site, summed over
+            the centres that act on it, shape (sites, 3 potentials); of a kind
+            without potentials the field.
+        spins
+            Spins of these sites, shape (sites, 3).
         """
         raise NotImplementedError
 
@@ -136,10 +115,9 @@ class Conservative(Kind):
     potentials = 1
     reaches = 2
 
-    def fields(self, local: Tensor, at: Surroundings, create_graph: bool) -> tuple[Tensor, Tensor]:
+    def combine(self, sums: Tensor, spins: Tensor) -> tuple[Tensor, Tensor]:
         """See `Kind`."""
-        equilibrium = -_global_gradient(local[:, 0], at, create_graph, keep=create_graph)
-        return equilibrium, torch.zeros_like(equilibrium)
+        return -sums, torch.zeros_like(sums)
 
 
 class Pair(Kind):
@@ -149,14 +127,12 @@ class Pair(Kind):
     potentials = 2
     reaches = 2
 
-    def fields(self, local: Tensor, at: Surroundings, create_graph: bool) -> tuple[Tensor, Tensor]:
-        """See `Kind`."""
-        energy = _global_gradient(local[:, 0], at, create_graph, keep=True)
-        toroidal = _global_gradient(local[:, 1], at, create_graph, keep=create_graph)
-        return -energy, -torch.linalg.cross(at.spins, toroidal)
+    def combine(self, sums: Tensor, spins: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Kind`; one vector product a site."""
+        return -sums[:, :3], -torch.linalg.cross(spins, sums[:, 3:])
 
 
-class Site(Kind):
+class Site(Pair):
     """A pair ε_i, χ_i of each site, of which its own spin alone takes derivatives.
 
     H_i = -∂ε_i/∂S_i - S_i x ∂χ_i/∂S_i is the most general field of the spins
@@ -166,14 +142,7 @@ class Site(Kind):
     """
 
     name = "site"
-    potentials = 2
     reaches = 1
-
-    def fields(self, local: Tensor, at: Surroundings, create_graph: bool) -> tuple[Tensor, Tensor]:
-        """See `Kind`."""
-        energy = _gradient(local[:, 0], at, create_graph, keep=True)[:, 0][at.centres]
-        toroidal = _gradient(local[:, 1], at, create_graph, keep=create_graph)[:, 0][at.centres]
-        return -energy, -torch.linalg.cross(at.spins, toroidal)
 
 
 class Direct(Kind):
@@ -198,28 +167,27 @@ class Direct(Kind):
 
     def factors(self, u: Tensor) -> Tensor:
         """See `Kind`; even in equilibrium S x A takes part, through weights that are odd under time reversal."""
-        return torch.ones_like(u)[:, None]
+        return torch.ones_like(u).expand(self.outputs, -1)
 
-    def fields(self, local: Tensor, at: Surroundings, create_graph: bool) -> tuple[Tensor, Tensor]:
+    def field(self, weights: Tensor, spins: Tensor, tile: int) -> Tensor:
+        """Field on each centre, shape (3, centres).
+
+        Parameters
+        ----------
+        weights
+            w and w', shape (outputs, centres).
+        spins
+            Spins in the slots, shape (slots, 3, centres).
+        tile
+            Centres in a tile of matrix products.
+        """
+        sums = product(self.shells, spins, tile)
+        terms = torch.cat([sums, cross(spins[:1], sums)]) * weights[:, None]
+        return functools.reduce(torch.add, terms.unbind())
+
+    def combine(self, sums: Tensor, spins: Tensor) -> tuple[Tensor, Tensor]:
         """See `Kind`."""
-        around = at.around.detach()
-        by_component = around.transpose(1, 2).flatten(0, 1)
-        tile = at.tile if at.tile == WHOLE else 3 * at.tile
-        sums = linear(by_component, self.shells, None, tile).unflatten(0, (-1, 3)).transpose(1, 2)
-        vectors = torch.cat([sums, torch.linalg.cross(around[:, :1].expand_as(sums), sums)], 1)
-        field = torch.bmm(local[:, None], vectors)[:, 0][at.centres]
-        return field, torch.zeros_like(field)
-
-
-def _gradient(local: Tensor, at: Surroundings, create_graph: bool, keep: bool) -> Tensor:
-    """Derivative of each centre's potential by the spins around it, shape (centres, slots, 3)."""
-    (gradient,) = torch.autograd.grad(local.sum(), at.around, create_graph=create_graph, retain_graph=keep)
-    return gradient
-
-
-def _global_gradient(local: Tensor, at: Surroundings, create_graph: bool, keep: bool) -> Tensor:
-    """Derivative of the sum of local potentials by the spins: each centre's, added through the inverse table."""
-    return at.gather.transpose(_gradient(local, at, create_graph, keep).flatten(0, 1))[at.rows]
+        return sums, torch.zeros_like(sums)
 
 
 def _shell_sums(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, Lattice, make_lattice
 from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.irreps import symmetry_operations
-from hpcspin.potential.kinds import KINDS, Prediction, Surroundings
+from hpcspin.potential.kinds import KINDS, Direct, Prediction
 from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
 from hpcspin.potential.network import Network
-from hpcspin.potential.tiles import TILE, WHOLE
+from hpcspin.potential.tiles import TILE, is_present
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -160,10 +161,9 @@ class ForceField(nn.Module):
 
     def features(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Features of all centres of a batch, shape (batch * centres, features)."""
-        gather = neighbourhood.gather(len(spins), WHOLE, spins.device)
-        around = gather(spins.to(self.dtype).flatten(0, 1)).unflatten(0, (-1, len(self.offsets)))
-        described: Tensor = self.descriptor(around)
-        return described
+        tile = self._tile(spins, neighbourhood)
+        described: Tensor = self.descriptor(self._around(spins, neighbourhood, tile), tile)
+        return described.T[: len(spins) * len(neighbourhood.table)]
 
     def forward(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Prediction:
         """Fields on the outputs of a neighbourhood.
@@ -192,28 +192,48 @@ class ForceField(nn.Module):
         """
         if neighbourhood.reaches < self.kind.reaches:
             raise HpcspinError(f"window: its halo is too narrow for the kind {self.kind.name!r}; give it {self.halo}")
-        batch = len(spins)
-        tile = WHOLE if self.training else TILE[spins.device.type]
-        gather = neighbourhood.gather(batch, tile, spins.device)
-        flat = spins.detach().to(self.dtype).flatten(0, 1)
-        centres = len(neighbourhood.table)
-        with torch.enable_grad():
-            around = gather(flat).unflatten(0, (-1, len(self.offsets))).requires_grad_()
+        batch, centres, tile = len(spins), len(neighbourhood.table), self._tile(spins, neighbourhood)
+        with torch.set_grad_enabled(self.training):
+            around = self._around(spins, neighbourhood, tile)
             u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(centres)
-            u = torch.nn.functional.pad(u, (0, len(around) - len(u)))
-            local = self._local(around, u, tile)
-            rows, outputs = neighbourhood.outputs_of(batch, spins.device)
-            at = Surroundings(around, gather, rows, outputs, tile)
-            equilibrium, nonequilibrium = self.kind.fields(local, at, self.training)
-        totals = local[: batch * centres].unflatten(0, (batch, centres)).sum(1)
-        potentials = torch.nn.functional.pad(totals[:, : self.kind.potentials], (0, 2 - self.kind.potentials))
+            u = functional.pad(u, (0, -len(u) % tile))[None]
+            local, partials = self._partials(around, u, tile)
+            rows, places = neighbourhood.outputs_of(batch, spins.device)
+            if self.kind.reaches > 1:
+                # The derivatives of all centres that see a spin are added through the inverse table.
+                gather = neighbourhood.gather(batch, tile, 3 * self.kind.potentials, spins.device)
+                sums = gather.transpose(partials.flatten()).unflatten(0, (batch * neighbourhood.rows, -1))[rows]
+            else:
+                sums = partials[0].flatten(0, 1).T[places]
+            equilibrium, nonequilibrium = self.kind.combine(sums, around.detach()[0].T[places])
+            totals = local[:, : batch * centres].unflatten(1, (batch, centres)).sum(2)
+        potentials = functional.pad(totals[: self.kind.potentials], (0, 0, 0, 2 - self.kind.potentials))
         equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in (equilibrium, nonequilibrium))
-        field = equilibrium + nonequilibrium
-        prediction = Prediction(field, equilibrium, nonequilibrium, *potentials.unbind(-1))
-        return prediction if self.training else Prediction(*(part.detach() for part in prediction))
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials.unbind())
 
-    def _local(self, around: Tensor, u: Tensor, tile: int) -> Tensor:
-        """What the network gives each centre, in units of the field, zero where the centre is missing."""
-        present = (around[:, 0].detach() ** 2).sum(-1) > 0.5
-        local: Tensor = self.network(self.descriptor(around, tile), u, tile)
-        return local * self.kind.factors(u) * present[:, None] * self.field_scale
+    def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
+        return len(spins) * len(neighbourhood.table) if self.training else TILE[spins.device.type]
+
+    def _around(self, spins: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
+        """Spins in the slots of all centres, shape (slots, 3, centres)."""
+        gather = neighbourhood.gather(len(spins), tile, 3, spins.device)
+        around: Tensor = gather(spins.detach().to(self.dtype).flatten())
+        return around.view(len(self.offsets), 3, -1)
+
+    def _partials(self, around: Tensor, u: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+        """Potentials of each centre, and what it adds to the fields in its slots: see `Kind.combine`.
+
+        In units of the field, and zero where the centre is missing; shapes
+        (outputs, centres) and (slots, potentials, 3, centres).
+        """
+        factors = self.kind.factors(u) * is_present(around[:1]) * self.field_scale
+        if isinstance(self.kind, Direct):
+            local = self.network(self.descriptor(around, tile), u, tile) * factors
+            return local, self.kind.field(local, around, tile)[None, None]
+        if self.training:
+            around.requires_grad_()
+            local = self.network(self.descriptor(around, tile), u, tile) * factors
+            by_spin = [torch.autograd.grad(one.sum(), around, create_graph=True)[0] for one in local]
+            return local, torch.stack(by_spin, 1)[: self.kind.slots]
+        outputs, cotangents = self.network.pull(self.descriptor(around, tile), u, factors, tile)
+        return outputs * factors, self.descriptor.pull(around, cotangents, self.kind.slots, tile)

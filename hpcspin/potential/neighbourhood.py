@@ -71,7 +71,7 @@ class Neighbourhood:
     rows: int
     outputs: NDArray[np.int64]
     reaches: int = 2
-    _gathers: dict[tuple[int, int, torch.device], StaticGather] = field(default_factory=dict, repr=False)
+    _gathers: dict[tuple[int, int, int, torch.device], StaticGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -130,8 +130,10 @@ class Neighbourhood:
         inside = tuple(slice(halo, halo + length) for length in shape)
         return cls(table, rows.size, rows[inside].ravel(), reaches)
 
-    def gather(self, batch: int, tile: int, device: torch.device) -> StaticGather:
-        """Gather of the spins around all centres, for a batch laid end to end.
+    def gather(self, batch: int, tile: int, width: int, device: torch.device) -> StaticGather:
+        """Gather of what the spins around all centres have, for a batch laid end to end.
+
+        It turns (rows, width), flattened, into (slots, width, centres), flattened.
 
         Parameters
         ----------
@@ -139,16 +141,23 @@ class Neighbourhood:
             Number of configurations.
         tile
             The number of centres is rounded up to a multiple of it by empty neighbourhoods.
+        width
+            Numbers that each spin has.
         device
             Where.
         """
-        key = (batch, tile, device)
+        key = (batch, tile, width, device)
         if key not in self._gathers:
+            rows, slots = batch * self.rows, self.table.shape[1]
             shifts = self.rows * np.arange(batch)[:, None, None]
-            table = np.where(self.table >= 0, self.table + shifts, -1).reshape(-1, self.table.shape[1])
+            table = np.where(self.table >= 0, self.table + shifts, -1).reshape(-1, slots)
             table = np.pad(table, ((0, -len(table) % tile), (0, 0)), constant_values=-1)
-            inverse = slot_inverse(table, batch * self.rows)
-            self._gathers[key] = StaticGather(table.ravel(), inverse, dim=0).to(device)
+            numbers = np.arange(width)[:, None]
+            index = np.where(table.T[:, None] >= 0, table.T[:, None] * width + numbers, -1)
+            centre, slot = np.divmod(slot_inverse(table, rows), slots)
+            places = (slot[:, None] * width + numbers) * len(table) + centre[:, None]
+            places = np.where(centre[:, None] >= 0, places, -1).reshape(-1, slots)
+            self._gathers[key] = StaticGather(index.ravel(), places).to(device)
         return self._gathers[key]
 
     def outputs_of(self, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpcspin.potential.tiles import WHOLE, linear
+from hpcspin.potential.tiles import tile_product, tiled, untiled
 
 
 class Network(nn.Module):
@@ -47,28 +47,81 @@ class Network(nn.Module):
         self.mean.copy_(mean)
         self.scale.copy_(torch.rsqrt(variance + _SMALL_VARIANCE))
 
-    def forward(self, features: Tensor, bias: Tensor, tile: int = WHOLE) -> Tensor:
+    def forward(self, features: Tensor, bias: Tensor, tile: int) -> Tensor:
         """Potentials of each centre.
 
         Parameters
         ----------
         features
-            Shape (centres, features).
+            Shape (features, centres).
         bias
-            Bias u of each centre, shape (centres,).
+            Bias u of each centre, shape (1, centres).
         tile
             Centres in a tile of matrix products.
 
         Returns
         -------
         Tensor
-            Shape (centres, outputs).
+            Shape (outputs, centres).
         """
-        x = torch.cat([(features - self.mean) * self.scale, bias[:, None]], -1)
-        for number, layer in enumerate(self.layers):
-            assert isinstance(layer, nn.Linear)
-            x = linear(x if number == 0 else functional.silu(x), layer.weight, layer.bias, tile)
-        return x
+        x = self._first(features, bias, tile)
+        for layer in self.layers[1:]:
+            x = _affine(layer, functional.silu(x))
+        return untiled(x)
+
+    def pull(self, features: Tensor, bias: Tensor, seeds: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+        """Potentials, and the derivative of each by the features times its seed, by the chain rule.
+
+        All potentials go back through the layers as columns of one product.
+
+        Parameters
+        ----------
+        features, bias, tile
+            As in `forward`.
+        seeds
+            Shape (outputs, centres).
+
+        Returns
+        -------
+        tuple of Tensor
+            Shapes (outputs, centres) and (features, outputs, centres).
+        """
+        x, slopes = self._first(features, bias, tile), []
+        for layer in self.layers[1:]:
+            x, slope = _silu(x)
+            slopes.append(slope[:, :, None])
+            x = _affine(layer, x)
+        weights = [self._scaled(), *(_weight(layer) for layer in self.layers[1:])]
+        back = weights.pop().T[:, :, None] * tiled(seeds, tile)[:, None]
+        for slope, weight in zip(reversed(slopes), reversed(weights), strict=True):
+            back = tile_product(weight.T, (back * slope).flatten(2)).unflatten(2, back.shape[2:])
+        return untiled(x), untiled(back)
+
+    def _scaled(self) -> Tensor:
+        """Weights of the first layer for features that are not scaled."""
+        return _weight(self.layers[0])[:, :-1] * self.scale
+
+    def _first(self, features: Tensor, bias: Tensor, tile: int) -> Tensor:
+        first = self.layers[0]
+        mapped = tile_product(self._scaled(), tiled(features - self.mean[:, None], tile))
+        return mapped + _weight(first)[:, -1:] * tiled(bias, tile) + first.bias[:, None]  # type: ignore[index]
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    assert isinstance(layer, nn.Linear)
+    return layer.weight
+
+
+def _affine(layer: nn.Module, x: Tensor) -> Tensor:
+    mapped = tile_product(_weight(layer), x)
+    return mapped if layer.bias is None else mapped + layer.bias[:, None]  # type: ignore[index]
+
+
+def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The activation x σ(x) and its derivative."""
+    gate = torch.sigmoid(x)
+    value = x * gate
+    return value, torch.addcmul(value, gate, 1 - value)
 
 
 _SMALL_VARIANCE = 1e-3

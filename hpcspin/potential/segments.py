@@ -19,7 +19,7 @@ def segment_backend() -> str:
 
 
 class SegmentSum(nn.Module):
-    """Sum the last axis over contiguous segments, differentiable to any order.
+    """Sum the first axis over contiguous segments, differentiable to any order.
 
     torch-scatter's own derivative is not differentiable a second time, which
     the training of forces needs; sum and expansion are therefore declared here
@@ -51,7 +51,7 @@ class SegmentSum(nn.Module):
         self.register_buffer("members", torch.from_numpy(members), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sum segments: shape (m, entries) to (m, segments)."""
+        """Sum segments: shape (entries, ...) to (segments, ...)."""
         if self._trivial:
             return x
         result: Tensor = _Sum.apply(x, self)
@@ -62,14 +62,13 @@ class SegmentSum(nn.Module):
         if self.backend == "torch-scatter":
             from torch_scatter import segment_csr
 
-            return segment_csr(x.contiguous(), self.pointer.expand(len(x), -1), reduce="sum")
-        padded = torch.cat([x, x.new_zeros((len(x), 1))], -1)
-        slots = padded.index_select(-1, self.members.T.reshape(-1)).unflatten(-1, self.members.T.shape)
-        return slots.sum(-2)
+            return segment_csr(x.contiguous(), self.pointer, reduce="sum")
+        padded = torch.cat([x, torch.zeros_like(x[:1])])
+        return padded.index_select(0, self.members.T.reshape(-1)).unflatten(0, self.members.T.shape).sum(0)
 
     def expand(self, x: Tensor) -> Tensor:
         """Transpose of `total`: each entry gets its segment's value."""
-        return x.index_select(-1, self.owner)
+        return x.index_select(0, self.owner)
 
 
 class _Sum(torch.autograd.Function):

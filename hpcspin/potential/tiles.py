@@ -1,61 +1,55 @@
-"""Products with fixed matrices whose bits do not depend on the batch, nor on the number of threads.
+"""Tiles: centres a fixed number at a time, so that the bits of one do not depend on the others.
 
-A matrix product may add in another order when the number of its rows changes,
-or, if its sums are long, when it is given more threads. The field on a site
-would then depend on how the lattice is cut into domains. Products are therefore
-made in tiles of a fixed number of centres and short sums when a model drives
-spins, and at once when it is trained.
+Centres stand on the last axis of everything. A matrix product may add in
+another order when the number of its columns changes, or, if its sums are long,
+when it is given more threads; an elementwise operation may treat the last
+elements of a run, which fill no vector register, in another way. The field on a
+site would then depend on how the lattice is cut into domains. Models that drive
+spins therefore work in tiles of one size, a multiple of all vector lengths; in
+training one tile holds all centres.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-TILE = {"cpu": 48, "cuda": 2048}
+TILE = {"cpu": 96, "cuda": 2048}
 """Centres in a tile, by device type: small lattices do not drown in padding, large ones keep the device busy."""
 
-WHOLE = 1
-"""The tile that stands for no tiling."""
 
-_SUM = 128
-"""Terms of a sum that are left to one call: MKL divides sums of more than 256 terms among threads (measured)."""
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-    """Affine map x Wᵀ + b of the last axis, in tiles of ``rows`` rows; `WHOLE` for all rows at once.
-
-    Tiled, it is differentiable in x alone, and once.
-    """
-    if rows == WHOLE:
-        return functional.linear(x, weight, bias)
-    product: Tensor = _TiledProduct.apply(x, weight, rows)
-    return product if bias is None else product + bias
+def tiled(x: Tensor, tile: int) -> Tensor:
+    """View of x, shape (k, ...), as its columns in tiles, shape (tiles, k, tile)."""
+    return x.flatten(1).unflatten(1, (-1, tile)).transpose(0, 1)
 
 
-def _product(x: Tensor, matrix: Tensor, rows: int) -> Tensor:
-    x = x.contiguous()
-    result = x.new_empty((len(x), matrix.shape[1]))
-    for start in range(0, len(x), rows):
-        tile, out = x[start : start + rows], result[start : start + rows]
-        torch.mm(tile[:, :_SUM], matrix[:_SUM], out=out)
-        for first in range(_SUM, len(matrix), _SUM):
-            out.addmm_(tile[:, first : first + _SUM], matrix[first : first + _SUM])
-    return result
+def untiled(x: Tensor) -> Tensor:
+    """From (tiles, k, ..., tile) back to (k, ..., centres)."""
+    return x.movedim(0, -2).flatten(-2)
 
 
-class _TiledProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, rows: int) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.rows = rows
-        return _product(x, weight.T, rows)
+def tile_product(matrix: Tensor, x: Tensor) -> Tensor:
+    """Product of a matrix (m, k) with each tile of x, shape (tiles, k, tile), as one batch."""
+    return torch.bmm(matrix.expand(len(x), -1, -1), x)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return _product(grad, weight, ctx.rows), None, None
+
+def product(matrix: Tensor, x: Tensor, tile: int) -> Tensor:
+    """Product of a matrix (m, k) with x, shape (k, ...), tile by tile: shape (m, ...)."""
+    return untiled(tile_product(matrix, tiled(x, tile))).reshape(-1, *x.shape[1:])
+
+
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Vector product along the last axis but one."""
+    (ax, ay, az), (bx, by, bz) = a.unbind(-2), b.unbind(-2)
+    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -2)
+
+
+def add_components(x: Tensor) -> Tensor:
+    """Sum over the last axis but one, of three components, in a fixed order."""
+    first, second, third = x.unbind(-2)
+    return first + second + third
+
+
+def is_present(spins: Tensor) -> Tensor:
+    """One where there is a spin and zero where a site is missing: (..., 3, centres) to (..., centres)."""
+    return (add_components(spins.detach().square()) > 0.5).to(spins.dtype)

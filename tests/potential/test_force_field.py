@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import DESCRIPTORS, Architecture, Neighbourhood, Prediction
+from hpcspin.potential import DESCRIPTORS, KINDS, Architecture, Neighbourhood, Prediction
 from hpcspin.potential.irreps import symmetry_operations
 
 every_descriptor = pytest.mark.parametrize("descriptor", sorted(DESCRIPTORS))
@@ -168,9 +168,13 @@ def test_fixed_layer_makes_a_slonczewski_torque_through_the_model():
     """
     lattice = make_lattice("square", (2, 1), (False, False))
     model = make_model(radius=1.0, symmetry="full", hidden=(4,))
-    model.network.forward = lambda features, bias, tile=1: torch.stack(  # type: ignore[method-assign]
-        [torch.zeros_like(features[:, 0]), -features[:, 0]], -1
-    )
+
+    def pull(features, bias, seeds, tile):
+        slopes = torch.zeros((len(features), *seeds.shape), dtype=features.dtype)
+        slopes[0, 1] = -seeds[1]
+        return torch.stack([torch.zeros_like(features[0]), -features[0]]), slopes
+
+    model.network.pull = pull
     spins = random_spins(1, 2, 11)
     free, polariser = spins[0]
     predicted = predict(model, lattice, spins, bias=2.0)
@@ -228,9 +232,13 @@ def test_evaluation_bits_do_not_depend_on_the_threads(descriptor, precision):
     assert torch.equal(*found)
 
 
-def test_training_and_evaluation_agree():
-    lattice = make_lattice("square", (7, 5))
-    model, spins = make_model(), random_spins(3, 35, 14)
+@every_descriptor
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("changes", [{}, {"symmetry": "full"}, {"time_reversal": "even"}, {"lattice": "triangular"}])
+def test_the_chain_rule_by_hand_is_automatic_differentiation(descriptor, kind, changes):
+    """Training differentiates the potentials automatically, evaluation goes back through the layers by hand."""
+    lattice = make_lattice(changes.get("lattice", "square"), (7, 5))
+    model, spins = make_model(descriptor=descriptor, kind=kind, **changes), random_spins(3, 35, 14)
     quiet = predict(model, lattice, spins)
     model.train()
     loud = predict(model, lattice, spins)

@@ -124,17 +124,6 @@ def test_a_halo_that_is_too_narrow_is_refused():
 
 
 @local_kinds
-def test_training_and_evaluation_agree(kind):
-    lattice, model = make_lattice("square", (7, 5)), make_model(kind=kind)
-    spins, table = random_spins(3, 35, 7), model.neighbourhood(lattice)
-    quiet, loud = predict(model, spins, table), predict(model.train(), spins, table)
-    assert loud.field.requires_grad
-    assert not quiet.field.requires_grad
-    for one, other in zip(quiet, loud, strict=True):
-        torch.testing.assert_close(one, other.detach(), rtol=1e-12, atol=1e-12)
-
-
-@local_kinds
 def test_weights_are_differentiated_through_the_fields(kind):
     """The derivative of a force loss by a weight against a central difference."""
     lattice = make_lattice("square", (4, 3))

@@ -73,7 +73,7 @@ def test_coefficients_are_an_orthogonal_transform_of_all_bonds_and_chiralities(k
     triples = pairs[pairs[:, 0] > 0]
     crossed = torch.linalg.cross(spins[:, triples[:, 0]], spins[:, triples[:, 1]])
     values = torch.cat([bonds, (spins[:, :1] * crossed).sum(-1)], -1)
-    coefficients = model.descriptor.coefficients(spins)
+    coefficients = model.descriptor.coefficients(spins.permute(1, 2, 0)).T
     assert coefficients.shape == values.shape
     torch.testing.assert_close(coefficients.square().sum(-1), values.square().sum(-1))
     # Linear in the values and length-keeping on a spanning set: recover the map and check that it is orthogonal.
@@ -81,7 +81,7 @@ def test_coefficients_are_an_orthogonal_transform_of_all_bonds_and_chiralities(k
     bonds = (many[:, pairs[:, 0]] * many[:, pairs[:, 1]]).sum(-1)
     crossed = torch.linalg.cross(many[:, triples[:, 0]], many[:, triples[:, 1]])
     values = torch.cat([bonds, (many[:, :1] * crossed).sum(-1)], -1)
-    solution = torch.linalg.lstsq(values, model.descriptor.coefficients(many)).solution
+    solution = torch.linalg.lstsq(values, model.descriptor.coefficients(many.permute(1, 2, 0)).T).solution
     torch.testing.assert_close(solution.T @ solution, torch.eye(len(solution), dtype=torch.float64), rtol=0, atol=1e-9)
 
 

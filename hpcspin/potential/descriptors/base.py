@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hpcspin.lattice import Lattice
 from hpcspin.potential.gather import StaticGather, packed_inverse
 from hpcspin.potential.orbits import slot_permutations
-from hpcspin.potential.tiles import WHOLE, linear
+from hpcspin.potential.tiles import is_present, product
 
 DESCRIPTORS: dict[str, type[Descriptor]] = {}
 
@@ -58,35 +58,53 @@ class Descriptor(nn.Module):
         self.register_buffer(name, torch.tensor(array, dtype=torch.float64), persistent=False)
 
     def presence(self, spins: Tensor, tile: int) -> Tensor:
-        """Counts of neighbours that are there, shape (centres, counts): see `axis_presence`.
+        """Counts of neighbours that are there, shape (counts, centres): see `axis_presence`.
 
         At an open edge a vanishing bond would otherwise look like a right angle.
         """
-        present = ((spins.detach() ** 2).sum(-1) > 0.5).to(spins.dtype)
-        return linear(present, self.presence_counts, None, tile)
+        return product(self.presence_counts, is_present(spins), tile)
 
-    def forward(self, spins: Tensor, tile: int = WHOLE) -> Tensor:
+    def forward(self, spins: Tensor, tile: int) -> Tensor:
         """Features of each centre.
 
         Parameters
         ----------
         spins
-            Spins in the slots, zero where a site is missing, shape (centres, slots, 3).
+            Spins in the slots, zero where a site is missing, shape (slots, 3, centres).
         tile
             Centres in a tile of matrix products.
 
         Returns
         -------
         Tensor
-            Shape (centres, features).
+            Shape (features, centres).
+        """
+        raise NotImplementedError
+
+    def pull(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
+        """Derivative of Σ_f λ_f · feature f by the spins, for several λ at once, by the chain rule.
+
+        Parameters
+        ----------
+        spins, tile
+            As in `forward`.
+        cotangents
+            Coefficients λ, constant in the derivative, shape (features, m, centres).
+        slots
+            Number of slots whose derivative is wanted, the centre first.
+
+        Returns
+        -------
+        Tensor
+            Shape (slots, m, 3, centres).
         """
         raise NotImplementedError
 
 
 def selection(places: ArrayLike, length: int) -> StaticGather:
-    """Gather of entries of the last axis, of the given length."""
+    """Gather of entries of the first axis, of the given length."""
     index = np.asarray(places, dtype=np.int64)
-    return StaticGather(index, packed_inverse(index, length), dim=-1)
+    return StaticGather(index, packed_inverse(index, length))
 
 
 def axis_presence(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> NDArray[np.float64]:

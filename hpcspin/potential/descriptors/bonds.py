@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from hpcspin.potential.gather import StaticGather
 from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of
 from hpcspin.potential.orbits import Orbit, find_orbits
 from hpcspin.potential.segments import SegmentSum
-from hpcspin.potential.tiles import WHOLE, linear
+from hpcspin.potential.tiles import add_components, cross, product
 
 
 class Bonds(Descriptor):
@@ -58,7 +59,7 @@ class Bonds(Descriptor):
         direct, squared, referenced = _sorted_copies(orbits, irreps, even)
         copies = [*direct, *squared, *referenced]
         self.order = len(operations)
-        self.entries = _entries(orbits, len(offsets))
+        self.left, self.right = _entries(orbits, len(offsets))
         self.components = selection([place for copy in copies for place in copy.places], len(orbits) * self.order)
         self.sizes = [sum(len(c.places) for c in group) for group in (direct, squared, referenced)]
         self.powers = SegmentSum(np.array([len(c.places) for c in (*squared, *referenced)]))
@@ -75,30 +76,66 @@ class Bonds(Descriptor):
             + [1] * len(self.presence_counts)
         )
 
-    def coefficients(self, spins: Tensor, tile: int = WHOLE) -> Tensor:
-        """Coefficients f^Γ of all copies of all irreps, orthonormal on each orbit: (centres, coefficients)."""
-        centre, neighbours = spins[:, :1], spins[:, 1:]
-        crossed = torch.linalg.cross(centre.expand_as(neighbours), neighbours)
-        dots = torch.bmm(torch.cat([spins, crossed], 1), spins.transpose(1, 2))
-        values = self.entries(dots.flatten(1)).view(-1, self.order)
-        per_centre = self.entries.index.numel() // self.order
-        transformed = linear(values, self.transform, None, tile if tile == WHOLE else tile * per_centre)
-        selected: Tensor = self.components(transformed.view(len(spins), -1))
-        return selected * self.scale
+    def coefficients(self, spins: Tensor) -> Tensor:
+        """Coefficients f^Γ of all copies of all irreps, orthonormal on each orbit: (coefficients, centres)."""
+        left, right = self._factors(spins)
+        selected: Tensor = self.components(self._transformed(add_components(left * right), self.transform))
+        return selected * self.scale[:, None]
 
-    def forward(self, spins: Tensor, tile: int = WHOLE) -> Tensor:
+    def forward(self, spins: Tensor, tile: int) -> Tensor:
         """See `Descriptor`."""
-        coefficients = self.coefficients(spins, tile)
-        direct, _, referenced = coefficients.split(self.sizes, -1)
-        others = coefficients[:, self.sizes[0] :]
-        reference = linear(linear(referenced, self.to_reference, None, tile), self.from_reference, None, tile)
+        coefficients = self.coefficients(spins)
+        direct, _, referenced = coefficients.split(self.sizes)
+        others = coefficients[self.sizes[0] :]
         features = [
             direct,
             self.powers(others * others),
-            self.products(referenced * reference),
+            self.products(referenced * self._reference(referenced, tile)),
             self.presence(spins, tile),
         ]
-        return torch.cat(features, -1)
+        return torch.cat(features)
+
+    def pull(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
+        """See `Descriptor`: back through the invariants, the irreps, and the bonds and chiralities."""
+        back = self.components.transpose(self._by_coefficient(spins, cotangents, tile))
+        by_value = self._transformed(back, self.transform.T)[:, :, None]
+        left, right = self._factors(spins)
+        by_left, by_spin = (
+            self.left.transpose(by_value * right[:, None]),
+            self.right.transpose(by_value * left[:, None]),
+        )
+        by_spin += by_left[: len(spins)]
+        by_crossed, centre, neighbours = by_left[len(spins) :], spins[:1, None], spins[1:, None]
+        by_spin[1:] += cross(by_crossed, centre)
+        for torque in cross(neighbours, by_crossed):
+            by_spin[0] += torque
+        return by_spin[:slots]
+
+    def _factors(self, spins: Tensor) -> tuple[Tensor, Tensor]:
+        """Both vectors of each scalar product, shape (products, 3, centres)."""
+        return self.left(torch.cat([spins, cross(spins[:1], spins[1:])])), self.right(spins)
+
+    def _transformed(self, values: Tensor, transform: Tensor) -> Tensor:
+        """Transform on the group, orbit by orbit; a sum of so few terms needs no matrix product."""
+        by_operation = values.unflatten(0, (-1, self.order)).unbind(1)
+        columns = transform.T.reshape(self.order, self.order, *[1] * (values.dim() - 1))
+        terms = (column * value[:, None] for column, value in zip(columns, by_operation, strict=True))
+        return functools.reduce(torch.add, terms).flatten(0, 1)
+
+    def _reference(self, referenced: Tensor, tile: int) -> Tensor:
+        return product(self.from_reference, product(self.to_reference, referenced, tile), tile)
+
+    def _by_coefficient(self, spins: Tensor, cotangents: Tensor, tile: int) -> Tensor:
+        """Derivative by the values of the copies of the irreps, shape (coefficients, m, centres)."""
+        coefficients = self.coefficients(spins)[:, None]
+        numbers = [self.sizes[0], len(self.powers.pointer) - 1, len(self.products.pointer) - 1]
+        direct, powers, products = cotangents[: sum(numbers)].split(numbers)
+        squares = 2 * self.powers.expand(powers) * coefficients[self.sizes[0] :]
+        squared, referenced = squares.split(self.sizes[1:])
+        factors, products = coefficients[len(coefficients) - self.sizes[2] :], self.products.expand(products)
+        averaged = product(self.from_reference.T, products * factors, tile)
+        by_factor = product(self.to_reference.T, averaged, tile) + products * self._reference(factors, tile)
+        return torch.cat([direct, squared, referenced + by_factor]) * self.scale[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -142,10 +179,8 @@ def _references(copies: list[_Copy], even: bool) -> tuple[NDArray[np.float64], N
     return to_reference.reshape(len(names), len(wanted)), from_reference.reshape(len(wanted), len(names))
 
 
-def _entries(orbits: list[Orbit], slots: int) -> StaticGather:
-    """Where each orbit member stands among the products of (S_j, S_0 x S_j) with S_k."""
-    places = []
-    for orbit in orbits:
-        left = orbit.pairs[:, 0] + (slots - 1 if orbit.kind == "chirality" else 0)
-        places.append(left * slots + orbit.pairs[:, 1])
-    return selection(np.concatenate(places), (2 * slots - 1) * slots)
+def _entries(orbits: list[Orbit], slots: int) -> list[StaticGather]:
+    """Where the factors of each orbit member stand: the first among S_j and S_0 x S_j, the second among S_k."""
+    left = [orbit.pairs[:, 0] + (slots - 1 if orbit.kind == "chirality" else 0) for orbit in orbits]
+    right = [orbit.pairs[:, 1] for orbit in orbits]
+    return [selection(np.concatenate(left), 2 * slots - 1), selection(np.concatenate(right), slots)]

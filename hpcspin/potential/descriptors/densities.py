@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import combinations, combinations_with_replacement
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, combinations_with_replacement, groupby
 
 import numpy as np
 import torch
@@ -13,11 +14,10 @@ from torch import Tensor, nn
 
 from hpcspin.lattice import Lattice
 from hpcspin.potential.descriptors.base import Descriptor, selection
-from hpcspin.potential.gather import StaticGather
 from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of
 from hpcspin.potential.orbits import slot_permutations
 from hpcspin.potential.segments import SegmentSum
-from hpcspin.potential.tiles import WHOLE, linear
+from hpcspin.potential.tiles import add_components, cross, product
 
 
 class Densities(Descriptor):
@@ -50,11 +50,12 @@ class Densities(Descriptor):
         )
         for number, basis in enumerate(bases):
             self.constant(f"basis{number}", basis)
-        self.bonds, self.chiralities, self.entries = _invariants(counts, [basis.shape[1] for basis in bases])
+        blocks = _blocks(counts, [basis.shape[1] for basis in bases])
+        self.bonds, self.chiralities = (
+            _Pairs(blocks, pairs, sign) for pairs, sign in zip(_pairs(blocks), (1, -1), strict=True)
+        )
         self.parity = np.array(
-            [1] * len(self.bonds.pointer[1:])
-            + [1 if even else -1] * len(self.chiralities.pointer[1:])
-            + [1] * len(self.presence_counts)
+            [1] * len(self.bonds) + [1 if even else -1] * len(self.chiralities) + [1] * len(self.presence_counts)
         )
 
     def kernels(self) -> Tensor:
@@ -65,18 +66,127 @@ class Densities(Descriptor):
         ]
         return torch.cat(parts)
 
-    def forward(self, spins: Tensor, tile: int = WHOLE) -> Tensor:
+    def densities(self, spins: Tensor, tile: int) -> Tensor:
+        """The centre's spin and all densities A, shape (1 + densities, 3, centres)."""
+        return torch.cat([spins[:1], product(self.kernels(), spins, tile)])
+
+    def forward(self, spins: Tensor, tile: int) -> Tensor:
         """See `Descriptor`."""
-        by_slot = spins.transpose(1, 2).flatten(0, 1)
-        averaged = linear(by_slot, self.kernels(), None, tile if tile == WHOLE else 3 * tile)
-        centre = spins[:, :1]
-        densities = torch.cat([centre, averaged.unflatten(0, (-1, 3)).transpose(1, 2)], 1)
-        crossed = torch.linalg.cross(centre.expand_as(densities), densities)
-        dots = torch.bmm(torch.cat([densities, crossed], 1), densities.transpose(1, 2))
-        products = self.entries(dots.flatten(1))
-        bonds, chiralities = products.split([int(s.pointer[-1]) for s in (self.bonds, self.chiralities)], -1)
-        odd = self.chiralities(chiralities)
-        return torch.cat([self.bonds(bonds), odd * odd if self._even else odd, self.presence(spins, tile)], -1)
+        densities = self.densities(spins, tile)
+        odd = self._odd(densities)
+        even = self.bonds(densities, densities)
+        return torch.cat([even, odd * odd if self._even else odd, self.presence(spins, tile)])
+
+    def pull(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
+        """See `Descriptor`.
+
+        With the symmetric P_c = Σ_c' λ_cc' A_c' of the bonds and the antisymmetric Q_c = Σ_c' λ_cc' A_c' of the
+        chiralities, the derivative is P_c + Q_c x S_0 by A_c, and half of Σ_c A_c x Q_c by S_0 besides.
+        """
+        densities = self.densities(spins, tile)
+        even, odd, _ = cotangents.split([len(self.bonds), len(self.chiralities), len(self.presence_counts)])
+        if self._even:
+            odd = 2 * odd * self._odd(densities)[:, None]
+        symmetric, antisymmetric = self.bonds.spread(densities, even), self.chiralities.spread(densities, odd)
+        by_density = symmetric + cross(antisymmetric, densities[:1, None])
+        torques = cross(densities[:, None], antisymmetric)
+        by_spin = product(self.kernels()[:, :slots].T, by_density[1:], tile)
+        by_spin[0] += by_density[0]
+        for torque in torques[1:]:
+            by_spin[0].add_(torque, alpha=0.5)
+        return by_spin
+
+    def _odd(self, densities: Tensor) -> Tensor:
+        chiralities: Tensor = self.chiralities(cross(densities[:1], densities), densities)
+        return chiralities
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The channels of one irrep: their first density, their number and the dimension.
+
+    The trivial irrep comes first; its channel 0 is the centre's own spin.
+    """
+
+    start: int
+    channels: int
+    dimension: int
+
+    def rows(self, channel: int) -> range:
+        """Densities of a channel."""
+        first = self.start + channel * self.dimension
+        return range(first, first + self.dimension)
+
+    def view(self, x: Tensor) -> Tensor:
+        """Of (densities, ...) this block's (channels, dimension, ...)."""
+        stop = self.start + self.channels * self.dimension
+        return x[self.start : stop].unflatten(0, (self.channels, self.dimension))
+
+
+_Pair = tuple[int, int, int]
+
+
+class _Pairs(nn.Module):
+    """Scalar products of pairs (c, c') of channels of one irrep, summed over the rows of the irrep.
+
+    Parameters
+    ----------
+    blocks
+        The channels of all irreps.
+    pairs
+        Block, c and c' >= c of each pair.
+    sign
+        Of the product under an exchange of c and c'.
+    """
+
+    order: Tensor
+
+    def __init__(self, blocks: Sequence[_Block], pairs: Sequence[_Pair], sign: int) -> None:
+        super().__init__()
+        rows = [(blocks[b].rows(left), blocks[b].rows(right)) for b, left, right in pairs]
+        total = blocks[-1].rows(blocks[-1].channels).start
+        self.left, self.right = (selection([row for pair in rows for row in pair[side]], total) for side in (0, 1))
+        self.total = SegmentSum(np.array([len(left) for left, _ in rows]))
+        self._sign = sign
+        order = sorted(range(len(pairs)), key=lambda n: (pairs[n][0], pairs[n][2] - pairs[n][1], pairs[n][1]))
+        runs = [list(run) for _, run in groupby((pairs[n] for n in order), lambda pair: (pair[0], pair[2] - pair[1]))]
+        self._runs = [(blocks[run[0][0]], *run[0][1:], len(run)) for run in runs]
+        self.register_buffer("order", torch.tensor(order), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Products, shape (pairs, centres), of vectors (densities, 3, centres)."""
+        products: Tensor = self.total(add_components(self.left(left) * self.right(right)))
+        return products
+
+    def spread(self, vectors: Tensor, cotangents: Tensor) -> Tensor:
+        """Σ_c' λ_cc' A_c' of all channels c, with λ_c'c = ± λ_cc' of the pairs.
+
+        Runs of pairs at the same distance c' - c are slices on both sides.
+
+        Parameters
+        ----------
+        vectors
+            A, shape (densities, 3, centres).
+        cotangents
+            λ, shape (pairs, m, centres).
+
+        Returns
+        -------
+        Tensor
+            Shape (densities, m, 3, centres).
+        """
+        densities, components, centres = vectors.shape
+        spread = vectors.new_zeros((densities, cotangents.shape[1], components, centres))
+        parts = cotangents.index_select(0, self.order).split([run[-1] for run in self._runs])
+        for (block, left, right, count), part in zip(self._runs, parts, strict=True):
+            source, target, factor = block.view(vectors[:, None]), block.view(spread), part[:, None, :, None]
+            first, second = slice(left, left + count), slice(right, right + count)
+            target[first].addcmul_(factor, source[second])
+            target[second].addcmul_(factor, source[first], value=self._sign)
+        return spread
 
 
 def _site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> list[NDArray[np.float64]]:
@@ -98,29 +208,20 @@ def _site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> l
     return [np.stack(basis) for basis in bases if basis]
 
 
-def _invariants(counts: list[int], dimensions: list[int]) -> tuple[SegmentSum, SegmentSum, StaticGather]:
-    """Which products of densities are added to which invariant: bonds, then chiralities.
+def _blocks(counts: list[int], dimensions: list[int]) -> list[_Block]:
+    """The channels of all irreps, one density after the other."""
+    blocks = [_Block(0, 1 + counts[0], dimensions[0])]
+    for count, dimension in zip(counts[1:], dimensions[1:], strict=True):
+        blocks.append(_Block(blocks[-1].rows(blocks[-1].channels).start, count, dimension))
+    return blocks
 
-    Density 0 is the centre's spin; the products are those of (A, S_0 x A) with A.
-    """
-    total = 1 + sum(count * dimension for count, dimension in zip(counts, dimensions, strict=True))
+
+def _pairs(blocks: Sequence[_Block]) -> tuple[list[_Pair], list[_Pair]]:
+    """Pairs of channels of one irrep that make a bond and a chirality, in the order of the features."""
     bonds, chiralities = [], []
-    for number, channels in enumerate(_channels(counts, dimensions)):
-        centre = [range(1)] if number == 0 else []
-        pairs = list(combinations_with_replacement(channels, 2)) + [(c, s) for s in centre for c in channels]
-        bonds += [[left * total + right for left, right in zip(*pair, strict=True)] for pair in pairs]
-        chiralities += [
-            [(total + left) * total + right for left, right in zip(*pair, strict=True)]
-            for pair in combinations(channels, 2)
-        ]
-    lengths = [np.array([len(places) for places in group]) for group in (bonds, chiralities)]
-    flat = [place for places in (*bonds, *chiralities) for place in places]
-    return SegmentSum(lengths[0]), SegmentSum(lengths[1]), selection(flat, 2 * total * total)
-
-
-def _channels(counts: list[int], dimensions: list[int]) -> Iterator[list[range]]:
-    """For each irrep, the densities of each of its channels."""
-    start = 1
-    for count, dimension in zip(counts, dimensions, strict=True):
-        yield [range(start + c * dimension, start + (c + 1) * dimension) for c in range(count)]
-        start += count * dimension
+    for number, block in enumerate(blocks):
+        channels = range(1 if number == 0 else 0, block.channels)
+        bonds += [(number, *pair) for pair in combinations_with_replacement(channels, 2)]
+        bonds += [(number, 0, channel) for channel in channels if number == 0]
+        chiralities += [(number, *pair) for pair in combinations(channels, 2)]
+    return bonds, chiralities
