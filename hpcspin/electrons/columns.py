@@ -36,7 +36,7 @@ import numpy as np
 from hpcspin.electrons.backend import Array
 from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.inversion import invert
-from hpcspin.electrons.recursion import diagonals, first_columns
+from hpcspin.electrons.recursion import diagonals, first_columns, right_connected
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
@@ -75,24 +75,11 @@ class Slab:
 
     def first_columns(self, source: Array | None) -> Iterator[Array]:
         """-t G_{x,0} K of my columns; see `recursion.first_columns`."""
-        if self.column is None:
-            yield from first_columns(self.connected, self.coupling, source)
-            return
-        column = self.connected[0] @ (self.column if source is None else self.column @ source)
-        yield column
-        for u in self.connected[1:]:
-            column = u @ self.coupling.down(column)
-            yield column
+        return first_columns(self.connected, self.coupling, source, self.column)
 
     def diagonals(self) -> Iterator[Array]:
         """-t G_xx of my columns; see `recursion.diagonals`."""
-        if self.diagonal is None:
-            yield from diagonals(self.connected, self.coupling)
-            return
-        diagonal = self.diagonal
-        for u in self.connected:
-            diagonal = u + (u @ self.coupling.wrap_down(diagonal)) @ u
-            yield diagonal
+        return diagonals(self.connected, self.coupling, self.diagonal)
 
 
 class ColumnTeam:
@@ -150,7 +137,9 @@ class ColumnTeam:
         """
         backend, size = self.coupling.backend, self.team.size
         mine = self._corners(blocks, energies, snapshots) if self._place < size - 1 else None
-        connected = [] if mine else _connect(blocks, energies, self.coupling, snapshots, None)
+        connected = [] if mine else right_connected(blocks, energies, self.coupling, snapshots)
+        if size == 1:
+            return Slab(self.coupling, connected, None, None)
         sent = [backend.to_numpy(part) for part in (vars(mine).values() if mine else connected[:1])]
         gathered = self.team.allgather(sent)
         slabs = [[backend.asarray(part) for part in parts] for parts in gathered]
@@ -158,11 +147,13 @@ class ColumnTeam:
             slabs.reverse()
         reduced, inner = self._reduce([Corners(*parts) for parts in slabs[:-1]], slabs[-1][0])
         if mine:
-            connected = _connect(blocks, energies, self.coupling, snapshots, inner)
+            connected = right_connected(blocks, energies, self.coupling, snapshots, inner)
         return Slab(self.coupling, connected, *self._entering(reduced))
 
     def gather(self, sites: Array) -> Array:
         """Components of all columns from those of mine, shape (batch, columns, ...) in the team's order."""
+        if self.team.size == 1:
+            return sites
         backend = self.coupling.backend
         parts = [backend.asarray(part) for part in self.team.allgather(backend.to_numpy(sites))]
         return backend.xp.concat(parts[::-1] if self.is_mirrored else parts, axis=1)
@@ -218,15 +209,3 @@ def _layer(blocks: Array, energies: Array, snapshots: Array | None, x: int) -> A
     layer = block + 0 * energies[:, None, None]
     layer.reshape(batch, m * m)[:, :: m + 1] -= energies[:, None]
     return layer
-
-
-def _connect(
-    blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None, inner: Array | None
-) -> list[Array]:
-    """u_x of my columns, given W u W† of the column after them."""
-    connected: list[Array] = []
-    for x in reversed(range(blocks.shape[1])):
-        layer = _layer(blocks, energies, snapshots, x)
-        connected.append(invert(coupling.backend.xp, layer if inner is None else layer - inner))
-        inner = coupling.wrap_up(connected[-1])
-    return connected[::-1]

@@ -21,7 +21,9 @@ from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.inversion import invert
 
 
-def right_connected(blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None = None) -> list[Array]:
+def right_connected(
+    blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None = None, inner: Array | None = None
+) -> list[Array]:
     """u_x of every column, connected to all columns on its right.
 
     Parameters
@@ -35,6 +37,8 @@ def right_connected(blocks: Array, energies: Array, coupling: Coupling, snapshot
     snapshots
         Which of the n snapshots each energy belongs to, shape (batch,); None
         where n is 1 or the batch.
+    inner
+        W u W† of a column beyond the last one; None where there is none.
 
     Returns
     -------
@@ -44,7 +48,8 @@ def right_connected(blocks: Array, energies: Array, coupling: Coupling, snapshot
     xp = coupling.backend.xp
     batch, (columns, m) = energies.shape[0], blocks.shape[1:3]
     connected: list[Array] = []
-    inner = xp.zeros((batch, 1, 1), dtype=blocks.dtype, device=energies.device)
+    if inner is None:
+        inner = xp.zeros((batch, 1, 1), dtype=blocks.dtype, device=energies.device)
     for x in reversed(range(columns)):
         block = blocks[:, x] if snapshots is None else blocks[snapshots, x]
         inverse = block - inner
@@ -54,7 +59,9 @@ def right_connected(blocks: Array, energies: Array, coupling: Coupling, snapshot
     return connected[::-1]
 
 
-def first_columns(connected: list[Array], coupling: Coupling, source: Array | None) -> Iterator[Array]:
+def first_columns(
+    connected: list[Array], coupling: Coupling, source: Array | None, entering: Array | None = None
+) -> Iterator[Array]:
     """-t G_{x,0} K for x = 0 ... Lx - 1.
 
     Parameters
@@ -65,20 +72,22 @@ def first_columns(connected: list[Array], coupling: Coupling, source: Array | No
         W.
     source
         K, shape (m, k); None for the identity.
+    entering
+        W† Y of a column before the first one, where there is one.
     """
-    column = connected[0] if source is None else connected[0] @ source
+    first = connected[0] if entering is None else connected[0] @ entering
+    column = first if source is None else first @ source
     yield column
     for u in connected[1:]:
         column = u @ coupling.down(column)
         yield column
 
 
-def diagonals(connected: list[Array], coupling: Coupling) -> Iterator[Array]:
-    """-t G_xx for x = 0 ... Lx - 1."""
-    diagonal = connected[0]
-    yield diagonal
-    for u in connected[1:]:
-        diagonal = u + (u @ coupling.wrap_down(diagonal)) @ u
+def diagonals(connected: list[Array], coupling: Coupling, entering: Array | None = None) -> Iterator[Array]:
+    """-t G_xx for x = 0 ... Lx - 1; ``entering`` is that of a column before the first one, where there is one."""
+    diagonal = entering
+    for u in connected:
+        diagonal = u if diagonal is None else u + (u @ coupling.wrap_down(diagonal)) @ u
         yield diagonal
 
 
