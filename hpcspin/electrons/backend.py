@@ -35,11 +35,14 @@ class Backend:
         Its array API namespace.
     device
         Where arrays live, as the library spells it; None for its default.
+    one_sweep
+        Whether a rank runs one sweep at a time, because a sweep talks to other ranks.
     """
 
     name: str
     xp: Any
     device: Any = None
+    one_sweep: bool = False
 
     def asarray(self, array: NDArray[Any]) -> Array:
         """The backend's array of a host array."""

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -200,6 +201,40 @@ class ColumnTeam:
             column = slab.last_first @ coupling.down(column)
             diagonal = slab.last + slab.last_first @ coupling.wrap_down(diagonal) @ slab.first_last
         return coupling.down(column), diagonal
+
+
+class _Leaders(World):
+    """Teams of consecutive ranks seen as one rank each; its members send the same values."""
+
+    def __init__(self, world: World, team: World) -> None:
+        super().__init__(world.rank // team.size, world.size // team.size, speaks=world.speaks)
+        self._all, self._stride = world, team.size
+
+    def allgather(self, value: Any) -> list[Any]:
+        """The values of all teams."""
+        return self._all.allgather(value)[:: self._stride]
+
+
+def divide(world: World, column_ranks: int) -> tuple[World, World]:
+    """Ranks as teams x columns.
+
+    Parameters
+    ----------
+    world
+        All ranks.
+    column_ranks
+        Ranks of a team; divides their number.
+
+    Returns
+    -------
+    tuple
+        The teams, each seen as one rank, which share energies; and the ranks of
+        my team, which share the columns of sites.
+    """
+    if column_ranks == 1:
+        return world, World()
+    _, team = world.split(world.size // column_ranks)
+    return _Leaders(world, team), team
 
 
 def _layer(blocks: Array, energies: Array, snapshots: Array | None, x: int) -> Array:

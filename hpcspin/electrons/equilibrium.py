@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array
+from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fermi import MOST_POLES, count_poles, ozaki_poles, psi_of_sites
-from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.onsite import real_part_sites
-from hpcspin.electrons.recursion import diagonals, right_connected
 from hpcspin.electrons.workers import each, shares
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -37,8 +36,8 @@ class EquilibriumPart:
         The driven lattice.
     reference
         The potential mu_0.
-    coupling
-        W.
+    columns
+        The columns of sites and the ranks that hold them.
     scale
         From an error of the on-site components to one of the field.
     tolerance
@@ -51,14 +50,15 @@ class EquilibriumPart:
         self,
         system: DrivenLattice,
         reference: float,
-        coupling: Coupling,
+        columns: ColumnTeam,
         scale: float,
         tolerance: float,
         batch: int,
     ) -> None:
         self.system = system
         self.reference = reference
-        self.coupling = coupling
+        self.columns = columns
+        self.backend = columns.coupling.backend
         self.scale = scale
         self.tolerance = tolerance
         self.batch = batch
@@ -73,7 +73,7 @@ class EquilibriumPart:
         Parameters
         ----------
         blocks
-            Layer blocks, shape (n, Lx, m, m).
+            Layer blocks of my columns, shape (n, columns, m, m).
         spins
             Shape (n, Lx, Ly, 3).
         world
@@ -118,18 +118,18 @@ class EquilibriumPart:
         def sweep(part: slice) -> NDArray[np.float64]:
             return self._sweep(blocks, energies[pole[part]], owner[part])
 
-        parts = shares(self.coupling.backend, len(mine), self.batch)
-        for part, sites in zip(parts, each(self.coupling.backend, sweep, parts), strict=True):
+        parts = shares(self.backend, len(mine), self.batch)
+        for part, sites in zip(parts, each(self.backend, sweep, parts), strict=True):
             np.add.at(total, owner[part], temperature * residues[pole[part], None, None, None] * sites)
         return world.sum(total) - temperature * site.pole_sum(energies, residues)
 
     def _sweep(self, blocks: Array, energies: NDArray[np.complex128], owner: NDArray[np.int64]) -> NDArray[np.float64]:
         """Components of G + G†, shape (batch, Lx, Ly, 4)."""
-        backend = self.coupling.backend
+        backend = self.backend
         z = backend.asarray(energies / self.system.hopping)
-        connected = right_connected(blocks, z, self.coupling, backend.asarray(owner))
-        sites = [real_part_sites(backend.xp, d) for d in diagonals(connected, self.coupling)]
-        return backend.to_numpy(backend.xp.stack(sites, axis=1)) * (-1 / self.system.hopping)
+        slab = self.columns.connect(blocks, z, backend.asarray(owner))
+        sites = backend.xp.stack([real_part_sites(backend.xp, d) for d in slab.diagonals()], axis=1)
+        return backend.to_numpy(self.columns.gather(sites)) * (-1 / self.system.hopping)
 
 
 @dataclass(frozen=True)

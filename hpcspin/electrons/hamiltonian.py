@@ -94,7 +94,9 @@ def make_coupling(system: DrivenLattice, backend: Backend) -> Coupling:
     return Coupling(backend, (1, -1) in system.lattice.bonds, system.lattice.periodic[1])
 
 
-def layer_blocks(system: DrivenLattice, spins: NDArray[np.float64], backend: Backend) -> Array:
+def layer_blocks(
+    system: DrivenLattice, spins: NDArray[np.float64], backend: Backend, own: slice = slice(None)
+) -> Array:
     """Blocks (H_x - i Gamma_x) / t of every column.
 
     Parameters
@@ -105,15 +107,17 @@ def layer_blocks(system: DrivenLattice, spins: NDArray[np.float64], backend: Bac
         Unit vectors, shape (n, Lx, Ly, 3).
     backend
         Where the blocks live.
+    own
+        The columns that are wanted.
 
     Returns
     -------
     Array
-        Complex, shape (n, Lx, m, m).
+        Complex, shape (n, columns, m, m).
     """
     xp = backend.xp
-    (columns, rows), n = system.lattice.size, len(spins)
-    local = _on_site(system, spins)
+    local = _on_site(system, spins)[:, own]
+    n, columns, rows = local.shape[:3]
     on_site = backend.asarray(local / system.hopping)
     eye = backend.asarray(np.eye(rows))
     blocks = xp.reshape(on_site, (n, columns, rows, 2, 1, 2)) * eye[:, None, :, None]

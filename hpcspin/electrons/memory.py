@@ -91,6 +91,10 @@ def plan_batches(
     """
     world = world or World()
     free = _SHARE * min(world.allgather(backend.free_memory() // backend.ranks_on_device(world.local_size)))
+    if column_ranks and world.size % column_ranks:
+        raise HpcspinError(
+            f"{world.size} ranks cannot form teams of {column_ranks}; start a multiple of {column_ranks}"
+        )
     choices = [column_ranks] if column_ranks else [c for c in range(1, world.size + 1) if world.size % c == 0]
     columns = system.lattice.size[0]
     fitting = [c for c in choices if c <= columns and _Needs(system, c).least <= free]

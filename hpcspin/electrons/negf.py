@@ -10,12 +10,14 @@ first term is a sum over poles, the second lives between the potentials.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Backend, make_backend
+from hpcspin.electrons.columns import ColumnTeam, divide
 from hpcspin.electrons.equilibrium import EquilibriumPart
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import plan_batches
@@ -39,6 +41,9 @@ class RecursiveSolver(SteadyStateSolver):
         As for every solver.
     backend
         Array library, see `make_backend`.
+    column_ranks
+        Ranks that hold the columns of one lattice together; None: as few as
+        have the memory, see `plan_batches`.
     """
 
     name: ClassVar[str] = "negf"
@@ -50,16 +55,19 @@ class RecursiveSolver(SteadyStateSolver):
         world: World | None = None,
         device: Any = "cpu",
         backend: str = "auto",
+        column_ranks: int | None = None,
     ) -> None:
         super().__init__(system, tolerance, world, device)
         self.backend: Backend = make_backend(backend, device)
-        self.coupling = make_coupling(system, self.backend)
-        parts = partition(system, self.coupling)
-        share = _EQUILIBRIUM_SHARE if parts.sources else 1.0
-        batches = plan_batches(system, self.backend)
+        batches = plan_batches(system, self.backend, self.world, column_ranks)
         self._snapshots_at_once, batch = batches.snapshots, batches.energies
+        self._teams, team = divide(self.world, batches.column_ranks)
+        self.backend = replace(self.backend, one_sweep=team.size > 1)
+        self.columns = ColumnTeam(team, system.lattice.size[0], make_coupling(system, self.backend))
+        parts = partition(system, self.columns)
+        share = _EQUILIBRIUM_SHARE if parts.sources else 1.0
         self.equilibrium = EquilibriumPart(
-            system, parts.reference, self.coupling, self.scale, share * self.tolerance, batch
+            system, parts.reference, self.columns, self.scale, share * self.tolerance, batch
         )
         self.windows = [
             WindowIntegral(
@@ -87,15 +95,15 @@ class RecursiveSolver(SteadyStateSolver):
         self, spins: NDArray[np.float64], first: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Components, currents and errors of the snapshots in slots first, first + 1, ..."""
-        blocks = layer_blocks(self.system, spins, self.backend)
-        components, error = self.equilibrium.solve(blocks, spins, self.world)
+        blocks = layer_blocks(self.system, spins, self.backend, self.columns.own)
+        components, error = self.equilibrium.solve(blocks, spins, self._teams)
         current = np.zeros((len(spins), len(self.system.reservoirs)))
         injected = np.zeros_like(components)
         slots = slice(first, first + len(spins))
         for window, grids in zip(self.windows, self._grids, strict=True):
             known = grids[slots]
             edges = known + [window.first_grid] * (len(spins) - len(known))
-            result = window.integrate(blocks, edges, self.world, first)
+            result = window.integrate(blocks, edges, self._teams, first)
             grids[slots] = coarsened(result.intervals, window.tolerance)
             self.evaluations += len(NODES) * result.evaluated
             members = len(window.source.members)

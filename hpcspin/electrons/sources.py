@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend
-from hpcspin.electrons.hamiltonian import Coupling
+from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
-from hpcspin.electrons.recursion import first_columns, lesser, right_connected
+from hpcspin.electrons.recursion import lesser, right_connected
+from hpcspin.errors import HpcspinError
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class Source(ABC):
         The driven lattice.
     groups
         The reservoirs of this source, one group a potential.
-    coupling
-        W of the lattice, not mirrored.
+    columns
+        The columns of sites and the ranks that hold them, not mirrored.
     """
 
-    def __init__(self, system: DrivenLattice, groups: list[Group], coupling: Coupling) -> None:
+    def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
         self.groups = groups
-        self.coupling = coupling
-        self.backend: Backend = coupling.backend
+        self.columns = columns
+        self.backend: Backend = columns.coupling.backend
         self.hopping = system.hopping
         self.size = system.lattice.size
         self.members = [member for group in groups for member in group.members]
@@ -66,7 +67,7 @@ class Source(ABC):
         Parameters
         ----------
         blocks, energies, snapshots
-            As for `right_connected`.
+            As for `right_connected`; the blocks of my columns.
         weights
             w_s, real, shape (batch, groups).
 
@@ -82,10 +83,9 @@ class Source(ABC):
 class EndSource(Source):
     """Reservoirs on the first column, or on the last one of the mirrored lattice."""
 
-    def __init__(self, system: DrivenLattice, groups: list[Group], coupling: Coupling, mirrored: bool) -> None:
-        super().__init__(system, groups, coupling)
+    def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam, mirrored: bool) -> None:
+        super().__init__(system, groups, columns.mirrored() if mirrored else columns)
         self.mirrored = mirrored
-        self._sweep = coupling.mirrored() if mirrored else coupling
         end = -1 if mirrored else 0
         roots = [_root(2 * site_matrices(group.widths[end])) for group in groups]
         stops = np.cumsum([0, *[root.shape[1] for root in roots]])
@@ -102,12 +102,12 @@ class EndSource(Source):
         xp = self.backend.xp
         if self.mirrored:
             blocks = xp.flip(blocks, axis=1)
-        connected = right_connected(blocks, energies, self._sweep, snapshots)
-        spectral = spectral_sites(xp, connected[0]) * (-1 / self.hopping)
-        traces = xp.reshape(spectral, (len(weights), -1)) @ self._end_traces.T
+        slab = self.columns.connect(blocks, energies, snapshots)
+        ends = self.columns.gather(spectral_sites(xp, slab.connected[0])[:, None])
+        traces = xp.reshape(ends[:, 0] * (-1 / self.hopping), (len(weights), -1)) @ self._end_traces.T
         uniform = self._scale is not None
-        columns = first_columns(connected, self._sweep, None if uniform else self._source)
-        response = xp.stack([self._occupation(column, weights) for column in columns], axis=1)
+        columns = slab.first_columns(None if uniform else self._source)
+        response = self.columns.gather(xp.stack([self._occupation(column, weights) for column in columns], axis=1))
         if self._scale is not None:
             response = response * self._scale**2
         return (xp.flip(response, axis=1) if self.mirrored else response), traces
@@ -121,8 +121,13 @@ class EndSource(Source):
 class AnySource(Source):
     """Reservoirs on any sites, by the general recursion."""
 
-    def __init__(self, system: DrivenLattice, groups: list[Group], coupling: Coupling) -> None:
-        super().__init__(system, groups, coupling)
+    def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
+        super().__init__(system, groups, columns)
+        if columns.team.size > 1:
+            raise HpcspinError(
+                "reservoirs away from the first and last column need the general recursion, which does not divide "
+                "the columns of sites over ranks; use a device with more memory"
+            )
         eye = np.eye(self.size[1])
         matrices = np.stack([2 * site_matrices(group.widths) for group in groups])
         full = matrices[:, :, :, :, None, :] * eye[None, None, :, None, :, None]
@@ -133,12 +138,13 @@ class AnySource(Source):
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation from the general recursion for G^<."""
         xp, scale = self.backend.xp, 1 / self.hopping
-        connected = right_connected(blocks, energies, self.coupling, snapshots)
+        coupling = self.columns.coupling
+        connected = right_connected(blocks, energies, coupling, snapshots)
         sources = [
             sum(weights[:, s, None, None] * self._sources[s, x] for s in range(len(self.groups)))
             for x in range(self.size[0])
         ]
-        pairs = list(lesser(connected, self.coupling, sources))
+        pairs = list(lesser(connected, coupling, sources))
         response = xp.stack([hermitian_sites(xp, full) for full, _ in pairs], axis=1) * scale**2
         spectral = xp.stack([spectral_sites(xp, diagonal) for _, diagonal in pairs], axis=1) * -scale
         return response, xp.reshape(spectral, (len(weights), -1)) @ self._site_traces.T
@@ -156,12 +162,12 @@ def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
     return root[:, (values > 0).reshape(-1)].astype(np.complex128)
 
 
-def source_of(system: DrivenLattice, group: Group, coupling: Coupling) -> Source:
+def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam) -> Source:
     """The cheapest source that serves one group."""
     end = _end(group)
     if end is None:
-        return AnySource(system, [group], coupling)
-    return EndSource(system, [group], coupling, mirrored=end == "right")
+        return AnySource(system, [group], columns)
+    return EndSource(system, [group], columns, mirrored=end == "right")
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ class Partition:
     sources: list[Source]
 
 
-def partition(system: DrivenLattice, coupling: Coupling) -> Partition:
+def partition(system: DrivenLattice, columns: ColumnTeam) -> Partition:
     """The cheapest choice of a reference potential.
 
     The widths of all reservoirs add up to the spectral function, G 2 Gamma G† =
@@ -191,11 +197,11 @@ def partition(system: DrivenLattice, coupling: Coupling) -> Partition:
     left = [group for group in rest if _end(group) == "left"]
     right = [group for group in rest if _end(group) == "right"]
     if len(left) + len(right) < len(rest):
-        return Partition(reference.potential, [AnySource(system, rest, coupling)])
+        return Partition(reference.potential, [AnySource(system, rest, columns)])
     sources: list[Source] = []
     for groups_of_end, mirrored in ((left, False), (right, True)):
         if groups_of_end:
-            sources.append(EndSource(system, groups_of_end, coupling, mirrored))
+            sources.append(EndSource(system, groups_of_end, columns, mirrored))
     return Partition(reference.potential, sources)
 
 

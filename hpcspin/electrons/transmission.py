@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import make_backend
+from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.sources import Group, source_of
+from hpcspin.parallel.world import World
 
 
 def transmission(
@@ -46,7 +48,7 @@ def transmission(
     """
     spins = system.check_spins(np.asarray(spins)[None])
     arrays = make_backend(backend, device)
-    coupling = make_coupling(system, arrays)
+    columns = ColumnTeam(World(), system.lattice.size[0], make_coupling(system, arrays))
     blocks = layer_blocks(system, spins, arrays)
     step = plan_batches(system, arrays).energies
     energies = np.asarray(energies, dtype=np.float64)
@@ -54,7 +56,7 @@ def transmission(
     for s, reservoir in enumerate(system.reservoirs):
         if reservoir.width == 0:
             continue
-        source = source_of(system, Group(reservoir.potential, [s], reservoir.widths), coupling)
+        source = source_of(system, Group(reservoir.potential, [s], reservoir.widths), columns)
         for start in range(0, len(energies), step):
             part = energies[start : start + step]
             z = arrays.asarray((part / system.hopping).astype(np.complex128))

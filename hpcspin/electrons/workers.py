@@ -22,8 +22,9 @@ Result = TypeVar("Result")
 
 
 def workers(backend: Backend) -> int:
-    """Sweeps that run at the same time: as many as torch has threads on a CPU, one on a GPU."""
-    return torch.get_num_threads() if backend.name == "torch" and not backend.on_gpu else 1
+    """Sweeps that run at the same time: as many as torch has threads on a CPU, one on a GPU or over several ranks."""
+    alone = backend.name != "torch" or backend.on_gpu or backend.one_sweep
+    return 1 if alone else torch.get_num_threads()
 
 
 def shares(backend: Backend, count: int, most: int) -> list[slice]:

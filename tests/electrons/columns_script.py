@@ -1,14 +1,14 @@
-"""Run under mpiexec: blocks of G from divided columns against the dense inverse, worst deviation on rank 0."""
+"""Run under mpiexec: G and steady states from divided columns; the first against the dense inverse."""
 
 from __future__ import annotations
 
-import json
 import sys
 from itertools import product
 
 import numpy as np
 from systems import driven, random_spins
 
+from hpcspin.electrons import RecursiveSolver
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, layer_blocks, make_coupling
@@ -23,7 +23,10 @@ def deviation(world: World, kind: str, periodic_y: bool, mirrored: bool) -> floa
     system = driven(kind, (9, 3), periodic_y=periodic_y, hopping=0.7, left=(0.6, -1.0), right=(0.3, 0.4))
     spins = random_spins(system, 2, seed=8)
     owners = np.array([0, 1, 1, 0])
-    energies = np.array([0.4, 0.4, -1.3, 0.2 + 0.5j]) / system.hopping
+    # The second energy is a level of the middle third on its own.
+    dense = effective_hamiltonian(system, spins[1])
+    level = np.linalg.eigvalsh(dense[18:36, 18:36])[7]
+    energies = np.array([0.4, level, -1.3, 0.2 + 0.5j]) / system.hopping
     team = ColumnTeam(world, 9, make_coupling(system, BACKEND), mirrored)
     blocks = layer_blocks(system, spins, BACKEND)[:, team.own]
     blocks = blocks.flip(1) if mirrored else blocks
@@ -44,10 +47,24 @@ def deviation(world: World, kind: str, periodic_y: bool, mirrored: bool) -> floa
     return worst
 
 
+def states(world: World, column_ranks: int) -> dict[str, np.ndarray]:
+    """Steady states of lattices with two electrodes and a bath."""
+    results = {}
+    for kind, periodic_y in product(("square", "triangular"), (True, False)):
+        reservoirs = {"left": (1.0, -2.0, (0.4, 0.0, 0.5)), "right": (0.4, 0.3), "bath": (0.02, 0.0)}
+        system = driven(kind, (9, 3), periodic_y=periodic_y, **reservoirs)
+        spins = random_spins(system, 2, seed=5)
+        state = RecursiveSolver(system, 1e-6, world, column_ranks=column_ranks).solve(spins)
+        results |= {f"{kind}_{periodic_y}_{name}": value for name, value in vars(state).items()}
+    return results
+
+
 if __name__ == "__main__":
     world = World.detect()
     cases = product(("square", "triangular"), (True, False), (True, False))
-    worst = {str(case): max(world.allgather(deviation(world, *case))) for case in cases}
+    worst = [max(world.allgather(deviation(world, *case))) for case in cases]
+    together = states(world, int(sys.argv[2]))
+    first = "square_True_field"
+    assert all(np.array_equal(together[first], other) for other in world.allgather(together[first]))
     if world.rank == 0:
-        with open(sys.argv[1], "w") as file:
-            json.dump({"ranks": world.size, "worst": worst}, file)
+        np.savez(sys.argv[1], ranks=world.size, worst=worst, **together)

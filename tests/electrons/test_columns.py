@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from systems import driven
 
@@ -16,14 +17,39 @@ from hpcspin.parallel.world import World
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_divided_columns_equal_the_dense_inverse(mpirun, tmp_path, ranks):
-    done = mpirun(ranks, str(Path(__file__).with_name("columns_script.py")), str(tmp_path / "worst.json"))
+@pytest.mark.parametrize(("ranks", "column_ranks"), [(1, 1), (2, 2), (3, 3), (4, 4), (4, 2)])
+def test_divided_columns_change_nothing(mpirun, tmp_path, ranks, column_ranks):
+    """Blocks of G equal the dense inverse; steady states equal those of one rank."""
+    script = Path(__file__).with_name("columns_script.py")
+    done = mpirun(ranks, str(script), str(tmp_path / "many.npz"), str(column_ranks))
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "worst.json").read_text())
-    assert result["ranks"] == ranks
-    assert len(result["worst"]) == 8
-    assert max(result["worst"].values()) < 1e-12, result
+    sys.path.insert(0, str(script.parent))
+    from columns_script import states
+
+    with np.load(tmp_path / "many.npz") as many:
+        assert int(many["ranks"]) == ranks
+        assert many["worst"].shape == (8,)
+        assert many["worst"].max() < 1e-12
+        for name, value in states(World(), 1).items():
+            assert np.abs(many[name] - value).max() < 1e-12, name
+
+
+@pytest.mark.mpi
+def test_reservoirs_on_any_sites_are_not_divided(mpirun, tmp_path):
+    script = tmp_path / "refused.py"
+    script.write_text(
+        "from systems import driven\n"
+        "from hpcspin.electrons import RecursiveSolver\n"
+        "from hpcspin.parallel.world import World\n"
+        "world = World.detect()\n"
+        "with world.together():\n"
+        "    system = driven(left=(1.0, 0.0), middle=(0.5, -2.0), bath=(0.02, 0.0))\n"
+        "    RecursiveSolver(system, 1e-6, world, column_ranks=2)\n"
+    )
+    code = f"import sys, runpy; sys.path.insert(0, {str(Path(__file__).parent)!r}); runpy.run_path({str(script)!r})"
+    done = mpirun(2, "-c", code)
+    assert done.returncode != 0
+    assert "does not divide the columns of sites over ranks" in done.stderr
 
 
 def test_more_ranks_than_columns_are_refused():

@@ -86,6 +86,8 @@ def test_columns_are_divided_over_as_few_ranks_as_hold_them(free):
         plan_batches(system, CPU, Ranks(0, enough - 1, 0, 1, "mpi"))
     free(100 * GIB, on_gpu=True)
     assert plan_batches(system, CPU, Ranks(0, 4, 0, 1, "mpi"), column_ranks=4).column_ranks == 4
+    with pytest.raises(HpcspinError, match="4 ranks cannot form teams of 3"):
+        plan_batches(system, CPU, Ranks(0, 4, 0, 1, "mpi"), column_ranks=3)
 
 
 def test_a_column_that_does_not_fit_says_so(free):
