@@ -54,16 +54,17 @@ class StaticGather(nn.Module):
         return result
 
     def _pull(self, x: Tensor) -> Tensor:
-        return _select(x, self.index, self._complete[0])
+        return _padded(x, self._complete[0]).index_select(0, self.index)
 
     def _push(self, x: Tensor) -> Tensor:
-        found = _select(x, self.inverse, self._complete[1])
-        parts = list(found.unflatten(0, (self.width, -1)).unbind(0))
-        # Pairwise sums of whole slices: torch.sum would add in an order that depends on the place in memory.
-        while len(parts) > 1:
-            half = (len(parts) + 1) // 2
-            parts = [a + b for a, b in zip(parts, parts[half:], strict=False)] + parts[len(parts) - half : half]
-        return parts[0]
+        x = _padded(x, self._complete[1])
+        # One place of all positions at a time, in the order of the table: torch.sum would add in one that depends on
+        # the place in memory, and all places at once do not fit the cache.
+        first, *others = self.inverse.unflatten(0, (self.width, -1))
+        total = x.index_select(0, first)
+        for places in others:
+            total += x.index_select(0, places)
+        return total
 
 
 class _Gather(torch.autograd.Function):
@@ -133,5 +134,5 @@ def packed_inverse(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     return inverse
 
 
-def _select(x: Tensor, index: Tensor, complete: bool) -> Tensor:
-    return (x if complete else torch.cat([x, torch.zeros_like(x[:1])])).index_select(0, index)
+def _padded(x: Tensor, complete: bool) -> Tensor:
+    return x if complete else torch.cat([x, torch.zeros_like(x[:1])])

@@ -193,12 +193,12 @@ class ForceField(nn.Module):
         if neighbourhood.reaches < self.kind.reaches:
             raise HpcspinError(f"window: its halo is too narrow for the kind {self.kind.name!r}; give it {self.halo}")
         batch, centres, tile = len(spins), len(neighbourhood.table), self._tile(spins, neighbourhood)
-        with torch.set_grad_enabled(self.training):
+        rows, places = neighbourhood.outputs_of(batch, spins.device)
+        with torch.enable_grad() if self.training else torch.inference_mode():
             around = self._around(spins, neighbourhood, tile)
             u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(centres)
             u = functional.pad(u, (0, -len(u) % tile))[None]
             local, partials = self._partials(around, u, tile)
-            rows, places = neighbourhood.outputs_of(batch, spins.device)
             if self.kind.reaches > 1:
                 # The derivatives of all centres that see a spin are added through the inverse table.
                 gather = neighbourhood.gather(batch, tile, 3 * self.kind.potentials, spins.device)
@@ -207,9 +207,10 @@ class ForceField(nn.Module):
                 sums = partials[0].flatten(0, 1).T[places]
             equilibrium, nonequilibrium = self.kind.combine(sums, around.detach()[0].T[places])
             totals = local[:, : batch * centres].unflatten(1, (batch, centres)).sum(2)
-        potentials = functional.pad(totals[: self.kind.potentials], (0, 0, 0, 2 - self.kind.potentials))
-        equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in (equilibrium, nonequilibrium))
-        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials.unbind())
+            potentials = functional.pad(totals[: self.kind.potentials], (0, 0, 0, 2 - self.kind.potentials))
+            equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in (equilibrium, nonequilibrium))
+            prediction = Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials.unbind())
+        return prediction if self.training else Prediction(*(part.clone() for part in prediction))
 
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
         return len(spins) * len(neighbourhood.table) if self.training else TILE[spins.device.type]

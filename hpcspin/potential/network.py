@@ -84,7 +84,7 @@ class Network(nn.Module):
         Returns
         -------
         tuple of Tensor
-            Shapes (outputs, centres) and (features, outputs, centres).
+            Shapes (outputs, centres) and (features, outputs, tiles, tile).
         """
         x, slopes = self._first(features, bias, tile), []
         for layer in self.layers[1:]:
@@ -94,17 +94,17 @@ class Network(nn.Module):
         weights = [self._scaled(), *(_weight(layer) for layer in self.layers[1:])]
         back = weights.pop().T[:, :, None] * tiled(seeds, tile)[:, None]
         for slope, weight in zip(reversed(slopes), reversed(weights), strict=True):
-            back = tile_product(weight.T, (back * slope).flatten(2)).unflatten(2, back.shape[2:])
-        return untiled(x), untiled(back)
+            back = tile_product(weight.T, back.mul_(slope).flatten(2)).unflatten(2, back.shape[2:])
+        return untiled(x), back.movedim(0, -2)
 
     def _scaled(self) -> Tensor:
         """Weights of the first layer for features that are not scaled."""
         return _weight(self.layers[0])[:, :-1] * self.scale
 
     def _first(self, features: Tensor, bias: Tensor, tile: int) -> Tensor:
-        first = self.layers[0]
         mapped = tile_product(self._scaled(), tiled(features - self.mean[:, None], tile))
-        return mapped + _weight(first)[:, -1:] * tiled(bias, tile) + first.bias[:, None]  # type: ignore[index]
+        driven = _weight(self.layers[0])[:, -1:] * tiled(bias, tile)
+        return mapped.add_(driven).add_(self.layers[0].bias[:, None])  # type: ignore[index]
 
 
 def _weight(layer: nn.Module) -> Tensor:
@@ -114,14 +114,14 @@ def _weight(layer: nn.Module) -> Tensor:
 
 def _affine(layer: nn.Module, x: Tensor) -> Tensor:
     mapped = tile_product(_weight(layer), x)
-    return mapped if layer.bias is None else mapped + layer.bias[:, None]  # type: ignore[index]
+    return mapped if layer.bias is None else mapped.add_(layer.bias[:, None])  # type: ignore[index]
 
 
 def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The activation x σ(x) and its derivative."""
+    """The activation f(x) = x σ(x), in the place of x, and its derivative σ + f - σ f."""
     gate = torch.sigmoid(x)
-    value = x * gate
-    return value, torch.addcmul(value, gate, 1 - value)
+    value = x.mul_(gate)
+    return value, gate.addcmul_(gate, value, value=-1).add_(value)
 
 
 _SMALL_VARIANCE = 1e-3

@@ -89,7 +89,7 @@ class Descriptor(nn.Module):
         spins, tile
             As in `forward`.
         cotangents
-            Coefficients λ, constant in the derivative, shape (features, m, centres).
+            Coefficients λ, constant in the derivative, shape (features, m, tiles, tile).
         slots
             Number of slots whose derivative is wanted, the centre first.
 

@@ -129,7 +129,7 @@ class Bonds(Descriptor):
         """Derivative by the values of the copies of the irreps, shape (coefficients, m, centres)."""
         coefficients = self.coefficients(spins)[:, None]
         numbers = [self.sizes[0], len(self.powers.pointer) - 1, len(self.products.pointer) - 1]
-        direct, powers, products = cotangents[: sum(numbers)].split(numbers)
+        direct, powers, products = cotangents[: sum(numbers)].flatten(2).split(numbers)
         squares = 2 * self.powers.expand(powers) * coefficients[self.sizes[0] :]
         squared, referenced = squares.split(self.sizes[1:])
         factors, products = coefficients[len(coefficients) - self.sizes[2] :], self.products.expand(products)

@@ -17,7 +17,7 @@ from hpcspin.potential.descriptors.base import Descriptor, selection
 from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of
 from hpcspin.potential.orbits import slot_permutations
 from hpcspin.potential.segments import SegmentSum
-from hpcspin.potential.tiles import add_components, cross, product
+from hpcspin.potential.tiles import add_components, cross, product, tiled
 
 
 class Densities(Descriptor):
@@ -86,7 +86,7 @@ class Densities(Descriptor):
         densities = self.densities(spins, tile)
         even, odd, _ = cotangents.split([len(self.bonds), len(self.chiralities), len(self.presence_counts)])
         if self._even:
-            odd = 2 * odd * self._odd(densities)[:, None]
+            odd = 2 * odd * tiled(self._odd(densities), tile).transpose(0, 1)[:, None]
         symmetric, antisymmetric = self.bonds.spread(densities, even), self.chiralities.spread(densities, odd)
         by_density = symmetric + cross(antisymmetric, densities[:1, None])
         torques = cross(densities[:, None], antisymmetric)
@@ -171,7 +171,7 @@ class _Pairs(nn.Module):
         vectors
             A, shape (densities, 3, centres).
         cotangents
-            λ, shape (pairs, m, centres).
+            λ, shape (pairs, m, tiles, tile).
 
         Returns
         -------
@@ -180,7 +180,7 @@ class _Pairs(nn.Module):
         """
         densities, components, centres = vectors.shape
         spread = vectors.new_zeros((densities, cotangents.shape[1], components, centres))
-        parts = cotangents.index_select(0, self.order).split([run[-1] for run in self._runs])
+        parts = cotangents.index_select(0, self.order).flatten(2).split([run[-1] for run in self._runs])
         for (block, left, right, count), part in zip(self._runs, parts, strict=True):
             source, target, factor = block.view(vectors[:, None]), block.view(spread), part[:, None, :, None]
             first, second = slice(left, left + count), slice(right, right + count)
