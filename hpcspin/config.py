@@ -77,6 +77,8 @@ class ElectronsSection(Section):
     """Largest error of a field component; a label that misses it is an error."""
     solver: Literal["negf", "closed_form"] = "negf"
     """``negf`` (recursive Green's functions, any size) or ``closed_form`` (one dense eigenproblem)."""
+    precision: Literal["complex128", "complex64"] = "complex128"
+    """Of the Green's functions between the potentials; what complex64 costs is measured and counted as error."""
     reservoirs: Annotated[tuple[ReservoirSection, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -157,6 +159,9 @@ class DynamicsSection(Section):
     step: Positive = 0.4
     duration: Positive = 100.0
     integrator: str = "heun"
+    """``heun``, ``depondt_mertens``, ``sib``, ``midpoint``; without noise also ``rk4`` and ``dormand_prince``."""
+    tolerance: Positive | None = None
+    """Error of a spin component above which ``dormand_prince`` divides a step; none for fixed steps."""
     seed: int = 1
     record_interval: Count = 5
     """Steps between recorded frames."""
@@ -180,6 +185,8 @@ class PotentialSection(Section):
     """``broken``: features may be odd under S -> -S, as the fields of a driven system ask for; ``even``: none is."""
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 128, 128, 128, 128)
     precision: Literal["float32", "float64"] = "float32"
+    electrode_range: NonNegative = 0.0
+    """Length in columns over which the network sees the electrodes at both ends of x, exp(-distance/length); 0: not."""
 
 
 class TrainingSection(Section):

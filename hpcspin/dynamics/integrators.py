@@ -11,24 +11,30 @@ name                 order  fields  literature
 ``heun``             2      2       García-Palacios and Lázaro, PRB 58, 14937 (1998)
 ``depondt_mertens``  2      2       Depondt and Mertens, J. Phys.: Condens. Matter 21, 336005 (2009)
 ``sib``              2      2       Mentink et al., J. Phys.: Condens. Matter 22, 176001 (2010)
+``midpoint``         2      ~8      McLachlan, Modin and Verdier, PRE 89, 061301 (2014), implicit
 ``rk4``              4      4       classical Runge–Kutta, deterministic runs only
+``dormand_prince``   5      6       Dormand and Prince, J. Comput. Appl. Math. 6, 19 (1980), deterministic
+                                    runs only; with an error estimate, see :mod:`hpcspin.dynamics.adaptive`
 ===================  =====  ======  =====================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hpcspin.dynamics.elementary import sincos
+from hpcspin.dynamics.extremes import Largest, largest_on
 from hpcspin.dynamics.torque import cross, dot, normalise
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
 
 AngularVelocity = Callable[[Tensor, float], Tensor]
-Step = Callable[[Tensor, float, float, AngularVelocity], Tensor]
+Step = Callable[..., Tensor]
+Pair = Callable[[Tensor, float, float, AngularVelocity], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -45,29 +51,37 @@ class Integrator:
         Deterministic order of convergence.
     langevin : bool
         Whether it converges to the Stratonovich solution of the stochastic equation.
+    implicit : bool
+        Whether it iterates, and so needs to know the largest change on all ranks as a fifth argument of `step`.
+    pair : callable or None
+        ``pair(spins, time, dt, omega) -> spins, error``: the step with an estimate of its error.
     """
 
     name: str
     step: Step
     order: int
     langevin: bool
+    implicit: bool = False
+    pair: Pair | None = None
 
 
 INTEGRATORS: dict[str, Integrator] = {}
 
 
-def integrator(name: str, *, order: int, langevin: bool) -> Callable[[Step], Step]:
+def integrator(
+    name: str, *, order: int, langevin: bool, implicit: bool = False, pair: Pair | None = None
+) -> Callable[[Step], Step]:
     """Register a step function."""
 
     def register(step: Step) -> Step:
-        INTEGRATORS[name] = Integrator(name, step, order, langevin)
+        INTEGRATORS[name] = Integrator(name, step, order, langevin, implicit, pair)
         return step
 
     return register
 
 
-def make_integrator(name: str, *, noise: bool) -> Integrator:
-    """Look up an integrator.
+def make_integrator(name: str, *, noise: bool, largest: Largest | None = None) -> Integrator:
+    """Look up an integrator; its `step` then takes four arguments.
 
     Parameters
     ----------
@@ -75,6 +89,8 @@ def make_integrator(name: str, *, noise: bool) -> Integrator:
         Registered name.
     noise
         Whether the run has Langevin noise.
+    largest
+        Maximum over the ranks; None: of this one alone.
 
     Raises
     ------
@@ -90,6 +106,9 @@ def make_integrator(name: str, *, noise: bool) -> Integrator:
             f"dynamics.integrator: {name} is not a scheme for Langevin noise, whose paths are too rough for its order "
             f"and its stages; choose one of {valid}, or dynamics.temperature 0"
         )
+    if found.implicit:
+        iterate, over_ranks = found.step, largest or largest_on(World())
+        return replace(found, step=lambda spins, time, dt, omega: iterate(spins, time, dt, omega, over_ranks))
     return found
 
 
@@ -170,3 +189,77 @@ def rk4(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor
     k3 = slope(normalise(spins + (0.5 * dt) * k2), time + 0.5 * dt)
     k4 = slope(normalise(spins + dt * k3), time + dt)
     return normalise(spins + (dt / 6) * (k1 + 2 * k2 + 2 * k3 + k4))
+
+
+_ITERATIONS = 100
+
+
+@integrator("midpoint", order=2, langevin=True, implicit=True)
+def midpoint(spins: Tensor, time: float, dt: float, omega: AngularVelocity, largest: Largest) -> Tensor:
+    """Spherical midpoint rule: S' = S + dt Omega(M) x M, M the unit vector along S + S'.
+
+    Symmetric in time and symplectic.  Each iteration solves for the rotation in the field at the last M, so that
+    only the change of the field is left to converge; they go on until rounding alone changes the spins.
+
+    Raises
+    ------
+    HpcspinError
+        If the iteration does not converge.
+    """
+    rounding = 8 * torch.finfo(spins.dtype).eps
+    moved = cayley(spins, dt * _tangential(spins, omega, time))
+    for _ in range(_ITERATIONS):
+        double = spins + moved
+        length = dot(double, double).sqrt()
+        again = cayley(spins, (2 * dt) * _tangential(double / length, omega, time + 0.5 * dt) / length)
+        change, moved = largest(again - moved), again
+        if change <= rounding:
+            return normalise(moved)
+    raise HpcspinError(
+        f"dynamics.integrator: midpoint does not converge at time {time:.6g}; make dynamics.step smaller than {dt:.4g}"
+    )
+
+
+_NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
+_WEIGHTS = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+_DIFFERENCE = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+
+def _combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+    total = weights[0] * slopes[0]
+    for weight, slope in zip(weights[1:], slopes[1:], strict=True):
+        if weight:
+            total += weight * slope
+    return total
+
+
+def _stages(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> tuple[Tensor, list[Tensor]]:
+    """Spins after the step and the six slopes that gave them."""
+    at, slopes = spins, [cross(omega(spins, time), spins)]
+    for node, weights in zip(_NODES, _WEIGHTS[:-1], strict=True):
+        at = normalise(spins + dt * _combine(weights, slopes))
+        slopes.append(cross(omega(at, time + node * dt), at))
+    return normalise(spins + dt * _combine(_WEIGHTS[-1], slopes)), slopes
+
+
+def dormand_prince_pair(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> tuple[Tensor, Tensor]:
+    """Fifth-order step and its distance from the embedded fourth-order one.
+
+    The slope at the end enters the estimate, and is the first one of the next step.
+    """
+    moved, slopes = _stages(spins, time, dt, omega)
+    slopes.append(cross(omega(moved, time + dt), moved))
+    return moved, dt * _combine(_DIFFERENCE, slopes)
+
+
+@integrator("dormand_prince", order=5, langevin=False, pair=dormand_prince_pair)
+def dormand_prince(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
+    """Fifth-order Runge–Kutta scheme of Dormand and Prince."""
+    return _stages(spins, time, dt, omega)[0]

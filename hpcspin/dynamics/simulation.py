@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcspin.dynamics.adaptive import AdaptiveStep
+from hpcspin.dynamics.extremes import largest_on
 from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful
-from hpcspin.dynamics.integrators import make_integrator
+from hpcspin.dynamics.integrators import Step, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame, make_observers
 from hpcspin.dynamics.thermostat import Thermostat
@@ -65,6 +67,8 @@ class Settings:
         Of the noise.
     record_interval, checkpoint_interval : int
         Steps between frames and between checkpoints.
+    tolerance : float or None
+        Error of a spin component above which a step is divided; None for fixed steps.
     """
 
     damping: float
@@ -75,6 +79,7 @@ class Settings:
     seed: int = 1
     record_interval: int = 1
     checkpoint_interval: int = 50
+    tolerance: float | None = None
 
     @property
     def last_step(self) -> int:
@@ -117,6 +122,20 @@ class State:
 
     spins: Tensor
     step: int
+
+
+def _stepper(settings: Settings, world: World) -> Step:
+    """The integrator's step, fixed or adaptive."""
+    largest = largest_on(world)
+    chosen = make_integrator(settings.integrator, noise=settings.temperature > 0, largest=largest)
+    if settings.tolerance is None:
+        return chosen.step
+    if chosen.pair is None:
+        raise HpcspinError(
+            f"dynamics.tolerance: {chosen.name} estimates no error, its steps are fixed; leave the tolerance out, "
+            "or choose integrator dormand_prince at temperature 0"
+        )
+    return AdaptiveStep(chosen.pair, chosen.order, settings.tolerance, largest)
 
 
 class Simulation:
@@ -180,7 +199,7 @@ class Simulation:
         self._sites = torch.as_tensor(self._domain.sites, device=device)
         self._observers = make_observers(observers)
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
-        self._advance = make_integrator(settings.integrator, noise=settings.temperature > 0).step
+        self._advance = _stepper(settings, self.world)
         checked = check_spins(initial_spins, lattice.size, "initial spins")
         self._state = State(self._block(checked), 0)
         self._resumed = self._resume()
@@ -272,6 +291,8 @@ class Simulation:
         if isinstance(self._field, Stateful):
             arrays |= {f"{_STATE}{name}": array for name, array in self._field.state_dict().items()}
         meta = {"step": self._state.step, "last_step": self.settings.last_step}
+        if isinstance(self._advance, AdaptiveStep):
+            meta["level"] = self._advance.level
         write_checkpoint(self._path(CHECKPOINT), arrays, meta, self._config)
 
     def _finite_spins(self) -> NDArray[np.float64] | None:
@@ -302,6 +323,8 @@ class Simulation:
             self._field.load_state_dict(
                 {k.removeprefix(_STATE): v for k, v in checkpoint.arrays.items() if k.startswith(_STATE)}
             )
+        if isinstance(self._advance, AdaptiveStep):
+            self._advance.level = int(checkpoint.meta["level"])
         self.world.say(f"resuming {self._directory} at step {step} of {self.settings.last_step}")
         return True
 

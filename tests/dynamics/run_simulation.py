@@ -35,6 +35,7 @@ DEFAULTS = {
     "record": 3,
     "checkpoint": 4,
     "rich": False,
+    "tolerance": None,
 }
 
 
@@ -74,6 +75,7 @@ def simulation(directory, field=None, world=None, **changes):
             seed=chosen["seed"],
             record_interval=chosen["record"],
             checkpoint_interval=chosen["checkpoint"],
+            tolerance=chosen["tolerance"],
         ),
         directory,
         config={"seed": chosen["seed"], "dynamics": {"duration": chosen["duration"]}},

@@ -263,6 +263,8 @@ SYSTEMS = [
     {"kind": "square", "size": [7, 5], "periodic": [False, True]},
     {"kind": "triangular", "size": [5, 8], "periodic": [True, True], "dtype": "float32", "integrator": "sib"},
     {"kind": "triangular", "size": [5, 8], "periodic": [True, False], "rich": True},
+    {"size": [6, 6], "integrator": "midpoint", "rich": True, "duration": 1.0},
+    {"integrator": "dormand_prince", "temperature": 0.0, "tolerance": 1e-9, "rich": True, "duration": 1.0},
     {"kind": "triangular", "size": [6, 6], "periodic": [True, False], "integrator": "depondt_mertens"},
 ]
 

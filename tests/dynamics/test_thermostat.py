@@ -104,7 +104,8 @@ def sampled(field, temperature, integrator, measure, *, dt=0.02, burn_in=600, st
 
 
 @pytest.mark.parametrize(
-    ("name", "temperature"), [("heun", 0.3), ("heun", 1.0), ("heun", 3.0), ("sib", 1.0), ("depondt_mertens", 1.0)]
+    ("name", "temperature"),
+    [("heun", 0.3), ("heun", 1.0), ("heun", 3.0), ("sib", 1.0), ("depondt_mertens", 1.0), ("midpoint", 1.0)],
 )
 def test_langevin_function_of_free_spins(name, temperature):
     """<m> = coth x - 1/x with x = h/T."""

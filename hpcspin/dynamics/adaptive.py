@@ -1,0 +1,71 @@
+"""Steps as short as an error estimate asks for, in deterministic runs.
+
+The step of the config is divided into 2^level equal parts.  Frames, checkpoints and the count of steps stay on
+the config's grid, and the level, an integer decided by a maximum over all sites, is all that a restart needs.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hpcspin.dynamics.extremes import Largest
+from hpcspin.dynamics.integrators import AngularVelocity, Pair
+from hpcspin.errors import HpcspinError
+
+_DEEPEST = 20
+
+
+class AdaptiveStep:
+    """A step that divides itself.
+
+    Parameters
+    ----------
+    pair
+        Embedded pair of schemes.
+    order
+        Order of the better scheme, which is that of the worse one's local error.
+    tolerance
+        Largest error of a spin component in one part.
+    largest
+        Maximum over all ranks.
+
+    Attributes
+    ----------
+    level : int
+        The next part is 2^-level of the step.
+    """
+
+    def __init__(self, pair: Pair, order: int, tolerance: float, largest: Largest) -> None:
+        self._pair, self._order, self._tolerance, self._largest = pair, order, tolerance, largest
+        self.level = 0
+
+    def __call__(self, spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
+        """Spins after a time dt; an integrator's step.
+
+        Raises
+        ------
+        HpcspinError
+            If no part is short enough.
+        """
+        done = 0
+        while done < 1 << self.level:
+            part = dt / (1 << self.level)
+            moved, error = self._pair(spins, time, part, omega)
+            size = self._largest(error)
+            if not size <= self._tolerance:
+                self._refine()
+                done *= 2
+                continue
+            spins, time, done = moved, time + part, done + 1
+            # Twice the parts would be within the tolerance by the order, with a margin of 2.
+            if self.level > 0 and done % 2 == 0 and size * 2 ** (self._order + 1) < self._tolerance:
+                self.level, done = self.level - 1, done // 2
+        return spins
+
+    def _refine(self) -> None:
+        if self.level == _DEEPEST:
+            raise HpcspinError(
+                f"dynamics.tolerance: {self._tolerance} is missed even by a millionth of dynamics.step; the field is "
+                "not smooth to that precision, make the tolerance larger"
+            )
+        self.level += 1
