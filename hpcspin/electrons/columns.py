@@ -175,7 +175,7 @@ class ColumnTeam:
         """Corners of the slabs before mine, connected to their right, and W u W† of the slab after mine."""
         xp = self.coupling.backend.xp
         m = first.shape[-1]
-        eye = self.coupling.backend.asarray(np.eye(m, dtype=np.complex128))
+        eye = xp.astype(self.coupling.backend.asarray(np.eye(m)), first.dtype)
         connected: list[Corners] = []
         mine = None
         for place in reversed(range(len(slabs))):

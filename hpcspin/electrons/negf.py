@@ -24,10 +24,12 @@ from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.quadrature import NODES, coarsened
 from hpcspin.electrons.sources import partition
-from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver
+from hpcspin.electrons.steady_state import FINEST_TOLERANCE, SteadyState, SteadyStateSolver
 from hpcspin.electrons.window import WindowIntegral
 from hpcspin.parallel.world import World
 
+FINEST_SINGLE = 1e-5
+"""Least tolerance in complex64: below it rounding would be refined as if it were structure of the integrand."""
 _EQUILIBRIUM_SHARE = 0.2
 """Part of the tolerance that the equilibrium part may use; the window integrals share the rest."""
 
@@ -37,8 +39,9 @@ class RecursiveSolver(SteadyStateSolver):
 
     Parameters
     ----------
-    system, tolerance, world, device
-        As for every solver.
+    system, tolerance, world, device, precision
+        As for every solver; complex64 is used between the potentials, where
+        nearly all of the work is, and poles stay in complex128.
     backend
         Array library, see `make_backend`.
     column_ranks
@@ -47,6 +50,7 @@ class RecursiveSolver(SteadyStateSolver):
     """
 
     name: ClassVar[str] = "negf"
+    finest: ClassVar[dict[str, float]] = {"complex128": FINEST_TOLERANCE, "complex64": FINEST_SINGLE}
 
     def __init__(
         self,
@@ -54,10 +58,11 @@ class RecursiveSolver(SteadyStateSolver):
         tolerance: float,
         world: World | None = None,
         device: Any = "cpu",
+        precision: str = "complex128",
         backend: str = "auto",
         column_ranks: int | None = None,
     ) -> None:
-        super().__init__(system, tolerance, world, device)
+        super().__init__(system, tolerance, world, device, precision)
         self.backend: Backend = make_backend(backend, device)
         batches = plan_batches(system, self.backend, self.world, column_ranks)
         self._snapshots_at_once, batch = batches.snapshots, batches.energies
@@ -77,12 +82,18 @@ class RecursiveSolver(SteadyStateSolver):
                 self.scale,
                 (1 - share) * self.tolerance / len(parts.sources),
                 batch,
+                precision,
             )
             for source in parts.sources
         ]
         self._grids: list[list[NDArray[np.float64]]] = [[] for _ in self.windows]
         self.evaluations = 0
         """Energies at which windows were evaluated, by all ranks, since the solver was made."""
+
+    @classmethod
+    def ranks_needed(cls, system: DrivenLattice, world: World, device: Any) -> int:
+        """Ranks over which the columns of sites must be divided."""
+        return plan_batches(system, make_backend("auto", device), world).column_ranks
 
     def _solve(self, spins: NDArray[np.float64]) -> SteadyState:
         step = self._snapshots_at_once

@@ -67,7 +67,9 @@ class Source(ABC):
         Parameters
         ----------
         blocks, energies, snapshots
-            As for `right_connected`; the blocks of my columns.
+            As for `right_connected`; the blocks of my columns. Their type,
+            complex128 or complex64, is that of all blocks of G; what is summed
+            up is double in any case.
         weights
             w_s, real, shape (batch, groups).
 
@@ -103,10 +105,10 @@ class EndSource(Source):
         if self.mirrored:
             blocks = xp.flip(blocks, axis=1)
         slab = self.columns.connect(blocks, energies, snapshots)
-        ends = self.columns.gather(spectral_sites(xp, slab.connected[0])[:, None])
+        ends = self.columns.gather(xp.astype(spectral_sites(xp, slab.connected[0])[:, None], xp.float64))
         traces = xp.reshape(ends[:, 0] * (-1 / self.hopping), (len(weights), -1)) @ self._end_traces.T
         uniform = self._scale is not None
-        columns = slab.first_columns(None if uniform else self._source)
+        columns = slab.first_columns(None if uniform else xp.astype(self._source, blocks.dtype))
         response = self.columns.gather(xp.stack([self._occupation(column, weights) for column in columns], axis=1))
         if self._scale is not None:
             response = response * self._scale**2
@@ -141,12 +143,15 @@ class AnySource(Source):
         coupling = self.columns.coupling
         connected = right_connected(blocks, energies, coupling, snapshots)
         sources = [
-            sum(weights[:, s, None, None] * self._sources[s, x] for s in range(len(self.groups)))
+            xp.astype(
+                sum(weights[:, s, None, None] * self._sources[s, x] for s in range(len(self.groups))), blocks.dtype
+            )
             for x in range(self.size[0])
         ]
         pairs = list(lesser(connected, coupling, sources))
-        response = xp.stack([hermitian_sites(xp, full) for full, _ in pairs], axis=1) * scale**2
-        spectral = xp.stack([spectral_sites(xp, diagonal) for _, diagonal in pairs], axis=1) * -scale
+        response = xp.stack([hermitian_sites(xp, full) for full, _ in pairs], axis=1)
+        spectral = xp.stack([spectral_sites(xp, diagonal) for _, diagonal in pairs], axis=1)
+        response, spectral = xp.astype(response, xp.float64) * scale**2, xp.astype(spectral, xp.float64) * -scale
         return response, xp.reshape(spectral, (len(weights), -1)) @ self._site_traces.T
 
 

@@ -68,22 +68,36 @@ class SteadyStateSolver(ABC):
         Ranks that share the work; every rank calls `solve` with the same spins.
     device
         ``"cpu"``, ``"cuda"`` or a torch device.
+    precision
+        ``"complex128"``, or ``"complex64"`` where the solver has it.
     """
 
     name: ClassVar[str]
+    finest: ClassVar[dict[str, float]] = {"complex128": FINEST_TOLERANCE}
+    """Least tolerance that each precision can certify."""
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
             SOLVERS[cls.name] = cls
 
     def __init__(
-        self, system: DrivenLattice, tolerance: float, world: World | None = None, device: Any = "cpu"
+        self,
+        system: DrivenLattice,
+        tolerance: float,
+        world: World | None = None,
+        device: Any = "cpu",
+        precision: str = "complex128",
     ) -> None:
-        if not tolerance >= FINEST_TOLERANCE:
+        if precision not in self.finest:
             raise HpcspinError(
-                f"electrons.tolerance: {tolerance} must be at least {FINEST_TOLERANCE:g}, "
-                "the least that double precision can certify"
+                f"electrons.precision: {self.name} cannot compute in {precision}; choose {' or '.join(self.finest)}"
             )
+        if not tolerance >= self.finest[precision]:
+            raise HpcspinError(
+                f"electrons.tolerance: {tolerance} must be at least {self.finest[precision]:g}, "
+                f"the least that {precision} can certify"
+            )
+        self.precision = precision
         self.system = system
         self.tolerance = float(tolerance)
         self.world = world or World()
@@ -93,6 +107,11 @@ class SteadyStateSolver(ABC):
     def scale(self) -> float:
         """From an error of an on-site component to one of the field; densities count even where J is small."""
         return max(abs(self.system.exchange), self.system.hopping)
+
+    @classmethod
+    def ranks_needed(cls, system: DrivenLattice, world: World, device: Any) -> int:
+        """Ranks of ``world`` that must work together because one cannot hold the lattice; a collective call."""
+        return 1
 
     def solve(self, spins: NDArray[np.float64]) -> SteadyState:
         """Steady state of some snapshots.
@@ -133,8 +152,9 @@ class SteadyStateSolver(ABC):
         missed = np.flatnonzero(~(state.error <= self.tolerance))
         if len(missed):
             raise HpcspinError(
-                f"snapshot {missed[0]}: the field's error {state.error[missed[0]]:.1e} exceeds the tolerance "
-                f"{self.tolerance:.1e}; raise electrons.tolerance"
+                f"snapshot {missed[0]}: the field's error {state.error[missed[0]]:.1e} in {self.precision} exceeds the "
+                f"tolerance {self.tolerance:.1e}; raise electrons.tolerance"
+                + ("" if self.precision == "complex128" else " or set electrons.precision=complex128")
             )
         slack = self.tolerance / self.scale
         polarized = np.linalg.norm(state.spin_density, axis=-1)
@@ -154,7 +174,12 @@ class SteadyStateSolver(ABC):
 
 
 def make_solver(
-    name: str, system: DrivenLattice, tolerance: float, world: World | None = None, device: Any = "cpu"
+    name: str,
+    system: DrivenLattice,
+    tolerance: float,
+    world: World | None = None,
+    device: Any = "cpu",
+    precision: str = "complex128",
 ) -> SteadyStateSolver:
     """Solver of a registered name: ``"negf"`` or ``"closed_form"``.
 
@@ -165,4 +190,4 @@ def make_solver(
     """
     if name not in SOLVERS:
         raise HpcspinError(f"electrons.solver: {name!r} is unknown; choose one of {', '.join(sorted(SOLVERS))}")
-    return SOLVERS[name](system, tolerance, world, device)
+    return SOLVERS[name](system, tolerance, world, device, precision)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hpcspin.config import Config
+from hpcspin.electrons import SOLVERS
+from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.storage import LabelWriter, read_spins, sha256
@@ -15,9 +17,9 @@ def label_file(config: Config, spins_path: Path, output: Path, world: World) -> 
     """Label every snapshot of a spins file.
 
     The ranks form as many teams as there are snapshots left, at most one a
-    rank; each team solves one snapshot at a time, its ranks sharing the
-    energies. Rank 0 writes. A killed job resumes at the first snapshot
-    without a label.
+    rank, or fewer where one rank cannot hold the lattice; each team solves one
+    snapshot at a time, its ranks sharing the energies or the columns of sites.
+    Rank 0 writes. A killed job resumes at the first snapshot without a label.
 
     Parameters
     ----------
@@ -35,19 +37,21 @@ def label_file(config: Config, spins_path: Path, output: Path, world: World) -> 
     HpcspinError
         If the spins are invalid, or a label misses its tolerance.
     """
-    system = build_system(config)
+    system, electrons = build_system(config), config.electrons
+    assert electrons is not None
     spins = world.broadcast(read_spins(spins_path, config.lattice.size) if world.rank == 0 else None)
     writer = None
     if world.rank == 0:
         attributes = {
             "config": config.model_dump(mode="json"),
-            "precision": "complex128",
+            "precision": electrons.precision,
             "spins_sha256": sha256(spins_path),
         }
         names = [reservoir.name for reservoir in system.reservoirs]
         writer = LabelWriter(output, config.lattice.size, names, attributes, len(spins))
     done = world.broadcast(writer.done if writer else None)
-    teams = max(1, min(world.size, len(spins) - done))
+    needed = SOLVERS[electrons.solver].ranks_needed(system, world, pick_device(world, config.device))
+    teams = max(1, min(world.size // needed, len(spins) - done))
     number, team = world.split(teams)
     solver = build_solver(config, system, team)
     with progress(world, "label", len(spins), done) as bar:

@@ -41,9 +41,10 @@ def build_system(config: Config) -> DrivenLattice:
 
 def build_solver(config: Config, system: DrivenLattice, world: World) -> SteadyStateSolver:
     """Solver of the electrons' steady state that a config asks for, on the device of this rank."""
-    assert config.electrons is not None
+    electrons = config.electrons
+    assert electrons is not None
     device = pick_device(world, config.device)
-    return make_solver(config.electrons.solver, system, config.electrons.tolerance, world, device)
+    return make_solver(electrons.solver, system, electrons.tolerance, world, device, electrons.precision)
 
 
 def initial_spins(initial: InitialSection, lattice: Lattice, seed: int) -> NDArray[np.float64]:
