@@ -56,6 +56,23 @@ def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None)
     _run(lambda world: simulate_directory(load_config(config, overrides), output, world))
 
 
+@app.command("suggest-step")
+def suggest_step(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    evaluations: Annotated[int, typer.Option("--evaluations", min=3, help="How often to ask the field.")] = 20,
+) -> None:
+    """Longest time step that each integrator tolerates at the initial spins."""
+    from hpcspin.workflows.suggest_step import suggest_step
+
+    def verb(world: World) -> None:
+        table = suggest_step(load_config(config, overrides), world, evaluations)
+        if world.rank == 0:
+            typer.echo(table)
+
+    _run(verb)
+
+
 @app.command()
 def train(
     config: ConfigFile,

@@ -25,6 +25,7 @@ from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful
 from hpcspin.dynamics.integrators import Step, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame, make_observers
+from hpcspin.dynamics.stability import fastest_rate, precession_rate, tolerated_angle
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.torque import angular_velocity, components_first
 from hpcspin.errors import HpcspinError
@@ -46,6 +47,8 @@ from hpcspin.storage import (
 TRAJECTORY, CHECKPOINT, STOP, RANK_TIMES = "trajectory.h5", "checkpoint.h5", "STOP", "rank_times.json"
 DEFAULT_OBSERVERS = ("wall_position", "magnetization", "mean_bond")
 _STATE = "field_state/"
+_TRIAL_FIELDS = 6
+"""Fields of finite range that a run asks before it starts, to know whether its step is too long."""
 _MAY_DIFFER = ("dynamics.duration", "potential", "training", "reproduce", "device")
 
 
@@ -232,6 +235,8 @@ class Simulation:
             StopRequest(self._path(STOP), self.world) as stop,
             progress(self.world, "simulate", last, step) as bar,
         ):
+            if not self._resumed and self.settings.tolerance is None:
+                self._warn_of_a_long_step()
             while True:
                 stopping = stop.heed()
                 if self._state.step > step or not self._resumed:
@@ -248,6 +253,19 @@ class Simulation:
         report(self._domain.stopwatch, self.world, self._path(RANK_TIMES))
         self.world.barrier()
         return Outcome(last, finished=True)
+
+    def _warn_of_a_long_step(self) -> None:
+        spins, damping, largest = self._state.spins, self.settings.damping, largest_on(self.world)
+        if self._field.halo is None:  # expensive: the field of the first frame has to do
+            rate = precession_rate(spins, self._evaluate(spins, 0.0), damping, largest)
+        else:
+            rate = fastest_rate(self._evaluate, spins, self._sites, damping, largest, _TRIAL_FIELDS)
+        bound = tolerated_angle(self.settings.integrator) / rate if rate else math.inf
+        if self.settings.step > bound:
+            self.world.say(
+                f"warning: dynamics.step {self.settings.step:.3g} is long for {self.settings.integrator} at the "
+                f"initial spins, where up to {bound:.2g} is accurate; see hpcspin suggest-step"
+            )
 
     def _next(self, state: State) -> State:
         """Move the spins by one step."""

@@ -1,0 +1,106 @@
+r"""How fast the spins can move, and how long a step may be for it.
+
+Small deviations of the spins follow :math:`\dot v = J v`, J the derivative of the torque.  Its largest
+eigenvalue is found by power iteration, J v from the difference of two torques, so that any field will
+do.  What a step may be is asked of the integrators themselves, on two coupled spins, whose motion is
+known: the phase of a precession must stay within a twentieth of a radian over one period.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from hpcspin.dynamics.extremes import Largest
+from hpcspin.dynamics.fields import FieldEvaluator
+from hpcspin.dynamics.integrators import make_integrator, rotate
+from hpcspin.dynamics.thermostat import normal_vectors
+from hpcspin.dynamics.torque import angular_velocity, components_first, cross, dot, normalise
+from hpcspin.errors import HpcspinError
+
+PHASE_ERROR = 0.05
+_SHIFT = 1e-3
+_STREAM = 1  # the noise has stream 0
+
+
+def precession_rate(spins: Tensor, field: Tensor, damping: float, largest: Largest) -> float:
+    """Largest component of any spin's velocity: what the field at hand says, at no cost."""
+    return largest(_velocity(spins, field, damping))
+
+
+def fastest_rate(
+    evaluate: FieldEvaluator, spins: Tensor, sites: Tensor, damping: float, largest: Largest, evaluations: int
+) -> float:
+    """Estimate the largest rate of precession or relaxation near given spins, at time zero.
+
+    Parameters
+    ----------
+    evaluate
+        Field on my block.
+    spins
+        My spins, shape (nx, ny, 3).
+    sites
+        Their global indices, so that the start of the iteration does not depend on the ranks.
+    damping
+        Gilbert damping.
+    largest
+        Maximum over the ranks.
+    evaluations
+        How often to ask the field, at least 3; the last half of the iterations are averaged.
+
+    Returns
+    -------
+    float
+        In radians a unit of time: the larger one of the spectral radius of J and the present velocity.
+    """
+    base = _velocity(spins, evaluate(spins, 0.0), damping)
+    direction = normal_vectors(sites, 0, _STREAM, 0, 0).to(spins.dtype)
+    growths = []
+    for _ in range(evaluations - 1):
+        direction = direction - dot(direction, spins) * spins
+        direction = direction / largest(direction)
+        moved = normalise(spins + _SHIFT * direction)
+        slope = (_velocity(moved, evaluate(moved, 0.0), damping) - base) / _SHIFT
+        growth = largest(slope)
+        if growth == 0:
+            break
+        growths.append(growth)
+        direction = slope
+    settled = growths[len(growths) // 2 :]
+    radius = math.exp(sum(map(math.log, settled)) / len(settled)) if settled else 0.0
+    return max(radius, largest(base))
+
+
+@functools.cache
+def tolerated_angle(name: str) -> float:
+    """Largest rate times step at which an integrator keeps the phase of a precession; see the module."""
+    low, high = 1 / 64, 2.0
+    if _phase_error(name, high) < PHASE_ERROR:
+        return high
+    for _ in range(8):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if _phase_error(name, middle) < PHASE_ERROR else (low, middle)
+    return low
+
+
+def _velocity(spins: Tensor, field: Tensor, damping: float) -> Tensor:
+    return cross(angular_velocity(spins, field, damping), spins)
+
+
+def _phase_error(name: str, angle: float) -> float:
+    """Distance of two coupled spins, nearly parallel, from their exact place after one turn about their sum."""
+    steps = math.ceil(2 * math.pi / angle)
+    tilt = 0.01
+    along = math.sqrt(1 - tilt**2)
+    start = components_first(torch.tensor([[[tilt, 0.0, along]], [[-tilt, 0.0, along]]], dtype=torch.float64))
+    now, advance = start, make_integrator(name, noise=False).step
+    try:
+        for step in range(steps):
+            now = advance(now, step * angle, angle, lambda spins, time: spins.flip(0) / (2 * along))
+    except HpcspinError:
+        return math.inf
+    axis = torch.tensor([0.0, 0.0, steps * angle], dtype=torch.float64).expand_as(start)
+    return float((now - rotate(start, axis)).abs().max()) / tilt

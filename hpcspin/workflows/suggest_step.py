@@ -1,0 +1,63 @@
+"""``hpcspin suggest-step``: how long a step each integrator tolerates at the spins that a config starts from."""
+
+from __future__ import annotations
+
+import torch
+
+from hpcspin.config import Config
+from hpcspin.dynamics import INTEGRATORS
+from hpcspin.dynamics.extremes import largest_on
+from hpcspin.dynamics.fields import FieldEvaluator
+from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate, tolerated_angle
+from hpcspin.dynamics.torque import components_first
+from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.world import World
+from hpcspin.workflows.fields import build_field
+from hpcspin.workflows.system import build_lattice, initial_spins
+
+
+def suggest_step(config: Config, world: World, evaluations: int) -> str:
+    """Table of the steps that the integrators tolerate.
+
+    Parameters
+    ----------
+    config
+        As for a simulation.
+    world
+        The ranks.
+    evaluations
+        How often the field is asked.
+
+    Raises
+    ------
+    HpcspinError
+        If the config or the model does not fit.
+    """
+    config.need("initial", "dynamics")
+    assert config.initial is not None
+    assert config.dynamics is not None
+    lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
+    field = build_field(config, lattice, world, device)
+    domain = Domain.cut(lattice, world, field.halo)
+    start = initial_spins(config.initial, lattice, config.dynamics.seed)[domain.slices]
+    rate = fastest_rate(
+        FieldEvaluator(field, domain),
+        components_first(torch.as_tensor(start, device=device)),
+        torch.as_tensor(domain.sites, device=device),
+        config.dynamics.damping,
+        largest_on(world),
+        evaluations,
+    )
+    if rate == 0:
+        return "nothing moves: no field, or spins at rest in it; any step will do"
+    noise = config.dynamics.temperature > 0
+    lines = [
+        f"fastest rate at the initial spins: {rate:.4g} rad per unit of time ({evaluations} fields)",
+        f"longest step that keeps the phase of that mode to {PHASE_ERROR} rad a period:",
+    ]
+    for name, scheme in sorted(INTEGRATORS.items()):
+        fits = "" if scheme.langevin or not noise else "  (not with noise)"
+        lines.append(f"  {name:<16} {tolerated_angle(name) / rate:8.3g}{fits}")
+    lines.append(f"the config has {config.dynamics.integrator} with {config.dynamics.step:.3g}")
+    return "\n".join(lines)
