@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,10 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 def _architecture(card: dict[str, Any], path: Path) -> Architecture:
     content = card.get("architecture")
+    # Cards from before a key was known lack it: the model is then what the default says.
     known = {field.name for field in fields(Architecture)}
-    if not isinstance(content, dict) or set(content) != known:
+    needed = {field.name for field in fields(Architecture) if field.default is MISSING}
+    if not isinstance(content, dict) or not needed <= set(content) <= known:
         raise HpcspinError(f"{card_path(path)}: the architecture is incomplete or foreign; train the model again")
     try:
         return Architecture(**content)

@@ -47,6 +47,11 @@ class Architecture:
         Unit V_ref of the bias: the network sees u = V / V_ref.
     precision : str
         ``"float32"`` or ``"float64"``.
+    electrode_range : float
+        Length ℓ, in steps along x, over which a centre notices the electrodes
+        at both ends: the network sees exp(-d/ℓ) of its distances d to them,
+        which says nothing far away, so that a model serves longer lattices.
+        Zero: the electrodes are felt through the spins alone.
 
     Raises
     ------
@@ -63,6 +68,7 @@ class Architecture:
     time_reversal: str = "broken"
     bias_reference: float = 1.0
     precision: str = "float32"
+    electrode_range: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
@@ -81,6 +87,14 @@ class Architecture:
             raise HpcspinError(f"potential.radius: {self.radius} reaches no neighbour; give at least 1")
         if not self.bias_reference > 0:
             raise HpcspinError(f"potential.bias_reference: {self.bias_reference} is not positive")
+        if self.electrode_range < 0:
+            raise HpcspinError(
+                f"potential.electrode_range: {self.electrode_range} is negative; give a length, or 0 for none"
+            )
+        if self.electrode_range and self.symmetry == "full":
+            raise HpcspinError(
+                "potential.electrode_range: electrodes single out the x direction; give symmetry: bias with it"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a JSON file holds them."""
@@ -111,7 +125,8 @@ class ForceField(nn.Module):
         even = architecture.time_reversal == "even"
         self.descriptor = DESCRIPTORS[architecture.descriptor](geometry, self.offsets, operations, even)
         self.kind = KINDS[architecture.kind](self.offsets, operations)
-        self.network = Network(len(self.descriptor.parity), architecture.hidden, self.kind.outputs)
+        inputs = 3 if architecture.electrode_range else 1
+        self.network = Network(len(self.descriptor.parity), inputs, architecture.hidden, self.kind.outputs)
         self.register_buffer("field_scale", torch.ones(()))
         self.to(PRECISIONS[architecture.precision])
 
@@ -135,7 +150,7 @@ class ForceField(nn.Module):
         return self.kind.reaches * self.reach
 
     def require(self, lattice: Lattice, where: str) -> None:
-        """Check that the model was made for this kind of lattice.
+        """Check that the model was made for this kind of lattice, and finds its electrodes there.
 
         Parameters
         ----------
@@ -153,6 +168,11 @@ class ForceField(nn.Module):
             raise HpcspinError(
                 f"{where}: the model was trained on a {self.architecture.lattice} lattice, this one is "
                 f"{lattice.kind}; train a model for it"
+            )
+        if self.architecture.electrode_range and lattice.periodic[0]:
+            raise HpcspinError(
+                f"{where}: the model measures the distance to electrodes at the ends of x, this lattice is periodic "
+                "there; train one with electrode_range: 0"
             )
 
     def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
@@ -198,7 +218,7 @@ class ForceField(nn.Module):
             around = self._around(spins, neighbourhood, tile)
             u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(centres)
             u = functional.pad(u, (0, -len(u) % tile))[None]
-            local, partials = self._partials(around, u, tile)
+            local, partials = self._partials(around, u, self._inputs(u, neighbourhood, batch, tile), tile)
             if self.kind.reaches > 1:
                 # The derivatives of all centres that see a spin are added through the inverse table.
                 gather = neighbourhood.gather(batch, tile, 3 * self.kind.potentials, spins.device)
@@ -221,7 +241,14 @@ class ForceField(nn.Module):
         around: Tensor = gather(spins.detach().to(self.dtype).flatten())
         return around.view(len(self.offsets), 3, -1)
 
-    def _partials(self, around: Tensor, u: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+    def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
+        """What the network sees besides features, shape (inputs, centres): u, and the nearness of both electrodes."""
+        if not self.architecture.electrode_range:
+            return u
+        distances = neighbourhood.distances_of(batch, tile, u.device).to(u.dtype)
+        return torch.cat([u, torch.exp(-distances / self.architecture.electrode_range)])
+
+    def _partials(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> tuple[Tensor, Tensor]:
         """Potentials of each centre, and what it adds to the fields in its slots: see `Kind.combine`.
 
         In units of the field, and zero where the centre is missing; shapes
@@ -229,12 +256,12 @@ class ForceField(nn.Module):
         """
         factors = self.kind.factors(u) * is_present(around[:1]) * self.field_scale
         if isinstance(self.kind, Direct):
-            local = self.network(self.descriptor(around, tile), u, tile) * factors
+            local = self.network(self.descriptor(around, tile), inputs, tile) * factors
             return local, self.kind.field(local, around, tile)[None, None]
         if self.training:
             around.requires_grad_()
-            local = self.network(self.descriptor(around, tile), u, tile) * factors
+            local = self.network(self.descriptor(around, tile), inputs, tile) * factors
             by_spin = [torch.autograd.grad(one.sum(), around, create_graph=True)[0] for one in local]
             return local, torch.stack(by_spin, 1)[: self.kind.slots]
-        outputs, cotangents = self.network.pull(self.descriptor(around, tile), u, factors, tile)
+        outputs, cotangents = self.network.pull(self.descriptor(around, tile), inputs, factors, tile)
         return outputs * factors, self.descriptor.pull(around, cotangents, self.kind.slots, tile)

@@ -65,20 +65,26 @@ class Neighbourhood:
         Rows on which the field is asked for, shape (sites,).
     reaches : int
         How many reaches away the spins that decide on these fields may be: see `Kind.reaches`.
+    distances : ndarray or None
+        Steps along x from each centre to the first and the last column of the
+        lattice, where the electrodes are, shape (2, centres); None if there are no such columns.
     """
 
     table: NDArray[np.int64]
     rows: int
     outputs: NDArray[np.int64]
     reaches: int = 2
+    distances: NDArray[np.int64] | None = None
     _gathers: dict[tuple[int, int, int, torch.device], StaticGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
+    _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64]) -> Neighbourhood:
         """All sites of a lattice."""
         everything = np.arange(lattice.num_sites)
-        return cls(lattice.shift(offsets), lattice.num_sites, everything)
+        distances = None if lattice.periodic[0] else _distances(everything // lattice.size[1], lattice.size[0])
+        return cls(lattice.shift(offsets), lattice.num_sites, everything, distances=distances)
 
     @classmethod
     def of_window(
@@ -88,6 +94,7 @@ class Neighbourhood:
         offsets: NDArray[np.int64],
         whole: tuple[bool, bool],
         periodic: tuple[bool, bool],
+        columns: tuple[int, int] | None = None,
     ) -> Neighbourhood:
         """A block of a lattice inside a halo of foreign spins.
 
@@ -108,6 +115,9 @@ class Neighbourhood:
             Whether the block spans the lattice along x and y.
         periodic
             Whether the lattice is periodic along x and y.
+        columns
+            Column of the lattice with which the block begins, and their number; needed by models
+            that see the electrodes.
 
         Raises
         ------
@@ -128,7 +138,7 @@ class Neighbourhood:
         table = np.where((x >= 0) & (y >= 0), x * extended[1] + y, -1).reshape(-1, len(offsets))
         rows = np.arange(extended[0] * extended[1]).reshape(extended)
         inside = tuple(slice(halo, halo + length) for length in shape)
-        return cls(table, rows.size, rows[inside].ravel(), reaches)
+        return cls(table, rows.size, rows[inside].ravel(), reaches, _of_block(axes, halo, periodic, columns))
 
     def gather(self, batch: int, tile: int, width: int, device: torch.device) -> StaticGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.
@@ -171,6 +181,36 @@ class Neighbourhood:
             rows, centres = (torch.from_numpy(part.ravel()).to(device) for part in places)
             self._outputs[key] = rows, centres
         return self._outputs[key]
+
+    def distances_of(self, batch: int, tile: int, device: torch.device) -> torch.Tensor:
+        """Distances of all centres of a batch laid end to end, rounded up as in `gather`, shape (2, centres).
+
+        Raises
+        ------
+        HpcspinError
+            If they are not known.
+        """
+        if self.distances is None:
+            raise HpcspinError("electrode_range: the model sees electrodes at both ends of x, and here are none")
+        key = (batch, tile, device)
+        if key not in self._distances:
+            repeated = np.tile(self.distances, batch)
+            padded = np.pad(repeated, ((0, 0), (0, -repeated.shape[1] % tile)))
+            self._distances[key] = torch.from_numpy(padded).to(device)
+        return self._distances[key]
+
+
+def _distances(column: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
+    return np.stack([column, columns - 1 - column]).clip(min=0)
+
+
+def _of_block(
+    axes: list[NDArray[np.int64]], halo: int, periodic: tuple[bool, bool], columns: tuple[int, int] | None
+) -> NDArray[np.int64] | None:
+    """Distances of the centres of a block, whose coordinates in the window stand in slot 0 of both axes."""
+    if columns is None or periodic[0]:
+        return None
+    return _distances(np.repeat(axes[0][:, 0] - halo + columns[0], len(axes[1])), columns[1])
 
 
 def _window_axis(

@@ -18,7 +18,9 @@ class Network(nn.Module):
     Parameters
     ----------
     features
-        Number of features; the bias u is one input more.
+        Number of features.
+    inputs
+        Number of inputs that no spin decides: the bias u, and more.
     hidden
         Widths of the hidden layers: five make the six-layer network of the paper.
     outputs
@@ -28,11 +30,11 @@ class Network(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, features: int, hidden: Sequence[int], outputs: int) -> None:
+    def __init__(self, features: int, inputs: int, hidden: Sequence[int], outputs: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
-        widths = [features + 1, *hidden, outputs]
+        widths = [features + inputs, *hidden, outputs]
         # No constant at the end: potentials have no zero, and a weight without gradient would stall other ranks.
         last = len(widths) - 2
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=n < last) for n, (a, b) in enumerate(pairwise(widths)))
@@ -47,15 +49,15 @@ class Network(nn.Module):
         self.mean.copy_(mean)
         self.scale.copy_(torch.rsqrt(variance + _SMALL_VARIANCE))
 
-    def forward(self, features: Tensor, bias: Tensor, tile: int) -> Tensor:
+    def forward(self, features: Tensor, inputs: Tensor, tile: int) -> Tensor:
         """Potentials of each centre.
 
         Parameters
         ----------
         features
             Shape (features, centres).
-        bias
-            Bias u of each centre, shape (1, centres).
+        inputs
+            The other inputs of each centre, shape (inputs, centres).
         tile
             Centres in a tile of matrix products.
 
@@ -64,19 +66,19 @@ class Network(nn.Module):
         Tensor
             Shape (outputs, centres).
         """
-        x = self._first(features, bias, tile)
+        x = self._first(features, inputs, tile)
         for layer in self.layers[1:]:
             x = _affine(layer, functional.silu(x))
         return untiled(x)
 
-    def pull(self, features: Tensor, bias: Tensor, seeds: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+    def pull(self, features: Tensor, inputs: Tensor, seeds: Tensor, tile: int) -> tuple[Tensor, Tensor]:
         """Potentials, and the derivative of each by the features times its seed, by the chain rule.
 
         All potentials go back through the layers as columns of one product.
 
         Parameters
         ----------
-        features, bias, tile
+        features, inputs, tile
             As in `forward`.
         seeds
             Shape (outputs, centres).
@@ -86,7 +88,7 @@ class Network(nn.Module):
         tuple of Tensor
             Shapes (outputs, centres) and (features, outputs, tiles, tile).
         """
-        x, slopes = self._first(features, bias, tile), []
+        x, slopes = self._first(features, inputs, tile), []
         for layer in self.layers[1:]:
             x, slope = _silu(x)
             slopes.append(slope[:, :, None])
@@ -99,11 +101,11 @@ class Network(nn.Module):
 
     def _scaled(self) -> Tensor:
         """Weights of the first layer for features that are not scaled."""
-        return _weight(self.layers[0])[:, :-1] * self.scale
+        return _weight(self.layers[0])[:, : len(self.scale)] * self.scale
 
-    def _first(self, features: Tensor, bias: Tensor, tile: int) -> Tensor:
+    def _first(self, features: Tensor, inputs: Tensor, tile: int) -> Tensor:
         mapped = tile_product(self._scaled(), tiled(features - self.mean[:, None], tile))
-        driven = _weight(self.layers[0])[:, -1:] * tiled(bias, tile)
+        driven = tile_product(_weight(self.layers[0])[:, len(self.scale) :], tiled(inputs, tile))
         return mapped.add_(driven).add_(self.layers[0].bias[:, None])  # type: ignore[index]
 
 

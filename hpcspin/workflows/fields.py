@@ -85,7 +85,10 @@ class LearnedField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
         assert self.halo is not None
         whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
-        table = Neighbourhood.of_window(domain.shape, self.halo, self._model.offsets, whole, domain.lattice.periodic)
+        columns = (domain.slices[0].start, domain.lattice.size[0])
+        table = Neighbourhood.of_window(
+            domain.shape, self.halo, self._model.offsets, whole, domain.lattice.periodic, columns
+        )
 
         def evaluate(spins: torch.Tensor, time: float) -> torch.Tensor:
             bias = torch.full((1,), self._bias, dtype=spins.dtype, device=spins.device)

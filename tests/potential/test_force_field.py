@@ -234,7 +234,10 @@ def test_evaluation_bits_do_not_depend_on_the_threads(descriptor, precision):
 
 @every_descriptor
 @pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("changes", [{}, {"symmetry": "full"}, {"time_reversal": "even"}, {"lattice": "triangular"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"symmetry": "full"}, {"time_reversal": "even"}, {"lattice": "triangular"}, {"electrode_range": 2.0}],
+)
 def test_the_chain_rule_by_hand_is_automatic_differentiation(descriptor, kind, changes):
     """Training differentiates the potentials automatically, evaluation goes back through the layers by hand."""
     lattice = make_lattice(changes.get("lattice", "square"), (7, 5))

@@ -44,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "site": {"kind": "site", "precision": "float32"},
     "direct": {"kind": "direct", "precision": "float32"},
     "triangular": {"kind": "pair", "precision": "float32", "lattice": "triangular"},
+    "electrodes": {"kind": "pair", "precision": "float32", "descriptor": "densities", "electrode_range": 3.0},
     "densities": {"kind": "pair", "precision": "float32", "descriptor": "densities", "periodic": "[true, false]"},
 }
 
