@@ -17,7 +17,7 @@ from hpcspin.potential.descriptors.base import Descriptor, selection
 from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of
 from hpcspin.potential.orbits import slot_permutations
 from hpcspin.potential.segments import SegmentSum
-from hpcspin.potential.tiles import add_components, cross, product, tiled
+from hpcspin.potential.tiles import cross, product, tiled
 
 
 class Densities(Descriptor):
@@ -92,8 +92,9 @@ class Densities(Descriptor):
         torques = cross(densities[:, None], antisymmetric)
         by_spin = product(self.kernels()[:, :slots].T, by_density[1:], tile)
         by_spin[0] += by_density[0]
-        for torque in torques[1:]:
-            by_spin[0].add_(torque, alpha=0.5)
+        own = by_spin[0]
+        for torque in torques[1:].unbind():
+            own.add_(torque, alpha=0.5)
         return by_spin
 
     def _odd(self, densities: Tensor) -> Tensor:
@@ -150,7 +151,11 @@ class _Pairs(nn.Module):
         self._sign = sign
         order = sorted(range(len(pairs)), key=lambda n: (pairs[n][0], pairs[n][2] - pairs[n][1], pairs[n][1]))
         runs = [list(run) for _, run in groupby((pairs[n] for n in order), lambda pair: (pair[0], pair[2] - pair[1]))]
-        self._runs = [(blocks[run[0][0]], *run[0][1:], len(run)) for run in runs]
+        self._lengths = [len(run) for run in runs]
+        self._runs = [
+            (block, [(slice(*_ends(run, 1)), slice(*_ends(run, 2))) for run in runs if run[0][0] == number])
+            for number, block in enumerate(blocks)
+        ]
         self.register_buffer("order", torch.tensor(order), persistent=False)
 
     def __len__(self) -> int:
@@ -158,7 +163,9 @@ class _Pairs(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Products, shape (pairs, centres), of vectors (densities, 3, centres)."""
-        products: Tensor = self.total(add_components(self.left(left) * self.right(right)))
+        # Component by component: all three at once do not fit the cache.
+        x, y, z = ((self.left(a), self.right(b)) for a, b in zip(left.unbind(1), right.unbind(1), strict=True))
+        products: Tensor = self.total(torch.addcmul(torch.addcmul(x[0] * x[1], *y), *z))
         return products
 
     def spread(self, vectors: Tensor, cotangents: Tensor) -> Tensor:
@@ -180,13 +187,18 @@ class _Pairs(nn.Module):
         """
         densities, components, centres = vectors.shape
         spread = vectors.new_zeros((densities, cotangents.shape[1], components, centres))
-        parts = cotangents.index_select(0, self.order).flatten(2).split([run[-1] for run in self._runs])
-        for (block, left, right, count), part in zip(self._runs, parts, strict=True):
-            source, target, factor = block.view(vectors[:, None]), block.view(spread), part[:, None, :, None]
-            first, second = slice(left, left + count), slice(right, right + count)
-            target[first].addcmul_(factor, source[second])
-            target[second].addcmul_(factor, source[first], value=self._sign)
+        factors = iter(cotangents.index_select(0, self.order).flatten(2)[:, None, :, None].split(self._lengths))
+        for block, runs in self._runs:
+            source, target = block.view(vectors[:, None]), block.view(spread)
+            for first, second in runs:
+                factor = next(factors)
+                target[first].addcmul_(factor, source[second])
+                target[second].addcmul_(factor, source[first], value=self._sign)
         return spread
+
+
+def _ends(run: Sequence[_Pair], member: int) -> tuple[int, int]:
+    return run[0][member], run[-1][member] + 1
 
 
 def _site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> list[NDArray[np.float64]]:
