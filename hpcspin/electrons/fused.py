@@ -11,18 +11,21 @@ launch below have never run on a GPU.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.backend import Array
+from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.hamiltonian import Coupling
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, one_line
+
+logger = logging.getLogger("hpcspin")
 
 SOURCE = Path(__file__).with_name("fused.cu")
 PANEL = 8
@@ -32,8 +35,8 @@ _LARGEST_TILE = {np.dtype(np.complex128): 6, np.dtype(np.complex64): 8}
 """Elements along an edge of a thread's tile that its 255 registers can hold."""
 _WORK_SHARE = 0.25
 """Part of the free memory for the connected blocks of the energies in flight."""
-
-Result = TypeVar("Result")
+_AGREEMENT = {"complex128": 1e-8, "complex64": 1e-2}
+"""Relative difference of two ways to sweep that rounding at sharp levels may explain."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,6 @@ class FusedSweep:
         self._function = module.get_function("sweep")
         self._function.max_dynamic_shared_size_bytes = kernel.shared_bytes
 
-    @staticmethod
-    def fits(kernel: Kernel) -> bool:
-        """Whether the current device can run the kernel."""
-        import cupy
-
-        return kernel.fits(int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]))
-
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Components of sum_s w_s Y Y† and of i (u_0 - u_0†).
 
@@ -151,7 +147,9 @@ class FusedSweep:
         exact = self.kernel.precision
         blocks, energies = (cupy.ascontiguousarray(part, dtype=exact) for part in (blocks, energies))
         weights = cupy.ascontiguousarray(weights, dtype=np.float64)
-        owners = cupy.zeros(batch, dtype=np.int64) if snapshots is None else snapshots.astype(np.int64)
+        if snapshots is None:
+            snapshots = cupy.arange(batch) % len(blocks)
+        owners = cupy.ascontiguousarray(snapshots, dtype=np.int64)
         response, spectral = cupy.empty((batch, columns, m // 2, 4)), cupy.empty((batch, m // 2, 4))
         singular = cupy.empty(batch, dtype=np.int32)
         grid = self._resident_blocks(batch, columns)
@@ -182,32 +180,62 @@ class FusedSweep:
         return max(1, min(batch, resident, int(_WORK_SHARE * device.mem_info[0] / work)))
 
 
+def fused_sweep(
+    coupling: Coupling, precision: Any, orbitals: int, source: NDArray[Any] | None, groups: NDArray[np.int64]
+) -> FusedSweep | None:
+    """The fused sweep, where CuPy computes, the device holds a block, and the source compiles; else None."""
+    if coupling.backend.name != "cupy" or len(groups) > orbitals:
+        return None
+    import cupy
+
+    kernel = Kernel.of(coupling, orbitals, precision)
+    if not kernel.fits(int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])):
+        return None
+    try:
+        return FusedSweep(kernel, source, groups)
+    except (cupy.cuda.compiler.CompileException, cupy.cuda.driver.CUDADriverError) as failure:
+        logger.warning("the fused kernel is left out: %s", one_line(failure))
+        return None
+
+
+Sweep = Callable[[], tuple[Array, Array]]
+"""A way to compute one batch of energies; what `FusedSweep.respond` returns."""
+
+
 class Fastest:
-    """The faster of several ways to compute one thing, found out at first use.
+    """The faster of two ways to sweep, found out at first use.
+
+    The second way is taken only if it also gives what the first one gives.
 
     Parameters
     ----------
-    finish
-        Waits until all work of the device is done.
+    backend
+        Whose arrays the ways return.
     """
 
-    def __init__(self, finish: Callable[[], None]) -> None:
-        self._finish = finish
-        self.chosen: dict[Hashable, str] = {}
-        """Name of the way that was taken, for each kind of problem."""
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.second: dict[str, bool] = {}
+        """Whether the second way was taken, for each precision."""
 
-    def __call__(self, kind: Hashable, ways: dict[str, Callable[[], Result]]) -> Result:
-        """Result of the faster way; at the first problem of its kind each way is timed after a warm-up."""
-        if kind not in self.chosen:
-            self.chosen[kind] = (
-                min(ways, key=lambda name: self._seconds(ways[name])) if len(ways) > 1 else next(iter(ways))
-            )
-        return ways[self.chosen[kind]]()
+    def __call__(self, precision: str, first: Sweep, second: Sweep) -> tuple[Array, Array]:
+        """One batch by the way that was faster at the first batch of this precision."""
+        if precision not in self.second:
+            times, results = zip(*(self._timed(way) for way in (first, second)), strict=True)
+            self.second[precision] = times[1] < times[0] and _agree(results[0], results[1], _AGREEMENT[precision])
+        return second() if self.second[precision] else first()
 
-    def _seconds(self, way: Callable[[], Any]) -> float:
+    def _timed(self, way: Sweep) -> tuple[float, list[NDArray[Any]]]:
+        """Seconds after a warm-up, the way back to the host included so that the device has finished."""
         way()
-        self._finish()
         start = time.perf_counter()
-        way()
-        self._finish()
-        return time.perf_counter() - start
+        results = [self._backend.to_numpy(part) for part in way()]
+        return time.perf_counter() - start, results
+
+
+def _agree(first: list[NDArray[Any]], second: list[NDArray[Any]], share: float) -> bool:
+    """Whether two ways differ by no more than rounding near a sharp level may explain."""
+    near = [np.abs(a - b).max() <= share * np.abs(a).max() for a, b in zip(first, second, strict=True)]
+    if not all(near):
+        logger.warning("the fused kernel disagrees with batched routines and is left out")
+    return all(near)

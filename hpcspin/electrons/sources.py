@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
+from hpcspin.electrons.fused import Fastest, FusedSweep, fused_sweep
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
 from hpcspin.electrons.recursion import lesser, right_connected
@@ -98,21 +99,49 @@ class EndSource(Source):
         self._scale = float(scale.real) if np.array_equal(root, scale * np.eye(*root.shape)) else None
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
+        self._fused: dict[str, FusedSweep | None] = {}
+        self._fastest = Fastest(self.backend)
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation from one block column of G."""
         xp = self.backend.xp
         if self.mirrored:
             blocks = xp.flip(blocks, axis=1)
-        slab = self.columns.connect(blocks, energies, snapshots)
-        ends = self.columns.gather(xp.astype(spectral_sites(xp, slab.connected[0])[:, None], xp.float64))
-        traces = xp.reshape(ends[:, 0] * (-1 / self.hopping), (len(weights), -1)) @ self._end_traces.T
-        uniform = self._scale is not None
-        columns = slab.first_columns(None if uniform else xp.astype(self._source, blocks.dtype))
-        response = self.columns.gather(xp.stack([self._occupation(column, weights) for column in columns], axis=1))
+        fused = self._fused_sweep(blocks)
+        if fused is None:
+            response, ends = self._sweep(blocks, energies, weights, snapshots)
+        else:
+            response, ends = self._fastest(
+                str(fused.kernel.precision),
+                lambda: self._sweep(blocks, energies, weights, snapshots),
+                lambda: fused.respond(blocks, energies, weights, snapshots),
+            )
+        traces = xp.reshape(ends * (-1 / self.hopping), (len(weights), -1)) @ self._end_traces.T
         if self._scale is not None:
             response = response * self._scale**2
         return (xp.flip(response, axis=1) if self.mirrored else response), traces
+
+    def _sweep(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
+        """Components of sum_s w_s Y Y† on every site, up to the scale, and of i (u - u†) on the end column."""
+        xp = self.backend.xp
+        slab = self.columns.connect(blocks, energies, snapshots)
+        ends = self.columns.gather(xp.astype(spectral_sites(xp, slab.connected[0])[:, None], xp.float64))
+        source = None if self._scale is not None else xp.astype(self._source, blocks.dtype)
+        columns = slab.first_columns(source)
+        return self.columns.gather(xp.stack([self._occupation(c, weights) for c in columns], axis=1)), ends[:, 0]
+
+    def _fused_sweep(self, blocks: Array) -> FusedSweep | None:
+        """The same by one kernel, where it can run; compiled once for each precision."""
+        precision, size = str(blocks.dtype).split(".")[-1], blocks.shape[-1]
+        if precision not in self._fused:
+            root = None if self._scale is not None else self.backend.to_numpy(self._source)
+            stops = [part.stop - part.start for part in self._slices]
+            groups = np.repeat(np.arange(len(stops)), stops)
+            whole = self.columns.team.size == 1
+            self._fused[precision] = (
+                fused_sweep(self.columns.coupling, precision, size, root, groups) if whole else None
+            )
+        return self._fused[precision]
 
     def _occupation(self, column: Array, weights: Array) -> Array:
         xp = self.backend.xp

@@ -6,12 +6,20 @@ import ctypes
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from systems import driven, random_spins
 
+from hpcspin.electrons.backend import make_backend
+from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import SOURCE, Fastest, FusedSweep, Kernel
+from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+from hpcspin.electrons.sources import partition
+from hpcspin.parallel.world import World
 
 HOST = Path(__file__).with_name("host_cuda.cpp")
 H200_SHARED = 232_448
@@ -22,6 +30,8 @@ def build(kernel: Kernel, folder: Path) -> ctypes.CDLL:
     if compiler is None:
         pytest.skip("no C++ compiler on this machine")
     library = folder / f"fused_{abs(hash(kernel))}.so"
+    if library.exists():
+        return ctypes.CDLL(str(library))
     command = [compiler, "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", f'-DKERNEL="{SOURCE}"', *kernel.options]
     subprocess.run([*command, str(HOST), "-o", str(library)], check=True, capture_output=True, text=True)
     return ctypes.CDLL(str(library))
@@ -141,28 +151,77 @@ def test_the_source_compiles_for_an_h200_with_its_tile_in_registers(orbitals, pr
     assert stack < tile**2 * kernel.precision.itemsize / 2
 
 
+class HostSweep:
+    """`FusedSweep` on a CPU."""
+
+    def __init__(self, kernel: Kernel, source, groups, folder: Path) -> None:
+        self.kernel, self.source, self.groups, self.folder = kernel, source, groups, folder
+
+    def respond(self, blocks, energies, weights, snapshots):
+        owners = np.zeros(len(energies)) if snapshots is None else snapshots.numpy()
+        root = np.eye(self.kernel.orbitals) if self.source is None else self.source
+        parts = (blocks.numpy(), energies.numpy(), owners, root, self.groups, weights.numpy())
+        response, spectral, _ = run(self.kernel, self.folder, *parts)
+        return torch.from_numpy(response), torch.from_numpy(spectral)
+
+
+@pytest.mark.parametrize("kind", ["square", "triangular"])
+@pytest.mark.parametrize(
+    ("polarization", "corner"),
+    [((0, 0, 0), {}), ((0.3, 0.5, 0.2), {}), ((0.6, 0, 0.8), {"corner": (0.4, 0.2)})],
+    ids=["uniform", "polarised", "two potentials on one column"],
+)
+def test_sources_by_the_kernel_equal_sources_by_batched_routines(kind, polarization, corner, tmp_path, monkeypatch):
+    system = driven(
+        kind, (3, 3), periodic_y=False,
+        left=(1.0, -1.0, polarization), right=(0.5, 0.6), bath=(0.3, 0.0), **corner,
+    )  # fmt: skip
+    backend = make_backend("torch")
+    columns = ColumnTeam(World(), 3, make_coupling(system, backend))
+    blocks = layer_blocks(system, random_spins(system, 2, seed=3), backend)
+    energies, owners = torch.tensor([-0.9, 0.1, 0.4], dtype=torch.complex128), torch.tensor([0, 1, 1])
+    made = []
+
+    def emulated(coupling, precision, orbitals, source, groups):
+        made.append((coupling.flipped, len(groups)))
+        return HostSweep(Kernel.of(coupling, orbitals, precision), source, groups, tmp_path)
+
+    for source in partition(system, columns).sources:
+        weights = torch.from_numpy(np.random.default_rng(1).random((3, len(source.groups))))
+        batched = source.respond(blocks, energies, weights, owners)
+        source._fused.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr("hpcspin.electrons.sources.fused_sweep", emulated)
+            patch.setattr("hpcspin.electrons.sources.Fastest.__call__", lambda self, precision, one, two: two())
+            fused = source.respond(blocks, energies, weights, owners)
+        for one, other in zip(batched, fused, strict=True):
+            assert (one - other).abs().max() < 1e-12
+    assert len(made) == 2
+    assert {flipped for flipped, _ in made} == {True, False}
+
+
+def sweep(value: float, seconds: float):
+    def way():
+        time.sleep(seconds)
+        return np.array([value]), np.array([1.0])
+
+    return way
+
+
 def test_the_faster_way_is_taken_and_remembered():
-    calls: list[str] = []
-    clock = {"slow": 0.02, "fast": 0.0}
+    fastest = Fastest(make_backend("numpy"))
+    slow, fast = sweep(2.0, 0.02), sweep(2.0 + 1e-9, 0.0)
+    assert fastest("complex128", slow, fast)[0] == 2.0 + 1e-9
+    assert fastest("complex128", slow, sweep(7.0, 0.0))[0] == 7.0
+    assert fastest("complex64", fast, slow)[0] == 2.0 + 1e-9
+    assert fastest.second == {"complex128": True, "complex64": False}
 
-    def way(name):
-        def work():
-            calls.append(name)
-            import time
 
-            time.sleep(clock[name])
-            return name
-
-        return work
-
-    fastest = Fastest(lambda: None)
-    ways = {name: way(name) for name in clock}
-    assert fastest("kind", ways) == "fast"
-    calls.clear()
-    assert fastest("kind", ways) == "fast"
-    assert calls == ["fast"]
-    assert fastest.chosen == {"kind": "fast"}
-    assert fastest("another", {"slow": ways["slow"]}) == "slow"
+@pytest.mark.parametrize("wrong", [2.1, np.nan])
+def test_a_way_that_disagrees_is_never_taken(wrong, caplog):
+    fastest = Fastest(make_backend("numpy"))
+    assert fastest("complex128", sweep(2.0, 0.02), sweep(wrong, 0.0))[0] == 2.0
+    assert "disagrees" in caplog.text
 
 
 @pytest.mark.gpu
