@@ -234,7 +234,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sweep(
     const cplx *blocks, const cplx *energies, const long long *owners, const cplx *source, const int *groups,
     const double *weights, int count, int columns, int batch, cplx *work, double *response, double *spectral,
     int *singular) {
-    extern __shared__ char memory[];
+    extern __shared__ __align__(16) char memory[];
     const Shared s = carve(memory);
     const int r = threadIdx.x / SIDE, c = threadIdx.x % SIDE;
     cplx *connected = work + (long long)blockIdx.x * columns * M * M;

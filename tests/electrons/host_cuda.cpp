@@ -6,6 +6,7 @@
 #define __device__
 #define __global__
 #define __shared__
+#define __align__(bytes)
 #define __launch_bounds__(threads)
 
 struct Index {
@@ -48,13 +49,14 @@ static void fiber() {
     swapcontext(&fibers[threadIdx.x], &scheduler);
 }
 
-// Returns 1 if some threads ended while others waited at a barrier.
-extern "C" int launch(int grid, const void *blocks_, const void *energies_, const long long *owners_,
+// Returns 1 if some threads ended while others waited at a barrier, 2 for a wrong number of threads.
+extern "C" int launch(int grid, int threads, const void *blocks_, const void *energies_, const long long *owners_,
                       const void *source_, const int *groups_, const double *weights_, int count_, int columns_,
                       int batch_, void *work_, double *response_, double *spectral_, int *singular_) {
     blocks = (const cplx *)blocks_, energies = (const cplx *)energies_, owners = owners_;
     source = (const cplx *)source_, groups = groups_, weights = weights_, count = count_, columns = columns_;
     batch = batch_, work = (cplx *)work_, response = response_, spectral = spectral_, singular = singular_;
+    if (threads != THREADS) return 2;
     gridDim.x = grid;
     for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++) {
         std::memset(memory, 0xff, sizeof memory);  // not a number: what is read must have been written

@@ -1,4 +1,4 @@
-"""The CUDA kernel's own source, its threads emulated on a CPU, against dense inverses."""
+"""The CUDA kernel's own source and its launch, threads emulated on a CPU, against dense inverses."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import ctypes
 import re
 import shutil
 import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from systems import driven, random_spins
 
 from hpcspin.electrons.backend import make_backend
@@ -19,38 +21,62 @@ from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import SOURCE, Fastest, FusedSweep, Kernel
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.sources import partition
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
 HOST = Path(__file__).with_name("host_cuda.cpp")
 H200_SHARED = 232_448
 
 
-def build(kernel: Kernel, folder: Path) -> ctypes.CDLL:
+class EmulatedFunction:
+    """A kernel whose threads are emulated, called as CuPy calls one."""
+
+    num_regs = 128
+    max_dynamic_shared_size_bytes = 49_152
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+
+    def __call__(self, grid, threads, arguments, shared_mem) -> None:
+        assert shared_mem <= self.max_dynamic_shared_size_bytes <= H200_SHARED
+        assert all(part.flags.c_contiguous for part in arguments if isinstance(part, np.ndarray))
+        passed = [
+            ctypes.c_void_p(part.ctypes.data) if isinstance(part, np.ndarray) else ctypes.c_int(part)
+            for part in arguments
+        ]
+        assert self.library.launch(*grid, *threads, *passed) == 0
+
+
+@pytest.fixture
+def emulated_cupy(monkeypatch, tmp_path):
+    """A CuPy whose device is this CPU, with two multiprocessors that hold one thread block each."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler on this machine")
-    library = folder / f"fused_{abs(hash(kernel))}.so"
-    if library.exists():
-        return ctypes.CDLL(str(library))
-    command = [compiler, "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", f'-DKERNEL="{SOURCE}"', *kernel.options]
-    subprocess.run([*command, str(HOST), "-o", str(library)], check=True, capture_output=True, text=True)
-    return ctypes.CDLL(str(library))
 
+    def module(code: str, options: tuple[str, ...]):
+        library = tmp_path / f"fused_{abs(hash(options))}.so"
+        source = library.with_suffix(".cu")
+        source.write_text(code)
+        command = [compiler, "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", f'-DKERNEL="{source}"', *options]
+        subprocess.run([*command, str(HOST), "-o", str(library)], check=True, capture_output=True, text=True)
+        return SimpleNamespace(get_function=lambda name: EmulatedFunction(ctypes.CDLL(str(library))))
 
-def run(kernel: Kernel, folder: Path, blocks, energies, owners, source, groups, weights, grid: int = 2):
-    """What `FusedSweep.respond` returns, and the flags of singular energies."""
-    (columns, m), batch, exact = blocks.shape[1:3], len(energies), kernel.precision
-    padded = np.zeros((m, m), dtype=exact)
-    padded[:, : source.shape[1]] = source
-    group = np.zeros(m, dtype=np.int32)
-    group[: len(groups)] = groups
-    inputs = [blocks.astype(exact), energies.astype(exact), owners.astype(np.int64), padded, group, weights]
-    outputs = [np.empty((grid, columns, m, m), exact), np.full((batch, columns, m // 2, 4), np.nan)]
-    outputs += [np.full((batch, m // 2, 4), np.nan), np.full(batch, -1, dtype=np.int32)]
-    pointers = [[ctypes.c_void_p(part.ctypes.data) for part in parts] for parts in (inputs, outputs)]
-    sizes = [weights.shape[1], columns, batch]
-    assert build(kernel, folder).launch(grid, *pointers[0], *sizes, *pointers[1]) == 0
-    return outputs[1:]
+    attributes = {
+        "MaxSharedMemoryPerBlockOptin": H200_SHARED,
+        "MaxSharedMemoryPerMultiprocessor": 0,
+        "MaxRegistersPerMultiprocessor": 65_536,
+        "MultiProcessorCount": 2,
+    }
+    device = SimpleNamespace(attributes=attributes, mem_info=(2**30, 2**30))
+    names = ("asarray", "ascontiguousarray", "arange", "asnumpy", "empty")
+    functions = {name: getattr(np, name, np.asarray) for name in names}
+    cuda = SimpleNamespace(
+        Device=lambda: device,
+        compiler=SimpleNamespace(CompileException=subprocess.CalledProcessError),
+        driver=SimpleNamespace(CUDADriverError=OSError),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(RawModule=module, cuda=cuda, **functions))
 
 
 def problem(kernel: Kernel, columns: int, seed: int):
@@ -110,23 +136,28 @@ KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: "-".join(map(str, vars(kernel).values())))
-def test_the_kernel_equals_dense_inverses(kernel, tmp_path):
-    case = problem(kernel, 3, seed=kernel.orbitals)
-    response, spectral, singular = run(kernel, tmp_path, *case)
-    exact = dense(kernel, *case)
+def check(kernel: Kernel, case, to_device, to_host) -> None:
+    blocks, energies, owners, source, groups, weights = case
+    sweep = FusedSweep(kernel, source, groups)
+    found = sweep.respond(*(to_device(part) for part in (blocks, energies, weights, owners)))
     tolerance = 1e-12 if kernel.precision == np.complex128 else 3e-5
-    for found, right in zip((response, spectral), exact, strict=True):
-        assert np.abs(found - right).max() < tolerance * np.abs(right).max()
-    assert not singular.any()
+    for one, right in zip(found, dense(kernel, *case), strict=True):
+        assert np.abs(to_host(one) - right).max() < tolerance * np.abs(right).max()
 
 
-def test_a_singular_energy_is_flagged(tmp_path):
+@pytest.mark.usefixtures("emulated_cupy")
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: "-".join(map(str, vars(kernel).values())))
+def test_the_kernel_equals_dense_inverses(kernel):
+    check(kernel, problem(kernel, 3, seed=kernel.orbitals), np.asarray, np.asarray)
+
+
+@pytest.mark.usefixtures("emulated_cupy")
+def test_a_singular_energy_is_an_error():
     kernel = KERNELS[0]
-    blocks, energies, owners, *rest = problem(kernel, 3, seed=1)
+    blocks, energies, owners, source, groups, weights = problem(kernel, 3, seed=1)
     blocks[1, 2] = energies[1] * np.eye(6)
-    _, _, singular = run(kernel, tmp_path, blocks, energies, owners, *rest)
-    assert singular.tolist() == [0, 1, 0]
+    with pytest.raises(HpcspinError, match="coupled to no reservoir"):
+        FusedSweep(kernel, source, groups).respond(blocks, energies, weights, owners)
 
 
 @pytest.mark.parametrize(("precision", "largest"), [(np.complex128, 96), (np.complex64, 128)])
@@ -151,53 +182,33 @@ def test_the_source_compiles_for_an_h200_with_its_tile_in_registers(orbitals, pr
     assert stack < tile**2 * kernel.precision.itemsize / 2
 
 
-class HostSweep:
-    """`FusedSweep` on a CPU."""
-
-    def __init__(self, kernel: Kernel, source, groups, folder: Path) -> None:
-        self.kernel, self.source, self.groups, self.folder = kernel, source, groups, folder
-
-    def respond(self, blocks, energies, weights, snapshots):
-        owners = np.zeros(len(energies)) if snapshots is None else snapshots.numpy()
-        root = np.eye(self.kernel.orbitals) if self.source is None else self.source
-        parts = (blocks.numpy(), energies.numpy(), owners, root, self.groups, weights.numpy())
-        response, spectral, _ = run(self.kernel, self.folder, *parts)
-        return torch.from_numpy(response), torch.from_numpy(spectral)
-
-
+@pytest.mark.usefixtures("emulated_cupy")
 @pytest.mark.parametrize("kind", ["square", "triangular"])
 @pytest.mark.parametrize(
     ("polarization", "corner"),
     [((0, 0, 0), {}), ((0.3, 0.5, 0.2), {}), ((0.6, 0, 0.8), {"corner": (0.4, 0.2)})],
     ids=["uniform", "polarised", "two potentials on one column"],
 )
-def test_sources_by_the_kernel_equal_sources_by_batched_routines(kind, polarization, corner, tmp_path, monkeypatch):
+def test_sources_by_the_kernel_equal_sources_by_batched_routines(kind, polarization, corner, monkeypatch):
     system = driven(
         kind, (3, 3), periodic_y=False,
         left=(1.0, -1.0, polarization), right=(0.5, 0.6), bath=(0.3, 0.0), **corner,
     )  # fmt: skip
-    backend = make_backend("torch")
-    columns = ColumnTeam(World(), 3, make_coupling(system, backend))
-    blocks = layer_blocks(system, random_spins(system, 2, seed=3), backend)
-    energies, owners = torch.tensor([-0.9, 0.1, 0.4], dtype=torch.complex128), torch.tensor([0, 1, 1])
-    made = []
-
-    def emulated(coupling, precision, orbitals, source, groups):
-        made.append((coupling.flipped, len(groups)))
-        return HostSweep(Kernel.of(coupling, orbitals, precision), source, groups, tmp_path)
-
-    for source in partition(system, columns).sources:
-        weights = torch.from_numpy(np.random.default_rng(1).random((3, len(source.groups))))
-        batched = source.respond(blocks, energies, weights, owners)
-        source._fused.clear()
-        with monkeypatch.context() as patch:
-            patch.setattr("hpcspin.electrons.sources.fused_sweep", emulated)
-            patch.setattr("hpcspin.electrons.sources.Fastest.__call__", lambda self, precision, one, two: two())
-            fused = source.respond(blocks, energies, weights, owners)
+    plain = make_backend("numpy")
+    spins, energies, owners = random_spins(system, 2, seed=3), np.array([-0.9, 0.1, 0.4 + 0j]), np.array([0, 1, 1])
+    monkeypatch.setattr("hpcspin.electrons.sources.Fastest.__call__", lambda self, precision, first, second: second())
+    results = []
+    for backend in (plain, replace(plain, name="cupy")):
+        sources = partition(system, ColumnTeam(World(), 3, make_coupling(system, backend))).sources
+        weights = [np.random.default_rng(1).random((3, len(source.groups))) for source in sources]
+        blocks = layer_blocks(system, spins, backend)
+        results.append([s.respond(blocks, energies, w, owners) for s, w in zip(sources, weights, strict=True)])
+        for source in sources:
+            fused = source._fused["complex128"]
+            assert fused.kernel.flipped == source.mirrored if backend.name == "cupy" else fused is None
+    for batched, fused in zip(*results, strict=True):
         for one, other in zip(batched, fused, strict=True):
-            assert (one - other).abs().max() < 1e-12
-    assert len(made) == 2
-    assert {flipped for flipped, _ in made} == {True, False}
+            assert np.abs(one - other).max() < 1e-12
 
 
 def sweep(value: float, seconds: float):
@@ -230,9 +241,4 @@ def test_the_kernel_on_a_gpu_equals_dense_inverses(kernel):
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     if not cupy.cuda.is_available():
         pytest.skip("no NVIDIA GPU on this machine")
-    blocks, energies, owners, source, groups, weights = problem(kernel, 5, seed=kernel.orbitals)
-    sweep = FusedSweep(kernel, source, groups)
-    found = sweep.respond(*(cupy.asarray(part) for part in (blocks, energies, weights, owners)))
-    tolerance = 1e-12 if kernel.precision == np.complex128 else 3e-5
-    for one, right in zip(found, dense(kernel, blocks, energies, owners, source, groups, weights), strict=True):
-        assert np.abs(cupy.asnumpy(one) - right).max() < tolerance * np.abs(right).max()
+    check(kernel, problem(kernel, 5, seed=kernel.orbitals), cupy.asarray, cupy.asnumpy)
