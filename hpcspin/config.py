@@ -164,9 +164,22 @@ class DynamicsSection(Section):
     """Error of a spin component above which ``dormand_prince`` divides a step; none for fixed steps."""
     seed: int = 1
     record_interval: Count = 5
-    """Steps between recorded frames."""
+    """Steps between recorded frames; the first and the last one are recorded always."""
+    record_window: tuple[NonNegative, NonNegative] | None = None
+    """Times between which frames are recorded."""
+    record_walls: tuple[Finite, ...] = ()
+    """Columns; if any are given a frame is recorded where the wall has passed one since the interval before."""
+    observers: tuple[str, ...] = ("wall_position", "magnetization", "mean_bond")
+    """Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``,
+    ``topological_charge``, ``structure_factor``."""
+    wave_vectors: tuple[tuple[Finite, Finite], ...] = ()
+    """Where the structure factor is measured, in reciprocal vectors: [0.5, 0.5] is the square antiferromagnet."""
+    compression: Literal["gzip", "lzf"] | None = None
+    """Filter of the finished trajectory, with the bytes shuffled."""
     checkpoint_interval: Count = 50
     """Steps between checkpoints."""
+    checkpoint_minutes: Positive | None = None
+    """Minutes after which a checkpoint is written even if no interval is over."""
     classical: ClassicalSection = ClassicalSection()
 
 

@@ -5,7 +5,8 @@ from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, S
 from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE
 from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, observer
-from hpcspin.dynamics.simulation import Outcome, Settings, Simulation
+from hpcspin.dynamics.settings import Settings
+from hpcspin.dynamics.simulation import Outcome, Simulation
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.waveforms import WAVEFORMS, make_waveform
 

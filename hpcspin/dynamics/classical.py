@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.dynamics.fields import BoundField
@@ -61,6 +62,10 @@ class Anisotropy:
             return 2 * self.strength * dot(spins, axis) * axis
 
         return evaluate
+
+    def divergence(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See :class:`hpcspin.dynamics.fields.SelfInteracting`."""
+        return 2 * self.strength * (1 - (spins @ np.asarray(self.axis)) ** 2)
 
 
 @dataclass(frozen=True)

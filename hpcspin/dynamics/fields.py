@@ -93,6 +93,18 @@ class Homogeneous(Protocol):
     degree: int
 
 
+@runtime_checkable
+class SelfInteracting(Protocol):
+    """A field on a spin that depends on that spin itself."""
+
+    def divergence(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Divergence of a site's field under rotations of its own spin, the trace of dH_i/dS_i across S_i.
+
+        Spins of shape (Lx, Ly, 3), result of shape (Lx, Ly).
+        """
+        ...
+
+
 def _narrow(spins: Tensor, domain: Domain, have: int | None, need: int | None) -> Tensor:
     """From the halo at hand to a smaller one."""
     if have == need:
@@ -331,3 +343,32 @@ def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: flo
     everything = torch.as_tensor(spins, dtype=torch.float64)
     force = FieldEvaluator(field, Domain.cut(lattice, World(), field.halo))(everything, time)
     return -float((everything * force).sum()) / field.degree
+
+
+def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np.float64]) -> float:
+    """Temperature that spins in equilibrium have, from their places alone.
+
+    T = sum |S_i x H_i|^2 / sum (2 S_i·H_i - div_i H_i), the mean square gradient of the energy over its Laplacian on
+    the spheres: W. B. Nurdin and K.-D. Schotte, Phys. Rev. E 61, 3579 (2000); without self-interaction the formula
+    of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010).
+
+    Parameters
+    ----------
+    field
+        A classical term or a sum of such.
+    spins, force
+        Spins and their field, shape (Lx, Ly, 3).
+
+    Raises
+    ------
+    HpcspinError
+        If a term derives from no known energy.
+    """
+    terms = field.terms if isinstance(field, SumField) else (field,)
+    for term in terms:
+        if not isinstance(term, Homogeneous):
+            raise HpcspinError(
+                f"{type(term).__name__} derives from no known energy; do not observe the spin temperature of this run"
+            )
+    own = sum(term.divergence(spins).sum() for term in terms if isinstance(term, SelfInteracting))
+    return float((np.cross(spins, force) ** 2).sum() / (2 * (spins * force).sum() - own))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -29,10 +31,19 @@ class StopRequest:
         Name of the file.
     world
         The ranks.
+    minutes
+        After how many a checkpoint is overdue by rank 0's clock; None: never.
+
+    Attributes
+    ----------
+    overdue : bool
+        Whether it was when the ranks asked last; the clock then started again.
     """
 
-    def __init__(self, stop_file: Path, world: World) -> None:
+    def __init__(self, stop_file: Path, world: World, minutes: float | None = None) -> None:
         self._file, self._world = stop_file, world
+        self._seconds, self._since = math.inf if minutes is None else 60 * minutes, time.monotonic()
+        self.overdue = False
         self._signalled = False
         self._before: dict[int, Any] = {}
 
@@ -49,11 +60,16 @@ class StopRequest:
 
     def heed(self) -> bool:
         """Whether to stop now; all ranks ask together and get the same answer."""
-        filed = self._world.rank == 0 and self._file.exists()
-        stop = bool(self._world.sum(np.array([self._signalled or filed], dtype=np.int64))[0])
+        first = self._world.rank == 0
+        filed = first and self._file.exists()
+        overdue = first and time.monotonic() - self._since > self._seconds
+        asked = self._world.sum(np.array([self._signalled or filed, overdue], dtype=np.int64))
         if filed:
             self._file.unlink(missing_ok=True)
-        return stop
+        if overdue:
+            self._since = time.monotonic()
+        self.overdue = bool(asked[1])
+        return bool(asked[0])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True

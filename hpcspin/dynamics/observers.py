@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from hpcspin.dynamics import fields
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, bond_map
-from hpcspin.lattice import wall_position as texture_wall_position
+from hpcspin.lattice import Lattice, measures
+
+WaveVectors = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Frame:
         Time.
     source : Field
         What the field comes from.
+    wave_vectors : tuple
+        Where the structure factor is asked for.
     """
 
     lattice: Lattice
@@ -38,24 +41,42 @@ class Frame:
     force: NDArray[np.float64]
     time: float
     source: fields.Field
+    wave_vectors: WaveVectors = ()
 
 
 Measure = Callable[[Frame], NDArray[np.float64] | float]
+Shape = Callable[[Lattice, WaveVectors], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Observer:
-    """A named measure with the shape of its value."""
+    """A named measure; `shape(lattice, wave_vectors)` is that of its value."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: Shape
     measure: Measure
 
 
 OBSERVERS: dict[str, Observer] = {}
 
 
-def observer(name: str, shape: tuple[int, ...] = ()) -> Callable[[Measure], Measure]:
+def _scalar(lattice: Lattice, wave_vectors: WaveVectors) -> tuple[int, ...]:
+    return ()
+
+
+def _vector(lattice: Lattice, wave_vectors: WaveVectors) -> tuple[int, ...]:
+    return (3,)
+
+
+def _map(lattice: Lattice, wave_vectors: WaveVectors) -> tuple[int, ...]:
+    return lattice.size
+
+
+def _spectrum(lattice: Lattice, wave_vectors: WaveVectors) -> tuple[int, ...]:
+    return (len(wave_vectors),)
+
+
+def observer(name: str, shape: Shape = _scalar) -> Callable[[Measure], Measure]:
     """Register a measure."""
 
     def register(measure: Measure) -> Measure:
@@ -75,17 +96,17 @@ def make_observers(names: Sequence[str]) -> tuple[Observer, ...]:
     """
     for name in names:
         if name not in OBSERVERS:
-            raise HpcspinError(f"observer {name!r} is unknown; choose from {', '.join(sorted(OBSERVERS))}")
+            raise HpcspinError(f"dynamics.observers: {name!r} is unknown; choose from {', '.join(sorted(OBSERVERS))}")
     return tuple(OBSERVERS[name] for name in names)
 
 
 @observer("wall_position")
 def wall_position(frame: Frame) -> NDArray[np.float64]:
     """Position of the ferromagnet–antiferromagnet wall, in columns."""
-    return texture_wall_position(frame.lattice, frame.spins)
+    return measures.wall_position(frame.lattice, frame.spins)
 
 
-@observer("magnetization", (3,))
+@observer("magnetization", _vector)
 def magnetization(frame: Frame) -> NDArray[np.float64]:
     """Mean spin."""
     return frame.spins.mean(axis=(0, 1))
@@ -94,10 +115,46 @@ def magnetization(frame: Frame) -> NDArray[np.float64]:
 @observer("mean_bond")
 def mean_bond(frame: Frame) -> float:
     """Mean of S_i·S_j over the sites' bonds; -1 in the square antiferromagnet, +1 in a ferromagnet."""
-    return float(np.nanmean(bond_map(frame.lattice, frame.spins)))
+    return float(np.nanmean(measures.bond_map(frame.lattice, frame.spins)))
 
 
 @observer("energy")
 def energy(frame: Frame) -> float:
     """Energy of conservative classical fields."""
     return fields.energy(frame.source, frame.lattice, frame.spins, frame.time)
+
+
+@observer("spin_temperature")
+def spin_temperature(frame: Frame) -> float:
+    """Temperature of conservative classical fields, from the spins' places."""
+    return fields.spin_temperature(frame.source, frame.spins, frame.force)
+
+
+@observer("bond_map", _map)
+def bond_map(frame: Frame) -> NDArray[np.float64]:
+    """Mean of S_i·S_j over the bonds of each site towards +x and +y."""
+    return measures.bond_map(frame.lattice, frame.spins)
+
+
+@observer("chirality", _map)
+def chirality(frame: Frame) -> NDArray[np.float64]:
+    """Scalar chirality of each cell; NaN beyond open edges."""
+    return measures.scalar_chirality(frame.lattice, frame.spins)
+
+
+@observer("mean_chirality")
+def mean_chirality(frame: Frame) -> float:
+    """Mean scalar chirality of the triangles."""
+    return float(np.nanmean(measures.scalar_chirality(frame.lattice, frame.spins)))
+
+
+@observer("topological_charge")
+def topological_charge(frame: Frame) -> float:
+    """Skyrmion number."""
+    return measures.topological_charge(frame.lattice, frame.spins)
+
+
+@observer("structure_factor", _spectrum)
+def structure_factor(frame: Frame) -> NDArray[np.float64]:
+    """Static structure factor at the chosen wave vectors."""
+    return measures.structure_factor(frame.lattice, frame.spins, frame.wave_vectors)

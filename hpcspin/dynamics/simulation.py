@@ -9,7 +9,7 @@ remembered field and a field's own state travel with the checkpoint, and time is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from torch import Tensor
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful
-from hpcspin.dynamics.integrators import Step, make_integrator
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame, make_observers
+from hpcspin.dynamics.recording import Recorder
+from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.stability import fastest_rate, precession_rate, tolerated_angle
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.torque import angular_velocity, components_first
@@ -36,7 +37,6 @@ from hpcspin.parallel.stopwatch import report
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     Checkpoint,
-    TrajectoryWriter,
     check_spins,
     make_directory,
     partial_path,
@@ -45,57 +45,10 @@ from hpcspin.storage import (
 )
 
 TRAJECTORY, CHECKPOINT, STOP, RANK_TIMES = "trajectory.h5", "checkpoint.h5", "STOP", "rank_times.json"
-DEFAULT_OBSERVERS = ("wall_position", "magnetization", "mean_bond")
 _STATE = "field_state/"
 _TRIAL_FIELDS = 6
 """Fields of finite range that a run asks before it starts, to know whether its step is too long."""
 _MAY_DIFFER = ("dynamics.duration", "potential", "training", "reproduce", "device")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the spins move; the names are those of the config's section `dynamics`.
-
-    Attributes
-    ----------
-    damping : float
-        Gilbert damping alpha.
-    temperature : float
-        Temperature of the Langevin noise; 0 for none.
-    step, duration : float
-        Time step and length of the run.
-    integrator : str
-        Registered name.
-    seed : int
-        Of the noise.
-    record_interval, checkpoint_interval : int
-        Steps between frames and between checkpoints.
-    tolerance : float or None
-        Error of a spin component above which a step is divided; None for fixed steps.
-    """
-
-    damping: float
-    temperature: float
-    step: float
-    duration: float
-    integrator: str = "heun"
-    seed: int = 1
-    record_interval: int = 1
-    checkpoint_interval: int = 50
-    tolerance: float | None = None
-
-    @property
-    def last_step(self) -> int:
-        """Number of steps: the fewest that reach the duration."""
-        return math.ceil(self.duration / self.step * (1 - 1e-12))
-
-    def frames_until(self, step: int) -> int:
-        """Number of frames recorded up to and including a step: every interval, and the last step."""
-        return step // self.record_interval + 1 + (step == self.last_step and not self.on_grid(step))
-
-    def on_grid(self, step: int) -> bool:
-        """Whether a step is a multiple of the recording interval."""
-        return step % self.record_interval == 0
 
 
 @dataclass(frozen=True)
@@ -127,20 +80,6 @@ class State:
     step: int
 
 
-def _stepper(settings: Settings, world: World) -> Step:
-    """The integrator's step, fixed or adaptive."""
-    largest = largest_on(world)
-    chosen = make_integrator(settings.integrator, noise=settings.temperature > 0, largest=largest)
-    if settings.tolerance is None:
-        return chosen.step
-    if chosen.pair is None:
-        raise HpcspinError(
-            f"dynamics.tolerance: {chosen.name} estimates no error, its steps are fixed; leave the tolerance out, "
-            "or choose integrator dormand_prince at temperature 0"
-        )
-    return AdaptiveStep(chosen.pair, chosen.order, settings.tolerance, largest)
-
-
 class Simulation:
     """One trajectory in one directory.
 
@@ -169,8 +108,6 @@ class Simulation:
         Where the spins live.
     dtype
         Precision of the spins.
-    observers
-        Names of what is recorded beside spins, field and the field's own observables.
 
     Raises
     ------
@@ -191,7 +128,6 @@ class Simulation:
         world: World | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
-        observers: Sequence[str] = DEFAULT_OBSERVERS,
     ) -> None:
         self.world = world or World()
         self.settings, self._field, self._config = settings, field, config
@@ -200,11 +136,12 @@ class Simulation:
         self._domain = Domain.cut(lattice, self.world, field.halo)
         self._evaluate = FieldEvaluator(field, self._domain)
         self._sites = torch.as_tensor(self._domain.sites, device=device)
-        self._observers = make_observers(observers)
+        make_observers(settings.observers)  # wrong names are found before anything is computed
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
-        self._advance = _stepper(settings, self.world)
+        self._advance = settings.stepper(largest_on(self.world))
         checked = check_spins(initial_spins, lattice.size, "initial spins")
         self._state = State(self._block(checked), 0)
+        self._memory: Mapping[str, Any] | None = None
         self._resumed = self._resume()
 
     @property
@@ -229,10 +166,10 @@ class Simulation:
         if self._complete():
             self.world.say(f"{self._path(TRAJECTORY)}: already finished, nothing to do")
             return Outcome(step, finished=True)
-        writer = self._open_trajectory()
+        recorder = self._open_trajectory()
         self._domain.stopwatch.restart()
         with (
-            StopRequest(self._path(STOP), self.world) as stop,
+            StopRequest(self._path(STOP), self.world, self.settings.checkpoint_minutes) as stop,
             progress(self.world, "simulate", last, step) as bar,
         ):
             if not self._resumed and self.settings.tolerance is None:
@@ -240,7 +177,7 @@ class Simulation:
             while True:
                 stopping = stop.heed()
                 if self._state.step > step or not self._resumed:
-                    self._save(writer, force=stopping)
+                    self._save(recorder, force=stopping or stop.overdue)
                 if self._state.step == last:
                     break
                 if stopping:
@@ -248,8 +185,8 @@ class Simulation:
                     return Outcome(self._state.step, finished=False)
                 self._state = self._next(self._state)
                 bar.advance()
-        if writer is not None:
-            writer.finish()
+        if recorder is not None:
+            recorder.finish()
         report(self._domain.stopwatch, self.world, self._path(RANK_TIMES))
         self.world.barrier()
         return Outcome(last, finished=True)
@@ -278,37 +215,40 @@ class Simulation:
         dt = self.settings.step
         return State(self._advance(state.spins, state.step * dt, dt, omega), state.step + 1)
 
-    def _save(self, writer: TrajectoryWriter | None, *, force: bool) -> None:
+    def _save(self, recorder: Recorder | None, *, force: bool) -> None:
         """Record the frame and write the checkpoint that are due."""
         step, last = self._state.step, self.settings.last_step
-        if self.settings.on_grid(step) or step == last:
-            self._record(writer)
+        if self.settings.is_candidate(step) or step == last:
+            self._record(recorder)
         if force or step == last or step % self.settings.checkpoint_interval == 0:
-            self._checkpoint()
+            self._checkpoint(recorder)
 
-    def _record(self, writer: TrajectoryWriter | None) -> None:
-        time = self._state.step * self.settings.step
-        field = self._domain.gather(self._evaluate(self._state.spins, time))
+    def _record(self, recorder: Recorder | None) -> None:
+        field = self._domain.gather(self._evaluate(self._state.spins, self._time))
         spins = self._finite_spins()
-        if writer is None or spins is None or field is None:
-            return
-        frame = Frame(self._domain.lattice, spins, field, time, self._field)
-        measured = {observer.name: observer.measure(frame) for observer in self._observers}
-        own = self._field.observables if isinstance(self._field, Observed) else {}
-        writer.append(spins=spins, field=field, step=self._state.step, time=time, **measured, **own)
+        if recorder is not None and spins is not None and field is not None:
+            recorder.take(self._frame(spins, field), self._state.step)
 
-    def _checkpoint(self) -> None:
-        known = self._evaluate.known(self._state.spins, self._state.step * self.settings.step)
+    @property
+    def _time(self) -> float:
+        return self._state.step * self.settings.step
+
+    def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64]) -> Frame:
+        lattice, wave_vectors = self._domain.lattice, self.settings.wave_vectors
+        return Frame(lattice, spins, field, self._time, self._field, wave_vectors)
+
+    def _checkpoint(self, recorder: Recorder | None) -> None:
+        known = self._evaluate.known(self._state.spins, self._time)
         field = None if known is None else self._domain.gather(known)
         spins = self._finite_spins()
-        if spins is None:
+        if spins is None or recorder is None:
             return
         arrays = {"spins": spins}
         if field is not None:
             arrays["field"] = field
         if isinstance(self._field, Stateful):
             arrays |= {f"{_STATE}{name}": array for name, array in self._field.state_dict().items()}
-        meta = {"step": self._state.step, "last_step": self.settings.last_step}
+        meta = {"step": self._state.step, "last_step": self.settings.last_step, "recorder": recorder.memory}
         if isinstance(self._advance, AdaptiveStep):
             meta["level"] = self._advance.level
         write_checkpoint(self._path(CHECKPOINT), arrays, meta, self._config)
@@ -334,9 +274,10 @@ class Simulation:
             return False
         step = int(checkpoint.meta["step"])
         self._state = State(self._block(checkpoint.arrays["spins"]), step)
+        self._memory = checkpoint.meta["recorder"]
         if "field" in checkpoint.arrays:
             known = self._block(checkpoint.arrays["field"])
-            self._evaluate.remember(self._state.spins, step * self.settings.step, known)
+            self._evaluate.remember(self._state.spins, self._time, known)
         if isinstance(self._field, Stateful):
             self._field.load_state_dict(
                 {k.removeprefix(_STATE): v for k, v in checkpoint.arrays.items() if k.startswith(_STATE)}
@@ -364,19 +305,18 @@ class Simulation:
         done = trajectory.exists() and not partial_path(trajectory).exists()
         return self.world.broadcast(done and self._state.step == self.settings.last_step)
 
-    def _open_trajectory(self) -> TrajectoryWriter | None:
+    def _open_trajectory(self) -> Recorder | None:
         if self.world.rank > 0:
             return None
-        shapes = {observer.name: observer.shape for observer in self._observers}
-        if isinstance(self._field, Observed):
-            shapes |= self._field.observable_shapes
-        return TrajectoryWriter(
+        empty = np.empty((*self._domain.lattice.size, 3))
+        attributes = {"config": self._config, "precision": str(self._dtype).removeprefix("torch.")}
+        return Recorder(
             self._path(TRAJECTORY),
-            self._domain.lattice.size,
-            {"config": self._config, "precision": str(self._dtype).removeprefix("torch.")},
-            self.settings.frames_until(self.settings.last_step),
-            shapes,
-            keep=self.settings.frames_until(self._state.step) if self._resumed else 0,
+            self._frame(empty, empty),
+            self.settings,
+            attributes,
+            self._state.step,
+            self._memory,
         )
 
     def _block(self, whole: NDArray[np.float64]) -> Tensor:

@@ -1,7 +1,14 @@
 """Sites, neighbour shells, point groups, initial textures and measures of a texture."""
 
 from hpcspin.lattice.lattice import LATTICES, Lattice, SquareLattice, TriangularLattice, make_lattice
-from hpcspin.lattice.measures import bond_columns, bond_map, wall_position
+from hpcspin.lattice.measures import (
+    bond_columns,
+    bond_map,
+    scalar_chirality,
+    structure_factor,
+    topological_charge,
+    wall_position,
+)
 from hpcspin.lattice.textures import TEXTURES, make_texture
 
 __all__ = [
@@ -14,5 +21,8 @@ __all__ = [
     "bond_map",
     "make_lattice",
     "make_texture",
+    "scalar_chirality",
+    "structure_factor",
+    "topological_charge",
     "wall_position",
 ]

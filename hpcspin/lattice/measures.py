@@ -1,9 +1,9 @@
-"""What a spin texture shows: local bonds and the position of a domain wall."""
+"""What a spin texture shows: local bonds, chirality, order at a wave vector and the position of a domain wall."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hpcspin.lattice.lattice import Lattice
 
@@ -52,6 +52,72 @@ def bond_columns(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.flo
         flat_total = flat_total + np.nan_to_num(incoming)
         flat_count = flat_count + ~np.isnan(incoming)
     return (flat_total / flat_count).reshape(total.shape)
+
+
+def _triangles(lattice: Lattice, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Corners of the two triangles of each cell, counterclockwise, (3 arrays of (2, sites, 3)); NaN beyond an edge."""
+    flat = spins.reshape(lattice.num_sites, 3)
+    table = lattice.shift([(0, 0), (1, 0), (0, 1), (1, 1)]).T
+    o, x, y, xy = np.where(table[..., None] >= 0, flat[table], np.nan)
+    return np.stack([o, xy]), np.stack([x, y]), np.stack([y, x])
+
+
+def scalar_chirality(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of S_a·(S_b x S_c) over the two triangles of the cell towards +x and +y of each site.
+
+    Cells of the square lattice are cut along the diagonal that joins (1, 0) and (0, 1).
+
+    Parameters
+    ----------
+    lattice
+        The lattice of the spins.
+    spins
+        Unit vectors, shape (Lx, Ly, 3).
+
+    Returns
+    -------
+    ndarray
+        Shape (Lx, Ly); NaN where the cell has a corner beyond an open edge.
+    """
+    a, b, c = _triangles(lattice, spins)
+    return (a * np.cross(b, c)).sum(axis=-1).mean(axis=0).reshape(lattice.size)
+
+
+def topological_charge(lattice: Lattice, spins: NDArray[np.float64]) -> float:
+    """Times that the spins wrap the sphere, an integer on a periodic lattice.
+
+    The sum of the solid angles of all triangles over 4 pi (B. Berg and M. Lüscher, Nucl. Phys. B 190, 412 (1981)).
+    """
+    a, b, c = _triangles(lattice, spins)
+    volume = (a * np.cross(b, c)).sum(axis=-1)
+    angles = 2 * np.arctan2(volume, 1 + (a * b).sum(axis=-1) + (b * c).sum(axis=-1) + (c * a).sum(axis=-1))
+    return float(np.nansum(angles) / (4 * np.pi))
+
+
+def structure_factor(lattice: Lattice, spins: NDArray[np.float64], wave_vectors: ArrayLike) -> NDArray[np.float64]:
+    """Static structure factor |sum_i S_i exp(-i q·r_i)|^2 / N.
+
+    Parameters
+    ----------
+    lattice
+        The lattice of the spins.
+    spins
+        Unit vectors, shape (Lx, Ly, 3).
+    wave_vectors
+        Shape (n, 2), in units of the reciprocal vectors: (1/2, 1/2) is the square antiferromagnet's, (1/3, 1/3)
+        that of the 120 degree order.
+
+    Returns
+    -------
+    ndarray
+        Shape (n,); N for full order.
+    """
+    along_x, along_y = (
+        np.exp(-2j * np.pi * np.outer(np.asarray(wave_vectors, dtype=float)[:, axis], np.arange(lattice.size[axis])))
+        for axis in range(2)
+    )
+    amplitude = np.einsum("qx,qy,xya->qa", along_x, along_y, spins, optimize=True)
+    return (np.abs(amplitude) ** 2).sum(axis=-1) / lattice.num_sites
 
 
 def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:

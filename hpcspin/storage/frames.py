@@ -83,6 +83,10 @@ class FrameFile:
         Frames to keep of the partial file (or, if there is none, of the finished one); 0 starts anew.
     integers
         Datasets of int64.
+    at_most
+        Whether the file may be finished with fewer frames than its capacity.
+    compression
+        ``gzip`` or ``lzf``: the finished file is a compressed copy.  None: the partial file takes the name.
 
     Raises
     ------
@@ -101,6 +105,8 @@ class FrameFile:
         attributes: Mapping[str, Any],
         keep: int = 0,
         integers: Collection[str] = (),
+        at_most: bool = False,
+        compression: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.partial = partial_path(path)
@@ -108,6 +114,7 @@ class FrameFile:
         self._marker = marker
         self._shapes = dict(shapes)
         self._integers = frozenset(integers)
+        self._at_most, self._compression = at_most, compression
         self._done = keep
         if keep and self.partial.exists() and self._laid_out_alike():
             self._forget_beyond(keep)
@@ -147,11 +154,16 @@ class FrameFile:
         HpcspinError
             If frames are missing.
         """
-        if self._done < self.capacity:
+        if self._done < self.capacity and not self._at_most:
             raise HpcspinError(
                 f"{self.partial}: holds {self._done} of {self.capacity} frames; run the same command again"
             )
-        replace(self.partial, self.path)
+        if self._done == self.capacity and self._compression is None:
+            replace(self.partial, self.path)
+            return
+        with open_hdf5(self.partial) as old, atomic_path(self.path) as temporary, h5py.File(temporary, "w") as file:
+            _pack(old, file, self._done, self._compression)
+        self.partial.unlink()
 
     def _laid_out_alike(self) -> bool:
         with open_hdf5(self.partial) as file:
@@ -210,6 +222,19 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], *, integer: bool
     plist.set_obj_track_times(False)
     kind = h5py.h5t.STD_I64LE if integer else h5py.h5t.IEEE_F64LE
     h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
+
+
+def _pack(source: h5py.File, target: h5py.File, frames: int, compression: str | None) -> None:
+    """Copy complete frames, one chunk a frame of an array and one chunk a series of numbers."""
+    for name, value in source.attrs.items():
+        target.attrs[name] = value
+    packed = {} if compression is None else {"compression": compression, "shuffle": True}
+    for name, dataset in source.items():
+        shape = dataset.shape[1:]
+        chunks = (1, *shape) if shape else (frames,)
+        copy = target.create_dataset(name, (frames, *shape), dataset.dtype, chunks=chunks, **packed)
+        for frame in range(frames) if shape else [slice(0, frames)]:
+            copy[frame] = dataset[frame]
 
 
 def _flush(file: h5py.File) -> None:

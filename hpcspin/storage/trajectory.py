@@ -35,6 +35,10 @@ class TrajectoryWriter:
         or `/error`.
     keep
         Frames that the checkpoint knows of; what a killed run wrote beyond them is forgotten.
+    at_most
+        Whether the run may keep fewer frames than the capacity.
+    compression
+        ``gzip`` or ``lzf`` for the finished file; None for none.
 
     Raises
     ------
@@ -50,6 +54,8 @@ class TrajectoryWriter:
         capacity: int,
         observables: Mapping[str, tuple[int, ...]],
         keep: int = 0,
+        at_most: bool = False,
+        compression: str | None = None,
     ) -> None:
         self._frames = FrameFile(
             path,
@@ -60,6 +66,8 @@ class TrajectoryWriter:
             attributes=with_provenance(attributes),
             keep=keep,
             integers=("step",),
+            at_most=at_most,
+            compression=compression,
         )
 
     @property

@@ -36,7 +36,22 @@ DEFAULTS = {
     "checkpoint": 4,
     "rich": False,
     "tolerance": None,
+    "observers": ["wall_position", "magnetization", "mean_bond"],
+    "wave_vectors": [],
+    "record_window": None,
+    "record_walls": [],
+    "compression": None,
+    "checkpoint_minutes": None,
 }
+SAME_NAMES = (
+    "tolerance",
+    "observers",
+    "wave_vectors",
+    "record_window",
+    "record_walls",
+    "compression",
+    "checkpoint_minutes",
+)
 
 
 def classical():
@@ -75,7 +90,7 @@ def simulation(directory, field=None, world=None, **changes):
             seed=chosen["seed"],
             record_interval=chosen["record"],
             checkpoint_interval=chosen["checkpoint"],
-            tolerance=chosen["tolerance"],
+            **{name: chosen[name] for name in SAME_NAMES},
         ),
         directory,
         config={"seed": chosen["seed"], "dynamics": {"duration": chosen["duration"]}},

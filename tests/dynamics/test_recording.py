@@ -1,0 +1,158 @@
+"""Which frames are kept, what is measured on them, and that neither depends on ranks or restarts."""
+
+import json
+import math
+from itertools import pairwise
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from laws import evolve, random_spins, single_domain
+from run_simulation import simulation
+from test_simulation import SCRIPT, assert_same_bits, contents
+
+from hpcspin.dynamics import (
+    OBSERVERS,
+    Anisotropy,
+    DzyaloshinskiiMoriya,
+    Frame,
+    Heisenberg,
+    Settings,
+    Simulation,
+    Slonczewski,
+    SumField,
+    Thermostat,
+    Zeeman,
+)
+from hpcspin.dynamics.fields import FieldEvaluator, spin_temperature
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
+from hpcspin.storage import read_checkpoint
+
+MEASURED = {
+    "observers": ["bond_map", "chirality", "mean_chirality", "topological_charge", "structure_factor", "magnetization"],
+    "wave_vectors": [[0, 0], [0.5, 0.5], [1 / 3, 1 / 3]],
+}
+
+
+def test_frames_of_a_window(tmp_path):
+    simulation(tmp_path / "run", record_window=[1.2, 2.4]).run()
+    assert contents(tmp_path / "run")["step"].tolist() == [0, 12, 15, 18, 21, 24, 40]
+    assert Settings(0.1, 0.0, 0.1, 4.0, record_interval=3, record_window=(1.2, 2.4)).capacity == 7
+
+
+def moving_wall(directory, duration, **changes):
+    """A wall between a ferromagnet and an antiferromagnet that a ferromagnetic exchange lets grow."""
+    lattice = make_lattice("square", (12, 4), (False, True))
+
+    x, y = np.indices(lattice.size)
+    wall = np.zeros((*lattice.size, 3))
+    wall[..., 2] = np.where(x < 5, 1.0, 1.0 - 2 * ((x + y) % 2))
+    settings = Settings(0.5, 0.0, 0.5, duration, record_interval=2, checkpoint_interval=6, **changes)
+    field = SumField([Heisenberg(1.0), Zeeman((0, 0, 0.2)), Slonczewski((0.1, 0, 0.1))])
+    config = {"dynamics": {"duration": duration}}
+    return Simulation(lattice, field, wall, settings, directory, config=config)
+
+
+def test_frames_where_the_wall_passes(tmp_path):
+    """Of the frames of the interval those are kept between which the wall has gone over a chosen column."""
+    moving_wall(tmp_path / "all", 10.0).run()
+    whole = contents(tmp_path / "all")
+    walls = whole["wall_position"]
+    columns = (5.5, 6.5, 9.5)
+    passed = [any((a < x) != (b < x) for x in columns) for a, b in pairwise(walls)]
+    expected = [0, *(whole["step"][1:][passed])]
+    expected += [20] if expected[-1] != 20 else []
+    assert 2 < len(expected) < len(walls)
+    moving_wall(tmp_path / "some", 10.0, record_walls=columns).run()
+    kept = contents(tmp_path / "some")
+    assert kept["step"].tolist() == expected
+    assert np.array_equal(kept["spins"], whole["spins"][np.isin(whole["step"], expected)])
+    for duration in (3.5, 6.0, 10.0):
+        moving_wall(tmp_path / "parts", duration, record_walls=columns).run()
+    assert_same_bits(tmp_path / "parts", tmp_path / "some")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lzf"])
+def test_compressed_trajectories_hold_the_same_and_extend(tmp_path, compression):
+    simulation(tmp_path / "plain").run()
+    for duration in (2.3, 4.0):
+        simulation(tmp_path / "packed", compression=compression, duration=duration).run()
+    assert_same_bits(tmp_path / "packed", tmp_path / "plain")
+    with h5py.File(tmp_path / "packed" / "trajectory.h5") as file:
+        assert file["spins"].compression == compression
+        assert file["spins"].shuffle
+
+
+def test_checkpoints_by_the_clock(tmp_path):
+    """With no interval over, an overdue checkpoint is the only one there is."""
+    seen = []
+
+    class Watching:
+        halo = 0
+
+        def bind(self, domain):
+            def evaluate(spins, time):
+                checkpoint = read_checkpoint(tmp_path / "run" / "checkpoint.h5")
+                seen.append(checkpoint and checkpoint.meta["step"])
+                return 0 * spins
+
+            return evaluate
+
+    simulation(tmp_path / "run", Watching(), checkpoint=10**6, checkpoint_minutes=1e-6, duration=1.0).run()
+    assert {1, 5, 9} <= set(seen)
+
+
+@pytest.mark.mpi
+def test_measures_do_not_depend_on_the_number_of_ranks(mpirun, tmp_path):
+    result = mpirun(3, SCRIPT, json.dumps({str(tmp_path / "ranks"): MEASURED}), timeout=120)
+    assert result.returncode == 0, result.stderr
+    simulation(tmp_path / "single", **MEASURED).run()
+    assert_same_bits(tmp_path / "ranks", tmp_path / "single")
+    assert contents(tmp_path / "single")["structure_factor"].shape == (15, 3)
+    assert contents(tmp_path / "single")["bond_map"].shape == (15, 7, 5)
+
+
+def measure(name, field, spins, periodic=(True, True), kind="square"):
+    lattice = make_lattice(kind, spins.shape[:2], periodic)
+    return OBSERVERS[name].measure(Frame(lattice, spins, spins, 0.0, field))
+
+
+def test_conservative_measures_refuse_other_fields():
+    field, spins = SumField([Heisenberg(1.0), Slonczewski((0, 0, 1.0))]), random_spins((4, 4))
+    for name in ("energy", "spin_temperature"):
+        with pytest.raises(HpcspinError, match="Slonczewski derives from no known energy"):
+            measure(name, field, spins)
+
+
+def test_an_unknown_observer_is_refused_before_the_run(tmp_path):
+    with pytest.raises(HpcspinError, match=r"dynamics.observers: 'wall' is unknown; choose from bond_map"):
+        simulation(tmp_path / "run", observers=["wall"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("terms", "temperature"),
+    [
+        (lambda lattice: [Zeeman((0, 0, 1.0))], 0.7),
+        (lambda lattice: [Anisotropy(1.0), Zeeman((0.3, 0, 0))], 0.4),
+        (lambda lattice: [Heisenberg(1.0), DzyaloshinskiiMoriya.bulk(lattice, 0.5), Anisotropy(-0.6)], 0.5),
+    ],
+)
+def test_spin_temperature_in_a_bath_is_that_of_the_bath(terms, temperature):
+    domain = single_domain((32, 32), (True, True))
+    field = SumField(terms(domain.lattice))
+    evaluate, found = FieldEvaluator(field, domain), []
+
+    def visit(step, spins):
+        if step > 200 and step % 20 == 0:
+            force = evaluate(torch.as_tensor(spins), 0.0).numpy()
+            found.append(spin_temperature(field, spins, force))
+
+    bath = Thermostat(temperature, 1.0, 0.02, seed=5)
+    evolve(field, random_spins((32, 32)), 0.02, 600, damping=1.0, domain=domain, bath=bath, visit=visit)
+    # One frame of 1024 spins knows T to a few per cent; frames 0.4 apart are not quite independent.
+    error = max(np.std(found) / math.sqrt(len(found) / 2), 1e-3)
+    assert error < 0.03 * temperature
+    assert abs(np.mean(found) - temperature) < 4 * error
