@@ -16,7 +16,7 @@ from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.kinds import KINDS, Direct, Prediction
 from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
 from hpcspin.potential.network import Network
-from hpcspin.potential.tiles import TILE, is_present
+from hpcspin.potential.tiles import GROUP, TILE, is_present
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -218,7 +218,8 @@ class ForceField(nn.Module):
             around = self._around(spins, neighbourhood, tile)
             u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(centres)
             u = functional.pad(u, (0, -len(u) % tile))[None]
-            local, partials = self._partials(around, u, self._inputs(u, neighbourhood, batch, tile), tile)
+            inputs = self._inputs(u, neighbourhood, batch, tile)
+            local, partials = self._partials_of_all(around, u, inputs, tile)
             if self.kind.reaches > 1:
                 # The derivatives of all centres that see a spin are added through the inverse table.
                 gather = neighbourhood.gather(batch, tile, 3 * self.kind.potentials, spins.device)
@@ -247,6 +248,14 @@ class ForceField(nn.Module):
             return u
         distances = neighbourhood.distances_of(batch, tile, u.device).to(u.dtype)
         return torch.cat([u, torch.exp(-distances / self.architecture.electrode_range)])
+
+    def _partials_of_all(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+        """`_partials` of all centres, one group of tiles after the other."""
+        group = tile if self.training else tile * GROUP[around.device.type]
+        groups = zip(*(part.split(group, -1) for part in (around, u, inputs)), strict=True)
+        parts = [self._partials(spins, drive, given, tile) for spins, drive, given in groups]
+        local, partials = (torch.cat(part, -1) for part in zip(*parts, strict=True))
+        return local, partials
 
     def _partials(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> tuple[Tensor, Tensor]:
         """Potentials of each centre, and what it adds to the fields in its slots: see `Kind.combine`.

@@ -17,6 +17,9 @@ from torch import Tensor
 TILE = {"cpu": 96, "cuda": 2048}
 """Centres in a tile, by device type: small lattices do not drown in padding, large ones keep the device busy."""
 
+GROUP = {"cpu": 8, "cuda": 64}
+"""Tiles evaluated together, by device type: few enough for the cache or the memory, many enough to hide each call."""
+
 
 def tiled(x: Tensor, tile: int) -> Tensor:
     """View of x, shape (k, ...), as its columns in tiles, shape (tiles, k, tile)."""

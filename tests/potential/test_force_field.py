@@ -11,6 +11,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.potential import DESCRIPTORS, KINDS, Architecture, Neighbourhood, Prediction
 from hpcspin.potential.irreps import symmetry_operations
+from hpcspin.potential.tiles import GROUP
 
 every_descriptor = pytest.mark.parametrize("descriptor", sorted(DESCRIPTORS))
 both_lattices = pytest.mark.parametrize("kind", ["square", "triangular"])
@@ -214,6 +215,18 @@ def test_evaluation_bits_do_not_depend_on_the_batch():
     together = predict(model, lattice, spins).field
     alone = torch.cat([predict(model, lattice, spin[None]).field for spin in spins])
     assert torch.equal(together, alone)
+
+
+@every_descriptor
+def test_evaluation_bits_do_not_depend_on_how_many_tiles_go_together(descriptor, monkeypatch):
+    lattice = make_lattice("square", (24, 24))
+    model, spins = make_model(descriptor=descriptor, precision="float32"), random_spins(1, lattice.num_sites, 17)
+    found = []
+    for group in (1, 2, 8):
+        monkeypatch.setitem(GROUP, "cpu", group)
+        found.append(predict(model, lattice, spins).field)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @every_descriptor
