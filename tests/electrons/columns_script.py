@@ -68,3 +68,4 @@ if __name__ == "__main__":
     assert all(np.array_equal(together[first], other) for other in world.allgather(together[first]))
     if world.rank == 0:
         np.savez(sys.argv[1], ranks=world.size, worst=worst, **together)
+    world.finish()

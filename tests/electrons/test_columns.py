@@ -17,11 +17,14 @@ from hpcspin.parallel.world import World
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("ranks", "column_ranks"), [(1, 1), (2, 2), (3, 3), (4, 4), (4, 2)])
-def test_divided_columns_change_nothing(mpirun, tmp_path, ranks, column_ranks):
+@pytest.mark.parametrize(
+    ("launcher", "ranks", "column_ranks"),
+    [("mpirun", 1, 1), ("mpirun", 2, 2), ("mpirun", 3, 3), ("mpirun", 4, 4), ("mpirun", 4, 2), ("torchrun", 4, 2)],
+)
+def test_divided_columns_change_nothing(request, tmp_path, launcher, ranks, column_ranks):
     """Blocks of G equal the dense inverse; steady states equal those of one rank."""
     script = Path(__file__).with_name("columns_script.py")
-    done = mpirun(ranks, str(script), str(tmp_path / "many.npz"), str(column_ranks))
+    done = request.getfixturevalue(launcher)(ranks, str(script), str(tmp_path / "many.npz"), str(column_ranks))
     assert done.returncode == 0, done.stderr
     sys.path.insert(0, str(script.parent))
     from columns_script import states
