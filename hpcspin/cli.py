@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -122,6 +122,20 @@ def report(
     from hpcspin.workflows.report import report_directory
 
     _run(lambda world: report_directory(directory, world, driven_states))
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="DIR_OR_FILE", help="Simulation, or file of frames.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.xdmf, or directory of the OVF files.")],
+    target: Annotated[
+        Literal["ovf", "ovf-text", "xdmf"], typer.Option("--format", help="OVF 2.0 (binary or text) or XDMF.")
+    ] = "xdmf",
+) -> None:
+    """Trajectories for ParaView (XDMF) and for the viewers of micromagnetics (OVF)."""
+    from hpcspin.workflows.export import export
+
+    _run(lambda world: export(source, target, output, world))
 
 
 @app.command()

@@ -7,13 +7,15 @@ is either whole under its own name or unfinished under ``NAME.partial``.
 from hpcspin.storage.atomic import atomic_path, make_directory, sha256
 from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hpcspin.storage.compare import config_differences, describe_differences
-from hpcspin.storage.frames import partial_path, read_attributes
+from hpcspin.storage.frames import count_frames, partial_path, read_attributes
 from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS, open_hdf5
 from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
 from hpcspin.storage.manifest import Shard, read_manifest, write_manifest
+from hpcspin.storage.ovf import write_ovf
 from hpcspin.storage.provenance import code_version, provenance
 from hpcspin.storage.spins import check_spins, read_spins
 from hpcspin.storage.trajectory import TrajectoryWriter
+from hpcspin.storage.xdmf import write_xdmf
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -27,6 +29,7 @@ __all__ = [
     "check_spins",
     "code_version",
     "config_differences",
+    "count_frames",
     "describe_differences",
     "make_directory",
     "open_hdf5",
@@ -41,4 +44,6 @@ __all__ = [
     "write_checkpoint",
     "write_labels",
     "write_manifest",
+    "write_ovf",
+    "write_xdmf",
 ]

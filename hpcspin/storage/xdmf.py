@@ -1,0 +1,92 @@
+"""XDMF descriptions of trajectories, with which ParaView and VisIt read the HDF5 files as they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree as xml
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.storage.atomic import atomic_path
+from hpcspin.storage.frames import count_frames
+from hpcspin.storage.hdf5 import open_hdf5
+
+_NUMBERS = {"f": "Float", "i": "Int"}
+
+
+def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.float64]) -> None:
+    """Describe the vectors and maps of a file of frames.
+
+    Parameters
+    ----------
+    path
+        XDMF file to write; the coordinates of the sites go beside it, into ``NAME.sites.h5``.  Both name the
+        trajectory relative to themselves, so they move together.
+    trajectory
+        File of frames on Lx x Ly sites.
+    places
+        Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2).
+
+    Raises
+    ------
+    HpcspinError
+        If the trajectory cannot be read.
+    """
+    path, trajectory = Path(path), Path(trajectory)
+    sites = path.with_suffix(".sites.h5")
+    size = places.shape[:2]
+    with atomic_path(sites) as temporary, h5py.File(temporary, "w") as file:
+        file["places"] = np.concatenate([places, np.zeros((*size, 1))], axis=-1)
+    root = xml.Element("Xdmf", Version="3.0")
+    frames = xml.SubElement(
+        xml.SubElement(root, "Domain"), "Grid", Name="trajectory", GridType="Collection", CollectionType="Temporal"
+    )
+    with open_hdf5(trajectory) as file:
+        shown = {name: data for name, data in file.items() if data.shape[1:] in (size, (*size, 3))}
+        where = os.path.relpath(trajectory, path.parent)
+        times = file["time"][...] if "time" in file else np.arange(len(file["spins"]))
+        for index in range(count_frames(file, trajectory)):
+            grid = _grid(frames, index, float(times[index]), size, sites.name)
+            for name, data in shown.items():
+                _attribute(grid, name, data, index, where)
+    xml.indent(root)
+    with atomic_path(path) as temporary:
+        xml.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
+
+
+def _grid(parent: xml.Element, index: int, time: float, size: tuple[int, ...], sites: str) -> xml.Element:
+    grid = xml.SubElement(parent, "Grid", Name=f"frame {index}", GridType="Uniform")
+    xml.SubElement(grid, "Time", Value=repr(time))
+    xml.SubElement(grid, "Topology", TopologyType="2DSMesh", Dimensions=_words(size))
+    geometry = xml.SubElement(grid, "Geometry", GeometryType="XYZ")
+    _item(geometry, (*size, 3), np.dtype(np.float64)).text = f"{sites}:/places"
+    return grid
+
+
+def _attribute(grid: xml.Element, name: str, data: h5py.Dataset, index: int, where: str) -> None:
+    shape = data.shape[1:]
+    kind = "Vector" if len(shape) == 3 else "Scalar"
+    attribute = xml.SubElement(grid, "Attribute", Name=name, AttributeType=kind, Center="Node")
+    slab = xml.SubElement(attribute, "DataItem", ItemType="HyperSlab", Dimensions=_words(shape))
+    choice = xml.SubElement(slab, "DataItem", Dimensions=f"3 {data.ndim}", NumberType="Int", Format="XML")
+    start, stride, count = (index, *(0 for _ in shape)), (1,) * data.ndim, (1, *shape)
+    choice.text = " ".join(map(_words, (start, stride, count)))
+    _item(slab, data.shape, data.dtype).text = f"{where}:/{name}"
+
+
+def _item(parent: xml.Element, shape: tuple[int, ...], dtype: np.dtype) -> xml.Element:
+    return xml.SubElement(
+        parent,
+        "DataItem",
+        Dimensions=_words(shape),
+        NumberType=_NUMBERS[dtype.kind],
+        Precision=str(dtype.itemsize),
+        Format="HDF",
+    )
+
+
+def _words(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))
