@@ -37,7 +37,7 @@ import numpy as np
 from hpcspin.electrons.backend import Array
 from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.inversion import invert
-from hpcspin.electrons.recursion import diagonals, first_columns, right_connected
+from hpcspin.electrons.recursion import adjoint, diagonals, first_columns, lesser, partial_lesser, right_connected
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
@@ -61,26 +61,68 @@ class Slab:
 
     Attributes
     ----------
+    columns
+        The ranks that hold all columns.
     connected
         u_x of my columns, connected to all columns on their right.
+    reduced
+        Corners of all slabs but the last one, connected to their right.
     column
         W† Y at my first column, from the slab before; None on the first slab.
     diagonal
         U of the column before mine; None on the first slab.
     """
 
-    coupling: Coupling
+    columns: ColumnTeam
     connected: list[Array]
+    reduced: list[Corners]
     column: Array | None
     diagonal: Array | None
 
     def first_columns(self, source: Array | None) -> Iterator[Array]:
         """-t G_{x,0} K of my columns; see `recursion.first_columns`."""
-        return first_columns(self.connected, self.coupling, source, self.column)
+        return first_columns(self.connected, self.columns.coupling, source, self.column)
 
     def diagonals(self) -> Iterator[Array]:
         """-t G_xx of my columns; see `recursion.diagonals`."""
-        return diagonals(self.connected, self.coupling, self.diagonal)
+        return diagonals(self.connected, self.columns.coupling, self.diagonal)
+
+    def lesser(self, sources: list[Array]) -> Iterator[tuple[Array, Array]]:
+        """Diagonal blocks of t² G Q G† and of -t G on my columns; see `recursion.lesser`.
+
+        A collective call. Both sweeps of the recursion are affine in what
+        enters a slab: each one runs with nothing entering, the results are
+        gathered, and it runs again with what the other slabs send.
+        """
+        coupling, place = self.columns.coupling, self.columns.place
+        beyond, entering = None, None
+        if self.columns.team.size > 1:
+            firsts = self.columns.exchange(partial_lesser(self.connected, coupling, sources)[0])
+            beyond = self._beyond(firsts[place + 1 :])
+            nothing = None if self.diagonal is None else (0 * self.diagonal, self.diagonal)
+            *_, (last, _) = lesser(self.connected, coupling, sources, beyond, nothing)
+            before = self._before(self.columns.exchange(last)[:place])
+            entering = None if before is None else (before, self.diagonal)
+        return lesser(self.connected, coupling, sources, beyond, entering)
+
+    def _beyond(self, firsts: list[Array]) -> Array | None:
+        """What enters from the right: l at the first column of the slab after mine, from each slab's own."""
+        xp, coupling, found = self.columns.coupling.backend.xp, self.columns.coupling, None
+        for place, own in reversed(list(enumerate(firsts, self.columns.place + 1))):
+            if found is not None:
+                corner = self.reduced[place].first_last
+                own = own + corner @ coupling.wrap_up(found) @ adjoint(xp, corner)
+            found = own
+        return found
+
+    def _before(self, lasts: list[Array]) -> Array | None:
+        """What enters from the left: L at the last column of the slab before mine, from each slab's own."""
+        xp, coupling, found = self.columns.coupling.backend.xp, self.columns.coupling, None
+        for own, slab in zip(lasts, self.reduced, strict=False):
+            if found is not None:
+                own = own + slab.last_first @ coupling.wrap_down(found) @ adjoint(xp, slab.last_first)
+            found = own
+        return found
 
 
 class ColumnTeam:
@@ -96,6 +138,11 @@ class ColumnTeam:
         W of the lattice, not mirrored.
     mirrored
         Whether columns are counted from the right electrode.
+
+    Attributes
+    ----------
+    place
+        Number of my slab, counted from where the sweep's first column is.
 
     Raises
     ------
@@ -113,7 +160,7 @@ class ColumnTeam:
         self.coupling = coupling.mirrored() if mirrored else coupling
         self.is_mirrored = mirrored
         self._lattice_coupling = coupling
-        self._place = team.size - 1 - team.rank if mirrored else team.rank
+        self.place = team.size - 1 - team.rank if mirrored else team.rank
 
     def mirrored(self) -> ColumnTeam:
         """The same team for the lattice with its columns in reverse order."""
@@ -136,28 +183,30 @@ class ColumnTeam:
         energies, snapshots
             As for `recursion.right_connected`; the same on every rank.
         """
-        backend, size = self.coupling.backend, self.team.size
-        mine = self._corners(blocks, energies, snapshots) if self._place < size - 1 else None
+        size = self.team.size
+        mine = self._corners(blocks, energies, snapshots) if self.place < size - 1 else None
         connected = [] if mine else right_connected(blocks, energies, self.coupling, snapshots)
         if size == 1:
-            return Slab(self.coupling, connected, None, None)
-        sent = [backend.to_numpy(part) for part in (vars(mine).values() if mine else connected[:1])]
-        gathered = self.team.allgather(sent)
-        slabs = [[backend.asarray(part) for part in parts] for parts in gathered]
-        if self.is_mirrored:
-            slabs.reverse()
+            return Slab(self, connected, [], None, None)
+        slabs = self._exchange(list(vars(mine).values()) if mine else connected[:1])
         reduced, inner = self._reduce([Corners(*parts) for parts in slabs[:-1]], slabs[-1][0])
         if mine:
             connected = right_connected(blocks, energies, self.coupling, snapshots, inner)
-        return Slab(self.coupling, connected, *self._entering(reduced))
+        return Slab(self, connected, reduced, *self._entering(reduced[: self.place]))
 
     def gather(self, sites: Array) -> Array:
         """Components of all columns from those of mine, shape (batch, columns, ...) in the team's order."""
-        if self.team.size == 1:
-            return sites
+        return sites if self.team.size == 1 else self.coupling.backend.xp.concat(self.exchange(sites), axis=1)
+
+    def exchange(self, part: Array) -> list[Array]:
+        """What every slab sends, from the first one to the last."""
+        return [parts[0] for parts in self._exchange([part])]
+
+    def _exchange(self, parts: list[Array]) -> list[list[Array]]:
         backend = self.coupling.backend
-        parts = [backend.asarray(part) for part in self.team.allgather(backend.to_numpy(sites))]
-        return backend.xp.concat(parts[::-1] if self.is_mirrored else parts, axis=1)
+        gathered = self.team.allgather([backend.to_numpy(part) for part in parts])
+        slabs = [[backend.asarray(part) for part in sent] for sent in gathered]
+        return slabs[::-1] if self.is_mirrored else slabs
 
     def _corners(self, blocks: Array, energies: Array, snapshots: Array | None) -> Corners:
         """Corners of the inverse on my slab, its last column opened."""
@@ -172,7 +221,7 @@ class ColumnTeam:
         return corners
 
     def _reduce(self, slabs: list[Corners], first: Array) -> tuple[list[Corners], Array | None]:
-        """Corners of the slabs before mine, connected to their right, and W u W† of the slab after mine."""
+        """Corners of the slabs, connected to their right, and W u W† of the slab after mine."""
         xp = self.coupling.backend.xp
         m = first.shape[-1]
         eye = xp.astype(self.coupling.backend.asarray(np.eye(m)), first.dtype)
@@ -180,7 +229,7 @@ class ColumnTeam:
         mine = None
         for place in reversed(range(len(slabs))):
             inner = self.coupling.wrap_up(first)
-            if place == self._place:
+            if place == self.place:
                 mine = inner
             closed, slab = inner + _OPEN * eye, slabs[place]
             solver = invert(xp, eye - slab.last @ closed)
@@ -189,7 +238,7 @@ class ColumnTeam:
             corners = Corners(slab.first + onward @ last_first, slab.first_last + onward @ last, last_first, last)
             connected.append(corners)
             first = corners.first
-        return connected[::-1][: self._place], mine
+        return connected[::-1], mine
 
     def _entering(self, before: list[Corners]) -> tuple[Array | None, Array | None]:
         """W† Y and U that come from the slabs before mine."""

@@ -91,10 +91,36 @@ def diagonals(connected: list[Array], coupling: Coupling, entering: Array | None
         yield diagonal
 
 
-def lesser(connected: list[Array], coupling: Coupling, sources: list[Array]) -> Iterator[tuple[Array, Array]]:
+def partial_lesser(
+    connected: list[Array], coupling: Coupling, sources: list[Array], beyond: Array | None = None
+) -> list[Array]:
+    """l_x = u_x (Q_x + W l_{x+1} W†) u_x† of every column: G Q G† connected to the right.
+
+    Parameters
+    ----------
+    connected, coupling, sources
+        As for `lesser`.
+    beyond
+        l of a column beyond the last one; None where there is none.
+    """
+    partial: list[Array] = []
+    for u, source in zip(reversed(connected), reversed(sources), strict=True):
+        inner = source if beyond is None else source + coupling.wrap_up(beyond)
+        beyond = u @ inner @ adjoint(coupling.backend.xp, u)
+        partial.append(beyond)
+    return partial[::-1]
+
+
+def lesser(
+    connected: list[Array],
+    coupling: Coupling,
+    sources: list[Array],
+    beyond: Array | None = None,
+    entering: tuple[Array, Array] | None = None,
+) -> Iterator[tuple[Array, Array]]:
     """Diagonal blocks of t² G Q G† and of -t G for a source Q on any sites, column after column.
 
-    The general recursion: with l_x = u_x (Q_x + W l_{x+1} W†) u_x† from the right,
+    The general recursion: with l_x from `partial_lesser`,
 
         L_x = l_x + X + X† + p L_{x-1} p†,   p = u_x W†,   X = p U_{x-1} W l_x.
 
@@ -106,6 +132,10 @@ def lesser(connected: list[Array], coupling: Coupling, sources: list[Array]) -> 
         W.
     sources
         Q_x, Hermitian, each broadcastable to (batch, m, m).
+    beyond
+        l of a column beyond the last one; None where there is none.
+    entering
+        L and U of a column before the first one; None where there is none.
 
     Yields
     ------
@@ -113,20 +143,18 @@ def lesser(connected: list[Array], coupling: Coupling, sources: list[Array]) -> 
         (t² (G Q G†)_xx, -t G_xx).
     """
     xp = coupling.backend.xp
-    partial: list[Array] = []
-    for u, source in zip(reversed(connected), reversed(sources), strict=True):
-        inner = source + coupling.wrap_up(partial[-1]) if partial else source
-        partial.append(u @ inner @ _adjoint(xp, u))
-    partial.reverse()
-    full, diagonal = partial[0], connected[0]
-    yield full, diagonal
-    for u, own in zip(connected[1:], partial[1:], strict=True):
-        passed = u @ coupling.wrap_down(diagonal)
-        cross = passed @ own
-        full = own + cross + _adjoint(xp, cross) + u @ coupling.wrap_down(full) @ _adjoint(xp, u)
-        diagonal = u + passed @ u
-        yield full, diagonal
+    for u, own in zip(connected, partial_lesser(connected, coupling, sources, beyond), strict=True):
+        if entering is None:
+            entering = own, u
+        else:
+            full, diagonal = entering
+            passed = u @ coupling.wrap_down(diagonal)
+            cross = passed @ own
+            full = own + cross + adjoint(xp, cross) + u @ coupling.wrap_down(full) @ adjoint(xp, u)
+            entering = full, u + passed @ u
+        yield entering
 
 
-def _adjoint(xp: object, matrix: Array) -> Array:
+def adjoint(xp: object, matrix: Array) -> Array:
+    """Conjugate transpose of each matrix of a batch."""
     return xp.conj(xp.matrix_transpose(matrix))  # type: ignore[attr-defined]

@@ -19,8 +19,6 @@ from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import Fastest, FusedSweep, fused_sweep
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
-from hpcspin.electrons.recursion import lesser, right_connected
-from hpcspin.errors import HpcspinError
 
 
 @dataclass(frozen=True)
@@ -154,33 +152,28 @@ class AnySource(Source):
 
     def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
         super().__init__(system, groups, columns)
-        if columns.team.size > 1:
-            raise HpcspinError(
-                "reservoirs away from the first and last column need the general recursion, which does not divide "
-                "the columns of sites over ranks; use a device with more memory"
-            )
         eye = np.eye(self.size[1])
         matrices = np.stack([2 * site_matrices(group.widths) for group in groups])
         full = matrices[:, :, :, :, None, :] * eye[None, None, :, None, :, None]
         m = 2 * self.size[1]
-        self._sources = self.backend.asarray(full.reshape(len(groups), self.size[0], m, m))
+        self._sources = self.backend.asarray(full.reshape(len(groups), self.size[0], m, m)[:, columns.own])
         self._site_traces = self.backend.asarray(self._traces.reshape(len(self.members), -1))
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation from the general recursion for G^<."""
         xp, scale = self.backend.xp, 1 / self.hopping
-        coupling = self.columns.coupling
-        connected = right_connected(blocks, energies, coupling, snapshots)
+        slab = self.columns.connect(blocks, energies, snapshots)
         sources = [
             xp.astype(
                 sum(weights[:, s, None, None] * self._sources[s, x] for s in range(len(self.groups))), blocks.dtype
             )
-            for x in range(self.size[0])
+            for x in range(blocks.shape[1])
         ]
-        pairs = list(lesser(connected, coupling, sources))
+        pairs = list(slab.lesser(sources))
         response = xp.stack([hermitian_sites(xp, full) for full, _ in pairs], axis=1)
         spectral = xp.stack([spectral_sites(xp, diagonal) for _, diagonal in pairs], axis=1)
         response, spectral = xp.astype(response, xp.float64) * scale**2, xp.astype(spectral, xp.float64) * -scale
+        response, spectral = self.columns.gather(response), self.columns.gather(spectral)
         return response, xp.reshape(spectral, (len(weights), -1)) @ self._site_traces.T
 
 

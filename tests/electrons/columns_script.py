@@ -48,14 +48,15 @@ def deviation(world: World, kind: str, periodic_y: bool, mirrored: bool) -> floa
 
 
 def states(world: World, column_ranks: int) -> dict[str, np.ndarray]:
-    """Steady states of lattices with two electrodes and a bath."""
+    """Steady states of lattices with electrodes on their ends or anywhere, and a bath."""
     results = {}
-    for kind, periodic_y in product(("square", "triangular"), (True, False)):
+    for kind, periodic_y, middle in product(("square", "triangular"), (True, False), (True, False)):
         reservoirs = {"left": (1.0, -2.0, (0.4, 0.0, 0.5)), "right": (0.4, 0.3), "bath": (0.02, 0.0)}
+        reservoirs |= {"middle": (0.3, -1.0)} if middle else {}
         system = driven(kind, (9, 3), periodic_y=periodic_y, **reservoirs)
         spins = random_spins(system, 2, seed=5)
         state = RecursiveSolver(system, 1e-6, world, column_ranks=column_ranks).solve(spins)
-        results |= {f"{kind}_{periodic_y}_{name}": value for name, value in vars(state).items()}
+        results |= {f"{kind}_{periodic_y}_{middle}_{name}": value for name, value in vars(state).items()}
     return results
 
 
@@ -64,7 +65,7 @@ if __name__ == "__main__":
     cases = product(("square", "triangular"), (True, False), (True, False))
     worst = [max(world.allgather(deviation(world, *case))) for case in cases]
     together = states(world, int(sys.argv[2]))
-    first = "square_True_field"
+    first = "square_True_True_field"
     assert all(np.array_equal(together[first], other) for other in world.allgather(together[first]))
     if world.rank == 0:
         np.savez(sys.argv[1], ranks=world.size, worst=worst, **together)

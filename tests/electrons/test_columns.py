@@ -37,24 +37,6 @@ def test_divided_columns_change_nothing(request, tmp_path, launcher, ranks, colu
             assert np.abs(many[name] - value).max() < 1e-12, name
 
 
-@pytest.mark.mpi
-def test_reservoirs_on_any_sites_are_not_divided(mpirun, tmp_path):
-    script = tmp_path / "refused.py"
-    script.write_text(
-        "from systems import driven\n"
-        "from hpcspin.electrons import RecursiveSolver\n"
-        "from hpcspin.parallel.world import World\n"
-        "world = World.detect()\n"
-        "with world.together():\n"
-        "    system = driven(left=(1.0, 0.0), middle=(0.5, -2.0), bath=(0.02, 0.0))\n"
-        "    RecursiveSolver(system, 1e-6, world, column_ranks=2)\n"
-    )
-    code = f"import sys, runpy; sys.path.insert(0, {str(Path(__file__).parent)!r}); runpy.run_path({str(script)!r})"
-    done = mpirun(2, "-c", code)
-    assert done.returncode != 0
-    assert "does not divide the columns of sites over ranks" in done.stderr
-
-
 def test_more_ranks_than_columns_are_refused():
     coupling = make_coupling(driven("square", (3, 3), bath=(0.1, 0.0)), make_backend("torch"))
     with pytest.raises(HpcspinError, match="3 columns of sites cannot be divided over 4 ranks"):
