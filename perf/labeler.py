@@ -5,7 +5,9 @@
 All comparisons are ratios within this one run. Dense inversion is timed on a
 few energies and extrapolated to the label's nodes, and the output says so.
 With an MPI launcher at hand the speed-up of two ranks is measured too, one
-thread each.
+thread each. On a GPU, where there is one, labels of a batch of snapshots and
+one label of 256x64 are timed too. Writes the JSON, a plot of the scaling, and
+the table in ``perf/README.md``.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from shared import RESULTS, seconds, table, write_section
 
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
@@ -52,17 +56,6 @@ def driven(size: tuple[int, int], bath: float) -> DrivenLattice:
 def wall(system: DrivenLattice, seed: int) -> np.ndarray:
     """One snapshot with a wall at a quarter of the lattice, shape (1, Lx, Ly, 3)."""
     return make_texture("wall", system.lattice, seed, position=system.lattice.size[0] // 4, tilt=0.1)[None]
-
-
-def seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median wall time after one warm-up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def product_rate(m: int = 1536) -> float:
@@ -156,6 +149,24 @@ def rank_worker() -> None:
         print(taken)
 
 
+def gpu_labels(snapshots: int = 32) -> dict[str, Any] | None:
+    """Labels a second of 30x24 in a batch, and seconds of one label of 256x64; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    found: dict[str, Any] = {"device": torch.cuda.get_device_name(), "snapshots": snapshots}
+    for name, size, count in (("30x24", (30, 24), snapshots), ("256x64", (256, 64), 1)):
+        system = driven(size, 0.001)
+        solver = RecursiveSolver(system, TOLERANCE, device="cuda")
+        spins = np.concatenate([wall(system, seed) for seed in range(count)])
+
+        def fresh(solver: RecursiveSolver = solver, spins: np.ndarray = spins) -> None:
+            solver.reset()
+            solver.solve(spins)
+
+        found[name] = {"backend": solver.backend.name, "labels_a_second": count / seconds(fresh, 1)}
+    return found
+
+
 def measure(quick: bool) -> dict[str, Any]:
     """All figures of one run."""
     repeats = 1 if quick else 3
@@ -180,14 +191,70 @@ def measure(quick: bool) -> dict[str, Any]:
         "product_rate_flops": rate,
         "labels": labels,
         "scaling": scaling(1, [30, 60] if quick else [30, 60, 120, 240], [12, 24] if quick else [12, 24, 48]),
+        "gpu": gpu_labels(),
         "ranks": {"one": one, "two": two, "speed_up": one / two if one and two else None},
     }
+
+
+def summary(found: dict[str, Any]) -> str:
+    """What ``perf/README.md`` says of a run."""
+    rows = [
+        [
+            f"{row['bath']:g}",
+            f"{row['seconds']:.2f}",
+            f"{row['window_nodes']}",
+            f"{row['error_estimate']:.1e}",
+            f"{row['times_faster_than_dense']:.0f}",
+            f"{row['times_faster_than_closed_form']:.2f}",
+            f"{100 * row['fraction_of_product_rate']:.0f} %",
+        ]
+        for row in found["labels"]
+    ]
+    header = [
+        "bath width",
+        "s a label",
+        "window nodes",
+        "error estimate",
+        "x dense",
+        "x closed form",
+        "of product rate",
+    ]
+    scaling, ranks, gpu = found["scaling"], found["ranks"]["speed_up"], found["gpu"]
+    lines = [
+        f"30x24, tolerance {TOLERANCE:g}, {found['machine']['threads']} CPU threads, complex128 products at "
+        f"{found['product_rate_flops'] / 1e9:.0f} Gflop/s, load {found['load_before']:.1f} at the start. "
+        f"Dense inversion is extrapolated from {DENSE_ENERGIES} energies to the label's window nodes.",
+        "",
+        table(header, rows),
+        "",
+        f"Fitted exponents of the seconds a node: {scaling['exponent_Lx']:.2f} in Lx "
+        f"({scaling['Lx'][0]} to {scaling['Lx'][-1]}), {scaling['exponent_Ly']:.2f} in Ly. "
+        + (f"Two MPI ranks of one thread are {ranks:.2f} times as fast as one. " if ranks else "")
+        + (f"GPU: {gpu}." if gpu else "No GPU was there."),
+    ]
+    return "\n".join(lines)
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Seconds an energy node against the lattice's length and width, with the fitted power laws."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained", sharey=True)
+    for axis, name, fixed in zip(axes, ("Lx", "Ly"), ("Ly = 24", "Lx = 30"), strict=True):
+        sizes, times = np.array(found["scaling"][name]), np.array(found["scaling"][f"seconds_a_node_{name}"])
+        slope = found["scaling"][f"exponent_{name}"]
+        fit = np.exp(np.mean(np.log(times) - slope * np.log(sizes))) * sizes**slope
+        axis.loglog(sizes, 1e3 * times, "o", label=f"measured, {fixed}")
+        axis.loglog(sizes, 1e3 * fit, "-", label=f"power law, exponent {slope:.2f}")
+        axis.set(xlabel=name, xticks=sizes, xticklabels=sizes)
+        axis.minorticks_off()
+        axis.legend()
+    axes[0].set_ylabel("ms an energy node")
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     """Enter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "labeler.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "labeler.json")
     parser.add_argument("--quick", action="store_true", help="fewer repeats and sizes")
     parser.add_argument("--rank-worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -197,7 +264,10 @@ def main() -> None:
     found = measure(arguments.quick)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    draw(found, arguments.output.with_suffix(".png"))
+    if arguments.output.parent == RESULTS:
+        write_section("labeler.py", summary(found))
+    print(summary(found))
 
 
 if __name__ == "__main__":
