@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.errors import HpcspinError, one_line
+from hpcspin.parallel.world import World
 
 logger = logging.getLogger("hpcspin")
 
@@ -203,9 +204,7 @@ Sweep = Callable[[], tuple[Array, Array]]
 
 
 class Fastest:
-    """The faster of two ways to sweep, found out at first use.
-
-    The second way is taken only if it also gives what the first one gives.
+    """The faster of two ways to sweep; the first one until `choose` has compared them.
 
     Parameters
     ----------
@@ -216,14 +215,20 @@ class Fastest:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.second: dict[str, bool] = {}
-        """Whether the second way was taken, for each precision."""
+        """Whether the second way is taken, for each precision."""
 
     def __call__(self, precision: str, first: Sweep, second: Sweep) -> tuple[Array, Array]:
-        """One batch by the way that was faster at the first batch of this precision."""
-        if precision not in self.second:
-            times, results = zip(*(self._timed(way) for way in (first, second)), strict=True)
-            self.second[precision] = times[1] < times[0] and _agree(results[0], results[1], _AGREEMENT[precision])
-        return second() if self.second[precision] else first()
+        """One batch by the way that was chosen for this precision."""
+        return second() if self.second.get(precision, False) else first()
+
+    def choose(self, precision: str, first: Sweep, second: Sweep, world: World) -> None:
+        """Take the second way if it is faster and gives what the first one gives.
+
+        A collective call: rank 0 decides, since results of both ways differ by
+        rounding and no rank may compute what another one would not.
+        """
+        (slow, one), (fast, other) = self._timed(first), self._timed(second)
+        self.second[precision] = world.broadcast(fast < slow and _agree(one, other, _AGREEMENT[precision]))
 
     def _timed(self, way: Sweep) -> tuple[float, list[NDArray[Any]]]:
         """Seconds after a warm-up, the way back to the host included so that the device has finished."""

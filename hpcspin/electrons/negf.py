@@ -86,6 +86,7 @@ class RecursiveSolver(SteadyStateSolver):
             )
             for source in parts.sources
         ]
+        self._choose()
         self._grids: list[list[NDArray[np.float64]]] = [[] for _ in self.windows]
         self.evaluations = 0
         """Energies at which windows were evaluated, by all ranks, since the solver was made."""
@@ -94,6 +95,15 @@ class RecursiveSolver(SteadyStateSolver):
     def ranks_needed(cls, system: DrivenLattice, world: World, device: Any) -> int:
         """Ranks over which the columns of sites must be divided."""
         return plan_batches(system, make_backend("auto", device), world).column_ranks
+
+    def _choose(self) -> None:
+        """Find the fastest way of each window on a GPU, on random spins."""
+        if self.backend.name == "cupy":
+            spins = np.random.default_rng(0).standard_normal((1, *self.system.lattice.size, 3))
+            spins /= np.linalg.norm(spins, axis=-1, keepdims=True)
+            blocks = layer_blocks(self.system, spins, self.backend, self.columns.own)
+            for window in self.windows:
+                window.choose(blocks, self.world)
 
     def _solve(self, spins: NDArray[np.float64]) -> SteadyState:
         step = self._snapshots_at_once
@@ -129,16 +139,25 @@ class RecursiveSolver(SteadyStateSolver):
         self._grids = [[] for _ in self.windows]
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Energy grids that the next call starts from: slot i of `solve` continues slot i of the call before."""
-        return {
+        """Energy grids that the next call starts from, and how it computes.
+
+        Slot i of `solve` continues slot i of the call before.
+        """
+        state: dict[str, NDArray[Any]] = {
             f"grid_{window}_{slot}": edges
             for window, grids in enumerate(self._grids)
             for slot, edges in enumerate(grids)
         }
+        for number, window in enumerate(self.windows):
+            if self.precision in window.source.fastest.second:
+                state[f"fused_{number}"] = np.array(window.source.fastest.second[self.precision])
+        return state
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Start the next call from these grids: it then repeats, bit for bit, the call after `get_state`."""
         self.reset()
-        for window, grids in enumerate(self._grids):
-            while (key := f"grid_{window}_{len(grids)}") in state:
+        for number, (window, grids) in enumerate(zip(self.windows, self._grids, strict=True)):
+            while (key := f"grid_{number}_{len(grids)}") in state:
                 grids.append(np.array(state[key], dtype=np.float64))
+            if (key := f"fused_{number}") in state:
+                window.source.fastest.second[self.precision] = bool(state[key])

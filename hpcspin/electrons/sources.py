@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
-from hpcspin.electrons.fused import Fastest, FusedSweep, fused_sweep
+from hpcspin.electrons.fused import Fastest, FusedSweep, Sweep, fused_sweep
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
+from hpcspin.parallel.world import World
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Source(ABC):
         self.backend: Backend = columns.coupling.backend
         self.hopping = system.hopping
         self.size = system.lattice.size
+        self.fastest = Fastest(self.backend)
         self.members = [member for group in groups for member in group.members]
         self.group_of_member = [s for s, group in enumerate(groups) for _ in group.members]
         # tr(2 Gamma_r A) = 2 sum over sites and components of the widths times those of A.
@@ -80,6 +82,10 @@ class Source(ABC):
             (batch, members), in units of 1/energy and 1.
         """
 
+    def choose(self, blocks: Array, energies: Array, weights: Array, world: World) -> None:
+        """Find out which way of computing is the fastest here, from an example; a collective call."""
+        return
+
 
 class EndSource(Source):
     """Reservoirs on the first column, or on the last one of the mirrored lattice."""
@@ -98,26 +104,39 @@ class EndSource(Source):
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
         self._fused: dict[str, FusedSweep | None] = {}
-        self._fastest = Fastest(self.backend)
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation from one block column of G."""
         xp = self.backend.xp
         if self.mirrored:
             blocks = xp.flip(blocks, axis=1)
-        fused = self._fused_sweep(blocks)
-        if fused is None:
-            response, ends = self._sweep(blocks, energies, weights, snapshots)
+        if ways := self._ways(blocks, energies, weights, snapshots):
+            response, ends = self.fastest(*ways)
         else:
-            response, ends = self._fastest(
-                str(fused.kernel.precision),
-                lambda: self._sweep(blocks, energies, weights, snapshots),
-                lambda: fused.respond(blocks, energies, weights, snapshots),
-            )
+            response, ends = self._sweep(blocks, energies, weights, snapshots)
         traces = xp.reshape(ends * (-1 / self.hopping), (len(weights), -1)) @ self._end_traces.T
         if self._scale is not None:
             response = response * self._scale**2
         return (xp.flip(response, axis=1) if self.mirrored else response), traces
+
+    def choose(self, blocks: Array, energies: Array, weights: Array, world: World) -> None:
+        """Compare batched routines with the fused kernel, where there is one."""
+        blocks = self.backend.xp.flip(blocks, axis=1) if self.mirrored else blocks
+        if ways := self._ways(blocks, energies, weights, None):
+            self.fastest.choose(*ways, world)
+
+    def _ways(
+        self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
+    ) -> tuple[str, Sweep, Sweep] | None:
+        """Precision, batched routines and fused kernel; None without a kernel."""
+        fused = self._fused_sweep(blocks)
+        if fused is None:
+            return None
+        return (
+            str(fused.kernel.precision),
+            lambda: self._sweep(blocks, energies, weights, snapshots),
+            lambda: fused.respond(blocks, energies, weights, snapshots),
+        )
 
     def _sweep(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Components of sum_s w_s Y Y† on every site, up to the scale, and of i (u - u†) on the end column."""

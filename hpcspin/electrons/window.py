@@ -78,6 +78,14 @@ class WindowIntegral:
         parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(marks[:-1], marks[1:], pieces, strict=True)]
         return np.concatenate([*parts, marks[-1:]])
 
+    def choose(self, blocks: Array, world: World) -> None:
+        """Let the source find its fastest way on energies of the window; a collective call."""
+        backend, count = self.source.backend, self._intervals_per_sweep * len(NODES)
+        energies = np.linspace(self.first_grid[0], self.first_grid[-1], count) / self.source.hopping
+        kind = getattr(backend.xp, self.precision)
+        blocks, z = (backend.xp.astype(part, kind) for part in (blocks, backend.asarray(energies + 0j)))
+        self.source.choose(blocks, z, backend.asarray(np.ones((count, len(self.source.groups)))), world)
+
     def integrate(self, blocks: Array, edges: list[NDArray[np.float64]], world: World, first: int) -> Integrals:
         """Adaptive integrals of all snapshots.
 

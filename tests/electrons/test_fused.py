@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 from systems import driven, random_spins
 
+from hpcspin.electrons import RecursiveSolver
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import SOURCE, Fastest, FusedSweep, Kernel
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+from hpcspin.electrons.memory import Batches
 from hpcspin.electrons.sources import partition
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -219,20 +221,58 @@ def sweep(value: float, seconds: float):
     return way
 
 
-def test_the_faster_way_is_taken_and_remembered():
+def test_the_faster_way_is_taken():
     fastest = Fastest(make_backend("numpy"))
     slow, fast = sweep(2.0, 0.02), sweep(2.0 + 1e-9, 0.0)
+    assert fastest("complex128", slow, fast)[0] == 2.0
+    fastest.choose("complex128", slow, fast, World())
+    fastest.choose("complex64", fast, slow, World())
     assert fastest("complex128", slow, fast)[0] == 2.0 + 1e-9
-    assert fastest("complex128", slow, sweep(7.0, 0.0))[0] == 7.0
     assert fastest("complex64", fast, slow)[0] == 2.0 + 1e-9
     assert fastest.second == {"complex128": True, "complex64": False}
+
+
+def test_rank_0_decides():
+    class Second(World):
+        def broadcast(self, value, root=0):
+            return True
+
+    fastest = Fastest(make_backend("numpy"))
+    fastest.choose("complex128", sweep(1.0, 0.0), sweep(1.0, 0.02), Second(1, 2))
+    assert fastest.second == {"complex128": True}
 
 
 @pytest.mark.parametrize("wrong", [2.1, np.nan])
 def test_a_way_that_disagrees_is_never_taken(wrong, caplog):
     fastest = Fastest(make_backend("numpy"))
-    assert fastest("complex128", sweep(2.0, 0.02), sweep(wrong, 0.0))[0] == 2.0
+    fastest.choose("complex128", sweep(2.0, 0.02), sweep(wrong, 0.0), World())
+    assert fastest.second == {"complex128": False}
     assert "disagrees" in caplog.text
+
+
+@pytest.mark.usefixtures("emulated_cupy")
+@pytest.mark.parametrize("precision", ["complex128", "complex64"])
+def test_each_window_compares_its_ways_once(precision, monkeypatch):
+    """Both electrodes' kernels agree with batched routines on a solver's own example."""
+    chosen = {}
+
+    def choose(self, kind, first, second, world):
+        near = 1e-10 if kind == "complex128" else 1e-2
+        for one, other in zip(first(), second(), strict=True):
+            assert np.abs(one - other).max() < near * np.abs(one).max()
+        chosen[id(self)] = kind
+
+    monkeypatch.setattr(Fastest, "choose", choose)
+    numpy = replace(make_backend("numpy"), name="cupy")
+    monkeypatch.setattr("hpcspin.electrons.negf.make_backend", lambda *_: numpy)
+    monkeypatch.setattr("hpcspin.electrons.negf.plan_batches", lambda *_: Batches(21, 1))
+    monkeypatch.setattr(type(numpy), "free_memory", lambda self: 2**30)
+    system = driven("triangular", (3, 3), periodic_y=False, left=(1.0, -1.0), right=(0.5, 0.6), bath=(0.3, 0.0))
+    solver = RecursiveSolver(system, 1e-3, precision=precision)
+    assert list(chosen.values()) == [precision, precision]
+    solver.set_state({"fused_0": np.array(True), "fused_1": np.array(False)})
+    assert [window.source.fastest.second[precision] for window in solver.windows] == [True, False]
+    assert {key: bool(value) for key, value in solver.get_state().items()} == {"fused_0": True, "fused_1": False}
 
 
 @pytest.mark.gpu
