@@ -60,7 +60,7 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
 def _grid(parent: xml.Element, index: int, time: float, size: tuple[int, ...], sites: str) -> xml.Element:
     grid = xml.SubElement(parent, "Grid", Name=f"frame {index}", GridType="Uniform")
     xml.SubElement(grid, "Time", Value=repr(time))
-    xml.SubElement(grid, "Topology", TopologyType="2DSMesh", Dimensions=_words(size))
+    xml.SubElement(grid, "Topology", TopologyType="3DSMesh", Dimensions=_words((1, *size)))
     geometry = xml.SubElement(grid, "Geometry", GeometryType="XYZ")
     _item(geometry, (*size, 3), np.dtype(np.float64)).text = f"{sites}:/places"
     return grid
@@ -70,7 +70,8 @@ def _attribute(grid: xml.Element, name: str, data: h5py.Dataset, index: int, whe
     shape = data.shape[1:]
     kind = "Vector" if len(shape) == 3 else "Scalar"
     attribute = xml.SubElement(grid, "Attribute", Name=name, AttributeType=kind, Center="Node")
-    slab = xml.SubElement(attribute, "DataItem", ItemType="HyperSlab", Dimensions=_words(shape))
+    # VTK's reader wants a slab of as many dimensions as the data: the lattice is one layer of a three-dimensional mesh.
+    slab = xml.SubElement(attribute, "DataItem", {"ItemType": "HyperSlab"} | _layout((1, *shape), data.dtype))
     choice = xml.SubElement(slab, "DataItem", Dimensions=f"3 {data.ndim}", NumberType="Int", Format="XML")
     start, stride, count = (index, *(0 for _ in shape)), (1,) * data.ndim, (1, *shape)
     choice.text = " ".join(map(_words, (start, stride, count)))
@@ -78,14 +79,11 @@ def _attribute(grid: xml.Element, name: str, data: h5py.Dataset, index: int, whe
 
 
 def _item(parent: xml.Element, shape: tuple[int, ...], dtype: np.dtype) -> xml.Element:
-    return xml.SubElement(
-        parent,
-        "DataItem",
-        Dimensions=_words(shape),
-        NumberType=_NUMBERS[dtype.kind],
-        Precision=str(dtype.itemsize),
-        Format="HDF",
-    )
+    return xml.SubElement(parent, "DataItem", {"Format": "HDF"} | _layout(shape, dtype))
+
+
+def _layout(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, str]:
+    return {"Dimensions": _words(shape), "NumberType": _NUMBERS[dtype.kind], "Precision": str(dtype.itemsize)}
 
 
 def _words(numbers: tuple[int, ...]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from laws import evolve, random_spins, single_domain
+from scipy import stats
 
 from hpcspin.dynamics import Anisotropy, Heisenberg, Slonczewski, SumField, Thermostat, Zeeman
 from hpcspin.dynamics.fields import FieldEvaluator
@@ -68,7 +69,9 @@ def test_dispersion_of_an_antiferromagnet(mode):
     assert abs(omega - 2 * abs(exchange * math.sin(q))) < 1e-3 * omega
 
 
-@pytest.mark.parametrize(("name", "order"), [("heun", 3), ("depondt_mertens", 3), ("sib", 2), ("rk4", 5)])
+@pytest.mark.parametrize(
+    ("name", "order"), [("heun", 3), ("depondt_mertens", 3), ("sib", 2), ("rk4", 5), ("dormand_prince", 5)]
+)
 def test_energy_drift_of_a_conservative_system_falls_with_the_step(name, order):
     """Halving the step lowers the drift over a fixed time by at least 2 to the order of the scheme's energy error."""
     field, domain = SumField([Heisenberg(1.0), Anisotropy(0.3)]), single_domain((4, 4), (True, True))
@@ -85,29 +88,48 @@ def test_energy_drift_of_a_conservative_system_falls_with_the_step(name, order):
     assert drifts[1] < drifts[0] / 2 ** (order - 0.7)
 
 
+def test_the_midpoint_rule_alone_has_no_energy_drift():
+    """Its energy error at late times is that of early times; Heun's grows in proportion to the time."""
+    field, domain = SumField([Heisenberg(1.0), Anisotropy(0.3)]), single_domain((2, 2))
+    evaluate, start, grown = FieldEvaluator(field, domain), random_spins((2, 2), 2), {}
+    for name in ("midpoint", "heun"):
+        energies = []
+        evolve(
+            field,
+            start,
+            0.08,
+            500,
+            damping=0.0,
+            integrator=name,
+            domain=domain,
+            visit=lambda step, spins, found=energies: found.append(energy_of(evaluate, field, spins)),
+        )
+        errors = np.abs(np.array(energies) - energy_of(evaluate, field, start))
+        grown[name] = errors[375:].max() / errors[:125].max()
+    assert grown["midpoint"] < 1.5
+    assert grown["heun"] > 2.5
+
+
 def energy_of(evaluate, field, spins):
     """Energy of a field whose terms are all of second degree: -(1/2) sum S·H."""
     at = torch.as_tensor(spins)
     return -0.5 * float((at * evaluate(at, 0.0)).sum())
 
 
-def test_two_coupled_spins_in_a_bath_follow_boltzmann():
-    """<S_1·S_2> = coth(J/T) - T/J for exp(J S_1·S_2 / T): the noise of one spin reaches the other."""
-    exchange, temperature, dt, burn_in, steps = 1.0, 0.5, 0.04, 200, 200
-    pairs, bonds = 1500, []
-    start = random_spins((2, pairs), 9)
+def test_two_coupled_spins_in_a_bath_have_boltzmanns_distribution():
+    """The density of c = S_1·S_2 is exp(J c / T) up to a factor; the noise of one spin reaches the other."""
+    exchange, temperature, dt, steps, pairs = 1.0, 0.5, 0.06, 200, 1200
     bath = Thermostat(temperature, 1.0, dt, seed=4)
+    end = evolve(Pairs(exchange), random_spins((2, pairs), 9), dt, steps, damping=1.0, bath=bath)
+    bonds, x = (end[0] * end[1]).sum(-1), exchange / temperature
 
-    def visit(step, now):
-        if step > burn_in:
-            bonds.append((now[0] * now[1]).sum(-1))
+    def cumulative(c):
+        return (np.exp(x * c) - math.exp(-x)) / (2 * math.sinh(x))
 
-    evolve(Pairs(exchange), start, dt, burn_in + steps, damping=1.0, bath=bath, visit=visit)
-    means = np.mean(bonds, axis=0)
-    error = means.std() / math.sqrt(pairs)
-    x = exchange / temperature
-    assert error < 0.01
-    assert abs(means.mean() - (1 / math.tanh(x) - 1 / x)) < 4 * error
+    assert stats.kstest(bonds, cumulative).pvalue > 0.01
+    # The same test tells a bath from one that is a fifth warmer.
+    x = exchange / (1.2 * temperature)
+    assert stats.kstest(bonds, cumulative).pvalue < 1e-3
 
 
 class Pairs:
