@@ -89,7 +89,7 @@ def test_energy_drift_of_a_conservative_system_falls_with_the_step(name, order):
 
 
 def test_the_midpoint_rule_alone_has_no_energy_drift():
-    """Its energy error at late times is that of early times; Heun's grows in proportion to the time."""
+    """Its energy error of late times is that of early times; Heun's grows with the time."""
     field, domain = SumField([Heisenberg(1.0), Anisotropy(0.3)]), single_domain((2, 2))
     evaluate, start, grown = FieldEvaluator(field, domain), random_spins((2, 2), 2), {}
     for name in ("midpoint", "heun"):
@@ -98,16 +98,16 @@ def test_the_midpoint_rule_alone_has_no_energy_drift():
             field,
             start,
             0.08,
-            500,
+            600,
             damping=0.0,
             integrator=name,
             domain=domain,
             visit=lambda step, spins, found=energies: found.append(energy_of(evaluate, field, spins)),
         )
         errors = np.abs(np.array(energies) - energy_of(evaluate, field, start))
-        grown[name] = errors[375:].max() / errors[:125].max()
-    assert grown["midpoint"] < 1.5
-    assert grown["heun"] > 2.5
+        grown[name] = errors[300:].max() / errors[:300].max()
+    assert grown["midpoint"] < 1.2
+    assert grown["heun"] > 2
 
 
 def energy_of(evaluate, field, spins):
