@@ -88,7 +88,7 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Saved force field (.safetensors).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Saved force field, or directory of a committee.")],
     data: Annotated[Path, typer.Option("--data", help="Label file, or directory of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file of the numbers.")],
 ) -> None:

@@ -152,7 +152,7 @@ class DynamicsSection(Section):
     field: Literal["electrons", "learned", "classical"] = "electrons"
     """``electrons`` (exact), ``learned`` (then ``model``), or ``classical`` (those terms alone)."""
     model: str | None = None
-    """Path of a saved force field (.safetensors)."""
+    """Saved force field (.safetensors), or the directory of a committee, whose mean is the field."""
     damping: NonNegative = 0.2
     temperature: NonNegative = 0.0
     """Temperature of the Langevin noise; 0 for none."""
@@ -171,7 +171,7 @@ class DynamicsSection(Section):
     """Columns; if any are given a frame is recorded where the wall has passed one since the interval before."""
     observers: tuple[str, ...] = ("wall_position", "magnetization", "mean_bond")
     """Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``,
-    ``topological_charge``, ``structure_factor``."""
+    ``topological_charge``, ``structure_factor``, and ``spread`` of a committee."""
     wave_vectors: tuple[tuple[Finite, Finite], ...] = ()
     """Where the structure factor is measured, in reciprocal vectors: [0.5, 0.5] is the square antiferromagnet."""
     compression: Literal["gzip", "lzf"] | None = None
@@ -181,6 +181,14 @@ class DynamicsSection(Section):
     checkpoint_minutes: Positive | None = None
     """Minutes after which a checkpoint is written even if no interval is over."""
     classical: ClassicalSection = ClassicalSection()
+
+    @model_validator(mode="after")
+    def _recordable(self) -> DynamicsSection:
+        if self.record_window is not None and self.record_window[0] > self.record_window[1]:
+            raise ValueError("record_window ends before it begins; give [from, until]")
+        if ("structure_factor" in self.observers) != bool(self.wave_vectors):
+            raise ValueError("wave_vectors belong to the observer structure_factor, which needs them")
+        return self
 
 
 class PotentialSection(Section):
@@ -217,6 +225,8 @@ class TrainingSection(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Decay of the running mean of the weights, per step."""
     seed: int = 1
+    members: Annotated[int, Field(ge=1, le=100)] = 1
+    """Force fields to train with seeds of their own; two or more form a committee."""
     checkpoint_interval: Count = 10
     """Epochs between checkpoints and validations."""
     validation: tuple[str, ...] = ()

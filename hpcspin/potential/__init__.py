@@ -3,6 +3,7 @@
 The room knows lattices, and nothing of electrons, dynamics or training.
 """
 
+from hpcspin.potential.committee import MEMBER, Committee, load_force
 from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
 from hpcspin.potential.files import load_model, save_model
 from hpcspin.potential.irreps import SYMMETRIES
@@ -14,12 +15,15 @@ from hpcspin.potential.segments import segment_backend
 __all__ = [
     "DESCRIPTORS",
     "KINDS",
+    "MEMBER",
     "SYMMETRIES",
     "Architecture",
+    "Committee",
     "Descriptor",
     "ForceField",
     "Neighbourhood",
     "Prediction",
+    "load_force",
     "load_model",
     "save_model",
     "segment_backend",

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from hpcspin.parallel.world import World
-from hpcspin.potential import ForceField
+from hpcspin.potential import Committee, ForceField
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots, read_source
-from hpcspin.training.metrics import Errors
+from hpcspin.training.metrics import Errors, perpendicular
 
 _SITES_AT_ONCE = 4096
+_CALIBRATION_BINS = 10
 
 
-def snapshot_errors(model: ForceField, snapshots: Snapshots, device: torch.device) -> Errors:
+def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device: torch.device) -> Errors:
     """Errors on my snapshots.
 
     Parameters
@@ -40,7 +44,9 @@ def snapshot_errors(model: ForceField, snapshots: Snapshots, device: torch.devic
     return errors
 
 
-def evaluate(model: ForceField, files: Sequence[Path], world: World, device: torch.device) -> dict[str, float | int]:
+def evaluate(
+    model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device
+) -> dict[str, float | int]:
     """Errors of a force field on label files, shared out over the ranks.
 
     Parameters
@@ -73,7 +79,50 @@ def evaluate(model: ForceField, files: Sequence[Path], world: World, device: tor
     return Errors(*total).over(world).summary()
 
 
-def _my_share(path: Path, model: ForceField, world: World) -> Snapshots:
+def calibrate(model: Committee, files: Sequence[Path], world: World, device: torch.device) -> dict[str, Any]:
+    """How well the disagreement of a committee tells the error of its mean, site by site.
+
+    Parameters
+    ----------
+    model
+        The committee.
+    files, world, device
+        As for `evaluate`.
+
+    Returns
+    -------
+    dict
+        ``factor``: root mean square error over root mean square spread, by
+        which a spread is to be multiplied; ``rank_correlation`` (Spearman's)
+        of both; ``bins``: ten equal shares of the sites in order of their
+        spread, each with the root mean squares ``spread`` and ``error`` of a
+        perpendicular component.
+    """
+    model = model.to(device).eval()
+    spreads, errors = [np.zeros(0)], [np.zeros(0)]
+    for path in files:
+        mine = _my_share(path, model, world)
+        table = model.neighbourhood(mine.lattice)
+        for spins, field, bias in zip(*(t.split(1) for t in (mine.spins, mine.field, mine.bias)), strict=True):
+            given = (spins.to(device), table, bias.to(device))
+            wrong = perpendicular(spins, model(*given).field.cpu().double() - field)
+            spreads.append(model.spread(*given).cpu().double().numpy().reshape(-1))
+            # Two perpendicular components share the square.
+            errors.append(wrong.square().sum(-1).div(2).sqrt().numpy().reshape(-1))
+    spread, error = (np.concatenate(world.allgather(np.concatenate(parts))) for parts in (spreads, errors))
+    shares = np.array_split(np.argsort(spread, kind="stable"), min(_CALIBRATION_BINS, len(spread)))
+    return {
+        "factor": _rms(error) / _rms(spread),
+        "rank_correlation": float(spearmanr(spread, error).statistic),
+        "bins": [{"spread": _rms(spread[share]), "error": _rms(error[share])} for share in shares],
+    }
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _my_share(path: Path, model: ForceField | Committee, world: World) -> Snapshots:
     source = read_source(path, model.architecture.lattice, model.architecture.bias_reference)
     model.require(source.lattice, str(path))
     labels = read_labels(path, source.lattice.size)

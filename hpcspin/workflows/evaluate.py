@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import load_model
+from hpcspin.potential import Committee, load_force
 from hpcspin.storage import atomic_path, read_manifest
-from hpcspin.training import evaluate
+from hpcspin.training import calibrate, evaluate
 
 
 def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> None:
@@ -19,12 +20,13 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     Parameters
     ----------
     model_path
-        Saved force field.
+        Saved force field, or the directory of a committee.
     data
         Label file, or directory of label files with a manifest.
     output
         JSON file: ``mse`` and ``sigma`` of a perpendicular field component,
-        ``variance_fraction``, ``snapshots``.
+        ``variance_fraction``, ``snapshots``; of a committee those of its mean,
+        and ``calibration``, see `hpcspin.training.calibrate`.
     world
         The ranks share the snapshots.
 
@@ -33,8 +35,11 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     HpcspinError
         If the model or a label file is unreadable, or they do not fit together.
     """
-    model, _ = load_model(model_path)
-    numbers = evaluate(model, _label_files(data, world), world, pick_device(world))
+    model, _ = load_force(model_path)
+    files, device = _label_files(data, world), pick_device(world)
+    numbers: dict[str, Any] = dict(evaluate(model, files, world, device))
+    if isinstance(model, Committee):
+        numbers["calibration"] = calibrate(model, files, world, device)
     if world.rank == 0:
         with atomic_path(output) as temporary:
             temporary.write_text(json.dumps(numbers, indent=2) + "\n")

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from hpcspin.config import Config
 from hpcspin.dynamics import Field, SumField, WholeLatticeField, Zeeman
 from hpcspin.dynamics.fields import BoundField
+from hpcspin.dynamics.observers import Frame, observer
 from hpcspin.dynamics.torque import components_first
 from hpcspin.electrons import SteadyStateSolver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import ForceField, Neighbourhood, load_model
+from hpcspin.potential import Committee, ForceField, Neighbourhood, load_force
 from hpcspin.storage import config_differences, describe_differences
 from hpcspin.workflows.classical import classical_terms
 from hpcspin.workflows.system import build_solver, build_system
@@ -67,17 +68,17 @@ def _electronic(config: Config, world: World) -> Field:
 
 
 class LearnedField:
-    """A force field as the dynamics sees it.
+    """A force field, or the mean of a committee, as the dynamics sees it.
 
     Parameters
     ----------
     model
-        The force field, in evaluation mode and on its device.
+        In evaluation mode and on its device.
     bias
         Difference of the chemical potentials that drive the electrons.
     """
 
-    def __init__(self, model: ForceField, bias: float) -> None:
+    def __init__(self, model: ForceField | Committee, bias: float) -> None:
         self._model, self._bias = model, bias
         self.halo: int | None = model.halo
 
@@ -97,18 +98,48 @@ class LearnedField:
 
         return evaluate
 
+    def spread(self, lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Disagreement of a committee on every site, shape (Lx, Ly); see `Committee.spread`.
+
+        Raises
+        ------
+        HpcspinError
+            If the model is not a committee.
+        """
+        if not isinstance(self._model, Committee):
+            raise HpcspinError(
+                "dynamics.observers: spread is the disagreement of a committee; let dynamics.model be the directory "
+                "of one, or leave the observer out"
+            )
+        device = next(self._model.parameters()).device
+        flat = torch.from_numpy(spins).reshape(1, -1, 3).to(device)
+        bias = torch.full((1,), self._bias, dtype=flat.dtype, device=device)
+        found: torch.Tensor = self._model.spread(flat, self._model.neighbourhood(lattice), bias)
+        return found.double().cpu().numpy().reshape(lattice.size)
+
+
+@observer("spread", lambda lattice, _: lattice.size)
+def spread(frame: Frame) -> NDArray[np.float64]:
+    """Disagreement of a learned field's committee: an estimate of its error on every site."""
+    for field in frame.source.terms if isinstance(frame.source, SumField) else (frame.source,):
+        if isinstance(field, LearnedField):
+            return field.spread(frame.lattice, frame.spins)
+    raise HpcspinError("dynamics.observers: spread needs dynamics.field: learned; leave it out")
+
 
 def _learned(config: Config, lattice: Lattice, device: torch.device) -> Field:
     assert config.dynamics is not None
     if config.dynamics.model is None:
-        raise HpcspinError("dynamics.model: field: learned needs the path of a saved force field (.safetensors)")
-    model, _ = load_model(config.dynamics.model)
+        raise HpcspinError(
+            "dynamics.model: field: learned needs the path of a saved force field (.safetensors or committee)"
+        )
+    model, _ = load_force(config.dynamics.model)
     model.require(lattice, config.dynamics.model)
     _require_potential(config, model, config.dynamics.model)
     return LearnedField(model.to(device).eval(), build_system(config).bias)
 
 
-def _require_potential(config: Config, model: ForceField, where: str) -> None:
+def _require_potential(config: Config, model: ForceField | Committee, where: str) -> None:
     """Refuse a model that is not the one which the config's section ``potential`` describes."""
     if config.potential is None:
         return
@@ -136,7 +167,7 @@ class PredictedFields:
 
 
 def predict(
-    model: ForceField, lattice: Lattice, spins: NDArray[np.float64], bias: float, device: torch.device
+    model: ForceField | Committee, lattice: Lattice, spins: NDArray[np.float64], bias: float, device: torch.device
 ) -> PredictedFields:
     """Learned fields on many frames.
 

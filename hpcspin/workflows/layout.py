@@ -34,13 +34,8 @@ class Layout:
 
     @property
     def model(self) -> Path:
-        """Checkpoints, metrics and the saved force field."""
+        """Checkpoints, metrics and the saved force field, or those of each member of a committee."""
         return self.root / "model"
-
-    @property
-    def weights(self) -> Path:
-        """The saved force field."""
-        return self.model / "model.safetensors"
 
     @property
     def evaluation(self) -> Path:

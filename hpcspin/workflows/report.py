@@ -17,7 +17,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import load_model
+from hpcspin.potential import load_force
 from hpcspin.storage import atomic_path, make_directory, open_hdf5, provenance
 from hpcspin.workflows import figures
 from hpcspin.workflows.comparison import Estimate, near_wall, wall_speed
@@ -119,7 +119,7 @@ def _predictions(
     config: Config, layout: Layout, lattice: Lattice, runs: list[Run], world: World
 ) -> list[PredictedFields]:
     """Learned fields on the spins of the exact trajectories."""
-    model, _ = load_model(layout.weights)
+    model, _ = load_force(layout.model)
     device = pick_device(world, config.device)
     bias = build_system(config).bias
     return [predict(model, lattice, run.spins, bias, device) for run in runs]

@@ -86,7 +86,7 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     runs = run_names(config.reproduce)
     exact = {name: run_config(config, run, field="electrons") for name, run in runs.items()}
     learned = {
-        name: run_config(config, run, field="learned", model=str(layout.weights))
+        name: run_config(config, run, field="learned", model=str(layout.model))
         for name, run in runs.items()
         if name.startswith("test")
     }
@@ -179,7 +179,7 @@ def _train(config: Config, layout: Layout, world: World) -> int | None:
 
 
 def _evaluate(layout: Layout, world: World) -> None:
-    evaluate_files(layout.weights, layout.test, layout.evaluation, world)
+    evaluate_files(layout.model, layout.test, layout.evaluation, world)
 
 
 def _count(layout: Layout, name: str, seconds: float, world: World) -> None:

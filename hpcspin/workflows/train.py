@@ -9,9 +9,9 @@ from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture
+from hpcspin.potential import MEMBER, Architecture
 from hpcspin.storage import make_directory
-from hpcspin.training import Settings, train
+from hpcspin.training import Outcome, Settings, train
 
 
 def train_directory(config: Config, data: Path, output: Path, world: World) -> int:
@@ -24,7 +24,8 @@ def train_directory(config: Config, data: Path, output: Path, world: World) -> i
     data
         Label files with a ``manifest.json``.
     output
-        Receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``.
+        Receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``; for a
+        committee one directory ``member-NN`` with these for each member.
     world
         The ranks.
 
@@ -43,17 +44,29 @@ def train_directory(config: Config, data: Path, output: Path, world: World) -> i
     assert config.training is not None
     if world.rank == 0:
         make_directory(output)
-    with StopRequest(output / "STOP", world) as stop:
-        outcome = train(
-            Architecture(lattice=config.lattice.kind, **config.potential.model_dump()),
-            data,
-            Settings(**config.training.model_dump(exclude={"validation"})),
-            output,
-            world,
-            pick_device(world, config.device),
-            validation=config.training.validation,
-            card={"config": config.model_dump(mode="json")},
-            stop=stop.heed,
-        )
-    world.say(f"train: {outcome.model} {outcome.metrics}" if outcome.finished else "train: stopped with a checkpoint")
-    return 0 if outcome.finished else EXIT_REQUEUE
+    members = config.training.members
+    for number in range(members):
+        directory = output / MEMBER.format(number) if members > 1 else output
+        with StopRequest(output / "STOP", world) as stop:
+            outcome = _train_one(config, config.training.seed + number, data, directory, world, stop)
+        if not outcome.finished:
+            world.say("train: stopped with a checkpoint")
+            return EXIT_REQUEUE
+        world.say(f"train: {outcome.model} {outcome.metrics}")
+    return 0
+
+
+def _train_one(config: Config, seed: int, data: Path, output: Path, world: World, stop: StopRequest) -> Outcome:
+    assert config.potential is not None
+    assert config.training is not None
+    return train(
+        Architecture(lattice=config.lattice.kind, **config.potential.model_dump()),
+        data,
+        Settings(**config.training.model_dump(exclude={"validation", "members", "seed"}), seed=seed),
+        output,
+        world,
+        pick_device(world, config.device),
+        validation=config.training.validation,
+        card={"config": config.model_dump(mode="json")},
+        stop=stop.heed,
+    )

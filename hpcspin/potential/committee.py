@@ -1,0 +1,142 @@
+"""Committees: force fields of one architecture whose disagreement estimates their error.
+
+Members differ in the seed of their first weights and in the order of their
+batches. Where the training data decide, they agree; where nothing like it was
+seen, they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.potential.files import load_model
+from hpcspin.potential.kinds import Prediction
+from hpcspin.potential.model import Architecture, ForceField
+from hpcspin.potential.neighbourhood import Neighbourhood
+
+MEMBER = "member-{:02d}"
+"""Directory of a member within that of its committee."""
+
+
+class Committee(nn.Module):
+    """The mean of several force fields, used like one.
+
+    Parameters
+    ----------
+    members
+        At least two, of one architecture but for the unit of the bias.
+
+    Raises
+    ------
+    HpcspinError
+        If there are fewer, or their architectures differ.
+    """
+
+    def __init__(self, members: Sequence[ForceField]) -> None:
+        super().__init__()
+        if len(members) < 2:
+            raise HpcspinError("a committee needs at least two force fields; give one model as a .safetensors file")
+        first = members[0].architecture.as_dict()
+        for number, member in enumerate(members):
+            differing = [key for key, value in member.architecture.as_dict().items() if value != first[key]]
+            if differing:
+                raise HpcspinError(
+                    f"member {number} of the committee differs from the first in {', '.join(differing)}; "
+                    "train all members with one config"
+                )
+        self.members = nn.ModuleList(members)
+
+    @property
+    def first(self) -> ForceField:
+        """The member that speaks for all where they agree: lattice, cutoff, halo."""
+        member = self.members[0]
+        assert isinstance(member, ForceField)
+        return member
+
+    @property
+    def architecture(self) -> Architecture:
+        """Architecture of all members."""
+        return self.first.architecture
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """See `ForceField`."""
+        return self.first.offsets
+
+    @property
+    def halo(self) -> int:
+        """See `ForceField.halo`."""
+        return self.first.halo
+
+    def require(self, lattice: Lattice, where: str) -> None:
+        """See `ForceField.require`."""
+        self.first.require(lattice, where)
+
+    def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
+        """See `ForceField.neighbourhood`."""
+        return self.first.neighbourhood(lattice)
+
+    def forward(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Prediction:
+        """Mean over the members; see `ForceField.forward`."""
+        predictions = [member(spins, neighbourhood, bias) for member in self.members]
+        # Added one after the other: a site's sum does not depend on the shape of its block.
+        return Prediction(*(sum(parts[1:], parts[0]) / len(parts) for parts in zip(*predictions, strict=True)))
+
+    def spread(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
+        """Disagreement of the members about the perpendicular field of each site.
+
+        Returns
+        -------
+        Tensor
+            Standard deviation over the members of a perpendicular component,
+            shape (batch, outputs), in units of the hopping.
+        """
+        fields = torch.stack([member(spins, neighbourhood, bias).field for member in self.members])
+        deviations = fields - fields.mean(0)
+        axes = spins[:, torch.as_tensor(neighbourhood.outputs, device=spins.device)].to(fields.dtype)
+        deviations = deviations - axes * (deviations * axes).sum(-1, keepdim=True)
+        # Two perpendicular components share the square.
+        return (deviations.square().sum((0, -1)) / (2 * (len(self.members) - 1))).sqrt()
+
+
+def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]]:
+    """Read a saved force field, or what `hpcspin train` has left in a directory.
+
+    Parameters
+    ----------
+    path
+        ``.safetensors`` file, or directory with ``model.safetensors`` or a
+        committee's ``member-NN/model.safetensors``.
+
+    Returns
+    -------
+    tuple
+        The model in evaluation mode, and the card (of the first member).
+
+    Raises
+    ------
+    HpcspinError
+        If a file is unreadable, or the directory holds no model and no two members.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return load_model(path)
+    if (path / "model.safetensors").exists():
+        return load_model(path / "model.safetensors")
+    files = sorted(path.glob("member-[0-9][0-9]/model.safetensors"))
+    if len(files) < 2:
+        raise HpcspinError(
+            f"{path}: holds neither model.safetensors nor two member-NN/model.safetensors of a committee; "
+            "give what `hpcspin train` has finished"
+        )
+    members, cards = zip(*(load_model(file) for file in files), strict=True)
+    return Committee(members).eval(), cards[0]
