@@ -53,6 +53,8 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("initial.kind=wall", "a wall needs it"),
         ("initial.kind=vortex", "choose one of"),
         ("nonsense", "key.path=value"),
+        ("dynamics.record_window=[5, 1]", "record_window ends before it begins"),
+        ("dynamics.observers=[structure_factor]", "wave_vectors belong to the observer structure_factor"),
     ],
 )
 def test_mistakes_get_one_line_that_names_the_key(minimal: Path, override: str, message: str) -> None:
