@@ -48,7 +48,7 @@ TRAJECTORY, CHECKPOINT, STOP, RANK_TIMES = "trajectory.h5", "checkpoint.h5", "ST
 _STATE = "field_state/"
 _TRIAL_FIELDS = 6
 """Fields of finite range that a run asks before it starts, to know whether its step is too long."""
-_MAY_DIFFER = ("dynamics.duration", "potential", "training", "reproduce", "device")
+_MAY_DIFFER = ("dynamics.duration", "potential", "training", "reproduce", "learning", "device")
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,27 @@ def test_the_midpoint_rule_runs_backwards_to_where_it_came_from():
     assert errors["midpoint"] < 1e-11 < 1e-4 < errors["sib"]
 
 
+def test_an_implicit_step_takes_the_precision_that_the_field_has():
+    """A field that is known to 1e-10 only lets iterations come no nearer than that; the step ends all the same."""
+
+    class Grainy:
+        halo = 0
+
+        def bind(self, domain):
+            generator = torch.Generator().manual_seed(1)
+
+            def evaluate(spins, time):
+                noise = torch.randn(spins.shape, generator=generator, dtype=spins.dtype)
+                return torch.stack([spins[..., 2], spins[..., 0], 1 + spins[..., 1]], dim=-1) + 1e-10 * noise
+
+            return evaluate
+
+    start = random_spins((3, 3))
+    there = evolve(Grainy(), start, 0.1, 20, damping=0.0, integrator="midpoint")
+    back = evolve(Grainy(), there, -0.1, 20, damping=0.0, integrator="midpoint")
+    assert 1e-12 < np.abs(back - start).max() < 1e-8
+
+
 def test_an_implicit_step_that_is_too_long_is_refused():
     with pytest.raises(HpcspinError, match="midpoint does not converge at time"):
         evolve(Heisenberg(1.0), random_spins((6, 6)), 1.5, 20, damping=0.0, integrator="midpoint")
