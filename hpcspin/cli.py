@@ -107,6 +107,14 @@ def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None
 
 
 @app.command()
+def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
+    """Active learning: label what the committee disagrees on, train, repeat; resumes on its directory."""
+    from hpcspin.workflows.learn import learn_directory
+
+    _run(lambda world: learn_directory(load_config(config, overrides), output, world))
+
+
+@app.command()
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a reproduction.")],
     driven_states: Annotated[

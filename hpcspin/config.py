@@ -254,6 +254,22 @@ class ReproduceSection(Section):
     """Steps between the frames that become snapshots."""
 
 
+class LearningSection(Section):
+    """Active learning: learned trajectories from new starts, of which a few frames are labelled, round after round."""
+
+    initial: Annotated[tuple[InitialSection, ...], Field(min_length=1)]
+    """Starts of the trajectories, in turn."""
+    rounds: Count = 4
+    """Rounds after the first one, which labels initial spins."""
+    trajectories: Annotated[int, Field(ge=2, le=9999)] = 16
+    """Learned trajectories of a round; the first of them is kept for validation."""
+    labels: Count = 160
+    """Exact labels of a round."""
+    selection: Literal["spread", "time"] = "spread"
+    """From each stretch of a trajectory the frame on which the committee disagrees most, or a random one."""
+    seed: int = 1
+
+
 class Config(Section):
     """Everything that defines a system and what is done with it."""
 
@@ -264,6 +280,7 @@ class Config(Section):
     potential: PotentialSection | None = None
     training: TrainingSection | None = None
     reproduce: ReproduceSection | None = None
+    learning: LearningSection | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def need(self, *sections: str) -> None:

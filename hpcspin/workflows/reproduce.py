@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hpcspin.config import Config, ReproduceSection, RunSection
-from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     atomic_path,
-    config_differences,
-    describe_differences,
     make_directory,
     read_labels,
     write_labels,
@@ -27,7 +24,7 @@ from hpcspin.storage import (
 from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.report import report_directory
-from hpcspin.workflows.simulate import simulate_directory
+from hpcspin.workflows.stages import claim, simulate_all
 from hpcspin.workflows.train import train_directory
 
 
@@ -81,7 +78,7 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     """
     config.need("electrons", "initial", "dynamics", "potential", "training", "reproduce")
     layout = Layout(directory)
-    _claim(config, layout, world)
+    claim(config, layout.config, world)
     assert config.reproduce is not None
     runs = run_names(config.reproduce)
     exact = {name: run_config(config, run, field="electrons") for name, run in runs.items()}
@@ -90,12 +87,14 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
         for name, run in runs.items()
         if name.startswith("test")
     }
+    exact_runs = {layout.trajectory("electrons", name).parent: run for name, run in exact.items()}
+    learned_runs = {layout.trajectory("learned", name).parent: run for name, run in learned.items()}
     stages: list[tuple[str, Callable[[], int | None]]] = [
-        ("exact trajectories", lambda: _trajectories(exact, layout, "electrons", world)),
+        ("exact trajectories", lambda: simulate_all(exact_runs, world)),
         ("shards", lambda: _shards(exact, layout, world)),
         ("training", lambda: _train(config, layout, world)),
         ("evaluation", lambda: _evaluate(layout, world)),
-        ("learned trajectories", lambda: _trajectories(learned, layout, "learned", world)),
+        ("learned trajectories", lambda: simulate_all(learned_runs, world)),
         ("figures", lambda: report_directory(directory, world)),
     ]
     for number, (name, stage) in enumerate(stages, 1):
@@ -107,36 +106,6 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
         if code:
             return code
     return 0
-
-
-def _claim(config: Config, layout: Layout, world: World) -> None:
-    """Store the config with a new directory; refuse the directory of another one."""
-    if world.rank == 0:
-        make_directory(layout.root)
-        if layout.config.exists():
-            differences = config_differences(json.loads(layout.config.read_text()), config.model_dump(mode="json"))
-            if differences:
-                raise HpcspinError(
-                    f"{layout.root}: belongs to another config: {describe_differences(differences)}; "
-                    "restore these keys or choose another --output"
-                )
-        else:
-            with atomic_path(layout.config) as temporary:
-                temporary.write_text(config.as_json())
-    world.barrier()
-
-
-def _trajectories(configs: dict[str, Config], layout: Layout, field: str, world: World) -> int:
-    """Simulate every trajectory, a team of ranks each; returns the largest exit code."""
-    teams = min(world.size, len(configs))
-    number, team = world.split(teams)
-    code = 0
-    for name, config in list(configs.items())[number::teams]:
-        team.say(f"{field}/{name}")
-        code = simulate_directory(config, layout.trajectory(field, name).parent, team)
-        if code:
-            break
-    return max(world.allgather(code))
 
 
 def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:

@@ -1,0 +1,247 @@
+"""``hpcspin learn``: active learning of a force field from a handful of exact labels a round.
+
+Labels are expensive, configurations are cheap, and frames of one exact
+trajectory resemble each other. Here the model of the round before moves the
+spins, from starts that are new each time, and only frames on which its
+committee disagrees are labelled. The first round labels initial spins.
+
+Since a round's labels are of trajectories that the model before has never
+seen, its error on them, in ``rounds.jsonl``, is that on independent data.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.config import Config, LearningSection
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.world import World
+from hpcspin.potential import load_force
+from hpcspin.storage import atomic_path, make_directory, open_hdf5, write_manifest
+from hpcspin.training import evaluate
+from hpcspin.workflows.label import label_file
+from hpcspin.workflows.stages import claim, simulate_all
+from hpcspin.workflows.system import build_lattice, initial_spins
+from hpcspin.workflows.train import train_directory
+
+_SEEDS_A_ROUND = 10_000
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Names of one round's files."""
+
+    root: Path
+    number: int
+
+    @property
+    def directory(self) -> Path:
+        return self.root / f"round-{self.number:02d}"
+
+    @property
+    def model(self) -> Path:
+        return self.directory / "model"
+
+    @property
+    def before(self) -> _Round:
+        return _Round(self.root, self.number - 1)
+
+    def spins(self, role: str) -> Path:
+        return self.directory / f"{role}.h5"
+
+    def labels(self, role: str) -> Path:
+        return self.root / "data" / f"{role}-{self.number:02d}.h5"
+
+
+def learn_directory(config: Config, directory: Path, world: World) -> int:
+    """Run all rounds that are not done.
+
+    Parameters
+    ----------
+    config
+        Must hold ``electrons``, ``dynamics``, ``potential``, ``training`` and ``learning``.
+    directory
+        Receives ``data`` with all labels, ``round-NN`` with the choice of spins,
+        trajectories and the model of each round, and ``rounds.jsonl``.
+    world
+        The ranks.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when all is done, 75 when a signal stopped it and there is more to do.
+
+    Raises
+    ------
+    HpcspinError
+        If the directory belongs to another config, or a stage fails.
+    """
+    config.need("electrons", "dynamics", "potential", "training", "learning")
+    assert config.learning is not None
+    assert config.training is not None
+    if config.learning.selection == "spread" and config.training.members == 1:
+        raise HpcspinError(
+            "learning.selection: spread is the disagreement of a committee; set training.members to two or more, "
+            "or selection: time"
+        )
+    claim(config, directory / "config.json", world)
+    begun = [number for number in range(config.learning.rounds + 1) if _Round(directory, number).directory.exists()]
+    # The data of a later round would make the finished training before it another one.
+    for number in range(world.broadcast(max(begun, default=0)), config.learning.rounds + 1):
+        this = _Round(directory, number)
+        world.say(f"round {number} of {config.learning.rounds}")
+        code = _learn_round(config, this, world)
+        if code:
+            return code
+    world.say(f"learn: the last model is {this.model}")
+    return 0
+
+
+def _learn_round(config: Config, this: _Round, world: World) -> int | None:
+    """Choose spins, label them, judge the model before, train the next one."""
+    roles = ("train", "validation") if this.number else ("train",)
+    if not world.broadcast(this.spins(roles[-1]).exists()):
+        code = simulate_all(_trajectories(config, this), world) if this.number else 0
+        if code:
+            return code
+        if world.rank == 0:
+            make_directory(this.directory)
+            _choose(config, this)
+        world.barrier()
+    for role in roles:
+        if not this.labels(role).exists():
+            label_file(_system_only(config), this.spins(role), this.labels(role), world)
+    if this.number:
+        _judge(config, this, roles, world)
+    if world.rank == 0 and not this.model.exists():
+        write_manifest(this.root / "data")
+    world.barrier()
+    assert config.training is not None
+    validation = tuple(sorted(path.name for path in (this.root / "data").glob("validation-*.h5")))
+    training = config.training.model_copy(update={"validation": validation})
+    return train_directory(config.model_copy(update={"training": training}), this.root / "data", this.model, world)
+
+
+def _learning(config: Config) -> LearningSection:
+    assert config.learning is not None
+    return config.learning
+
+
+def _system_only(config: Config) -> Config:
+    """What a label depends on."""
+    return Config(lattice=config.lattice, electrons=config.electrons, device=config.device)
+
+
+def _seed(config: Config, this: _Round, number: int) -> int:
+    return (_learning(config).seed * 100 + this.number) * _SEEDS_A_ROUND + number
+
+
+def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
+    """Configs of the round's learned trajectories, each from a start of its own."""
+    learning = _learning(config)
+    assert config.dynamics is not None
+    observers = ("wall_position", "spread") if learning.selection == "spread" else ("wall_position",)
+    configs = {}
+    for number in range(learning.trajectories):
+        changes = {
+            "field": "learned",
+            "model": str(this.before.model),
+            "seed": _seed(config, this, number),
+            "observers": observers,
+        }
+        configs[this.directory / f"trajectory-{number:03d}"] = config.model_copy(
+            update={
+                "initial": learning.initial[(number + this.number) % len(learning.initial)],
+                "dynamics": config.dynamics.model_copy(update=changes),
+                "learning": None,
+                "training": None,
+            }
+        )
+    return configs
+
+
+def _choose(config: Config, this: _Round) -> None:
+    """Write the spins to be labelled; trajectory 0 of a round is kept for validation."""
+    if this.number == 0:
+        _write_spins(this.spins("train"), *_initial_textures(config, this))
+        return
+    paths = [directory / "trajectory.h5" for directory in _trajectories(config, this)]
+    share = -(-_learning(config).labels // len(paths))
+    rng = np.random.default_rng(_seed(config, this, 0))
+    chosen = [_frames(path, share, rng) for path in paths]
+    for role, part in (("train", slice(1, None)), ("validation", slice(0, 1))):
+        spins, steps, spreads = (np.concatenate(column) for column in zip(*chosen[part], strict=True))
+        origin = np.repeat(np.arange(len(paths))[part], [len(frames[0]) for frames in chosen[part]])
+        _write_spins(this.spins(role), spins, trajectory=origin, step=steps, spread=spreads)
+
+
+def _initial_textures(config: Config, this: _Round) -> tuple[NDArray[np.float64]]:
+    learning, lattice = _learning(config), build_lattice(config.lattice)
+    starts = [
+        initial_spins(learning.initial[number % len(learning.initial)], lattice, _seed(config, this, number))
+        for number in range(learning.labels)
+    ]
+    return (np.stack(starts),)
+
+
+def _frames(
+    path: Path, share: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """From each of ``share`` equal stretches of a trajectory the frame of largest spread, or a random one.
+
+    Returns
+    -------
+    tuple
+        Spins, steps and root mean square spreads (NaN without a committee) of the frames.
+    """
+    with open_hdf5(path) as file:
+        count = len(file["step"])
+        spread = np.sqrt(np.mean(file["spread"][()] ** 2, axis=(1, 2))) if "spread" in file else np.full(count, np.nan)
+        # Random numbers stand for a spread that nobody has measured.
+        rank = rng.random(count) if np.isnan(spread).any() else spread
+        stretches = [part for part in np.array_split(np.arange(count), share) if len(part)]
+        frames = np.array([part[np.argmax(rank[part])] for part in stretches])
+        return file["spins"][frames], file["step"][frames], spread[frames]
+
+
+def _write_spins(path: Path, spins: NDArray[np.float64], **provenance: NDArray[Any]) -> None:
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file["spins"] = spins
+        for name, values in provenance.items():
+            file[name] = values
+
+
+def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -> None:
+    """Add the error of the model before on this round's labels, which it has not seen, to ``rounds.jsonl``."""
+    log = this.root / "rounds.jsonl"
+    known = world.broadcast(log.read_text().splitlines() if world.rank == 0 and log.exists() else [])
+    if len(known) >= this.number:
+        return
+    model, _ = load_force(this.before.model)
+    numbers: dict[str, Any] = dict(
+        evaluate(model, [this.labels(role) for role in roles], world, pick_device(world, config.device))
+    )
+    if world.rank > 0:
+        return
+    spread = []
+    for role in roles:
+        with open_hdf5(this.spins(role)) as file:
+            spread.append(file["spread"][()])
+    labels = _learning(config).labels * this.number
+    record = {
+        "round": this.number,
+        "labels_before": labels,
+        **numbers,
+        "spread": float(np.mean(np.concatenate(spread))),
+    }
+    with atomic_path(log) as temporary:
+        temporary.write_text("\n".join([*known, json.dumps(record)]) + "\n")
+    world.say(f"round {this.number}: the model before, on labels new to it: {numbers}")

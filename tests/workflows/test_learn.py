@@ -1,0 +1,58 @@
+"""Active learning from the command line: labels where the committee disagrees, provenance kept, resumable."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hpcspin.storage import read_labels
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+LEARNING = """
+learning:
+  initial: [{kind: wall, position: 3, tilt: 0.2}, {kind: antiferromagnet}]
+  rounds: 1
+  trajectories: 2
+  labels: 4
+"""
+SHORT = ("training.members=2", "training.epochs=2", "dynamics.duration=2.8")
+
+
+def test_labels_are_those_of_largest_spread_and_a_second_run_changes_nothing(
+    hpcspin: Cli, config: Path, tmp_path: Path
+) -> None:
+    config.write_text(config.read_text() + LEARNING)
+    output = tmp_path / "learned"
+    result = hpcspin("learn", config, "--output", output, *SHORT)
+    assert result.returncode == 0, result.stderr
+    labels = {path.name: len(read_labels(path).spins) for path in (output / "data").glob("*.h5")}
+    assert labels == {"train-00.h5": 4, "train-01.h5": 2, "validation-01.h5": 2}
+    with (
+        h5py.File(output / "round-01/train.h5") as chosen,
+        h5py.File(output / "round-01/trajectory-001/trajectory.h5") as trajectory,
+    ):
+        spread = np.sqrt(np.mean(trajectory["spread"][()] ** 2, axis=(1, 2)))
+        # 7 steps, 8 frames, two stretches of four.
+        expected = [np.argmax(spread[:4]), 4 + np.argmax(spread[4:])]
+        assert chosen["step"][()].tolist() == trajectory["step"][()][expected].tolist()
+        assert np.array_equal(chosen["spins"][()], trajectory["spins"][()][expected])
+        assert (chosen["trajectory"][()] == 1).all()
+    rounds = [json.loads(line) for line in (output / "rounds.jsonl").read_text().splitlines()]
+    assert [(record["round"], record["labels_before"], record["snapshots"]) for record in rounds] == [(1, 4, 4)]
+    before = {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
+    again = hpcspin("learn", config, "--output", output, *SHORT)
+    assert again.returncode == 0, again.stderr
+    assert before == {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
+
+
+def test_spread_of_a_single_model_is_refused(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text() + LEARNING)
+    result = hpcspin("learn", config, "--output", tmp_path / "learned")
+    assert result.returncode == 1
+    assert "set training.members to two or more" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
