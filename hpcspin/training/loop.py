@@ -291,7 +291,8 @@ class _Trainer:
         if self._world.rank == 0:
             self._state.write_best_to(self._model)
             content = {
-                "metrics": self._state.metrics,
+                # Sorted, as they come back from a checkpoint: a finished training run again writes the same card.
+                "metrics": dict(sorted(self._state.metrics.items())),
                 "best_epoch": self._state.best_epoch,
                 "training": asdict(self._settings),
                 "data": {role: [asdict(shard) for shard in shards] for role, shards in vars(self._split).items()},
