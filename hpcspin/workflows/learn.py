@@ -62,7 +62,7 @@ class _Round:
 
 
 def learn_directory(config: Config, directory: Path, world: World) -> int:
-    """Run all rounds that are not done.
+    """Run all rounds that are not done; more rounds than before continue a finished directory.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def learn_directory(config: Config, directory: Path, world: World) -> int:
             "learning.selection: spread is the disagreement of a committee; set training.members to two or more, "
             "or selection: time"
         )
-    claim(config, directory / "config.json", world)
+    claim(config, directory / "config.json", world, may_grow=("learning.rounds",))
     begun = [number for number in range(config.learning.rounds + 1) if _Round(directory, number).directory.exists()]
     # The data of a later round would make the finished training before it another one.
     for number in range(world.broadcast(max(begun, default=0)), config.learning.rounds + 1):

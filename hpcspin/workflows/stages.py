@@ -13,8 +13,8 @@ from hpcspin.storage import atomic_path, config_differences, describe_difference
 from hpcspin.workflows.simulate import simulate_directory
 
 
-def claim(config: Config, path: Path, world: World) -> None:
-    """Store the config in a new directory; refuse the directory of another one.
+def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = ()) -> None:
+    """Store the config in a directory; refuse the directory of another one.
 
     Parameters
     ----------
@@ -24,6 +24,8 @@ def claim(config: Config, path: Path, world: World) -> None:
         File of the config in the directory, which is made.
     world
         The ranks.
+    may_grow
+        Dotted keys in which the stored config may differ: more of the same.
 
     Raises
     ------
@@ -33,15 +35,15 @@ def claim(config: Config, path: Path, world: World) -> None:
     if world.rank == 0:
         make_directory(path.parent)
         if path.exists():
-            differences = config_differences(json.loads(path.read_text()), config.model_dump(mode="json"))
+            stored = json.loads(path.read_text())
+            differences = config_differences(stored, config.model_dump(mode="json"), ignore=may_grow)
             if differences:
                 raise HpcspinError(
                     f"{path.parent}: belongs to another config: {describe_differences(differences)}; "
                     "restore these keys or choose another --output"
                 )
-        else:
-            with atomic_path(path) as temporary:
-                temporary.write_text(config.as_json())
+        with atomic_path(path) as temporary:
+            temporary.write_text(config.as_json())
     world.barrier()
 
 

@@ -48,6 +48,10 @@ def test_labels_are_those_of_largest_spread_and_a_second_run_changes_nothing(
     again = hpcspin("learn", config, "--output", output, *SHORT)
     assert again.returncode == 0, again.stderr
     assert before == {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
+    assert hpcspin("learn", config, "--output", output, *SHORT, "learning.labels=6").returncode == 1
+    more = hpcspin("learn", config, "--output", output, *SHORT, "learning.rounds=2")
+    assert more.returncode == 0, more.stderr
+    assert len((output / "rounds.jsonl").read_text().splitlines()) == 2
 
 
 def test_spread_of_a_single_model_is_refused(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
