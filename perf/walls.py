@@ -72,9 +72,7 @@ def main() -> None:
     wall_positions(runs, arguments.output.with_suffix(".png"))
     for name, value in found.items():
         if isinstance(value, dict) and "mean" in value:
-            print(
-                f"{name}: {value['mean']:.3g} ± {value['error'] if value['error'] is None else round(value['error'], 3)}"
-            )
+            print(f"{name}: {value['mean']:.3g} (standard error {value['error'] or float('nan'):.2g})")
 
 
 if __name__ == "__main__":
