@@ -269,6 +269,12 @@ class LearningSection(Section):
     """From each stretch of a trajectory the frame on which the committee disagrees most, or a random one."""
     seed: int = 1
 
+    @model_validator(mode="after")
+    def _enough(self) -> LearningSection:
+        if self.labels < self.trajectories:
+            raise ValueError("labels must be at least as many as trajectories: one frame of each")
+        return self
+
 
 class Config(Section):
     """Everything that defines a system and what is done with it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hpcspin.config import Config
 from hpcspin.electrons import SOLVERS
@@ -13,7 +15,9 @@ from hpcspin.storage import LabelWriter, read_spins, sha256
 from hpcspin.workflows.system import build_solver, build_system
 
 
-def label_file(config: Config, spins_path: Path, output: Path, world: World) -> None:
+def label_file(
+    config: Config, spins_path: Path, output: Path, world: World, origin: Mapping[str, Any] | None = None
+) -> None:
     """Label every snapshot of a spins file.
 
     The ranks form as many teams as there are snapshots left, at most one a
@@ -31,6 +35,8 @@ def label_file(config: Config, spins_path: Path, output: Path, world: World) -> 
         Label file to write.
     world
         The ranks.
+    origin
+        JSON values for the file's attributes: where the spins come from.
 
     Raises
     ------
@@ -46,6 +52,7 @@ def label_file(config: Config, spins_path: Path, output: Path, world: World) -> 
             "config": config.model_dump(mode="json"),
             "precision": electrons.precision,
             "spins_sha256": sha256(spins_path),
+            **({"origin": dict(origin)} if origin else {}),
         }
         names = [reservoir.name for reservoir in system.reservoirs]
         writer = LabelWriter(output, config.lattice.size, names, attributes, len(spins))

@@ -5,8 +5,9 @@ trajectory resemble each other. Here the model of the round before moves the
 spins, from starts that are new each time, and only frames on which its
 committee disagrees are labelled. The first round labels initial spins.
 
-Since a round's labels are of trajectories that the model before has never
-seen, its error on them, in ``rounds.jsonl``, is that on independent data.
+A round's labels are of trajectories that the model before has never seen.
+``rounds.jsonl`` holds its error on them: that on independent data where frames
+are chosen at random, and a larger one where the committee's doubt chose them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
-from hpcspin.storage import atomic_path, make_directory, open_hdf5, write_manifest
+from hpcspin.storage import atomic_path, make_directory, open_hdf5, read_manifest, write_manifest
 from hpcspin.training import evaluate
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.stages import claim, simulate_all
@@ -117,15 +118,15 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
             _choose(config, this)
         world.barrier()
     for role in roles:
-        if not this.labels(role).exists():
-            label_file(_system_only(config), this.spins(role), this.labels(role), world)
+        if not world.broadcast(this.labels(role).exists()):
+            origin = world.broadcast(_origin(this, role) if world.rank == 0 else None)
+            label_file(_system_only(config), this.spins(role), this.labels(role), world, origin)
     if this.number:
         _judge(config, this, roles, world)
     if world.rank == 0 and not this.model.exists():
         write_manifest(this.root / "data")
-    world.barrier()
     assert config.training is not None
-    validation = tuple(sorted(path.name for path in (this.root / "data").glob("validation-*.h5")))
+    validation = world.broadcast(tuple(sorted(path.name for path in (this.root / "data").glob("validation-*.h5"))))
     training = config.training.model_copy(update={"validation": validation})
     return train_directory(config.model_copy(update={"training": training}), this.root / "data", this.model, world)
 
@@ -174,13 +175,15 @@ def _choose(config: Config, this: _Round) -> None:
         _write_spins(this.spins("train"), *_initial_textures(config, this))
         return
     paths = [directory / "trajectory.h5" for directory in _trajectories(config, this)]
-    share = -(-_learning(config).labels // len(paths))
+    labels = _learning(config).labels
     rng = np.random.default_rng(_seed(config, this, 0))
-    chosen = [_frames(path, share, rng) for path in paths]
+    shares = [(labels + number) // len(paths) for number in range(len(paths))]
+    chosen = [_frames(path, share, rng) for path, share in zip(paths, shares, strict=True)]
     for role, part in (("train", slice(1, None)), ("validation", slice(0, 1))):
         spins, steps, spreads = (np.concatenate(column) for column in zip(*chosen[part], strict=True))
         origin = np.repeat(np.arange(len(paths))[part], [len(frames[0]) for frames in chosen[part]])
-        _write_spins(this.spins(role), spins, trajectory=origin, step=steps, spread=spreads)
+        measured = {} if np.isnan(spreads).any() else {"spread": spreads}
+        _write_spins(this.spins(role), spins, trajectory=origin, step=steps, **measured)
 
 
 def _initial_textures(config: Config, this: _Round) -> tuple[NDArray[np.float64]]:
@@ -219,6 +222,12 @@ def _write_spins(path: Path, spins: NDArray[np.float64], **provenance: NDArray[A
             file[name] = values
 
 
+def _origin(this: _Round, role: str) -> dict[str, Any]:
+    """Where the spins of a round come from, for the attributes of their labels."""
+    with open_hdf5(this.spins(role)) as file:
+        return {"round": this.number, **{name: file[name][()].tolist() for name in file if name != "spins"}}
+
+
 def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -> None:
     """Add the error of the model before on this round's labels, which it has not seen, to ``rounds.jsonl``."""
     log = this.root / "rounds.jsonl"
@@ -231,17 +240,12 @@ def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -
     )
     if world.rank > 0:
         return
-    spread = []
-    for role in roles:
-        with open_hdf5(this.spins(role)) as file:
-            spread.append(file["spread"][()])
-    labels = _learning(config).labels * this.number
-    record = {
-        "round": this.number,
-        "labels_before": labels,
-        **numbers,
-        "spread": float(np.mean(np.concatenate(spread))),
-    }
+    shards = read_manifest(this.root / "data", verify=False)
+    labels = sum(shard.snapshots for shard in shards if shard.file.startswith("train"))
+    record = {"round": this.number, "labels_before": labels, **numbers}
+    if _learning(config).selection == "spread":
+        spreads = [_origin(this, role)["spread"] for role in roles]
+        record["spread"] = float(np.mean(np.concatenate(spreads)))
     with atomic_path(log) as temporary:
         temporary.write_text("\n".join([*known, json.dumps(record)]) + "\n")
     world.say(f"round {this.number}: the model before, on labels new to it: {numbers}")

@@ -18,7 +18,7 @@ learning:
   initial: [{kind: wall, position: 3, tilt: 0.2}, {kind: antiferromagnet}]
   rounds: 1
   trajectories: 2
-  labels: 4
+  labels: 5
 """
 SHORT = ("training.members=2", "training.epochs=2", "dynamics.duration=2.8")
 
@@ -31,27 +31,45 @@ def test_labels_are_those_of_largest_spread_and_a_second_run_changes_nothing(
     result = hpcspin("learn", config, "--output", output, *SHORT)
     assert result.returncode == 0, result.stderr
     labels = {path.name: len(read_labels(path).spins) for path in (output / "data").glob("*.h5")}
-    assert labels == {"train-00.h5": 4, "train-01.h5": 2, "validation-01.h5": 2}
+    assert labels == {"train-00.h5": 5, "train-01.h5": 3, "validation-01.h5": 2}
     with (
         h5py.File(output / "round-01/train.h5") as chosen,
         h5py.File(output / "round-01/trajectory-001/trajectory.h5") as trajectory,
     ):
         spread = np.sqrt(np.mean(trajectory["spread"][()] ** 2, axis=(1, 2)))
-        # 7 steps, 8 frames, two stretches of four.
-        expected = [np.argmax(spread[:4]), 4 + np.argmax(spread[4:])]
+        # 7 steps, 8 frames, three stretches.
+        expected = [np.argmax(spread[:3]), 3 + np.argmax(spread[3:6]), 6 + np.argmax(spread[6:])]
         assert chosen["step"][()].tolist() == trajectory["step"][()][expected].tolist()
         assert np.array_equal(chosen["spins"][()], trajectory["spins"][()][expected])
         assert (chosen["trajectory"][()] == 1).all()
+        origin = read_labels(output / "data/train-01.h5").attributes["origin"]
+        assert origin == {
+            "round": 1,
+            "step": chosen["step"][()].tolist(),
+            "trajectory": [1, 1, 1],
+            "spread": chosen["spread"][()].tolist(),
+        }
     rounds = [json.loads(line) for line in (output / "rounds.jsonl").read_text().splitlines()]
-    assert [(record["round"], record["labels_before"], record["snapshots"]) for record in rounds] == [(1, 4, 4)]
+    assert [(record["round"], record["labels_before"], record["snapshots"]) for record in rounds] == [(1, 5, 5)]
     before = {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
     again = hpcspin("learn", config, "--output", output, *SHORT)
     assert again.returncode == 0, again.stderr
     assert before == {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
-    assert hpcspin("learn", config, "--output", output, *SHORT, "learning.labels=6").returncode == 1
+    assert hpcspin("learn", config, "--output", output, *SHORT, "learning.labels=7").returncode == 1
     more = hpcspin("learn", config, "--output", output, *SHORT, "learning.rounds=2")
     assert more.returncode == 0, more.stderr
     assert len((output / "rounds.jsonl").read_text().splitlines()) == 2
+
+
+def test_without_a_committee_random_frames_are_labelled(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text() + LEARNING)
+    output = tmp_path / "learned"
+    result = hpcspin("learn", config, "--output", output, "learning.selection=time", "training.epochs=2")
+    assert result.returncode == 0, result.stderr
+    (record,) = [json.loads(line) for line in (output / "rounds.jsonl").read_text().splitlines()]
+    assert "NaN" not in json.dumps(record)
+    assert "spread" not in record
+    assert record["snapshots"] == 5
 
 
 def test_spread_of_a_single_model_is_refused(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
