@@ -93,7 +93,7 @@ def calibrate(model: Committee, files: Sequence[Path], world: World, device: tor
     -------
     dict
         ``factor``: root mean square error over root mean square spread, by
-        which a spread is to be multiplied; ``rank_correlation`` (Spearman's)
+        which a spread is to be multiplied (None where all members agree); ``rank_correlation`` (Spearman's)
         of both; ``bins``: ten equal shares of the sites in order of their
         spread, each with the root mean squares ``spread`` and ``error`` of a
         perpendicular component.
@@ -112,7 +112,7 @@ def calibrate(model: Committee, files: Sequence[Path], world: World, device: tor
     spread, error = (np.concatenate(world.allgather(np.concatenate(parts))) for parts in (spreads, errors))
     shares = np.array_split(np.argsort(spread, kind="stable"), min(_CALIBRATION_BINS, len(spread)))
     return {
-        "factor": _rms(error) / _rms(spread),
+        "factor": _rms(error) / _rms(spread) if _rms(spread) else None,
         "rank_correlation": float(spearmanr(spread, error).statistic),
         "bins": [{"spread": _rms(spread[share]), "error": _rms(error[share])} for share in shares],
     }
