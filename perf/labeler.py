@@ -149,6 +149,26 @@ def rank_worker() -> None:
         print(taken)
 
 
+def accuracy(size: tuple[int, int] = (30, 8)) -> list[dict[str, float]]:
+    """What the tolerance asks, what the label estimates, and how far it is from the closed form."""
+    system = driven(size, 0.001)
+    spins = wall(system, 1)
+    exact = ClosedFormSolver(system, 1e-9).solve(spins).field
+    found = []
+    for tolerance in (1e-3, 1e-4, 1e-5, 1e-6):
+        solver = RecursiveSolver(system, tolerance)
+        state = solver.solve(spins)
+        found.append(
+            {
+                "tolerance": tolerance,
+                "error_estimate": float(state.error[0]),
+                "true_error": float(np.abs(state.field - exact).max()),
+                "window_nodes": solver.evaluations,
+            }
+        )
+    return found
+
+
 def gpu_labels(snapshots: int = 32) -> dict[str, Any] | None:
     """Labels a second of 30x24 in a batch, and seconds of one label of 256x64; None without a GPU."""
     if not torch.cuda.is_available():
@@ -191,6 +211,7 @@ def measure(quick: bool) -> dict[str, Any]:
         "product_rate_flops": rate,
         "labels": labels,
         "scaling": scaling(1, [30, 60] if quick else [30, 60, 120, 240], [12, 24] if quick else [12, 24, 48]),
+        "accuracy": accuracy(),
         "gpu": gpu_labels(),
         "ranks": {"one": one, "two": two, "speed_up": one / two if one and two else None},
     }
@@ -231,6 +252,17 @@ def summary(found: dict[str, Any]) -> str:
         f"({scaling['Lx'][0]} to {scaling['Lx'][-1]}), {scaling['exponent_Ly']:.2f} in Ly. "
         + (f"Two MPI ranks of one thread are {ranks:.2f} times as fast as one. " if ranks else "")
         + (f"GPU: {gpu}." if gpu else "No GPU was there."),
+        "",
+        "What a tolerance asks and what it gives, 30x8, bath width 0.001:",
+        "",
+        table(
+            ["tolerance", "error estimate", "distance from the closed form", "window nodes"],
+            [
+                [f"{row['tolerance']:g}", f"{row['error_estimate']:.1e}", f"{row['true_error']:.1e}"]
+                + [f"{row['window_nodes']}"]
+                for row in found["accuracy"]
+            ],
+        ),
     ]
     return "\n".join(lines)
 
