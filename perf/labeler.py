@@ -258,8 +258,12 @@ def summary(found: dict[str, Any]) -> str:
         table(
             ["tolerance", "error estimate", "distance from the closed form", "window nodes"],
             [
-                [f"{row['tolerance']:g}", f"{row['error_estimate']:.1e}", f"{row['true_error']:.1e}"]
-                + [f"{row['window_nodes']}"]
+                [
+                    f"{row['tolerance']:g}",
+                    f"{row['error_estimate']:.1e}",
+                    f"{row['true_error']:.1e}",
+                    f"{row['window_nodes']}",
+                ]
                 for row in found["accuracy"]
             ],
         ),
