@@ -35,6 +35,8 @@ from hpcspin.workflows.fields import predict
 from hpcspin.workflows.system import build_solver, build_system
 
 CPU = torch.device("cpu")
+_METAL = 0.95
+"""Electrons on a site below which it belongs to the metal: the antiferromagnet has one."""
 
 
 def discs(lattice: Lattice, radius: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -115,7 +117,7 @@ def main() -> None:
     solver = build_solver(config, system, World())
     chosen = np.linspace(0, len(labels.spins) - 1, min(arguments.frames, len(labels.spins))).round().astype(int)
     scatter: dict[float, list[float]] = {radius: [] for radius in arguments.radii}
-    own, errors, start = [], [], time.perf_counter()
+    own, errors, metal, start = [], [], np.zeros(3), time.perf_counter()
     with progress(World(), "locality", len(chosen) * len(scatter)) as bar:
         for frame in chosen:
             spins, field = labels.spins[frame], labels.field[frame]
@@ -123,7 +125,11 @@ def main() -> None:
             fields = predict(model, lattice, spins[None], system.bias, CPU)
             learned = perpendicular(fields.equilibrium[0] + fields.nonequilibrium[0], spins)
             own.append(float(np.mean(np.sum(exact**2, axis=-1)) / 2))
-            errors.append(float(np.mean(np.sum((learned - exact) ** 2, axis=-1)) / 2))
+            squares = np.sum((learned - exact) ** 2, axis=-1) / 2
+            errors.append(float(np.mean(squares)))
+            if labels.density is not None:
+                depleted = labels.density[frame].reshape(-1) < _METAL
+                metal += [depleted.mean(), squares[depleted].sum(), squares.sum()]
             for radius, found in scatter.items():
                 centres, frozen = discs(lattice, radius, np.random.default_rng([int(frame), int(10 * radius)]))
                 moved = move_outside(config, model, lattice, spins, frozen, arguments.duration, int(frame))
@@ -141,11 +147,12 @@ def main() -> None:
         "seconds": round(time.perf_counter() - start, 1),
         "variance": _mean(own),
         "model": {"mse": _mean(errors), "radius": model.architecture.radius},
+        "metal": {"share_of_sites": metal[0] / len(chosen), "share_of_squared_error": metal[1] / max(metal[2], 1e-300)},
         "unavoidable_mse": {f"{radius:g}": _mean(found) for radius, found in scatter.items()},
     }
     with atomic_path(arguments.output) as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({key: result[key] for key in ("variance", "model", "unavoidable_mse")}, indent=2))
+    print(json.dumps({key: result[key] for key in ("variance", "model", "metal", "unavoidable_mse")}, indent=2))
 
 
 def _mean(values: list[float]) -> dict[str, float]:
