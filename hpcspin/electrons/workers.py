@@ -7,9 +7,8 @@ keeps every core busy from the first column to the last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import TypeVar
 
@@ -42,15 +41,6 @@ def each(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slic
     threads = min(workers(backend), len(parts))
     if threads < 2:
         return [work(part) for part in parts]
-    with _one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    # torch's own number of threads stays as it is: lowered and raised again, MKL's LU of large matrices fails.
+    with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, parts))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,3 +64,27 @@ def test_a_label_does_not_depend_on_the_number_of_threads() -> None:
         fields.append(make_solver("negf", system, 1e-6).solve(spins).field)
     assert np.array_equal(fields[0], fields[1])
     assert np.array_equal(fields[0], fields[2])
+
+
+def test_large_matrices_can_be_inverted_after_a_label() -> None:
+    """In a process of its own: with MKL the failure is an endless loop."""
+    code = (
+        "import torch; torch.set_num_threads(2)\n"
+        "from systems import driven, random_spins\n"
+        "from hpcspin.electrons import make_solver\n"
+        "system = driven('square', (8, 4), left=(1.0, -2.0), bath=(0.01, 0.0))\n"
+        "make_solver('negf', system, 1e-4).solve(random_spins(system, 2, seed=1))\n"
+        "matrix = torch.eye(900, dtype=torch.complex128) + 0.01 * torch.rand(900, 900)\n"
+        "print(float((torch.linalg.inv(matrix) @ matrix - torch.eye(900)).abs().max()))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 1e-9
