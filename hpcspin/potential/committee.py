@@ -20,7 +20,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.potential.files import load_model
 from hpcspin.potential.kinds import Prediction
-from hpcspin.potential.model import Architecture, ForceField
+from hpcspin.potential.model import Architecture, ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 
 MEMBER = "member-{:02d}"
@@ -58,9 +58,11 @@ class Committee(nn.Module):
     @property
     def first(self) -> ForceField:
         """The member that speaks for all where they agree: lattice, cutoff, halo."""
-        member = self.members[0]
-        assert isinstance(member, ForceField)
-        return member
+        return self._forces[0]
+
+    @property
+    def _forces(self) -> list[ForceField]:
+        return [member for member in self.members if isinstance(member, ForceField)]
 
     @property
     def architecture(self) -> Architecture:
@@ -85,11 +87,18 @@ class Committee(nn.Module):
         """See `ForceField.neighbourhood`."""
         return self.first.neighbourhood(lattice)
 
-    def forward(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Prediction:
+    def forward(
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Sequence[Part]] = ()
+    ) -> Prediction:
         """Mean over the members; see `ForceField.forward`."""
-        predictions = [member(spins, neighbourhood, bias) for member in self.members]
+        heads = begun or [()] * len(self._forces)
+        predictions = [m(spins, neighbourhood, bias, head) for m, head in zip(self._forces, heads, strict=True)]
         # Added one after the other: a site's sum does not depend on the shape of its block.
         return Prediction(*(sum(parts[1:], parts[0]) / len(parts) for parts in zip(*predictions, strict=True)))
+
+    def begin(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[list[Part]]:
+        """See `ForceField.begin`; one list a member."""
+        return [member.begin(spins, neighbourhood, bias) for member in self._forces]
 
     def spread(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
         """Disagreement of the members about the perpendicular field of each site.

@@ -9,6 +9,7 @@ deterministic on every device.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,17 @@ class StaticGather(nn.Module):
         """Entries of x at the positions: the axis of ``length`` becomes one of m."""
         result: Tensor = _Gather.apply(x, self)
         return result
+
+    def columns(self, x: Tensor, number: int) -> Callable[[slice], Tensor]:
+        """The same a part at a time, for positions that are a table with the given number of columns, row by row.
+
+        Returns
+        -------
+        callable
+            Columns to their entries, row by row; without derivative.
+        """
+        source, table = _padded(x, self._complete[0]), self.index.view(-1, number)
+        return lambda those: source.index_select(0, table[:, those].flatten())
 
     def transpose(self, x: Tensor) -> Tensor:
         """For each position, the sum of x over the places at which it stands."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from hpcspin.potential.network import Network
 from hpcspin.potential.tiles import GROUP, TILE, is_present
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+Part = tuple[Tensor, Tensor]
+"""Potentials of some centres, and what these centres add to the fields: see `ForceField._partials`."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,9 @@ class ForceField(nn.Module):
         described: Tensor = self.descriptor(self._around(spins, neighbourhood, tile), tile)
         return described.T[: len(spins) * len(neighbourhood.table)]
 
-    def forward(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Prediction:
+    def forward(
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part] = ()
+    ) -> Prediction:
         """Fields on the outputs of a neighbourhood.
 
         In training mode the result can be differentiated by the weights. In
@@ -199,6 +204,8 @@ class ForceField(nn.Module):
             Table for these rows.
         bias
             Bias V of each configuration, shape (batch,), in units of the hopping.
+        begun
+            What `begin` has made of the same arguments; it changes no bit.
 
         Returns
         -------
@@ -215,23 +222,38 @@ class ForceField(nn.Module):
         batch, centres, tile = len(spins), len(neighbourhood.table), self._tile(spins, neighbourhood)
         rows, places = neighbourhood.outputs_of(batch, spins.device)
         with torch.enable_grad() if self.training else torch.inference_mode():
-            around = self._around(spins, neighbourhood, tile)
-            u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(centres)
-            u = functional.pad(u, (0, -len(u) % tile))[None]
-            inputs = self._inputs(u, neighbourhood, batch, tile)
-            local, partials = self._partials_of_all(around, u, inputs, tile)
+            done = sum(local.shape[-1] for local, _ in begun)
+            parts = [*begun, *self._parts(spins, neighbourhood, bias, done)]
+            local, partials = (torch.cat(part, -1) for part in zip(*parts, strict=True))
             if self.kind.reaches > 1:
                 # The derivatives of all centres that see a spin are added through the inverse table.
                 gather = neighbourhood.gather(batch, tile, 3 * self.kind.potentials, spins.device)
                 sums = gather.transpose(partials.flatten()).unflatten(0, (batch * neighbourhood.rows, -1))[rows]
             else:
                 sums = partials[0].flatten(0, 1).T[places]
-            equilibrium, nonequilibrium = self.kind.combine(sums, around.detach()[0].T[places])
+            equilibrium, nonequilibrium = self.kind.combine(sums, spins.detach().flatten(0, 1)[rows].to(self.dtype))
             totals = local[:, : batch * centres].unflatten(1, (batch, centres)).sum(2)
             potentials = functional.pad(totals[: self.kind.potentials], (0, 0, 0, 2 - self.kind.potentials))
             equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in (equilibrium, nonequilibrium))
             prediction = Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials.unbind())
         return prediction if self.training else Prediction(*(part.clone() for part in prediction))
+
+    @torch.inference_mode()
+    def begin(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
+        """The part of `forward` that reads no spin outside the block of a window, for one configuration.
+
+        Parameters
+        ----------
+        spins, neighbourhood, bias
+            As in `forward`, for a model in evaluation mode.
+
+        Returns
+        -------
+        list
+            For `forward`.
+        """
+        tile = self._tile(spins, neighbourhood)
+        return list(self._parts(spins, neighbourhood, bias, 0, neighbourhood.inner // tile * tile))
 
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
         return len(spins) * len(neighbourhood.table) if self.training else TILE[spins.device.type]
@@ -249,15 +271,24 @@ class ForceField(nn.Module):
         distances = neighbourhood.distances_of(batch, tile, u.device).to(u.dtype)
         return torch.cat([u, torch.exp(-distances / self.architecture.electrode_range)])
 
-    def _partials_of_all(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> tuple[Tensor, Tensor]:
-        """`_partials` of all centres, one group of tiles after the other."""
-        group = tile if self.training else tile * GROUP[around.device.type]
-        groups = zip(*(part.split(group, -1) for part in (around, u, inputs)), strict=True)
-        parts = [self._partials(spins, drive, given, tile) for spins, drive, given in groups]
-        local, partials = (torch.cat(part, -1) for part in zip(*parts, strict=True))
-        return local, partials
+    def _parts(
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, first: int, last: int | None = None
+    ) -> Iterator[Part]:
+        """`_partials` of a range of centres, one group of tiles after the other."""
+        batch, tile = len(spins), self._tile(spins, neighbourhood)
+        u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(len(neighbourhood.table))
+        u = functional.pad(u, (0, -len(u) % tile))[None]
+        inputs = self._inputs(u, neighbourhood, batch, tile)
+        gather = neighbourhood.gather(batch, tile, 3, spins.device)
+        around = gather.columns(spins.detach().to(self.dtype).flatten(), u.shape[1])
+        group = tile if self.training else tile * GROUP[spins.device.type]
+        last = u.shape[1] if last is None else last
+        for start in range(first, last, group):
+            those = slice(start, min(start + group, last))
+            near = around(those).view(len(self.offsets), 3, -1)
+            yield self._partials(near, u[:, those], inputs[:, those], tile)
 
-    def _partials(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+    def _partials(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> Part:
         """Potentials of each centre, and what it adds to the fields in its slots: see `Kind.combine`.
 
         In units of the field, and zero where the centre is missing; shapes

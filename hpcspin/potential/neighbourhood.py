@@ -68,6 +68,8 @@ class Neighbourhood:
     distances : ndarray or None
         Steps along x from each centre to the first and the last column of the
         lattice, where the electrodes are, shape (2, centres); None if there are no such columns.
+    inner : int
+        How many centres, the first ones, see only spins of the block of a window: the others wait for its halo.
     """
 
     table: NDArray[np.int64]
@@ -75,6 +77,7 @@ class Neighbourhood:
     outputs: NDArray[np.int64]
     reaches: int = 2
     distances: NDArray[np.int64] | None = None
+    inner: int = 0
     _gathers: dict[tuple[int, int, int, torch.device], StaticGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
     _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
@@ -137,8 +140,14 @@ class Neighbourhood:
         x, y = axes[0][:, None, :], axes[1][None, :, :]
         table = np.where((x >= 0) & (y >= 0), x * extended[1] + y, -1).reshape(-1, len(offsets))
         rows = np.arange(extended[0] * extended[1]).reshape(extended)
-        inside = tuple(slice(halo, halo + length) for length in shape)
-        return cls(table, rows.size, rows[inside].ravel(), reaches, _of_block(axes, halo, periodic, columns))
+        outputs = rows[tuple(slice(halo, halo + length) for length in shape)].ravel()
+        mine = np.zeros(rows.size + 1, dtype=bool)
+        mine[outputs] = mine[-1] = True  # The last for what is missing.
+        inner = mine[table].all(1)
+        order = np.argsort(~inner, kind="stable")
+        distances = _of_block(axes, halo, periodic, columns)
+        distances = None if distances is None else distances[:, order]
+        return cls(table[order], rows.size, outputs, reaches, distances, int(inner.sum()))
 
     def gather(self, batch: int, tile: int, width: int, device: torch.device) -> StaticGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.

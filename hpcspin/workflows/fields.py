@@ -91,12 +91,7 @@ class LearnedField:
             domain.shape, self.halo, self._model.offsets, whole, domain.lattice.periodic, columns
         )
 
-        def evaluate(spins: torch.Tensor, time: float) -> torch.Tensor:
-            bias = torch.full((1,), self._bias, dtype=spins.dtype, device=spins.device)
-            predicted = self._model(spins.reshape(1, -1, 3), table, bias).field
-            return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))
-
-        return evaluate
+        return _BoundLearned(self._model, table, self._bias, domain.shape)
 
     def spread(self, lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
         """Disagreement of a committee on every site, shape (Lx, Ly); see `Committee.spread`.
@@ -116,6 +111,29 @@ class LearnedField:
         bias = torch.full((1,), self._bias, dtype=flat.dtype, device=device)
         found: torch.Tensor = self._model.spread(flat, self._model.neighbourhood(lattice), bias)
         return found.double().cpu().numpy().reshape(lattice.size)
+
+
+class _BoundLearned:
+    """A learned field on a block; its interior can begin while the halo travels."""
+
+    def __init__(
+        self, model: ForceField | Committee, table: Neighbourhood, bias: float, shape: tuple[int, int]
+    ) -> None:
+        self._model, self._table, self._bias, self._shape = model, table, bias, shape
+        self._begun: Any = ()
+
+    def begin(self, spins: torch.Tensor, time: float) -> None:
+        """See :class:`hpcspin.dynamics.fields.HeadStart`."""
+        self._begun = self._model.begin(*self._arguments(spins))
+
+    def __call__(self, spins: torch.Tensor, time: float) -> torch.Tensor:
+        begun, self._begun = self._begun, ()
+        predicted = self._model(*self._arguments(spins), begun).field
+        return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
+
+    def _arguments(self, spins: torch.Tensor) -> tuple[torch.Tensor, Neighbourhood, torch.Tensor]:
+        bias = torch.full((1,), self._bias, dtype=spins.dtype, device=spins.device)
+        return spins.reshape(1, -1, 3), self._table, bias
 
 
 @observer("spread", lambda lattice, _: lattice.size)

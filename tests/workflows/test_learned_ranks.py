@@ -28,7 +28,7 @@ from hpcspin.workflows.simulate import simulate_directory
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 CONFIG = """
-lattice: {{kind: {lattice}, size: [13, 10], periodic: {periodic}}}
+lattice: {{kind: {lattice}, size: {size}, periodic: {periodic}}}
 electrons:
   reservoirs:
     - {{name: left, sites: left, width: 1, potential: -3.2}}
@@ -41,6 +41,7 @@ device: cpu
 CASES: dict[str, dict[str, Any]] = {
     "pair": {"kind": "pair", "precision": "float64"},
     "single": {"kind": "pair", "precision": "float32", "periodic": "[true, true]"},
+    "overlap": {"kind": "pair", "precision": "float32", "descriptor": "densities", "size": "[24, 16]"},
     "site": {"kind": "site", "precision": "float32"},
     "direct": {"kind": "direct", "precision": "float32"},
     "triangular": {"kind": "pair", "precision": "float32", "lattice": "triangular"},
@@ -52,15 +53,15 @@ CASES: dict[str, dict[str, Any]] = {
 def write_case(directory: Path, case: str) -> Path:
     """A force field with random weights, large enough to move the spins, and the config that runs it."""
     settings = {"lattice": "square", **CASES[case]}
-    periodic = settings.pop("periodic", "[false, true]")
+    periodic, size = settings.pop("periodic", "[false, true]"), settings.pop("size", "[13, 10]")
     torch.manual_seed(1)
     model = ForceField(Architecture(radius=1.5, hidden=(16, 16), **settings))
     features = model.network.mean.shape
     model.network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
     save_model(directory / f"{case}.safetensors", model, {})
     path = directory / f"{case}.yaml"
-    content = {"lattice": settings["lattice"], "periodic": periodic, "model": directory / f"{case}.safetensors"}
-    path.write_text(CONFIG.format(**content))
+    model_path = directory / f"{case}.safetensors"
+    path.write_text(CONFIG.format(lattice=settings["lattice"], size=size, periodic=periodic, model=model_path))
     return path
 
 

@@ -1,0 +1,77 @@
+"""A learned field computes the interior of a block before the halo is there, and not a bit changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hpcspin.dynamics.fields import HeadStart
+from hpcspin.lattice import make_lattice
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.world import World
+from hpcspin.potential import Architecture, Committee, ForceField
+from hpcspin.potential.tiles import TILE
+from hpcspin.workflows.fields import LearnedField
+
+LATTICE = make_lattice("square", (20, 24), (False, True))
+CASES: dict[str, dict[str, Any]] = {
+    "pair": {"kind": "pair"},
+    "conservative": {"kind": "conservative", "precision": "float64"},
+    "site": {"kind": "site", "descriptor": "bonds"},
+    "direct": {"kind": "direct"},
+    "electrodes": {"kind": "pair", "electrode_range": 3.0},
+}
+
+
+def make_model(seed: int, **settings: Any) -> ForceField:
+    torch.manual_seed(seed)
+    model = ForceField(Architecture("square", 2.0, (16, 16), **{"descriptor": "densities", **settings}))
+    features = model.network.mean.shape
+    model.network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
+    return model.eval()
+
+
+def field_of(case: str) -> LearnedField:
+    if case == "committee":
+        return LearnedField(Committee([make_model(seed, kind="pair") for seed in (1, 2)]).eval(), 1.3)
+    return LearnedField(make_model(1, **CASES[case]), 1.3)
+
+
+@pytest.mark.parametrize("case", [*CASES, "committee"])
+@pytest.mark.parametrize("blocks", [(2, 2), (1, 2)])
+def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
+    case: str, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TILE, "cpu", 32)
+    torch.manual_seed(3)
+    spins = torch.nn.functional.normalize(torch.randn((*LATTICE.size, 3), dtype=torch.float64), dim=-1)
+    field = field_of(case)
+    assert field.halo is not None
+    alone = Domain(LATTICE, World(), (1, 1))
+    expected = field.bind(alone)(alone.window(spins, field.halo), 0.0)
+    for rank in range(blocks[0] * blocks[1]):
+        domain = Domain(LATTICE, World(rank=rank, size=blocks[0] * blocks[1]), blocks)
+        bound = field.bind(domain)
+        assert isinstance(bound, HeadStart)
+        complete = domain.window(spins, field.halo)
+        inside = tuple(slice(field.halo, field.halo + length) for length in domain.shape)
+        under_way = torch.full_like(complete, torch.nan)
+        under_way[inside] = complete[inside]
+        bound.begin(under_way, 0.0)
+        assert torch.equal(bound(complete, 0.0), expected[domain.slices])
+    assert torch.equal(bound(complete, 0.0), expected[domain.slices])  # Nothing is kept from one call to the next.
+
+
+@pytest.mark.parametrize("case", ["pair", "site"])
+def test_nearly_all_of_a_large_block_goes_ahead(case: str) -> None:
+    """All centres but those within one reach of a cut edge, in whole tiles."""
+    field, model = field_of(case), make_model(1, **CASES[case])
+    assert field.halo is not None
+    domain = Domain(LATTICE, World(rank=1, size=2), (2, 1))
+    spins = torch.ones((1, (10 + 2 * field.halo) * (24 + 2 * field.halo), 3))
+    bound = field.bind(domain)
+    begun = model.begin(spins, bound._table, torch.ones(1))
+    inner = (10 - 2 * model.reach) * 24
+    assert sum(local.shape[-1] for local, _ in begun) == inner // TILE["cpu"] * TILE["cpu"] > 0
