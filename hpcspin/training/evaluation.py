@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from torch import Tensor
 
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots, read_source
-from hpcspin.training.metrics import Errors, perpendicular
+from hpcspin.training.metrics import Errors, perpendicular, tangent_components
 
 _SITES_AT_ONCE = 4096
 _CALIBRATION_BINS = 10
+_SAMPLED_SITES = 100
+"""Sites of a snapshot that pictures show."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is found on label files, the same on all ranks but for `components`.
+
+    Attributes
+    ----------
+    errors : Errors
+        Of all snapshots, file by file.
+    files : dict of str to int
+        Path of each file, and its number of snapshots.
+    components : ndarray
+        Exact and predicted perpendicular components of a random sample of
+        sites, for pictures; on rank 0, shape (2, sampled).
+    """
+
+    errors: Errors
+    files: dict[str, int]
+    components: NDArray[np.float64]
+
+    @property
+    def snapshot_mse(self) -> dict[str, list[float]]:
+        """Mean squared error of each snapshot of each file."""
+        ends = np.cumsum(list(self.files.values()))[:-1]
+        return {name: part.tolist() for name, part in zip(self.files, np.split(self.errors.mse, ends), strict=True)}
 
 
 def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device: torch.device) -> Errors:
@@ -34,20 +64,20 @@ def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device:
         Where to compute.
     """
     errors = Errors()
-    table = model.neighbourhood(snapshots.lattice)
-    step = max(1, _SITES_AT_ONCE // snapshots.lattice.num_sites)
-    parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
-    for spins, field, bias in zip(*parts, strict=True):
-        if len(spins):
-            predicted = model(spins.to(device), table, bias.to(device)).field
-            errors.add(spins, predicted.cpu(), field)
+    for _, spins, predicted, field in _predictions(model, snapshots, device):
+        errors.add(spins, predicted, field)
     return errors
 
 
 def evaluate(
     model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device
 ) -> dict[str, float | int]:
-    """Errors of a force field on label files, shared out over the ranks.
+    """Errors of a force field on label files: the summary of what `examine` finds."""
+    return examine(model, files, world, device).errors.summary()
+
+
+def examine(model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device) -> Examination:
+    """Compare a force field with label files, shared out over the ranks.
 
     Parameters
     ----------
@@ -60,23 +90,44 @@ def evaluate(
     device
         Where to compute.
 
-    Returns
-    -------
-    dict
-        See `Errors.summary`.
-
     Raises
     ------
     HpcspinError
         If a file is invalid or of another kind of lattice than the model.
     """
     model = model.to(device).eval()
-    total = [0.0] * len(vars(Errors()))
+    found, samples = [], [np.zeros((2, 0))]
+    counts: dict[str, int] = {}
     for path in files:
-        mine = _my_share(path, model, world)
-        errors = snapshot_errors(model, mine, device)
-        total = [a + b for a, b in zip(total, vars(errors).values(), strict=True)]
-    return Errors(*total).over(world).summary()
+        mine, errors = _my_share(path, model, world), Errors()
+        for numbers, spins, predicted, field in _predictions(model, mine, device):
+            errors.add(spins, predicted, field)
+            samples.append(_sample(numbers, spins, predicted, field))
+        # Back from the order of the ranks to that of the file.
+        order = np.concatenate(world.allgather(mine.numbers)).argsort()
+        found.append(errors.over(world).sums[order])
+        counts[str(path)] = mine.total
+    components = world.gather(np.concatenate(samples, axis=1)) or [np.zeros((2, 0))]
+    return Examination(Errors(np.concatenate(found)), counts, np.concatenate(components, axis=1))
+
+
+def _predictions(
+    model: ForceField | Committee, snapshots: Snapshots, device: torch.device
+) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor, Tensor]]:
+    """Numbers, spins, predicted and exact fields of a few of my snapshots at a time, on the CPU."""
+    table = model.neighbourhood(snapshots.lattice)
+    step = max(1, _SITES_AT_ONCE // snapshots.lattice.num_sites)
+    parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
+    for start, spins, field, bias in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
+        predicted = model(spins.to(device), table, bias.to(device)).field
+        yield snapshots.numbers[start : start + step], spins, predicted.cpu(), field
+
+
+def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact: Tensor) -> NDArray[np.float64]:
+    """Exact and predicted components on a few sites of each snapshot, chosen by its number, shape (2, sampled)."""
+    both = torch.stack([tangent_components(spins.double(), field.double()) for field in (exact, predicted)])
+    sites = [np.random.default_rng(number).permutation(spins.shape[1])[:_SAMPLED_SITES] for number in numbers]
+    return np.concatenate([both[:, row, those].flatten(1).numpy() for row, those in enumerate(sites)], axis=1)
 
 
 def calibrate(model: Committee, files: Sequence[Path], world: World, device: torch.device) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.parallel.world import World
@@ -38,58 +39,63 @@ def tangent_components(spins: Tensor, field: Tensor) -> Tensor:
 
 @dataclass
 class Errors:
-    """Sums over perpendicular components of predicted and exact fields.
+    """Sums over the perpendicular components of predicted and exact fields, snapshot by snapshot.
 
-    Sums and counts, not means: what the ranks hold may differ in size.
+    Sums and counts, not means: snapshots may differ in size.
 
     Attributes
     ----------
-    snapshots, count : float
-        Configurations, and field components, added so far.
-    error, error_squared : float
-        Sums of (predicted - exact) and of its square.
-    value, value_squared : float
-        Sums of the exact component and of its square.
+    sums : ndarray
+        For each snapshot the number of its components, the sums of (predicted -
+        exact) and of its square, and the sums of the exact component and of its
+        square; shape (snapshots, 5).
     """
 
-    snapshots: float = 0.0
-    count: float = 0.0
-    error: float = 0.0
-    error_squared: float = 0.0
-    value: float = 0.0
-    value_squared: float = 0.0
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
 
     def add(self, spins: Tensor, predicted: Tensor, exact: Tensor) -> None:
         """Count a batch of configurations; shapes (snapshots, sites, 3)."""
         spins = spins.double()
-        error = tangent_components(spins, predicted.double() - exact.double())
-        value = tangent_components(spins, exact.double())
-        self.snapshots += len(spins)
-        self.count += error.numel()
-        self.error += float(error.sum())
-        self.error_squared += float(error.square().sum())
-        self.value += float(value.sum())
-        self.value_squared += float(value.square().sum())
+        error = tangent_components(spins, predicted.double() - exact.double()).flatten(1)
+        value = tangent_components(spins, exact.double()).flatten(1)
+        powers = (torch.ones_like(error), error, error.square(), value, value.square())
+        more = torch.stack([power.sum(1) for power in powers], 1)
+        self.sums = np.concatenate([self.sums, more.cpu().numpy()])
 
     def over(self, world: World) -> Errors:
-        """The sums over all ranks; all call together."""
-        return Errors(*world.sum(np.array(list(vars(self).values()))).tolist())
+        """The snapshots of all ranks, rank by rank; all call together."""
+        return Errors(np.concatenate(world.allgather(self.sums)))
+
+    @property
+    def mse(self) -> NDArray[np.float64]:
+        """Mean squared error of a perpendicular component of each snapshot."""
+        mse: NDArray[np.float64] = self.sums[:, 2] / self.sums[:, 0]
+        return mse
 
     def summary(self) -> dict[str, float | int]:
-        """Metrics.
+        """Metrics of all snapshots together.
 
         Returns
         -------
         dict
-            ``mse``: mean squared error of a perpendicular component; ``sigma``:
-            standard deviation of that error; ``variance_fraction``: mse over
-            the variance of the exact component; ``snapshots``.
+            ``mse``: mean squared error of a perpendicular component;
+            ``sigma``: standard deviation of that error; ``variance_fraction``:
+            mse over the variance of the exact component; ``snapshots``; of
+            several ``mse_error``: the standard error of mse over the snapshots.
+            Frames of one trajectory resemble each other: it is then too small.
         """
-        mse = self.error_squared / self.count
-        variance = self.value_squared / self.count - (self.value / self.count) ** 2
-        return {
+        snapshots = len(self.sums)
+        count, error, error_squared, value, value_squared = self.sums.sum(0).tolist()
+        mse = error_squared / count
+        variance = value_squared / count - (value / count) ** 2
+        numbers: dict[str, float | int] = {
             "mse": mse,
-            "sigma": max(mse - (self.error / self.count) ** 2, 0.0) ** 0.5,
+            "sigma": max(mse - (error / count) ** 2, 0.0) ** 0.5,
             "variance_fraction": mse / variance if variance > 0 else float("nan"),
-            "snapshots": int(self.snapshots),
+            "snapshots": snapshots,
         }
+        if snapshots > 1:
+            # Of a ratio of sums: snapshots weigh as many components as they have.
+            scatter = np.sum((self.sums[:, 2] - mse * self.sums[:, 0]) ** 2) * snapshots / (snapshots - 1)
+            numbers["mse_error"] = float(np.sqrt(scatter)) / count
+        return numbers

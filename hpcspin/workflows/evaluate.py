@@ -11,11 +11,12 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, load_force
 from hpcspin.storage import atomic_path, read_manifest
-from hpcspin.training import calibrate, evaluate
+from hpcspin.training import calibrate, examine
+from hpcspin.workflows import figures
 
 
 def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> None:
-    """Write the errors of a model as JSON.
+    """Write the errors of a model as JSON, and beside it, as NAME.png, a picture of them.
 
     Parameters
     ----------
@@ -24,26 +25,32 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     data
         Label file, or directory of label files with a manifest.
     output
-        JSON file: ``mse`` and ``sigma`` of a perpendicular field component,
-        ``variance_fraction``, ``snapshots``; of a committee those of its mean,
-        and ``calibration``, see `hpcspin.training.calibrate`.
+        JSON file: see `hpcspin.training.Errors.summary`, and ``snapshot_mse``,
+        the mean squared error of each snapshot of each label file; of a
+        committee the errors of its mean, and ``calibration``, see `hpcspin.training.calibrate`.
     world
         The ranks share the snapshots.
 
     Raises
     ------
     HpcspinError
-        If the model or a label file is unreadable, or they do not fit together.
+        If the model or a label file is unreadable, they do not fit together, or the output has the picture's name.
     """
+    picture = output.with_suffix(".png")
+    if picture == output:
+        raise HpcspinError(f"{output}: is the name of the picture; give a .json file")
     model, _ = load_force(model_path)
     files, device = _label_files(data, world), pick_device(world)
-    numbers: dict[str, Any] = dict(evaluate(model, files, world, device))
+    found = examine(model, files, world, device)
+    numbers: dict[str, Any] = dict(found.errors.summary())
     if isinstance(model, Committee):
         numbers["calibration"] = calibrate(model, files, world, device)
     if world.rank == 0:
-        with atomic_path(output) as temporary:
-            temporary.write_text(json.dumps(numbers, indent=2) + "\n")
         world.say(json.dumps(numbers))
+        bins = numbers.get("calibration", {}).get("bins", [])
+        figures.field_errors(found.components, numbers["sigma"], bins, picture)
+        with atomic_path(output) as temporary:
+            temporary.write_text(json.dumps({**numbers, "snapshot_mse": found.snapshot_mse}, indent=2) + "\n")
 
 
 def _label_files(data: Path, world: World) -> list[Path]:

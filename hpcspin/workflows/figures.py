@@ -1,11 +1,14 @@
-"""The figures of the paper, each from arrays to one file."""
+"""Figures, those of the paper among them, each from arrays to one file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -33,27 +36,63 @@ def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], sigm
     path
         Image file to write.
     """
-    figure = Figure(figsize=(8.4, 3.6))
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     parity, histogram = figure.subplots(1, 2)
-    for component, name, colour in zip(range(3), "xyz", (BLUE, "#c8501e", "#3a7d44"), strict=True):
-        parity.plot(
-            exact[..., component].ravel(),
-            learned[..., component].ravel(),
-            ".",
-            markersize=1.5,
-            color=colour,
-            label=f"$T_{name}$",
-            rasterized=True,
-        )
-    reach = float(np.abs(exact).max()) or 1.0
-    parity.plot([-reach, reach], [-reach, reach], color="black", linewidth=0.8)
+    _parity(parity, exact.ravel(), learned.ravel())
     parity.set(xlabel=r"exact torque $\mathbf{S}\times\mathbf{H}$ (NEGF)", ylabel="predicted torque")
-    parity.legend(markerscale=5, frameon=False)
-    error = (learned - exact).ravel()
-    width = 5 * float(error.std()) or 1.0
-    histogram.hist(error, bins=121, range=(-width, width), density=True, color=BLUE)
-    histogram.set(xlabel="error of a torque component", ylabel="density", title=f"field error σ = {sigma:.2g}")
+    _error_histogram(histogram, (learned - exact).ravel(), sigma)
+    histogram.set(xlabel="error of a torque component")
     _save(figure, path)
+
+
+def field_errors(
+    components: NDArray[np.float64], sigma: float, bins: Sequence[Mapping[str, float]], path: Path
+) -> None:
+    """Predicted against exact field components, the histogram of the error, and how well a committee tells it.
+
+    Parameters
+    ----------
+    components
+        Exact and predicted perpendicular components, shape (2, n).
+    sigma
+        Standard deviation of the error.
+    bins
+        Root mean squares ``spread`` and ``error`` of groups of sites, see
+        `hpcspin.training.calibrate`; none of a single model.
+    path
+        Image file to write.
+    """
+    figure = Figure(figsize=(12.6 if bins else 8.4, 3.6), layout="constrained")
+    parity, histogram, *rest = figure.subplots(1, 3 if bins else 2)
+    _parity(parity, *components)
+    parity.set(xlabel=r"exact $\mathbf{H}_\perp$ component (NEGF)", ylabel="predicted component")
+    _error_histogram(histogram, components[1] - components[0], sigma)
+    histogram.set(xlabel=r"error of an $\mathbf{H}_\perp$ component")
+    for axis in rest:
+        _calibration(axis, bins)
+    _save(figure, path)
+
+
+def _parity(axis: Axes, exact: NDArray[np.float64], learned: NDArray[np.float64]) -> None:
+    reach = float(np.abs(exact).max()) or 1.0
+    edges = np.linspace(-reach, reach, 151)
+    counted = axis.hist2d(exact, learned, bins=(edges, edges), norm=LogNorm(), cmap="viridis", rasterized=True)
+    axis.figure.colorbar(counted[3], ax=axis, label="components")
+    axis.plot([-reach, reach], [-reach, reach], color="black", linewidth=0.8)
+
+
+def _error_histogram(axis: Axes, error: NDArray[np.float64], sigma: float) -> None:
+    width = 5 * float(error.std()) or 1.0
+    axis.hist(error, bins=121, range=(-width, width), density=True, color=BLUE)
+    axis.set(ylabel="density", title=f"field error σ = {sigma:.2g}")
+
+
+def _calibration(axis: Axes, bins: Sequence[Mapping[str, float]]) -> None:
+    spreads, errors = ([share[name] for share in bins] for name in ("spread", "error"))
+    axis.plot(spreads, errors, "o-", color=BLUE, label="tenths of the sites")
+    axis.plot(spreads, spreads, color="black", linewidth=0.8, label="error = spread")
+    axis.set(xlabel="spread of the committee (rms)", ylabel="error (rms)")
+    axis.legend(frameon=False)
 
 
 def bond_maps(times: NDArray[np.float64], exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:

@@ -87,7 +87,7 @@ def report_directory(directory: Path, world: World, driven_states: int = 0) -> N
     if np.any(ratio > 0):  # a conservative force field has no nonequilibrium torque to show
         figures.torque_ratio(ratio, layout.figures / "torque_ratio.png")
     numbers = {
-        "test": evaluation,
+        "test": {name: value for name, value in evaluation.items() if name != "snapshot_mse"},
         "walls": _walls(names, exact, learned),
         "torque_ratio_near_wall": dict(
             zip(("quartile_1", "median", "quartile_3"), np.quantile(ratio, (0.25, 0.5, 0.75)).tolist(), strict=True)

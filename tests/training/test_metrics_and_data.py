@@ -15,7 +15,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, ForceField
 from hpcspin.storage import read_manifest, write_manifest
-from hpcspin.training import Errors, evaluate
+from hpcspin.training import Errors, evaluate, examine
 from hpcspin.training.dataset import epoch_batches, load_share, split_shards
 from hpcspin.training.metrics import perpendicular, tangent_components
 from hpcspin.training.schedule import learning_rate_factor
@@ -117,6 +117,42 @@ def test_shards_of_two_lattices_are_refused(tmp_path):
     shards = write_manifest(data)
     with pytest.raises(HpcspinError, match=r"b\.h5: is of another lattice"):
         load_share(data, shards, "square", 0.0, World(), 1, torch.float64)
+
+
+def test_the_error_of_the_mean_is_its_scatter_over_repetitions():
+    """Snapshots of two sizes, each wrong by an amount of its own."""
+    found = []
+    for repetition in range(300):
+        errors, generator = Errors(), np.random.default_rng(repetition)
+        for number, sites in enumerate((8, 24) * 6):
+            spins, seed = unit(1, sites, seed=number), 1000 * repetition + number
+            wrong = generator.exponential() * draw(1, sites, 3, seed=seed)
+            errors.add(spins, wrong, torch.zeros_like(wrong))
+        assert errors.mse.shape == (12,)
+        found.append((errors.summary()["mse"], errors.summary()["mse_error"]))
+    values, claimed = np.array(found).T
+    assert np.sqrt(np.mean(claimed**2)) == pytest.approx(values.std(), rel=0.15)
+
+
+def test_each_snapshot_has_its_error_in_the_order_of_its_file(tmp_path):
+    write_shard(tmp_path / "a.h5", 3, 1)
+    write_shard(tmp_path / "b.h5", 2, 2)
+    found = examine(small_model(), [tmp_path / "a.h5", tmp_path / "b.h5"], World(), CPU)
+    assert [len(part) for part in found.snapshot_mse.values()] == [3, 2]
+    for row in range(2):
+        with h5py.File(tmp_path / "b.h5") as file, h5py.File(tmp_path / "one.h5", "w") as one:
+            one["spins"], one["field"] = file["spins"][row : row + 1], file["field"][row : row + 1]
+            one.attrs["config"] = file.attrs["config"]
+        alone = evaluate(small_model(), [tmp_path / "one.h5"], World(), CPU)
+        assert "mse_error" not in alone
+        assert found.snapshot_mse[str(tmp_path / "b.h5")][row] == pytest.approx(alone["mse"], rel=1e-12)
+
+
+def test_pictured_components_are_those_that_are_judged(tmp_path):
+    write_shard(tmp_path / "a.h5", 4, 1)
+    found = examine(small_model(), [tmp_path / "a.h5"], World(), CPU)
+    assert found.components.shape == (2, 4 * 2 * SIZE[0] * SIZE[1])  # all, of a lattice so small
+    assert np.mean(np.diff(found.components, axis=0) ** 2) == pytest.approx(found.errors.summary()["mse"], rel=1e-12)
 
 
 def small_model():

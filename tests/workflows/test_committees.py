@@ -37,6 +37,14 @@ def test_train_evaluate_and_simulate_with_a_committee(
     errors = np.array([share["error"] for share in calibration["bins"]])
     # 5 snapshots of 24 sites: ten equal shares add up to the whole.
     assert np.mean(errors**2) == pytest.approx(json.loads(numbers.read_text())["mse"], rel=1e-6)
+    assert numbers.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    shared = tmp_path / "shared.json"
+    result = mpirun(2, "-m", "hpcspin", "evaluate", str(models), "--data", str(data), "--output", str(shared))
+    assert result.returncode == 0, result.stderr
+    one, two = (json.loads(path.read_text()) for path in (numbers, shared))
+    assert [len(part) for part in one["snapshot_mse"].values()] == [5]
+    assert one["snapshot_mse"] == two["snapshot_mse"]
+    assert one["mse_error"] == two["mse_error"]
 
     learned = ["dynamics.field=learned", f"dynamics.model={models}", "dynamics.observers=[wall_position, spread]"]
     result = hpcspin("simulate", config, "--output", tmp_path / "one", *learned)
