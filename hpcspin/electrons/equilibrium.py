@@ -1,14 +1,23 @@
-"""The equilibrium part of the density matrix, f_0 A, as a sum over poles.
+"""The equilibrium part of the density matrix, f_0 A: a few Matsubara frequencies, and an integral over the others.
 
-    rho = 1/2 + T sum_p R_p [G(z_p) + G(z_p)†],     z_p = mu_0 + i x_p T.
+    rho = 1/2 + T sum_n F(omega_n),     F(y) = G(mu_0 + i y) + h.c.,     omega_n = (2 n + 1) pi T.
 
-Wide-band tails fall as 1/z, which the poles alone resolve poorly. At the poles
-the Green's function of the isolated site (its own on-site Hamiltonian and
-width) is therefore subtracted, and its integral added back in closed form.
+The frequencies are the middles of intervals of length h = 2 pi T. Beyond the
+first ones F is smooth on that scale, and the Euler-Maclaurin formula turns
+their sum into an integral from Omega = M h to infinity,
+
+    h sum_{n >= M} F(omega_n) = ∫ F dy + h²/24 F'(Omega) - 7 h⁴/5760 F'''(Omega) + 31 h⁶/967680 F⁽⁵⁾(Omega) - ...,
+
+the derivatives by differences over the frequencies around Omega. In u = 1 / y
+the integrand is analytic down to u = 0: a few dozen nodes do at any
+temperature, and certify themselves. The Green's function of the isolated site
+(its own on-site Hamiltonian and width) is subtracted everywhere and its sum
+added back in closed form, so that F falls fast.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +25,21 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array
 from hpcspin.electrons.columns import ColumnTeam
-from hpcspin.electrons.fermi import MOST_POLES, count_poles, ozaki_poles, psi_of_sites
+from hpcspin.electrons.fermi import psi_of_sites
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.onsite import real_part_sites
+from hpcspin.electrons.quadrature import Integrand, integrate
 from hpcspin.electrons.workers import each, shares
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
-_COARSER = 0.7
-"""Share of the poles in the second sum, whose difference certifies the first."""
+_FREQUENCIES = 10
+_MOST_FREQUENCIES = 5000
+_RATIO = 8.0
+"""Ratio of the ends of an interval of the first grid: the levels, y = 0, are then far enough from it."""
+# Differences over the 2, 4 and 6 frequencies around Omega, and what each adds to the sum.
+_DIFFERENCES = np.array([[0, 0, -1, 1, 0, 0], [0, -1, 3, -3, 1, 0], [-1, 5, -10, 10, -5, 1]])
+_EULER_MACLAURIN = np.array([1 / 24, -17 / 5760, 367 / 967680])
 
 
 class EquilibriumPart:
@@ -62,8 +77,7 @@ class EquilibriumPart:
         self.scale = scale
         self.tolerance = tolerance
         self.batch = batch
-        reach = system.band_edge + abs(reference)
-        self.count = count_poles(reach, system.temperature, 0.1 * tolerance / scale)
+        self.spacing = 2 * np.pi * system.temperature
 
     def solve(
         self, blocks: Array, spins: NDArray[np.float64], world: World
@@ -77,7 +91,7 @@ class EquilibriumPart:
         spins
             Shape (n, Lx, Ly, 3).
         world
-            Ranks that share the poles.
+            Ranks that share the energies.
 
         Returns
         -------
@@ -87,49 +101,81 @@ class EquilibriumPart:
         Raises
         ------
         HpcspinError
-            If no affordable number of poles reaches the tolerance.
+            If no affordable number of frequencies reaches the tolerance.
         """
         site = _IsolatedSites(self.system, spins, self.reference)
-        exact = site.integral()
-        count = self.count
-        coarse = self._pole_sum(blocks, site, round(_COARSER * count), world)
-        while count <= MOST_POLES:
-            fine = self._pole_sum(blocks, site, count, world)
-            errors = self.scale * np.abs(fine - coarse).max(axis=(1, 2, 3))
-            if errors.max() <= self.tolerance:
-                return exact + fine, errors
-            coarse, count = fine, round(count / _COARSER)
-        raise HpcspinError(
-            f"the equilibrium part does not reach {self.tolerance:.1e} with {MOST_POLES} poles; "
-            "raise electrons.tolerance or electrons.temperature"
-        )
+        count = _FREQUENCIES
+        while True:
+            near, near_errors = self._near(blocks, site, count, world)
+            if near_errors.max() <= self.tolerance / 2:
+                break
+            if count > _MOST_FREQUENCIES:
+                raise HpcspinError(
+                    f"the equilibrium part does not reach {self.tolerance:.1e} with {count} Matsubara frequencies; "
+                    "raise electrons.tolerance or electrons.temperature"
+                )
+            count *= 2
+        far, far_errors = self._far(blocks, site, count, world)
+        return site.integral() + near + far, near_errors + far_errors
 
-    def _pole_sum(self, blocks: Array, site: _IsolatedSites, count: int, world: World) -> NDArray[np.float64]:
-        """T sum_p R_p [G - G_site + h.c.] on every site, shape (n, Lx, Ly, 4)."""
-        temperature = self.system.temperature
-        poles, residues = ozaki_poles(count)
-        energies = np.asarray(self.reference + 1j * poles * temperature, dtype=np.complex128)
-        n, (columns, rows) = blocks.shape[0], self.system.lattice.size
-        nodes = np.arange(n * count)
-        total = np.zeros((n, columns, rows, 4))
-        mine = np.array_split(nodes, world.size)[world.rank]
-        owner, pole = mine // count, mine % count
+    def _near(
+        self, blocks: Array, site: _IsolatedSites, count: int, world: World
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The frequencies below Omega and the terms at Omega, and the error of these: the last term."""
+        corrections = _EULER_MACLAURIN[:, None] * _DIFFERENCES
+        weights = np.ones(count + 3)
+        weights[count:] = 0
+        weights[count - 3 :] += corrections.sum(axis=0)
+        last = np.zeros(count + 3)
+        last[count - 3 :] = corrections[-1]
+        n, frequencies = blocks.shape[0], self.spacing * (np.arange(count + 3) + 0.5)
+        mine = np.array_split(np.arange(n * (count + 3)), world.size)[world.rank]
+        owner, frequency = mine // (count + 3), mine % (count + 3)
+        totals = np.zeros((2, n, *self.system.lattice.size, 4))
+        for part, values in self._parts(blocks, site, frequencies[frequency], owner):
+            for total, weight in zip(totals, (weights, last), strict=True):
+                np.add.at(total, owner[part], weight[frequency[part], None, None, None] * values)
+        near, term = world.sum(self.system.temperature * totals)
+        return near, self.scale * np.abs(term).max(axis=(1, 2, 3))
 
-        def sweep(part: slice) -> NDArray[np.float64]:
-            return self._sweep(blocks, energies[pole[part]], owner[part])
+    def _far(
+        self, blocks: Array, site: _IsolatedSites, count: int, world: World
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """∫ F dy / 2 pi from Omega to infinity, over u = 1 / y."""
+        omega = count * self.spacing
+        half_width = (self.system.band_edge + abs(self.reference)) / 2
+        pieces = max(0, math.ceil(math.log(half_width / omega, _RATIO)))
+        edges = np.concatenate([[0.0], np.geomspace(1 / max(omega, half_width), 1 / omega, pieces + 1)])
 
-        parts = shares(self.backend, len(mine), self.batch)
-        for part, sites in zip(parts, each(self.backend, sweep, parts), strict=True):
-            np.add.at(total, owner[part], temperature * residues[pole[part], None, None, None] * sites)
-        return world.sum(total) - temperature * site.pole_sum(energies, residues)
+        def values(inverse: NDArray[np.float64], owner: NDArray[np.int64]) -> Array:
+            found = self._values(blocks, site, 1 / inverse, owner)
+            return self.backend.asarray(found.reshape(len(found), -1) / (2 * np.pi * inverse[:, None] ** 2))
 
-    def _sweep(self, blocks: Array, energies: NDArray[np.complex128], owner: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Components of G + G†, shape (batch, Lx, Ly, 4)."""
-        backend = self.backend
-        z = backend.asarray(energies / self.system.hopping)
-        slab = self.columns.connect(blocks, z, backend.asarray(owner))
-        sites = backend.xp.stack([real_part_sites(backend.xp, d) for d in slab.diagonals()], axis=1)
-        return backend.to_numpy(self.columns.gather(sites)) * (-1 / self.system.hopping)
+        sites = 4 * self.system.lattice.num_sites
+        integrand = Integrand(values, sites, sites, self.scale, self.batch)
+        narrowest = 1e-9 * edges[-1]
+        n = blocks.shape[0]
+        result = integrate(integrand, [edges] * n, self.tolerance / 2, world, self.backend, narrowest)
+        return result.values.reshape(n, *self.system.lattice.size, 4), result.errors
+
+    def _parts(
+        self, blocks: Array, site: _IsolatedSites, heights: NDArray[np.float64], owner: NDArray[np.int64]
+    ) -> list[tuple[slice, NDArray[np.float64]]]:
+        """`_values` of one sweep after the other."""
+        parts = shares(self.backend, len(heights), self.batch)
+        found = each(self.backend, lambda part: self._values(blocks, site, heights[part], owner[part]), parts)
+        return list(zip(parts, found, strict=True))
+
+    def _values(
+        self, blocks: Array, site: _IsolatedSites, heights: NDArray[np.float64], owner: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Components of F, less that of the isolated sites, at heights y, shape (heights, Lx, Ly, 4)."""
+        backend, xp = self.backend, self.backend.xp
+        energies = np.asarray(self.reference + 1j * heights, dtype=np.complex128)
+        slab = self.columns.connect(blocks, backend.asarray(energies / self.system.hopping), backend.asarray(owner))
+        sites = xp.stack([real_part_sites(xp, diagonal) for diagonal in slab.diagonals()], axis=1)
+        whole: NDArray[np.float64] = backend.to_numpy(self.columns.gather(sites)) * (-1 / self.system.hopping)
+        return whole - site.green(energies, owner)
 
 
 @dataclass(frozen=True)
@@ -152,12 +198,9 @@ class _IsolatedSites:
         function = np.concatenate([mean[..., None], slope[..., None] * vector], axis=-1)
         return -2 / np.pi * function.imag
 
-    def pole_sum(self, energies: NDArray[np.complex128], residues: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Components of sum_p R_p [G + G†], G = (z - a + b·sigma) / ((z - a)² - b·b)."""
-        scalar, vector = self._coefficients()
-        shifted = energies[:, None, None, None] - scalar
-        divisor = shifted**2 - np.sum(vector * vector, axis=-1)
-        weights = residues[:, None, None, None] / divisor
-        direction = weights.sum(axis=0)[..., None] * vector
-        green = np.concatenate([(weights * shifted).sum(axis=0)[..., None], direction], axis=-1)
-        return 4 * green.real
+    def green(self, energies: NDArray[np.complex128], owner: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Components of G + G†, G = (z - a + b·sigma) / ((z - a)² - b·b), shape (energies, Lx, Ly, 4)."""
+        scalar, vector = (part[owner] for part in self._coefficients())
+        shifted = energies[:, None, None] - scalar
+        weight = 1 / (shifted**2 - np.sum(vector * vector, axis=-1))
+        return 4 * (weight[..., None] * np.concatenate([shifted[..., None], vector], axis=-1)).real

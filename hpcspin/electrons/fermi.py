@@ -1,56 +1,15 @@
-"""Fermi functions: stable differences, poles of a rational approximation, closed-form integrals."""
+"""Fermi functions and closed-form integrals over them."""
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh_tridiagonal
 from scipy.special import digamma, expit
-
-MOST_POLES = 4000
 
 
 def fermi(energy: NDArray[np.float64], potential: float, temperature: float) -> NDArray[np.float64]:
     """Occupation 1 / (exp((energy - potential) / T) + 1)."""
     return expit((potential - energy) / temperature)
-
-
-@lru_cache(maxsize=64)
-def ozaki_poles(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Poles and weights of the rational approximation of the Fermi function.
-
-    f(x) = 1/2 - sum_p R_p [1/(x - i x_p) + 1/(x + i x_p)], with 1/x_p the
-    positive eigenvalues of a tridiagonal matrix (T. Ozaki, Phys. Rev. B 75,
-    035123 (2007)). The first poles are Matsubara frequencies with R = 1, the
-    last are sparse and reach far.
-
-    Returns
-    -------
-    tuple
-        x_p and R_p, each of shape (count,), in increasing order of x_p.
-    """
-    k = np.arange(1, 2 * count)
-    off_diagonal = 0.5 / np.sqrt((2 * k - 1.0) * (2 * k + 1.0))
-    values, vectors = eigh_tridiagonal(np.zeros(2 * count), off_diagonal)
-    values, first = values[: count - 1 : -1], vectors[0, : count - 1 : -1]
-    return 1 / values, first**2 / (4 * values**2)
-
-
-def count_poles(half_width: float, temperature: float, error: float) -> int:
-    """Fewest poles, on a ladder of counts, that represent f to ``error`` for all |x| <= half_width / T."""
-    x = np.concatenate([np.geomspace(0.1, half_width / temperature, 400)])
-    exact = expit(-x)
-    count = 8
-    while count < MOST_POLES:
-        poles, weights = ozaki_poles(count)
-        approximate = 0.5 - 2 * np.sum(weights * x[:, None] / (x[:, None] ** 2 + poles**2), axis=1)
-        if np.max(np.abs(approximate - exact)) <= error:
-            break
-        count = math.ceil(1.15 * count)
-    return count
 
 
 def psi(level: NDArray[np.complex128], potential: float, temperature: float) -> NDArray[np.complex128]:

@@ -15,8 +15,8 @@ _CPU_BATCH = 3 * 2**20
 """Bytes of one block for every energy of a sweep on a CPU: more would leave the cache (measured, m = 12 and 48)."""
 _GPU_ENERGIES = 8192
 _MOST_SNAPSHOTS = 64
-_INTERVALS = 512
-"""Intervals of one snapshot whose integrals are kept until it has converged."""
+_INTERVALS = 256
+"""Intervals of one snapshot whose integrals, by two rules, are kept until it has converged."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Needs:
 
     @property
     def a_snapshot(self) -> int:
-        return 2 * self.block * self.columns + 32 * self.system.lattice.num_sites * _INTERVALS
+        return 2 * self.block * self.columns + 64 * self.system.lattice.num_sites * _INTERVALS
 
     @property
     def least(self) -> int:

@@ -1,11 +1,11 @@
-"""Production solver: recursive Green's functions, poles and an adaptive window integral.
+"""Production solver: recursive Green's functions, Matsubara frequencies and an adaptive window integral.
 
 For any reference potential mu_0
 
     rho = ∫ de/2pi f_0 A + sum_s ∫ de/2pi (f_s - f_0) G 2 Gamma_s G†,
 
 because the widths of all reservoirs add up to the spectral function A. The
-first term is a sum over poles, the second lives between the potentials.
+first term is a sum over Matsubara frequencies, the second lives between the potentials.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hpcspin.electrons.equilibrium import EquilibriumPart
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice
-from hpcspin.electrons.quadrature import NODES, coarsened
+from hpcspin.electrons.quadrature import coarsened
 from hpcspin.electrons.sources import partition
 from hpcspin.electrons.steady_state import FINEST_TOLERANCE, SteadyState, SteadyStateSolver
 from hpcspin.electrons.window import WindowIntegral
@@ -41,7 +41,7 @@ class RecursiveSolver(SteadyStateSolver):
     ----------
     system, tolerance, world, device, precision
         As for every solver; complex64 is used between the potentials, where
-        nearly all of the work is, and poles stay in complex128.
+        nearly all of the work is; the equilibrium part stays in complex128.
     backend
         Array library, see `make_backend`.
     column_ranks
@@ -126,7 +126,7 @@ class RecursiveSolver(SteadyStateSolver):
             edges = known + [window.first_grid] * (len(spins) - len(known))
             result = window.integrate(blocks, edges, self._teams, first)
             grids[slots] = coarsened(result.intervals, window.tolerance)
-            self.evaluations += len(NODES) * result.evaluated
+            self.evaluations += result.evaluations
             members = len(window.source.members)
             injected += result.values[:, :-members].reshape(components.shape)
             current[:, window.source.members] += result.values[:, -members:]

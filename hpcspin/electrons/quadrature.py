@@ -1,90 +1,118 @@
-"""Vector-valued adaptive Gauss-Kronrod quadrature, one batch a refinement round.
+"""Vector-valued adaptive quadrature by nested rules, one batch a refinement round.
 
 Many integrals (one a snapshot) are refined together: each round hands the new
-intervals of all of them to one evaluation. Every rank evaluates its share and
+nodes of all of them to one evaluation. Every rank evaluates its share and
 decides alike on the same error estimates.
+
+An interval begins with 21 nodes. Where these do not suffice but converge fast,
+22 more extend the rule; elsewhere the interval is halved. An extension keeps
+the nodes that bisection throws away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend
+from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
+from hpcspin.electrons.workers import each, shares
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
-# Gauss-Kronrod 10-21 (QUADPACK): abscissae and weights of the right half, and the Gauss weights.
-_X21 = (
-    0.995657163025808080735527280689003, 0.973906528517171720077964012084452,
-    0.930157491355708226001207180059508, 0.865063366688984510732096688423493,
-    0.780817726586416897063717578345042, 0.679409568299024406234327365114874,
-    0.562757134668604683339000099272694, 0.433395394129247190799265943165784,
-    0.294392862701460198131126603103866, 0.148874338981631210884826001129720, 0.0,
-)  # fmt: skip
-_W21 = (
-    0.011694638867371874278064396062192, 0.032558162307964727478818972459390,
-    0.054755896574351996031381300244580, 0.075039674810919952767043140916190,
-    0.093125454583697605535065465083366, 0.109387158802297641899210590325805,
-    0.123491976262065851077958109585166, 0.134709217311473325928054001771707,
-    0.142775938577060080797094273138717, 0.147739104901338491374841515972068,
-    0.149445554002916905664936468389821,
-)  # fmt: skip
-_W10 = (
-    0.066671344308688137593568809893332, 0.149451349150580593145863396957746,
-    0.219086362515982043995534934228163, 0.269266719309996355091226921569469,
-    0.295524224714752870173815619188769,
-)  # fmt: skip
+Result = TypeVar("Result")
 
-NODES = np.array([-x for x in _X21] + [x for x in _X21[-2::-1]])
-"""Abscissae on [-1, 1], shape (21,)."""
-KRONROD = np.array(list(_W21) + list(_W21[-2::-1]))
-"""Weights of the 21-point rule, exact to degree 31."""
-GAUSS = np.zeros(21)
-"""Weights of the embedded 10-point rule, exact to degree 19."""
-GAUSS[1:10:2] = _W10
-GAUSS[11:20:2] = _W10[::-1]
-
-
+_KEPT = 0.85
+"""Part of the tolerance that intervals which stay as they are may use; the rest is for those that are refined."""
+_PROMISE = 0.01
+"""Error, relative to the tolerance, that an extended rule must promise, or the interval is halved instead."""
 _SPARE = 1e-7
 """Error of an interval, relative to the tolerance, below which twice its length is tried next time."""
 
 
 @dataclass
 class Intervals:
-    """Intervals of several integrals: whose they are, their ends, and their error estimates."""
+    """Intervals of several integrals, and what is known of them.
+
+    Attributes
+    ----------
+    owner
+        Which integral each belongs to.
+    lower, upper
+        Ends.
+    error
+        Estimated error of its integral.
+    promised
+        Error that 43 nodes promise, by the rate at which 10 and 21 converge.
+    points
+        Nodes: 21 or 43.
+    holder, row
+        The rank that evaluates it, and where that keeps the integral.
+    """
 
     owner: NDArray[np.int64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     error: NDArray[np.float64]
+    promised: NDArray[np.float64]
+    points: NDArray[np.int64]
+    holder: NDArray[np.int64]
+    row: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.owner)
 
     def __getitem__(self, which: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Intervals:
-        return Intervals(self.owner[which], self.lower[which], self.upper[which], self.error[which])
+        return Intervals(*(column[which] for column in vars(self).values()))
 
-    @property
-    def columns(self) -> tuple[NDArray[Any], ...]:
-        """Owner, lower end, upper end and error."""
-        return self.owner, self.lower, self.upper, self.error
+    @staticmethod
+    def new(owner: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:
+        """Intervals that are yet to be evaluated."""
+        unknown, nowhere = np.full(len(owner), np.inf), np.full(len(owner), -1)
+        return Intervals(
+            owner, lower, upper, unknown, unknown.copy(), np.full(len(owner), len(NODES)), nowhere, nowhere.copy()
+        )
 
     @staticmethod
     def from_edges(edges: list[NDArray[np.float64]]) -> Intervals:
         """Intervals between consecutive edges of every integral."""
         owner = np.concatenate([np.full(len(e) - 1, i) for i, e in enumerate(edges)])
-        lower = np.concatenate([e[:-1] for e in edges])
-        upper = np.concatenate([e[1:] for e in edges])
-        return Intervals(owner, lower, upper, np.full(len(owner), np.inf))
+        return Intervals.new(owner, np.concatenate([e[:-1] for e in edges]), np.concatenate([e[1:] for e in edges]))
+
+    def join(self, other: Intervals) -> Intervals:
+        """These and the others."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Intervals(*(np.concatenate(pair) for pair in pairs))
 
 
-Evaluate = Callable[[Intervals], tuple[Array, NDArray[np.float64]]]
-"""Integrals over some intervals, (intervals, components), and their error estimates, (intervals,)."""
+@dataclass(frozen=True)
+class Integrand:
+    """What is integrated.
+
+    Attributes
+    ----------
+    values
+        Points and the integrals they belong to, each of shape (nodes,), to
+        values of shape (nodes, components); never called with no points.
+    components
+        Number of components.
+    counted
+        How many of them, the first, the error is about.
+    scale
+        From an error of a component to one in units of the tolerance.
+    nodes_at_once
+        Nodes in one call.
+    """
+
+    values: Callable[[NDArray[np.float64], NDArray[np.int64]], Array]
+    components: int
+    counted: int
+    scale: float
+    nodes_at_once: int
 
 
 @dataclass(frozen=True)
@@ -99,21 +127,36 @@ class Integrals:
         Sum of the error estimates of the intervals, shape (n,).
     intervals
         The final grid, sorted by owner and energy.
-    evaluated
-        Number of intervals that were evaluated, over all rounds.
+    evaluations
+        Number of nodes, over all rounds and ranks.
     """
 
     values: NDArray[np.float64]
     errors: NDArray[np.float64]
     intervals: Intervals
-    evaluated: int
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class FirstRule:
+    """Some intervals by 21 nodes.
+
+    Attributes
+    ----------
+    sums
+        Their integrals, and the part of the 43-point rule at these nodes, shape (intervals, 2, components).
+    judged
+        Error and promised error, shape (2, intervals).
+    """
+
+    sums: Array
+    judged: NDArray[np.float64]
 
 
 def integrate(
-    evaluate: Evaluate,
+    integrand: Integrand,
     edges: list[NDArray[np.float64]],
     tolerance: float,
-    components: int,
     world: World,
     backend: Backend,
     narrowest: float,
@@ -123,14 +166,12 @@ def integrate(
 
     Parameters
     ----------
-    evaluate
-        Called with my share of the new intervals of a round, never with none.
+    integrand
+        What is integrated; each rank evaluates its share of the nodes.
     edges
         First grid of every integral, each of shape (intervals + 1,).
     tolerance
         For the sum of the error estimates of an integral.
-    components
-        Number of components of the integrand.
     world
         Ranks that share the intervals.
     backend
@@ -146,57 +187,144 @@ def integrate(
         Naming the interval that does not converge.
     """
     leaves = Intervals.from_edges(edges)
-    fresh, evaluated = np.arange(len(leaves)), 0
-    rows = np.full(len(leaves), -1)
-    store: list[Array] = []
-    while len(fresh):
-        share = np.array_split(fresh, world.size)[world.rank]
-        errors = np.zeros(len(leaves))
-        if len(share):
-            values, errors[share] = evaluate(leaves[share])
-            rows[share] = sum(len(part) for part in store) + np.arange(len(share))
-            store.append(values)
-        leaves.error[fresh] = world.sum(errors)[fresh]
-        evaluated += len(fresh)
-        divided = _worst(leaves, len(edges), tolerance)
-        _check_width(leaves[divided], narrowest, first)
-        leaves, rows, fresh = _bisect(leaves, rows, divided)
-    totals = _sum_by_owner(store, leaves, rows, len(edges), components, backend)
-    order = np.lexsort((leaves.lower, leaves.owner))
+    fresh, extended = np.arange(len(leaves)), np.arange(0)
+    kept: list[Array] = []
+    evaluations = 0
+    while len(fresh) or len(extended):
+        _assign(leaves, fresh, extended, world.size)
+        judged = np.zeros((2, len(leaves)))
+        mine = fresh[leaves.holder[fresh] == world.rank]
+        if len(mine):
+            rule = first_rule(integrand, leaves[mine], backend)
+            leaves.row[mine] = len(kept) + np.arange(len(mine))
+            kept.extend(rule.sums)
+            judged[:, mine] = rule.judged
+        mine = extended[leaves.holder[extended] == world.rank]
+        if len(mine):
+            known = [kept[row] for row in leaves.row[mine]]
+            sums, judged[0, mine] = _extended_rule(integrand, leaves[mine], known, backend)
+            leaves.row[mine] = len(kept) + np.arange(len(mine))
+            kept.extend(sums)
+        new = np.concatenate([fresh, extended])
+        leaves.error[new], leaves.promised[new] = world.sum(judged)[:, new]
+        evaluations += len(NODES) * len(fresh) + len(MORE_NODES) * len(extended)
+        refined = _worst(leaves, len(edges), tolerance)
+        longer = refined & (leaves.points == len(NODES)) & (leaves.promised < _PROMISE * tolerance)
+        _check_width(leaves[refined & ~longer], narrowest, first)
+        leaves.points[longer] += len(MORE_NODES)
+        leaves, fresh, extended = _bisect(leaves, refined & ~longer, longer)
     achieved = np.bincount(leaves.owner, leaves.error, len(edges)).astype(np.float64)
-    return Integrals(world.sum(totals), achieved, leaves[order], evaluated)
+    leaves = leaves[np.lexsort((leaves.lower, leaves.owner))]
+    totals = _sum_by_owner(kept, leaves[leaves.holder == world.rank], len(edges), integrand.components, backend)
+    return Integrals(world.sum(totals), achieved, leaves, evaluations)
+
+
+def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> FirstRule:
+    """Integrals by 21 nodes, on all workers of this rank."""
+
+    def rule(part: slice) -> FirstRule:
+        half, values = _evaluate(integrand, intervals[part], NODES, backend)
+        weights = np.stack([KRONROD, PATTERSON])
+        sums = backend.asarray(half[:, None, None] * weights) @ values
+        difference = backend.asarray(half[:, None, None] * (KRONROD - GAUSS)[None, None]) @ values
+        size = np.maximum(_sizes(integrand, sums[:, 0], backend), np.finfo(float).tiny)
+        error = _sizes(integrand, difference[:, 0], backend)
+        # An error that falls as r^-n with the degree n of a rule: 19 of Gauss, 65 of the extension.
+        promised = error * np.minimum(error / size, 1) ** 1.5
+        return FirstRule(sums, integrand.scale * np.stack([_kronrod_error(size, error), promised]))
+
+    parts = _rules(integrand, intervals, backend, rule)
+    return FirstRule(
+        backend.xp.concat([part.sums for part in parts], axis=0),
+        np.concatenate([part.judged for part in parts], axis=1),
+    )
+
+
+def _extended_rule(
+    integrand: Integrand, intervals: Intervals, known: list[Array], backend: Backend
+) -> tuple[Array, NDArray[np.float64]]:
+    """Integrals by 43 nodes from those by 21, shape (intervals, 1, components), and their errors."""
+    xp = backend.xp
+
+    def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
+        half, values = _evaluate(integrand, intervals[part], MORE_NODES, backend)
+        before = xp.stack(known[part])
+        more = backend.asarray(half[:, None, None] * MORE_PATTERSON[None, None]) @ values
+        sums = before[:, 1:] + more
+        size = np.maximum(_sizes(integrand, sums[:, 0], backend), np.finfo(float).tiny)
+        error = _kronrod_error(size, _sizes(integrand, sums[:, 0] - before[:, 0], backend))
+        return sums, integrand.scale * error
+
+    sums, errors = zip(*_rules(integrand, intervals, backend, rule), strict=True)
+    return xp.concat(sums, axis=0), np.concatenate(errors)
+
+
+def _rules(
+    integrand: Integrand, intervals: Intervals, backend: Backend, rule: Callable[[slice], Result]
+) -> list[Result]:
+    return each(backend, rule, shares(backend, len(intervals), max(1, integrand.nodes_at_once // len(NODES))))
+
+
+def _evaluate(
+    integrand: Integrand, intervals: Intervals, abscissae: NDArray[np.float64], backend: Backend
+) -> tuple[NDArray[np.float64], Array]:
+    """Half lengths, and values of shape (intervals, nodes, components)."""
+    half = (intervals.upper - intervals.lower) / 2
+    nodes = (intervals.lower + half)[:, None] + half[:, None] * abscissae
+    values = integrand.values(nodes.reshape(-1), np.repeat(intervals.owner, len(abscissae)))
+    return half, backend.xp.reshape(values, (len(intervals), len(abscissae), -1))
+
+
+def _sizes(integrand: Integrand, vectors: Array, backend: Backend) -> NDArray[np.float64]:
+    """Largest component that counts of each vector."""
+    xp = backend.xp
+    return backend.to_numpy(xp.max(xp.abs(vectors[:, : integrand.counted]), axis=-1))
+
+
+def _kronrod_error(size: NDArray[np.float64], difference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Error of a rule from its difference to the one that it contains.
+
+    The empirical law of QUADPACK: the longer rule's error falls as the power
+    3/2 of the difference, relative to the size of the integral, with a factor
+    200^(3/2) for safety, and never exceeds the difference.
+    """
+    return np.minimum(difference, size * (200 * difference / size) ** 1.5)
+
+
+def _assign(leaves: Intervals, fresh: NDArray[np.int64], extended: NDArray[np.int64], ranks: int) -> None:
+    """Give the new intervals to ranks so that all have as much to do; extensions stay where their sums are."""
+    load = np.bincount(leaves.holder[extended], minlength=ranks)
+    for _ in fresh:
+        load[np.argmin(load)] += 1
+    share = load - np.bincount(leaves.holder[extended], minlength=ranks)
+    # Neighbours stay together: a sweep then rarely needs the blocks of several snapshots.
+    leaves.holder[fresh] = np.repeat(np.arange(ranks), share)
 
 
 def _worst(leaves: Intervals, count: int, tolerance: float) -> NDArray[np.bool_]:
-    """Intervals to divide: of every integral above its tolerance, those whose errors exceed half of it."""
+    """Intervals to refine: of every integral above its tolerance, the worst, until the others use only their part."""
     order = np.lexsort((leaves.error, leaves.owner))
     running = np.cumsum(leaves.error[order])
     starts = np.searchsorted(leaves.owner[order], np.arange(count + 1))
     before = np.concatenate([[0.0], running])[starts]
     totals = before[1:] - before[:-1]
     owner = leaves.owner[order]
-    divided = np.zeros(len(leaves), dtype=bool)
-    divided[order] = (running - before[owner] > tolerance / 2) & (totals[owner] > tolerance)
-    return divided
+    refined = np.zeros(len(leaves), dtype=bool)
+    refined[order] = (running - before[owner] > _KEPT * tolerance) & (totals[owner] > tolerance)
+    return refined
 
 
 def _bisect(
-    leaves: Intervals, rows: NDArray[np.int64], divided: NDArray[np.bool_]
+    leaves: Intervals, divided: NDArray[np.bool_], longer: NDArray[np.bool_]
 ) -> tuple[Intervals, NDArray[np.int64], NDArray[np.int64]]:
-    """Replace divided intervals by their halves; returns also which ones are new."""
+    """Replace divided intervals by their halves; returns also which ones are new, and which are extended."""
     kept, old = leaves[~divided], leaves[divided]
     middle = (old.lower + old.upper) / 2
-    halves = Intervals(
-        np.repeat(old.owner, 2),
-        np.stack([old.lower, middle], axis=1).reshape(-1),
-        np.stack([middle, old.upper], axis=1).reshape(-1),
-        np.full(2 * len(old), np.inf),
-    )
-    # One snapshot after the other: a sweep then rarely needs the blocks of several.
-    halves = halves[np.argsort(halves.owner, kind="stable")]
-    joined = Intervals(*(np.concatenate(parts) for parts in zip(kept.columns, halves.columns, strict=True)))
-    new_rows = np.concatenate([rows[~divided], np.full(len(halves), -1)])
-    return joined, new_rows, np.arange(len(kept), len(joined))
+    owner = np.repeat(old.owner, 2)
+    order = np.argsort(owner, kind="stable")
+    lower, upper = (np.stack(ends, axis=1).reshape(-1) for ends in ((old.lower, middle), (middle, old.upper)))
+    joined = kept.join(Intervals.new(owner[order], lower[order], upper[order]))
+    return joined, np.arange(len(kept), len(joined)), np.flatnonzero(longer[~divided])
 
 
 def _check_width(divided: Intervals, narrowest: float, number: int) -> None:
@@ -211,18 +339,13 @@ def _check_width(divided: Intervals, narrowest: float, number: int) -> None:
 
 
 def _sum_by_owner(
-    store: list[Array], leaves: Intervals, rows: NDArray[np.int64], count: int, components: int, backend: Backend
+    kept: list[Array], mine: Intervals, count: int, components: int, backend: Backend
 ) -> NDArray[np.float64]:
     """Sum of my intervals' integrals for every owner, in order of energy, shape (count, components)."""
     totals = np.zeros((count, components))
-    if not store:
-        return totals
-    values = backend.xp.concat(store, axis=0)
-    order = np.lexsort((leaves.lower, leaves.owner))
-    order = order[rows[order] >= 0]
-    for owner in np.unique(leaves.owner[order]):
-        mine = backend.asarray(rows[order[leaves.owner[order] == owner]])
-        totals[owner] = backend.to_numpy(backend.xp.sum(backend.xp.take(values, mine, axis=0), axis=0))
+    for owner in np.unique(mine.owner):
+        integrals = backend.xp.stack([kept[row][0] for row in mine.row[mine.owner == owner]])
+        totals[owner] = backend.to_numpy(backend.xp.sum(integrals, axis=0))
     return totals
 
 
@@ -241,7 +364,7 @@ def coarsened(intervals: Intervals, tolerance: float) -> list[NDArray[np.float64
     for owner in np.unique(intervals.owner):
         mine = intervals[intervals.owner == owner]
         width = mine.upper - mine.lower
-        spare = mine.error < _SPARE * tolerance
+        spare = (mine.error < _SPARE * tolerance) & (mine.points == len(NODES))
         edges, i = [mine.lower[0]], 0
         while i < len(mine):
             joins = i + 1 < len(mine) and spare[i] and spare[i + 1] and np.isclose(width[i], width[i + 1], rtol=1e-6)

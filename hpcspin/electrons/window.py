@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array
 from hpcspin.electrons.fermi import fermi
-from hpcspin.electrons.quadrature import GAUSS, KRONROD, NODES, Integrals, Intervals, integrate
+from hpcspin.electrons.quadrature import Integrals, Integrand, Intervals, first_rule, integrate
 from hpcspin.electrons.sources import Source
-from hpcspin.electrons.workers import each, shares
 from hpcspin.parallel.world import World
 
 _CHECKED = 4
 """Intervals of a snapshot that are computed again in double precision where single precision is asked for."""
+_QUADRATURE = 0.5
+"""Part of the tolerance that the quadrature may use in single precision; the rest is for what that costs."""
 _WIDEST_INTERVAL = 0.2
 """Longest interval of a first grid, in hoppings."""
 
@@ -65,9 +66,10 @@ class WindowIntegral:
         # Beyond the window |f_s - f_0| < exp(-reach), and the spectral weight of a level is 1.
         reach = math.log(50 * scale / tolerance)
         self.truncation = 2 * scale * math.exp(-reach)
-        self.tolerance = tolerance - self.truncation
+        quadrature = 1.0 if precision == "complex128" else _QUADRATURE
+        self.tolerance = quadrature * tolerance - self.truncation
         self.first_grid = self._first_grid(reach * temperature, source.hopping)
-        self._intervals_per_sweep = max(1, batch // len(NODES))
+        self.batch = batch
 
     def _first_grid(self, reach: float, hopping: float) -> NDArray[np.float64]:
         """Edges around every Fermi edge, and between them equal intervals that are not too long."""
@@ -80,11 +82,11 @@ class WindowIntegral:
 
     def choose(self, blocks: Array, world: World) -> None:
         """Let the source find its fastest way on energies of the window; a collective call."""
-        backend, count = self.source.backend, self._intervals_per_sweep * len(NODES)
-        energies = np.linspace(self.first_grid[0], self.first_grid[-1], count) / self.source.hopping
+        backend = self.source.backend
+        energies = np.linspace(self.first_grid[0], self.first_grid[-1], self.batch) / self.source.hopping
         kind = getattr(backend.xp, self.precision)
         blocks, z = (backend.xp.astype(part, kind) for part in (blocks, backend.asarray(energies + 0j)))
-        self.source.choose(blocks, z, backend.asarray(np.ones((count, len(self.source.groups)))), world)
+        self.source.choose(blocks, z, backend.asarray(np.ones((self.batch, len(self.source.groups)))), world)
 
     def integrate(self, blocks: Array, edges: list[NDArray[np.float64]], world: World, first: int) -> Integrals:
         """Adaptive integrals of all snapshots.
@@ -106,17 +108,10 @@ class WindowIntegral:
             Components (n, 4 Lx Ly + members): the four of every site, then
             the spectral integrals of the source's reservoirs.
         """
-        components = 4 * self.source.size[0] * self.source.size[1] + len(self.source.members)
-
-        def evaluate(intervals: Intervals) -> tuple[Array, NDArray[np.float64]]:
-            parts = shares(self.source.backend, len(intervals), self._intervals_per_sweep)
-            rules = each(self.source.backend, lambda part: self._rule(blocks, intervals[part]), parts)
-            values, errors = zip(*rules, strict=True)
-            return self.source.backend.xp.concat(values, axis=0), np.concatenate(errors)
-
         narrowest = 1e-9 * (edges[0][-1] - edges[0][0])
         backend = self.source.backend
-        result = integrate(evaluate, edges, self.tolerance, components, world, backend, narrowest, first)
+        integrand = self._integrand(blocks, self.precision)
+        result = integrate(integrand, edges, self.tolerance, world, backend, narrowest, first)
         if self.precision == "complex128":
             return result
         return replace(result, errors=result.errors + self._rounding(blocks, result.intervals, world))
@@ -131,32 +126,28 @@ class WindowIntegral:
         mine = intervals[np.array_split(chosen, world.size)[world.rank]]
         total = np.zeros(len(blocks))
         if len(mine):
-            xp, sites = self.source.backend.xp, 4 * self.source.size[0] * self.source.size[1]
-            single, double = (self._rule(blocks, mine, precision)[0] for precision in ("complex64", "complex128"))
-            deviation = self.source.backend.to_numpy(xp.max(xp.abs(single - double)[:, :sites], axis=-1))
+            backend, sites = self.source.backend, 4 * self.source.size[0] * self.source.size[1]
+            single, double = (
+                first_rule(self._integrand(blocks, precision), mine, backend).sums[:, 0, :sites]
+                for precision in ("complex64", "complex128")
+            )
+            deviation = backend.to_numpy(backend.xp.max(backend.xp.abs(single - double), axis=-1))
             total = np.bincount(mine.owner, deviation, len(blocks)).astype(np.float64)
         checked = np.bincount(intervals.owner[chosen], minlength=len(blocks))
         return self.scale * world.sum(total) / checked * counts
 
-    def _rule(
-        self, blocks: Array, intervals: Intervals, precision: str | None = None
-    ) -> tuple[Array, NDArray[np.float64]]:
-        """Kronrod integrals of some intervals and their error estimates in units of the field."""
-        backend, count = self.source.backend, len(intervals)
-        xp = backend.xp
-        half = (intervals.upper - intervals.lower) / 2
-        nodes = (intervals.lower + half)[:, None] + half[:, None] * NODES
-        kind = getattr(xp, precision or self.precision)
-        integrand = self._integrand(
-            xp.astype(blocks, kind, copy=False), nodes.reshape(-1), np.repeat(intervals.owner, len(NODES))
-        )
-        rules = backend.asarray(half[:, None, None] * np.stack([KRONROD, KRONROD - GAUSS]))
-        both = rules @ xp.reshape(integrand, (count, len(NODES), -1))
+    def _integrand(self, blocks: Array, precision: str) -> Integrand:
         sites = 4 * self.source.size[0] * self.source.size[1]
-        sizes = backend.to_numpy(xp.max(xp.abs(both[:, :, :sites]), axis=-1))
-        return both[:, 0], self.scale * _kronrod_error(sizes[:, 0], sizes[:, 1])
+        blocks = self.source.backend.xp.astype(blocks, getattr(self.source.backend.xp, precision), copy=False)
+        return Integrand(
+            lambda energies, owners: self._values(blocks, energies, owners),
+            sites + len(self.source.members),
+            sites,
+            self.scale,
+            self.batch,
+        )
 
-    def _integrand(self, blocks: Array, energies: NDArray[np.float64], owners: NDArray[np.int64]) -> Array:
+    def _values(self, blocks: Array, energies: NDArray[np.float64], owners: NDArray[np.int64]) -> Array:
         backend = self.source.backend
         xp = backend.xp
         occupied = fermi(energies, self.reference, self.temperature)
@@ -172,14 +163,3 @@ class WindowIntegral:
         response, traces = self.source.respond(blocks, z, on_device, snapshots)
         per_member = backend.asarray(weights[:, self.source.group_of_member])
         return xp.concat([xp.reshape(response, (len(energies), -1)), traces * per_member], axis=1)
-
-
-def _kronrod_error(size: NDArray[np.float64], difference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Error of the Kronrod rule from its difference to the Gauss rule.
-
-    The empirical law of QUADPACK: the Kronrod rule's error falls as the power
-    3/2 of the difference, relative to the size of the integral, with a factor
-    200^(3/2) for safety, and never exceeds the difference.
-    """
-    safe = np.maximum(size, np.finfo(float).tiny)
-    return np.minimum(difference, safe * (200 * difference / safe) ** 1.5)

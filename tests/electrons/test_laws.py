@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.linalg import eigh_tridiagonal
 from scipy.spatial.transform import Rotation
 from systems import driven, from_reference, random_spins
 
@@ -16,7 +18,6 @@ from hpcspin.electrons import (
     nonconservativity,
     transmission,
 )
-from hpcspin.electrons.fermi import ozaki_poles
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
 from hpcspin.electrons.model import SIGMA, site_matrices
 from hpcspin.electrons.nonconservativity import tangents
@@ -138,13 +139,33 @@ def test_half_filling_of_a_bipartite_lattice_is_uniform(solver):
     assert np.abs(density - 1).max() < 1e-9
 
 
+def _ozaki_poles(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Poles and weights of the rational approximation of the Fermi function.
+
+    f(x) = 1/2 - sum_p R_p [1/(x - i x_p) + 1/(x + i x_p)], with 1/x_p the
+    positive eigenvalues of a tridiagonal matrix (T. Ozaki, Phys. Rev. B 75,
+    035123 (2007)). The first poles are Matsubara frequencies with R = 1, the
+    last are sparse and reach far.
+
+    Returns
+    -------
+    tuple
+        x_p and R_p, each of shape (count,), in increasing order of x_p.
+    """
+    k = np.arange(1, 2 * count)
+    off_diagonal = 0.5 / np.sqrt((2 * k - 1.0) * (2 * k + 1.0))
+    values, vectors = eigh_tridiagonal(np.zeros(2 * count), off_diagonal)
+    values, first = values[: count - 1 : -1], vectors[0, : count - 1 : -1]
+    return 1 / values, first**2 / (4 * values**2)
+
+
 def test_closed_form_solves_its_lyapunov_equation():
     """H_eff rho - rho H_eff† = 2 sum_r (Q_r Gamma_r - Gamma_r Q_r†), Q_r = ∫ de/2pi f_r G, by squared Smith."""
     system = driven("triangular", (4, 3), temperature=0.1, **DRIVEN)
     spins = random_spins(system, 1, seed=13)
     effective = effective_hamiltonian(system, spins[0])
     size = len(effective)
-    poles, residues = ozaki_poles(2000)
+    poles, residues = _ozaki_poles(2000)
     right = np.zeros_like(effective)
     for reservoir in system.reservoirs:
         energies = reservoir.potential + 1j * poles * system.temperature

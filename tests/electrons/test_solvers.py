@@ -11,10 +11,11 @@ from systems import driven, random_spins
 
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir, make_solver
 from hpcspin.electrons.backend import Backend, make_backend
-from hpcspin.electrons.fermi import ozaki_poles, psi, psi_of_sites
+from hpcspin.electrons.fermi import psi, psi_of_sites
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import site_matrices
-from hpcspin.electrons.quadrature import GAUSS, KRONROD, NODES, integrate
+from hpcspin.electrons.quadrature import Integrand, integrate
+from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
@@ -47,21 +48,45 @@ def test_an_energy_interval_that_does_not_converge_is_named():
 
 
 def test_a_discontinuity_is_found_where_it_is():
-    backend = make_backend("numpy")
-
-    def evaluate(intervals):
-        half = (intervals.upper - intervals.lower) / 2
-        values = np.sign((intervals.lower + half)[:, None] + half[:, None] * NODES - 0.3)
-        return half[:, None] * (values @ KRONROD[:, None]), np.abs(half * (values @ (KRONROD - GAUSS)))
-
+    step = Integrand(lambda x, _: np.sign(x - 0.3)[:, None], 1, 1, 1.0, 210)
     with pytest.raises(HpcspinError, match=r"between 0\.3 and 0\.3|between 0\.29999\d* and 0\.3"):
-        integrate(evaluate, [np.array([0.0, 1.0])], 1e-14, 1, World(), backend, 1e-6)
+        integrate(step, [np.array([0.0, 1.0])], 1e-14, World(), make_backend("numpy"), 1e-6)
 
 
-def test_kronrod_and_gauss_are_exact_to_their_degrees():
-    for weights, degree in ((KRONROD, 31), (GAUSS, 19)):
-        powers = np.arange(0, degree + 1, 2)
-        assert np.abs(weights @ NODES[:, None] ** powers - 2 / (powers + 1)).max() < 1e-14
+def test_rules_are_exact_to_their_degrees():
+    all_nodes, patterson = np.concatenate([NODES, MORE_NODES]), np.concatenate([PATTERSON, MORE_PATTERSON])
+    for nodes, weights, degree in ((NODES, GAUSS, 19), (NODES, KRONROD, 31), (all_nodes, patterson, 65)):
+        powers = np.arange(degree + 1)
+        exact = np.where(powers % 2, 0, 2 / (powers + 1))
+        assert np.abs(weights @ nodes[:, None] ** powers - exact).max() < 1e-14
+        # One degree more is not exact: the weights are those of these rules and of no longer one.
+        assert abs(weights @ nodes ** (degree + 1) - 2 / (degree + 2)) > 1e-14 or degree == 65
+
+
+def test_integrals_of_needles_are_certified_with_fewer_nodes_than_bisection(monkeypatch):
+    """Lorentzians between two edges, against the arctangents they are the derivatives of."""
+    centres, widths = np.array([-0.31, 0.123, 0.127, 0.8]), np.array([0.05, 0.002, 0.3, 0.01])
+    lorentzians = Integrand(lambda x, _: widths / ((x[:, None] - centres) ** 2 + widths**2), 4, 4, 1.0, 210)
+    edges = np.linspace(-1, 1, 5)
+    exact = np.arctan((1 - centres) / widths) + np.arctan((1 + centres) / widths)
+    found = integrate(lorentzians, [edges, edges], 1e-8, World(), make_backend("numpy"), 1e-9)
+    assert np.abs(found.values - exact).max() < found.errors.min() < 1e-8
+    assert set(found.intervals.points) == {21, 43}
+    monkeypatch.setattr("hpcspin.electrons.quadrature._PROMISE", 0.0)
+    halved = integrate(lorentzians, [edges, edges], 1e-8, World(), make_backend("numpy"), 1e-9)
+    assert set(halved.intervals.points) == {21}
+    assert found.evaluations < 0.85 * halved.evaluations
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
+def test_the_sum_over_matsubara_frequencies_is_certified_at_any_temperature(temperature, tolerance):
+    """In equilibrium nothing else contributes: against the closed form's digamma functions."""
+    system = driven("square", (6, 3), temperature=temperature, left=(1.0, -0.3), right=(0.6, -0.3), bath=(0.01, -0.3))
+    spins = random_spins(system, 2, seed=21)
+    found, exact = RecursiveSolver(system, tolerance).solve(spins), ClosedFormSolver(system, 1e-10).solve(spins)
+    assert np.all(np.abs(found.field - exact.field).max(axis=(1, 2, 3)) < found.error + 1e-11)
+    assert np.all(found.error < tolerance)
 
 
 def test_grids_of_the_previous_snapshot_change_cost_and_not_results():
@@ -192,14 +217,6 @@ def test_a_lattice_that_does_not_fit_says_what_would(monkeypatch):
     monkeypatch.setattr(Backend, "free_memory", lambda self: 10**6)
     with pytest.raises(HpcspinError, match=r"needs [0-9.]+ GiB"):
         plan_batches(WALL, make_backend("numpy"))
-
-
-def test_ozaki_poles_represent_the_fermi_function():
-    poles, residues = ozaki_poles(40)
-    x = np.linspace(-50, 50, 101)
-    f = 0.5 - 2 * np.sum(residues * x[:, None] / (x[:, None] ** 2 + poles**2), axis=1)
-    assert np.abs(f - 1 / (np.exp(x) + 1)).max() < 1e-12
-    assert np.abs(poles[:8] - np.pi * (2 * np.arange(8) + 1)).max() < 1e-10
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5, 0.0])
