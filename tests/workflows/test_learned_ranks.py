@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,15 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the ranks do: on busy cores two threads wait for each other longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def write_case(directory: Path, case: str) -> Path:
     """A force field with random weights, large enough to move the spins, and the config that runs it."""
     settings = {"lattice": "square", **CASES[case]}
@@ -84,16 +93,17 @@ def simulate_all(directory: Path, world: World) -> None:
 
 @pytest.mark.mpi
 def test_bits_do_not_depend_on_the_number_of_ranks(mpirun: Launch, tmp_path: Path) -> None:
+    """Halves and quarters; the next test has thirds."""
     for case in CASES:
         write_case(tmp_path, case)
     simulate_all(tmp_path, World())
-    for ranks in (2, 3, 4):
+    for ranks in (2, 4):
         result = mpirun(ranks, __file__, str(tmp_path), timeout=120)
         assert result.returncode == 0, result.stderr
     for case in CASES:
         moved = contents(tmp_path / f"{case}-1")["spins"]
         assert np.abs(moved[-1] - moved[0]).max() > 0.1
-        for ranks in (2, 3, 4):
+        for ranks in (2, 4):
             assert_same_bits(tmp_path / f"{case}-{ranks}", tmp_path / f"{case}-1")
 
 
