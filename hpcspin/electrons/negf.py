@@ -28,7 +28,7 @@ from hpcspin.electrons.steady_state import FINEST_TOLERANCE, SteadyState, Steady
 from hpcspin.electrons.window import WindowIntegral
 from hpcspin.parallel.world import World
 
-FINEST_SINGLE = 1e-5
+FINEST_SINGLE = 5e-5
 """Least tolerance in complex64: below it rounding would be refined as if it were structure of the integrand."""
 _EQUILIBRIUM_SHARE = 0.2
 """Part of the tolerance that the equilibrium part may use; the window integrals share the rest."""
