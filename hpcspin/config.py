@@ -6,16 +6,16 @@ does not use may be absent; `Config.need` says so in one line when a verb misses
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hpcspin.config_errors import explain
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, TEXTURES
 
@@ -170,8 +170,10 @@ class DynamicsSection(Section):
     record_walls: tuple[Finite, ...] = ()
     """Columns; if any are given a frame is recorded where the wall has passed one since the interval before."""
     observers: tuple[str, ...] = ("wall_position", "magnetization", "mean_bond")
-    """Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``,
-    ``topological_charge``, ``structure_factor``, and ``spread`` of a committee."""
+    """Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``, ``topological_charge``,
+    ``structure_factor``; of a learned field ``outside``, ``outside_share``, and of a committee ``spread``."""
+    check_interval: Count | None = None
+    """Recorded frames from one exact label of a learned trajectory to the next; none for no labels."""
     wave_vectors: tuple[tuple[Finite, Finite], ...] = ()
     """Where the structure factor is measured, in reciprocal vectors: [0.5, 0.5] is the square antiferromagnet."""
     compression: Literal["gzip", "lzf"] | None = None
@@ -188,6 +190,10 @@ class DynamicsSection(Section):
             raise ValueError("record_window ends before it begins; give [from, until]")
         if ("structure_factor" in self.observers) != bool(self.wave_vectors):
             raise ValueError("wave_vectors belong to the observer structure_factor, which needs them")
+        if self.check_interval and (self.field != "learned" or self.record_walls):
+            raise ValueError(
+                "check_interval is for field: learned without record_walls; leave it out"
+            )
         return self
 
 
@@ -339,7 +345,7 @@ def parse_config(content: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as failure:
-        raise HpcspinError(f"{source}: {_explain(failure)}") from None
+        raise HpcspinError(f"{source}: {explain(failure, Config)}") from None
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -364,35 +370,3 @@ def _apply(content: dict[str, Any], override: str) -> None:
 def _choose(key: str, value: str, known: Any) -> None:
     if value not in known:
         raise ValueError(f"{key} {value!r} is unknown; choose one of {', '.join(sorted(known))}")
-
-
-def _explain(failure: ValidationError) -> str:
-    error = failure.errors()[0]
-    where = [part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or "-" in part))]
-    path = ".".join(str(part) for part in where)
-    if error["type"] == "extra_forbidden":
-        known = _keys_at(tuple(where[:-1]))
-        near = difflib.get_close_matches(str(where[-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {path!r}; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
-    given = error.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool, list)) else ""
-    return f"{path or 'config'}: {message}{shown}"
-
-
-def _keys_at(path: tuple[Any, ...]) -> list[str]:
-    """Names of the fields of the section that a path of keys and indices leads to."""
-    model: type[BaseModel] = Config
-    for key in path:
-        if isinstance(key, int) or key not in model.model_fields:
-            continue
-        model = _section_in(model.model_fields[key].annotation) or model
-    return list(model.model_fields)
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section class inside an annotation such as ``tuple[Section, ...] | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _section_in(inner))), None)

@@ -71,6 +71,15 @@ class Observed(Protocol):
 
 
 @runtime_checkable
+class Watching(Protocol):
+    """A field that looks at the frames that are recorded, such as one that is compared with another now and then."""
+
+    def watch(self, step: int, whole: Callable[[], Tensor]) -> None:
+        """Look at a frame before it is recorded; `whole()` joins its spins on every rank. All ranks call together."""
+        ...
+
+
+@runtime_checkable
 class Stateful(Protocol):
     """A field whose next value depends on its past, such as an adaptive energy grid kept from step to step.
 
@@ -143,6 +152,12 @@ class SumField:
     def observables(self) -> dict[str, NDArray[np.float64]]:
         """Values of all terms' observables at the last evaluation."""
         return {name: value for term in self._observed() for name, value in term.observables.items()}
+
+    def watch(self, step: int, whole: Callable[[], Tensor]) -> None:
+        """Let those terms look that want to."""
+        for term in self.terms:
+            if isinstance(term, Watching):
+                term.watch(step, whole)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """States of the terms that have one."""

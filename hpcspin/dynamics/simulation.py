@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame, make_observers
 from hpcspin.dynamics.recording import Recorder
@@ -226,6 +226,8 @@ class Simulation:
     def _record(self, recorder: Recorder | None) -> None:
         field = self._domain.gather(self._evaluate(self._state.spins, self._time))
         spins = self._finite_spins()
+        if isinstance(self._field, Watching):
+            self._field.watch(self._state.step, lambda: self._domain.whole(self._state.spins))
         if recorder is not None and spins is not None and field is not None:
             recorder.take(self._frame(spins, field), self._state.step)
 

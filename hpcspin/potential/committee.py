@@ -116,6 +116,15 @@ class Committee(nn.Module):
         # Two perpendicular components share the square.
         return (deviations.square().sum((0, -1)) / (2 * (len(self.members) - 1))).sqrt()
 
+    @property
+    def has_envelope(self) -> bool:
+        """Whether all members know the range of their training data."""
+        return all(member.envelope is not None for member in self._forces)
+
+    def outside(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """Mean over the members, whose features are their own; see `ForceField.outside`."""
+        return torch.stack([member.outside(spins, neighbourhood) for member in self._forces]).mean(0)
+
 
 def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]]:
     """Read a saved force field, or what `hpcspin train` has left in a directory.

@@ -17,7 +17,9 @@ from hpcspin.potential.model import Architecture, ForceField
 from hpcspin.storage import atomic_path, provenance, sha256
 
 FORMAT = "hpcspin force field"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)
+"""Version 1 knows no envelope of the training data."""
 
 
 def card_path(path: str | Path) -> Path:
@@ -106,9 +108,9 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise HpcspinError(f"{where}: the card of the model is unreadable; copy or train the model again") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise HpcspinError(f"{where}: is not the card of a force field; give a model that `hpcspin train` has written")
-    if card.get("schema_version") != SCHEMA_VERSION:
+    if card.get("schema_version") not in _READABLE:
         raise HpcspinError(
-            f"{where}: has schema version {card.get('schema_version')}, this program reads {SCHEMA_VERSION}; "
+            f"{where}: has schema version {card.get('schema_version')}, this program reads up to {SCHEMA_VERSION}; "
             "update hpcspin or train the model again"
         )
     return card
@@ -128,6 +130,8 @@ def _architecture(card: dict[str, Any], path: Path) -> Architecture:
 
 
 def _fill(model: ForceField, weights: dict[str, torch.Tensor], path: Path) -> None:
+    if "envelope" in weights:
+        model.envelope = model.network.mean.new_empty((2, len(model.network.mean)))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -20,6 +20,8 @@ from hpcspin.potential.network import Network
 from hpcspin.potential.tiles import GROUP, TILE, is_present
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+_ROUNDING = 1e-4
+"""Excess over the envelope that another device's rounding can make."""
 Part = tuple[Tensor, Tensor]
 """Potentials of some centres, and what these centres add to the fields: see `ForceField._partials`."""
 
@@ -115,9 +117,18 @@ class ForceField(nn.Module):
     ----------
     architecture
         What to build.
+
+    Attributes
+    ----------
+    field_scale : Tensor
+        Unit of the fields, shape ().
+    envelope : Tensor or None
+        Smallest and largest value of each feature in the training data, shape
+        (2, features); None of a model that has not kept them.
     """
 
     field_scale: Tensor
+    envelope: Tensor | None
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -131,6 +142,7 @@ class ForceField(nn.Module):
         inputs = 3 if architecture.electrode_range else 1
         self.network = Network(len(self.descriptor.parity), inputs, architecture.hidden, self.kind.outputs)
         self.register_buffer("field_scale", torch.ones(()))
+        self.register_buffer("envelope", None)
         self.to(PRECISIONS[architecture.precision])
 
     @property
@@ -187,6 +199,33 @@ class ForceField(nn.Module):
         tile = self._tile(spins, neighbourhood)
         described: Tensor = self.descriptor(self._around(spins, neighbourhood, tile), tile)
         return described.T[: len(spins) * len(neighbourhood.table)]
+
+    @property
+    def has_envelope(self) -> bool:
+        """Whether the model knows the range of its training data."""
+        return self.envelope is not None
+
+    @torch.inference_mode()
+    def outside(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """How far the surroundings of each centre lie outside all that the model was trained on.
+
+        Parameters
+        ----------
+        spins, neighbourhood
+            As in `forward`, for a model in evaluation mode with an `envelope`.
+
+        Returns
+        -------
+        Tensor
+            Largest excess of a feature over its envelope, in the unit in which
+            the network sees that feature (its standard deviation); 0 inside;
+            shape (batch, centres).
+        """
+        assert self.envelope is not None
+        features = self.features(spins, neighbourhood)
+        excess = torch.maximum(self.envelope[0] - features, features - self.envelope[1]) * self.network.scale
+        largest = excess.amax(1)
+        return torch.where(largest > _ROUNDING, largest, 0).view(len(spins), -1)
 
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part] = ()

@@ -28,13 +28,13 @@ from hpcspin.storage import make_directory
 from hpcspin.training.dataset import Snapshots, Split, epoch_batches, load_share, split_shards
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.metrics import perpendicular
+from hpcspin.training.moments import normalise, set_envelope
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 from hpcspin.training.state import MetricsLog, TrainingState
 
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
 
 _GRADIENT_NORM = 1.0
-_NORMALISING_SNAPSHOTS = 512
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class _Trainer:
         self._model = _initial(architecture, settings.seed).to(device)
         self._model.require(self._train.lattice, f"{data}")
         self._table = self._model.neighbourhood(self._train.lattice)
-        _normalise(self._model, self._train, world, device)
+        normalise(self._model, self._train, world, device)
         self._mean = RunningMean(self._model, settings.ema)
         self._optimiser = torch.optim.AdamW(
             self._model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -288,8 +288,10 @@ class _Trainer:
         return {f"validation_{name}": value for name, value in summary.items() if name != "snapshots"}
 
     def _save(self, card: Mapping[str, Any]) -> None:
+        assert self._train is not None
+        self._state.write_best_to(self._model)
+        set_envelope(self._model.eval(), self._train, self._world, self._device)
         if self._world.rank == 0:
-            self._state.write_best_to(self._model)
             content = {
                 # Sorted, as they come back from a checkpoint: a finished training run again writes the same card.
                 "metrics": dict(sorted(self._state.metrics.items())),
@@ -306,30 +308,6 @@ def _initial(architecture: Architecture, seed: int) -> ForceField:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ForceField(architecture)
-
-
-def _normalise(model: ForceField, data: Snapshots, world: World, device: torch.device) -> None:
-    """Set the scales of features and fields from their moments on the training snapshots."""
-    chosen = data.rows(np.arange(0, data.total, -(-data.total // _NORMALISING_SNAPSHOTS)))
-    table = model.neighbourhood(data.lattice)
-    width = len(model.descriptor.parity)
-    sums = np.zeros(2 * width + 2)
-    for rows in np.array_split(chosen, max(1, len(chosen) // 8)):
-        if len(rows) == 0:
-            continue
-        spins = data.spins[rows]
-        with torch.no_grad():
-            features = model.features(spins.to(device), table).double()
-        square = perpendicular(spins.double(), data.field[rows].double()).square().sum()
-        moments = [features.sum(0), features.square().sum(0)]
-        sums[:-2] += torch.cat(moments).cpu().numpy()
-        sums[-2:] += np.array([len(features), float(square)])
-    sums = world.sum(sums)
-    mean, square = sums[:width] / sums[-2], sums[width : 2 * width] / sums[-2]
-    variance = torch.from_numpy(np.maximum(square - mean**2, 0))
-    model.network.normalise(torch.from_numpy(mean).to(device), variance.to(device))
-    with torch.no_grad():
-        model.field_scale.fill_(float(np.sqrt(sums[-1] / (2 * sums[-2]))) or 1.0)
 
 
 def _note(record: Mapping[str, Any]) -> str:

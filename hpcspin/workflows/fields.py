@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 
 from hpcspin.config import Config
 from hpcspin.dynamics import Field, SumField, WholeLatticeField, Zeeman
-from hpcspin.dynamics.fields import BoundField
-from hpcspin.dynamics.observers import Frame, observer
-from hpcspin.dynamics.torque import components_first
 from hpcspin.electrons import SteadyStateSolver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
-from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, ForceField, Neighbourhood, load_force
+from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.storage import config_differences, describe_differences
 from hpcspin.workflows.classical import classical_terms
+from hpcspin.workflows.learned import LearnedField
+from hpcspin.workflows.monitor import CheckedField
 from hpcspin.workflows.system import build_solver, build_system
 
 
@@ -39,7 +37,7 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
     if config.dynamics.field == "electrons":
         terms.append(_electronic(config, world))
     if config.dynamics.field == "learned":
-        terms.append(_learned(config, lattice, device))
+        terms.append(_learned(config, lattice, world, device))
     terms.extend(classical_terms(config.dynamics.classical, lattice))
     if not terms:  # free spins: only the noise moves them
         terms.append(Zeeman((0.0, 0.0, 0.0)))
@@ -67,85 +65,7 @@ def _electronic(config: Config, world: World) -> Field:
     return WholeLatticeField(solver.solve, config.lattice.size, len(system.reservoirs), _SolverState(solver))
 
 
-class LearnedField:
-    """A force field, or the mean of a committee, as the dynamics sees it.
-
-    Parameters
-    ----------
-    model
-        In evaluation mode and on its device.
-    bias
-        Difference of the chemical potentials that drive the electrons.
-    """
-
-    def __init__(self, model: ForceField | Committee, bias: float) -> None:
-        self._model, self._bias = model, bias
-        self.halo: int | None = model.halo
-
-    def bind(self, domain: Domain) -> BoundField:
-        """See :class:`hpcspin.dynamics.fields.Field`."""
-        assert self.halo is not None
-        whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
-        columns = (domain.slices[0].start, domain.lattice.size[0])
-        table = Neighbourhood.of_window(
-            domain.shape, self.halo, self._model.offsets, whole, domain.lattice.periodic, columns
-        )
-
-        return _BoundLearned(self._model, table, self._bias, domain.shape)
-
-    def spread(self, lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Disagreement of a committee on every site, shape (Lx, Ly); see `Committee.spread`.
-
-        Raises
-        ------
-        HpcspinError
-            If the model is not a committee.
-        """
-        if not isinstance(self._model, Committee):
-            raise HpcspinError(
-                "dynamics.observers: spread is the disagreement of a committee; let dynamics.model be the directory "
-                "of one, or leave the observer out"
-            )
-        device = next(self._model.parameters()).device
-        flat = torch.from_numpy(spins).reshape(1, -1, 3).to(device)
-        bias = torch.full((1,), self._bias, dtype=flat.dtype, device=device)
-        found: torch.Tensor = self._model.spread(flat, self._model.neighbourhood(lattice), bias)
-        return found.double().cpu().numpy().reshape(lattice.size)
-
-
-class _BoundLearned:
-    """A learned field on a block; its interior can begin while the halo travels."""
-
-    def __init__(
-        self, model: ForceField | Committee, table: Neighbourhood, bias: float, shape: tuple[int, int]
-    ) -> None:
-        self._model, self._table, self._bias, self._shape = model, table, bias, shape
-        self._begun: Any = ()
-
-    def begin(self, spins: torch.Tensor, time: float) -> None:
-        """See :class:`hpcspin.dynamics.fields.HeadStart`."""
-        self._begun = self._model.begin(*self._arguments(spins))
-
-    def __call__(self, spins: torch.Tensor, time: float) -> torch.Tensor:
-        begun, self._begun = self._begun, ()
-        predicted = self._model(*self._arguments(spins), begun).field
-        return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
-
-    def _arguments(self, spins: torch.Tensor) -> tuple[torch.Tensor, Neighbourhood, torch.Tensor]:
-        bias = torch.full((1,), self._bias, dtype=spins.dtype, device=spins.device)
-        return spins.reshape(1, -1, 3), self._table, bias
-
-
-@observer("spread", lambda lattice, _: lattice.size)
-def spread(frame: Frame) -> NDArray[np.float64]:
-    """Disagreement of a learned field's committee: an estimate of its error on every site."""
-    for field in frame.source.terms if isinstance(frame.source, SumField) else (frame.source,):
-        if isinstance(field, LearnedField):
-            return field.spread(frame.lattice, frame.spins)
-    raise HpcspinError("dynamics.observers: spread needs dynamics.field: learned; leave it out")
-
-
-def _learned(config: Config, lattice: Lattice, device: torch.device) -> Field:
+def _learned(config: Config, lattice: Lattice, world: World, device: torch.device) -> Field:
     assert config.dynamics is not None
     if config.dynamics.model is None:
         raise HpcspinError(
@@ -154,7 +74,12 @@ def _learned(config: Config, lattice: Lattice, device: torch.device) -> Field:
     model, _ = load_force(config.dynamics.model)
     model.require(lattice, config.dynamics.model)
     _require_potential(config, model, config.dynamics.model)
-    return LearnedField(model.to(device).eval(), build_system(config).bias)
+    model, system, dynamics = model.to(device).eval(), build_system(config), config.dynamics
+    if dynamics.check_interval is None:
+        return LearnedField(model, system.bias)
+    solver = build_solver(config, system, world)
+    interval = dynamics.check_interval * dynamics.record_interval
+    return CheckedField(model, system.bias, lattice, solver, interval, world)
 
 
 def _require_potential(config: Config, model: ForceField | Committee, where: str) -> None:

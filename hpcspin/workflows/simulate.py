@@ -54,4 +54,4 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
 
 
 def _settings(dynamics: DynamicsSection) -> Settings:
-    return Settings(**dynamics.model_dump(exclude={"field", "model", "classical"}))
+    return Settings(**dynamics.model_dump(exclude={"field", "model", "classical", "check_interval"}))

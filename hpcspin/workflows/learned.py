@@ -1,0 +1,85 @@
+"""A force field as the dynamics sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcspin.dynamics.fields import BoundField
+from hpcspin.dynamics.torque import components_first
+from hpcspin.lattice import Lattice
+from hpcspin.parallel.domain import Domain
+from hpcspin.potential import Committee, ForceField, Neighbourhood
+
+
+class LearnedField:
+    """A force field, or the mean of a committee, as the dynamics sees it.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode and on its device.
+    bias
+        Difference of the chemical potentials that drive the electrons.
+
+    Attributes
+    ----------
+    model
+        The model.
+    alarmed : float
+        Largest share of sites outside the training data that the log has warned of.
+    """
+
+    def __init__(self, model: ForceField | Committee, bias: float) -> None:
+        self.model, self._bias = model, bias
+        self.alarmed = 0.0
+        self.halo: int | None = model.halo
+
+    def bind(self, domain: Domain) -> BoundField:
+        """See :class:`hpcspin.dynamics.fields.Field`."""
+        assert self.halo is not None
+        whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
+        columns = (domain.slices[0].start, domain.lattice.size[0])
+        table = Neighbourhood.of_window(
+            domain.shape, self.halo, self.model.offsets, whole, domain.lattice.periodic, columns
+        )
+
+        return _BoundLearned(self.model, table, self._bias, domain.shape)
+
+    def on_lattice(
+        self, lattice: Lattice, spins: Tensor, measure: Callable[[Tensor, Neighbourhood, Tensor], Tensor]
+    ) -> NDArray[np.float64]:
+        """Ask the model about a whole lattice: a function of spins, neighbourhood and bias, for spins (Lx, Ly, 3)."""
+        device = next(self.model.parameters()).device
+        flat = spins.reshape(1, -1, 3).to(device)
+        bias = torch.full((1,), self._bias, dtype=flat.dtype, device=device)
+        found = measure(flat, self.model.neighbourhood(lattice), bias)[0]
+        return found.double().cpu().numpy().reshape(*lattice.size, *found.shape[1:])
+
+
+class _BoundLearned:
+    """A learned field on a block; its interior can begin while the halo travels."""
+
+    def __init__(
+        self, model: ForceField | Committee, table: Neighbourhood, bias: float, shape: tuple[int, int]
+    ) -> None:
+        self._model, self._table, self._bias, self._shape = model, table, bias, shape
+        self._begun: Any = ()
+
+    def begin(self, spins: Tensor, time: float) -> None:
+        """See :class:`hpcspin.dynamics.fields.HeadStart`."""
+        self._begun = self._model.begin(*self._arguments(spins))
+
+    def __call__(self, spins: Tensor, time: float) -> Tensor:
+        begun, self._begun = self._begun, ()
+        predicted = self._model(*self._arguments(spins), begun).field
+        return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
+
+    def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood, Tensor]:
+        bias = torch.full((1,), self._bias, dtype=spins.dtype, device=spins.device)
+        return spins.reshape(1, -1, 3), self._table, bias

@@ -1,0 +1,145 @@
+"""Watching a learned field while it moves the spins: unknown surroundings, a committee's doubt, exact spot checks.
+
+Three signs that a learned trajectory has gone where its field cannot be
+trusted, from the cheapest to the surest: spins whose surroundings lie outside
+the training data, members of a committee that disagree, and an exact label of a
+frame now and then. None of them changes the trajectory.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcspin.dynamics import SumField
+from hpcspin.dynamics.observers import Frame, observer
+from hpcspin.electrons import SteadyStateSolver
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.parallel.world import World
+from hpcspin.potential import Committee, ForceField
+from hpcspin.training import perpendicular
+from hpcspin.workflows.learned import LearnedField
+
+logger = logging.getLogger("hpcspin")
+
+_ALARM = 0.05
+"""Share of the sites outside the training data at which the log warns first; it warns again at each doubling."""
+
+
+class CheckedField(LearnedField):
+    """A learned field that is compared with the exact one at some of the recorded frames.
+
+    Its observables are ``exact_field`` (Lx, Ly, 3), that of the electrons alone,
+    with its error estimate ``exact_error``, and ``deviation``, the root mean
+    square difference of a perpendicular component; NaN at frames between checks.
+
+    Parameters
+    ----------
+    model, bias
+        See `LearnedField`.
+    lattice
+        The whole lattice.
+    solver
+        Of the exact field, shared out over all ranks.
+    interval
+        Steps between checks.
+    world
+        The ranks.
+    """
+
+    def __init__(
+        self,
+        model: ForceField | Committee,
+        bias: float,
+        lattice: Lattice,
+        solver: SteadyStateSolver,
+        interval: int,
+        world: World,
+    ) -> None:
+        super().__init__(model, bias)
+        self._lattice, self._solver, self._interval, self._world = lattice, solver, interval, world
+        self.observable_shapes: dict[str, tuple[int, ...]] = {
+            "exact_field": (*lattice.size, 3),
+            "exact_error": (),
+            "deviation": (),
+        }
+        self.observables: dict[str, NDArray[np.float64]] = {}
+
+    def watch(self, step: int, whole: Callable[[], Tensor]) -> None:
+        """See :class:`hpcspin.dynamics.fields.Watching`."""
+        self.observables = {name: np.full(shape, np.nan) for name, shape in self.observable_shapes.items()}
+        if step % self._interval:
+            return
+        spins = whole().detach().to("cpu", torch.float64).contiguous()
+        # Without the memory of the frames before, a restart finds the same bits.
+        self._solver.reset()
+        exact = self._solver.solve(spins.numpy()[None])
+        learned = self.on_lattice(self._lattice, spins, lambda *given: self.model(*given).field)
+        deviation = _rms(spins, learned - exact.field[0])
+        found = (exact.field[0], exact.error[0], deviation)
+        self.observables = {name: np.asarray(value) for name, value in zip(self.observable_shapes, found, strict=True)}
+        self._world.say(
+            f"step {step}: the learned field deviates from the exact one by {deviation:.1e} a component, "
+            f"{deviation / _rms(spins, exact.field[0]):.0%} of it"
+        )
+
+
+def _rms(spins: Tensor, field: NDArray[np.float64]) -> float:
+    """Root mean square of a perpendicular component; both shape (Lx, Ly, 3)."""
+    # Two components share the square.
+    return float((perpendicular(spins, torch.from_numpy(field)).square().sum(-1).mean() / 2).sqrt())
+
+
+@observer("spread", lambda lattice, _: lattice.size)
+def spread(frame: Frame) -> NDArray[np.float64]:
+    """Disagreement of a learned field's committee: an estimate of its error on every site."""
+    field = _learned(frame, "spread")
+    model = field.model
+    if not isinstance(model, Committee):
+        raise HpcspinError(
+            "dynamics.observers: spread is the disagreement of a committee; let dynamics.model be the directory "
+            "of one, or leave the observer out"
+        )
+    return field.on_lattice(frame.lattice, torch.from_numpy(frame.spins), model.spread)
+
+
+@observer("outside", lambda lattice, _: lattice.size)
+def outside(frame: Frame) -> NDArray[np.float64]:
+    """How far each site's surroundings lie outside the training data; 0 inside. See `ForceField.outside`."""
+    field = _learned(frame, "outside")
+    model = field.model
+    if not model.has_envelope:
+        raise HpcspinError(
+            "dynamics.observers: outside needs a model that knows the range of its training data, which this one from "
+            "an earlier version does not; train it again, or leave the observer out"
+        )
+    found = field.on_lattice(
+        frame.lattice, torch.from_numpy(frame.spins), lambda spins, table, _: model.outside(spins, table)
+    )
+    share = float(np.mean(found > 0))
+    if share > max(_ALARM, 2 * field.alarmed):
+        field.alarmed = share
+        logger.warning(
+            f"warning: at time {frame.time:g} the surroundings of {share:.0%} of the sites are unlike all that the "
+            "model has learned from"
+        )
+    return found
+
+
+@observer("outside_share")
+def outside_share(frame: Frame) -> float:
+    """Share of the sites whose surroundings lie outside the training data."""
+    return float(np.mean(outside(frame) > 0))
+
+
+def _learned(frame: Frame, name: str) -> LearnedField:
+    for field in frame.source.terms if isinstance(frame.source, SumField) else (frame.source,):
+        if isinstance(field, LearnedField):
+            return field
+    raise HpcspinError(f"dynamics.observers: {name} needs dynamics.field: learned; leave it out")
