@@ -151,7 +151,12 @@ def info() -> None:
     """Versions, MPI library, devices and backends in use."""
     from hpcspin.workflows.info import describe
 
-    _run(lambda world: typer.echo(describe(world)) if world.rank == 0 else None)
+    def tell(world: World) -> None:
+        text = describe(world)  # All ranks together: they agree on what MPI can do.
+        if world.rank == 0:
+            typer.echo(text)
+
+    _run(tell)
 
 
 def _run(verb: Callable[[World], int | None]) -> None:

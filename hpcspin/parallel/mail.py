@@ -1,7 +1,7 @@
 """Messages of fixed shape between a block and its neighbours.
 
-Under MPI they lie in contiguous host buffers (pinned where the spins live on a GPU) with persistent
-requests; under torchrun they are tensors on the device.
+Under MPI they lie in contiguous buffers with persistent requests: on the device where MPI can work there, else
+on the host, pinned where the spins live on a GPU.  Under torchrun they are tensors on the device.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hpcspin.parallel.device_buffers import obstacle_to_device_buffers
 from hpcspin.parallel.stopwatch import PACKING, WAITING
 
 if TYPE_CHECKING:
@@ -52,15 +53,16 @@ class Mail:
         self._world, self._stopwatch = domain.world, domain.stopwatch
         self._stream = like.device if like.device.type == "cuda" else None
         self._peers = {side: domain.neighbour(side) for side in sorted(shapes)}
-        staged = self._world.comm is not None
-        device = torch.device("cpu") if staged else like.device
-        pin = staged and self._stream is not None
+        under_mpi = self._world.comm is not None
+        self._staged = under_mpi and obstacle_to_device_buffers(self._world, like.device) is not None
+        device = torch.device("cpu") if self._staged else like.device
+        pin = self._staged and self._stream is not None
         self._out, self._in = (
             {side: torch.empty(shapes[side], dtype=like.dtype, device=device, pin_memory=pin) for side in self._peers}
             for _ in range(2)
         )
-        self._requests: list[Any] = self._persistent() if staged else []
-        if staged:
+        self._requests: list[Any] = self._persistent() if under_mpi else []
+        if under_mpi:
             weakref.finalize(self, _free, self._requests)
 
     @property
@@ -107,10 +109,13 @@ class Mail:
         comm = self._world.comm
         requests = []
         for side, peer in self._peers.items():
-            requests.append(comm.Send_init(self._out[side].numpy(), dest=peer, tag=_tag(side)))
+            requests.append(comm.Send_init(self._buffer(self._out[side]), dest=peer, tag=_tag(side)))
             # What comes from my low side was sent by that rank towards its high side.
-            requests.append(comm.Recv_init(self._in[side].numpy(), source=peer, tag=_tag(_opposite(side))))
+            requests.append(comm.Recv_init(self._buffer(self._in[side]), source=peer, tag=_tag(_opposite(side))))
         return requests
+
+    def _buffer(self, tensor: Tensor) -> Any:
+        return tensor.numpy() if self._staged else tensor
 
     def _operations(self) -> list[dist.P2POp]:
         group = self._world.group

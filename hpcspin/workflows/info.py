@@ -7,13 +7,15 @@ import os
 
 import torch
 
+from hpcspin.parallel.device_buffers import obstacle_to_device_buffers
+from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import segment_backend
 from hpcspin.storage import provenance
 
 
 def describe(world: World) -> str:
-    """Versions, launcher and MPI library, devices, and backends in use, a line each."""
+    """Versions, launcher and MPI library, devices, and backends in use, a line each; all ranks call together."""
     lines = {f"{name}": version for name, version in provenance().items()}
     lines["launcher"] = f"{world.launcher}, {world.size} rank(s)"
     lines["MPI library"] = _mpi_library()
@@ -21,9 +23,17 @@ def describe(world: World) -> str:
     lines["GPUs"] = _gpus()
     lines["electron algebra"] = "CuPy" if _has("cupy") and torch.cuda.is_available() else "torch on the CPU"
     lines["learned fields"] = "torch on the GPU" if torch.cuda.is_available() else "torch on the CPU"
+    lines["halo exchange"] = _halo_exchange(world)
     lines["segment reductions"] = segment_backend()
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+
+
+def _halo_exchange(world: World) -> str:
+    if world.launcher == "torchrun":
+        return "torch.distributed on the tensors of the device"
+    obstacle = obstacle_to_device_buffers(world, pick_device(world))
+    return "MPI on device buffers" if obstacle is None else f"MPI through host memory: {obstacle}"
 
 
 def _has(module: str) -> bool:

@@ -1,0 +1,78 @@
+"""Whether MPI may be given buffers on a GPU.
+
+A wrong guess ends in a crash, so none is made: the MPI library must say that it can, and a trial in a process of its
+own must succeed, on every rank; else messages pass through pinned host memory.  The trial sends on one rank, so that
+what only several ranks can show is left to the library's word.  This path has been tested up to the device boundary,
+with host tensors in the place of device buffers; it has not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import subprocess
+import sys
+
+import torch
+
+from hpcspin.parallel.world import World
+
+TRIAL = (sys.executable, "-m", "hpcspin.parallel.device_trial")
+TRIAL_SECONDS = 60.0
+_LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
+"""Variables by which an MPI library recognises a launcher; without them a process is alone."""
+
+
+def obstacle_to_device_buffers(world: World, device: torch.device) -> str | None:
+    """Say why MPI is not given buffers on a device; all ranks call together.
+
+    Parameters
+    ----------
+    world
+        Ranks under an MPI launcher, or one alone.
+    device
+        Where the spins of this rank live.
+
+    Returns
+    -------
+    str or None
+        The first obstacle that a rank has found, the same on all ranks; None if MPI can work on device buffers.
+    """
+    return next((found for found in world.allgather(_obstacle(device)) if found is not None), None)
+
+
+@functools.cache
+def _obstacle(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return "the spins live on the CPU"
+    if not library_reports_cuda():
+        return "the MPI library does not report that it can read GPU memory"
+    return _failure_of_trial(str(device))
+
+
+def library_reports_cuda() -> bool:
+    """Whether the MPI library of mpi4py says that it takes CUDA buffers, as Open MPI and MPICH can.
+
+    ``MPIX_Query_cuda_support`` is an extension: a library without it says no.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        return False
+    # The symbols of a module include those of the library that it is linked to.
+    query = getattr(ctypes.CDLL(MPI.__file__), "MPIX_Query_cuda_support", None)
+    return query is not None and bool(query())
+
+
+def _failure_of_trial(device: str) -> str | None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHER_PREFIXES)}
+    try:
+        trial = subprocess.run(
+            [*TRIAL, device], env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TRIAL_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"a trial message from GPU memory has not arrived within {TRIAL_SECONDS:g} s"
+    if trial.returncode != 0:
+        return f"a trial message from GPU memory failed with code {trial.returncode}"
+    return None

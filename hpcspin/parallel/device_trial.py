@@ -1,0 +1,34 @@
+"""Send a tensor to oneself through MPI, as halos are sent, and compare.
+
+    python -m hpcspin.parallel.device_trial DEVICE
+
+Exits with 0 if it has arrived unchanged.  It runs apart from the job since an MPI library that cannot read GPU memory
+crashes.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+_NUMBERS = 1 << 17
+"""1 MB: beyond the sizes for which libraries copy messages in a way of their own."""
+
+
+def arrives(device: torch.device) -> bool:
+    """Whether a message between two buffers on a device arrives unchanged."""
+    from mpi4py import MPI
+
+    sent = torch.arange(_NUMBERS, dtype=torch.float64, device=device)
+    received = torch.zeros_like(sent)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    requests = [MPI.COMM_SELF.Send_init(sent, 0), MPI.COMM_SELF.Recv_init(received, 0)]
+    MPI.Prequest.Startall(requests)
+    MPI.Request.Waitall(requests)
+    return torch.equal(sent, received)
+
+
+if __name__ == "__main__":
+    sys.exit(not arrives(torch.device(sys.argv[1])))
