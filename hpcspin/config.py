@@ -191,9 +191,7 @@ class DynamicsSection(Section):
         if ("structure_factor" in self.observers) != bool(self.wave_vectors):
             raise ValueError("wave_vectors belong to the observer structure_factor, which needs them")
         if self.check_interval and (self.field != "learned" or self.record_walls):
-            raise ValueError(
-                "check_interval is for field: learned without record_walls; leave it out"
-            )
+            raise ValueError("check_interval is for field: learned without record_walls; leave it out")
         return self
 
 
@@ -346,6 +344,17 @@ def parse_config(content: dict[str, Any], source: str) -> Config:
         return Config.model_validate(content)
     except ValidationError as failure:
         raise HpcspinError(f"{source}: {explain(failure, Config)}") from None
+
+
+def completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """A config from an earlier version's output, with the keys that it does not know yet at their defaults.
+
+    What is no valid config today is given back as it is.
+    """
+    try:
+        return Config.model_validate(stored).model_dump(mode="json")
+    except ValidationError:
+        return stored
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

@@ -9,7 +9,7 @@ remembered field and a field's own state travel with the checkpoint, and time is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,8 @@ class Simulation:
     config
         What is stored with the output, as JSON values; a run resumes only if all agree but
         `dynamics.duration` and the sections that no trajectory depends on.
+    complete
+        Adds to a checkpoint's config what has become a key since it was written.
     world
         The ranks; None for this process alone.
     device
@@ -125,12 +127,13 @@ class Simulation:
         directory: str | Path,
         *,
         config: Mapping[str, Any],
+        complete: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda stored: stored,
         world: World | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> None:
         self.world = world or World()
-        self.settings, self._field, self._config = settings, field, config
+        self.settings, self._field, self._config, self._completed = settings, field, config, complete
         self._directory = Path(directory)
         self._device, self._dtype = torch.device(device), dtype
         self._domain = Domain.cut(lattice, self.world, field.halo)
@@ -269,7 +272,7 @@ class Simulation:
         checkpoint: Checkpoint | None = None
         if self.world.rank == 0:
             make_directory(self._directory)
-            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._config, ignore=_MAY_DIFFER)
+            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._config, _MAY_DIFFER, self._completed)
             self._check_extends(checkpoint)
         checkpoint = self.world.broadcast(checkpoint)
         if checkpoint is None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,10 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    path: str | Path, config: Mapping[str, Any] | None = None, ignore: Collection[str] = ()
+    path: str | Path,
+    config: Mapping[str, Any] | None = None,
+    ignore: Collection[str] = (),
+    complete: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda stored: stored,
 ) -> Checkpoint | None:
     """Read the newest checkpoint, or, with a warning in the log, the one before if the newest is corrupt.
 
@@ -98,6 +101,8 @@ def read_checkpoint(
         Configuration of the run that wants to go on; None accepts any.
     ignore
         Dotted config keys that may differ.
+    complete
+        Adds to a checkpoint's config what has become a key since it was written.
 
     Returns
     -------
@@ -118,7 +123,8 @@ def read_checkpoint(
             failures.append(error)
             _log.warning("%s; falling back to the checkpoint before it", error)
             continue
-        _require_config(checkpoint, config, ignore)
+        if config is not None:
+            _require_config(checkpoint.path, complete(checkpoint.config), config, ignore)
         return checkpoint
     if failures:
         raise HpcspinError(f"{failures[0]}; no intact checkpoint is left, start in another directory")
@@ -145,13 +151,11 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(arrays, json.loads(words["meta"]), json.loads(words["config"]), path)
 
 
-def _require_config(checkpoint: Checkpoint, config: Mapping[str, Any] | None, ignore: Collection[str]) -> None:
-    if config is None:
-        return
-    differences = config_differences(checkpoint.config, json.loads(_canonical(config)), ignore)
+def _require_config(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any], ignore: Collection[str]) -> None:
+    differences = config_differences(stored, json.loads(_canonical(config)), ignore)
     if differences:
         raise HpcspinError(
-            f"{checkpoint.path}: belongs to another config: {describe_differences(differences)}; "
+            f"{path}: belongs to another config: {describe_differences(differences)}; "
             "restore these keys or start in another directory"
         )
 

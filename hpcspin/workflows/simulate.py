@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcspin.config import Config, DynamicsSection
+from hpcspin.config import Config, DynamicsSection, completed
 from hpcspin.dynamics import Settings, Simulation
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
@@ -47,6 +47,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         _settings(config.dynamics),
         directory,
         config=config.model_dump(mode="json"),
+        complete=completed,
         world=world,
         device=device,
     )

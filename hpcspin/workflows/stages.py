@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpcspin.config import Config
+from hpcspin.config import Config, completed
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import atomic_path, config_differences, describe_differences, make_directory
@@ -35,7 +35,7 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
     if world.rank == 0:
         make_directory(path.parent)
         if path.exists():
-            stored = json.loads(path.read_text())
+            stored = completed(json.loads(path.read_text()))
             differences = config_differences(stored, config.model_dump(mode="json"), ignore=may_grow)
             if differences:
                 raise HpcspinError(
