@@ -87,6 +87,20 @@ def train(
 
 
 @app.command()
+def sweep(
+    config: ConfigFile,
+    data: Annotated[Path, typer.Option("--data", help="Directory of label files with a manifest.json.")],
+    output: Directory,
+    vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key of the config, and values.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train every combination of some keys' values, keep a record, print a table; resumes on its directory."""
+    from hpcspin.workflows.sweep import sweep_directory
+
+    _run(lambda world: sweep_directory(config, overrides or [], vary, data, output, world))
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Saved force field, or directory of a committee.")],
     data: Annotated[Path, typer.Option("--data", help="Label file, or directory of them.")],

@@ -1,0 +1,145 @@
+"""``hpcspin sweep``: one training for every combination of some keys of the config, and a record of all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from hpcspin.config import Config, load_config
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.potential.files import card_path
+from hpcspin.storage import atomic_path, make_directory
+from hpcspin.training.loop import METRICS, MODEL
+from hpcspin.workflows.train import train_directory
+
+Choice = dict[str, Any]
+"""Dotted key to value."""
+
+
+def sweep_directory(
+    config: Path, overrides: Sequence[str], vary: Sequence[str], data: Path, output: Path, world: World
+) -> int:
+    """Train every combination that is not done.
+
+    Parameters
+    ----------
+    config, overrides
+        What all trainings share; must name shards in ``training.validation``.
+    vary
+        ``KEY=V1,V2,...`` each, the values as YAML.
+    data
+        Label files with a ``manifest.json``.
+    output
+        Receives a directory a combination, as `hpcspin train` makes it, and
+        ``sweep.jsonl`` with a line a force field: ``overrides``, ``metrics`` on
+        the validation shards, ``best_epoch``, ``seconds``, ``seed``, ``provenance``, ``directory``.
+    world
+        The ranks; each training is shared by all.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when finished, 75 when stopped by a signal with a checkpoint.
+
+    Raises
+    ------
+    HpcspinError
+        If a key or value is wrong, or a training fails.
+    """
+    chosen = _combinations(vary)
+    configs = [load_config(config, [*overrides, *_as_overrides(choice)]) for choice in chosen]
+    _require_validation(configs)
+    if world.rank == 0:
+        make_directory(output)
+    records: list[dict[str, Any]] = []
+    for number, (choice, one) in enumerate(zip(chosen, configs, strict=True), 1):
+        world.say(f"[{number}/{len(chosen)}] {' '.join(_as_overrides(choice))}")
+        directory = output / _name(choice)
+        code = train_directory(one, data, directory, world)
+        if code:
+            return code
+        if world.rank == 0:
+            records += [_record(choice, path, output) for path in sorted(directory.glob(f"**/{MODEL}"))]
+            with atomic_path(output / "sweep.jsonl") as temporary:
+                temporary.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    if world.rank == 0:
+        _print(records)
+    return 0
+
+
+def _combinations(vary: Sequence[str]) -> list[Choice]:
+    values: dict[str, list[Any]] = {}
+    for given in vary:
+        key, separator, text = given.partition("=")
+        try:
+            found = yaml.safe_load(f"[{text}]")
+        except yaml.YAMLError:
+            found = None
+        if not key or not separator or not found or key in values:
+            raise HpcspinError(f"--vary {given!r}: write it as KEY=V1,V2,... and name each key once")
+        values[key] = found
+    return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+
+
+def _as_overrides(choice: Choice) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in choice.items()]
+
+
+def _require_validation(configs: Sequence[Config]) -> None:
+    for config in configs:
+        config.need("potential", "training")
+        assert config.training is not None
+        if not config.training.validation:
+            raise HpcspinError(
+                "training.validation: a sweep compares errors on validation shards; name some of the files of --data"
+            )
+
+
+def _name(choice: Choice) -> str:
+    """Directory of a combination, wherever it stands in the list."""
+    return "run-" + hashlib.sha256(json.dumps(choice, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _record(choice: Choice, model: Path, output: Path) -> dict[str, Any]:
+    card = json.loads(card_path(model).read_text())
+    last = (model.parent / METRICS).read_text().splitlines()[-1]
+    return {
+        "overrides": choice,
+        "metrics": card["metrics"],
+        "best_epoch": card["best_epoch"],
+        "seconds": json.loads(last)["seconds"],
+        "seed": card["training"]["seed"],
+        "provenance": card["provenance"],
+        "directory": str(model.parent.relative_to(output)),
+    }
+
+
+def _print(records: Sequence[dict[str, Any]]) -> None:
+    table = Table(title="Validation errors, the smallest first")
+    keys = list(records[0]["overrides"])
+    for heading in keys:
+        table.add_column(heading, overflow="fold")
+    for heading in ("seed", "mse", "of variance", "epoch", "seconds", "directory"):
+        table.add_column(heading, no_wrap=True)
+    for record in sorted(records, key=lambda record: record["metrics"]["mse"]):
+        metrics = record["metrics"]
+        error = f" ± {metrics['mse_error']:.1e}" if "mse_error" in metrics else ""
+        table.add_row(
+            *(json.dumps(record["overrides"][key]) for key in keys),
+            str(record["seed"]),
+            f"{metrics['mse']:.3e}{error}",
+            f"{metrics['variance_fraction']:.2%}",
+            str(record["best_epoch"]),
+            f"{record['seconds']:.0f}",
+            record["directory"],
+        )
+    Console().print(table)
