@@ -11,8 +11,8 @@ from hpcspin.parallel.world import World
 
 _SHARE = 0.5
 """Part of the free memory that is planned with; the rest is for copies that libraries make."""
-_CPU_BATCH = 3 * 2**20
-"""Bytes of one block for every energy of a sweep on a CPU: more would leave the cache (measured, m = 12 and 48)."""
+_CPU_BATCH = 3 * 2**19
+"""Bytes of one block for every energy of a sweep on a CPU: more would leave the cache (measured, m = 16 and 48)."""
 _GPU_ENERGIES = 8192
 _MOST_SNAPSHOTS = 64
 _INTERVALS = 256

@@ -10,11 +10,21 @@ u_x = -t g_x every sign and factor disappears,
 
 and on the square lattice, W = 1, a column of sites costs one inversion and one
 or two products. Every function here takes lists over x of (batch, m, m) arrays.
+
+Inversions are slower than products. With W = 1 the column obeys a three-term
+recursion, A_x Y_x = Y_{x-1} + Y_{x+1} with A_x = (H_x - z)/t, which crosses a
+group of columns F ... L by products alone: from the right, with P_L = 1,
+
+    P_{x-1} = A_x P_x - P_{x+1},     u_F = P_F P_{F-1}^-1,     Y_x = P_x P_{F-1}^-1 Y_{F-1},
+
+one inversion a group. Rounding grows as |A|^(L-F) on the way: groups are short.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from hpcspin.electrons.backend import Array
 from hpcspin.electrons.hamiltonian import Coupling
@@ -46,17 +56,77 @@ def right_connected(
         u_x for x = 0 ... Lx - 1, each of shape (batch, m, m).
     """
     xp = coupling.backend.xp
-    batch, (columns, m) = energies.shape[0], blocks.shape[1:3]
     connected: list[Array] = []
-    if inner is None:
-        inner = xp.zeros((batch, 1, 1), dtype=blocks.dtype, device=energies.device)
-    for x in reversed(range(columns)):
-        block = blocks[:, x] if snapshots is None else blocks[snapshots, x]
-        inverse = block - inner
-        xp.reshape(inverse, (batch, m * m))[:, :: m + 1] -= energies[:, None]
-        connected.append(invert(xp, inverse))
+    for x in reversed(range(blocks.shape[1])):
+        connected.append(invert(xp, _shifted(xp, blocks, x, energies, snapshots, inner)))
         inner = coupling.wrap_up(connected[-1])
     return connected[::-1]
+
+
+def _shifted(
+    xp: Any, blocks: Array, x: int, energies: Array, snapshots: Array | None, inner: Array | None = None
+) -> Array:
+    """(H_x - i Gamma_x - z)/t less what is inside, shape (batch, m, m)."""
+    batch, m = energies.shape[0], blocks.shape[-1]
+    block = blocks[:, x] if snapshots is None else blocks[snapshots, x]
+    shifted = block - (xp.zeros((batch, 1, 1), dtype=blocks.dtype, device=energies.device) if inner is None else inner)
+    xp.reshape(shifted, (batch, m * m))[:, :: m + 1] -= energies[:, None]
+    return shifted
+
+
+@dataclass(frozen=True)
+class ColumnGroup:
+    """Columns F ... L that share an inversion, connected to all columns on their right.
+
+    Attributes
+    ----------
+    propagators
+        P_x for x = F ... L - 1.
+    inverse
+        P_{F-1}^-1.
+    first
+        u_F.
+    """
+
+    propagators: list[Array]
+    inverse: Array
+    first: Array
+
+
+def connect_groups(
+    blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None, length: int
+) -> list[ColumnGroup]:
+    """As `right_connected`, ``length`` columns an inversion; for W = 1."""
+    xp = coupling.backend.xp
+    groups: list[ColumnGroup] = []
+    beyond = None
+    for last in range(blocks.shape[1] - 1, -1, -length):
+        propagators = [_shifted(xp, blocks, last, energies, snapshots, beyond)]
+        for x in range(last - 1, max(last - length, -1), -1):
+            product = _shifted(xp, blocks, x, energies, snapshots) @ propagators[-1]
+            if len(propagators) > 1:
+                product -= propagators[-2]
+            else:
+                m = product.shape[-1]
+                xp.reshape(product, (-1, m * m))[:, :: m + 1] -= 1
+            propagators.append(product)
+        inverse = invert(xp, propagators.pop())
+        beyond = propagators[-1] @ inverse if propagators else inverse
+        groups.append(ColumnGroup(propagators[::-1], inverse, beyond))
+    return groups[::-1]
+
+
+def grouped_columns(groups: list[ColumnGroup], source: Array | None) -> Iterator[Array]:
+    """As `first_columns`, from groups."""
+    column = source
+    for group in groups:
+        last = group.inverse if column is None else group.inverse @ column
+        if group.propagators:
+            yield group.first if column is None else group.first @ column
+        for propagator in group.propagators[1:]:
+            yield propagator @ last
+        yield last
+        column = last
 
 
 def first_columns(

@@ -7,6 +7,7 @@ recursion for G^<.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,11 @@ from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import Fastest, FusedSweep, Sweep, fused_sweep
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
+from hpcspin.electrons.recursion import connect_groups, grouped_columns
 from hpcspin.parallel.world import World
+
+_GROWTH = 2e3
+"""Growth of rounding errors, in units of those of one inversion, that a group of columns may cause."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ class EndSource(Source):
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
         self._fused: dict[str, FusedSweep | None] = {}
+        self._group = _group_length(system) if columns.team.size == 1 and not columns.coupling.diagonal else 1
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation from one block column of G."""
@@ -141,10 +147,14 @@ class EndSource(Source):
     def _sweep(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Components of sum_s w_s Y Y† on every site, up to the scale, and of i (u - u†) on the end column."""
         xp = self.backend.xp
-        slab = self.columns.connect(blocks, energies, snapshots)
-        ends = self.columns.gather(xp.astype(spectral_sites(xp, slab.connected[0])[:, None], xp.float64))
         source = None if self._scale is not None else xp.astype(self._source, blocks.dtype)
-        columns = slab.first_columns(source)
+        if self._group > 1 and blocks.dtype == xp.complex128:
+            groups = connect_groups(blocks, energies, self.columns.coupling, snapshots, self._group)
+            first, columns = groups[0].first, grouped_columns(groups, source)
+        else:
+            slab = self.columns.connect(blocks, energies, snapshots)
+            first, columns = slab.connected[0], slab.first_columns(source)
+        ends = self.columns.gather(xp.astype(spectral_sites(xp, first)[:, None], xp.float64))
         return self.columns.gather(xp.stack([self._occupation(c, weights) for c in columns], axis=1)), ends[:, 0]
 
     def _fused_sweep(self, blocks: Array) -> FusedSweep | None:
@@ -206,6 +216,13 @@ def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
     factors = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
     root = (factors[:, :, None, :] * np.eye(rows)[:, None, :, None]).reshape(2 * rows, 2 * rows)
     return root[:, (values > 0).reshape(-1)].astype(np.complex128)
+
+
+def _group_length(system: DrivenLattice) -> int:
+    """Columns that may share an inversion: those over which rounding does not grow beyond _GROWTH."""
+    width = np.abs(system.widths.sum(axis=0)).sum(axis=-1).max()
+    within = 2 * system.hopping + system.exchange + width + np.abs(system.potentials).max()
+    return 1 + int(math.log(_GROWTH) / math.log(within / system.hopping))
 
 
 def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam) -> Source:

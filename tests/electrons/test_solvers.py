@@ -12,9 +12,11 @@ from systems import driven, random_spins
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir, make_solver
 from hpcspin.electrons.backend import Backend, make_backend
 from hpcspin.electrons.fermi import psi, psi_of_sites
+from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import site_matrices
 from hpcspin.electrons.quadrature import Integrand, integrate
+from hpcspin.electrons.recursion import connect_groups, first_columns, grouped_columns, right_connected
 from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
@@ -233,3 +235,23 @@ def test_matrix_function_of_nearly_defective_sites(size):
     exact = np.mean(psi(scalar + contour, 0.1, 0.05)[:, None, None] * resolvent * contour[:, None, None], axis=0)
     built = mean[0] * np.eye(2) + slope[0] * np.einsum("k,kab->ab", vector, site_matrices(np.eye(4)[1:]))
     assert np.abs(built - exact).max() < 1e-9
+
+
+@pytest.mark.parametrize("length", [2, 3, 4, 7])
+def test_groups_of_columns_share_an_inversion_and_change_nothing(length):
+    """Against the recursion with one inversion a column, at energies inside and outside of the band."""
+    spins = np.concatenate([wall_spins(1), random_spins(WALL, 1, seed=2)])
+    backend = make_backend("torch")
+    coupling = make_coupling(WALL, backend)
+    blocks = layer_blocks(WALL, spins, backend)
+    energies = backend.asarray(np.array([-3.1, -0.4, 0.7, 2.0, 9.0]) + 0j)
+    snapshots = backend.asarray(np.array([0, 1, 1, 0, 1]))
+    source = backend.asarray(np.random.default_rng(2).standard_normal((blocks.shape[-1], 3)) + 0j)
+    connected = right_connected(blocks, energies, coupling, snapshots)
+    groups = connect_groups(blocks, energies, coupling, snapshots, length)
+    for start in (None, source):
+        plain = np.stack(list(first_columns(connected, coupling, start)))
+        grouped = np.stack(list(grouped_columns(groups, start)))
+        assert np.abs(grouped - plain).max() < 1e-15 * 12**length * np.abs(plain).max()
+    assert float((groups[0].first - connected[0]).abs().max()) < 1e-15 * 12**length
+    assert len(groups) == -(-blocks.shape[1] // length)
