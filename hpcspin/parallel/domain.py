@@ -7,6 +7,7 @@ computed: every site sees the same numbers in the same order whatever the blocks
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -203,21 +204,27 @@ class Domain:
         """Join the blocks of all ranks, on every rank: shape (Lx, Ly, components)."""
         if self.world.size == 1:
             return block
-        mine = block.cpu().numpy()
-        with self.stopwatch.measure(WAITING):
-            parts = self.world.allgather(mine)
-        joined = self._join(parts)
-        return torch.as_tensor(joined, device=block.device)
+        return torch.as_tensor(self._join(block, everywhere=True), device=block.device)
 
     def gather(self, block: Tensor) -> NDArray[np.float64] | None:
         """Join the blocks of all ranks as an array on rank 0; None elsewhere."""
-        mine = block.cpu().numpy()
-        with self.stopwatch.measure(WAITING):
-            parts = self.world.gather(mine)
-        return None if parts is None else self._join(parts)
+        return self._join(block, everywhere=False)
 
-    def _join(self, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        joined = np.empty((*self.lattice.size, *parts[0].shape[2:]), dtype=parts[0].dtype)
-        for rank, part in enumerate(parts):
-            joined[self.slices_of(rank)] = part
+    def _join(self, block: Tensor, *, everywhere: bool) -> NDArray[np.float64] | None:
+        mine, components = np.ascontiguousarray(block.cpu().numpy()), block.shape[2:]
+        if self.world.size == 1:
+            return mine
+        shapes = [(*(part.stop - part.start for part in self.slices_of(r)), *components) for r in self._ranks]
+        lengths = [math.prod(shape) for shape in shapes]
+        with self.stopwatch.measure(WAITING):
+            flat = self.world.join(mine.ravel(), lengths, everywhere=everywhere)
+        if flat is None:
+            return None
+        joined = np.empty((*self.lattice.size, *components), dtype=flat.dtype)
+        for rank, part in zip(self._ranks, np.split(flat, np.cumsum(lengths)[:-1]), strict=True):
+            joined[self.slices_of(rank)] = part.reshape(shapes[rank])
         return joined
+
+    @property
+    def _ranks(self) -> range:
+        return range(self.world.size)
