@@ -271,6 +271,8 @@ class LearningSection(Section):
     """Exact labels of a round."""
     selection: Literal["spread", "time"] = "spread"
     """From each stretch of a trajectory the frame on which the committee disagrees most, or a random one."""
+    target: Positive | None = None
+    """Mean squared error of a model on the fresh labels of the next round at which that round is the last."""
     seed: int = 1
 
     @model_validator(mode="after")

@@ -8,6 +8,8 @@ committee disagrees are labelled. The first round labels initial spins.
 A round's labels are of trajectories that the model before has never seen.
 ``rounds.jsonl`` holds its error on them: that on independent data where frames
 are chosen at random, and a larger one where the committee's doubt chose them.
+Where it falls below ``learning.target`` the rounds end; the model of the last
+one has also learned from the labels that said so.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ class _Round:
 
 
 def learn_directory(config: Config, directory: Path, world: World) -> int:
-    """Run all rounds that are not done; more rounds than before continue a finished directory.
+    """Run all rounds that are not done; more rounds, or a smaller target, than before continue a finished directory.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def learn_directory(config: Config, directory: Path, world: World) -> int:
             "learning.selection: spread is the disagreement of a committee; set training.members to two or more, "
             "or selection: time"
         )
-    claim(config, directory / "config.json", world, may_grow=("learning.rounds",))
+    claim(config, directory / "config.json", world, may_grow=("learning.rounds", "learning.target"))
     begun = [number for number in range(config.learning.rounds + 1) if _Round(directory, number).directory.exists()]
     # The data of a later round would make the finished training before it another one.
     for number in range(world.broadcast(max(begun, default=0)), config.learning.rounds + 1):
@@ -102,6 +104,9 @@ def learn_directory(config: Config, directory: Path, world: World) -> int:
         code = _learn_round(config, this, world)
         if code:
             return code
+        if world.broadcast(_reached(config, this)):
+            world.say(f"learn: round {number} has reached learning.target")
+            break
     world.say(f"learn: the last model is {this.model}")
     return 0
 
@@ -226,6 +231,14 @@ def _origin(this: _Round, role: str) -> dict[str, Any]:
     """Where the spins of a round come from, for the attributes of their labels."""
     with open_hdf5(this.spins(role)) as file:
         return {"round": this.number, **{name: file[name][()].tolist() for name in file if name != "spins"}}
+
+
+def _reached(config: Config, this: _Round) -> bool:
+    """Whether the model before was as good on this round's labels, new to it, as the config asks."""
+    target, log = _learning(config).target, this.root / "rounds.jsonl"
+    if target is None or this.number == 0:
+        return False
+    return float(json.loads(log.read_text().splitlines()[this.number - 1])["mse"]) <= target
 
 
 def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -> None:

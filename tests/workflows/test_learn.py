@@ -72,6 +72,24 @@ def test_without_a_committee_random_frames_are_labelled(hpcspin: Cli, config: Pa
     assert record["snapshots"] == 5
 
 
+def test_the_rounds_end_at_the_target(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    """A target that any model reaches leaves one round; without it the rest is done, and the first stays."""
+    config.write_text(config.read_text() + LEARNING.replace("rounds: 1", "rounds: 2"))
+    output, plain = tmp_path / "learned", ("learning.selection=time", "training.epochs=2", "dynamics.duration=2")
+    for _ in range(2):
+        result = hpcspin("learn", config, "--output", output, *plain, "learning.target=100")
+        assert result.returncode == 0, result.stderr
+        assert "round 1 has reached learning.target" in result.stderr
+        assert len((output / "rounds.jsonl").read_text().splitlines()) == 1
+    first = (output / "round-01/model/model.safetensors").read_bytes()
+    result = hpcspin("learn", config, "--output", output, *plain, "learning.target=1e-12")
+    assert result.returncode == 0, result.stderr
+    assert "has reached" not in result.stderr
+    assert len((output / "rounds.jsonl").read_text().splitlines()) == 2
+    assert (output / "round-01/model/model.safetensors").read_bytes() == first
+    assert (output / "round-02/model/model.safetensors").exists()
+
+
 def test_spread_of_a_single_model_is_refused(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text() + LEARNING)
     result = hpcspin("learn", config, "--output", tmp_path / "learned")
