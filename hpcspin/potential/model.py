@@ -209,6 +209,8 @@ class ForceField(nn.Module):
     def outside(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """How far the surroundings of each centre lie outside all that the model was trained on.
 
+        Spins and open edges are judged, each feature by itself; the bias is not.
+
         Parameters
         ----------
         spins, neighbourhood

@@ -148,3 +148,10 @@ def test_model_cards_are_json(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(json.dumps({}))
     with pytest.raises(HpcspinError, match="m"):
         load_model(tmp_path / "m.safetensors")
+
+
+def test_evaluate_refuses_the_name_of_its_picture(hpcspin: Cli, tmp_path: Path) -> None:
+    output = tmp_path / "errors.png"
+    refused(
+        hpcspin("evaluate", tmp_path / "m.safetensors", "--data", tmp_path, "--output", output), "give a .json file"
+    )
