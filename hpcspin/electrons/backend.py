@@ -105,6 +105,8 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
     if name == "cupy" and not _has_cupy():
         raise HpcspinError("backend cupy: CuPy or its GPU is not there; install hpcspin[gpu] or use torch")
     if name in BACKENDS:
+        if place.type == "cpu":
+            host_memory.keep_freed()
         return Backend(name, import_module(f"array_api_compat.{name}"), place if name == "torch" else None)
     raise HpcspinError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
 
