@@ -1,9 +1,11 @@
-"""Sites times steps a second of the dynamics on one rank, against the memory bandwidth of the same run.
+"""Sites times steps a second of the dynamics in one process, against the memory bandwidth, and the memory it takes.
 
-    python perf/dynamics.py [--output perf/results/dynamics.json] [--quick]
+    python perf/dynamics.py [--network MODEL] [--output perf/results/dynamics.json] [--quick]
 
-The limit of the Heisenberg field is the time to read the spins once and write the field once at the
-bandwidth that a large copy reaches in this run. Figures of other runs are not comparable, ratios are.
+The limit of the Heisenberg field is the time to read the spins once and write the field once at the bandwidth that a
+large copy reaches in this run. MODEL is a saved model, by default the shipped one, or the word `standard`: the network
+of the config's defaults with random weights. Where there is a GPU everything runs there, and 4096 x 4096 spins take 100
+steps. Figures of other runs are not comparable, ratios are.
 """
 
 from __future__ import annotations
@@ -12,62 +14,61 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
+from shared import RESULTS, seconds, table, write_section
 from torch import Tensor
 
 from hpcspin.dynamics import Field, FieldEvaluator, Heisenberg, make_integrator
 from hpcspin.dynamics.torque import angular_velocity, components_first, normalise
 from hpcspin.lattice import make_lattice
+from hpcspin.parallel.devices import keep_freed_memory
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, ForceField
+from hpcspin.potential import Architecture, ForceField, load_force
 from hpcspin.storage import provenance
 from hpcspin.workflows.fields import LearnedField
 
-DAMPING, STEP = 0.1, 0.1
+DAMPING, STEP, BIAS = 0.1, 0.1, 3.2
 BYTES = 8 * 3
+SHIPPED = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd.safetensors")
+GIGABYTE = 1e9
+MEMORY_BAR = 16 * GIGABYTE
+HUGE, HUGE_STEPS = 4096, 100
+RATE = "sites x steps / s"
 
 
-def seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median wall time after one warm-up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def bandwidth(repeats: int) -> float:
-    """Bytes read and written a second by a copy of 128 MB, far beyond the caches."""
-    source = torch.ones(1 << 24, dtype=torch.float64)
-    target = torch.empty_like(source)
-    return 2 * 8 * source.numel() / seconds(lambda: target.copy_(source), repeats)
-
-
-def standard_network() -> LearnedField:
-    """The network of the config's defaults with random weights: its speed does not depend on them."""
+def network(model: str, device: torch.device) -> LearnedField:
+    """A saved network, or the standard one; the speed of either does not depend on its weights."""
+    if model != "standard":
+        return LearnedField(load_force(model)[0].to(device).eval(), BIAS)
     torch.manual_seed(1)
-    return LearnedField(ForceField(Architecture("square", 2.3, (128,) * 5)).eval(), 3.2)
+    return LearnedField(ForceField(Architecture("square", 2.3, (128,) * 5)).to(device).eval(), BIAS)
 
 
-def random_block(domain: Domain) -> Tensor:
+def square(length: int) -> Domain:
+    """The whole of a square lattice."""
+    return Domain(make_lattice("square", (length, length), (False, True)), World(), (1, 1))
+
+
+def random_block(domain: Domain, device: torch.device) -> Tensor:
     """Random unit vectors on my sites."""
     torch.manual_seed(2)
-    return components_first(normalise(torch.randn((*domain.shape, 3), dtype=torch.float64)))
+    return components_first(normalise(torch.randn((*domain.shape, 3), dtype=torch.float64).to(device)))
 
 
-def stepper(field: Field, domain: Domain) -> Callable[[], None]:
+def stepper(field: Field, domain: Domain, device: torch.device) -> Callable[[], None]:
     """A function that moves random spins by one Heun step."""
     evaluate, advance = FieldEvaluator(field, domain), make_integrator("heun", noise=False).step
-    spins, count = random_block(domain), 0
+    spins, count = random_block(domain, device), 0
 
     def step() -> None:
         nonlocal spins, count
@@ -79,47 +80,163 @@ def stepper(field: Field, domain: Domain) -> Callable[[], None]:
     return step
 
 
-def figures(field: Field, length: int, rate: float, repeats: int) -> dict[str, Any]:
+def bandwidth(device: torch.device, repeats: int) -> float:
+    """Bytes read and written a second by a copy of 128 MB, far beyond the caches."""
+    source = torch.ones(1 << 24, dtype=torch.float64, device=device)
+    target = torch.empty_like(source)
+    return 2 * 8 * source.numel() / seconds(lambda: target.copy_(source), repeats)
+
+
+def figures(field: Field, length: int, device: torch.device, repeats: int) -> dict[str, Any]:
     """Speed of one field on a square of the given side."""
-    domain = Domain(make_lattice("square", (length, length), (False, True)), World(), (1, 1))
-    evaluate, spins, sites = FieldEvaluator(field, domain), random_block(domain), length * length
+    domain, sites = square(length), length * length
+    evaluate, spins = FieldEvaluator(field, domain), random_block(domain, device)
     moments = iter(range(1 << 30))
     field_seconds = seconds(lambda: evaluate(spins, float(next(moments))), repeats)
-    step_seconds = seconds(stepper(field, domain), repeats)
+    step_seconds = seconds(stepper(field, domain, device), repeats)
     return {
-        "size": [length, length],
+        "side": length,
         "field_seconds": field_seconds,
-        "field_times_bandwidth_limit": field_seconds / (2 * BYTES * sites / rate),
         "step_seconds": step_seconds,
         "sites_steps_a_second": sites / step_seconds,
     }
 
 
-def measure(quick: bool) -> dict[str, Any]:
-    """All figures of one run."""
-    repeats = 3 if quick else 7
-    rate = bandwidth(repeats)
-    network = standard_network()
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes; Linux counts in kB."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory_worker(model: str, length: int) -> None:
+    """One step of a square on the CPU; prints seconds and peak memory."""
+    keep_freed_memory()
+    cpu = torch.device("cpu")
+    step = stepper(network(model, cpu), square(length), cpu)
+    begun = time.perf_counter()
+    step()
+    print(json.dumps({"side": length, "seconds": time.perf_counter() - begun, "peak_bytes": peak_memory()}))
+
+
+def memory(model: str, length: int) -> dict[str, Any]:
+    """What `memory_worker` prints in a process of its own."""
+    command = [sys.executable, __file__, "--network", model, "--memory-worker", str(length)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found | {"within_16_GB": found["peak_bytes"] <= MEMORY_BAR}
+
+
+def huge(field: Field, device: torch.device) -> dict[str, Any]:
+    """Seconds and memory of many steps of a huge lattice on a GPU."""
+    step = stepper(field, square(HUGE), device)
+    step()
+    torch.cuda.synchronize(device)
+    begun = time.perf_counter()
+    for _ in range(HUGE_STEPS):
+        step()
+    torch.cuda.synchronize(device)
+    passed = time.perf_counter() - begun
     return {
-        "machine": {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
+        "side": HUGE,
+        "steps": HUGE_STEPS,
+        "seconds": passed,
+        "sites_steps_a_second": HUGE**2 * HUGE_STEPS / passed,
+        "peak_bytes": torch.cuda.max_memory_allocated(device),
+    }
+
+
+def measure(model: str, quick: bool) -> dict[str, Any]:
+    """All figures of one run."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    repeats, rate = (3 if quick else 9), bandwidth(device, 9)
+    learned, exchange = network(model, device), Heisenberg(1.0)
+    heisenberg = [figures(exchange, side, device, repeats) for side in (64, 128, 256, 512, 1024)]
+    for row in heisenberg:
+        row["field_times_bandwidth_limit"] = row["field_seconds"] * rate / (2 * BYTES * row["side"] ** 2)
+    sides = (64,) if quick else (64, 128, 256)
+    on_gpu = device.type == "cuda"
+    return {
+        "machine": {
+            "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
         "load_before": os.getloadavg()[0],
         "provenance": provenance(),
+        "network": Path(model).name,
         "copy_bytes_a_second": rate,
-        "heisenberg": [figures(Heisenberg(1.0), side, rate, repeats) for side in (64, 256, 512, 1024)],
-        "standard_network": [figures(network, side, rate, 1 if quick else 3) for side in (32, 64, 128)],
+        "heisenberg": heisenberg,
+        "learned": [figures(learned, side, device, 1 if quick else 3) for side in sides],
+        "memory": memory(model, 128 if quick else 1024),
+        "huge": {"heisenberg": huge(exchange, device), "learned": huge(learned, device)} if on_gpu else None,
     }
+
+
+def summary(found: dict[str, Any]) -> str:
+    """What the JSON says, as Markdown."""
+    learned = {row["side"]: row["sites_steps_a_second"] for row in found["learned"]}
+    rows = [
+        [
+            f"{row['side']}x{row['side']}",
+            f"{row['sites_steps_a_second']:.2e}",
+            f"{row['field_times_bandwidth_limit']:.1f}",
+            f"{learned[row['side']]:.2e}" if row["side"] in learned else "",
+        ]
+        for row in found["heisenberg"]
+    ]
+    held, machine = found["memory"], found["machine"]
+    lines = [
+        f"{machine['device']}, {machine['threads']} CPU threads, Heun, float64 spins, load {found['load_before']:.1f} "
+        f"at the start; a copy moves {found['copy_bytes_a_second'] / GIGABYTE:.1f} GB/s.",
+        "",
+        table(
+            [
+                "spins",
+                "Heisenberg, sites x steps / s",
+                "field x bandwidth limit",
+                f"{found['network']}, sites x steps / s",
+            ],
+            rows,
+        ),
+        "",
+        f"A step of {held['side']}x{held['side']} spins under the network took {held['seconds']:.0f} s on the CPU and "
+        f"{held['peak_bytes'] / GIGABYTE:.2f} GB at its peak.",
+    ]
+    for name, row in (found["huge"] or {}).items():
+        lines.append(
+            f"{row['steps']} steps of {row['side']}x{row['side']} ({name}): {row['seconds']:.1f} s, "
+            f"{row['peak_bytes'] / GIGABYTE:.1f} GB on the GPU."
+        )
+    return "\n".join(lines)
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Sites times steps a second against the number of sites."""
+    figure, axis = plt.subplots(figsize=(5, 3.4), layout="constrained")
+    for key, label in (("heisenberg", "Heisenberg"), ("learned", found["network"])):
+        sites = [row["side"] ** 2 for row in found[key]]
+        axis.loglog(sites, [row["sites_steps_a_second"] for row in found[key]], "o-", label=label)
+    axis.set(xlabel="sites", ylabel=RATE)
+    axis.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     """Enter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "dynamics.json")
-    parser.add_argument("--quick", action="store_true", help="fewer repeats")
+    parser.add_argument("--network", default=SHIPPED, metavar="MODEL")
+    parser.add_argument("--output", type=Path, default=RESULTS / "dynamics.json")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller lattices")
+    parser.add_argument("--memory-worker", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    found = measure(arguments.quick)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.memory_worker:
+        memory_worker(arguments.network, arguments.memory_worker)
+        return
+    keep_freed_memory()
+    found = measure(arguments.network, arguments.quick)
     arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    draw(found, arguments.output.with_suffix(".png"))
+    if arguments.output.parent == RESULTS:
+        write_section("dynamics.py", summary(found))
+    print(summary(found))
 
 
 if __name__ == "__main__":

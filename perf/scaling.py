@@ -1,12 +1,13 @@
 """Strong and weak scaling of the dynamics over MPI ranks of one thread each, and what the halos cost.
 
-    python perf/scaling.py [--ranks 1 2] [--output perf/results/scaling.json] [--slurm scaling.slurm]
+    python perf/scaling.py [--ranks 1 2] [--network MODEL] [--output perf/results/scaling.json] [--quick]
+                           [--launcher mpiexec] [--slurm FILE]
 
-Speed-ups are ratios within this one run; they mean little where ``load_before`` says that the cores
-were busy. ``exchange_fraction`` is the share of a step, on its slowest rank, spent in packing, sending
-and waiting for halos. ``halo_bytes_over_minimum`` compares the bytes that the ranks receive in one
-exchange with the distinct foreign sites that their halos hold. ``--slurm`` also writes a batch script
-that repeats the run on a cluster.
+Speed-ups are ratios within this one run; they mean little where ``load_before`` says that the cores were busy. MODEL is
+a saved model, by default the shipped one, beside which the standard network of ``perf/dynamics.py`` is measured.
+``shares`` are those of the rank that waits longest. ``halo_bytes_over_minimum`` compares the bytes that the ranks
+receive in one exchange with the distinct foreign sites that their halos hold. Cases called `patient` wait for the whole
+halo before they compute. ``--slurm`` writes a batch script that repeats all of this on a cluster with ``--launcher srun``.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from dynamics import random_block, standard_network, stepper
-from torch import Tensor
+from dynamics import SHIPPED, network, peak_memory, random_block, stepper
+from shared import RESULTS, table, write_section
 
-from hpcspin.dynamics import Heisenberg
+from hpcspin.dynamics import Field, Heisenberg
+from hpcspin.dynamics.fields import BoundField
 from hpcspin.lattice import make_lattice
-from hpcspin.parallel.domain import Domain, choose_blocks
-from hpcspin.parallel.halo import HaloExchange
+from hpcspin.parallel.devices import keep_freed_memory, pick_device
+from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.storage import provenance
 
@@ -40,33 +43,34 @@ SLURM = """#!/bin/bash
 #SBATCH --exclusive
 #SBATCH --time=01:00:00
 export OMP_NUM_THREADS=1
-for ranks in {counts}; do
-    for case in {cases}; do
-        srun -n $ranks python perf/scaling.py --worker $case
-    done
-done
+python perf/scaling.py --launcher srun --ranks {counts}{network} --output scaling-$SLURM_JOB_ID.json
 """
-FIELDS = {"heisenberg": lambda: Heisenberg(1.0), "network": standard_network}
+PATIENT = "patient "
 
 
-class TimedDomain(Domain):
-    """A domain that adds up the seconds of its halo exchanges."""
+class Patient:
+    """A field that begins when the whole halo is there."""
 
-    waited = 0.0
+    def __init__(self, field: Field) -> None:
+        self._field, self.halo = field, field.halo
 
-    def extend(self, block: Tensor, halo: int) -> Tensor:
-        """As :meth:`Domain.extend`."""
-        start = time.perf_counter()
-        extended = super().extend(block, halo)
-        self.waited += time.perf_counter() - start
-        return extended
+    def bind(self, domain: Domain) -> BoundField:
+        """As the field, without a head start."""
+        bound = self._field.bind(domain)
+        return lambda spins, moment: bound(spins, moment)
 
 
-def halo_bytes(domain: Domain, halo: int) -> tuple[float, float]:
+def make_field(name: str, device: torch.device) -> Field:
+    """``heisenberg``, a network as `dynamics.network` knows it, or either of them patient."""
+    if name.startswith(PATIENT):
+        return Patient(make_field(name.removeprefix(PATIENT), device))
+    return Heisenberg(1.0) if name == "heisenberg" else network(name, device)
+
+
+def halo_bytes(domain: Domain, halo: int, device: torch.device) -> tuple[float, float]:
     """Bytes received in one exchange by all ranks, and the least that would do."""
-    like = random_block(domain)
-    strips = [strip for strip in HaloExchange(domain, halo, like)._strips if strip is not None]
-    received = sum(buffer.nbytes for strip in strips for buffer in strip._in.values())
+    like = random_block(domain, device)
+    received = domain.exchange(like, halo).mail.received_bytes
     index = torch.arange(1, domain.lattice.num_sites + 1).reshape(*domain.lattice.size, 1)
     seen = np.unique(domain.window(index, halo).numpy()) - 1
     foreign = np.setdiff1d(seen[seen >= 0], domain.sites)
@@ -74,98 +78,160 @@ def halo_bytes(domain: Domain, halo: int) -> tuple[float, float]:
     return float(total[0]), float(total[1])
 
 
-def worker(field_name: str, size: tuple[int, int], steps: int) -> None:
+def worker(name: str, size: tuple[int, int], steps: int) -> None:
     """Time some steps on all ranks of this launch; rank 0 prints one line of JSON."""
     torch.set_num_threads(1)
-    world, field = World.detect(), FIELDS[field_name]()
+    keep_freed_memory()
+    world = World.detect()
+    device = pick_device(world)
+    field = make_field(name, device)
     assert field.halo is not None
-    lattice = make_lattice("square", size, (False, True))
-    domain = TimedDomain(lattice, world, choose_blocks(size, world.size, field.halo))
-    step = stepper(field, domain)
+    domain = Domain.cut(make_lattice("square", size, (False, True)), world, field.halo)
+    step = stepper(field, domain, device)
     step()
     world.barrier()
-    domain.waited, start = 0.0, time.perf_counter()
+    domain.stopwatch.restart()
+    begun = time.perf_counter()
     for _ in range(steps):
         step()
-    mine = time.perf_counter() - start
-    times = world.allgather((mine, domain.waited))
-    received, least = halo_bytes(domain, field.halo)
-    slowest, waited = max(times)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    mine = time.perf_counter() - begun, domain.stopwatch.read(), peak_memory()
+    seconds, watches, peaks = zip(*world.allgather(mine), strict=True)
+    received, least = halo_bytes(domain, field.halo, device)
+    longest = max(watches, key=lambda watch: watch["waiting"])
     if world.rank == 0:
         found = {
-            "field": field_name,
             "size": size,
             "ranks": world.size,
             "blocks": domain.blocks,
-            "step_seconds": slowest / steps,
-            "exchange_fraction": waited / slowest if world.size > 1 else 0.0,
+            "halo": field.halo,
+            "step_seconds": max(seconds) / steps,
+            "shares": {what: part / sum(longest.values()) for what, part in longest.items()},
             "halo_bytes": received,
             "halo_bytes_over_minimum": received / least if least else None,
+            "peak_bytes_of_all_ranks": sum(peaks),
         }
         print(json.dumps(found))
     world.finish()
 
 
-def launch(ranks: int, case: str) -> dict[str, Any]:
+def launch(launcher: str, ranks: int, case: str) -> dict[str, Any]:
     """Run a worker on MPI ranks."""
-    launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if launcher is None:
-        sys.exit("no mpiexec on this machine; pip install 'hpcspin[mpi]' brings one")
-    command = [launcher, "-n", str(ranks), sys.executable, __file__, "--worker", case]
+    path = shutil.which(launcher, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if path is None:
+        sys.exit(f"no {launcher} on this machine; pip install 'hpcspin[mpi]' brings mpiexec")
+    command = [path, "-n", str(ranks), sys.executable, __file__, "--worker", case]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return found
 
 
-def cases(weak_length: int | str) -> dict[str, str]:
-    """What is run: kind of scaling and field to FIELD:LX:LY:STEPS; weak scaling has 512 columns a rank."""
-    return {
-        "strong heisenberg": "heisenberg:512:512:10",
-        "strong network": "network:96:96:1",
-        "weak heisenberg": f"heisenberg:{weak_length}:512:10",
+def cases(ranks: int, model: str, quick: bool) -> dict[str, str]:
+    """What is run: its name to LX:LY:STEPS:FIELD; weak scaling grows the lattice along x."""
+    side, few, block = (128, 1, 64) if quick else (512, 2, 128)
+    found = {
+        "strong, Heisenberg": f"{side}:{side}:{20 * few}:heisenberg",
+        "strong, standard network": f"{side}:{side}:1:standard",
+        "strong, network": f"{side}:{side}:{few}:{model}",
+        "weak, Heisenberg": f"{side * ranks}:{side}:{20 * few}:heisenberg",
+        "weak, network": f"{block * ranks}:{block}:{few}:{model}",
     }
+    if ranks > 1:
+        found["patient, strong, network"] = f"{side}:{side}:{few}:{PATIENT}{model}"
+    return found
 
 
-def measure(counts: list[int]) -> list[dict[str, Any]]:
-    """All runs, each with its speed-up or efficiency against the first number of ranks."""
+def measure(launcher: str, counts: list[int], model: str, quick: bool) -> list[dict[str, Any]]:
+    """All runs; each with its speed-up or efficiency against the first number of ranks."""
     runs: list[dict[str, Any]] = []
     first: dict[str, float] = {}
     for ranks in counts:
-        for name, case in cases(512 * ranks).items():
-            found = {"case": name, **launch(ranks, case)}
-            found["speed_up" if name.startswith("strong") else "efficiency"] = (
-                first.setdefault(name, found["step_seconds"]) / found["step_seconds"]
-            )
+        for name, case in cases(ranks, model, quick).items():
+            found = {"case": name, **launch(launcher, ranks, case)}
+            gain = first.setdefault(name.removeprefix("patient, "), found["step_seconds"]) / found["step_seconds"]
+            found["efficiency" if name.startswith("weak") else "speed_up"] = gain
             runs.append(found)
+            print(json.dumps(found), flush=True)
     return runs
+
+
+def summary(found: dict[str, Any]) -> str:
+    """What the JSON says, as Markdown."""
+    rows = [
+        [
+            run["case"],
+            f"{run['size'][0]}x{run['size'][1]}",
+            f"{run['ranks']}",
+            f"{run['step_seconds']:.3g}",
+            f"{run['speed_up']:.2f}" if "speed_up" in run else "",
+            f"{run['efficiency']:.2f}" if "efficiency" in run else "",
+            f"{run['shares']['packing']:.2%}",
+            f"{run['shares']['waiting']:.2%}",
+            f"{run['halo_bytes_over_minimum']:.3f}" if run["halo_bytes_over_minimum"] else "",
+        ]
+        for run in found["runs"]
+    ]
+    header = ["case", "spins", "ranks", "s a step", "speed-up", "efficiency", "packing", "waiting", "bytes / minimum"]
+    return "\n".join(
+        [
+            f"One thread a rank, {found['cores']} cores, load {found['load_before']:.1f} at the start; the network is "
+            f"{found['network']}. `patient` fields do not compute while borders travel.",
+            "",
+            table(header, rows),
+        ]
+    )
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Speed-up and efficiency against the number of ranks."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
+    ranks = sorted({run["ranks"] for run in found["runs"]})
+    for axis, key, kind, ideal in (
+        (axes[0], "speed_up", "strong", ranks),
+        (axes[1], "efficiency", "weak", [1] * len(ranks)),
+    ):
+        axis.plot(ranks, ideal, "k--", label="ideal")
+        for name in dict.fromkeys(run["case"] for run in found["runs"] if run["case"].startswith(kind)):
+            points = [(run["ranks"], run[key]) for run in found["runs"] if run["case"] == name]
+            axis.plot(*zip(*points, strict=True), "o-", label=name)
+        axis.set(xlabel="ranks", ylabel=key.replace("_", "-"), xticks=ranks, ylim=(0, None))
+        axis.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     """Enter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "scaling.json")
+    parser.add_argument("--network", default=SHIPPED, metavar="MODEL")
+    parser.add_argument("--launcher", default="mpiexec")
+    parser.add_argument("--output", type=Path, default=RESULTS / "scaling.json")
     parser.add_argument("--slurm", type=Path, help="batch script to write")
+    parser.add_argument("--quick", action="store_true", help="smaller lattices and fewer steps")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        field, length, width, steps = arguments.worker.split(":")
-        worker(field, (int(length), int(width)), int(steps))
+        length, width, steps, name = arguments.worker.split(":", 3)
+        worker(name, (int(length), int(width)), int(steps))
         return
     if arguments.slurm:
-        names = " ".join(cases("$((512*ranks))").values())
         counts = " ".join(map(str, arguments.ranks))
-        arguments.slurm.write_text(SLURM.format(ranks=max(arguments.ranks), counts=counts, cases=names))
+        model = "" if arguments.network == SHIPPED else f" --network {arguments.network}"
+        arguments.slurm.write_text(SLURM.format(ranks=max(arguments.ranks), counts=counts, network=model))
     found = {
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "provenance": provenance(),
-        "runs": measure(arguments.ranks),
+        "network": Path(arguments.network).name,
+        "runs": measure(arguments.launcher, arguments.ranks, arguments.network, arguments.quick),
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+    draw(found, arguments.output.with_suffix(".png"))
+    if arguments.output.parent == RESULTS:
+        write_section("scaling.py", summary(found))
+    print(summary(found))
 
 
 if __name__ == "__main__":
