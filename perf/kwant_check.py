@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,36 +58,70 @@ def _constant(self_energy: np.ndarray) -> Callable[..., np.ndarray]:
     return lambda *_, **__: self_energy
 
 
+def kwant_system(
+    spins: np.ndarray,
+    exchange: float,
+    kind: str,
+    periodic_y: bool,
+    reservoirs: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> Any:
+    """Kwant's finalized system; each reservoir is its sites (bool) and its level width on a site (2, 2)."""
+    import kwant
+
+    columns, rows = spins.shape[:2]
+    lattice = kwant.lattice.square(norbs=2)
+    builder = kwant.Builder()
+    for x, y in np.ndindex(columns, rows):
+        builder[lattice(x, y)] = -exchange * np.einsum("k,kab->ab", spins[x, y], SIGMA[1:])
+    bonds = [(1, 0), (0, 1)] + ([(1, -1)] if kind == "triangular" else [])
+    for x, y in np.ndindex(columns, rows):
+        for dx, dy in bonds:
+            to = (x + dx, (y + dy) % rows if periodic_y else y + dy)
+            if 0 <= to[0] < columns and 0 <= to[1] < rows:
+                builder[lattice(x, y), lattice(*to)] = -np.eye(2)
+    for mask, width in reservoirs.values():
+        sites = [lattice(int(x), int(y)) for x, y in np.argwhere(mask)]
+        energy = np.kron(np.eye(len(sites)), -1j * width)
+        builder.leads.append(kwant.builder.SelfEnergyLead(_constant(energy), sites, ()))
+    return builder.finalized()
+
+
+def site_width(reservoir: dict[str, Any]) -> np.ndarray:
+    """Level width of a reservoir on each of its sites, shape (2, 2)."""
+    return reservoir["width"] * np.einsum("k,kab->ab", [1, *reservoir["polarization"]], SIGMA)
+
+
+def seconds_an_energy(size: tuple[int, int] = (30, 24), repeats: int = 3) -> float:
+    """Seconds that Kwant takes for the block column of G from the left electrode to all sites, at one energy."""
+    import kwant
+
+    x = np.indices(size)[0]
+    spins = np.zeros((*size, 3))
+    spins[..., 2] = np.where(np.indices(size).sum(axis=0) % 2, 1, -1)
+    spins[: size[0] // 4] = (1, 0, 0)
+    reservoirs = {
+        name: (mask, width * np.eye(2))
+        for name, mask, width in (("left", x == 0, 1.0), ("right", x == size[0] - 1, 1.0), ("bath", x >= 0, 1e-3))
+    }
+    system = kwant_system(spins, 3.8, "square", True, reservoirs)
+    times = []
+    for repeat in range(repeats):
+        start = time.perf_counter()
+        kwant.greens_function(system, -1.0 - 0.1 * repeat, in_leads=[0], out_leads=[2], check_hermiticity=False)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
 def by_kwant(case: dict[str, Any]) -> dict[str, np.ndarray]:
     """Everything that is compared, from Kwant's Green's functions."""
     import kwant
     from scipy.integrate import quad_vec
 
-    spins, (columns, rows) = texture(), SIZE
-    lattice = kwant.lattice.square(norbs=2)
-    builder = kwant.Builder()
-    for x, y in np.ndindex(SIZE):
-        builder[lattice(x, y)] = -EXCHANGE * np.einsum("k,kab->ab", spins[x, y], SIGMA[1:])
-    bonds = [(1, 0), (0, 1)] + ([(1, -1)] if case["kind"] == "triangular" else [])
-    for x, y in np.ndindex(SIZE):
-        for dx, dy in bonds:
-            to = (x + dx, (y + dy) % rows if case["periodic_y"] else y + dy)
-            if 0 <= to[0] < columns and 0 <= to[1] < rows:
-                builder[lattice(x, y), lattice(*to)] = -np.eye(2)
-    for name, reservoir in RESERVOIRS.items():
-        sites = [lattice(int(x), int(y)) for x, y in np.argwhere(touched(name))]
-        width = reservoir["width"] * np.einsum("k,kab->ab", [1, *reservoir["polarization"]], SIGMA)
-        energy = np.kron(np.eye(len(sites)), -1j * width)
-        builder.leads.append(kwant.builder.SelfEnergyLead(_constant(energy), sites, ()))
-    system = builder.finalized()
+    columns, rows = SIZE
+    reservoirs = {name: (touched(name), site_width(reservoir)) for name, reservoir in RESERVOIRS.items()}
+    system = kwant_system(texture(), EXCHANGE, case["kind"], case["periodic_y"], reservoirs)
     bath = list(RESERVOIRS).index("bath")
-    widths = [
-        np.kron(
-            np.diag(touched(n).reshape(-1)),
-            RESERVOIRS[n]["width"] * np.einsum("k,kab->ab", [1, *RESERVOIRS[n]["polarization"]], SIGMA),
-        )
-        for n in RESERVOIRS
-    ]
+    widths = [np.kron(np.diag(mask.reshape(-1)), width) for mask, width in reservoirs.values()]
 
     def green(energy: float) -> Any:
         return kwant.greens_function(system, energy, check_hermiticity=False)
@@ -159,9 +194,14 @@ def deviations(kwant: dict[str, np.ndarray], ours: dict[str, np.ndarray]) -> dic
     return {name: float(np.abs(kwant[name] - value).max()) for name, value in ours.items()}
 
 
+def is_there(python: str) -> bool:
+    """Whether an interpreter has Kwant."""
+    return subprocess.run([python, "-c", "import kwant"], capture_output=True, check=False).returncode == 0
+
+
 def run_kwant(python: str) -> dict[str, dict[str, np.ndarray]] | None:
     """Kwant's side of every case from its own interpreter; None where Kwant is not there."""
-    if subprocess.run([python, "-c", "import kwant"], capture_output=True, check=False).returncode:
+    if not is_there(python):
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kwant.npz"
@@ -179,7 +219,11 @@ def main() -> None:
     parser.add_argument("--kwant-python", default=sys.executable)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "kwant_check.json")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds-an-energy", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.seconds_an_energy:
+        print(seconds_an_energy())
+        return
     if arguments.worker:
         results = {f"{name}|{key}": v for name, case in CASES.items() for key, v in by_kwant(case).items()}
         np.savez(arguments.worker, **results)

@@ -1,12 +1,13 @@
 """Seconds an exact label takes, against dense inversion, the closed form, and what the machine can do.
 
-    python perf/labeler.py [--output perf/results/labeler.json] [--quick]
+    python perf/labeler.py [--output perf/results/labeler.json] [--kwant-python PYTHON] [--quick]
 
 All comparisons are ratios within this one run. Dense inversion is timed on a
 few energies and extrapolated to the label's nodes, and the output says so.
 With an MPI launcher at hand the speed-up of two ranks is measured too, one
 thread each. On a GPU, where there is one, labels of a batch of snapshots and
-one label of 256x64 are timed too. Writes the JSON, a plot of the scaling, and
+one label of 256x64 are timed too. Kwant, where PYTHON has it, is timed on a
+few energies and extrapolated alike. Writes the JSON, a plot of the scaling, and
 the table in ``perf/README.md``.
 """
 
@@ -28,6 +29,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from kwant_check import is_there
 from shared import RESULTS, seconds, table, write_section
 
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
@@ -96,6 +98,34 @@ def dense_seconds(system: DrivenLattice, nodes: int) -> float:
     energies = torch.linspace(-3, 0, DENSE_ENERGIES, dtype=torch.complex128)
     batch = energies[:, None, None] * eye - hamiltonian
     return seconds(lambda: torch.linalg.inv(batch), 1) / DENSE_ENERGIES * nodes
+
+
+def kwant_seconds(python: str) -> float | None:
+    """Seconds of Kwant for the electrode's column of G at one energy of 30x24; None where it is not there."""
+    if not is_there(python):
+        return None
+    script = Path(__file__).with_name("kwant_check.py")
+    result = subprocess.run([python, str(script), "--seconds-an-energy"], capture_output=True, text=True, check=True)
+    return float(result.stdout)
+
+
+def single_precision(size: tuple[int, int] = (30, 24), tolerance: float = 1e-4) -> dict[str, float]:
+    """Gain and error of complex64 between the potentials, against complex128 at the same tolerance."""
+    system, spins = driven(size, 0.001), wall(driven(size, 0.001), 1)
+    exact = RecursiveSolver(system, 1e-7).solve(spins).field
+    found: dict[str, float] = {"tolerance": tolerance}
+    for precision in ("complex128", "complex64"):
+        solver = RecursiveSolver(system, tolerance, precision=precision)
+
+        def fresh(solver: RecursiveSolver = solver) -> Any:
+            solver.reset()
+            return solver.solve(spins)
+
+        found[f"{precision}_seconds"] = seconds(fresh, 3)
+        state = fresh()
+        found[f"{precision}_error_estimate"] = float(state.error[0])
+        found[f"{precision}_true_error"] = float(np.abs(state.field - exact).max())
+    return found
 
 
 def exponent(sizes: list[int], times: list[float]) -> float:
@@ -187,11 +217,11 @@ def gpu_labels(snapshots: int = 32) -> dict[str, Any] | None:
     return found
 
 
-def measure(quick: bool) -> dict[str, Any]:
+def measure(quick: bool, kwant_python: str) -> dict[str, Any]:
     """All figures of one run."""
     repeats = 1 if quick else 3
     rate = product_rate()
-    labels = []
+    labels, kwant = [], kwant_seconds(kwant_python)
     for bath in (0.001, 0.01):
         found = label((30, 24), bath, repeats)
         system = driven((30, 24), bath)
@@ -201,6 +231,7 @@ def measure(quick: bool) -> dict[str, Any]:
         closed = ClosedFormSolver(system, TOLERANCE)
         found["closed_form_seconds"] = seconds(lambda: closed.solve(wall(system, 1)), 1)  # noqa: B023
         found["times_faster_than_closed_form"] = found["closed_form_seconds"] / found["seconds"]
+        found["times_faster_than_kwant"] = kwant * found["window_nodes"] / found["seconds"] if kwant else None
         labels.append(found)
     one, two = rank_seconds(1), rank_seconds(2)
     return {
@@ -212,6 +243,8 @@ def measure(quick: bool) -> dict[str, Any]:
         "labels": labels,
         "scaling": scaling(1, [30, 60] if quick else [30, 60, 120, 240], [12, 24] if quick else [12, 24, 48]),
         "accuracy": accuracy(),
+        "single_precision": single_precision(),
+        "kwant_seconds_an_energy": kwant,
         "gpu": gpu_labels(),
         "ranks": {"one": one, "two": two, "speed_up": one / two if one and two else None},
     }
@@ -227,6 +260,7 @@ def summary(found: dict[str, Any]) -> str:
             f"{row['error_estimate']:.1e}",
             f"{row['times_faster_than_dense']:.0f}",
             f"{row['times_faster_than_closed_form']:.2f}",
+            f"{row['times_faster_than_kwant']:.0f}" if row["times_faster_than_kwant"] else "not there",
             f"{100 * row['fraction_of_product_rate']:.0f} %",
         ]
         for row in found["labels"]
@@ -238,13 +272,16 @@ def summary(found: dict[str, Any]) -> str:
         "error estimate",
         "x dense",
         "x closed form",
+        "x Kwant",
         "of product rate",
     ]
+    single = found["single_precision"]
     scaling, ranks, gpu = found["scaling"], found["ranks"]["speed_up"], found["gpu"]
     lines = [
         f"30x24, tolerance {TOLERANCE:g}, {found['machine']['threads']} CPU threads, complex128 products at "
         f"{found['product_rate_flops'] / 1e9:.0f} Gflop/s, load {found['load_before']:.1f} at the start. "
-        f"Dense inversion is extrapolated from {DENSE_ENERGIES} energies to the label's window nodes.",
+        f"Dense inversion is extrapolated from {DENSE_ENERGIES} energies to the label's window nodes, Kwant (the "
+        "electrode's column of G alone, sparse LU) likewise.",
         "",
         table(header, rows),
         "",
@@ -252,6 +289,10 @@ def summary(found: dict[str, Any]) -> str:
         f"({scaling['Lx'][0]} to {scaling['Lx'][-1]}), {scaling['exponent_Ly']:.2f} in Ly. "
         + (f"Two MPI ranks of one thread are {ranks:.2f} times as fast as one. " if ranks else "")
         + (f"GPU: {gpu}." if gpu else "No GPU was there."),
+        "",
+        f"In complex64 at tolerance {single['tolerance']:g} a label takes {single['complex64_seconds']:.2f} s instead "
+        f"of {single['complex128_seconds']:.2f} s, its error is {single['complex64_true_error']:.1e} (estimated "
+        f"{single['complex64_error_estimate']:.1e}) instead of {single['complex128_true_error']:.1e}.",
         "",
         "What a tolerance asks and what it gives, 30x8, bath width 0.001:",
         "",
@@ -291,13 +332,14 @@ def main() -> None:
     """Enter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS / "labeler.json")
+    parser.add_argument("--kwant-python", default=sys.executable, help="interpreter of an environment with Kwant")
     parser.add_argument("--quick", action="store_true", help="fewer repeats and sizes")
     parser.add_argument("--rank-worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rank_worker:
         rank_worker()
         return
-    found = measure(arguments.quick)
+    found = measure(arguments.quick, arguments.kwant_python)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(found, indent=2) + "\n")
     draw(found, arguments.output.with_suffix(".png"))
