@@ -85,8 +85,8 @@ class CheckedField(LearnedField):
         found = (exact.field[0], exact.error[0], deviation)
         self.observables = {name: np.asarray(value) for name, value in zip(self.observable_shapes, found, strict=True)}
         self._world.say(
-            f"step {step}: the learned field deviates from the exact one by {deviation:.1e} a component, where the exact "
-            f"one has {_rms(spins, exact.field[0]):.1e}"
+            f"step {step}: the learned field deviates from the exact one by {deviation:.1e} a component, "
+            f"where the exact one has {_rms(spins, exact.field[0]):.1e}"
         )
 
 
