@@ -9,15 +9,12 @@ deterministic on every device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-
-from hpcspin.errors import HpcspinError
 
 
 class StaticGather(nn.Module):
@@ -29,7 +26,7 @@ class StaticGather(nn.Module):
         Positions, shape (m,); -1 gathers zero.
     inverse
         For each position of the axis the places in `index` at which it stands,
-        shape (length, width), -1 for none: see `slot_inverse`, `packed_inverse`.
+        shape (length, width), -1 for none: see `packed_inverse`.
     """
 
     index: Tensor
@@ -48,17 +45,6 @@ class StaticGather(nn.Module):
         """Entries of x at the positions: the axis of ``length`` becomes one of m."""
         result: Tensor = _Gather.apply(x, self)
         return result
-
-    def columns(self, x: Tensor, number: int) -> Callable[[slice], Tensor]:
-        """The same a part at a time, for positions that are a table with the given number of columns, row by row.
-
-        Returns
-        -------
-        callable
-            Columns to their entries, row by row; without derivative.
-        """
-        source, table = _padded(x, self._complete[0]), self.index.view(-1, number)
-        return lambda those: source.index_select(0, table[:, those].flatten())
 
     def transpose(self, x: Tensor) -> Tensor:
         """For each position, the sum of x over the places at which it stands."""
@@ -99,40 +85,6 @@ class _Transpose(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Gather.apply(grad, ctx.gather), None
-
-
-def slot_inverse(table: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Inverse of a neighbour table, slot by slot.
-
-    The order of a sum through it depends on the offsets alone, never on the
-    block of the lattice that the table describes.
-
-    Parameters
-    ----------
-    table
-        Shape (centres, slots), -1 for a missing neighbour.
-    length
-        Number of rows that the table points into.
-
-    Returns
-    -------
-    ndarray
-        Flat place in the table, shape (length, slots), -1 where a row stands in no place of the slot.
-
-    Raises
-    ------
-    HpcspinError
-        If a row is the same neighbour of two centres.
-    """
-    inverse = np.full((length, table.shape[1]), -1, dtype=np.int64)
-    place = np.arange(table.size).reshape(table.shape)
-    for slot in range(table.shape[1]):
-        present = table[:, slot] >= 0
-        rows = table[present, slot]
-        if len(np.unique(rows)) != len(rows):
-            raise HpcspinError(f"neighbour table: a row is neighbour {slot} of two centres; list each centre once")
-        inverse[rows, slot] = place[present, slot]
-    return inverse
 
 
 def packed_inverse(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:

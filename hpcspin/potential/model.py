@@ -17,6 +17,7 @@ from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.kinds import KINDS, Direct, Prediction
 from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
 from hpcspin.potential.network import Network
+from hpcspin.potential.slots import with_zero
 from hpcspin.potential.tiles import GROUP, TILE, is_present
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -197,7 +198,8 @@ class ForceField(nn.Module):
     def features(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Features of all centres of a batch, shape (batch * centres, features)."""
         tile = self._tile(spins, neighbourhood)
-        described: Tensor = self.descriptor(self._around(spins, neighbourhood, tile), tile)
+        gather = neighbourhood.gather(len(spins), tile, spins.device)
+        described: Tensor = self.descriptor(gather.pull(self._source(spins), slice(-1)), tile)
         return described.T[: len(spins) * len(neighbourhood.table)]
 
     @property
@@ -265,11 +267,12 @@ class ForceField(nn.Module):
         with torch.enable_grad() if self.training else torch.inference_mode():
             done = sum(local.shape[-1] for local, _ in begun)
             parts = [*begun, *self._parts(spins, neighbourhood, bias, done)]
-            local, partials = (torch.cat(part, -1) for part in zip(*parts, strict=True))
+            local = torch.cat([part for part, _ in parts], -1)
+            missing = torch.zeros_like(parts[0][1][..., :1])
+            partials = torch.cat([*(part for _, part in parts), missing], -1)
             if self.kind.reaches > 1:
                 # The derivatives of all centres that see a spin are added through the inverse table.
-                gather = neighbourhood.gather(batch, tile, 3 * self.kind.potentials, spins.device)
-                sums = gather.transpose(partials.flatten()).unflatten(0, (batch * neighbourhood.rows, -1))[rows]
+                sums = neighbourhood.gather(batch, tile, spins.device).push(partials.flatten(1, 2))[rows]
             else:
                 sums = partials[0].flatten(0, 1).T[places]
             equilibrium, nonequilibrium = self.kind.combine(sums, spins.detach().flatten(0, 1)[rows].to(self.dtype))
@@ -299,11 +302,8 @@ class ForceField(nn.Module):
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
         return len(spins) * len(neighbourhood.table) if self.training else TILE[spins.device.type]
 
-    def _around(self, spins: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
-        """Spins in the slots of all centres, shape (slots, 3, centres)."""
-        gather = neighbourhood.gather(len(spins), tile, 3, spins.device)
-        around: Tensor = gather(spins.detach().to(self.dtype).flatten())
-        return around.view(len(self.offsets), 3, -1)
+    def _source(self, spins: Tensor) -> Tensor:
+        return with_zero(spins.detach().to(self.dtype).flatten(0, 1))
 
     def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
         """What the network sees besides features, shape (inputs, centres): u, and the nearness of both electrodes."""
@@ -320,14 +320,12 @@ class ForceField(nn.Module):
         u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(len(neighbourhood.table))
         u = functional.pad(u, (0, -len(u) % tile))[None]
         inputs = self._inputs(u, neighbourhood, batch, tile)
-        gather = neighbourhood.gather(batch, tile, 3, spins.device)
-        around = gather.columns(spins.detach().to(self.dtype).flatten(), u.shape[1])
+        gather, source = neighbourhood.gather(batch, tile, spins.device), self._source(spins)
         group = tile if self.training else tile * GROUP[spins.device.type]
         last = u.shape[1] if last is None else last
         for start in range(first, last, group):
             those = slice(start, min(start + group, last))
-            near = around(those).view(len(self.offsets), 3, -1)
-            yield self._partials(near, u[:, those], inputs[:, those], tile)
+            yield self._partials(gather.pull(source, those), u[:, those], inputs[:, those], tile)
 
     def _partials(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> Part:
         """Potentials of each centre, and what it adds to the fields in its slots: see `Kind.combine`.

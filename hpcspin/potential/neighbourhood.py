@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
-from hpcspin.potential.gather import StaticGather, slot_inverse
+from hpcspin.potential.slots import SlotGather
 
 _EDGE = 1e-9
 _Places = tuple[torch.Tensor, torch.Tensor]
@@ -78,7 +78,7 @@ class Neighbourhood:
     reaches: int = 2
     distances: NDArray[np.int64] | None = None
     inner: int = 0
-    _gathers: dict[tuple[int, int, int, torch.device], StaticGather] = field(default_factory=dict, repr=False)
+    _gathers: dict[tuple[int, int, torch.device], SlotGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
     _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
 
@@ -149,10 +149,8 @@ class Neighbourhood:
         distances = None if distances is None else distances[:, order]
         return cls(table[order], rows.size, outputs, reaches, distances, int(inner.sum()))
 
-    def gather(self, batch: int, tile: int, width: int, device: torch.device) -> StaticGather:
+    def gather(self, batch: int, tile: int, device: torch.device) -> SlotGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.
-
-        It turns (rows, width), flattened, into (slots, width, centres), flattened.
 
         Parameters
         ----------
@@ -160,23 +158,15 @@ class Neighbourhood:
             Number of configurations.
         tile
             The number of centres is rounded up to a multiple of it by empty neighbourhoods.
-        width
-            Numbers that each spin has.
         device
             Where.
         """
-        key = (batch, tile, width, device)
+        key = (batch, tile, device)
         if key not in self._gathers:
-            rows, slots = batch * self.rows, self.table.shape[1]
             shifts = self.rows * np.arange(batch)[:, None, None]
-            table = np.where(self.table >= 0, self.table + shifts, -1).reshape(-1, slots)
+            table = np.where(self.table >= 0, self.table + shifts, -1).reshape(-1, self.table.shape[1])
             table = np.pad(table, ((0, -len(table) % tile), (0, 0)), constant_values=-1)
-            numbers = np.arange(width)[:, None]
-            index = np.where(table.T[:, None] >= 0, table.T[:, None] * width + numbers, -1)
-            centre, slot = np.divmod(slot_inverse(table, rows), slots)
-            places = (slot[:, None] * width + numbers) * len(table) + centre[:, None]
-            places = np.where(centre[:, None] >= 0, places, -1).reshape(-1, slots)
-            self._gathers[key] = StaticGather(index.ravel(), places).to(device)
+            self._gathers[key] = SlotGather(table, batch * self.rows, device)
         return self._gathers[key]
 
     def outputs_of(self, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcspin.errors import HpcspinError
-from hpcspin.potential import segment_backend
-from hpcspin.potential.gather import StaticGather, packed_inverse, slot_inverse
+from hpcspin.potential import segment_backend, slots
+from hpcspin.potential.gather import StaticGather, packed_inverse
 from hpcspin.potential.segments import BACKENDS, SegmentSum
+from hpcspin.potential.slots import SlotGather, slot_inverse, with_zero
 from hpcspin.potential.tiles import product
 
 backends = pytest.mark.parametrize(
@@ -81,20 +82,35 @@ def table(seed):
 @settings(max_examples=20, deadline=None)
 def test_transpose_of_a_neighbour_gather_is_its_adjoint(seed):
     neighbours = table(seed)
-    gather = StaticGather(neighbours.ravel(), slot_inverse(neighbours, 6))
-    x, y = draw(6, 3, seed=seed), draw(18, 3, seed=seed + 1)
-    torch.testing.assert_close((gather(x) * y).sum(), (x * gather.transpose(y)).sum())
-    assert torch.equal(gather(x)[neighbours.ravel() < 0], torch.zeros(1, 3, dtype=torch.float64))
+    gather = SlotGather(neighbours, 6, torch.device("cpu"))
+    x, y = draw(6, 3, seed=seed), draw(3, 3, 7, seed=seed + 1)
+    y[..., -1] = 0
+    pulled = gather.pull(with_zero(x))
+    torch.testing.assert_close((pulled * y).sum(), (x * gather.push(y)).sum())
+    for centre, slot in np.ndindex(neighbours.shape):
+        row = neighbours[centre, slot]
+        assert torch.equal(pulled[slot, :, centre], x[row] if row >= 0 else torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(gather.pull(with_zero(x), slice(2, 5)), pulled[..., 2:5])
 
 
-@pytest.mark.parametrize("inverse_of", [slot_inverse, lambda table, length: packed_inverse(table.ravel(), length)])
-def test_gathers_are_differentiable_twice(inverse_of):
+@pytest.mark.parametrize("together", [1, 4, 6])
+def test_sums_over_slots_do_not_depend_on_how_many_spins_go_together(together, monkeypatch):
+    gather, y = SlotGather(table(4), 6, torch.device("cpu")), draw(3, 2, 7)
+    expected = gather.push(y)
+    monkeypatch.setitem(slots._TOGETHER, "cpu", together)
+    assert torch.equal(gather.push(y), expected)
+
+
+def test_gathers_are_differentiable_twice():
     neighbours = table(5)
-    gather = StaticGather(neighbours.ravel(), inverse_of(neighbours, 6))
-    x = draw(6, 6).requires_grad_()
-    function = lambda x: gather(x * x) ** 2  # noqa: E731
-    assert torch.autograd.gradcheck(function, x)
-    assert torch.autograd.gradgradcheck(function, x)
+    static = StaticGather(neighbours.ravel(), packed_inverse(neighbours.ravel(), 6))
+    by_slot = SlotGather(neighbours, 6, torch.device("cpu"))
+    for function, x in (
+        (lambda x: static(x * x) ** 2, draw(6, 6)),
+        (lambda x: by_slot.push(torch.nn.functional.pad(x * x, (0, 1))) ** 2, draw(3, 2, 6)),
+    ):
+        assert torch.autograd.gradcheck(function, x.requires_grad_())
+        assert torch.autograd.gradgradcheck(function, x)
 
 
 def test_a_row_that_stands_twice_in_a_slot_is_refused():
