@@ -83,7 +83,7 @@ def report_directory(directory: Path, world: World, driven_states: int = 0) -> N
         [(a.time, a.wall_position, b.wall_position) for a, b in zip(exact, learned, strict=True)],
         layout.figures / "wall_position.png",
     )
-    ratio = np.concatenate([_torque_ratio(run, fields) for run, fields in zip(exact, predicted, strict=True)])
+    ratio = np.concatenate([torque_ratio(run, fields) for run, fields in zip(exact, predicted, strict=True)])
     if np.any(ratio > 0):  # a conservative force field has no nonequilibrium torque to show
         figures.torque_ratio(ratio, layout.figures / "torque_ratio.png")
     numbers = {
@@ -141,8 +141,16 @@ def _draw_maps(lattice: Lattice, exact: Run, learned: Run, path: Path) -> None:
     figures.bond_maps(exact.time[frames], maps[0], maps[1], path)
 
 
-def _torque_ratio(run: Run, fields: PredictedFields) -> Array:
-    """|T^neq| / |T^eq| of the sites near the wall, one number a site and frame."""
+def torque_ratio(run: Run, fields: PredictedFields) -> Array:
+    """|T^neq| / |T^eq| of the sites near the wall (Fig. 5b of the paper), one number a site and frame.
+
+    Parameters
+    ----------
+    run
+        The frames.
+    fields
+        What a force field says about them.
+    """
     chosen = near_wall(run.wall_position, run.spins.shape[1:3])
     lengths = [
         np.linalg.norm(np.cross(run.spins[chosen], field[chosen]), axis=-1)
