@@ -3,7 +3,7 @@
     python perf/force_field.py [--output perf/results/force_field.json] [--repeats 10]
 
 The architecture is that of ``configs/driven_sd.yaml`` with random weights, all
-kinds and descriptors in turn. Flops are those of the network's matrix products:
+kinds and descriptors in turn, and the shipped model. Flops are those of the network's matrix products:
 one pass forward, and one back for each potential; what the descriptor costs is
 therefore in the time and not in the flops. The fraction compares them with the
 float32 matrix products that the same device does with the same threads. The
@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shared import RESULTS, table, write_section
 
 from hpcspin.config import Config, load_config
 from hpcspin.electrons import RecursiveSolver
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.devices import keep_freed_memory
-from hpcspin.potential import DESCRIPTORS, KINDS, Architecture, ForceField
+from hpcspin.potential import DESCRIPTORS, KINDS, Architecture, ForceField, load_model
 from hpcspin.storage import provenance
 from hpcspin.workflows.system import build_system
 
@@ -39,10 +40,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd.yaml"
 SIZES = ((12, 6), (30, 24), (120, 96))
 PAPER = (30, 24)
 TOLERANCE = 1e-6
-README = Path(__file__).parent / "README.md"
-MARK, MARK_END = "<!-- perf/force_field.py writes from here -->", "<!-- to here -->"
-
-
+SHIPPED = CONFIG.parent / "models" / "driven_sd.safetensors"
 CPU = torch.device("cpu")
 
 
@@ -92,24 +90,29 @@ def network_flops(model: ForceField) -> int:
     return 2 * products * (1 + model.kind.potentials)
 
 
-def evaluations(config: Config, device: torch.device, repeats: int) -> Iterator[dict[str, Any]]:
-    """Time of one field evaluation, for each kind, descriptor and size."""
+def models(config: Config) -> Iterator[tuple[str, ForceField]]:
+    """The shipped model, and all kinds and descriptors."""
+    yield "shipped", load_model(SHIPPED)[0]
     assert config.potential is not None
     for kind, descriptor in product(KINDS, DESCRIPTORS):
         section = config.potential.model_copy(update={"kind": kind, "descriptor": descriptor})
         torch.manual_seed(1)
-        model = ForceField(Architecture(lattice="square", bias_reference=3.2, **section.model_dump()))
-        model = model.to(device).eval()
+        yield f"{kind}, {descriptor}", ForceField(Architecture("square", bias_reference=3.2, **section.model_dump()))
+
+
+def evaluations(config: Config, device: torch.device, repeats: int) -> Iterator[dict[str, Any]]:
+    """Time of one field evaluation, for each model and size."""
+    for name, force in models(config):
+        model = force.to(device).eval()
         for size in SIZES:
             lattice = make_lattice("square", size)
-            table = model.neighbourhood(lattice)
+            neighbours = model.neighbourhood(lattice)
             spins = torch.from_numpy(make_texture("random", lattice, 1)).reshape(1, -1, 3).to(device)
             bias = torch.full((1,), 3.2, device=device)
-            taken = seconds(lambda: model(spins, table, bias), device, repeats)  # noqa: B023
+            taken = seconds(lambda: model(spins, neighbours, bias), device, repeats)  # noqa: B023
             flops = network_flops(model)
             yield {
-                "kind": kind,
-                "descriptor": descriptor,
+                "model": name,
                 "features": len(model.descriptor.parity),
                 "size": size,
                 "seconds": taken,
@@ -145,57 +148,44 @@ def measure(repeats: int) -> dict[str, Any]:
     return found
 
 
-def table(found: dict[str, Any]) -> str:
+def summary(found: dict[str, Any]) -> str:
     """The paper's size as a table, with what the products alone would allow."""
-    label = found["label"]["seconds"]
-    lines = [
-        f"One exact label of 30x24: {label:.2f} processor seconds; CPU threads: {found['machine']['threads']}; "
-        f"load of the machine: {found['load']:.1f}.",
-        "",
-        "| device | kind | descriptor | ms an evaluation | sites a second | Mflop of products | of the product rate "
-        "| evaluations for one label | if products were all |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    label, rows = found["label"]["seconds"], []
     for name, device in found["devices"].items():
         for row in device["evaluations"]:
             if tuple(row["size"]) == PAPER:
                 flops = row["network_flops_a_site"] * PAPER[0] * PAPER[1]
-                lines.append(
-                    f"| {name} | {row['kind']} | {row['descriptor']} | {row['seconds'] * 1e3:.2f} "
-                    f"| {row['sites_a_second']:.2e} | {flops / 1e6:.0f} | {row['fraction_of_product_rate']:.0%} "
-                    f"| {label / row['seconds']:.0f} | {label * device['float32_product_rate_flops'] / flops:.0f} |"
+                rows.append(
+                    [
+                        name,
+                        row["model"],
+                        f"{row['seconds'] * 1e3:.2f}",
+                        f"{row['sites_a_second']:.2e}",
+                        f"{flops / 1e6:.0f}",
+                        f"{row['fraction_of_product_rate']:.0%}",
+                        f"{label / row['seconds']:.0f}",
+                        f"{label * device['float32_product_rate_flops'] / flops:.0f}",
+                    ]
                 )
-    return "\n".join(lines)
-
-
-def write_table(found: dict[str, Any]) -> None:
-    """Replace the table in ``perf/README.md``."""
-    before, rest = README.read_text().split(MARK)[:2]
-    after = rest.split(MARK_END)[1]
-    README.write_text(f"{before}{MARK}\n\n{table(found)}\n\n{MARK_END}{after}")
+    header = ["device", "model", "ms an evaluation", "sites a second", "Mflop of products", "of the product rate"]
+    header += ["evaluations for one label", "if products were all"]
+    return (
+        f"One exact label of 30x24: {label:.2f} processor seconds; CPU threads: {found['machine']['threads']}; "
+        f"load of the machine: {found['load']:.1f}.\n\n{table(header, rows)}"
+    )
 
 
 def main() -> None:
     """Enter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "force_field.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "force_field.json")
     parser.add_argument("--repeats", type=int, default=10)
     arguments = parser.parse_args()
     found = measure(arguments.repeats)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    write_table(found)
-    print(f"one exact label of {found['label']['size']}: {found['label']['seconds']:.2f} s")
-    for name, device in found["devices"].items():
-        print(f"{name}: float32 products {device['float32_product_rate_flops']:.2e} flops a second")
-        for row in device["evaluations"]:
-            ratio = row.get("evaluations_for_one_label")
-            print(
-                f"  {row['kind']:13}{row['descriptor']:10}{row['size'][0]:4}x{row['size'][1]:<3} "
-                f"{row['seconds'] * 1e3:8.2f} ms, {row['sites_a_second']:.2e} sites a second, "
-                f"{row['fraction_of_product_rate']:6.2%} of the products"
-                + (f", {ratio:.0f} for one label" if ratio else "")
-            )
+    write_section("force_field.py", summary(found))
+    print(summary(found))
 
 
 if __name__ == "__main__":

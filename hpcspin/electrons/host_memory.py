@@ -1,14 +1,10 @@
-"""Memory of the host: how much this process may still take, and what it keeps."""
+"""Memory of the host that this process may still take."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
-
-# glibc's names of the parameters of mallopt, in malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def available(root: Path = Path("/")) -> int:
@@ -25,20 +21,6 @@ def available(root: Path = Path("/")) -> int:
         Where ``proc`` and ``sys`` are mounted.
     """
     return min([_machine(root), *_control_groups(root)])
-
-
-def keep_freed() -> None:
-    """Let glibc keep freed blocks for the next allocation instead of giving them back to the system.
-
-    A sweep allocates and frees tens of megabytes in pieces of a few hundred kilobytes. Returned to the system, every
-    piece comes back as page faults, a fifth of the time of a label of 30x24. Other C libraries are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    for parameter, value in ((_TRIM_THRESHOLD, 2**30), (_MMAP_THRESHOLD, 2**25)):
-        mallopt(parameter, value)
 
 
 def _machine(root: Path) -> int:

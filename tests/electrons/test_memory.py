@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -115,24 +112,3 @@ def test_the_control_group_limits_the_host(tmp_path: Path):
 
 def test_a_host_without_proc_counts_half_of_its_memory(tmp_path: Path):
     assert host_memory.available(tmp_path) > 2**28
-
-
-def test_freed_blocks_are_kept_for_the_next_allocation():
-    """Touching fresh memory costs page faults; memory that was kept costs none."""
-    code = (
-        "import resource, numpy as np\n"
-        "from hpcspin.electrons import host_memory\n"
-        "{keep}"
-        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "np.ones(2**21); before = faults()\n"
-        "for _ in range(10): np.ones(2**21)\n"
-        "print(faults() - before)\n"
-    )
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
-        pytest.skip("another C library than glibc: its memory is left as it is")
-    kept, freed = (
-        int(subprocess.run([sys.executable, "-c", code.format(keep=keep)], capture_output=True, check=True).stdout)
-        for keep in ("host_memory.keep_freed()\n", "")
-    )
-    assert kept < 100
-    assert freed > 10 * kept
