@@ -153,7 +153,8 @@ def report(found: dict[str, Any]) -> str:
         f"Test MSE in 1e-5 on {TEST['trajectories'] * TEST['frames']} labels of {TEST['trajectories']} independent "
         f"trajectories of 20x8; errors over the trajectories, of the difference paired. Seeds of the trainings and "
         f"choices: {len(spread)}; what other seeds would change is not in the errors. Labels count those kept for "
-        f"validation; sites of the test labels are inside or outside by the observer `outside`.\n\n{table(header, rows)}"
+        "validation; sites of the test labels are inside or outside by the observer `outside`.\n\n"
+        f"{table(header, rows)}"
     )
 
 
