@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from hpcspin.electrons.backend import Backend
 
@@ -41,6 +43,20 @@ def each(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slic
     threads = min(workers(backend), len(parts))
     if threads < 2:
         return [work(part) for part in parts]
-    # torch's own number of threads stays as it is: lowered and raised again, MKL's LU of large matrices fails.
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=_one_openmp_thread, initargs=(_openmp(),)) as pool:
         return list(pool.map(work, parts))
+
+
+@cache
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="openmp")
+
+
+def _one_openmp_thread(openmp: ThreadpoolController) -> None:
+    """Let torch's elementwise operations in this thread, and in this thread alone, not call others to help.
+
+    Not by torch's own setting, which reaches beyond the thread: lowered and raised again, it makes MKL's LU of large
+    matrices fail.
+    """
+    torch.get_num_threads()  # Sets the thread up; later it would undo the limit.
+    openmp.limit(limits=1)
