@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +47,14 @@ def moved_wall(config: Config, directory: Path, seed: int) -> float:
 
 
 def errors_of_last(config: Config, directory: Path, model: Path) -> dict[str, Any]:
-    """Error of the force field on the last frame, and the seconds of its exact label."""
-    labels, start = directory / "label.h5", time.perf_counter()
+    """Error of the force field on the last frame."""
+    labels = directory / "label.h5"
     if not labels.exists():
         label_file(config, directory / "last.h5", labels, World())
-    taken = time.perf_counter() - start
     target = directory / "errors.json"
     evaluate_files(model, labels, target, World())
     errors = json.loads(target.read_text())
-    return {key: errors[key] for key in ("mse", "sigma", "variance_fraction")} | {"label_seconds": taken}
+    return {key: errors[key] for key in ("mse", "sigma", "variance_fraction")}
 
 
 def measure(config: Config, arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -86,12 +84,12 @@ def spread(values: list[float]) -> str:
 
 def summary(sizes: list[dict[str, Any]]) -> str:
     """What ``perf/README.md`` says."""
-    columns = ("mse", "variance_fraction", "speed", "label_seconds")
+    columns = ("mse", "variance_fraction", "speed")
     rows = [
         ["x".join(map(str, size["size"])), *(spread([run[column] for run in size["runs"]]) for column in columns)]
         for size in sizes
     ]
-    return table(["lattice", "mean squared error", "of the variance", "columns per ħ/t", "s of a label"], rows)
+    return table(["lattice", "mean squared error", "of the variance", "columns per ħ/t"], rows)
 
 
 def main() -> None:
