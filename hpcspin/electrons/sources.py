@@ -23,7 +23,7 @@ from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
 from hpcspin.electrons.recursion import connect_groups, grouped_columns
 from hpcspin.parallel.world import World
 
-_GROWTH = 2e3
+_GROWTH = 2e4
 """Growth of rounding errors, in units of those of one inversion, that a group of columns may cause."""
 
 

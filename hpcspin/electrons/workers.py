@@ -43,13 +43,14 @@ def each(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slic
     threads = min(workers(backend), len(parts))
     if threads < 2:
         return [work(part) for part in parts]
-    with ThreadPoolExecutor(threads, initializer=_one_openmp_thread, initargs=(_openmp(),)) as pool:
-        return list(pool.map(work, parts))
+    return list(_pool(threads).map(work, parts))
 
 
 @cache
-def _openmp() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="openmp")
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: what they have freed is theirs to take again."""
+    openmp = ThreadpoolController().select(user_api="openmp")
+    return ThreadPoolExecutor(threads, initializer=_one_openmp_thread, initargs=(openmp,))
 
 
 def _one_openmp_thread(openmp: ThreadpoolController) -> None:
