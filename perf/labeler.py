@@ -241,7 +241,7 @@ def measure(quick: bool, kwant_python: str) -> dict[str, Any]:
         "provenance": provenance(),
         "product_rate_flops": rate,
         "labels": labels,
-        "scaling": scaling(1 if quick else 3, [30, 60] if quick else [30, 60, 120, 240], [12, 24] if quick else [12, 24, 48]),
+        "scaling": scaling(1, [30, 60], [12, 24]) if quick else scaling(3, [30, 60, 120, 240], [12, 24, 48]),
         "accuracy": accuracy(),
         "single_precision": single_precision(),
         "kwant_seconds_an_energy": kwant,
