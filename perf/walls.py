@@ -1,11 +1,12 @@
 """Walls of exact and learned dynamics from the same spins with the same noise.
 
-    python perf/walls.py --exact DIR ... --learned DIR ... [--output perf/results/walls.json]
+    python perf/walls.py --exact DIR ... --learned DIR ... [--until TIME ...] [--output perf/results/walls.json]
 
 Each DIR is one of ``hpcspin simulate``; the n-th exact run belongs to the n-th
 learned one. Writes the mean distance of the walls over time, how far the
 walls went, and their speeds, with standard errors over the runs, and a plot.
-Distances of exact runs from each other say how much of that is chaos.
+Distances of exact runs from each other say how much of that is chaos. With
+``--until`` there is one set of numbers for each of the times.
 """
 
 from __future__ import annotations
@@ -62,17 +63,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exact", type=Path, nargs="+", required=True)
     parser.add_argument("--learned", type=Path, nargs="+", required=True)
+    parser.add_argument("--until", type=float, nargs="+", default=[np.inf])
     parser.add_argument("--output", type=Path, default=RESULTS / "walls.json")
     arguments = parser.parse_args()
     exact, learned = ([read(directory) for directory in group] for group in (arguments.exact, arguments.learned))
-    found = {"provenance": provenance(), "duration": float(exact[0][0][-1]), **compare(exact, learned)}
+    found: dict[str, Any] = {"provenance": provenance()}
+    for until in arguments.until:
+        parts = [[(time[time <= until], wall[time <= until]) for time, wall in group] for group in (exact, learned)]
+        found[f"until {parts[0][0][0][-1]:g}"] = compare(*parts)
     with atomic_path(arguments.output) as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n")
     runs = [(a[0], a[1], b[1]) for a, b in zip(exact, learned, strict=True)]
     wall_positions(runs, arguments.output.with_suffix(".png"))
-    for name, value in found.items():
-        if isinstance(value, dict) and "mean" in value:
-            print(f"{name}: {value['mean']:.3g} (standard error {value['error'] or float('nan'):.2g})")
+    for when in list(found)[1:]:
+        for name, value in found[when].items():
+            print(f"{when}, {name}: {value['mean']:.3g} (standard error {value['error'] or float('nan'):.2g})")
 
 
 if __name__ == "__main__":
