@@ -276,6 +276,7 @@ def summary(found: dict[str, Any]) -> str:
         "of product rate",
     ]
     single = found["single_precision"]
+    two = found["ranks"]["two"]
     scaling, ranks, gpu = found["scaling"], found["ranks"]["speed_up"], found["gpu"]
     lines = [
         f"30x24, tolerance {TOLERANCE:g}, {found['machine']['threads']} CPU threads, complex128 products at "
@@ -287,7 +288,7 @@ def summary(found: dict[str, Any]) -> str:
         "",
         f"Fitted exponents of the seconds a node: {scaling['exponent_Lx']:.2f} in Lx "
         f"({scaling['Lx'][0]} to {scaling['Lx'][-1]}), {scaling['exponent_Ly']:.2f} in Ly. "
-        + (f"Two MPI ranks of one thread are {ranks:.2f} times as fast as one. " if ranks else "")
+        + (f"Two MPI ranks of one thread take {two:.2f} s a label, {ranks:.2f} times as fast as one. " if ranks else "")
         + (f"GPU: {gpu}." if gpu else "No GPU was there."),
         "",
         f"In complex64 at tolerance {single['tolerance']:g} a label takes {single['complex64_seconds']:.2f} s instead "
