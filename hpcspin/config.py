@@ -212,6 +212,8 @@ class PotentialSection(Section):
     precision: Literal["float32", "float64"] = "float32"
     electrode_range: NonNegative = 0.0
     """Length in columns over which the network sees the electrodes at both ends of x, exp(-distance/length); 0: not."""
+    layers: Count = 1
+    """Of a ``direct`` field of ``densities``: layers of neighbourhoods of this radius, one seen through the other."""
 
 
 class TrainingSection(Section):
@@ -263,8 +265,11 @@ class LearningSection(Section):
 
     initial: Annotated[tuple[InitialSection, ...], Field(min_length=1)]
     """Starts of the trajectories, in turn."""
+    start: str | None = None
+    """Saved force field, or committee, that moves the spins of round 1; none for one trained on a round 0 of labels
+    of initial spins."""
     rounds: Count = 4
-    """Rounds after the first one, which labels initial spins."""
+    """Rounds of learned trajectories."""
     trajectories: Annotated[int, Field(ge=2, le=9999)] = 16
     """Learned trajectories of a round; the first of them is kept for validation."""
     labels: Count = 160

@@ -88,8 +88,9 @@ def watch(model: Committee, files: list[Path]) -> dict[str, float]:
         labels, source = read_labels(path), read_source(path, "square", 0.0)
         spins, field = (torch.from_numpy(array).flatten(1, 2) for array in (labels.spins, labels.field))
         table = model.neighbourhood(source.lattice)
-        outside.append(model.outside(spins, table).numpy() > 0)
-        wrong = model(spins, table, torch.full((len(spins),), source.bias)).field - field
+        bias = torch.full((len(spins),), source.bias)
+        outside.append(model.outside(spins, table, bias).numpy() > 0)
+        wrong = model(spins, table, bias).field - field
         errors.append(perpendicular(spins, wrong).square().sum(-1).numpy() / 2)
     flagged, square = np.concatenate(outside), np.concatenate(errors)
     inside, beyond = (float(np.sqrt(square[those].mean())) for those in (~flagged, flagged))

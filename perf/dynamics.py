@@ -33,7 +33,7 @@ from hpcspin.lattice import make_lattice
 from hpcspin.parallel.devices import keep_freed_memory
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, ForceField, load_force
+from hpcspin.potential import Architecture, load_force, make_force_field
 from hpcspin.storage import provenance
 from hpcspin.workflows.fields import LearnedField
 
@@ -51,7 +51,7 @@ def network(model: str, device: torch.device) -> LearnedField:
     if model != "standard":
         return LearnedField(load_force(model)[0].to(device).eval(), BIAS)
     torch.manual_seed(1)
-    return LearnedField(ForceField(Architecture("square", 2.3, (128,) * 5)).to(device).eval(), BIAS)
+    return LearnedField(make_force_field(Architecture("square", 2.3, (128,) * 5)).to(device).eval(), BIAS)
 
 
 def square(length: int) -> Domain:

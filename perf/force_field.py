@@ -32,7 +32,7 @@ from hpcspin.config import Config, load_config
 from hpcspin.electrons import RecursiveSolver
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.devices import keep_freed_memory
-from hpcspin.potential import DESCRIPTORS, KINDS, Architecture, ForceField, load_model
+from hpcspin.potential import DESCRIPTORS, KINDS, Architecture, ForceField, load_model, make_force_field
 from hpcspin.storage import provenance
 from hpcspin.workflows.system import build_system
 
@@ -86,7 +86,7 @@ def label_seconds(config: Config, repeats: int) -> float:
 
 def network_flops(model: ForceField) -> int:
     """Real flops of the network's matrix products for the field on one site."""
-    products = sum(layer.weight.numel() for layer in model.network.layers if isinstance(layer, torch.nn.Linear))
+    products = sum(layer.weight.numel() for layer in model.networks[-1].layers if isinstance(layer, torch.nn.Linear))
     return 2 * products * (1 + model.kind.potentials)
 
 
@@ -97,7 +97,10 @@ def models(config: Config) -> Iterator[tuple[str, ForceField]]:
     for kind, descriptor in product(KINDS, DESCRIPTORS):
         section = config.potential.model_copy(update={"kind": kind, "descriptor": descriptor})
         torch.manual_seed(1)
-        yield f"{kind}, {descriptor}", ForceField(Architecture("square", bias_reference=3.2, **section.model_dump()))
+        yield (
+            f"{kind}, {descriptor}",
+            make_force_field(Architecture("square", bias_reference=3.2, **section.model_dump())),
+        )
 
 
 def evaluations(config: Config, device: torch.device, repeats: int) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from hpcspin.config import load_config
 from hpcspin.lattice import Lattice, wall_position
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, ForceField
+from hpcspin.potential import Architecture, ForceField, make_force_field
 from hpcspin.storage import provenance, read_labels, read_manifest
 from hpcspin.training import perpendicular
 from hpcspin.training.dataset import Snapshots, epoch_batches, read_source
@@ -151,7 +151,7 @@ def fit(data: Snapshots, lever: Lever, seed: int, epochs: int) -> ForceField:
     architecture = Architecture(lattice="square", **config.potential.model_dump())
     width = (lever.width,) * len(architecture.hidden)
     torch.manual_seed(seed)
-    model = ForceField(replace(architecture, bias_reference=float(data.bias.max()), hidden=width))
+    model = make_force_field(replace(architecture, bias_reference=float(data.bias.max()), hidden=width))
     normalise(model, data, World(), CPU)
     loss = make_loss(model, data, lever, settings.gauge)
     if lever.optimiser == "lbfgs":

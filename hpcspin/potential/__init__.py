@@ -1,14 +1,17 @@
-"""The learned force field: two local potentials of invariant features, and fields by differentiation.
+"""The learned force field: derivatives of two local potentials, or a covariant network of several layers.
 
 The room knows lattices, and nothing of electrons, dynamics or training.
 """
 
+from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.committee import MEMBER, Committee, load_force
+from hpcspin.potential.covariant import CovariantField
 from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
+from hpcspin.potential.factory import make_force_field
 from hpcspin.potential.files import load_model, save_model
 from hpcspin.potential.irreps import SYMMETRIES
 from hpcspin.potential.kinds import KINDS, Prediction
-from hpcspin.potential.model import Architecture, ForceField
+from hpcspin.potential.model import ForceField
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.segments import segment_backend
 
@@ -19,12 +22,14 @@ __all__ = [
     "SYMMETRIES",
     "Architecture",
     "Committee",
+    "CovariantField",
     "Descriptor",
     "ForceField",
     "Neighbourhood",
     "Prediction",
     "load_force",
     "load_model",
+    "make_force_field",
     "save_model",
     "segment_backend",
 ]

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
+from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.files import load_model
 from hpcspin.potential.kinds import Prediction
-from hpcspin.potential.model import Architecture, ForceField, Part
+from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 
 MEMBER = "member-{:02d}"
@@ -121,9 +122,9 @@ class Committee(nn.Module):
         """Whether all members know the range of their training data."""
         return all(member.envelope is not None for member in self._forces)
 
-    def outside(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+    def outside(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
         """Mean over the members, whose features are their own; see `ForceField.outside`."""
-        return torch.stack([member.outside(spins, neighbourhood) for member in self._forces]).mean(0)
+        return torch.stack([member.outside(spins, neighbourhood, bias) for member in self._forces]).mean(0)
 
 
 def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]]:

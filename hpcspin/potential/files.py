@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from hpcspin.errors import HpcspinError
-from hpcspin.potential.model import Architecture, ForceField
+from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.factory import make_force_field
+from hpcspin.potential.model import ForceField
 from hpcspin.storage import atomic_path, provenance, sha256
 
 FORMAT = "hpcspin force field"
@@ -85,7 +87,7 @@ def load_model(path: str | Path) -> tuple[ForceField, dict[str, Any]]:
         raise HpcspinError(f"{path}: is no intact safetensors file ({error}); train or copy the model again") from error
     if sha256(path) != card.get("weights_sha256"):
         raise HpcspinError(f"{path}: does not belong to the card beside it; copy both files of the model again")
-    model = ForceField(_architecture(card, path))
+    model = make_force_field(_architecture(card, path))
     _fill(model, weights, path)
     return model.eval(), card
 
@@ -131,7 +133,8 @@ def _architecture(card: dict[str, Any], path: Path) -> Architecture:
 
 def _fill(model: ForceField, weights: dict[str, torch.Tensor], path: Path) -> None:
     if "envelope" in weights:
-        model.envelope = model.network.mean.new_empty((2, len(model.network.mean)))
+        mean = model.networks[-1].mean
+        model.envelope = mean.new_empty((2, len(mean)))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

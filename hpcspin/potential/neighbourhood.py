@@ -63,21 +63,26 @@ class Neighbourhood:
         Number of spins that the table points into.
     outputs : ndarray
         Rows on which the field is asked for, shape (sites,).
-    reaches : int
-        How many reaches away the spins that decide on these fields may be: see `Kind.reaches`.
+    reaches : int or None
+        How many reaches away the spins that decide on these fields may be: see `ForceField.reaches`; None if all are
+        there.
     distances : ndarray or None
         Steps along x from each centre to the first and the last column of the
         lattice, where the electrodes are, shape (2, centres); None if there are no such columns.
     inner : int
         How many centres, the first ones, see only spins of the block of a window: the others wait for its halo.
+    rings : tuple of int
+        How many centres, the first ones, lie in the block of a window, at most one reach away from it, at most
+        two, and so on; empty for a whole lattice.
     """
 
     table: NDArray[np.int64]
     rows: int
     outputs: NDArray[np.int64]
-    reaches: int = 2
+    reaches: int | None = None
     distances: NDArray[np.int64] | None = None
     inner: int = 0
+    rings: tuple[int, ...] = ()
     _gathers: dict[tuple[int, int, torch.device], SlotGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
     _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
@@ -102,16 +107,17 @@ class Neighbourhood:
         """A block of a lattice inside a halo of foreign spins.
 
         A halo of one reach serves fields that the centres of the block alone
-        decide. With twice the reach the centres around the block are centres,
-        too, on whose energies the global derivatives depend. Along an axis that
-        the block spans wholly no halo is needed and none is read.
+        decide. With each further reach the sites that far around the block are
+        centres, too: global derivatives depend on their energies, and layers of
+        a network on what they have made of their neighbourhoods. Along an axis
+        that the block spans wholly no halo is needed and none is read.
 
         Parameters
         ----------
         shape
             Sites (nx, ny) of the block.
         halo
-            Width of the halo, `ForceField.halo`: `reach_of` the offsets, or at least twice that.
+            Width of the halo, `ForceField.halo`: a multiple of `reach_of` the offsets.
         offsets
             As from `offsets_within`.
         whole
@@ -128,10 +134,10 @@ class Neighbourhood:
             If the halo is narrower than one reach.
         """
         reach = reach_of(offsets)
-        reaches = 2 if all(whole) else min(2, halo // reach)
+        reaches = None if all(whole) else halo // reach
         if reaches == 0:
             raise HpcspinError(f"window: a halo of {halo} sites for a reach of {reach}; give it ForceField.halo")
-        margin = (reaches - 1) * reach
+        margin = (reaches - 1) * reach if reaches else 0
         extended = tuple(length + 2 * halo for length in shape)
         axes = [
             _window_axis(length, halo, margin, spans, closed, offsets[:, axis])
@@ -144,10 +150,14 @@ class Neighbourhood:
         mine = np.zeros(rows.size + 1, dtype=bool)
         mine[outputs] = mine[-1] = True  # The last for what is missing.
         inner = mine[table].all(1)
-        order = np.argsort(~inner, kind="stable")
+        ring = np.maximum.outer(
+            *(_rings(axis[:, 0] - halo, length, reach) for axis, length in zip(axes, shape, strict=True))
+        ).ravel()
+        order = np.lexsort((~inner, ring))
         distances = _of_block(axes, halo, periodic, columns)
         distances = None if distances is None else distances[:, order]
-        return cls(table[order], rows.size, outputs, reaches, distances, int(inner.sum()))
+        rings = tuple(np.cumsum(np.bincount(ring, minlength=reaches)).tolist()) if reaches else ()
+        return cls(table[order], rows.size, outputs, reaches, distances, int(inner.sum()), rings)
 
     def gather(self, batch: int, tile: int, device: torch.device) -> SlotGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.
@@ -168,6 +178,15 @@ class Neighbourhood:
             table = np.pad(table, ((0, -len(table) % tile), (0, 0)), constant_values=-1)
             self._gathers[key] = SlotGather(table, batch * self.rows, device)
         return self._gathers[key]
+
+    def centres_within(self, reaches: int) -> int:
+        """Number of centres, the first ones, at most so many reaches away from the block; all of a whole lattice."""
+        return self.rings[reaches] if self.rings else len(self.table)
+
+    def centre_rows(self, batch: int, device: torch.device) -> torch.Tensor:
+        """Rows of all centres of a batch laid end to end, shape (batch * centres,)."""
+        rows = self.table[:, 0] + self.rows * np.arange(batch)[:, None]
+        return torch.from_numpy(rows.ravel()).to(device)
 
     def outputs_of(self, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows and centres, of a batch laid end to end, on which the field is asked for."""
@@ -210,6 +229,11 @@ def _of_block(
     if columns is None or periodic[0]:
         return None
     return _distances(np.repeat(axes[0][:, 0] - halo + columns[0], len(axes[1])), columns[1])
+
+
+def _rings(coordinate: NDArray[np.int64], length: int, reach: int) -> NDArray[np.int64]:
+    """How many reaches away from 0..length-1 each coordinate is, rounded up."""
+    return -(-np.maximum(-coordinate, coordinate - length + 1).clip(min=0) // reach)
 
 
 def _window_axis(

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, ForceField, save_model
+from hpcspin.potential import Architecture, ForceField, make_force_field, save_model
 from hpcspin.storage import make_directory
 from hpcspin.training.dataset import Snapshots, Split, epoch_batches, load_share, split_shards
 from hpcspin.training.evaluation import snapshot_errors
@@ -307,7 +307,7 @@ class _Trainer:
 def _initial(architecture: Architecture, seed: int) -> ForceField:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ForceField(architecture)
+        return make_force_field(architecture)
 
 
 def _note(record: Mapping[str, Any]) -> str:

@@ -21,19 +21,21 @@ _AT_ONCE = 8
 def normalise(model: ForceField, data: Snapshots, world: World, device: torch.device) -> None:
     """Set the scales of features and fields from their moments on the training snapshots; all ranks call together."""
     chosen = data.rows(np.arange(0, data.total, -(-data.total // _NORMALISING_SNAPSHOTS)))
-    width = len(model.descriptor.parity)
-    sums = np.zeros(2 * width + 2)
-    for rows, features in _features(model, data, chosen, device):
-        square = perpendicular(data.spins[rows].double(), data.field[rows].double()).square().sum()
-        moments = [features.sum(0), features.square().sum(0)]
-        sums[:-2] += torch.cat(moments).cpu().numpy()
-        sums[-2:] += np.array([len(features), float(square)])
-    sums = world.sum(sums)
-    mean, square = sums[:width] / sums[-2], sums[width : 2 * width] / sums[-2]
-    variance = torch.from_numpy(np.maximum(square - mean**2, 0))
-    model.network.normalise(torch.from_numpy(mean).to(device), variance.to(device))
+    for layer, network in enumerate(model.networks):
+        width = len(network.mean)
+        sums = np.zeros(2 * width + 1)
+        for _, features in _features(model, data, chosen, device, layer):
+            moments = [features.sum(0), features.square().sum(0)]
+            sums[:-1] += torch.cat(moments).cpu().numpy()
+            sums[-1] += len(features)
+        sums = world.sum(sums)
+        mean, square = sums[:width] / sums[-1], sums[width:-1] / sums[-1]
+        variance = torch.from_numpy(np.maximum(square - mean**2, 0))
+        network.normalise(torch.from_numpy(mean).to(device), variance.to(device))
+    squares = perpendicular(data.spins[chosen].double(), data.field[chosen].double()).square().sum()
+    total, components = world.sum(np.array([float(squares), 2 * len(chosen) * data.lattice.num_sites]))
     with torch.no_grad():
-        model.field_scale.fill_(float(np.sqrt(sums[-1] / (2 * sums[-2]))) or 1.0)
+        model.field_scale.fill_(float(np.sqrt(total / components)) or 1.0)
 
 
 def set_envelope(model: ForceField, data: Snapshots, world: World, device: torch.device) -> None:
@@ -50,7 +52,7 @@ def set_envelope(model: ForceField, data: Snapshots, world: World, device: torch
     device
         Where to compute.
     """
-    lowest = np.full(len(model.descriptor.parity), np.inf)
+    lowest = np.full(len(model.networks[-1].mean), np.inf)
     highest = -lowest
     for _, features in _features(model, data, np.arange(len(data.spins)), device):
         lowest = np.minimum(lowest, features.amin(0).cpu().numpy())
@@ -62,10 +64,10 @@ def set_envelope(model: ForceField, data: Snapshots, world: World, device: torch
 
 @torch.no_grad()
 def _features(
-    model: ForceField, data: Snapshots, chosen: NDArray[np.int64], device: torch.device
+    model: ForceField, data: Snapshots, chosen: NDArray[np.int64], device: torch.device, layer: int = -1
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     """Some of the chosen rows of my snapshots at a time, and the features of all their centres in double precision."""
     table = model.neighbourhood(data.lattice)
     for rows in np.array_split(chosen, max(1, len(chosen) // _AT_ONCE)):
         if len(rows):
-            yield rows, model.features(data.spins[rows].to(device), table).double()
+            yield rows, model.features(data.spins[rows].to(device), table, data.bias[rows].to(device), layer).double()

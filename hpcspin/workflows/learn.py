@@ -3,7 +3,8 @@
 Labels are expensive, configurations are cheap, and frames of one exact
 trajectory resemble each other. Here the model of the round before moves the
 spins, from starts that are new each time, and only frames on which its
-committee disagrees are labelled. The first round labels initial spins.
+committee disagrees are labelled. Round 0 labels initial spins, unless a model
+that exists already, ``learning.start``, moves the spins of round 1.
 
 A round's labels are of trajectories that the model before has never seen.
 ``rounds.jsonl`` holds its error on them: that on independent data where frames
@@ -53,10 +54,6 @@ class _Round:
     def model(self) -> Path:
         return self.directory / "model"
 
-    @property
-    def before(self) -> _Round:
-        return _Round(self.root, self.number - 1)
-
     def spins(self, role: str) -> Path:
         return self.directory / f"{role}.h5"
 
@@ -96,9 +93,11 @@ def learn_directory(config: Config, directory: Path, world: World) -> int:
             "or selection: time"
         )
     claim(config, directory / "config.json", world, may_grow=("learning.rounds", "learning.target"))
-    begun = [number for number in range(config.learning.rounds + 1) if _Round(directory, number).directory.exists()]
+    first = 0 if config.learning.start is None else 1
+    numbers = range(first, config.learning.rounds + 1)
+    begun = [number for number in numbers if _Round(directory, number).directory.exists()]
     # The data of a later round would make the finished training before it another one.
-    for number in range(world.broadcast(max(begun, default=0)), config.learning.rounds + 1):
+    for number in range(world.broadcast(max(begun, default=first)), numbers.stop):
         this = _Round(directory, number)
         world.say(f"round {number} of {config.learning.rounds}")
         code = _learn_round(config, this, world)
@@ -146,6 +145,12 @@ def _system_only(config: Config) -> Config:
     return Config(lattice=config.lattice, electrons=config.electrons, device=config.device)
 
 
+def _model_before(config: Config, this: _Round) -> Path:
+    """The model that moves the spins of a round."""
+    start = _learning(config).start
+    return Path(start) if start is not None and this.number == 1 else _Round(this.root, this.number - 1).model
+
+
 def _seed(config: Config, this: _Round, number: int) -> int:
     return (_learning(config).seed * 100 + this.number) * _SEEDS_A_ROUND + number
 
@@ -159,7 +164,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
     for number in range(learning.trajectories):
         changes = {
             "field": "learned",
-            "model": str(this.before.model),
+            "model": str(_model_before(config, this)),
             "seed": _seed(config, this, number),
             "observers": observers,
         }
@@ -247,7 +252,7 @@ def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -
     known = world.broadcast(log.read_text().splitlines() if world.rank == 0 and log.exists() else [])
     if len(known) >= this.number:
         return
-    model, _ = load_force(this.before.model)
+    model, _ = load_force(_model_before(config, this))
     numbers: dict[str, Any] = dict(
         evaluate(model, [this.labels(role) for role in roles], world, pick_device(world, config.device))
     )

@@ -119,9 +119,7 @@ def outside(frame: Frame) -> NDArray[np.float64]:
             "dynamics.observers: outside needs a model that knows the range of its training data, which this one from "
             "an earlier version does not; train it again, or leave the observer out"
         )
-    found = field.on_lattice(
-        frame.lattice, torch.from_numpy(frame.spins), lambda spins, table, _: model.outside(spins, table)
-    )
+    found = field.on_lattice(frame.lattice, torch.from_numpy(frame.spins), model.outside)
     share = float(np.mean(found > 0))
     if share > max(_ALARM, 2 * field.alarmed):
         field.alarmed = share

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.lattice import Lattice
-from hpcspin.potential import Architecture, ForceField
+from hpcspin.potential import Architecture, ForceField, make_force_field
 
 
 def random_spins(count: int, sites: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -30,9 +30,10 @@ def make_model(seed: int = 0, **changes: Any) -> ForceField:
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = ForceField(Architecture(**{**settings, **changes}))
-        features = model.network.mean.shape
-        model.network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
+        model = make_force_field(Architecture(**{**settings, **changes}))
+        for network in model.networks:
+            features = network.mean.shape
+            network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
     return model.eval()
 
 

@@ -116,7 +116,8 @@ def test_even_features_ignore_time_reversal(descriptor):
     for time_reversal in ("even", "broken"):
         model = make_model(descriptor=descriptor, time_reversal=time_reversal)
         table = model.neighbourhood(lattice)
-        forward, backward = model.features(spins, table), model.features(-spins, table)
+        bias = torch.zeros(len(spins))
+        forward, backward = model.features(spins, table, bias), model.features(-spins, table, bias)
         parity = torch.from_numpy(model.descriptor.parity)
         torch.testing.assert_close(backward, forward * parity, rtol=0, atol=ROUNDING)
         assert bool((parity < 0).any()) == (time_reversal == "broken")

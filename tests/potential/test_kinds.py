@@ -117,7 +117,7 @@ def test_a_window_of_one_reach_has_the_bits_of_the_whole_lattice(kind, descripto
 def test_a_halo_that_is_too_narrow_is_refused():
     model, spins = make_model(kind="pair"), random_spins(1, 64, 9)
     window = ((8 - 2 * model.reach,) * 2, model.reach, model.offsets, (False, False), (False, True))
-    with pytest.raises(HpcspinError, match="too narrow for the kind 'pair'"):
+    with pytest.raises(HpcspinError, match="too narrow for this force field"):
         predict(model, spins, Neighbourhood.of_window(*window))
     with pytest.raises(HpcspinError, match="halo of 1 sites for a reach of 2"):
         Neighbourhood.of_window((6, 6), 1, *window[2:])

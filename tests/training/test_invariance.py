@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import Architecture, ForceField
+from hpcspin.potential import Architecture, make_force_field
 from hpcspin.training import perpendicular
 
 LATTICE = make_lattice("square", (6, 5))
@@ -27,7 +27,7 @@ def draw(seed: int) -> tuple[Tensor, Tensor]:
 def gradient(kind: str, descriptor: str, spins: Tensor, field: Tensor) -> Tensor:
     """Loss and its derivative by all weights."""
     torch.manual_seed(3)
-    model = ForceField(Architecture("square", 2.0, (8, 8), kind, descriptor, precision="float64")).train()
+    model = make_force_field(Architecture("square", 2.0, (8, 8), kind, descriptor, precision="float64")).train()
     predicted = model(spins, model.neighbourhood(LATTICE), torch.ones(1)).field
     loss = perpendicular(spins, predicted - field).square().mean()
     parts = torch.autograd.grad(loss, list(model.parameters()))

@@ -13,7 +13,7 @@ from teacher import BIAS, CPU, SIZE, write_data, write_shard
 
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, ForceField
+from hpcspin.potential import Architecture, make_force_field
 from hpcspin.storage import read_manifest, write_manifest
 from hpcspin.training import Errors, evaluate, examine
 from hpcspin.training.dataset import epoch_batches, load_share, split_shards
@@ -158,7 +158,7 @@ def test_pictured_components_are_those_that_are_judged(tmp_path):
 def small_model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ForceField(Architecture("square", 1.0, (4,), bias_reference=2.0, precision="float64"))
+        return make_force_field(Architecture("square", 1.0, (4,), bias_reference=2.0, precision="float64"))
 
 
 def test_evaluation_joins_files_of_any_size_and_needs_spins_and_field_alone(tmp_path):

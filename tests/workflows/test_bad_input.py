@@ -100,10 +100,10 @@ def test_simulate_refuses_a_model_that_is_not_one(hpcspin: Cli, config: Path, tm
 
 
 def test_simulate_refuses_a_model_of_another_lattice_or_cutoff(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
-    from hpcspin.potential import Architecture, ForceField, save_model
+    from hpcspin.potential import Architecture, make_force_field, save_model
 
     model = tmp_path / "model.safetensors"
-    save_model(model, ForceField(Architecture("square", 2.0, (16, 16), precision="float64")), {})
+    save_model(model, make_force_field(Architecture("square", 2.0, (16, 16), precision="float64")), {})
     learned = ("dynamics.field=learned", f"dynamics.model={model}", "--output", tmp_path / "run")
     refused(hpcspin("simulate", config, *learned), "model.safetensors", "radius (2.0 -> 1.5)")
     assert hpcspin("simulate", config, "potential=null", *learned).returncode == 0

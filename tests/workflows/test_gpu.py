@@ -44,11 +44,11 @@ def test_labels(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path, so
 
 @pytest.mark.parametrize("kind", ["pair", "conservative"])
 def test_learned_trajectory(hpcspin: Cli, config: Path, tmp_path: Path, kind: str) -> None:
-    from hpcspin.potential import Architecture, ForceField, save_model
+    from hpcspin.potential import Architecture, make_force_field, save_model
 
     torch.manual_seed(1)
     model = tmp_path / "model.safetensors"
-    save_model(model, ForceField(Architecture("square", 1.5, (16, 16), kind=kind, precision="float64")), {})
+    save_model(model, make_force_field(Architecture("square", 1.5, (16, 16), kind=kind, precision="float64")), {})
     learned = ("dynamics.field=learned", f"dynamics.model={model}", "potential=null")
     cpu, gpu = on_both(hpcspin, tmp_path, "run", "simulate", config, *learned)
     np.testing.assert_allclose(gpu["spins"], cpu["spins"], atol=1e-9)

@@ -11,7 +11,7 @@ from hpcspin.dynamics.fields import HeadStart
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, Committee, ForceField
+from hpcspin.potential import Architecture, Committee, ForceField, make_force_field
 from hpcspin.potential.tiles import TILE
 from hpcspin.workflows.fields import LearnedField
 
@@ -27,7 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def make_model(seed: int, **settings: Any) -> ForceField:
     torch.manual_seed(seed)
-    model = ForceField(Architecture("square", 2.0, (16, 16), **{"descriptor": "densities", **settings}))
+    model = make_force_field(Architecture("square", 2.0, (16, 16), **{"descriptor": "densities", **settings}))
     features = model.network.mean.shape
     model.network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
     return model.eval()

@@ -21,7 +21,7 @@ import torch
 
 from hpcspin.config import load_config
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, ForceField, save_model
+from hpcspin.potential import Architecture, make_force_field, save_model
 from hpcspin.storage import partial_path
 from hpcspin.workflows.simulate import simulate_directory
 
@@ -44,6 +44,13 @@ CASES: dict[str, dict[str, Any]] = {
     "overlap": {"kind": "pair", "precision": "float32", "descriptor": "densities", "size": "[24, 16]"},
     "site": {"kind": "site", "precision": "float32"},
     "direct": {"kind": "direct", "precision": "float32"},
+    "layers": {
+        "kind": "direct",
+        "precision": "float32",
+        "descriptor": "densities",
+        "layers": 2,
+        "electrode_range": 3.0,
+    },
     "triangular": {"kind": "pair", "precision": "float32", "lattice": "triangular"},
     "electrodes": {"kind": "pair", "precision": "float32", "descriptor": "densities", "electrode_range": 3.0},
     "densities": {"kind": "pair", "precision": "float32", "descriptor": "densities", "periodic": "[true, false]"},
@@ -64,9 +71,10 @@ def write_case(directory: Path, case: str) -> Path:
     settings = {"lattice": "square", **CASES[case]}
     periodic, size = settings.pop("periodic", "[false, true]"), settings.pop("size", "[13, 10]")
     torch.manual_seed(1)
-    model = ForceField(Architecture(radius=1.5, hidden=(16, 16), **settings))
-    features = model.network.mean.shape
-    model.network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
+    model = make_force_field(Architecture(radius=1.5, hidden=(16, 16), **settings))
+    for network in model.networks:
+        features = network.mean.shape
+        network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
     save_model(directory / f"{case}.safetensors", model, {})
     path = directory / f"{case}.yaml"
     model_path = directory / f"{case}.safetensors"

@@ -19,7 +19,7 @@ from hpcspin.config import load_config
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, Committee, ForceField, load_model, save_model
+from hpcspin.potential import Architecture, Committee, ForceField, load_model, make_force_field, save_model
 from hpcspin.training.dataset import Snapshots
 from hpcspin.training.metrics import perpendicular
 from hpcspin.training.moments import set_envelope
@@ -41,7 +41,7 @@ def walls(count: int) -> np.ndarray:
 
 def make_model(seed: int = 1, experience: np.ndarray | None = None, precision: str = "float64") -> ForceField:
     torch.manual_seed(seed)
-    model = ForceField(Architecture("square", 1.5, (16, 16), precision=precision)).eval()
+    model = make_force_field(Architecture("square", 1.5, (16, 16), precision=precision)).eval()
     features = model.network.mean.shape
     model.network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
     if experience is not None:
@@ -51,7 +51,7 @@ def make_model(seed: int = 1, experience: np.ndarray | None = None, precision: s
 
 def outside(model: ForceField | Committee, spins: np.ndarray) -> np.ndarray:
     flat = torch.from_numpy(spins).flatten(1, 2)
-    found: np.ndarray = model.outside(flat, model.neighbourhood(LATTICE)).numpy()
+    found: np.ndarray = model.outside(flat, model.neighbourhood(LATTICE), torch.zeros(len(flat))).numpy()
     return found
 
 
@@ -73,7 +73,7 @@ def test_the_distance_is_the_largest_excess_in_units_of_the_network() -> None:
     new = np.stack([make_texture("random", LATTICE, 7)])
     flat = torch.from_numpy(new).flatten(1, 2)
     with torch.no_grad():
-        features = model.features(flat, model.neighbourhood(LATTICE)).numpy()
+        features = model.features(flat, model.neighbourhood(LATTICE), torch.zeros(len(flat))).numpy()
     assert model.envelope is not None
     low, high = model.envelope.numpy()
     scale = model.network.scale.numpy()

@@ -43,7 +43,7 @@ class Densities(Descriptor):
     def __init__(self, lattice: Lattice, offsets: NDArray[np.int64], operations: NDArray[np.int64], even: bool) -> None:
         super().__init__(lattice, offsets, operations, even)
         self._even = even
-        bases = _site_bases(irreps_of(lattice, operations), slot_permutations(offsets, operations))
+        bases = site_bases(irreps_of(lattice, operations), slot_permutations(offsets, operations))
         counts = [min(self.CHANNELS, len(basis)) for basis in bases]
         self.mixtures = nn.ParameterList(
             torch.randn(count, len(basis)) / math.sqrt(len(basis)) for count, basis in zip(counts, bases, strict=True)
@@ -201,7 +201,7 @@ def _ends(run: Sequence[_Pair], member: int) -> tuple[int, int]:
     return run[0][member], run[-1][member] + 1
 
 
-def _site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+def site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> list[NDArray[np.float64]]:
     """Orthonormal kernels that transform like each irrep, shapes (copies, d, slots)."""
     matrix, rows = group_transform(irreps)
     row = {triple: number for number, triple in enumerate(rows)}

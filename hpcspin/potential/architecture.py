@@ -1,0 +1,106 @@
+"""What defines a force field but its weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import LATTICES
+from hpcspin.potential.descriptors import DESCRIPTORS
+from hpcspin.potential.kinds import KINDS
+
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that defines a force field but its weights.
+
+    Attributes
+    ----------
+    lattice : str
+        Kind of lattice.
+    radius : float
+        Cutoff radius R_c in lattice constants.
+    hidden : tuple of int
+        Widths of the hidden layers.
+    kind : str
+        ``"pair"`` (E and G), ``"conservative"`` (E alone), ``"site"`` (a pair of
+        each site) or ``"direct"`` (no potentials).
+    descriptor : str
+        Name of the descriptor.
+    symmetry : str
+        ``"full"`` point group or the subgroup that a ``"bias"`` leaves.
+    time_reversal : str
+        ``"broken"``: features may be odd under S -> -S, as the fields of a
+        driven system ask for. ``"even"``: they are not.
+    bias_reference : float
+        Unit V_ref of the bias: the network sees u = V / V_ref.
+    precision : str
+        ``"float32"`` or ``"float64"``.
+    electrode_range : float
+        Length ℓ, in steps along x, over which a centre notices the electrodes
+        at both ends: the network sees exp(-d/ℓ) of its distances d to them,
+        which says nothing far away, so that a model serves longer lattices.
+        Zero: the electrodes are felt through the spins alone.
+    layers : int
+        Layers of neighbourhoods, one seen through the other, by which a
+        ``"direct"`` field is made of ``"densities"``: see `CovariantField`. One
+        for all other fields.
+
+    Raises
+    ------
+    HpcspinError
+        If a name is unknown or a number impossible.
+    """
+
+    lattice: str
+    radius: float
+    hidden: tuple[int, ...]
+    kind: str = "pair"
+    descriptor: str = "bonds"
+    symmetry: str = "bias"
+    time_reversal: str = "broken"
+    bias_reference: float = 1.0
+    precision: str = "float32"
+    electrode_range: float = 0.0
+    layers: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        for key, known in (
+            ("lattice", LATTICES),
+            ("kind", KINDS),
+            ("descriptor", DESCRIPTORS),
+            ("time_reversal", ("broken", "even")),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, key) not in known:
+                raise HpcspinError(
+                    f"potential.{key}: {getattr(self, key)!r} is unknown; choose one of {', '.join(sorted(known))}"
+                )
+        if self.radius < 1:
+            raise HpcspinError(f"potential.radius: {self.radius} reaches no neighbour; give at least 1")
+        if not self.bias_reference > 0:
+            raise HpcspinError(f"potential.bias_reference: {self.bias_reference} is not positive")
+        if self.electrode_range < 0:
+            raise HpcspinError(
+                f"potential.electrode_range: {self.electrode_range} is negative; give a length, or 0 for none"
+            )
+        if self.electrode_range and self.symmetry == "full":
+            raise HpcspinError(
+                "potential.electrode_range: electrodes single out the x direction; give symmetry: bias with it"
+            )
+
+        if self.layers > 1 and (self.kind, self.descriptor, self.time_reversal) != ("direct", "densities", "broken"):
+            raise HpcspinError(
+                f"potential.layers: {self.layers} layers are for kind: direct, descriptor: densities and "
+                "time_reversal: broken; give these, or layers: 1"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as a JSON file holds them."""
+        return {**asdict(self), "hidden": list(self.hidden)}

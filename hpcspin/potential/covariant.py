@@ -1,0 +1,119 @@
+"""Direct fields of several layers: sites exchange vectors before the last of them says what the field is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.kinds import Prediction
+from hpcspin.potential.layers import Channels, Layer, Site
+from hpcspin.potential.model import ForceField, Part
+from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.potential.network import Network
+from hpcspin.potential.slots import SlotGather
+from hpcspin.potential.tiles import GROUP
+
+_BETWEEN = Channels(12, 16)
+"""Vectors and scalars that a layer hands to the next one."""
+_LAST = Channels(12, 0)
+"""Vectors of the last layer, whose sum is the field."""
+
+
+class CovariantField(ForceField):
+    """The field of the last of several layers, a covariant vector without potentials.
+
+    Layer after layer a site learns what lies one reach farther: the field of L
+    layers sees spins as far as L times the reach, at a cost that grows with L
+    alone. See `Layer`.
+
+    Parameters
+    ----------
+    architecture
+        What to build, of two or more layers.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self.reaches = architecture.layers
+        inputs = 3 if architecture.electrode_range else 1
+        reads, layers = Channels(1, 0), []
+        for number in range(architecture.layers):
+            writes = _LAST if number == architecture.layers - 1 else _BETWEEN
+            layers.append(
+                Layer(self.geometry, self.offsets, self.operations, reads, writes, inputs, architecture.hidden)
+            )
+            reads = Channels(1 + writes.vectors, writes.scalars)
+        self.layers = nn.ModuleList(layers)
+        self.to(self.dtype)
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """See `ForceField`."""
+        return [layer.network for layer in self._stack]
+
+    def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
+        """See `ForceField`."""
+        number, tile = layer % len(self._stack), self._tile(spins, neighbourhood)
+        known = self._through(number, spins, neighbourhood, bias)
+        around = self._around(known, neighbourhood.gather(len(spins), tile, spins.device))
+        return self._stack[number].features(around, tile)[0][: len(spins) * len(neighbourhood.table)]
+
+    def forward(
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part] = ()
+    ) -> Prediction:
+        """See `ForceField`."""
+        self._require_halo(neighbourhood)
+        _, places = neighbourhood.outputs_of(len(spins), spins.device)
+        with torch.enable_grad() if self.training else torch.inference_mode():
+            known = self._through(len(self._stack) - 1, spins, neighbourhood, bias)
+            first, *others = self._made(len(self._stack) - 1, known, spins, neighbourhood, bias).vectors.unbind(2)
+            field = (sum(others, first) * self.field_scale)[:, places].T.unflatten(0, (len(spins), -1))
+            none = field.new_zeros(len(spins))
+        return Prediction(field, field, torch.zeros_like(field), none, none)
+
+    def begin(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
+        """See `ForceField`; all layers wait for the halo."""
+        return []
+
+    @property
+    def _stack(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def _through(self, layers: int, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Site:
+        """What is known of all rows after some layers, zero where nothing is, and a row of zeros after them."""
+        flat = functional.pad(spins.detach().to(self.dtype).flatten(0, 1), (0, 0, 0, 1))
+        known = Site(flat.T[:, :, None], flat[:, :0])
+        for number in range(layers):
+            made = self._made(number, known, spins, neighbourhood, bias)
+            rows = neighbourhood.centre_rows(len(spins), spins.device)[: len(made.scalars)]
+            vectors, scalars = (
+                new.new_zeros(*new.shape[:-2], len(flat), new.shape[-1]).index_copy(-2, rows, new) for new in made
+            )
+            known = Site(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
+        return known
+
+    def _made(self, number: int, known: Site, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Site:
+        """What a layer makes of all centres on which later ones depend."""
+        batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
+        inputs = self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, batch, tile)
+        gather = neighbourhood.gather(batch, tile, spins.device)
+        if self.training:
+            made: Site = layer(self._around(known, gather), inputs, tile)
+            return made
+        further = len(self._stack) - 1 - number
+        centres = neighbourhood.centres_within(further) if batch == 1 else batch * len(neighbourhood.table)
+        group, end = tile * GROUP[spins.device.type], -(-centres // tile) * tile
+        parts = []
+        for start in range(0, end, group):
+            those = slice(start, min(start + group, end))
+            parts.append(layer(self._around(known, gather, those), inputs[:, those], tile))
+        vectors, scalars = (torch.cat(column, -2)[..., :centres, :] for column in zip(*parts, strict=True))
+        return Site(vectors, scalars)
+
+    @staticmethod
+    def _around(known: Site, gather: SlotGather, those: slice = slice(-1)) -> Site:
+        return Site(gather.rows(known.vectors, those), gather.rows(known.scalars[None], those)[0])

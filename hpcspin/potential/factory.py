@@ -1,0 +1,13 @@
+"""From an architecture to a force field with random weights."""
+
+from __future__ import annotations
+
+from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.covariant import CovariantField
+from hpcspin.potential.model import ForceField
+from hpcspin.potential.potentials import PotentialField
+
+
+def make_force_field(architecture: Architecture) -> ForceField:
+    """The force field of an architecture: a `CovariantField` if it has several layers, else a `PotentialField`."""
+    return (CovariantField if architecture.layers > 1 else PotentialField)(architecture)

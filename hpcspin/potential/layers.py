@@ -1,0 +1,220 @@
+"""One layer of a network whose sites exchange vectors: spin densities and what a site makes of their invariants."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpcspin.lattice import Lattice
+from hpcspin.potential.descriptors.base import axis_presence
+from hpcspin.potential.descriptors.densities import site_bases
+from hpcspin.potential.irreps import irreps_of
+from hpcspin.potential.network import Network
+from hpcspin.potential.orbits import slot_permutations
+
+DENSITIES = 10
+"""Densities of each irrep, as far as it has as many copies among the sites."""
+PRODUCTS = 32
+"""Scalar products of two mixtures of densities, and as many scalar triple products, in a layer."""
+
+
+class Channels(NamedTuple):
+    """How many vectors and scalars of a site a layer reads or writes."""
+
+    vectors: int
+    scalars: int
+
+
+class Site(NamedTuple):
+    """Vectors (3, sites, vectors) and scalars (sites, scalars) of sites."""
+
+    vectors: Tensor
+    scalars: Tensor
+
+
+class Layer(nn.Module):
+    """From the vectors and scalars of the sites around each centre to its own.
+
+    Vectors v turn with the spins and scalars s do not; both are even under the
+    operations of the site symmetry. The spin is the first vector. Densities
+    A^Γ_ca = Σ_δd W^Γ_cda(δ) v_d(δ), with learned kernels that transform like the
+    row a of the irrep Γ, have the invariants
+
+        S·A_c (of the trivial irrep),   Σ_a P_pa·Q_pa   and   Σ_a S·(P'_pa x Q'_pa)
+
+    of learned mixtures P, Q, P', Q' of the densities of one irrep. A network of
+    them, of the centre's scalars and of densities of scalars gives new scalars and
+    the weights w, w' of the new vectors Σ_c (w V_c A_c + w' V'_c S x A_c), the sums
+    over densities of the trivial irrep.
+
+    Parameters
+    ----------
+    lattice
+        Whose geometry counts; its size does not.
+    offsets
+        Lattice offset of each slot, the centre first, shape (slots, 2).
+    operations
+        Symmetry operations, shape (operations, 2, 2).
+    reads, writes
+        Vectors and scalars of a site before, the spin included, and what this layer adds to the spin.
+    inputs
+        Number of inputs of the network that no spin decides.
+    hidden
+        Widths of its hidden layers.
+    """
+
+    basis0: Tensor
+    presence_counts: Tensor
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        offsets: NDArray[np.int64],
+        operations: NDArray[np.int64],
+        reads: Channels,
+        writes: Channels,
+        inputs: int,
+        hidden: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.reads, self.writes = reads, writes
+        bases = site_bases(irreps_of(lattice, operations), slot_permutations(offsets, operations))
+        counts = [min(DENSITIES, len(basis)) for basis in bases]
+        for number, basis in enumerate(bases):
+            self._constant(f"basis{number}", basis)
+        self.kernels = nn.ParameterList(
+            torch.randn(count, len(basis), reads.vectors) / math.sqrt(len(basis) * reads.vectors)
+            for count, basis in zip(counts, bases, strict=True)
+        )
+        # The centre's spin is one more density of the trivial irrep.
+        members = [counts[0] + 1, *counts[1:]]
+        shares = [len(part) for part in np.array_split(np.arange(PRODUCTS), len(members))]
+        self.mixtures = nn.ParameterList(
+            torch.randn(4, count, share) / math.sqrt(count) for share, count in zip(shares, members, strict=True)
+        )
+        self.vectors = nn.Parameter(torch.randn(members[0], 2 * writes.vectors) / math.sqrt(members[0]))
+        self.scalar_kernels = (
+            nn.Parameter(torch.randn(reads.scalars, len(bases[0]), reads.scalars) / math.sqrt(len(bases[0])))
+            if reads.scalars
+            else None
+        )
+        self._trivial = members[0]
+        self._dimensions = [basis.shape[1] for basis in bases]
+        self._rows = [share * dimension for share, dimension in zip(shares, self._dimensions, strict=True)]
+        self._constant("presence_counts", axis_presence(offsets, operations).T)
+        features = counts[0] + 2 * PRODUCTS + (2 * reads.scalars if reads.scalars else self.presence_counts.shape[1])
+        self.network = Network(features, inputs, hidden, 2 * writes.vectors + writes.scalars)
+
+    def _constant(self, name: str, array: NDArray[np.float64]) -> None:
+        self.register_buffer(name, torch.tensor(array, dtype=torch.float64), persistent=False)
+
+    def features(self, around: Site, tile: int) -> tuple[Tensor, Tensor]:
+        """What the network sees of each centre, and the sums of densities that become its vectors.
+
+        Parameters
+        ----------
+        around
+            Of the sites in the slots, zero where one is missing: vectors of shape (3, centres, slots, vectors), the
+            spin first, and scalars (centres, slots, scalars).
+        tile
+            Centres in a tile of matrix products.
+
+        Returns
+        -------
+        tuple of Tensor
+            Shapes (centres, features) and (3, centres, 2 vectors).
+        """
+        vectors, scalars = around
+        spin = vectors[:, :, 0, :1].detach()
+        densities = torch.cat([spin, _product(vectors.flatten(2), self._kernels(), tile)], 2)
+        *mixed, sums = _product(densities, self._mixtures(), tile).split(
+            [sum(self._rows)] * 4 + [self.vectors.shape[1]], 2
+        )
+        dots = self._over_rows(_dot(mixed[0], mixed[1]))
+        triples = self._over_rows(_dot(spin, _cross(mixed[2], mixed[3])))
+        parts = [_dot(spin, densities[:, :, 1 : self._trivial]), dots, triples]
+        if self.scalar_kernels is None:
+            present = (_dot(vectors[:, :, :, 0], vectors[:, :, :, 0]) > 0.5).to(spin.dtype)
+            parts.append(_product(present, self.presence_counts, tile))
+        else:
+            parts.append(_product(scalars.flatten(1), self._scalar_weights(), tile))
+        return torch.cat(parts, 1), sums
+
+    def forward(self, around: Site, inputs: Tensor, tile: int) -> Site:
+        """New vectors and scalars of each centre, zero where it is missing.
+
+        Parameters
+        ----------
+        around, tile
+            As in `features`.
+        inputs
+            The network's other inputs, shape (inputs, centres).
+
+        Returns
+        -------
+        Site
+            Shapes (3, centres, vectors) and (centres, scalars).
+        """
+        features, sums = self.features(around, tile)
+        spin = around.vectors[:, :, 0, :1].detach()
+        present = (_dot(spin, spin) > 0.5).to(spin.dtype)
+        outputs = self.network(features.T, inputs, tile).T * present
+        straight, turned, scalars = outputs.split([self.writes.vectors, self.writes.vectors, self.writes.scalars], 1)
+        along, across = sums.split(self.writes.vectors, 2)
+        return Site(straight * along + turned * _cross(spin, across), scalars)
+
+    def _kernels(self) -> Tensor:
+        """Kernels of all densities, shape (slots * vectors, densities)."""
+        parts = [
+            torch.einsum("crd,ras->sdca", kernel, getattr(self, f"basis{number}")).flatten(2)
+            for number, kernel in enumerate(self.kernels)
+        ]
+        return torch.cat(parts, 2).flatten(0, 1)
+
+    def _scalar_weights(self) -> Tensor:
+        """Kernels of the scalars and, after them, what picks the centre's own, shape (slots * scalars, 2 scalars)."""
+        kernels = torch.einsum("crd,rs->sdc", self.scalar_kernels, self.basis0[:, 0]).flatten(0, 1)
+        return torch.cat([kernels, torch.eye(*kernels.shape, dtype=kernels.dtype, device=kernels.device)], 1)
+
+    def _mixtures(self) -> Tensor:
+        """P, Q, P', Q' and the new vectors as maps of the densities, each row of an irrep by itself."""
+        maps = []
+        for side in range(4):
+            blocks = [
+                torch.kron(mixture[side], torch.eye(dimension, dtype=mixture.dtype, device=mixture.device))
+                for mixture, dimension in zip(self.mixtures, self._dimensions, strict=True)
+            ]
+            maps.append(torch.block_diag(*blocks))
+        return torch.cat([*maps, functional.pad(self.vectors, (0, 0, 0, len(maps[0]) - self._trivial))], 1)
+
+    def _over_rows(self, products: Tensor) -> Tensor:
+        """Sums over the rows of each irrep, in a fixed order."""
+        sums = []
+        for part, dimension in zip(products.split(self._rows, 1), self._dimensions, strict=True):
+            first, *others = part.unflatten(1, (-1, dimension)).unbind(2)
+            sums.append(sum(others, first))
+        return torch.cat(sums, 1)
+
+
+def _product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:
+    """Product of x, shape (..., centres, k), with a matrix (k, m), one tile of centres at a time."""
+    tiles = x.reshape(-1, tile, x.shape[-1])
+    return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).reshape(*x.shape[:-1], -1)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Scalar product along the first axis, added in a fixed order."""
+    (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
+    return ax * bx + ay * by + az * bz
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """Vector product along the first axis."""
+    (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
+    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])

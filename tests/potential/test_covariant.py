@@ -1,0 +1,188 @@
+"""Laws of the direct field of several layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from force_fields import make_model, random_spins, rotation, site_permutation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice, make_lattice
+from hpcspin.potential import Architecture, Committee, CovariantField, ForceField, Neighbourhood, load_model, save_model
+from hpcspin.potential.slots import SlotGather
+from hpcspin.potential.tiles import GROUP, TILE
+
+LAYERS = {"kind": "direct", "descriptor": "densities", "layers": 3}
+ROUNDING = 1e-11
+
+
+def predict(model: ForceField, lattice: Lattice, spins: Tensor, bias: float = 1.3) -> Tensor:
+    bias_of = torch.full((len(spins),), bias, dtype=torch.float64)
+    return model(spins, model.neighbourhood(lattice), bias_of).field
+
+
+@given(seed=st.integers(0, 2**20))
+@settings(max_examples=5, deadline=None)
+def test_the_field_turns_with_the_spins(seed: int) -> None:
+    lattice, turn = make_lattice("square", (7, 6)), rotation(seed)
+    model, spins = make_model(**LAYERS), random_spins(2, lattice.num_sites, seed)
+    still, turned = predict(model, lattice, spins), predict(model, lattice, spins @ turn.T)
+    assert still.abs().mean() > 1e-3
+    torch.testing.assert_close(turned, still @ turn.T, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("kind", ["square", "triangular"])
+def test_the_field_follows_the_point_group(kind: str) -> None:
+    lattice = make_lattice(kind, (6, 6), (True, True))
+    model, spins = make_model(lattice=kind, symmetry="full", **LAYERS), random_spins(1, lattice.num_sites, 1)
+    field = predict(model, lattice, spins)
+    for operation in lattice.point_group:
+        image = site_permutation(lattice, operation)
+        moved, expected = torch.empty_like(spins), torch.empty_like(field)
+        moved[:, image], expected[:, image] = spins, field
+        torch.testing.assert_close(predict(model, lattice, moved), expected, rtol=0, atol=ROUNDING)
+
+
+def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not() -> None:
+    lattice = make_lattice("square", (6, 6), (True, True))
+    model, spins = make_model(**LAYERS), random_spins(1, lattice.num_sites, 2)
+    field, errors = predict(model, lattice, spins), []
+    for operation in (lattice.mirror_y, -lattice.mirror_y):
+        image = site_permutation(lattice, operation)
+        moved, expected = torch.empty_like(spins), torch.empty_like(field)
+        moved[:, image], expected[:, image] = spins, field
+        errors.append((predict(model, lattice, moved) - expected).abs().max())
+    assert errors[0] < ROUNDING
+    assert errors[1] > 1e-3
+
+
+def test_a_field_sees_as_many_reaches_as_it_has_layers_and_no_farther() -> None:
+    lattice = make_lattice("square", (24, 3))
+    model, spins = make_model(**LAYERS), random_spins(1, lattice.num_sites, 3)
+    assert isinstance(model, CovariantField)
+    assert model.halo == 3 * model.reach == 6
+    changed = spins.clone()
+    changed[0, 12 * 3] = random_spins(1, 1, 4)[0, 0]
+    difference = (predict(model, lattice, changed) - predict(model, lattice, spins)).abs().amax(-1).reshape(24, 3)
+    seen = difference.amax(1).nonzero()[:, 0]
+    assert (seen.min(), seen.max()) == (12 - model.halo, 12 + model.halo)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("whole", [(False, True), (True, False), (False, False), (True, True)])
+@pytest.mark.parametrize("electrode_range", [0.0, 3.0])
+def test_a_window_has_the_bits_of_the_whole_lattice(
+    whole: tuple[bool, bool], precision: str, electrode_range: float
+) -> None:
+    """The block touches an open edge, so that its halo is missing there."""
+    size = (17, 15)
+    lattice = make_lattice("square", size)
+    model = make_model(precision=precision, electrode_range=electrode_range, **LAYERS)
+    grid = random_spins(1, lattice.num_sites, 6).reshape(*size, 3)
+    expected = predict(model, lattice, grid.reshape(1, -1, 3)).reshape(*size, 3)
+    start = tuple(0 if spans else 1 for spans in whole)
+    shape = tuple(length if spans else 4 for length, spans in zip(size, whole, strict=True))
+    axes = [np.arange(s - model.halo, s + n + model.halo) for s, n in zip(start, shape, strict=True)]
+    inside = torch.from_numpy((axes[0] >= 0) & (axes[0] < size[0]))[:, None, None]
+    window = grid[axes[0] % size[0]][:, axes[1] % size[1]] * inside
+    table = Neighbourhood.of_window(
+        shape, model.halo, model.offsets, whole, lattice.periodic, (start[0], size[0]) if electrode_range else None
+    )
+    bias = torch.full((1,), 1.3, dtype=torch.float64)
+    found = model(window.reshape(1, -1, 3), table, bias).field.reshape(*shape, 3)
+    assert torch.equal(found, expected[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))])
+
+
+def test_a_halo_that_is_too_narrow_is_refused() -> None:
+    model = make_model(**LAYERS)
+    narrow = Neighbourhood.of_window((4, 4), 2 * model.reach, model.offsets, (False, False), (False, True))
+    with pytest.raises(HpcspinError, match="too narrow for this force field; give it 6"):
+        model(random_spins(1, 144, 5), narrow, torch.ones(1))
+
+
+def test_the_bits_do_not_depend_on_the_batch() -> None:
+    lattice = make_lattice("square", (40, 2 * TILE["cpu"] * GROUP["cpu"] // 40))
+    model, spins = make_model(precision="float32", **LAYERS), random_spins(2, lattice.num_sites, 8)
+    together = predict(model, lattice, spins)
+    for one, field in zip(spins, together, strict=True):
+        assert torch.equal(predict(model, lattice, one[None])[0], field)
+
+
+def test_training_and_evaluation_say_the_same_and_missing_sites_are_open_edges() -> None:
+    lattice = make_lattice("square", (8, 5), (False, False))
+    model, spins = make_model(**LAYERS), random_spins(2, lattice.num_sites, 9)
+    evaluated = predict(model, lattice, spins)
+    torch.testing.assert_close(predict(model.train(), lattice, spins), evaluated, rtol=0, atol=ROUNDING)
+    wide = make_lattice("square", (10, 7), (False, False))
+    padded = torch.nn.functional.pad(spins.reshape(2, 8, 5, 3), (0, 0, 1, 1, 1, 1)).reshape(2, -1, 3)
+    for mode in (True, False):
+        inside = predict(model.train(mode), wide, padded).reshape(2, 10, 7, 3)
+        torch.testing.assert_close(inside[:, 1:-1, 1:-1].reshape(2, -1, 3), evaluated, rtol=0, atol=ROUNDING)
+        assert not inside[:, 0].any()
+
+
+def test_the_gradient_by_weights_is_that_of_finite_differences() -> None:
+    lattice = make_lattice("square", (5, 4))
+    model, spins = make_model(**LAYERS).train(), random_spins(2, lattice.num_sites, 10)
+    target = random_spins(2, lattice.num_sites, 11)
+
+    def loss() -> Tensor:
+        return (predict(model, lattice, spins) - target).square().sum()
+
+    loss().backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        direction = torch.randn(weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            values = []
+            for step in (1e-5, -2e-5):
+                weight += step * direction
+                values.append(loss())
+            weight += 1e-5 * direction
+        expected = (values[0] - values[1]) / 2e-5
+        assert (weight.grad * direction).sum() == pytest.approx(expected.item(), rel=1e-6, abs=1e-7), name
+
+
+def test_gathered_rows_have_the_derivative_of_a_plain_index() -> None:
+    table = np.array([[0, 1, -1], [1, 2, 0], [2, -1, 1]])
+    gather = SlotGather(table, 4, torch.device("cpu"))
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 3, 3, 3, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((gather.rows(x, slice(-1)) * weights).sum(), x)
+    (expected,) = torch.autograd.grad((x[:, torch.from_numpy(np.where(table < 0, 4, table))] * weights).sum(), x)
+    torch.testing.assert_close(gradient[:, :-1], expected[:, :-1])
+
+
+def test_saved_and_read_again_it_is_the_same(tmp_path: Path) -> None:
+    lattice = make_lattice("square", (6, 5))
+    model, spins = make_model(**LAYERS), random_spins(2, lattice.num_sites, 12)
+    features = model.features(spins, model.neighbourhood(lattice), torch.ones(2))
+    model.envelope = torch.stack([features.amin(0), features.amax(0)])
+    save_model(tmp_path / "layers.safetensors", model, {})
+    read, _ = load_model(tmp_path / "layers.safetensors")
+    assert torch.equal(predict(read, lattice, spins), predict(model, lattice, spins))
+    assert not read.outside(spins, read.neighbourhood(lattice), torch.ones(2)).any()
+    strange = torch.zeros_like(spins) + torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    assert read.outside(strange, read.neighbourhood(lattice), torch.ones(2)).any()
+
+
+def test_a_committee_of_layers_is_their_mean() -> None:
+    lattice = make_lattice("square", (6, 5))
+    members = [make_model(seed=seed, **LAYERS) for seed in (1, 2)]
+    spins = random_spins(1, lattice.num_sites, 13)
+    mean = (predict(members[0], lattice, spins) + predict(members[1], lattice, spins)) / 2
+    committee = Committee(members)
+    found = committee(spins, committee.neighbourhood(lattice), torch.full((1,), 1.3, dtype=torch.float64)).field
+    torch.testing.assert_close(found, mean)
+
+
+@pytest.mark.parametrize("change", [{"kind": "pair"}, {"descriptor": "bonds"}, {"time_reversal": "even"}])
+def test_what_has_no_layers_is_refused(change: dict[str, str]) -> None:
+    with pytest.raises(HpcspinError, match=r"potential\.layers: 2 layers are for kind: direct"):
+        Architecture("square", 2.0, (8,), **{**LAYERS, "layers": 2, **change})
