@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the system.")]
+TrainingData = Annotated[
+    list[Path], typer.Option("--data", help="Directory of label files with a manifest.json; may be repeated.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides of keys of the config.")
 ]
@@ -76,7 +79,7 @@ def suggest_step(
 @app.command()
 def train(
     config: ConfigFile,
-    data: Annotated[Path, typer.Option("--data", help="Directory of label files with a manifest.json.")],
+    data: TrainingData,
     output: Directory,
     overrides: Overrides = None,
 ) -> None:
@@ -89,7 +92,7 @@ def train(
 @app.command()
 def sweep(
     config: ConfigFile,
-    data: Annotated[Path, typer.Option("--data", help="Directory of label files with a manifest.json.")],
+    data: TrainingData,
     output: Directory,
     vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key of the config, and values.")],
     overrides: Overrides = None,

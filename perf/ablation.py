@@ -135,7 +135,7 @@ def fit(name: str, directory: Path, kind: str, descriptor: str, seed: int, epoch
     numbers = {**config.training.model_dump(exclude={"validation"}), **chosen}
     outcome = train(
         Architecture(lattice=config.lattice.kind, **section.model_dump()),
-        directory / "data",
+        [directory / "data"],
         Settings(**numbers),
         directory / f"{kind}_{descriptor}_{seed}",
         World(),

@@ -53,7 +53,7 @@ def measure(config: Config, layout: Layout, weight: float, seed: int, directory:
     assert config.training is not None
     validation = tuple(sorted(path.name for path in layout.data.glob("validation-*.h5")))
     training = config.training.model_copy(update={"gauge": weight, "seed": seed, "validation": validation})
-    code = train_directory(config.model_copy(update={"training": training}), layout.data, directory, World())
+    code = train_directory(config.model_copy(update={"training": training}), [layout.data], directory, World())
     if code:
         raise SystemExit(code)
     model, _ = load_force(directory)

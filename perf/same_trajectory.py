@@ -82,7 +82,7 @@ def main() -> None:
         write_part(frames["other"], np.arange(len(frames["other"].spins)), root / "other.h5", config)
         write_manifest(root / "data")
     training = config.training.model_copy(update={"validation": ("held.h5",)})
-    code = train_directory(config.model_copy(update={"training": training}), root / "data", root / "model", World())
+    code = train_directory(config.model_copy(update={"training": training}), [root / "data"], root / "model", World())
     if code:
         raise SystemExit(code)
     found: dict[str, Any] = {"frames_taught": len(taught), "overrides": arguments.overrides}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,13 +67,17 @@ class Snapshots:
 
 @dataclass(frozen=True)
 class Split:
-    """Shards of independent trajectories: those learned from, and those that judge."""
+    """Shards of independent trajectories: those learned from, and those that judge.
 
+    Their files are relative to ``directory``.
+    """
+
+    directory: Path
     train: tuple[Shard, ...]
     validation: tuple[Shard, ...]
 
 
-def split_shards(directory: Path, validation: Sequence[str], world: World) -> Split:
+def split_shards(directories: Sequence[Path], validation: Sequence[str], world: World) -> Split:
     """Divide the shards of a training set, by file and never within one.
 
     Frames of one trajectory resemble each other: an error on frames between
@@ -81,10 +85,10 @@ def split_shards(directory: Path, validation: Sequence[str], world: World) -> Sp
 
     Parameters
     ----------
-    directory
-        With a ``manifest.json``.
+    directories
+        Each with a ``manifest.json``. The shards of several are named with their directories.
     validation
-        File names of the shards kept for validation.
+        Names of the shards kept for validation.
     world
         Rank 0 verifies the shards; all call together.
 
@@ -94,18 +98,26 @@ def split_shards(directory: Path, validation: Sequence[str], world: World) -> Sp
         If a shard is missing or corrupt, a name is unknown, or nothing is left to learn from.
     """
     if world.rank == 0:
-        read_manifest(directory)
+        for directory in directories:
+            read_manifest(directory)
     world.barrier()
-    shards = read_manifest(directory, verify=False)
+    where = ", ".join(str(directory) for directory in directories)
+    single = len(directories) == 1
+    shards = [
+        shard if single else replace(shard, file=str(directory / shard.file))
+        for directory in directories
+        for shard in read_manifest(directory, verify=False)
+    ]
     unknown = sorted(set(validation) - {shard.file for shard in shards})
     if unknown:
-        raise HpcspinError(f"training.validation: {unknown[0]!r} is not in the manifest of {directory}; mend the name")
+        raise HpcspinError(f"training.validation: {unknown[0]!r} is not in the manifest of {where}; mend the name")
     split = Split(
+        directories[0] if single else Path(),
         tuple(shard for shard in shards if shard.file not in validation),
         tuple(shard for shard in shards if shard.file in validation),
     )
     if not split.train:
-        raise HpcspinError(f"training.validation: keeps every shard of {directory}; leave some to learn from")
+        raise HpcspinError(f"training.validation: keeps every shard of {where}; leave some to learn from")
     return split
 
 
@@ -136,12 +148,12 @@ def read_source(path: Path, kind: str, bias: float) -> Source:
     )
 
 
-def load_share(
+def load_shares(
     directory: Path, shards: Sequence[Shard], kind: str, bias: float, world: World, stride: int, dtype: torch.dtype
-) -> Snapshots:
-    """Read my share of the snapshots of some shards.
+) -> list[Snapshots]:
+    """Read my share of the snapshots of some shards, a list of snapshots for each lattice among them.
 
-    Snapshot number n of the list belongs to class n mod stride, and class c to
+    Snapshot number n of a list belongs to class n mod stride, and class c to
     rank c mod ranks: a batch with one snapshot of each class then costs all
     ranks the same, and its members do not depend on how many ranks there are.
 
@@ -150,7 +162,7 @@ def load_share(
     directory
         Where the shards lie.
     shards
-        At least one, in the order of the manifest.
+        In the order of the manifest.
     kind, bias
         See `read_source`.
     world
@@ -163,22 +175,22 @@ def load_share(
     Raises
     ------
     HpcspinError
-        If a file is invalid, or the shards are of different lattices.
+        If a file is invalid.
     """
-    parts: list[_Part] = []
-    lattice, start = None, 0
-    for shard in shards:
-        path = directory / shard.file
-        source = read_source(path, kind, bias)
-        if lattice not in (None, source.lattice):
-            raise HpcspinError(f"{path}: is of another lattice than the shards before it; train on one lattice")
-        lattice = source.lattice
-        for frames in _my_frames(start, shard.snapshots, stride, world):
-            labels = read_labels(path, lattice.size, frames)
-            parts.append(_Part(start + np.arange(shard.snapshots)[frames], labels, source.bias))
-        start += shard.snapshots
-    assert lattice is not None
-    return _join(parts, start, lattice, dtype)
+    sources = [(shard, read_source(directory / shard.file, kind, bias)) for shard in shards]
+    shares = []
+    for lattice in dict.fromkeys(source.lattice for _, source in sources):
+        parts: list[_Part] = []
+        start = 0
+        for shard, source in sources:
+            if source.lattice != lattice:
+                continue
+            for frames in _my_frames(start, shard.snapshots, stride, world):
+                labels = read_labels(directory / shard.file, lattice.size, frames)
+                parts.append(_Part(start + np.arange(shard.snapshots)[frames], labels, source.bias))
+            start += shard.snapshots
+        shares.append(_join(parts, start, lattice, dtype))
+    return shares
 
 
 class _Part(NamedTuple):
@@ -213,6 +225,27 @@ def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) 
         total,
         lattice,
     )
+
+
+def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
+    """Batches of an epoch over several lists of snapshots, each batch from one list.
+
+    Parameters
+    ----------
+    totals
+        Lengths of the lists.
+    batch, seed, epoch
+        See `epoch_batches`.
+
+    Returns
+    -------
+    list
+        Number of the list and numbers of its snapshots; the lists alternate at random.
+    """
+    plan = [(n, members) for n, total in enumerate(totals) for members in epoch_batches(total, batch, seed, epoch)]
+    if len(totals) == 1:
+        return plan
+    return [plan[n] for n in np.random.default_rng([seed, epoch, len(totals)]).permutation(len(plan))]
 
 
 def epoch_batches(total: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

@@ -25,9 +25,9 @@ from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, ForceField, make_force_field, save_model
 from hpcspin.storage import make_directory
-from hpcspin.training.dataset import Snapshots, Split, epoch_batches, load_share, split_shards
+from hpcspin.training.dataset import Split, epoch_plan, load_shares, split_shards
 from hpcspin.training.evaluation import snapshot_errors
-from hpcspin.training.metrics import perpendicular
+from hpcspin.training.metrics import Errors, perpendicular
 from hpcspin.training.moments import normalise, set_envelope
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 from hpcspin.training.state import MetricsLog, TrainingState
@@ -90,7 +90,7 @@ class Outcome:
 
 def train(
     architecture: Architecture,
-    data: Path,
+    data: Sequence[Path],
     settings: Settings,
     directory: Path,
     world: World,
@@ -111,7 +111,7 @@ def train(
     architecture
         What to train. Its unit of bias is replaced by the largest bias in the data.
     data
-        Directory of label files with a manifest.
+        Directories of label files with a manifest; their lattices may differ in size.
     settings
         How.
     directory
@@ -149,7 +149,7 @@ def train(
     if world.rank == 0:
         make_directory(directory)
     split = split_shards(data, validation, world)
-    trainer = _Trainer(architecture, data, split, settings, directory, world, device, bias)
+    trainer = _Trainer(architecture, split, settings, directory, world, device, bias)
     return trainer.run(card or {}, stop)
 
 
@@ -159,7 +159,6 @@ class _Trainer:
     def __init__(
         self,
         architecture: Architecture,
-        data: Path,
         split: Split,
         settings: Settings,
         directory: Path,
@@ -171,19 +170,22 @@ class _Trainer:
         self._split = split
         dtype = torch.float64 if architecture.precision == "float64" else torch.float32
         self._train, self._validation = (
-            load_share(data, shards, architecture.lattice, bias, world, settings.batch, dtype) if shards else None
+            load_shares(split.directory, shards, architecture.lattice, bias, world, settings.batch, dtype)
             for shards in (split.train, split.validation)
         )
-        assert self._train is not None
-        if self._train.total < world.size:
-            raise HpcspinError(
-                f"{data}: {self._train.total} training snapshots for {world.size} ranks; use fewer ranks"
-            )
-        largest = max(world.allgather(float(self._train.bias.max()) if len(self._train.bias) else 0.0))
+        for share in self._train:
+            if share.total < world.size:
+                raise HpcspinError(
+                    f"{split.train[0].file}: {share.total} training snapshots of {share.lattice.size} for {world.size} "
+                    "ranks; use fewer ranks"
+                )
+        biases = torch.cat([share.bias for share in self._train])
+        largest = max(world.allgather(float(biases.max()) if len(biases) else 0.0))
         architecture = replace(architecture, bias_reference=largest or 1.0)
         self._model = _initial(architecture, settings.seed).to(device)
-        self._model.require(self._train.lattice, f"{data}")
-        self._table = self._model.neighbourhood(self._train.lattice)
+        for share in self._train:
+            self._model.require(share.lattice, split.train[0].file)
+        self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
         normalise(self._model, self._train, world, device)
         self._mean = RunningMean(self._model, settings.ema)
         self._optimiser = torch.optim.AdamW(
@@ -194,7 +196,7 @@ class _Trainer:
             {
                 "potential": architecture.as_dict(),
                 "training": asdict(settings),
-                "data": {role: [asdict(shard) for shard in shards] for role, shards in vars(split).items()},
+                "data": _listed(split),
             },
             self._model,
             self._mean,
@@ -240,28 +242,28 @@ class _Trainer:
 
     def _epoch(self, module: nn.Module) -> float:
         """One pass over the data; returns the mean loss."""
-        settings, data = self._settings, self._train
-        assert data is not None
-        batches = epoch_batches(data.total, settings.batch, settings.seed, self._state.epoch)
+        settings = self._settings
+        totals = [share.total for share in self._train]
+        batches = epoch_plan(totals, settings.batch, settings.seed, self._state.epoch)
         steps = settings.epochs * len(batches)
         module.train()
         losses = []
-        for number, members in enumerate(batches):
+        for number, (which, members) in enumerate(batches):
             step = self._state.epoch * len(batches) + number
             for group in self._optimiser.param_groups:
                 group["lr"] = settings.learning_rate * learning_rate_factor(step, steps, settings.warmup)
-            losses.append(self._step(module, data, data.rows(members), len(members)))
+            losses.append(self._step(module, which, self._train[which].rows(members), len(members)))
             self._mean.update(self._model, step)
         total = self._world.sum(np.array([torch.stack(losses).double().sum().item()]))[0]
         return float(total / len(batches))
 
-    def _step(self, module: nn.Module, data: Snapshots, rows: NDArray[np.int64], count: int) -> Tensor:
-        """One step of the optimiser; returns my part of the loss of a batch of ``count`` snapshots."""
-        mine = len(rows)
+    def _step(self, module: nn.Module, which: int, rows: NDArray[np.int64], count: int) -> Tensor:
+        """One step of the optimiser; returns my part of the loss of a batch of ``count`` snapshots of one lattice."""
+        data, mine = self._train[which], len(rows)
         # A rank without a snapshot in the last batch still takes part in the exchange of gradients.
         rows = rows if mine else np.zeros(1, dtype=np.int64)
         spins, field, bias = (tensor[rows].to(self._device) for tensor in (data.spins, data.field, data.bias))
-        predicted = module(spins, self._table, bias)
+        predicted = module(spins, self._tables[which], bias)
         error = perpendicular(spins, predicted.field - field).square().sum()
         toroidal = predicted.nonequilibrium.square().sum()
         components = 2 * count * data.lattice.num_sites
@@ -277,18 +279,20 @@ class _Trainer:
 
     def _validate(self) -> dict[str, Any]:
         """Errors of the running mean; keeps its weights if they are the best so far."""
-        if self._validation is None:
+        if not self._validation:
             self._state.keep({})
             return {}
         model = copy.deepcopy(self._model).eval()
         self._mean.write_to(model)
-        summary = snapshot_errors(model, self._validation, self._device).over(self._world).summary()
+        errors = Errors()
+        for share in self._validation:
+            errors.include(snapshot_errors(model, share, self._device))
+        summary = errors.over(self._world).summary()
         if not summary["mse"] >= self._state.metrics.get("mse", float("inf")):
             self._state.keep(summary)
         return {f"validation_{name}": value for name, value in summary.items() if name != "snapshots"}
 
     def _save(self, card: Mapping[str, Any]) -> None:
-        assert self._train is not None
         self._state.write_best_to(self._model)
         set_envelope(self._model.eval(), self._train, self._world, self._device)
         if self._world.rank == 0:
@@ -297,11 +301,15 @@ class _Trainer:
                 "metrics": dict(sorted(self._state.metrics.items())),
                 "best_epoch": self._state.best_epoch,
                 "training": asdict(self._settings),
-                "data": {role: [asdict(shard) for shard in shards] for role, shards in vars(self._split).items()},
+                "data": _listed(self._split),
                 **card,
             }
             save_model(self._directory / MODEL, self._model, content)
         self._world.barrier()
+
+
+def _listed(split: Split) -> dict[str, list[dict[str, Any]]]:
+    return {role: [asdict(shard) for shard in getattr(split, role)] for role in ("train", "validation")}
 
 
 def _initial(architecture: Architecture, seed: int) -> ForceField:

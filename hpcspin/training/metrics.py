@@ -62,6 +62,10 @@ class Errors:
         more = torch.stack([power.sum(1) for power in powers], 1)
         self.sums = np.concatenate([self.sums, more.cpu().numpy()])
 
+    def include(self, others: Errors) -> None:
+        """Count the snapshots of others, too."""
+        self.sums = np.concatenate([self.sums, others.sums])
+
     def over(self, world: World) -> Errors:
         """The snapshots of all ranks, rank by rank; all call together."""
         return Errors(np.concatenate(world.allgather(self.sums)))

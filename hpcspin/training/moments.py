@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,13 +18,14 @@ _NORMALISING_SNAPSHOTS = 512
 _AT_ONCE = 8
 
 
-def normalise(model: ForceField, data: Snapshots, world: World, device: torch.device) -> None:
+def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
     """Set the scales of features and fields from their moments on the training snapshots; all ranks call together."""
-    chosen = data.rows(np.arange(0, data.total, -(-data.total // _NORMALISING_SNAPSHOTS)))
+    stride = -(-sum(share.total for share in data) // _NORMALISING_SNAPSHOTS)
+    chosen = [share.rows(np.arange(0, share.total, stride)) for share in data]
     for layer, network in enumerate(model.networks):
         width = len(network.mean)
         sums = np.zeros(2 * width + 1)
-        for _, features in _features(model, data, chosen, device, layer):
+        for features in _features(model, data, chosen, device, layer):
             moments = [features.sum(0), features.square().sum(0)]
             sums[:-1] += torch.cat(moments).cpu().numpy()
             sums[-1] += len(features)
@@ -32,13 +33,16 @@ def normalise(model: ForceField, data: Snapshots, world: World, device: torch.de
         mean, square = sums[:width] / sums[-1], sums[width:-1] / sums[-1]
         variance = torch.from_numpy(np.maximum(square - mean**2, 0))
         network.normalise(torch.from_numpy(mean).to(device), variance.to(device))
-    squares = perpendicular(data.spins[chosen].double(), data.field[chosen].double()).square().sum()
-    total, components = world.sum(np.array([float(squares), 2 * len(chosen) * data.lattice.num_sites]))
+    squares = np.zeros(2)
+    for share, rows in zip(data, chosen, strict=True):
+        field = perpendicular(share.spins[rows].double(), share.field[rows].double())
+        squares += [float(field.square().sum()), 2 * len(rows) * share.lattice.num_sites]
+    total, components = world.sum(squares)
     with torch.no_grad():
         model.field_scale.fill_(float(np.sqrt(total / components)) or 1.0)
 
 
-def set_envelope(model: ForceField, data: Snapshots, world: World, device: torch.device) -> None:
+def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
     """Set the range of each feature on all training snapshots; all ranks call together.
 
     Parameters
@@ -46,7 +50,7 @@ def set_envelope(model: ForceField, data: Snapshots, world: World, device: torch
     model
         In evaluation mode, with its final weights: they decide on the features of learned kernels.
     data
-        My share.
+        My shares.
     world
         The ranks.
     device
@@ -54,7 +58,7 @@ def set_envelope(model: ForceField, data: Snapshots, world: World, device: torch
     """
     lowest = np.full(len(model.networks[-1].mean), np.inf)
     highest = -lowest
-    for _, features in _features(model, data, np.arange(len(data.spins)), device):
+    for features in _features(model, data, [np.arange(len(share.spins)) for share in data], device):
         lowest = np.minimum(lowest, features.amin(0).cpu().numpy())
         highest = np.maximum(highest, features.amax(0).cpu().numpy())
     ranges = np.stack(world.allgather(np.stack([lowest, highest])))
@@ -64,10 +68,16 @@ def set_envelope(model: ForceField, data: Snapshots, world: World, device: torch
 
 @torch.no_grad()
 def _features(
-    model: ForceField, data: Snapshots, chosen: NDArray[np.int64], device: torch.device, layer: int = -1
-) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Some of the chosen rows of my snapshots at a time, and the features of all their centres in double precision."""
-    table = model.neighbourhood(data.lattice)
-    for rows in np.array_split(chosen, max(1, len(chosen) // _AT_ONCE)):
-        if len(rows):
-            yield rows, model.features(data.spins[rows].to(device), table, data.bias[rows].to(device), layer).double()
+    model: ForceField,
+    data: Sequence[Snapshots],
+    chosen: Sequence[NDArray[np.int64]],
+    device: torch.device,
+    layer: int = -1,
+) -> Iterator[Tensor]:
+    """Features, in double precision, of all centres of some of the chosen rows of my snapshots at a time."""
+    for share, those in zip(data, chosen, strict=True):
+        table = model.neighbourhood(share.lattice)
+        for rows in np.array_split(those, max(1, len(those) // _AT_ONCE)):
+            if len(rows):
+                spins, bias = share.spins[rows].to(device), share.bias[rows].to(device)
+                yield model.features(spins, table, bias, layer).double()

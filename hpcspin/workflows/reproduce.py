@@ -144,7 +144,7 @@ def _train(config: Config, layout: Layout, world: World) -> int | None:
     assert config.reproduce is not None
     validation = tuple(f"{name}.h5" for name in run_names(config.reproduce) if name.startswith("validation"))
     training = config.training.model_copy(update={"validation": validation})
-    return train_directory(config.model_copy(update={"training": training}), layout.data, layout.model, world)
+    return train_directory(config.model_copy(update={"training": training}), [layout.data], layout.model, world)
 
 
 def _evaluate(layout: Layout, world: World) -> None:

@@ -26,7 +26,7 @@ Choice = dict[str, Any]
 
 
 def sweep_directory(
-    config: Path, overrides: Sequence[str], vary: Sequence[str], data: Path, output: Path, world: World
+    config: Path, overrides: Sequence[str], vary: Sequence[str], data: Sequence[Path], output: Path, world: World
 ) -> int:
     """Train every combination that is not done.
 
@@ -37,7 +37,7 @@ def sweep_directory(
     vary
         ``KEY=V1,V2,...`` each, the values as YAML.
     data
-        Label files with a ``manifest.json``.
+        Directories of label files with a ``manifest.json``.
     output
         Receives a directory a combination, as `hpcspin train` makes it, and
         ``sweep.jsonl`` with a line a force field: ``overrides``, ``metrics`` on

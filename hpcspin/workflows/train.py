@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpcspin.config import Config
@@ -14,7 +15,7 @@ from hpcspin.storage import make_directory
 from hpcspin.training import Outcome, Settings, train
 
 
-def train_directory(config: Config, data: Path, output: Path, world: World) -> int:
+def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
     """Train, or go on where the directory's checkpoint stands.
 
     Parameters
@@ -22,7 +23,7 @@ def train_directory(config: Config, data: Path, output: Path, world: World) -> i
     config
         Must hold ``potential`` and ``training``.
     data
-        Label files with a ``manifest.json``.
+        Directories of label files with a ``manifest.json``; their lattices may differ in size.
     output
         Receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``; for a
         committee one directory ``member-NN`` with these for each member.
@@ -56,7 +57,9 @@ def train_directory(config: Config, data: Path, output: Path, world: World) -> i
     return 0
 
 
-def _train_one(config: Config, seed: int, data: Path, output: Path, world: World, stop: StopRequest) -> Outcome:
+def _train_one(
+    config: Config, seed: int, data: Sequence[Path], output: Path, world: World, stop: StopRequest
+) -> Outcome:
     assert config.potential is not None
     assert config.training is not None
     return train(

@@ -1,6 +1,6 @@
 """Labels from a known pair of potentials, and a short training on them.
 
-As a program: ``python teacher.py DATA OUTPUT BATCH EPOCHS`` trains on as many ranks as were started.
+As a program: ``python teacher.py DATA[:DATA...] OUTPUT BATCH EPOCHS`` trains on as many ranks as were started.
 """
 
 from __future__ import annotations
@@ -54,30 +54,42 @@ def site_local_field(spins: Tensor, lattice: Lattice, bias: float) -> Tensor:
     return left * (spins * right).sum(-1, keepdim=True) + bias * torch.linalg.cross(spins, right)
 
 
-def write_shard(path: Path, snapshots: int, seed: int, bias: float = BIAS, teacher: Teacher = teacher_field) -> None:
+def write_shard(
+    path: Path,
+    snapshots: int,
+    seed: int,
+    bias: float = BIAS,
+    teacher: Teacher = teacher_field,
+    size: tuple[int, int] = SIZE,
+) -> None:
     """A label file of random spins with a teacher's field and a config that tells the bias."""
-    lattice = make_lattice("square", SIZE)
+    lattice = make_lattice("square", size)
     draw = torch.randn((snapshots, lattice.num_sites, 3), generator=torch.Generator().manual_seed(seed))
     spins = torch.nn.functional.normalize(draw.double(), dim=-1)
     with h5py.File(path, "w") as file:
-        file["spins"] = spins.reshape(-1, *SIZE, 3).numpy()
-        file["field"] = teacher(spins, lattice, bias).reshape(-1, *SIZE, 3).numpy()
+        file["spins"] = spins.reshape(-1, *size, 3).numpy()
+        file["field"] = teacher(spins, lattice, bias).reshape(-1, *size, 3).numpy()
         reservoirs = [{"potential": -bias}, {"potential": 0.0}]
-        content = {"lattice": {"kind": "square", "size": SIZE}, "electrons": {"reservoirs": reservoirs}}
+        content = {"lattice": {"kind": "square", "size": size}, "electrons": {"reservoirs": reservoirs}}
         file.attrs["config"] = json.dumps(content)
 
 
-def write_data(directory: Path, snapshots: tuple[int, ...] = (7, 6), teacher: Teacher = teacher_field) -> Path:
+def write_data(
+    directory: Path,
+    snapshots: tuple[int, ...] = (7, 6),
+    teacher: Teacher = teacher_field,
+    size: tuple[int, int] = SIZE,
+) -> Path:
     """Training shards a, b, ... and one validation shard ``z.h5``, with a manifest."""
     directory.mkdir(parents=True)
     for number, count in enumerate(snapshots):
-        write_shard(directory / f"{chr(ord('a') + number)}.h5", count, number, teacher=teacher)
-    write_shard(directory / "z.h5", 5, 99, teacher=teacher)
+        write_shard(directory / f"{chr(ord('a') + number)}.h5", count, number, teacher=teacher, size=size)
+    write_shard(directory / "z.h5", 5, 99, teacher=teacher, size=size)
     write_manifest(directory)
     return directory
 
 
-def run(data: Path, directory: Path, world: World | None = None, **changes: Any) -> Outcome:
+def run(data: Path | list[Path], directory: Path, world: World | None = None, **changes: Any) -> Outcome:
     """A short double-precision training; changes may name settings, the kind, or ``stop``."""
     numbers: dict[str, Any] = {
         "epochs": 4,
@@ -94,13 +106,22 @@ def run(data: Path, directory: Path, world: World | None = None, **changes: Any)
     extra = {name: changes.pop(name) for name in ("stop", "validation", "card") if name in changes}
     architecture = Architecture("square", 1.0, (16, 16), kind=kind, precision="float64")
     settings = Settings(**{**numbers, **changes})
-    extra.setdefault("validation", ("z.h5",))
-    return train(architecture, data, settings, directory, world or World(), CPU, **extra)
+    directories = data if isinstance(data, list) else [data]
+    names = ("z.h5",) if len(directories) == 1 else tuple(str(directory / "z.h5") for directory in directories)
+    extra.setdefault("validation", names)
+    return train(architecture, directories, settings, directory, world or World(), CPU, **extra)
 
 
 if __name__ == "__main__":
     ranks = World.detect()
     with ranks.together():
         data, output, batch, epochs = sys.argv[1:]
-        run(Path(data), Path(output), ranks, batch=int(batch), epochs=int(epochs), checkpoint_interval=1)
+        run(
+            [Path(part) for part in data.split(":")],
+            Path(output),
+            ranks,
+            batch=int(batch),
+            epochs=int(epochs),
+            checkpoint_interval=1,
+        )
         ranks.finish()

@@ -16,7 +16,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, make_force_field
 from hpcspin.storage import read_manifest, write_manifest
 from hpcspin.training import Errors, evaluate, examine
-from hpcspin.training.dataset import epoch_batches, load_share, split_shards
+from hpcspin.training.dataset import epoch_batches, epoch_plan, load_shares, split_shards
 from hpcspin.training.metrics import perpendicular, tangent_components
 from hpcspin.training.schedule import learning_rate_factor
 
@@ -80,7 +80,8 @@ def test_the_order_changes_from_epoch_to_epoch_and_with_the_seed():
 def test_the_shares_of_the_ranks_are_the_data(tmp_path, ranks):
     data = write_data(tmp_path / "data", (7, 6, 1))
     shards = read_manifest(data)[:3]
-    shares = [load_share(data, shards, "square", 0.0, World(rank, ranks), 5, torch.float64) for rank in range(ranks)]
+    worlds = [World(rank, ranks) for rank in range(ranks)]
+    shares = [load_shares(data, shards, "square", 0.0, world, 5, torch.float64)[0] for world in worlds]
     assert sorted(np.concatenate([share.numbers for share in shares]).tolist()) == list(range(14))
     assert {share.total for share in shares} == {14}
     whole = np.concatenate([h5py.File(data / shard.file)["spins"][:] for shard in shards]).reshape(14, -1, 3)
@@ -92,13 +93,13 @@ def test_the_shares_of_the_ranks_are_the_data(tmp_path, ranks):
 
 def test_shards_are_split_by_file(tmp_path):
     data = write_data(tmp_path / "data")
-    split = split_shards(data, ["z.h5"], World())
+    split = split_shards([data], ["z.h5"], World())
     assert [shard.file for shard in split.train] == ["a.h5", "b.h5"]
     assert [shard.file for shard in split.validation] == ["z.h5"]
     with pytest.raises(HpcspinError, match=r"'y\.h5' is not in the manifest"):
-        split_shards(data, ["y.h5"], World())
+        split_shards([data], ["y.h5"], World())
     with pytest.raises(HpcspinError, match="leave some"):
-        split_shards(data, ["a.h5", "b.h5", "z.h5"], World())
+        split_shards([data], ["a.h5", "b.h5", "z.h5"], World())
 
 
 def test_a_spoilt_shard_is_refused(tmp_path):
@@ -106,17 +107,30 @@ def test_a_spoilt_shard_is_refused(tmp_path):
     with h5py.File(data / "b.h5", "r+") as file:
         file["field"][0] = 0
     with pytest.raises(HpcspinError, match=r"b\.h5.*SHA-256"):
-        split_shards(data, ["z.h5"], World())
+        split_shards([data], ["z.h5"], World())
 
 
-def test_shards_of_two_lattices_are_refused(tmp_path):
+def test_shards_of_two_lattices_are_two_lists(tmp_path):
     data = write_data(tmp_path / "data")
     with h5py.File(data / "b.h5", "w") as file:
         file["spins"] = unit(2, 6, 4).numpy()
         file["field"] = draw(2, 6, 4, 3).numpy()
     shards = write_manifest(data)
-    with pytest.raises(HpcspinError, match=r"b\.h5: is of another lattice"):
-        load_share(data, shards, "square", 0.0, World(), 1, torch.float64)
+    wide, narrow = load_shares(data, shards, "square", 0.0, World(), 1, torch.float64)
+    assert narrow.lattice.size == (6, 4)
+    assert narrow.total == 2
+    assert wide.total + 2 == sum(shard.snapshots for shard in shards)
+    assert wide.spins.shape[1] == wide.lattice.num_sites
+
+
+@pytest.mark.parametrize("totals", [(5,), (7, 4), (3, 9, 1)])
+def test_an_epoch_over_several_lists_visits_every_snapshot_of_each_once(totals):
+    plan = epoch_plan(totals, 3, 1, 2)
+    for number, total in enumerate(totals):
+        members = np.concatenate([members for which, members in plan if which == number])
+        assert sorted(members.tolist()) == list(range(total))
+    if len(totals) > 1:
+        assert [which for which, _ in plan] != sorted(which for which, _ in plan)
 
 
 def test_the_error_of_the_mean_is_its_scatter_over_repetitions():

@@ -177,6 +177,30 @@ def test_two_ranks_take_the_steps_of_one(request, data, tmp_path, launcher):
 
 
 @pytest.mark.mpi
+def test_lattices_of_two_sizes_are_learned_together_on_any_number_of_ranks(mpirun, tmp_path):
+    """Each set, and the validation of both, takes part; shards are named with their directories."""
+    wide = write_data(tmp_path / "wide", (7, 6))
+    narrow = write_data(tmp_path / "narrow", (9,), size=(5, 3))
+    judges = tuple(str(directory / "z.h5") for directory in (wide, narrow))
+    outcome = run([wide, narrow], tmp_path / "judged", validation=judges, epochs=30, learning_rate=1e-2)
+    assert outcome.metrics["snapshots"] == 10
+    assert outcome.metrics["variance_fraction"] < 0.2
+    model, card = load_model(outcome.model)
+    assert evaluate(model, [Path(judge) for judge in judges], World(), CPU) == pytest.approx(outcome.metrics, rel=1e-12)
+    assert [shard["file"] for shard in card["data"]["train"]] == [
+        str(wide / "a.h5"),
+        str(wide / "b.h5"),
+        str(narrow / "a.h5"),
+    ]
+    one = run([wide, narrow], tmp_path / "one", epochs=2)
+    result = mpirun(2, TEACHER, f"{wide}:{narrow}", str(tmp_path / "two"), "4", "2", timeout=120)
+    assert result.returncode == 0, result.stderr
+    alone, together = weights(one.model.parent), weights(tmp_path / "two")
+    for name in alone:
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.mpi
 def test_more_ranks_than_a_batch_are_refused_without_hanging(mpirun, data, tmp_path):
     result = mpirun(3, TEACHER, str(data), str(tmp_path / "model"), "2", "1", timeout=60)
     assert result.returncode != 0
