@@ -90,8 +90,14 @@ class CovariantField(ForceField):
         for number in range(layers):
             made = self._made(number, known, spins, neighbourhood, bias)
             rows = neighbourhood.centre_rows(len(spins), spins.device)[: len(made.scalars)]
+            vectors, scalars = made
+            if number:
+                # Layers add to what was known: the first of them would hardly learn through many that replace it.
+                vectors = vectors + known.vectors[:, rows, 1:]
+                scalars = scalars + known.scalars[rows]
             vectors, scalars = (
-                new.new_zeros(*new.shape[:-2], len(flat), new.shape[-1]).index_copy(-2, rows, new) for new in made
+                new.new_zeros(*new.shape[:-2], len(flat), new.shape[-1]).index_copy(-2, rows, new)
+                for new in (vectors, scalars)
             )
             known = Site(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
         return known

@@ -10,7 +10,7 @@ from hpcspin.storage.compare import config_differences, describe_differences
 from hpcspin.storage.frames import count_frames, partial_path, read_attributes
 from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS, open_hdf5
 from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
-from hpcspin.storage.manifest import Shard, read_manifest, write_manifest
+from hpcspin.storage.manifest import MANIFEST, Shard, read_manifest, write_manifest
 from hpcspin.storage.ovf import write_ovf
 from hpcspin.storage.provenance import code_version, provenance
 from hpcspin.storage.spins import check_spins, read_spins
@@ -18,6 +18,7 @@ from hpcspin.storage.trajectory import TrajectoryWriter
 from hpcspin.storage.xdmf import write_xdmf
 
 __all__ = [
+    "MANIFEST",
     "SCHEMA_VERSION",
     "UNITS",
     "Checkpoint",

@@ -29,7 +29,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
-from hpcspin.storage import atomic_path, make_directory, open_hdf5, read_manifest, write_manifest
+from hpcspin.storage import MANIFEST, atomic_path, make_directory, open_hdf5, read_manifest, write_manifest
 from hpcspin.training import evaluate
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.stages import claim, simulate_all
@@ -174,6 +174,8 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
                 "dynamics": config.dynamics.model_copy(update=changes),
                 "learning": None,
                 "training": None,
+                # A model from elsewhere need not be of the architecture that is trained here.
+                "potential": config.potential if learning.start is None else None,
             }
         )
     return configs
@@ -258,7 +260,8 @@ def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -
     )
     if world.rank > 0:
         return
-    shards = read_manifest(this.root / "data", verify=False)
+    # Before the first labels there is no manifest.
+    shards = read_manifest(this.root / "data", verify=False) if (this.root / "data" / MANIFEST).exists() else ()
     labels = sum(shard.snapshots for shard in shards if shard.file.startswith("train"))
     record = {"round": this.number, "labels_before": labels, **numbers}
     if _learning(config).selection == "spread":

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from hpcspin.potential import Architecture, make_force_field, save_model
 from hpcspin.storage import read_labels
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -96,3 +97,22 @@ def test_spread_of_a_single_model_is_refused(hpcspin: Cli, config: Path, tmp_pat
     assert result.returncode == 1
     assert "set training.members to two or more" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_model_that_exists_moves_the_spins_of_the_first_round(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    """No round of labels of initial spins is made; the trajectory is that of the model."""
+    config.write_text(config.read_text() + LEARNING)
+    model = make_force_field(Architecture("square", 1.5, (8,), precision="float64")).eval()
+    save_model(tmp_path / "start.safetensors", model, {})
+    output, plain = tmp_path / "learned", ("learning.selection=time", "training.epochs=2", "dynamics.duration=2")
+    start = f"learning.start={tmp_path / 'start.safetensors'}"
+    for _ in range(2):
+        result = hpcspin("learn", config, "--output", output, *plain, start)
+        assert result.returncode == 0, result.stderr
+        assert sorted(path.name for path in (output / "data").glob("*.h5")) == ["train-01.h5", "validation-01.h5"]
+        assert not (output / "round-00").exists()
+    (record,) = [json.loads(line) for line in (output / "rounds.jsonl").read_text().splitlines()]
+    assert (record["round"], record["labels_before"]) == (1, 0)
+    with h5py.File(output / "round-01/trajectory-001/trajectory.h5") as trajectory:
+        stored = json.loads(trajectory.attrs["config"])
+    assert stored["dynamics"]["model"] == str(tmp_path / "start.safetensors")
