@@ -4,7 +4,7 @@
 
 DIR holds label files of one trajectory each with a ``manifest.json``. Every
 fifth file judges; frames of the others, equally spaced, are learned from. The
-baseline is what `hpcspin train` does with ``configs/driven_sd_model.yaml``.
+baseline is what `hpcspin train` does with ``configs/driven_sd_pair.yaml``.
 Errors are standard errors over the judging trajectories, those of ratios paired.
 """
 
@@ -34,7 +34,7 @@ from hpcspin.training.dataset import Snapshots, epoch_batches, read_source
 from hpcspin.training.moments import normalise
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 
-CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_model.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_pair.yaml"
 CPU = torch.device("cpu")
 NEAR = 2.0
 """Columns from the wall within which a site is near it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -42,13 +43,15 @@ def test_labels(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path, so
         np.testing.assert_allclose(gpu[key], cpu[key], atol=2e-7, err_msg=key)
 
 
-@pytest.mark.parametrize("kind", ["pair", "conservative"])
-def test_learned_trajectory(hpcspin: Cli, config: Path, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"kind": "pair"}, {"kind": "conservative"}, {"kind": "direct", "descriptor": "densities", "layers": 2}]
+)
+def test_learned_trajectory(hpcspin: Cli, config: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     from hpcspin.potential import Architecture, make_force_field, save_model
 
     torch.manual_seed(1)
     model = tmp_path / "model.safetensors"
-    save_model(model, make_force_field(Architecture("square", 1.5, (16, 16), kind=kind, precision="float64")), {})
+    save_model(model, make_force_field(Architecture("square", 1.5, (16, 16), precision="float64", **settings)), {})
     learned = ("dynamics.field=learned", f"dynamics.model={model}", "potential=null")
     cpu, gpu = on_both(hpcspin, tmp_path, "run", "simulate", config, *learned)
     np.testing.assert_allclose(gpu["spins"], cpu["spins"], atol=1e-9)
