@@ -3,9 +3,10 @@
     python perf/force_field.py [--output perf/results/force_field.json] [--repeats 10]
 
 The architecture is that of ``configs/driven_sd.yaml`` with random weights, all
-kinds and descriptors in turn, and the shipped models. Flops are those of all matrix
-products, as torch counts them; gathers and what is done element by element are in
-the time and not in the flops. The fraction compares them with the float32 matrix products that the same device does with the same threads. The
+kinds and descriptors in turn, and the shipped models. Flops are those of all
+matrix products, as torch counts them; gathers and what is done element by
+element are in the time and not in the flops. The fraction compares them with
+the float32 matrix products that the same device does with the same threads. The
 exact label is one of the same config's 30x24 system, timed in the same run, on
 the CPU. All times are the least of several, on the CPU in processor seconds,
 which other work on the machine changes less than the wall clock; memory is kept
