@@ -58,9 +58,9 @@ class CovariantField(ForceField):
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
         """See `ForceField`."""
         number, tile = layer % len(self._stack), self._tile(spins, neighbourhood)
-        known = self._through(number, spins, neighbourhood, bias)
+        known, chosen = self._through(number, spins, neighbourhood, bias), self._stack[number]
         around = self._around(known, neighbourhood.gather(len(spins), tile, spins.device))
-        return self._stack[number].features(around, tile)[0][: len(spins) * len(neighbourhood.table)]
+        return chosen.features(around, chosen.maps(), tile)[0][: len(spins) * len(neighbourhood.table)]
 
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part] = ()
@@ -108,15 +108,15 @@ class CovariantField(ForceField):
         inputs = self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, batch, tile)
         gather = neighbourhood.gather(batch, tile, spins.device)
         if self.training:
-            made: Site = layer(self._around(known, gather), inputs, tile)
+            made: Site = layer(self._around(known, gather), inputs, layer.maps(), tile)
             return made
         further = len(self._stack) - 1 - number
         centres = neighbourhood.centres_within(further) if batch == 1 else batch * len(neighbourhood.table)
         group, end = tile * GROUP[spins.device.type], -(-centres // tile) * tile
-        parts = []
+        parts, maps = [], layer.maps()
         for start in range(0, end, group):
             those = slice(start, min(start + group, end))
-            parts.append(layer(self._around(known, gather, those), inputs[:, those], tile))
+            parts.append(layer(self._around(known, gather, those), inputs[:, those], maps, tile))
         vectors, scalars = (torch.cat(column, -2)[..., :centres, :] for column in zip(*parts, strict=True))
         return Site(vectors, scalars)
 

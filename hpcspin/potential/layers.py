@@ -38,6 +38,14 @@ class Site(NamedTuple):
     scalars: Tensor
 
 
+class Maps(NamedTuple):
+    """The matrices of a layer, made of its weights: what it does with many centres it does with the same ones."""
+
+    kernels: Tensor
+    mixtures: Tensor
+    scalars: Tensor
+
+
 class Layer(nn.Module):
     """From the vectors and scalars of the sites around each centre to its own.
 
@@ -114,7 +122,18 @@ class Layer(nn.Module):
     def _constant(self, name: str, array: NDArray[np.float64]) -> None:
         self.register_buffer(name, torch.tensor(array, dtype=torch.float64), persistent=False)
 
-    def features(self, around: Site, tile: int) -> tuple[Tensor, Tensor]:
+    def maps(self) -> Maps:
+        """Kernels and mixtures as matrices, from the right.
+
+        Returns
+        -------
+        Maps
+            Kernels of all densities (slots * vectors, densities), mixtures of densities (1 + densities, mixtures) and
+            kernels of the scalars (slots * scalars, scalars) or, of the first layer, counts of neighbours.
+        """
+        return Maps(self._kernels(), self._mixtures(), self._scalar_weights())
+
+    def features(self, around: Site, maps: Maps, tile: int) -> tuple[Tensor, Tensor]:
         """What the network sees of each centre, and the sums of densities that become its vectors.
 
         Parameters
@@ -122,6 +141,8 @@ class Layer(nn.Module):
         around
             Of the sites in the slots, zero where one is missing: vectors of shape (3, centres, slots, vectors), the
             spin first, and scalars (centres, slots, scalars).
+        maps
+            As from `maps`.
         tile
             Centres in a tile of matrix products.
 
@@ -132,8 +153,8 @@ class Layer(nn.Module):
         """
         vectors, scalars = around
         spin = vectors[:, :, 0, :1].detach()
-        densities = torch.cat([spin, _product(vectors.flatten(2), self._kernels(), tile)], 2)
-        *mixed, sums = _product(densities, self._mixtures(), tile).split(
+        densities = torch.cat([spin, _product(vectors.flatten(2), maps.kernels, tile)], 2)
+        *mixed, sums = _product(densities, maps.mixtures, tile).split(
             [sum(self._rows)] * 4 + [self.vectors.shape[1]], 2
         )
         dots = self._over_rows(_dot(mixed[0], mixed[1]))
@@ -141,17 +162,17 @@ class Layer(nn.Module):
         parts = [_dot(spin, densities[:, :, 1 : self._trivial]), dots, triples]
         if self.scalar_kernels is None:
             present = (_dot(vectors[:, :, :, 0], vectors[:, :, :, 0]) > 0.5).to(spin.dtype)
-            parts.append(_product(present, self.presence_counts, tile))
+            parts.append(_product(present, maps.scalars, tile))
         else:
-            parts.append(_product(scalars.flatten(1), self._scalar_weights(), tile))
+            parts.append(_product(scalars.flatten(1), maps.scalars, tile))
         return torch.cat(parts, 1), sums
 
-    def forward(self, around: Site, inputs: Tensor, tile: int) -> Site:
+    def forward(self, around: Site, inputs: Tensor, maps: Maps, tile: int) -> Site:
         """New vectors and scalars of each centre, zero where it is missing.
 
         Parameters
         ----------
-        around, tile
+        around, maps, tile
             As in `features`.
         inputs
             The network's other inputs, shape (inputs, centres).
@@ -161,7 +182,7 @@ class Layer(nn.Module):
         Site
             Shapes (3, centres, vectors) and (centres, scalars).
         """
-        features, sums = self.features(around, tile)
+        features, sums = self.features(around, maps, tile)
         spin = around.vectors[:, :, 0, :1].detach()
         present = (_dot(spin, spin) > 0.5).to(spin.dtype)
         outputs = self.network(features.T, inputs, tile).T * present
@@ -178,7 +199,9 @@ class Layer(nn.Module):
         return torch.cat(parts, 2).flatten(0, 1)
 
     def _scalar_weights(self) -> Tensor:
-        """Kernels of the scalars and, after them, what picks the centre's own, shape (slots * scalars, 2 scalars)."""
+        """Kernels of the scalars and, after them, what picks the centre's own; of no scalars counts of neighbours."""
+        if self.scalar_kernels is None:
+            return self.presence_counts
         kernels = torch.einsum("crd,rs->sdc", self.scalar_kernels, self.basis0[:, 0]).flatten(0, 1)
         return torch.cat([kernels, torch.eye(*kernels.shape, dtype=kernels.dtype, device=kernels.device)], 1)
 
