@@ -22,6 +22,8 @@ _BETWEEN = Channels(12, 16)
 _LAST = Channels(12, 0)
 """Vectors of the last layer, whose sum is the field."""
 
+_SMALL = 0.1
+
 
 class CovariantField(ForceField):
     """The field of the last of several layers, a covariant vector without potentials.
@@ -48,6 +50,9 @@ class CovariantField(ForceField):
             )
             reads = Channels(1 + writes.vectors, writes.scalars)
         self.layers = nn.ModuleList(layers)
+        # Training begins near no field; many wrong ones would be unlearned first.
+        with torch.no_grad():
+            self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]
         self.to(self.dtype)
 
     @property
