@@ -1,14 +1,15 @@
-"""How much of the exact field no local model can know: the scatter of fields under equal neighbourhoods.
+"""How much of the exact field no local model can know: the scatter of fields under equal surroundings.
 
     python perf/locality.py CONFIG MODEL LABELS [--radii 3 5 8] [--frames 8] [--output perf/results/locality.json]
 
 Discs of radius R are frozen in a labelled frame and all other spins are moved by
 Langevin dynamics under the learned field for a while; the result is labelled
-exactly. A model with cutoff radius R sees the same spins around the centres of
+exactly. A field that sees as far as R finds the same spins around the centres of
 the discs in both frames, so that half the mean square of the difference of the
 exact perpendicular fields there is error that it cannot avoid: the variance of
-the field given the neighbourhood. It is a lower bound, since the outside keeps
-its wall. Errors are standard errors over frames.
+the field given the surroundings. A pair of potentials sees twice its cutoff
+radius, layers as many radii as there are of them. It is a lower bound, since the
+outside keeps its wall. Errors are standard errors over frames.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def main() -> None:
         "frames": len(chosen),
         "seconds": round(time.perf_counter() - start, 1),
         "variance": _mean(own),
-        "model": {"mse": _mean(errors), "radius": model.architecture.radius},
+        "model": {"mse": _mean(errors), "radius": model.architecture.radius, "reaches": model.reaches},
         "metal": {"share_of_sites": metal[0] / len(chosen), "share_of_squared_error": metal[1] / max(metal[2], 1e-300)},
         "unavoidable_mse": {f"{radius:g}": _mean(found) for radius, found in scatter.items()},
     }

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dynamics import SHIPPED
 from shared import RESULTS, seconds, table, write_section
 from torch import Tensor
 
@@ -26,14 +25,15 @@ from hpcspin.lattice import make_lattice
 from hpcspin.parallel.devices import keep_freed_memory
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import ForceField, Neighbourhood, load_force
+from hpcspin.potential import Neighbourhood, PotentialField, load_force
 from hpcspin.storage import provenance
 
 SIDES, REPEATS = (32, 64, 128, 256), 5
 SUMS = 6
+PAIR = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_pair.safetensors")
 
 
-def evaluation(model: ForceField, side: int, reaches: int) -> float:
+def evaluation(model: PotentialField, side: int, reaches: int) -> float:
     """Seconds to evaluate the centres that a block cut on all sides needs with a halo of so many reaches."""
     halo = reaches * model.reach
     lattice = (4 * side, 4 * side)
@@ -59,7 +59,7 @@ def exchange(world: World, side: int, halo: int, like: Tensor) -> float:
     return max(world.allgather(mine))
 
 
-def measure(world: World, model: ForceField) -> list[dict[str, Any]]:
+def measure(world: World, model: PotentialField) -> list[dict[str, Any]]:
     """Both schemes for blocks of all sides."""
     found = []
     for side in SIDES:
@@ -102,7 +102,7 @@ def summary(found: dict[str, Any]) -> str:
 def main() -> None:
     """Enter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default=SHIPPED, metavar="MODEL")
+    parser.add_argument("--network", default=PAIR, metavar="MODEL")
     parser.add_argument("--output", type=Path, default=RESULTS / "schemes.json")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
@@ -110,8 +110,8 @@ def main() -> None:
     keep_freed_memory()
     world = World.detect()
     model, _ = load_force(arguments.network)
-    if not isinstance(model, ForceField):
-        parser.error("--network: give a single model, not a committee")
+    if not isinstance(model, PotentialField):
+        parser.error("--network: give a single model of potentials, no committee and no layers")
     blocks = measure(world, model.eval())
     if world.rank == 0:
         found = {

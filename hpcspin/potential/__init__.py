@@ -13,6 +13,7 @@ from hpcspin.potential.irreps import SYMMETRIES
 from hpcspin.potential.kinds import KINDS, Prediction
 from hpcspin.potential.model import ForceField
 from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.potential.potentials import PotentialField
 from hpcspin.potential.segments import segment_backend
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Descriptor",
     "ForceField",
     "Neighbourhood",
+    "PotentialField",
     "Prediction",
     "load_force",
     "load_model",

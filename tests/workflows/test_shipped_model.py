@@ -1,4 +1,4 @@
-"""The force field that comes with the program does what the README says of it."""
+"""The force fields that come with the program do what the README says of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from hpcspin.workflows.evaluate import evaluate_files
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def test_its_error_on_exact_labels_of_30x24_is_the_one_reported(tmp_path: Path) -> None:
+NAMES = {"driven_sd": "driven_sd_model", "driven_sd_pair": "driven_sd_pair"}
+"""Models and the configs that they are trained by."""
+
+
+@pytest.mark.parametrize(("name", "mse", "fraction"), [("driven_sd", 1e-4, 0.08), ("driven_sd_pair", 1.105e-4, 0.0869)])
+def test_its_error_on_exact_labels_of_30x24_is_the_one_reported(
+    tmp_path: Path, name: str, mse: float, fraction: float
+) -> None:
     output = tmp_path / "numbers.json"
-    evaluate_files(CONFIGS / "models/driven_sd.safetensors", CONFIGS / "models/driven_sd_test.h5", output, World())
+    evaluate_files(CONFIGS / f"models/{name}.safetensors", CONFIGS / "models/driven_sd_test.h5", output, World())
     numbers = json.loads(output.read_text())
     assert numbers["snapshots"] == 24
-    assert numbers["mse"] == pytest.approx(1.105e-4, rel=1e-2)
-    assert numbers["variance_fraction"] == pytest.approx(0.0869, rel=1e-2)
+    assert numbers["mse"] == pytest.approx(mse, rel=1e-2)
+    assert numbers["variance_fraction"] == pytest.approx(fraction, rel=1e-2)
 
 
-def test_it_is_what_its_config_describes() -> None:
-    config = load_config(CONFIGS / "driven_sd_model.yaml")
-    model, card = load_model(CONFIGS / "models/driven_sd.safetensors")
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_what_its_config_describes(name: str) -> None:
+    config = load_config(CONFIGS / f"{NAMES[name]}.yaml")
+    model, card = load_model(CONFIGS / f"models/{name}.safetensors")
     assert config.potential is not None
     assert config.training is not None
     stored = model.architecture.as_dict()
