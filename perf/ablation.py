@@ -1,4 +1,4 @@
-"""One potential against two, site potentials and a direct head, on data of the same small systems.
+"""One potential against two, site potentials and direct fields, on data of the same small systems.
 
     python perf/ablation.py [--output perf/results/ablation.json] [--epochs 24] [--seeds 3] [--workers 2]
 
@@ -39,9 +39,11 @@ from hpcspin.workflows.system import build_solver, build_system
 
 CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_small.yaml"
 VARIANTS = [
-    *product(("conservative", "pair", "site", "direct"), ("densities",)),
-    *product(("conservative", "pair"), ("bonds",)),
+    *product(("conservative", "pair", "site", "direct"), ("densities",), (1,)),
+    ("direct", "densities", 3),
+    *product(("conservative", "pair"), ("bonds",), (1,)),
 ]
+"""Kind, descriptor and layers."""
 WALLS = {"train0": 3, "train1": 4, "train2": 5, "train3": 6, "train4": 3, "train5": 5, "validation": 4, "test": 4}
 VALVES = {"train": 400, "validation": 50, "test": 100}
 METER = ("lattice.size=[8, 4]",)
@@ -122,22 +124,22 @@ def meter(system: System) -> list[float]:
     return [nonconservativity(solver, spins) for spins in walls]
 
 
-def fit(name: str, directory: Path, kind: str, descriptor: str, seed: int, epochs: int) -> dict[str, Any]:
+def fit(name: str, directory: Path, kind: str, descriptor: str, layers: int, seed: int, epochs: int) -> dict[str, Any]:
     """Train one model; its errors on the shards learned from and on independent ones."""
     torch.set_num_threads(1)
     system = SYSTEMS[name]
     config, start = system.config(), time.perf_counter()
     assert config.potential is not None
     assert config.training is not None
-    changes = {"kind": kind, "descriptor": descriptor, "radius": system.radius}
+    changes = {"kind": kind, "descriptor": descriptor, "layers": layers, "radius": system.radius}
     section = config.potential.model_copy(update=changes)
     chosen = {"seed": seed, "epochs": epochs, "checkpoint_interval": 4}
-    numbers = {**config.training.model_dump(exclude={"validation"}), **chosen}
+    numbers = {**config.training.model_dump(exclude={"validation", "members"}), **chosen}
     outcome = train(
         Architecture(lattice=config.lattice.kind, **section.model_dump()),
         [directory / "data"],
         Settings(**numbers),
-        directory / f"{kind}_{descriptor}_{seed}",
+        directory / f"{kind}_{descriptor}_{layers}_{seed}",
         World(),
         CPU,
         validation=("validation.h5",),
@@ -148,6 +150,7 @@ def fit(name: str, directory: Path, kind: str, descriptor: str, seed: int, epoch
         "system": name,
         "kind": kind,
         "descriptor": descriptor,
+        "layers": layers,
         "seed": seed,
         "best_epoch": card["best_epoch"],
         "seconds": time.perf_counter() - start,
@@ -159,8 +162,9 @@ def fit(name: str, directory: Path, kind: str, descriptor: str, seed: int, epoch
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean over the seeds, and its standard error, of every variant of a system, and ratios to one potential."""
     table: dict[str, Any] = {}
-    for kind, descriptor in VARIANTS:
-        members = [run for run in runs if (run["kind"], run["descriptor"]) == (kind, descriptor)]
+    for variant in VARIANTS:
+        kind, descriptor, layers = variant
+        members = [run for run in runs if (run["kind"], run["descriptor"], run["layers"]) == variant]
         row: dict[str, Any] = {"seconds_a_training": float(np.mean([run["seconds"] for run in members]))}
         for role, metric in product(("train", "test"), ("mse", "variance_fraction")):
             values = np.array([run[role][metric] for run in members])
@@ -168,7 +172,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             row[f"{role}_{metric}"] = [float(values.mean()), float(error)]
         reference = table.get(f"conservative, {descriptor}", row)
         row["test_mse_over_conservative"] = row["test_mse"][0] / reference["test_mse"][0]
-        table[f"{kind}, {descriptor}"] = row
+        table[f"{kind}, {descriptor}{f', {layers} layers' if layers > 1 else ''}"] = row
     return table
 
 
@@ -188,10 +192,10 @@ def measure(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
             list(pool.map(make_data, SYSTEMS.values(), places.values()))
             meters = list(pool.map(meter, SYSTEMS.values()))
             tasks = [
-                pool.submit(fit, name, place, kind, descriptor, seed, epochs)
+                pool.submit(fit, name, place, *variant, seed, epochs)
                 for seed in range(1, seeds + 1)
                 for name, place in places.items()
-                for kind, descriptor in VARIANTS
+                for variant in VARIANTS
             ]
             runs = [task.result() for task in tasks]
     for (name, system), ratios in zip(SYSTEMS.items(), meters, strict=True):
