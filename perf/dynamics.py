@@ -3,7 +3,7 @@
     python perf/dynamics.py [--network MODEL] [--output perf/results/dynamics.json] [--quick]
 
 The limit of the Heisenberg field is the time to read the spins once and write the field once at the bandwidth that a
-large copy reaches in this run. MODEL is a saved model, by default the shipped one, or the word `standard`: the network
+large copy reaches in this run. MODEL is a saved model, by default the shipped pair of potentials, or the word `standard`: the network
 of the config's defaults with random weights. Where there is a GPU everything runs there, and 4096 x 4096 spins take 100
 steps. Figures of other runs are not comparable, ratios are.
 """
@@ -39,7 +39,7 @@ from hpcspin.workflows.fields import LearnedField
 
 DAMPING, STEP, BIAS = 0.1, 0.1, 3.2
 BYTES = 8 * 3
-SHIPPED = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd.safetensors")
+SHIPPED = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_pair.safetensors")
 GIGABYTE = 1e9
 MEMORY_BAR = 16 * GIGABYTE
 HUGE, HUGE_STEPS = 4096, 100
