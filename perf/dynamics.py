@@ -3,9 +3,9 @@
     python perf/dynamics.py [--network MODEL] [--output perf/results/dynamics.json] [--quick]
 
 The limit of the Heisenberg field is the time to read the spins once and write the field once at the bandwidth that a
-large copy reaches in this run. MODEL is a saved model, by default the shipped pair of potentials, or the word `standard`: the network
-of the config's defaults with random weights. Where there is a GPU everything runs there, and 4096 x 4096 spins take 100
-steps. Figures of other runs are not comparable, ratios are.
+large copy reaches in this run. MODEL is a saved model, by default the shipped pair of potentials, or the word
+`standard`: the network of the config's defaults with random weights. Where there is a GPU everything runs there, and
+4096 x 4096 spins take 100 steps. Figures of other runs are not comparable, ratios are.
 """
 
 from __future__ import annotations
