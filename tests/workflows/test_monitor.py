@@ -45,7 +45,7 @@ def make_model(seed: int = 1, experience: np.ndarray | None = None, precision: s
     features = model.network.mean.shape
     model.network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
     if experience is not None:
-        set_envelope(model, snapshots(experience), World(), CPU)
+        set_envelope(model, [snapshots(experience)], World(), CPU)
     return model
 
 
