@@ -222,6 +222,8 @@ class TrainingSection(Section):
     epochs: Count = 100
     batch: Count = 8
     """Snapshots in a step, over all ranks."""
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """Muon takes fewer epochs where layers of neighbourhoods are many; it steps matrices, AdamW the rest."""
     learning_rate: Positive = 1e-3
     warmup: NonNegative = 0.05
     """Share of the steps in which the learning rate rises."""

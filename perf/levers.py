@@ -32,6 +32,7 @@ from hpcspin.storage import provenance, read_labels, read_manifest
 from hpcspin.training import perpendicular
 from hpcspin.training.dataset import Snapshots, epoch_batches, read_source
 from hpcspin.training.moments import normalise
+from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 
 CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_pair.yaml"
@@ -48,7 +49,7 @@ class Lever:
     Attributes
     ----------
     optimiser : str
-        ``adamw``, ``muon`` (for the matrices between features and the last layer; AdamW for the rest) or ``lbfgs``.
+        As of `hpcspin.training.optimisers.Optimiser`, or ``lbfgs``.
     learning_rate : float
         Largest one.
     width : int
@@ -115,19 +116,6 @@ def split(directory: Path, labels: int) -> tuple[Snapshots, Judge, dict[str, Any
     return train, [(part, near_wall(part)) for part in test], note
 
 
-def optimisers(model: ForceField, lever: Lever, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Optimisers of all weights."""
-    rest, matrices = list(model.parameters()), []
-    if lever.optimiser == "muon":
-        matrices = [layer.weight for layer in model.network.layers[:-1]]
-        rest = [weight for weight in rest if not any(weight is matrix for matrix in matrices)]
-    rate = {"lr": lever.learning_rate, "weight_decay": weight_decay}
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, **rate)]
-    if matrices:
-        found.append(torch.optim.Muon(matrices, **rate, adjust_lr_fn="match_rms_adamw"))
-    return found
-
-
 def make_loss(model: ForceField, data: Snapshots, lever: Lever, gauge: float) -> Callable[[NDArray[np.int64]], Tensor]:
     """Loss of some snapshots: that of `hpcspin train`, with weights of the sites."""
     sites = torch.where(torch.from_numpy(near_wall(data)), lever.wall_weight, 1.0)
@@ -152,22 +140,19 @@ def fit(data: Snapshots, lever: Lever, seed: int, epochs: int) -> ForceField:
     width = (lever.width,) * len(architecture.hidden)
     torch.manual_seed(seed)
     model = make_force_field(replace(architecture, bias_reference=float(data.bias.max()), hidden=width))
-    normalise(model, data, World(), CPU)
+    normalise(model, [data], World(), CPU)
     loss = make_loss(model, data, lever, settings.gauge)
     if lever.optimiser == "lbfgs":
         minimise(model, loss, data.total, epochs)
         return model.eval()
-    mean, using = RunningMean(model, settings.ema), optimisers(model, lever, settings.weight_decay)
+    mean, optimiser = RunningMean(model, settings.ema), Optimiser(model, lever.optimiser, settings.weight_decay)
     batches = [rows for epoch in range(epochs) for rows in epoch_batches(data.total, settings.batch, seed, epoch)]
     for step, rows in enumerate(batches):
-        for optimiser in using:
-            optimiser.zero_grad()
-            for group in optimiser.param_groups:
-                group["lr"] = lever.learning_rate * learning_rate_factor(step, len(batches), settings.warmup)
+        optimiser.zero_grad()
+        optimiser.rate = lever.learning_rate * learning_rate_factor(step, len(batches), settings.warmup)
         loss(rows).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in using:
-            optimiser.step()
+        optimiser.step()
         mean.update(model, step)
     mean.write_to(model)
     return model.eval()

@@ -97,18 +97,20 @@ class Layer(nn.Module):
         for number, basis in enumerate(bases):
             self._constant(f"basis{number}", basis)
         self.kernels = nn.ParameterList(
-            torch.randn(count, len(basis), reads.vectors) / math.sqrt(len(basis) * reads.vectors)
+            torch.randn(count, len(basis) * reads.vectors) / math.sqrt(len(basis) * reads.vectors)
             for count, basis in zip(counts, bases, strict=True)
         )
         # The centre's spin is one more density of the trivial irrep.
         members = [counts[0] + 1, *counts[1:]]
         shares = [len(part) for part in np.array_split(np.arange(PRODUCTS), len(members))]
         self.mixtures = nn.ParameterList(
-            torch.randn(4, count, share) / math.sqrt(count) for share, count in zip(shares, members, strict=True)
+            torch.randn(count, share) / math.sqrt(count)
+            for _ in range(4)
+            for share, count in zip(shares, members, strict=True)
         )
         self.vectors = nn.Parameter(torch.randn(members[0], 2 * writes.vectors) / math.sqrt(members[0]))
         self.scalar_kernels = (
-            nn.Parameter(torch.randn(reads.scalars, len(bases[0]), reads.scalars) / math.sqrt(len(bases[0])))
+            nn.Parameter(torch.randn(reads.scalars, len(bases[0]) * reads.scalars) / math.sqrt(len(bases[0])))
             if reads.scalars
             else None
         )
@@ -193,7 +195,9 @@ class Layer(nn.Module):
     def _kernels(self) -> Tensor:
         """Kernels of all densities, shape (slots * vectors, densities)."""
         parts = [
-            torch.einsum("crd,ras->sdca", kernel, getattr(self, f"basis{number}")).flatten(2)
+            torch.einsum(
+                "crd,ras->sdca", kernel.unflatten(1, (-1, self.reads.vectors)), getattr(self, f"basis{number}")
+            ).flatten(2)
             for number, kernel in enumerate(self.kernels)
         ]
         return torch.cat(parts, 2).flatten(0, 1)
@@ -202,16 +206,19 @@ class Layer(nn.Module):
         """Kernels of the scalars and, after them, what picks the centre's own; of no scalars counts of neighbours."""
         if self.scalar_kernels is None:
             return self.presence_counts
-        kernels = torch.einsum("crd,rs->sdc", self.scalar_kernels, self.basis0[:, 0]).flatten(0, 1)
+        weights = self.scalar_kernels.unflatten(1, (-1, self.reads.scalars))
+        kernels = torch.einsum("crd,rs->sdc", weights, self.basis0[:, 0]).flatten(0, 1)
         return torch.cat([kernels, torch.eye(*kernels.shape, dtype=kernels.dtype, device=kernels.device)], 1)
 
     def _mixtures(self) -> Tensor:
         """P, Q, P', Q' and the new vectors as maps of the densities, each row of an irrep by itself."""
-        maps = []
+        maps, irreps = [], len(self._dimensions)
         for side in range(4):
             blocks = [
-                torch.kron(mixture[side], torch.eye(dimension, dtype=mixture.dtype, device=mixture.device))
-                for mixture, dimension in zip(self.mixtures, self._dimensions, strict=True)
+                torch.kron(mixture, torch.eye(dimension, dtype=mixture.dtype, device=mixture.device))
+                for mixture, dimension in zip(
+                    self.mixtures[side * irreps : (side + 1) * irreps], self._dimensions, strict=True
+                )
             ]
             maps.append(torch.block_diag(*blocks))
         return torch.cat([*maps, functional.pad(self.vectors, (0, 0, 0, len(maps[0]) - self._trivial))], 1)

@@ -29,6 +29,7 @@ from hpcspin.training.dataset import Split, epoch_plan, load_shares, split_shard
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.metrics import Errors, perpendicular
 from hpcspin.training.moments import normalise, set_envelope
+from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 from hpcspin.training.state import MetricsLog, TrainingState
 
@@ -45,8 +46,10 @@ class Settings:
     ----------
     epochs, batch : int
         Passes over the data; snapshots in a step, over all ranks.
+    optimiser : str
+        ``"adamw"`` or ``"muon"``, see `Optimiser`.
     learning_rate, warmup, weight_decay : float
-        Of AdamW; the share of the steps in which the learning rate rises.
+        Largest learning rate; the share of the steps in which it rises; decay of the weights.
     gauge : float
         Weight of the mean square of h^neq beside the mean squared error. The
         split of a field into E and G is not unique: this chooses the smallest G.
@@ -60,6 +63,7 @@ class Settings:
 
     epochs: int
     batch: int
+    optimiser: str
     learning_rate: float
     warmup: float
     weight_decay: float
@@ -188,9 +192,7 @@ class _Trainer:
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
         normalise(self._model, self._train, world, device)
         self._mean = RunningMean(self._model, settings.ema)
-        self._optimiser = torch.optim.AdamW(
-            self._model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self._optimiser = Optimiser(self._model, settings.optimiser, settings.weight_decay)
         self._state = TrainingState(
             directory / CHECKPOINT,
             {
@@ -214,7 +216,7 @@ class _Trainer:
         with progress(self._world, "train", settings.epochs, state.epoch) as bar:
             while state.epoch < settings.epochs:
                 start = time.monotonic()
-                record: dict[str, Any] = {"loss": self._epoch(module), "lr": self._optimiser.param_groups[0]["lr"]}
+                record: dict[str, Any] = {"loss": self._epoch(module), "lr": self._optimiser.rate}
                 state.epoch += 1
                 finished = state.epoch == settings.epochs
                 stopping = stop() and not finished
@@ -250,8 +252,7 @@ class _Trainer:
         losses = []
         for number, (which, members) in enumerate(batches):
             step = self._state.epoch * len(batches) + number
-            for group in self._optimiser.param_groups:
-                group["lr"] = settings.learning_rate * learning_rate_factor(step, steps, settings.warmup)
+            self._optimiser.rate = settings.learning_rate * learning_rate_factor(step, steps, settings.warmup)
             losses.append(self._step(module, which, self._train[which].rows(members), len(members)))
             self._mean.update(self._model, step)
         total = self._world.sum(np.array([torch.stack(losses).double().sum().item()]))[0]
@@ -270,7 +271,7 @@ class _Trainer:
         loss = (error + self._settings.gauge * toroidal) / (components * self._model.field_scale**2)
         if not mine:
             loss = 0 * loss
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.zero_grad()
         # DistributedDataParallel takes the mean over the ranks of what is a sum.
         (loss * self._world.size).backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), _GRADIENT_NORM)

@@ -14,6 +14,7 @@ from torch import nn
 
 from hpcspin.parallel.world import World
 from hpcspin.storage import atomic_path, read_checkpoint, write_checkpoint
+from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean
 
 
@@ -47,7 +48,7 @@ class TrainingState:
         config: Mapping[str, Any],
         model: nn.Module,
         mean: RunningMean,
-        optimiser: torch.optim.Optimizer,
+        optimiser: Optimiser,
     ) -> None:
         self._path, self._config = path, config
         self._model, self._mean, self._optimiser = model, mean, optimiser
@@ -107,10 +108,13 @@ class TrainingState:
     def _restore_moments(self, name: str, value: nn.Parameter, arrays: dict[str, NDArray[Any]]) -> None:
         prefix = f"optimiser/{name}/"
         moments = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        self._optimiser.state[value] = {
-            key: torch.from_numpy(np.asarray(array)).to("cpu" if key == "step" else value.device)
-            for key, array in moments.items()
-        }
+        self._optimiser.remember(
+            value,
+            {
+                key: torch.from_numpy(np.asarray(array)).to("cpu" if key == "step" else value.device)
+                for key, array in moments.items()
+            },
+        )
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         groups: dict[str, Mapping[str, torch.Tensor]] = {
@@ -119,7 +123,7 @@ class TrainingState:
             "best": self._best,
         }
         for name, value in self._model.named_parameters():
-            groups[f"optimiser/{name}"] = self._optimiser.state[value]
+            groups[f"optimiser/{name}"] = self._optimiser.memory(value)
         return {
             f"{group}/{name}": tensor.detach().cpu().numpy()
             for group, tensors in groups.items()

@@ -94,6 +94,7 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
     numbers: dict[str, Any] = {
         "epochs": 4,
         "batch": 4,
+        "optimiser": "adamw",
         "learning_rate": 5e-3,
         "warmup": 0.05,
         "weight_decay": 1e-3,

@@ -19,7 +19,9 @@ NAMES = {"driven_sd": "driven_sd_model", "driven_sd_pair": "driven_sd_pair"}
 """Models and the configs that they are trained by."""
 
 
-@pytest.mark.parametrize(("name", "mse", "fraction"), [("driven_sd", 6.055e-5, 0.0476), ("driven_sd_pair", 1.105e-4, 0.0869)])
+@pytest.mark.parametrize(
+    ("name", "mse", "fraction"), [("driven_sd", 6.055e-5, 0.0476), ("driven_sd_pair", 1.105e-4, 0.0869)]
+)
 def test_its_error_on_exact_labels_of_30x24_is_the_one_reported(
     tmp_path: Path, name: str, mse: float, fraction: float
 ) -> None:

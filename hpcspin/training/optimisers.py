@@ -1,0 +1,77 @@
+"""Who steps which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+OPTIMISERS = ("adamw", "muon")
+
+_SMALLEST = 4
+"""Rows and columns of a matrix that is worth the name."""
+
+
+class Optimiser:
+    """AdamW for all weights, or Muon for the matrices among them and AdamW for the rest.
+
+    Muon (torch.optim.Muon) replaces the running mean of a matrix's gradient by
+    the nearest orthogonal matrix, so that a step changes what the matrix does in
+    all directions alike; steps are scaled to the size of AdamW's.
+
+    Parameters
+    ----------
+    model
+        Whose weights.
+    name
+        One of `OPTIMISERS`.
+    weight_decay
+        Per unit of the rate.
+
+    Attributes
+    ----------
+    rate : float
+        Learning rate of the next steps.
+    """
+
+    rate = 0.0
+
+    def __init__(self, model: nn.Module, name: str, weight_decay: float) -> None:
+        weights = list(model.parameters())
+        matrices = [w for w in weights if name == "muon" and w.ndim == 2 and min(w.shape) >= _SMALLEST]
+        chosen = {id(weight) for weight in matrices}
+        rest = [weight for weight in weights if id(weight) not in chosen]
+        self._parts: list[torch.optim.Optimizer] = []
+        if rest:
+            self._parts.append(torch.optim.AdamW(rest, weight_decay=weight_decay))
+        if matrices:
+            self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """One step of all weights."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = self.rate
+            part.step()
+
+    def memory(self, weight: nn.Parameter) -> Mapping[str, Tensor]:
+        """What is remembered of a weight's past gradients."""
+        return self._owner(weight).state[weight]
+
+    def remember(self, weight: nn.Parameter, memory: dict[str, Any]) -> None:
+        """Go back to what `memory` has said of a weight."""
+        self._owner(weight).state[weight] = memory
+
+    def _owner(self, weight: nn.Parameter) -> torch.optim.Optimizer:
+        return next(
+            part
+            for part in self._parts
+            if any(weight is other for group in part.param_groups for other in group["params"])
+        )

@@ -1,0 +1,58 @@
+"""Laws of the optimisers: who steps which weights, and how far."""
+
+import pytest
+import torch
+from torch import nn
+
+from hpcspin.training.optimisers import Optimiser
+
+
+def stepped(name: str, rate: float = 0.1, weight_decay: float = 0.0) -> tuple[nn.Linear, nn.Linear, Optimiser]:
+    """A linear map before and after a step along a gradient of one dominant direction."""
+    torch.manual_seed(1)
+    before = nn.Linear(12, 8).double()
+    after = nn.Linear(12, 8).double()
+    after.load_state_dict(before.state_dict())
+    optimiser = Optimiser(after, name, weight_decay)
+    optimiser.rate = rate
+    inputs = torch.randn(20, 12, dtype=torch.float64) * torch.logspace(0, -2, 12, dtype=torch.float64)
+    after(inputs).square().sum().backward()
+    optimiser.step()
+    return before, after, optimiser
+
+
+def test_muon_steps_a_matrix_alike_in_all_directions_and_as_far_as_adamw() -> None:
+    before, after, _ = stepped("muon")
+    step = (after.weight - before.weight).detach()
+    sizes = torch.linalg.svdvals(step)
+    assert sizes.min() > 0.25 * sizes.max()
+    assert float(step.square().mean().sqrt()) == pytest.approx(0.2 * 0.1, rel=0.25)
+    gradient = torch.linalg.svdvals(after.weight.grad)
+    assert gradient.min() < 0.02 * gradient.max()
+
+
+def test_muon_leaves_vectors_and_thin_matrices_to_adamw() -> None:
+    _, after, optimiser = stepped("muon")
+    _, other, _ = stepped("adamw")
+    assert torch.equal(after.bias, other.bias)
+    assert not torch.equal(after.weight, other.weight)
+    assert set(optimiser.memory(after.weight)) == {"momentum_buffer"}
+    assert "exp_avg" in optimiser.memory(after.bias)
+    thin = nn.Linear(12, 2)
+    alone = Optimiser(thin, "muon", 0.0)
+    thin(torch.ones(1, 12)).sum().backward()
+    alone.step()
+    assert "exp_avg" in alone.memory(thin.weight)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_weights_decay_with_the_rate(name: str) -> None:
+    _, free, _ = stepped(name)
+    before, decayed, _ = stepped(name, weight_decay=0.5)
+    assert torch.allclose(decayed.weight, free.weight - 0.5 * 0.1 * before.weight, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_no_rate_no_step(name: str) -> None:
+    before, after, _ = stepped(name, rate=0.0)
+    assert torch.equal(before.weight, after.weight)
