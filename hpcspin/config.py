@@ -212,8 +212,9 @@ class PotentialSection(Section):
     precision: Literal["float32", "float64"] = "float32"
     electrode_range: NonNegative = 0.0
     """Length in columns over which the network sees the electrodes at both ends of x, exp(-distance/length); 0: not."""
-    layers: Count = 1
-    """Of a ``direct`` field of ``densities``: layers of neighbourhoods of this radius, one seen through the other."""
+    layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
+    """Of a ``direct`` field of ``densities``: layers of neighbourhoods of this radius, one seen through the other; the
+    number of each stretches it along x, from electrode to electrode."""
 
 
 class TrainingSection(Section):

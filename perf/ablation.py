@@ -39,9 +39,9 @@ from hpcspin.workflows.system import build_solver, build_system
 
 CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_small.yaml"
 VARIANTS = [
-    *product(("conservative", "pair", "site", "direct"), ("densities",), (1,)),
-    ("direct", "densities", 3),
-    *product(("conservative", "pair"), ("bonds",), (1,)),
+    *product(("conservative", "pair", "site", "direct"), ("densities",), ((1,),)),
+    ("direct", "densities", (1, 1, 1)),
+    *product(("conservative", "pair"), ("bonds",), ((1,),)),
 ]
 """Kind, descriptor and layers."""
 WALLS = {"train0": 3, "train1": 4, "train2": 5, "train3": 6, "train4": 3, "train5": 5, "validation": 4, "test": 4}
@@ -124,7 +124,9 @@ def meter(system: System) -> list[float]:
     return [nonconservativity(solver, spins) for spins in walls]
 
 
-def fit(name: str, directory: Path, kind: str, descriptor: str, layers: int, seed: int, epochs: int) -> dict[str, Any]:
+def fit(
+    name: str, directory: Path, kind: str, descriptor: str, layers: tuple[int, ...], seed: int, epochs: int
+) -> dict[str, Any]:
     """Train one model; its errors on the shards learned from and on independent ones."""
     torch.set_num_threads(1)
     system = SYSTEMS[name]
@@ -139,7 +141,7 @@ def fit(name: str, directory: Path, kind: str, descriptor: str, layers: int, see
         Architecture(lattice=config.lattice.kind, **section.model_dump()),
         [directory / "data"],
         Settings(**numbers),
-        directory / f"{kind}_{descriptor}_{layers}_{seed}",
+        directory / f"{kind}_{descriptor}_{len(layers)}_{seed}",
         World(),
         CPU,
         validation=("validation.h5",),
@@ -172,7 +174,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             row[f"{role}_{metric}"] = [float(values.mean()), float(error)]
         reference = table.get(f"conservative, {descriptor}", row)
         row["test_mse_over_conservative"] = row["test_mse"][0] / reference["test_mse"][0]
-        table[f"{kind}, {descriptor}{f', {layers} layers' if layers > 1 else ''}"] = row
+        table[f"{kind}, {descriptor}{f', {len(layers)} layers' if len(layers) > 1 else ''}"] = row
     return table
 
 

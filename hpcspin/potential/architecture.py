@@ -46,10 +46,11 @@ class Architecture:
         at both ends: the network sees exp(-d/ℓ) of its distances d to them,
         which says nothing far away, so that a model serves longer lattices.
         Zero: the electrodes are felt through the spins alone.
-    layers : int
-        Layers of neighbourhoods, one seen through the other, by which a
-        ``"direct"`` field is made of ``"densities"``: see `CovariantField`. One
-        for all other fields.
+    layers : tuple of int
+        Of a ``"direct"`` field of ``"densities"``: a number for each layer of
+        neighbourhoods, one seen through the other, by which its offsets are
+        stretched along x. See `CovariantField`. One layer, ``(1,)``, for all
+        other fields.
 
     Raises
     ------
@@ -67,10 +68,11 @@ class Architecture:
     bias_reference: float = 1.0
     precision: str = "float32"
     electrode_range: float = 0.0
-    layers: int = 1
+    layers: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        for key in ("hidden", "layers"):
+            object.__setattr__(self, key, tuple(int(number) for number in getattr(self, key)))
         for key, known in (
             ("lattice", LATTICES),
             ("kind", KINDS),
@@ -94,13 +96,27 @@ class Architecture:
             raise HpcspinError(
                 "potential.electrode_range: electrodes single out the x direction; give symmetry: bias with it"
             )
+        self._check_layers()
 
-        if self.layers > 1 and (self.kind, self.descriptor, self.time_reversal) != ("direct", "densities", "broken"):
+    def _check_layers(self) -> None:
+        layers = list(self.layers)
+        if not layers or min(layers) < 1:
+            raise HpcspinError(f"potential.layers: {layers} stretch nothing; give a number from 1 on for each layer")
+        if layers == [1]:
+            return
+        if len(layers) == 1:
+            raise HpcspinError(f"potential.layers: {layers} is one layer, which is not stretched; give [1]")
+        if (self.kind, self.descriptor, self.time_reversal) != ("direct", "densities", "broken"):
             raise HpcspinError(
-                f"potential.layers: {self.layers} layers are for kind: direct, descriptor: densities and "
-                "time_reversal: broken; give these, or layers: 1"
+                f"potential.layers: {len(layers)} layers are for kind: direct, descriptor: densities and "
+                "time_reversal: broken; give these, or layers: [1]"
+            )
+        if max(layers) > 1 and (self.lattice, self.symmetry) != ("square", "bias"):
+            raise HpcspinError(
+                f"potential.layers: {layers} single out the x direction; that is for symmetry: bias on a square "
+                f"lattice, others take {[1] * len(layers)}"
             )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a JSON file holds them."""
-        return {**asdict(self), "hidden": list(self.hidden)}
+        return {**asdict(self), "hidden": list(self.hidden), "layers": list(self.layers)}

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpcspin.errors import HpcspinError
@@ -71,11 +69,6 @@ class Committee(nn.Module):
         return self.first.architecture
 
     @property
-    def offsets(self) -> NDArray[np.int64]:
-        """See `ForceField`."""
-        return self.first.offsets
-
-    @property
     def halo(self) -> int:
         """See `ForceField.halo`."""
         return self.first.halo
@@ -87,6 +80,16 @@ class Committee(nn.Module):
     def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
         """See `ForceField.neighbourhood`."""
         return self.first.neighbourhood(lattice)
+
+    def window(
+        self,
+        shape: tuple[int, int],
+        whole: tuple[bool, bool],
+        periodic: tuple[bool, bool],
+        columns: tuple[int, int] | None = None,
+    ) -> Neighbourhood:
+        """See `ForceField.window`."""
+        return self.first.window(shape, whole, periodic, columns)
 
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Sequence[Part]] = ()

@@ -30,7 +30,10 @@ class CovariantField(ForceField):
 
     Layer after layer a site learns what lies one reach farther: the field of L
     layers sees spins as far as L times the reach, at a cost that grows with L
-    alone. See `Layer`.
+    alone. A layer whose neighbourhood is stretched n times along x, from
+    electrode to electrode, sees n reaches farther at the same cost: it reads
+    every n-th column of what layers before it have gathered around each site.
+    See `Layer`.
 
     Parameters
     ----------
@@ -40,11 +43,11 @@ class CovariantField(ForceField):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        self.reaches = architecture.layers
+        self.reaches = sum(architecture.layers)
         inputs = 3 if architecture.electrode_range else 1
         reads, layers = Channels(1, 0), []
-        for number in range(architecture.layers):
-            writes = _LAST if number == architecture.layers - 1 else _BETWEEN
+        for number in range(len(architecture.layers)):
+            writes = _LAST if number == len(architecture.layers) - 1 else _BETWEEN
             layers.append(
                 Layer(self.geometry, self.offsets, self.operations, reads, writes, inputs, architecture.hidden)
             )
@@ -64,7 +67,7 @@ class CovariantField(ForceField):
         """See `ForceField`."""
         number, tile = layer % len(self._stack), self._tile(spins, neighbourhood)
         known, chosen = self._through(number, spins, neighbourhood, bias), self._stack[number]
-        around = self._around(known, neighbourhood.gather(len(spins), tile, spins.device))
+        around = self._around(known, self._gather(number, spins, neighbourhood))
         return chosen.features(around, chosen.maps(), tile)[0][: len(spins) * len(neighbourhood.table)]
 
     def forward(
@@ -111,11 +114,11 @@ class CovariantField(ForceField):
         """What a layer makes of all centres on which later ones depend."""
         batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
         inputs = self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, batch, tile)
-        gather = neighbourhood.gather(batch, tile, spins.device)
+        gather = self._gather(number, spins, neighbourhood)
         if self.training:
             made: Site = layer(self._around(known, gather), inputs, layer.maps(), tile)
             return made
-        further = len(self._stack) - 1 - number
+        further = sum(self.architecture.layers[number + 1 :])
         centres = neighbourhood.centres_within(further) if batch == 1 else batch * len(neighbourhood.table)
         group, end = tile * GROUP[spins.device.type], -(-centres // tile) * tile
         parts, maps = [], layer.maps()
@@ -124,6 +127,10 @@ class CovariantField(ForceField):
             parts.append(layer(self._around(known, gather, those), inputs[:, those], maps, tile))
         vectors, scalars = (torch.cat(column, -2)[..., :centres, :] for column in zip(*parts, strict=True))
         return Site(vectors, scalars)
+
+    def _gather(self, number: int, spins: Tensor, neighbourhood: Neighbourhood) -> SlotGather:
+        stretch = self.architecture.layers[number]
+        return neighbourhood.gather(len(spins), self._tile(spins, neighbourhood), spins.device, stretch)
 
     @staticmethod
     def _around(known: Site, gather: SlotGather, those: slice = slice(-1)) -> Site:

@@ -10,4 +10,4 @@ from hpcspin.potential.potentials import PotentialField
 
 def make_force_field(architecture: Architecture) -> ForceField:
     """The force field of an architecture: a `CovariantField` if it has several layers, else a `PotentialField`."""
-    return (CovariantField if architecture.layers > 1 else PotentialField)(architecture)
+    return (CovariantField if len(architecture.layers) > 1 else PotentialField)(architecture)

@@ -141,7 +141,7 @@ class ForceField(nn.Module):
 
         Where the field derives from the energies of all centres around the
         site, each of which sees as far again, that is twice the reach; a field
-        of several layers sees through as many neighbourhoods.
+        of several layers sees through all their neighbourhoods.
         """
         return self.reaches * self.reach
 
@@ -173,7 +173,19 @@ class ForceField(nn.Module):
 
     def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
         """Neighbour table of a whole lattice for this model's cutoff."""
-        return Neighbourhood.of_lattice(lattice, self.offsets)
+        return Neighbourhood.of_lattice(lattice, self.offsets, self.architecture.layers)
+
+    def window(
+        self,
+        shape: tuple[int, int],
+        whole: tuple[bool, bool],
+        periodic: tuple[bool, bool],
+        columns: tuple[int, int] | None = None,
+    ) -> Neighbourhood:
+        """Neighbour table of a block inside this model's halo; see `Neighbourhood.of_window`."""
+        return Neighbourhood.of_window(
+            shape, self.halo, self.offsets, whole, periodic, columns, self.architecture.layers
+        )
 
     @property
     def has_envelope(self) -> bool:

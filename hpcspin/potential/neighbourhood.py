@@ -7,6 +7,7 @@ halo: only the table differs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,6 +75,8 @@ class Neighbourhood:
     rings : tuple of int
         How many centres, the first ones, lie in the block of a window, at most one reach away from it, at most
         two, and so on; empty for a whole lattice.
+    stretched : dict
+        Tables of the neighbourhoods that are stretched along x, by how many times.
     """
 
     table: NDArray[np.int64]
@@ -83,16 +86,18 @@ class Neighbourhood:
     distances: NDArray[np.int64] | None = None
     inner: int = 0
     rings: tuple[int, ...] = ()
-    _gathers: dict[tuple[int, int, torch.device], SlotGather] = field(default_factory=dict, repr=False)
+    stretched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    _gathers: dict[tuple[int, int, torch.device, int], SlotGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
     _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64]) -> Neighbourhood:
-        """All sites of a lattice."""
+    def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64], stretches: Sequence[int] = (1,)) -> Neighbourhood:
+        """All sites of a lattice; `stretches` as of `of_window`."""
         everything = np.arange(lattice.num_sites)
         distances = None if lattice.periodic[0] else _distances(everything // lattice.size[1], lattice.size[0])
-        return cls(lattice.shift(offsets), lattice.num_sites, everything, distances=distances)
+        stretched = {number: lattice.shift(offsets * [number, 1]) for number in {*stretches} - {1}}
+        return cls(lattice.shift(offsets), lattice.num_sites, everything, distances=distances, stretched=stretched)
 
     @classmethod
     def of_window(
@@ -103,6 +108,7 @@ class Neighbourhood:
         whole: tuple[bool, bool],
         periodic: tuple[bool, bool],
         columns: tuple[int, int] | None = None,
+        stretches: Sequence[int] = (1,),
     ) -> Neighbourhood:
         """A block of a lattice inside a halo of foreign spins.
 
@@ -127,6 +133,8 @@ class Neighbourhood:
         columns
             Column of the lattice with which the block begins, and their number; needed by models
             that see the electrodes.
+        stretches
+            By how many times layers of the field stretch the offsets along x.
 
         Raises
         ------
@@ -139,12 +147,12 @@ class Neighbourhood:
             raise HpcspinError(f"window: a halo of {halo} sites for a reach of {reach}; give it ForceField.halo")
         margin = (reaches - 1) * reach if reaches else 0
         extended = tuple(length + 2 * halo for length in shape)
-        axes = [
-            _window_axis(length, halo, margin, spans, closed, offsets[:, axis])
-            for axis, (length, spans, closed) in enumerate(zip(shape, whole, periodic, strict=True))
-        ]
-        x, y = axes[0][:, None, :], axes[1][None, :, :]
-        table = np.where((x >= 0) & (y >= 0), x * extended[1] + y, -1).reshape(-1, len(offsets))
+
+        def along(axis: int, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+            return _window_axis(shape[axis], halo, margin, whole[axis], periodic[axis], steps)
+
+        axes = [along(axis, offsets[:, axis]) for axis in (0, 1)]
+        table = _joined(axes[0], axes[1], extended[1])
         rows = np.arange(extended[0] * extended[1]).reshape(extended)
         outputs = rows[tuple(slice(halo, halo + length) for length in shape)].ravel()
         mine = np.zeros(rows.size + 1, dtype=bool)
@@ -154,12 +162,16 @@ class Neighbourhood:
             *(_rings(axis[:, 0] - halo, length, reach) for axis, length in zip(axes, shape, strict=True))
         ).ravel()
         order = np.lexsort((~inner, ring))
+        stretched = {
+            number: _joined(along(0, number * offsets[:, 0]), axes[1], extended[1])[order]
+            for number in {*stretches} - {1}
+        }
         distances = _of_block(axes, halo, periodic, columns)
         distances = None if distances is None else distances[:, order]
         rings = tuple(np.cumsum(np.bincount(ring, minlength=reaches)).tolist()) if reaches else ()
-        return cls(table[order], rows.size, outputs, reaches, distances, int(inner.sum()), rings)
+        return cls(table[order], rows.size, outputs, reaches, distances, int(inner.sum()), rings, stretched)
 
-    def gather(self, batch: int, tile: int, device: torch.device) -> SlotGather:
+    def gather(self, batch: int, tile: int, device: torch.device, stretch: int = 1) -> SlotGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.
 
         Parameters
@@ -170,11 +182,14 @@ class Neighbourhood:
             The number of centres is rounded up to a multiple of it by empty neighbourhoods.
         device
             Where.
+        stretch
+            Of which neighbourhoods.
         """
-        key = (batch, tile, device)
+        key = (batch, tile, device, stretch)
         if key not in self._gathers:
             shifts = self.rows * np.arange(batch)[:, None, None]
-            table = np.where(self.table >= 0, self.table + shifts, -1).reshape(-1, self.table.shape[1])
+            near = self.table if stretch == 1 else self.stretched[stretch]
+            table = np.where(near >= 0, near + shifts, -1).reshape(-1, near.shape[1])
             table = np.pad(table, ((0, -len(table) % tile), (0, 0)), constant_values=-1)
             self._gathers[key] = SlotGather(table, batch * self.rows, device)
         return self._gathers[key]
@@ -218,6 +233,12 @@ class Neighbourhood:
         return self._distances[key]
 
 
+def _joined(x: NDArray[np.int64], y: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """Table of the neighbours whose coordinates along both axes are known, in a window so wide along y."""
+    x, y = x[:, None], y[None]
+    return np.where((x >= 0) & (y >= 0), x * width + y, -1).reshape(-1, x.shape[-1])
+
+
 def _distances(column: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
     return np.stack([column, columns - 1 - column]).clip(min=0)
 
@@ -239,9 +260,13 @@ def _rings(coordinate: NDArray[np.int64], length: int, reach: int) -> NDArray[np
 def _window_axis(
     length: int, halo: int, margin: int, whole: bool, periodic: bool, steps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Coordinates, in the window, of the neighbours of the centres along one axis; -1 if missing."""
+    """Coordinates, in the window, of the neighbours of the centres along one axis; -1 if missing.
+
+    Centres far outside the block have stretched neighbours outside the window, which nothing asks for.
+    """
     if not whole:
-        return halo + np.arange(-margin, length + margin)[:, None] + steps
+        found = halo + np.arange(-margin, length + margin)[:, None] + steps
+        return np.where((found >= 0) & (found < length + 2 * halo), found, -1)
     coordinate = np.arange(length)[:, None] + steps
     if periodic:
         return halo + coordinate % length

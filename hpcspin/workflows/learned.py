@@ -45,10 +45,7 @@ class LearnedField:
         assert self.halo is not None
         whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
         columns = (domain.slices[0].start, domain.lattice.size[0])
-        table = Neighbourhood.of_window(
-            domain.shape, self.halo, self.model.offsets, whole, domain.lattice.periodic, columns
-        )
-
+        table = self.model.window(domain.shape, whole, domain.lattice.periodic, columns)
         return _BoundLearned(self.model, table, self._bias, domain.shape)
 
     def on_lattice(

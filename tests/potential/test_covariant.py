@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from hpcspin.potential import Architecture, Committee, CovariantField, ForceFiel
 from hpcspin.potential.slots import SlotGather
 from hpcspin.potential.tiles import GROUP, TILE
 
-LAYERS = {"kind": "direct", "descriptor": "densities", "layers": 3}
+LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1)}
+STRETCHED = {**LAYERS, "layers": (1, 3, 2)}
 ROUNDING = 1e-11
 
 
@@ -49,9 +51,10 @@ def test_the_field_follows_the_point_group(kind: str) -> None:
         torch.testing.assert_close(predict(model, lattice, moved), expected, rtol=0, atol=ROUNDING)
 
 
-def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not() -> None:
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (6, 6), (True, True))
-    model, spins = make_model(**LAYERS), random_spins(1, lattice.num_sites, 2)
+    model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 2)
     field, errors = predict(model, lattice, spins), []
     for operation in (lattice.mirror_y, -lattice.mirror_y):
         image = site_permutation(lattice, operation)
@@ -62,28 +65,41 @@ def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not() -> None:
     assert errors[1] > 1e-3
 
 
-def test_a_field_sees_as_many_reaches_as_it_has_layers_and_no_farther() -> None:
-    lattice = make_lattice("square", (24, 3))
-    model, spins = make_model(**LAYERS), random_spins(1, lattice.num_sites, 3)
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+def test_a_field_sees_as_many_reaches_as_its_layers_and_no_farther(layers: dict[str, Any]) -> None:
+    lattice = make_lattice("square", (30, 25))
+    model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 3)
     assert isinstance(model, CovariantField)
-    assert model.halo == 3 * model.reach == 6
+    assert model.halo == sum(layers["layers"]) * model.reach
     changed = spins.clone()
-    changed[0, 12 * 3] = random_spins(1, 1, 4)[0, 0]
-    difference = (predict(model, lattice, changed) - predict(model, lattice, spins)).abs().amax(-1).reshape(24, 3)
-    seen = difference.amax(1).nonzero()[:, 0]
-    assert (seen.min(), seen.max()) == (12 - model.halo, 12 + model.halo)
+    changed[0, 15 * 25 + 12] = random_spins(1, 1, 4)[0, 0]
+    difference = (predict(model, lattice, changed) - predict(model, lattice, spins)).abs().amax(-1).reshape(30, 25)
+    for axis, centre, halo in ((1, 15, model.halo), (0, 12, len(layers["layers"]) * model.reach)):
+        seen = difference.amax(axis).nonzero()[:, 0]
+        assert (seen.min(), seen.max()) == (centre - halo, centre + halo)
+
+
+def test_layers_are_stretched_along_x() -> None:
+    """The field of one column reads, through a layer stretched n times, that of the columns n steps away."""
+    lattice = make_lattice("square", (24, 5), (False, True))
+    model, spins = make_model(**{**LAYERS, "layers": (1, 5)}, radius=1.0), random_spins(1, lattice.num_sites, 3)
+    changed = spins.clone()
+    changed[0, 12 * 5 + 2] = random_spins(1, 1, 4)[0, 0]
+    difference = (predict(model, lattice, changed) - predict(model, lattice, spins)).abs().amax(-1).reshape(24, 5)
+    assert difference.amax(1).nonzero()[:, 0].tolist() == [6, 7, 8, 11, 12, 13, 16, 17, 18]
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("whole", [(False, True), (True, False), (False, False), (True, True)])
-@pytest.mark.parametrize("electrode_range", [0.0, 3.0])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
 def test_a_window_has_the_bits_of_the_whole_lattice(
-    whole: tuple[bool, bool], precision: str, electrode_range: float
+    whole: tuple[bool, bool], precision: str, layers: dict[str, Any]
 ) -> None:
     """The block touches an open edge, so that its halo is missing there."""
-    size = (17, 15)
+    size = (29, 27)
     lattice = make_lattice("square", size)
-    model = make_model(precision=precision, electrode_range=electrode_range, **LAYERS)
+    electrode_range = 3.0 if layers is STRETCHED else 0.0
+    model = make_model(precision=precision, electrode_range=electrode_range, **layers)
     grid = random_spins(1, lattice.num_sites, 6).reshape(*size, 3)
     expected = predict(model, lattice, grid.reshape(1, -1, 3)).reshape(*size, 3)
     start = tuple(0 if spans else 1 for spans in whole)
@@ -91,9 +107,7 @@ def test_a_window_has_the_bits_of_the_whole_lattice(
     axes = [np.arange(s - model.halo, s + n + model.halo) for s, n in zip(start, shape, strict=True)]
     inside = torch.from_numpy((axes[0] >= 0) & (axes[0] < size[0]))[:, None, None]
     window = grid[axes[0] % size[0]][:, axes[1] % size[1]] * inside
-    table = Neighbourhood.of_window(
-        shape, model.halo, model.offsets, whole, lattice.periodic, (start[0], size[0]) if electrode_range else None
-    )
+    table = model.window(shape, whole, lattice.periodic, (start[0], size[0]) if electrode_range else None)
     bias = torch.full((1,), 1.3, dtype=torch.float64)
     found = model(window.reshape(1, -1, 3), table, bias).field.reshape(*shape, 3)
     assert torch.equal(found, expected[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))])
@@ -184,5 +198,20 @@ def test_a_committee_of_layers_is_their_mean() -> None:
 
 @pytest.mark.parametrize("change", [{"kind": "pair"}, {"descriptor": "bonds"}, {"time_reversal": "even"}])
 def test_what_has_no_layers_is_refused(change: dict[str, str]) -> None:
-    with pytest.raises(HpcspinError, match=r"potential\.layers: 2 layers are for kind: direct"):
-        Architecture("square", 2.0, (8,), **{**LAYERS, "layers": 2, **change})
+    with pytest.raises(HpcspinError, match=r"potential\.layers: 3 layers are for kind: direct"):
+        Architecture("square", 2.0, (8,), **{**LAYERS, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": ()}, "stretch nothing"),
+        ({"layers": (1, 0)}, "stretch nothing"),
+        ({"layers": (2,)}, "one layer, which is not stretched"),
+        ({"layers": (1, 2), "symmetry": "full"}, "single out the x direction"),
+        ({"layers": (1, 2), "lattice": "triangular"}, "single out the x direction"),
+    ],
+)
+def test_impossible_layers_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(HpcspinError, match=rf"potential\.layers: .*{message}"):
+        Architecture(**{"lattice": "square", "radius": 2.0, "hidden": (8,), **LAYERS, **change})

@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
         "kind": "direct",
         "precision": "float32",
         "descriptor": "densities",
-        "layers": 2,
+        "layers": [1, 2],
         "electrode_range": 3.0,
     },
     "triangular": {"kind": "pair", "precision": "float32", "lattice": "triangular"},
