@@ -224,7 +224,7 @@ class TrainingSection(Section):
     batch: Count = 8
     """Snapshots in a step, over all ranks."""
     optimiser: Literal["adamw", "muon"] = "adamw"
-    """Muon takes fewer epochs where layers of neighbourhoods are many; it steps matrices, AdamW the rest."""
+    """``muon`` steps the matrices among the weights, AdamW the rest; meant for fields of several layers."""
     learning_rate: Positive = 1e-3
     warmup: NonNegative = 0.05
     """Share of the steps in which the learning rate rises."""
