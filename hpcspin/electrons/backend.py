@@ -61,6 +61,14 @@ class Backend:
             return cupy.asnumpy(array)
         return array
 
+    def host_view(self, array: Array) -> NDArray[Any]:
+        """A contiguous array on a CPU as NumPy sees it, without a copy where it is contiguous already."""
+        return np.ascontiguousarray(array.numpy() if self.name == "torch" else array)
+
+    def from_host(self, array: NDArray[Any]) -> Array:
+        """An array on a CPU as this library sees it, without a copy."""
+        return torch.from_numpy(array) if self.name == "torch" else array
+
     @property
     def on_gpu(self) -> bool:
         """Whether arrays live on a GPU."""

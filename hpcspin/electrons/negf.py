@@ -32,6 +32,8 @@ FINEST_SINGLE = 5e-5
 """Least tolerance in complex64: below it rounding would be refined as if it were structure of the integrand."""
 _EQUILIBRIUM_SHARE = 0.2
 """Part of the tolerance that the equilibrium part may use; the window integrals share the rest."""
+_ROUNDING = 0.01
+"""Part of the tolerance that is left to rounding."""
 
 
 class RecursiveSolver(SteadyStateSolver):
@@ -69,7 +71,8 @@ class RecursiveSolver(SteadyStateSolver):
         self._teams, team = divide(self.world, batches.column_ranks)
         self.backend = replace(self.backend, one_sweep=team.size > 1)
         self.columns = ColumnTeam(team, system.lattice.size[0], make_coupling(system, self.backend))
-        parts = partition(system, self.columns)
+        accuracy = _ROUNDING * self.tolerance / self.scale
+        parts = partition(system, self.columns, accuracy)
         share = _EQUILIBRIUM_SHARE if parts.sources else 1.0
         self.equilibrium = EquilibriumPart(
             system, parts.reference, self.columns, self.scale, share * self.tolerance, batch
@@ -82,6 +85,7 @@ class RecursiveSolver(SteadyStateSolver):
                 self.scale,
                 (1 - share) * self.tolerance / len(parts.sources),
                 batch,
+                accuracy,
                 precision,
             )
             for source in parts.sources

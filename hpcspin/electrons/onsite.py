@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array
 
@@ -48,6 +51,13 @@ def gram_sites(xp: Any, columns: Array) -> Array:
     parts = _as_real(columns)
     weights = xp.reshape(xp.sum(parts * parts, axis=(-2, -1)), (batch, m // 2, 2))
     return _components(xp, weights[..., 0], weights[..., 1], mixed)
+
+
+def occupation(xp: Any, column: Array, stops: NDArray[np.int64], weights: Array) -> Array:
+    """Components of sum_s w_s C_s C_s†, shape (batch, m, k) to (batch, Ly, 4); ``stops`` divide C into the C_s."""
+    parts = [column[..., int(a) : int(b)] for a, b in pairwise(stops)]
+    grams = [weights[:, s, None, None] * gram_sites(xp, part) for s, part in enumerate(parts)]
+    return sum(grams[1:], start=grams[0])
 
 
 def _as_real(array: Array) -> Array:

@@ -11,24 +11,35 @@ u_x = -t g_x every sign and factor disappears,
 and on the square lattice, W = 1, a column of sites costs one inversion and one
 or two products. Every function here takes lists over x of (batch, m, m) arrays.
 
-Inversions are slower than products. With W = 1 the column obeys a three-term
-recursion, A_x Y_x = Y_{x-1} + Y_{x+1} with A_x = (H_x - z)/t, which crosses a
-group of columns F ... L by products alone: from the right, with P_L = 1,
+With W = 1 most of that can be spared. The column obeys a three-term recursion,
+A_x Y_x = Y_{x-1} + Y_{x+1} with A_x = (H_x - z)/t, and A_x has four elements a
+row: it crosses a group of columns F ... L without inversions or products of
+full blocks. From the right, with P_L = 1 and P_{L-1} = A_L - u_{L+1},
 
-    P_{x-1} = A_x P_x - P_{x+1},     u_F = P_F P_{F-1}^-1,     Y_x = P_x P_{F-1}^-1 Y_{F-1},
+    P_{x-1} = A_x P_x - P_{x+1},     u_F = P_F P_{F-1}^-1,
+    Y_F = u_F Y_{F-1},               Y_L = P_{F-1}^-1 Y_{F-1},
 
-one inversion a group. Rounding grows as |A|^(L-F) on the way: groups are short.
+and the columns between follow from both ends of the group: one inversion and
+three products a group. Rounding grows as |A|^(L-F) on the way: groups are short.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons import host_kernels
 from hpcspin.electrons.backend import Array
 from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.inversion import invert
+from hpcspin.electrons.onsite import occupation
 
 
 def right_connected(
@@ -80,53 +91,140 @@ class ColumnGroup:
 
     Attributes
     ----------
-    propagators
-        P_x for x = F ... L - 1.
+    columns
+        F ... L.
     inverse
         P_{F-1}^-1.
     first
         u_F.
     """
 
-    propagators: list[Array]
+    columns: slice
     inverse: Array
     first: Array
 
 
-def connect_groups(
-    blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None, length: int
-) -> list[ColumnGroup]:
-    """As `right_connected`, ``length`` columns an inversion; for W = 1."""
-    xp = coupling.backend.xp
-    groups: list[ColumnGroup] = []
-    beyond = None
-    for last in range(blocks.shape[1] - 1, -1, -length):
-        propagators = [_shifted(xp, blocks, last, energies, snapshots, beyond)]
-        for x in range(last - 1, max(last - length, -1), -1):
-            product = _shifted(xp, blocks, x, energies, snapshots) @ propagators[-1]
-            if len(propagators) > 1:
-                product -= propagators[-2]
-            else:
-                m = product.shape[-1]
-                xp.reshape(product, (-1, m * m))[:, :: m + 1] -= 1
-            propagators.append(product)
-        inverse = invert(xp, propagators.pop())
-        beyond = propagators[-1] @ inverse if propagators else inverse
-        groups.append(ColumnGroup(propagators[::-1], inverse, beyond))
-    return groups[::-1]
+@dataclass(frozen=True)
+class GroupedColumns:
+    """The electrode's column for W = 1, a group of columns an inversion.
+
+    Attributes
+    ----------
+    blocks, energies, coupling, snapshots
+        As for `right_connected`.
+    length
+        Columns of a group, see `group_length`.
+    """
+
+    blocks: Array
+    energies: Array
+    coupling: Coupling
+    snapshots: Array | None
+    length: int
+
+    def connect(self) -> list[ColumnGroup]:
+        """As `right_connected`, from the first group to the last."""
+        groups: list[ColumnGroup] = []
+        stops = np.linspace(0, self.blocks.shape[1], -(-self.blocks.shape[1] // self.length) + 1).astype(int)
+        beyond = 0 * self._identity
+        for first, stop in reversed(list(pairwise(stops.tolist()))):
+            at_first, before = self._cross(slice(first, stop), beyond)
+            inverse = invert(self.coupling.backend.xp, before)
+            beyond = at_first @ inverse
+            groups.append(ColumnGroup(slice(first, stop), inverse, beyond))
+        return groups[::-1]
+
+    def occupations(
+        self, groups: list[ColumnGroup], source: Array | None, stops: NDArray[np.int64], weights: Array
+    ) -> Array:
+        """Components of sum_s w_s Y Y† on every site, Y = -t G_{x,0} K.
+
+        Parameters
+        ----------
+        groups
+            From `connect`.
+        source
+            K, shape (m, k); None for the identity.
+        stops
+            Where the columns of each source s begin in K, and where those of the last one end.
+        weights
+            w_s, shape (batch, sources).
+
+        Returns
+        -------
+        Array
+            Shape (batch, Lx, m / 2, 4).
+        """
+        before = self._identity if source is None else self._identity @ source
+        first = groups[0].first if source is None else groups[0].first @ source
+        found = []
+        for number, group in enumerate(groups):
+            last = group.inverse @ before
+            beyond = groups[number + 1].first @ last if number + 1 < len(groups) else 0 * last
+            found.append(self._occupations(group.columns, (before, first), (last, beyond), stops, weights))
+            before, first = last, beyond
+        return self.coupling.backend.xp.concat(found, axis=1)
+
+    def _cross(self, columns: slice, beyond: Array) -> tuple[Array, Array]:
+        """P_F and P_{F-1}."""
+        backend = self.coupling.backend
+        if not backend.on_gpu:
+            crossed = host_kernels.cross(*self._host(columns), backend.host_view(beyond))
+            return backend.from_host(crossed[0]), backend.from_host(crossed[1])
+        near, far = self._identity, beyond
+        for x in range(columns.stop - 1, columns.start - 1, -1):
+            near, far = self._layer(x) @ near - far, near
+        return far, near
+
+    def _occupations(
+        self,
+        columns: slice,
+        left: tuple[Array, Array],
+        right: tuple[Array, Array],
+        stops: NDArray[np.int64],
+        weights: Array,
+    ) -> Array:
+        """Those of a group, from (Y_{F-1}, Y_F) and (Y_L, Y_{L+1}) to its middle, where rounding grows least."""
+        backend = self.coupling.backend
+        if not backend.on_gpu:
+            ends = [(backend.host_view(a), backend.host_view(b)) for a, b in (left, right)]
+            return backend.from_host(
+                host_kernels.occupations(*self._host(columns), *ends, stops, backend.host_view(weights))
+            )
+        middle = columns.start + (columns.stop - columns.start) // 2
+        (far, near), found = left, [left[1]] if middle > columns.start else []
+        for x in range(columns.start, middle - 1):
+            near, far = self._layer(x) @ near - far, near
+            found.append(near)
+        (near, far), others = right, [right[0]]
+        for x in range(columns.stop - 1, middle, -1):
+            near, far = self._layer(x) @ near - far, near
+            others.append(near)
+        return backend.xp.stack([occupation(backend.xp, y, stops, weights) for y in found + others[::-1]], axis=1)
+
+    def _layer(self, x: int) -> Array:
+        return _shifted(self.coupling.backend.xp, self.blocks, x, self.energies, self.snapshots)
+
+    def _host(self, columns: slice) -> tuple[Any, Any, Any, bool]:
+        """What describes the layers to `host_kernels`."""
+        backend = self.coupling.backend
+        owners = backend.xp.arange(len(self.energies)) % len(self.blocks) if self.snapshots is None else self.snapshots
+        blocks = backend.host_view(self.blocks)[:, columns]
+        return blocks, backend.host_view(owners), backend.host_view(self.energies), self.coupling.periodic
+
+    @cached_property
+    def _identity(self) -> Array:
+        """P_L and, where there is no source, Y_{-1}."""
+        xp, m = self.coupling.backend.xp, self.blocks.shape[-1]
+        eye = xp.zeros((len(self.energies), m * m), dtype=self.blocks.dtype, device=self.energies.device)
+        eye[:, :: m + 1] = 1
+        return xp.reshape(eye, (-1, m, m))
 
 
-def grouped_columns(groups: list[ColumnGroup], source: Array | None) -> Iterator[Array]:
-    """As `first_columns`, from groups."""
-    column = source
-    for group in groups:
-        last = group.inverse if column is None else group.inverse @ column
-        if group.propagators:
-            yield group.first if column is None else group.first @ column
-        for propagator in group.propagators[1:]:
-            yield propagator @ last
-        yield last
-        column = last
+def group_length(magnitude: float, accuracy: float) -> int:
+    """Columns of a group over which |A_x| <= ``magnitude`` lets rounding grow to no more than ``accuracy``."""
+    growth = max(1.0, accuracy / np.finfo(np.float64).eps)
+    return 1 + int(math.log(growth) / math.log(magnitude))
 
 
 def first_columns(

@@ -7,10 +7,8 @@ recursion for G^<.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +17,9 @@ from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import Fastest, FusedSweep, Sweep, fused_sweep
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
-from hpcspin.electrons.onsite import gram_sites, hermitian_sites, spectral_sites
-from hpcspin.electrons.recursion import connect_groups, grouped_columns
+from hpcspin.electrons.onsite import hermitian_sites, occupation, spectral_sites
+from hpcspin.electrons.recursion import GroupedColumns, group_length
 from hpcspin.parallel.world import World
-
-_GROWTH = 2e4
-"""Growth of rounding errors, in units of those of one inversion, that a group of columns may cause."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +88,26 @@ class Source(ABC):
 
 
 class EndSource(Source):
-    """Reservoirs on the first column, or on the last one of the mirrored lattice."""
+    """Reservoirs on the first column, or on the last one of the mirrored lattice.
 
-    def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam, mirrored: bool) -> None:
+    Parameters
+    ----------
+    system, groups, columns
+        As for every source.
+    mirrored
+        Whether the reservoirs are on the last column.
+    accuracy
+        Relative rounding error that groups of columns may cause.
+    """
+
+    def __init__(
+        self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam, mirrored: bool, accuracy: float
+    ) -> None:
         super().__init__(system, groups, columns.mirrored() if mirrored else columns)
         self.mirrored = mirrored
         end = -1 if mirrored else 0
         roots = [_root(2 * site_matrices(group.widths[end])) for group in groups]
-        stops = np.cumsum([0, *[root.shape[1] for root in roots]])
-        self._slices = [slice(int(a), int(b)) for a, b in pairwise(stops)]
+        self._stops = np.cumsum([0, *[root.shape[1] for root in roots]])
         root = np.concatenate(roots, axis=1) / system.hopping
         scale = root[0, 0]
         # A uniform electrode needs no product: its root is a multiple of the identity.
@@ -109,7 +115,8 @@ class EndSource(Source):
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
         self._fused: dict[str, FusedSweep | None] = {}
-        self._group = _group_length(system) if columns.team.size == 1 and not columns.coupling.diagonal else 1
+        groups_fit = columns.team.size == 1 and not columns.coupling.diagonal
+        self._group = group_length(_magnitude(system), accuracy) if groups_fit else 1
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation from one block column of G."""
@@ -149,31 +156,25 @@ class EndSource(Source):
         xp = self.backend.xp
         source = None if self._scale is not None else xp.astype(self._source, blocks.dtype)
         if self._group > 1 and blocks.dtype == xp.complex128:
-            groups = connect_groups(blocks, energies, self.columns.coupling, snapshots, self._group)
-            first, columns = groups[0].first, grouped_columns(groups, source)
-        else:
-            slab = self.columns.connect(blocks, energies, snapshots)
-            first, columns = slab.connected[0], slab.first_columns(source)
-        ends = self.columns.gather(xp.astype(spectral_sites(xp, first)[:, None], xp.float64))
-        return self.columns.gather(xp.stack([self._occupation(c, weights) for c in columns], axis=1)), ends[:, 0]
+            grouped = GroupedColumns(blocks, energies, self.columns.coupling, snapshots, self._group)
+            groups = grouped.connect()
+            return grouped.occupations(groups, source, self._stops, weights), spectral_sites(xp, groups[0].first)
+        slab = self.columns.connect(blocks, energies, snapshots)
+        parts = [occupation(xp, column, self._stops, weights) for column in slab.first_columns(source)]
+        ends = self.columns.gather(xp.astype(spectral_sites(xp, slab.connected[0])[:, None], xp.float64))
+        return self.columns.gather(xp.stack(parts, axis=1)), ends[:, 0]
 
     def _fused_sweep(self, blocks: Array) -> FusedSweep | None:
         """The same by one kernel, where it can run; compiled once for each precision."""
         precision, size = str(blocks.dtype).split(".")[-1], blocks.shape[-1]
         if precision not in self._fused:
             root = None if self._scale is not None else self.backend.to_numpy(self._source)
-            stops = [part.stop - part.start for part in self._slices]
-            groups = np.repeat(np.arange(len(stops)), stops)
+            groups = np.repeat(np.arange(len(self.groups)), np.diff(self._stops))
             whole = self.columns.team.size == 1
             self._fused[precision] = (
                 fused_sweep(self.columns.coupling, precision, size, root, groups) if whole else None
             )
         return self._fused[precision]
-
-    def _occupation(self, column: Array, weights: Array) -> Array:
-        xp = self.backend.xp
-        parts = [weights[:, s, None, None] * gram_sites(xp, column[..., part]) for s, part in enumerate(self._slices)]
-        return sum(parts[1:], start=parts[0])
 
 
 class AnySource(Source):
@@ -218,19 +219,19 @@ def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
     return root[:, (values > 0).reshape(-1)].astype(np.complex128)
 
 
-def _group_length(system: DrivenLattice) -> int:
-    """Columns that may share an inversion: those over which rounding does not grow beyond _GROWTH."""
+def _magnitude(system: DrivenLattice) -> float:
+    """Bound on |H_x - i Gamma_x - z| / t between the potentials."""
     width = np.abs(system.widths.sum(axis=0)).sum(axis=-1).max()
-    within = 2 * system.hopping + system.exchange + width + np.abs(system.potentials).max()
-    return 1 + int(math.log(_GROWTH) / math.log(within / system.hopping))
+    within = 2 * system.hopping + abs(system.exchange) + width + np.abs(system.potentials).max()
+    return float(within / system.hopping)
 
 
-def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam) -> Source:
-    """The cheapest source that serves one group."""
+def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam, accuracy: float) -> Source:
+    """The cheapest source that serves one group, with a relative rounding error of at most ``accuracy``."""
     end = _end(group)
     if end is None:
         return AnySource(system, [group], columns)
-    return EndSource(system, [group], columns, mirrored=end == "right")
+    return EndSource(system, [group], columns, end == "right", accuracy)
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class Partition:
     sources: list[Source]
 
 
-def partition(system: DrivenLattice, columns: ColumnTeam) -> Partition:
+def partition(system: DrivenLattice, columns: ColumnTeam, accuracy: float) -> Partition:
     """The cheapest choice of a reference potential.
 
     The widths of all reservoirs add up to the spectral function, G 2 Gamma G† =
@@ -250,6 +251,7 @@ def partition(system: DrivenLattice, columns: ColumnTeam) -> Partition:
         -i G^< = f_0 A + sum_s (f_s - f_0) G 2 Gamma_s G†,
 
     and the reservoirs that remain should touch nothing but the end columns.
+    Their rounding errors, relative to the response, are at most ``accuracy``.
     """
     groups = [Group(*merged) for merged in merge_potentials(system.reservoirs)]
     choices = [(_cost(groups, reference), index) for index, reference in enumerate(groups)]
@@ -264,7 +266,7 @@ def partition(system: DrivenLattice, columns: ColumnTeam) -> Partition:
     sources: list[Source] = []
     for groups_of_end, mirrored in ((left, False), (right, True)):
         if groups_of_end:
-            sources.append(EndSource(system, groups_of_end, columns, mirrored))
+            sources.append(EndSource(system, groups_of_end, columns, mirrored, accuracy))
     return Partition(reference.potential, sources)
 
 

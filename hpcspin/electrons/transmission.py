@@ -56,7 +56,8 @@ def transmission(
     for s, reservoir in enumerate(system.reservoirs):
         if reservoir.width == 0:
             continue
-        source = source_of(system, Group(reservoir.potential, [s], reservoir.widths), columns)
+        # Far outside of the potentials rounding would grow without bound over a group of columns: none is formed.
+        source = source_of(system, Group(reservoir.potential, [s], reservoir.widths), columns, accuracy=0)
         for start in range(0, len(energies), step):
             part = energies[start : start + step]
             z = arrays.asarray((part / system.hopping).astype(np.complex128))

@@ -42,6 +42,8 @@ class WindowIntegral:
         For the field, of this integral.
     batch
         Energies in one sweep.
+    accuracy
+        Bound on the source's rounding error, relative to the response; it counts as part of the error.
     precision
         ``"complex128"`` or ``"complex64"``: of the blocks of G. What single
         precision costs is measured on some intervals of the final grid and
@@ -56,6 +58,7 @@ class WindowIntegral:
         scale: float,
         tolerance: float,
         batch: int,
+        accuracy: float,
         precision: str = "complex128",
     ) -> None:
         self.source = source
@@ -65,7 +68,7 @@ class WindowIntegral:
         self.scale = scale
         # Beyond the window |f_s - f_0| < exp(-reach), and the spectral weight of a level is 1.
         reach = math.log(50 * scale / tolerance)
-        self.truncation = 2 * scale * math.exp(-reach)
+        self.truncation = scale * (2 * math.exp(-reach) + accuracy)
         quadrature = 1.0 if precision == "complex128" else _QUADRATURE
         self.tolerance = quadrature * tolerance - self.truncation
         self.first_grid = self._first_grid(reach * temperature, source.hopping)

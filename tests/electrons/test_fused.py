@@ -201,7 +201,7 @@ def test_sources_by_the_kernel_equal_sources_by_batched_routines(kind, polarizat
     monkeypatch.setattr("hpcspin.electrons.sources.Fastest.__call__", lambda self, precision, first, second: second())
     results = []
     for backend in (plain, replace(plain, name="cupy")):
-        sources = partition(system, ColumnTeam(World(), 3, make_coupling(system, backend))).sources
+        sources = partition(system, ColumnTeam(World(), 3, make_coupling(system, backend)), 1e-12).sources
         weights = [np.random.default_rng(1).random((3, len(source.groups))) for source in sources]
         blocks = layer_blocks(system, spins, backend)
         results.append([s.respond(blocks, energies, w, owners) for s, w in zip(sources, weights, strict=True)])

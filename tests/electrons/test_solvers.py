@@ -13,10 +13,12 @@ from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, 
 from hpcspin.electrons.backend import Backend, make_backend
 from hpcspin.electrons.fermi import psi, psi_of_sites
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+from hpcspin.electrons.host_kernels import cross
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import site_matrices
+from hpcspin.electrons.onsite import occupation
 from hpcspin.electrons.quadrature import Integrand, integrate
-from hpcspin.electrons.recursion import connect_groups, first_columns, grouped_columns, right_connected
+from hpcspin.electrons.recursion import GroupedColumns, first_columns, right_connected
 from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
@@ -237,21 +239,60 @@ def test_matrix_function_of_nearly_defective_sites(size):
     assert np.abs(built - exact).max() < 1e-9
 
 
-@pytest.mark.parametrize("length", [2, 3, 4, 7])
-def test_groups_of_columns_share_an_inversion_and_change_nothing(length):
+class OnGpu(Backend):
+    """A backend whose array-API code path is taken, as on a GPU."""
+
+    on_gpu = True
+
+
+@pytest.mark.parametrize("kind", [Backend, OnGpu])
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 6])
+def test_groups_of_columns_share_an_inversion_and_change_nothing(length, library, kind):
     """Against the recursion with one inversion a column, at energies inside and outside of the band."""
     spins = np.concatenate([wall_spins(1), random_spins(WALL, 1, seed=2)])
-    backend = make_backend("torch")
-    coupling = make_coupling(WALL, backend)
+    backend = kind(**vars(make_backend(library)))
+    xp, coupling = backend.xp, make_coupling(WALL, backend)
     blocks = layer_blocks(WALL, spins, backend)
     energies = backend.asarray(np.array([-3.1, -0.4, 0.7, 2.0, 9.0]) + 0j)
     snapshots = backend.asarray(np.array([0, 1, 1, 0, 1]))
     source = backend.asarray(np.random.default_rng(2).standard_normal((blocks.shape[-1], 3)) + 0j)
+    weights = backend.asarray(np.random.default_rng(3).standard_normal((5, 2)))
     connected = right_connected(blocks, energies, coupling, snapshots)
-    groups = connect_groups(blocks, energies, coupling, snapshots, length)
-    for start in (None, source):
-        plain = np.stack(list(first_columns(connected, coupling, start)))
-        grouped = np.stack(list(grouped_columns(groups, start)))
-        assert np.abs(grouped - plain).max() < 1e-15 * 12**length * np.abs(plain).max()
-    assert float((groups[0].first - connected[0]).abs().max()) < 1e-15 * 12**length
+    grouped = GroupedColumns(blocks, energies, coupling, snapshots, length)
+    groups = grouped.connect()
+    for start, stops in ((None, np.array([0, 4, 8])), (source, np.array([0, 1, 3]))):
+        columns = first_columns(connected, coupling, start)
+        plain = xp.stack([occupation(xp, column, stops, weights) for column in columns], axis=1)
+        found = grouped.occupations(groups, start, stops, weights)
+        assert float(xp.max(xp.abs(found - plain))) < 1e-15 * 12**length * float(xp.max(xp.abs(plain)))
+    assert float(xp.max(xp.abs(groups[0].first - connected[0]))) < 1e-15 * 12**length
     assert len(groups) == -(-blocks.shape[1] // length)
+
+
+@pytest.mark.parametrize(("rows", "periodic"), [(1, False), (2, False), (5, False), (3, True), (6, True)])
+def test_layers_of_any_width_are_crossed(rows, periodic):
+    """The kernel's neighbours along y are those of the layer blocks."""
+    system = driven("square", (4, rows), periodic_y=periodic, left=(1.0, -1.0), right=(0.5, 0.6), bath=(0.3, 0.0))
+    backend = make_backend("numpy")
+    blocks = layer_blocks(system, random_spins(system, 1, seed=4), backend)
+    energies = np.array([-0.9, 0.1, 0.4 + 0j])
+    beyond = np.random.default_rng(5).standard_normal((3, 2 * rows, 2 * rows)) + 0j
+    near, far = np.eye(2 * rows), beyond
+    for x in (3, 2, 1):
+        near, far = (blocks[0, x] - energies[:, None, None] * np.eye(2 * rows)) @ near - far, near
+    first, before = cross(blocks[:, 1:], np.zeros(3, dtype=np.int64), energies, periodic, beyond)
+    assert np.abs(first - far).max() < 1e-12
+    assert np.abs(before - near).max() < 1e-12
+
+
+@pytest.mark.parametrize("tolerance", [1e-9, 1e-6, 1e-4])
+def test_rounding_in_groups_stays_within_its_part_of_the_tolerance(tolerance):
+    """On metal, where it is largest; against one column a group."""
+    system = driven("square", (24, 4), left=(1.0, -3.2), right=(1.0, 0.0), bath=(0.001, 0.0))
+    spins = make_texture("ferromagnet", system.lattice, 1, tilt=0.1)[None]
+    solver, plain = (RecursiveSolver(system, tolerance) for _ in range(2))
+    for window in plain.windows:
+        window.source._group = 1
+    assert solver.windows[0].source._group >= 3
+    assert np.abs(solver.solve(spins).field - plain.solve(spins).field).max() < 0.01 * tolerance
