@@ -187,20 +187,19 @@ class GroupedColumns:
         """Those of a group, from (Y_{F-1}, Y_F) and (Y_L, Y_{L+1}) to its middle, where rounding grows least."""
         backend = self.coupling.backend
         if not backend.on_gpu:
-            ends = [(backend.host_view(a), backend.host_view(b)) for a, b in (left, right)]
-            return backend.from_host(
-                host_kernels.occupations(*self._host(columns), *ends, stops, backend.host_view(weights))
-            )
+            inward, outward = ((backend.host_view(a), backend.host_view(b)) for a, b in (left, right))
+            found = host_kernels.occupations(*self._host(columns), inward, outward, stops, backend.host_view(weights))
+            return backend.from_host(found)
         middle = columns.start + (columns.stop - columns.start) // 2
-        (far, near), found = left, [left[1]] if middle > columns.start else []
+        (far, near), before = left, [left[1]] if middle > columns.start else []
         for x in range(columns.start, middle - 1):
             near, far = self._layer(x) @ near - far, near
-            found.append(near)
-        (near, far), others = right, [right[0]]
+            before.append(near)
+        (near, far), after = right, [right[0]]
         for x in range(columns.stop - 1, middle, -1):
             near, far = self._layer(x) @ near - far, near
-            others.append(near)
-        return backend.xp.stack([occupation(backend.xp, y, stops, weights) for y in found + others[::-1]], axis=1)
+            after.append(near)
+        return backend.xp.stack([occupation(backend.xp, y, stops, weights) for y in before + after[::-1]], axis=1)
 
     def _layer(self, x: int) -> Array:
         return _shifted(self.coupling.backend.xp, self.blocks, x, self.energies, self.snapshots)
