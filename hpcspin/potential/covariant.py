@@ -15,7 +15,7 @@ from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.slots import SlotGather
-from hpcspin.potential.tiles import GROUP
+from hpcspin.potential.tiles import together
 
 _BETWEEN = Channels(12, 16)
 """Vectors and scalars that a layer hands to the next one."""
@@ -120,7 +120,7 @@ class CovariantField(ForceField):
             return made
         further = sum(self.architecture.layers[number + 1 :])
         centres = neighbourhood.centres_within(further) if batch == 1 else batch * len(neighbourhood.table)
-        group, end = tile * GROUP[spins.device.type], -(-centres // tile) * tile
+        group, end = together(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
         parts, maps = [], layer.maps()
         for start in range(0, end, group):
             those = slice(start, min(start + group, end))

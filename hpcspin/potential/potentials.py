@@ -15,7 +15,7 @@ from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.slots import with_zero
-from hpcspin.potential.tiles import GROUP, is_present
+from hpcspin.potential.tiles import is_present, together
 
 
 class PotentialField(ForceField):
@@ -95,7 +95,7 @@ class PotentialField(ForceField):
         u = self._bias_of(bias, neighbourhood, tile)
         inputs = self._inputs(u, neighbourhood, batch, tile)
         gather, source = neighbourhood.gather(batch, tile, spins.device), self._source(spins)
-        group = tile if self.training else tile * GROUP[spins.device.type]
+        group = tile if self.training else together(len(self.network.mean), self.dtype, spins.device)
         last = u.shape[1] if last is None else last
         for start in range(first, last, group):
             those = slice(start, min(start + group, last))

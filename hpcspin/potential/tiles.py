@@ -18,7 +18,18 @@ TILE = {"cpu": 96, "cuda": 2048}
 """Centres in a tile, by device type: small lattices do not drown in padding, large ones keep the device busy."""
 
 GROUP = {"cpu": 8, "cuda": 64}
-"""Tiles evaluated together, by device type: few enough for the cache or the memory, many enough to hide each call."""
+"""Tiles evaluated together at most, by device type: many enough to hide each call."""
+
+_CACHE = 2**20
+"""Bytes of features evaluated together on a CPU: they, and what is made of them, should stay in a core's own cache."""
+
+
+def together(features: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Centres, in whole tiles, that are evaluated together where each has so many features."""
+    tile, most = TILE[device.type], GROUP[device.type]
+    if device.type == "cpu":
+        most = max(1, min(most, _CACHE // (features * dtype.itemsize * tile)))
+    return tile * most
 
 
 def tiled(x: Tensor, tile: int) -> Tensor:
