@@ -6,6 +6,7 @@ module is the only one that knows the libraries by name.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -36,14 +37,14 @@ class Backend:
         Its array API namespace.
     device
         Where arrays live, as the library spells it; None for its default.
-    one_sweep
-        Whether a rank runs one sweep at a time, because a sweep talks to other ranks.
+    most_sweeps
+        Sweeps that a rank may run at the same time: as many as memory holds, one where a sweep talks to other ranks.
     """
 
     name: str
     xp: Any
     device: Any = None
-    one_sweep: bool = False
+    most_sweeps: int = sys.maxsize
 
     def asarray(self, array: NDArray[Any]) -> Array:
         """The backend's array of a host array."""

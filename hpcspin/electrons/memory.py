@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hpcspin.electrons.backend import Backend
 from hpcspin.electrons.model import DrivenLattice
+from hpcspin.electrons.workers import workers
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
@@ -27,6 +28,8 @@ class Batches:
     ----------
     energies
         Energies in one sweep.
+    sweeps
+        Sweeps that run at the same time.
     snapshots
         Snapshots that are refined together.
     column_ranks
@@ -34,6 +37,7 @@ class Batches:
     """
 
     energies: int
+    sweeps: int
     snapshots: int
     column_ranks: int = 1
 
@@ -102,9 +106,11 @@ def plan_batches(
         raise HpcspinError(_advice(system, free, world.size))
     needs = _Needs(system, fitting[0])
     most = _GPU_ENERGIES if backend.on_gpu else max(1, _CPU_BATCH // needs.block)
-    energies = min(most, int((free - needs.a_snapshot) / 2 / needs.an_energy) or 1)
-    snapshots = min(_MOST_SNAPSHOTS, int((free - energies * needs.an_energy) / needs.a_snapshot) or 1)
-    return Batches(_power_of_two(energies), _power_of_two(snapshots), fitting[0])
+    fit = int((free - needs.a_snapshot) / 2 / needs.an_energy) or 1
+    sweeps = min(workers(backend), fit)
+    energies = min(most, fit // sweeps)
+    snapshots = min(_MOST_SNAPSHOTS, int((free - sweeps * energies * needs.an_energy) / needs.a_snapshot) or 1)
+    return Batches(_power_of_two(energies), sweeps, _power_of_two(snapshots), fitting[0])
 
 
 def _advice(system: DrivenLattice, free: float, ranks: int) -> str:

@@ -69,7 +69,7 @@ class RecursiveSolver(SteadyStateSolver):
         batches = plan_batches(system, self.backend, self.world, column_ranks)
         self._snapshots_at_once, batch = batches.snapshots, batches.energies
         self._teams, team = divide(self.world, batches.column_ranks)
-        self.backend = replace(self.backend, one_sweep=team.size > 1)
+        self.backend = replace(self.backend, most_sweeps=1 if team.size > 1 else batches.sweeps)
         self.columns = ColumnTeam(team, system.lattice.size[0], make_coupling(system, self.backend))
         accuracy = _ROUNDING * self.tolerance / self.scale
         parts = partition(system, self.columns, accuracy)

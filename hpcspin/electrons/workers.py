@@ -1,12 +1,16 @@
-"""Threads that share the sweeps of a rank on a CPU.
+"""Threads that share the sweeps of a rank.
 
 Batched LAPACK of torch works through a batch on one thread, and the threads of
 OpenMP wait for each other after every small operation. One sweep a thread
-keeps every core busy from the first column to the last.
+keeps every core busy from the first column to the last. On a GPU with CuPy
+each thread launches into a stream of its own: while Python prepares the
+operations of one sweep, the device works on another's. That has not run on a
+GPU; the order of launches and waits is tested without one.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -22,10 +26,20 @@ from hpcspin.electrons.backend import Backend
 Result = TypeVar("Result")
 
 
+_STREAMS = 2
+"""Sweeps that launch into a GPU at the same time."""
+
+
 def workers(backend: Backend) -> int:
-    """Sweeps that run at the same time: as many as torch has threads on a CPU, one on a GPU or over several ranks."""
-    alone = backend.name != "torch" or backend.on_gpu or backend.one_sweep
-    return 1 if alone else torch.get_num_threads()
+    """Sweeps that run at the same time, unless the backend's memory or other ranks allow fewer.
+
+    As many as torch has threads on a CPU; one a stream with CuPy.
+    """
+    if backend.on_gpu:
+        threads = _STREAMS if backend.name == "cupy" else 1
+    else:
+        threads = torch.get_num_threads() if backend.name == "torch" else 1
+    return min(threads, backend.most_sweeps)
 
 
 def shares(backend: Backend, count: int, most: int) -> list[slice]:
@@ -43,6 +57,8 @@ def each(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slic
     threads = min(workers(backend), len(parts))
     if threads < 2:
         return [work(part) for part in parts]
+    if backend.on_gpu:
+        return list(_gpu_pool(threads).map(_in_stream(work), parts))
     return list(_pool(threads).map(work, parts))
 
 
@@ -51,6 +67,35 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads that stay: what they have freed is theirs to take again."""
     openmp = ThreadpoolController().select(user_api="openmp")
     return ThreadPoolExecutor(threads, initializer=_one_openmp_thread, initargs=(openmp,))
+
+
+@cache
+def _gpu_pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+_mine = threading.local()
+"""The stream of each thread; CuPy keeps freed memory for the stream that had it."""
+
+
+def _in_stream(work: Callable[[slice], Result]) -> Callable[[slice], Result]:
+    """``work`` in the calling thread's own stream, finished when it returns."""
+    import cupy
+
+    device = cupy.cuda.Device().id
+    # What the parts read was launched into the stream of this thread, and may not have been computed yet.
+    cupy.cuda.get_current_stream().synchronize()
+
+    def finished(part: slice) -> Result:
+        if not hasattr(_mine, "stream"):
+            cupy.cuda.Device(device).use()
+            _mine.stream = cupy.cuda.Stream(non_blocking=True)
+        with _mine.stream as stream:
+            result = work(part)
+            stream.synchronize()
+        return result
+
+    return finished
 
 
 def _one_openmp_thread(openmp: ThreadpoolController) -> None:

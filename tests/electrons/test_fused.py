@@ -265,7 +265,7 @@ def test_each_window_compares_its_ways_once(precision, monkeypatch):
     monkeypatch.setattr(Fastest, "choose", choose)
     numpy = replace(make_backend("numpy"), name="cupy")
     monkeypatch.setattr("hpcspin.electrons.negf.make_backend", lambda *_: numpy)
-    monkeypatch.setattr("hpcspin.electrons.negf.plan_batches", lambda *_: Batches(21, 1))
+    monkeypatch.setattr("hpcspin.electrons.negf.plan_batches", lambda *_: Batches(21, 1, 1))
     monkeypatch.setattr(type(numpy), "free_memory", lambda self: 2**30)
     system = driven("triangular", (3, 3), periodic_y=False, left=(1.0, -1.0), right=(0.5, 0.6), bath=(0.3, 0.0))
     solver = RecursiveSolver(system, 1e-3, precision=precision)

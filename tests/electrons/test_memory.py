@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,23 @@ def test_plans_fit_and_grow_with_memory(free, gib, size):
     free(gib * GIB, on_gpu=True)
     batches = plan_batches(system, CPU)
     assert planned_bytes(system, batches) < gib * GIB
-    assert batches.column_ranks == 1
+    assert batches.column_ranks == batches.sweeps == 1
     free(2 * gib * GIB, on_gpu=True)
     more = plan_batches(system, CPU)
     assert more.energies >= batches.energies
     assert more.energies == 8192 or planned_bytes(system, more) > 2 * gib * GIB / 32
+
+
+@pytest.mark.parametrize("gib", [0.5, 4, 64])
+def test_many_threads_do_not_take_more_memory_than_there_is(free, monkeypatch, gib):
+    """Each runs a sweep of its own."""
+    system = lattice(60, 48)
+    free(gib * GIB)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 256)
+    batches = plan_batches(system, CPU)
+    sweeps = replace(batches, energies=batches.sweeps * batches.energies)
+    assert planned_bytes(system, sweeps) < gib * GIB
+    assert batches.sweeps == 256 or gib < 64
 
 
 def test_a_laptop_labels_the_papers_lattice(free):

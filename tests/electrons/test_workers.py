@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 from systems import driven, random_spins
 
 from hpcspin.electrons import make_solver
-from hpcspin.electrons.backend import make_backend
+from hpcspin.electrons.backend import Backend, make_backend
 from hpcspin.electrons.workers import each, shares, workers
 
 CPU = make_backend("torch", "cpu")
@@ -88,3 +91,73 @@ def test_large_matrices_can_be_inverted_after_a_label() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 1e-9
+
+
+class FakeStream:
+    """Notes what happens to it, and who is inside."""
+
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name = log, name
+
+    def __enter__(self) -> FakeStream:
+        self.log.append(f"enter {self.name}")
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.log.append(f"leave {self.name}")
+
+    def synchronize(self) -> None:
+        self.log.append(f"wait for {self.name}")
+
+
+@pytest.fixture
+def gpu_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """CuPy's streams and devices, played by something that writes down how they are used."""
+    log: list[str] = []
+    names = (f"stream {number}" for number in itertools.count())
+    current = FakeStream(log, "the caller")
+    cuda = SimpleNamespace(
+        Device=lambda number=3: SimpleNamespace(id=number, use=lambda: log.append(f"device {number}")),
+        Stream=lambda non_blocking: FakeStream(log, next(names)),
+        get_current_stream=lambda: current,
+    )
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr("hpcspin.electrons.workers._mine", threading.local())
+    return log
+
+
+def test_sweeps_on_a_gpu_run_in_streams_of_their_own(gpu_log: list[str]) -> None:
+    """Nothing starts before the caller's launches are done, and nothing is returned before it is computed."""
+    gpu, meet = Backend("cupy", np), threading.Barrier(2, timeout=20)
+
+    def work(part: slice) -> int:
+        meet.wait()  # Both threads are inside at the same time.
+        gpu_log.append(f"work {part.start}")
+        return part.start
+
+    parts = [slice(n, n + 1) for n in range(6)]
+    assert workers(gpu) == 2
+    assert each(gpu, work, parts) == list(range(6))
+    assert gpu_log[0] == "wait for the caller"
+    assert gpu_log.count("device 3") == 2
+    streams = {line.split(" ", 1)[1] for line in gpu_log if line.startswith("enter")}
+    assert streams == {"stream 0", "stream 1"}
+    for name in streams:
+        mine = [line for line in gpu_log if line.endswith(name)]
+        assert mine == [f"enter {name}", f"wait for {name}", f"leave {name}"] * (len(mine) // 3)
+
+
+def test_a_failure_in_a_stream_is_passed_on(gpu_log: list[str]) -> None:
+    def broken(part: slice) -> int:
+        return 1 // part.start
+
+    with pytest.raises(ZeroDivisionError):
+        each(Backend("cupy", np), broken, [slice(0, 1), slice(1, 2)])
+    assert "leave stream 0" in gpu_log
+
+
+def test_memory_and_other_ranks_limit_the_sweeps_at_the_same_time(gpu_log: list[str]) -> None:
+    one = Backend("cupy", np, most_sweeps=1)
+    assert workers(one) == 1
+    assert each(one, lambda part: part.start, [slice(0, 1), slice(1, 2)]) == [0, 1]
+    assert gpu_log == []
