@@ -220,6 +220,8 @@ class PotentialSection(Section):
 class TrainingSection(Section):
     """From shards to weights."""
 
+    start: str | None = None
+    """A saved force field of the same architecture to train further; the learning rate should then be smaller."""
     epochs: Count = 100
     batch: Count = 8
     """Snapshots in a step, over all ranks."""

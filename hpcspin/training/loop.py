@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, ForceField, make_force_field, save_model
+from hpcspin.potential import Architecture, ForceField, load_model, make_force_field, save_model
 from hpcspin.storage import make_directory
 from hpcspin.training.dataset import Split, epoch_plan, load_shares, split_shards
 from hpcspin.training.evaluation import snapshot_errors
@@ -100,6 +100,7 @@ def train(
     world: World,
     device: torch.device,
     *,
+    start: Path | None = None,
     validation: Sequence[str] = (),
     bias: float = 0.0,
     card: Mapping[str, Any] | None = None,
@@ -124,6 +125,8 @@ def train(
         The ranks; all call together.
     device
         Where this rank computes.
+    start
+        A saved force field of the same architecture, whose weights and units are begun with.
     validation
         File names of the shards of independent trajectories that choose the epoch.
     bias
@@ -142,7 +145,8 @@ def train(
     ------
     HpcspinError
         If the data are invalid, there are fewer snapshots in a batch than
-        ranks, or the directory belongs to other settings or data.
+        ranks, the start has another architecture, or the directory belongs to
+        other settings or data.
     """
     if settings.batch < world.size:
         raise HpcspinError(
@@ -153,7 +157,7 @@ def train(
     if world.rank == 0:
         make_directory(directory)
     split = split_shards(data, validation, world)
-    trainer = _Trainer(architecture, split, settings, directory, world, device, bias)
+    trainer = _Trainer(architecture, split, settings, directory, world, device, bias, start)
     return trainer.run(card or {}, stop)
 
 
@@ -169,6 +173,7 @@ class _Trainer:
         world: World,
         device: torch.device,
         bias: float,
+        start: Path | None,
     ) -> None:
         self._settings, self._directory, self._world, self._device = settings, directory, world, device
         self._split = split
@@ -186,19 +191,22 @@ class _Trainer:
         biases = torch.cat([share.bias for share in self._train])
         largest = max(world.allgather(float(biases.max()) if len(biases) else 0.0))
         architecture = replace(architecture, bias_reference=largest or 1.0)
-        self._model = _initial(architecture, settings.seed).to(device)
+        known = load_model(start) if start else None
+        self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
         for share in self._train:
             self._model.require(share.lattice, split.train[0].file)
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
-        normalise(self._model, self._train, world, device)
+        if not known:
+            normalise(self._model, self._train, world, device)
         self._mean = RunningMean(self._model, settings.ema)
         self._optimiser = Optimiser(self._model, settings.optimiser, settings.weight_decay)
         self._state = TrainingState(
             directory / CHECKPOINT,
             {
-                "potential": architecture.as_dict(),
+                "potential": self._model.architecture.as_dict(),
                 "training": asdict(settings),
                 "data": _listed(split),
+                **({"start": known[1]["weights_sha256"]} if known else {}),
             },
             self._model,
             self._mean,
@@ -317,6 +325,18 @@ def _initial(architecture: Architecture, seed: int) -> ForceField:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make_force_field(architecture)
+
+
+def _again(model: ForceField, architecture: Architecture) -> ForceField:
+    """A saved force field to be trained further, in its own unit of bias."""
+    wanted = replace(architecture, bias_reference=model.architecture.bias_reference).as_dict()
+    differing = [name for name, value in model.architecture.as_dict().items() if wanted[name] != value]
+    if differing:
+        raise HpcspinError(
+            f"training.start: the model has another {', '.join(differing)} than the section potential; "
+            "take over its values, or train without a start"
+        )
+    return model.train()
 
 
 def _note(record: Mapping[str, Any]) -> str:

@@ -65,10 +65,11 @@ def _train_one(
     return train(
         Architecture(lattice=config.lattice.kind, **config.potential.model_dump()),
         data,
-        Settings(**config.training.model_dump(exclude={"validation", "members", "seed"}), seed=seed),
+        Settings(**config.training.model_dump(exclude={"start", "validation", "members", "seed"}), seed=seed),
         output,
         world,
         pick_device(world, config.device),
+        start=Path(config.training.start) if config.training.start else None,
         validation=config.training.validation,
         card={"config": config.model_dump(mode="json")},
         stop=stop.heed,

@@ -104,7 +104,7 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
         "checkpoint_interval": 2,
     }
     kind = changes.pop("kind", "pair")
-    extra = {name: changes.pop(name) for name in ("stop", "validation", "card") if name in changes}
+    extra = {name: changes.pop(name) for name in ("start", "stop", "validation", "card") if name in changes}
     architecture = Architecture("square", 1.0, (16, 16), kind=kind, precision="float64")
     settings = Settings(**{**numbers, **changes})
     directories = data if isinstance(data, list) else [data]

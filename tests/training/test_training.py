@@ -139,6 +139,38 @@ def test_a_killed_training_repeats_from_its_checkpoint(data, tmp_path):
     assert [record["epoch"] for record in records(tmp_path / "killed")] == [1, 2, 3, 4]
 
 
+def test_a_saved_model_is_trained_further(data, tmp_path):
+    """Hardly moved it is still the same field, in its own units; moved, it has learned more."""
+    first = run(data, tmp_path / "first", epochs=2)
+    more = write_data(tmp_path / "more", (12, 12))
+    still = {"learning_rate": 1e-30, "weight_decay": 0.0, "ema": 0.0}
+    run(more, tmp_path / "same", start=first.model, epochs=2, **still)
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "same")
+    assert before.keys() == after.keys()
+    assert all(np.allclose(before[name], after[name], rtol=1e-12) for name in before if name != "envelope")
+    further = run(data, tmp_path / "further", start=first.model)
+    assert further.metrics["mse"] < 0.8 * first.metrics["mse"]
+
+
+def test_a_training_with_a_start_resumes_exactly(data, tmp_path):
+    first = run(data, tmp_path / "first", epochs=2).model
+    run(data, tmp_path / "whole", start=first)
+    answers = iter([True])
+    assert not run(data, tmp_path / "parts", start=first, stop=lambda: next(answers, False)).finished
+    with pytest.raises(HpcspinError, match="start"):
+        run(data, tmp_path / "parts")
+    run(data, tmp_path / "parts", start=first)
+    assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_a_start_of_another_architecture_is_refused(data, tmp_path):
+    first = run(data, tmp_path / "first", epochs=2).model
+    with pytest.raises(HpcspinError, match=r"training\.start: the model has another kind than"):
+        run(data, tmp_path / "other", kind="site", start=first)
+    with pytest.raises(HpcspinError, match="no such file"):
+        run(data, tmp_path / "other", start=tmp_path / "none.safetensors")
+
+
 def test_a_finished_training_is_not_repeated(data, tmp_path):
     first = run(data, tmp_path / "model")
     before = weights(tmp_path / "model")
