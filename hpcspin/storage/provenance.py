@@ -8,7 +8,9 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-LIBRARIES = ("numpy", "scipy", "torch", "h5py", "mpi4py", "array-api-compat", "cupy-cuda13x", "torch-scatter")
+LIBRARIES = (
+    "numpy", "scipy", "torch", "numba", "h5py", "mpi4py", "array-api-compat", "cupy-cuda13x", "torch-scatter",
+)  # fmt: skip
 
 
 def _version(distribution: str) -> str | None:
