@@ -30,7 +30,7 @@ STEP, SAMPLES = 0.05, 1000
 def drift(name: str, steps: int) -> dict[str, Any]:
     """Energy of one run: drift per unit of time, scatter, error at the end."""
     lattice = make_lattice("square", (4, 4), (True, True))
-    evaluate = FieldEvaluator(SumField([Heisenberg(1.0), Anisotropy(0.3)]), Domain.cut(lattice, World(), 1))
+    evaluate = FieldEvaluator(SumField([Heisenberg(1.0), Anisotropy(0.3)]), Domain.cut(lattice, World(), (1, 1)))
     advance = make_integrator(name, noise=False).step
     torch.manual_seed(1)
     spins = components_first(normalise(torch.randn((4, 4, 3), dtype=torch.float64)))

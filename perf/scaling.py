@@ -30,7 +30,7 @@ from shared import RESULTS, table, write_section
 
 from hpcspin.dynamics import Field, Heisenberg
 from hpcspin.dynamics.fields import BoundField
-from hpcspin.lattice import make_lattice
+from hpcspin.lattice import Halo, make_lattice
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
@@ -67,7 +67,7 @@ def make_field(name: str, device: torch.device) -> Field:
     return Heisenberg(1.0) if name == "heisenberg" else network(name, device)
 
 
-def halo_bytes(domain: Domain, halo: int, device: torch.device) -> tuple[float, float]:
+def halo_bytes(domain: Domain, halo: Halo, device: torch.device) -> tuple[float, float]:
     """Bytes received in one exchange by all ranks, and the least that would do."""
     like = random_block(domain, device)
     received = domain.exchange(like, halo).mail.received_bytes

@@ -21,7 +21,7 @@ import torch
 from shared import RESULTS, seconds, table, write_section
 from torch import Tensor
 
-from hpcspin.lattice import make_lattice
+from hpcspin.lattice import Halo, make_lattice
 from hpcspin.parallel.devices import keep_freed_memory
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
@@ -33,9 +33,14 @@ SUMS = 6
 PAIR = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_pair.safetensors")
 
 
+def around(model: PotentialField, reaches: int) -> Halo:
+    """A halo of so many reaches on all sides."""
+    return reaches * model.reach, reaches * model.reach
+
+
 def evaluation(model: PotentialField, side: int, reaches: int) -> float:
     """Seconds to evaluate the centres that a block cut on all sides needs with a halo of so many reaches."""
-    halo = reaches * model.reach
+    halo = around(model, reaches)
     lattice = (4 * side, 4 * side)
     window = Neighbourhood.of_window(
         (side, side), halo, model.offsets, (False, False), (False, True), (side, lattice[0])
@@ -52,7 +57,7 @@ def evaluation(model: PotentialField, side: int, reaches: int) -> float:
     return seconds(work, REPEATS)
 
 
-def exchange(world: World, side: int, halo: int, like: Tensor) -> float:
+def exchange(world: World, side: int, halo: Halo, like: Tensor) -> float:
     """Seconds of an exchange along one cut between two blocks of the given side; the slowest rank's."""
     domain = Domain(make_lattice("square", (world.size * side, side), (False, True)), world, (world.size, 1))
     mine = seconds(lambda: domain.extend(like, halo), 20 * REPEATS)
@@ -69,11 +74,11 @@ def measure(world: World, model: PotentialField) -> list[dict[str, Any]]:
         found.append(
             {
                 "side": side,
-                "two_reaches": {"centres": wide, "spins": exchange(world, side, 2 * model.reach, spins)},
+                "two_reaches": {"centres": wide, "spins": exchange(world, side, around(model, 2), spins)},
                 "one_reach": {
                     "centres": narrow,
-                    "spins": exchange(world, side, model.reach, spins),
-                    "sums": exchange(world, side, model.reach, sums),
+                    "spins": exchange(world, side, around(model, 1), spins),
+                    "sums": exchange(world, side, around(model, 1), sums),
                 },
             }
         )

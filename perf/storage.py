@@ -54,7 +54,7 @@ def write(path: Path, block: np.ndarray) -> None:
 
 def frame(world: World, side: int, folder: Path) -> dict[str, float]:
     """Seconds of a frame of side x side spins: gathered, gathered and written, written by each rank."""
-    domain = Domain.cut(make_lattice("square", (side, side)), world, 1)
+    domain = Domain.cut(make_lattice("square", (side, side)), world, (1, 1))
     block = torch.rand((*domain.shape, 3), dtype=torch.float64)
 
     def root() -> None:

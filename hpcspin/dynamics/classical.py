@@ -15,7 +15,7 @@ from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.stencil import neighbour_sum
 from hpcspin.dynamics.torque import components_first, cross, dot
 from hpcspin.dynamics.waveforms import Waveform
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 
 Vector = tuple[float, float, float]
@@ -32,7 +32,7 @@ class Zeeman:
 
     field: Vector
     amplitude: Waveform | None = None
-    halo: ClassVar[int] = 0
+    halo: ClassVar[Halo] = (0, 0)
     degree: ClassVar[int] = 1
 
     def bind(self, domain: Domain) -> BoundField:
@@ -51,7 +51,7 @@ class Anisotropy:
 
     strength: float
     axis: Vector = (0.0, 0.0, 1.0)
-    halo: ClassVar[int] = 0
+    halo: ClassVar[Halo] = (0, 0)
     degree: ClassVar[int] = 2
 
     def bind(self, domain: Domain) -> BoundField:
@@ -85,9 +85,11 @@ class Heisenberg:
     degree: ClassVar[int] = 2
 
     @property
-    def halo(self) -> int:
-        """Reach of the bonds."""
-        return 1 if self.bonds is None else max(abs(step) for bond in self.bonds for step in bond)
+    def halo(self) -> Halo:
+        """Reach of the bonds along x and y."""
+        if self.bonds is None:
+            return 1, 1
+        return max(abs(dx) for dx, _ in self.bonds), max(abs(dy) for _, dy in self.bonds)
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
@@ -111,7 +113,7 @@ class DzyaloshinskiiMoriya:
     """
 
     vectors: tuple[Vector, ...]
-    halo: ClassVar[int] = 1
+    halo: ClassVar[Halo] = (1, 1)
     degree: ClassVar[int] = 2
 
     @classmethod
@@ -152,7 +154,7 @@ class Slonczewski:
     """Spin-transfer torque -S x (S x p) of a spin current polarised along p: H_i = S_i x p, from no energy."""
 
     polarization: Vector
-    halo: ClassVar[int] = 0
+    halo: ClassVar[Halo] = (0, 0)
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""

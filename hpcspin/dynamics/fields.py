@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 
@@ -28,8 +28,8 @@ class Field(Protocol):
     """What every field offers."""
 
     @property
-    def halo(self) -> int | None:
-        """Lattice steps of halo it needs around a domain; None: it needs the whole lattice."""
+    def halo(self) -> Halo | None:
+        """The halo (hx, hy) it needs around a domain; None: it needs the whole lattice."""
         ...
 
     def bind(self, domain: Domain) -> BoundField:
@@ -38,7 +38,7 @@ class Field(Protocol):
         Returns
         -------
         callable
-            ``(spins, time) -> field``: spins of shape (nx + 2 halo, ny + 2 halo, 3), or (Lx, Ly, 3) if
+            ``(spins, time) -> field``: spins of shape (nx + 2 hx, ny + 2 hy, 3), or (Lx, Ly, 3) if
             `halo` is None; field of shape (nx, ny, 3), type and device as the spins.  All ranks call it
             together.
         """
@@ -114,15 +114,23 @@ class SelfInteracting(Protocol):
         ...
 
 
-def _narrow(spins: Tensor, domain: Domain, have: int | None, need: int | None) -> Tensor:
+def _narrow(spins: Tensor, domain: Domain, have: Halo | None, need: Halo | None) -> Tensor:
     """From the halo at hand to a smaller one."""
     if have == need:
         return spins
     assert need is not None, "a sum with a whole-lattice term is itself one"
     if have is None:
         return domain.window(spins, need)
-    excess = have - need
-    return spins[excess : spins.shape[0] - excess, excess : spins.shape[1] - excess]
+    x, y = have[0] - need[0], have[1] - need[1]
+    return spins[x : spins.shape[0] - x, y : spins.shape[1] - y]
+
+
+def _widest(halos: Sequence[Halo | None]) -> Halo | None:
+    """The widest along each axis; None if one is the whole lattice."""
+    widths = [halo for halo in halos if halo is not None]
+    if len(widths) < len(halos):
+        return None
+    return max(hx for hx, _ in widths), max(hy for _, hy in widths)
 
 
 class SumField:
@@ -136,8 +144,7 @@ class SumField:
 
     def __init__(self, terms: Sequence[Field]) -> None:
         self.terms = tuple(terms)
-        halos = [term.halo for term in self.terms]
-        self.halo = None if None in halos else max(halo for halo in halos if halo is not None)
+        self.halo = _widest([term.halo for term in self.terms])
 
     def bind(self, domain: Domain) -> BoundField:
         """Bind all terms; see :class:`Field`."""
@@ -180,7 +187,7 @@ class SumField:
 
 
 class _BoundSum:
-    def __init__(self, terms: list[tuple[int | None, BoundField]], domain: Domain, halo: int | None) -> None:
+    def __init__(self, terms: list[tuple[Halo | None, BoundField]], domain: Domain, halo: Halo | None) -> None:
         self._terms, self._domain, self._halo = terms, domain, halo
 
     def begin(self, spins: Tensor, time: float) -> None:
@@ -310,7 +317,7 @@ class FieldEvaluator:
         halo = self.field.halo
         if halo is None:
             return self._domain.whole(spins)
-        if halo == 0:
+        if not any(halo):
             return spins
         exchange = self._domain.exchange(spins, halo)
         extended = exchange.start(spins)

@@ -1,6 +1,6 @@
 """Sites, neighbour shells, point groups, initial textures and measures of a texture."""
 
-from hpcspin.lattice.lattice import LATTICES, Lattice, SquareLattice, TriangularLattice, make_lattice
+from hpcspin.lattice.lattice import LATTICES, Halo, Lattice, SquareLattice, TriangularLattice, make_lattice
 from hpcspin.lattice.measures import (
     bond_columns,
     bond_map,
@@ -14,6 +14,7 @@ from hpcspin.lattice.textures import TEXTURES, make_texture
 __all__ = [
     "LATTICES",
     "TEXTURES",
+    "Halo",
     "Lattice",
     "SquareLattice",
     "TriangularLattice",

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from hpcspin.errors import HpcspinError
 
 LATTICES: dict[str, type[Lattice]] = {}
+Halo = tuple[int, int]
+"""Lattice steps along x and along y by which a block is extended on both of its sides."""
 
 
 @dataclass(frozen=True)

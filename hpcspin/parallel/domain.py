@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.halo import HaloExchange
 from hpcspin.parallel.mail import Direction
 from hpcspin.parallel.stopwatch import WAITING, Stopwatch
@@ -27,18 +27,18 @@ def _bounds(length: int, blocks: int) -> list[int]:
     return [length * index // blocks for index in range(blocks + 1)]
 
 
-def _fits(length: int, blocks: int, halo: int) -> bool:
+def _fits(length: int, blocks: int, width: int) -> bool:
     # A single block wraps onto itself by copies, however thin it is; several trade whole strips of the
-    # halo's width.
-    return blocks == 1 or length // blocks >= max(halo, 1)
+    # halo's width, and each holds a site.
+    return blocks == 1 or length // blocks >= max(width, 1)
 
 
-def _candidates(size: tuple[int, int], ranks: int, halo: int) -> list[tuple[int, int]]:
+def _candidates(size: tuple[int, int], ranks: int, halo: Halo) -> list[tuple[int, int]]:
     factors = [(px, ranks // px) for px in range(1, ranks + 1) if ranks % px == 0]
-    return [blocks for blocks in factors if all(_fits(*cut, halo) for cut in zip(size, blocks, strict=True))]
+    return [blocks for blocks in factors if all(_fits(*cut) for cut in zip(size, blocks, halo, strict=True))]
 
 
-def choose_blocks(size: tuple[int, int], ranks: int, halo: int) -> tuple[int, int]:
+def choose_blocks(size: tuple[int, int], ranks: int, halo: Halo) -> tuple[int, int]:
     """Choose the factorisation of the ranks that exchanges the fewest sites.
 
     Parameters
@@ -48,7 +48,7 @@ def choose_blocks(size: tuple[int, int], ranks: int, halo: int) -> tuple[int, in
     ranks
         Number of blocks.
     halo
-        Width of the halo, in lattice steps.
+        Widths of the halo; the one along an axis that is not cut does not count.
 
     Returns
     -------
@@ -65,12 +65,12 @@ def choose_blocks(size: tuple[int, int], ranks: int, halo: int) -> tuple[int, in
         fitting = next(count for count in range(ranks, 0, -1) if _candidates(size, count, halo))
         raise HpcspinError(
             f"lattice of {size[0]} x {size[1]} sites on {ranks} ranks: a block would be thinner than the halo of "
-            f"{max(halo, 1)}; use at most {fitting} ranks"
+            f"{max(halo[0], 1)} x {max(halo[1], 1)}; use at most {fitting} ranks"
         )
 
     def exchanged(blocks: tuple[int, int]) -> int:
         nx, ny = (-(-length // count) for length, count in zip(size, blocks, strict=True))
-        return (blocks[0] > 1) * ny + (blocks[1] > 1) * nx
+        return (blocks[0] > 1) * max(halo[0], 1) * ny + (blocks[1] > 1) * max(halo[1], 1) * nx
 
     return min(found, key=exchanged)
 
@@ -114,9 +114,9 @@ class Domain:
             )
 
     @classmethod
-    def cut(cls, lattice: Lattice, world: World, halo: int | None) -> Domain:
+    def cut(cls, lattice: Lattice, world: World, halo: Halo | None) -> Domain:
         """Cut a lattice for fields that need the given halo (None: the whole lattice, so any cut will do)."""
-        return cls(lattice, world, choose_blocks(lattice.size, world.size, halo or 0))
+        return cls(lattice, world, choose_blocks(lattice.size, world.size, halo or (0, 0)))
 
     @property
     def coordinates(self) -> tuple[int, int]:
@@ -156,14 +156,14 @@ class Domain:
             place[axis] %= count
         return place[0] * self.blocks[1] + place[1]
 
-    def exchange(self, block: Tensor, halo: int) -> HaloExchange:
-        """The exchange of halos of a given width around blocks like the given one; all ranks ask together."""
+    def exchange(self, block: Tensor, halo: Halo) -> HaloExchange:
+        """The exchange of halos of given widths around blocks like the given one; all ranks ask together."""
         key = (halo, block.shape[-1], block.dtype, block.device)
         if key not in self._exchanges:
             self._exchanges[key] = HaloExchange(self, halo, block)
         return self._exchanges[key]
 
-    def extend(self, block: Tensor, halo: int) -> Tensor:
+    def extend(self, block: Tensor, halo: Halo) -> Tensor:
         """Put a halo around my block: copies of periodic images and foreign sites, zero beyond open edges.
 
         All ranks call together.
@@ -173,30 +173,30 @@ class Domain:
         block
             Shape (nx, ny, components).
         halo
-            Width.
+            Widths (hx, hy).
 
         Returns
         -------
         Tensor
-            Shape (nx + 2 halo, ny + 2 halo, components), valid until the next call for a halo of this width.
+            Shape (nx + 2 hx, ny + 2 hy, components), valid until the next call for a halo of these widths.
         """
-        if halo == 0:
+        if not any(halo):
             return block
         exchange = self.exchange(block, halo)
         extended = exchange.start(block)
         exchange.finish()
         return extended
 
-    def window(self, whole: Tensor, halo: int) -> Tensor:
+    def window(self, whole: Tensor, halo: Halo) -> Tensor:
         """Cut my block with its halo out of the whole lattice, without communication; as `extend`."""
-        index, inside = zip(*(self._window_axis(axis, halo) for axis in range(2)), strict=True)
+        index, inside = zip(*(self._window_axis(axis, halo[axis]) for axis in range(2)), strict=True)
         rows, columns = (torch.as_tensor(i, device=whole.device) for i in index)
         mask = torch.as_tensor(inside[0][:, None] & inside[1], device=whole.device)
         return whole[rows[:, None], columns] * mask[..., None]
 
-    def _window_axis(self, axis: int, halo: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def _window_axis(self, axis: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         length, mine = self.lattice.size[axis], self.slices[axis]
-        coordinate = np.arange(mine.start - halo, mine.stop + halo)
+        coordinate = np.arange(mine.start - width, mine.stop + width)
         inside = self.lattice.periodic[axis] | ((coordinate >= 0) & (coordinate < length))
         return coordinate % length, inside
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from hpcspin.lattice import Halo
 from hpcspin.parallel.mail import Direction, Mail
 from hpcspin.parallel.stopwatch import PACKING
 
@@ -24,25 +25,27 @@ if TYPE_CHECKING:
 
 
 class HaloExchange:
-    """Surround a block with a halo of fixed width; buffers and requests are made once.
+    """Surround a block with a halo of fixed widths; buffers and requests are made once.
 
     Parameters
     ----------
     domain
         The cut; all ranks make and call their exchanges together.
     halo
-        Width; at most the thinnest block along an axis that is cut.
+        Widths (hx, hy); along an axis that is cut at most that of the thinnest block.
     like
         A block of the shape, type and device that will be exchanged.
     """
 
-    def __init__(self, domain: Domain, halo: int, like: Tensor) -> None:
+    def __init__(self, domain: Domain, halo: Halo, like: Tensor) -> None:
         self._domain, self._halo = domain, halo
         nx, ny, components = like.shape
+        hx, hy = halo
         # Zero for ever beyond open edges.
-        self._extended = like.new_zeros((components, nx + 2 * halo, ny + 2 * halo))
-        self._mine = self._extended[:, halo : halo + nx, halo : halo + ny]
-        across, along = ((-1, 0, 1) if count > 1 else (0,) for count in domain.blocks)
+        self._extended = like.new_zeros((components, nx + 2 * hx, ny + 2 * hy))
+        self._mine = self._extended[:, hx : hx + nx, hy : hy + ny]
+        cut = (count > 1 and width > 0 for count, width in zip(domain.blocks, halo, strict=True))
+        across, along = ((-1, 0, 1) if travels else (0,) for travels in cut)
         sides = [side for side in itertools.product(across, along) if any(side) and domain.neighbour(side) is not None]
         self._images = list(self._periodic_images())
         self._edges = {side: self._part(side, inside=True) for side in sides}
@@ -65,7 +68,7 @@ class HaloExchange:
         Returns
         -------
         Tensor
-            Shape (nx + 2 halo, ny + 2 halo, components), stored by components; what other ranks own is valid
+            Shape (nx + 2 hx, ny + 2 hy, components), stored by components; what other ranks own is valid
             after `finish`, and all of it until the next `start`.
         """
         with self._domain.stopwatch.measure(PACKING):
@@ -84,11 +87,11 @@ class HaloExchange:
 
     def _part(self, side: Direction, *, inside: bool) -> Tensor:
         """My sites next to a side or corner, or the halo beyond it."""
-        part, halo = self._extended, self._halo
-        for dim, step in enumerate(side, start=1):
-            length = part.shape[dim] - 2 * halo
-            low, high = (halo, length) if inside else (0, halo + length)
-            start, count = {-1: (low, halo), 0: (halo, length), 1: (high, halo)}[step]
+        part = self._extended
+        for dim, (step, width) in enumerate(zip(side, self._halo, strict=True), start=1):
+            length = part.shape[dim] - 2 * width
+            low, high = (width, length) if inside else (0, width + length)
+            start, count = {-1: (low, width), 0: (width, length), 1: (high, width)}[step]
             part = part.narrow(dim, start, count)
         return part
 
@@ -98,15 +101,14 @@ class HaloExchange:
 
     def _periodic_images(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Parts of the halo, and what they are copies of, along periodic axes that one block spans."""
-        halo = self._halo
-        for dim, (count, periodic) in enumerate(
-            zip(self._domain.blocks, self._domain.lattice.periodic, strict=True), start=1
+        for dim, (count, periodic, width) in enumerate(
+            zip(self._domain.blocks, self._domain.lattice.periodic, self._halo, strict=True), start=1
         ):
             if count > 1 or not periodic:
                 continue
-            length = self._extended.shape[dim] - 2 * halo
+            length = self._extended.shape[dim] - 2 * width
             # The halo may be wider than the lattice: images of images, from the inside to the outside.
-            for near in range(0, halo, length):
-                width = min(length, halo - near)
-                for start, step in ((halo - near - width, length), (halo + length + near, -length)):
-                    yield self._extended.narrow(dim, start, width), self._extended.narrow(dim, start + step, width)
+            for near in range(0, width, length):
+                part = min(length, width - near)
+                for start, step in ((width - near - part, length), (width + length + near, -length)):
+                    yield self._extended.narrow(dim, start, part), self._extended.narrow(dim, start + step, part)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Halo, Lattice
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.files import load_model
 from hpcspin.potential.kinds import Prediction
@@ -69,7 +69,7 @@ class Committee(nn.Module):
         return self.first.architecture
 
     @property
-    def halo(self) -> int:
+    def halo(self) -> Halo:
         """See `ForceField.halo`."""
         return self.first.halo
 

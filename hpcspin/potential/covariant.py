@@ -31,7 +31,7 @@ class CovariantField(ForceField):
     Layer after layer a site learns what lies one reach farther: the field of L
     layers sees spins as far as L times the reach, at a cost that grows with L
     alone. A layer whose neighbourhood is stretched n times along x, from
-    electrode to electrode, sees n reaches farther at the same cost: it reads
+    electrode to electrode, sees n reaches farther there at the same cost: it reads
     every n-th column of what layers before it have gathered around each site.
     See `Layer`.
 
@@ -43,7 +43,7 @@ class CovariantField(ForceField):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        self.reaches = sum(architecture.layers)
+        self.reaches = (sum(architecture.layers), len(architecture.layers))
         inputs = 3 if architecture.electrode_range else 1
         reads, layers = Channels(1, 0), []
         for number in range(len(architecture.layers)):
@@ -118,8 +118,7 @@ class CovariantField(ForceField):
         if self.training:
             made: Site = layer(self._around(known, gather), inputs, layer.maps(), tile)
             return made
-        further = sum(self.architecture.layers[number + 1 :])
-        centres = neighbourhood.centres_within(further) if batch == 1 else batch * len(neighbourhood.table)
+        centres = neighbourhood.centres_of(number) if batch == 1 else batch * len(neighbourhood.table)
         group, end = together(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
         parts, maps = [], layer.maps()
         for start in range(0, end, group):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, make_lattice
+from hpcspin.lattice import Halo, Lattice, make_lattice
 from hpcspin.potential.architecture import PRECISIONS, Architecture
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.kinds import Prediction
@@ -35,8 +35,8 @@ class ForceField(nn.Module):
     ----------
     offsets : ndarray
         Lattice offset of each slot of a neighbourhood, the centre first, shape (slots, 2).
-    reaches : int
-        How many times the reach of a neighbourhood the field on a site sees.
+    reaches : tuple of int
+        How many times the reach of a neighbourhood the field on a site sees along x and y.
     field_scale : Tensor
         Unit of the fields, shape ().
     envelope : Tensor or None
@@ -46,7 +46,7 @@ class ForceField(nn.Module):
 
     field_scale: Tensor
     envelope: Tensor | None
-    reaches: int
+    reaches: tuple[int, int]
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -136,14 +136,15 @@ class ForceField(nn.Module):
         return reach_of(self.offsets)
 
     @property
-    def halo(self) -> int:
-        """Lattice steps from a site to the farthest spin that decides on the field there.
+    def halo(self) -> Halo:
+        """Lattice steps along x and y from a site to the farthest spin that decides on the field there.
 
         Where the field derives from the energies of all centres around the
         site, each of which sees as far again, that is twice the reach; a field
-        of several layers sees through all their neighbourhoods.
+        of several layers sees through all their neighbourhoods, of which some
+        are stretched along x.
         """
-        return self.reaches * self.reach
+        return self.reaches[0] * self.reach, self.reaches[1] * self.reach
 
     def require(self, lattice: Lattice, where: str) -> None:
         """Check that the model was made for this kind of lattice, and finds its electrodes there.
@@ -225,8 +226,9 @@ class ForceField(nn.Module):
         return functional.pad(u, (0, -len(u) % tile))[None]
 
     def _require_halo(self, neighbourhood: Neighbourhood) -> None:
-        if neighbourhood.reaches is not None and neighbourhood.reaches < self.reaches:
-            raise HpcspinError(f"window: its halo is too narrow for this force field; give it {self.halo}")
+        if any(have < need for have, need in zip(neighbourhood.reaches, self.reaches, strict=True)):
+            hx, hy = self.halo
+            raise HpcspinError(f"window: its halo is too narrow for this force field; give it {hx} x {hy}")
 
     def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
         """What the network sees besides features, shape (inputs, centres): u, and the nearness of both electrodes."""

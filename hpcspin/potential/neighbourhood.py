@@ -7,6 +7,7 @@ halo: only the table differs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Halo, Lattice
 from hpcspin.potential.slots import SlotGather
 
 _EDGE = 1e-9
@@ -64,17 +65,16 @@ class Neighbourhood:
         Number of spins that the table points into.
     outputs : ndarray
         Rows on which the field is asked for, shape (sites,).
-    reaches : int or None
-        How many reaches away the spins that decide on these fields may be: see `ForceField.reaches`; None if all are
-        there.
+    reaches : tuple of float
+        How many reaches away along x and y the spins that decide on these fields may be: see `ForceField.reaches`;
+        infinite along an axis where all are there.
     distances : ndarray or None
         Steps along x from each centre to the first and the last column of the
         lattice, where the electrodes are, shape (2, centres); None if there are no such columns.
     inner : int
         How many centres, the first ones, see only spins of the block of a window: the others wait for its halo.
-    rings : tuple of int
-        How many centres, the first ones, lie in the block of a window, at most one reach away from it, at most
-        two, and so on; empty for a whole lattice.
+    stages : tuple of int
+        How many centres of a window, the first ones, each layer of the field needs; empty for a whole lattice.
     stretched : dict
         Tables of the neighbourhoods that are stretched along x, by how many times.
     """
@@ -82,48 +82,50 @@ class Neighbourhood:
     table: NDArray[np.int64]
     rows: int
     outputs: NDArray[np.int64]
-    reaches: int | None = None
+    reaches: tuple[float, float] = (math.inf, math.inf)
     distances: NDArray[np.int64] | None = None
     inner: int = 0
-    rings: tuple[int, ...] = ()
+    stages: tuple[int, ...] = ()
     stretched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     _gathers: dict[tuple[int, int, torch.device, int], SlotGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
     _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64], stretches: Sequence[int] = (1,)) -> Neighbourhood:
-        """All sites of a lattice; `stretches` as of `of_window`."""
+    def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Neighbourhood:
+        """All sites of a lattice; `layers` as of `of_window`."""
         everything = np.arange(lattice.num_sites)
         distances = None if lattice.periodic[0] else _distances(everything // lattice.size[1], lattice.size[0])
-        stretched = {number: lattice.shift(offsets * [number, 1]) for number in {*stretches} - {1}}
+        stretched = {number: lattice.shift(offsets * [number, 1]) for number in {*layers} - {1}}
         return cls(lattice.shift(offsets), lattice.num_sites, everything, distances=distances, stretched=stretched)
 
     @classmethod
     def of_window(
         cls,
         shape: tuple[int, int],
-        halo: int,
+        halo: Halo,
         offsets: NDArray[np.int64],
         whole: tuple[bool, bool],
         periodic: tuple[bool, bool],
         columns: tuple[int, int] | None = None,
-        stretches: Sequence[int] = (1,),
+        layers: Sequence[int] = (1,),
     ) -> Neighbourhood:
         """A block of a lattice inside a halo of foreign spins.
 
         A halo of one reach serves fields that the centres of the block alone
         decide. With each further reach the sites that far around the block are
         centres, too: global derivatives depend on their energies, and layers of
-        a network on what they have made of their neighbourhoods. Along an axis
-        that the block spans wholly no halo is needed and none is read.
+        a network on what they have made of their neighbourhoods. Each layer
+        needs fewer centres than the one before it, by what it sees itself: one
+        reach along y and its stretch along x. Along an axis that the block
+        spans wholly no halo is needed and none is read.
 
         Parameters
         ----------
         shape
             Sites (nx, ny) of the block.
         halo
-            Width of the halo, `ForceField.halo`: a multiple of `reach_of` the offsets.
+            Widths of the halo, `ForceField.halo`: multiples of `reach_of` the offsets.
         offsets
             As from `offsets_within`.
         whole
@@ -133,43 +135,46 @@ class Neighbourhood:
         columns
             Column of the lattice with which the block begins, and their number; needed by models
             that see the electrodes.
-        stretches
-            By how many times layers of the field stretch the offsets along x.
+        layers
+            By how many times each layer of the field stretches the offsets along x.
 
         Raises
         ------
         HpcspinError
-            If the halo is narrower than one reach.
+            If the halo is narrower than what the layers see.
         """
         reach = reach_of(offsets)
-        reaches = None if all(whole) else halo // reach
-        if reaches == 0:
-            raise HpcspinError(f"window: a halo of {halo} sites for a reach of {reach}; give it ForceField.halo")
-        margin = (reaches - 1) * reach if reaches else 0
-        extended = tuple(length + 2 * halo for length in shape)
+        x, y = (math.inf if spans else width // reach for width, spans in zip(halo, whole, strict=True))
+        # How many reaches away from the block along both axes the centres stand that each layer needs.
+        around = [(x - sum(layers[: number + 1]), y - number - 1) for number in range(len(layers))]
+        if min(around[-1]) < 0:
+            raise HpcspinError(
+                f"window: a halo of {halo[0]} x {halo[1]} sites for a reach of {reach}; give it ForceField.halo"
+            )
+        extended = (shape[0] + 2 * halo[0], shape[1] + 2 * halo[1])
 
         def along(axis: int, steps: NDArray[np.int64]) -> NDArray[np.int64]:
-            return _window_axis(shape[axis], halo, margin, whole[axis], periodic[axis], steps)
+            margin = None if whole[axis] else int(around[0][axis]) * reach
+            return _window_axis(shape[axis], halo[axis], margin, periodic[axis], steps)
 
         axes = [along(axis, offsets[:, axis]) for axis in (0, 1)]
         table = _joined(axes[0], axes[1], extended[1])
         rows = np.arange(extended[0] * extended[1]).reshape(extended)
-        outputs = rows[tuple(slice(halo, halo + length) for length in shape)].ravel()
+        outputs = rows[halo[0] : halo[0] + shape[0], halo[1] : halo[1] + shape[1]].ravel()
         mine = np.zeros(rows.size + 1, dtype=bool)
         mine[outputs] = mine[-1] = True  # The last for what is missing.
         inner = mine[table].all(1)
-        ring = np.maximum.outer(
-            *(_rings(axis[:, 0] - halo, length, reach) for axis, length in zip(axes, shape, strict=True))
-        ).ravel()
-        order = np.lexsort((~inner, ring))
+        places = [axis[:, 0] - width for axis, width in zip(axes, halo, strict=True)]
+        needed = _needed(places, shape, reach, around)
+        # A layer needs no centre that the one before it does not: those that most layers need come first.
+        order = np.lexsort((~inner, -needed.sum(0)))
         stretched = {
-            number: _joined(along(0, number * offsets[:, 0]), axes[1], extended[1])[order]
-            for number in {*stretches} - {1}
+            number: _joined(along(0, number * offsets[:, 0]), axes[1], extended[1])[order] for number in {*layers} - {1}
         }
-        distances = _of_block(axes, halo, periodic, columns)
+        distances = _of_block(places, periodic, columns)
         distances = None if distances is None else distances[:, order]
-        rings = tuple(np.cumsum(np.bincount(ring, minlength=reaches)).tolist()) if reaches else ()
-        return cls(table[order], rows.size, outputs, reaches, distances, int(inner.sum()), rings, stretched)
+        stages = tuple(needed.sum(1).tolist())
+        return cls(table[order], rows.size, outputs, (x, y), distances, int(inner.sum()), stages, stretched)
 
     def gather(self, batch: int, tile: int, device: torch.device, stretch: int = 1) -> SlotGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.
@@ -194,9 +199,9 @@ class Neighbourhood:
             self._gathers[key] = SlotGather(table, batch * self.rows, device)
         return self._gathers[key]
 
-    def centres_within(self, reaches: int) -> int:
-        """Number of centres, the first ones, at most so many reaches away from the block; all of a whole lattice."""
-        return self.rings[reaches] if self.rings else len(self.table)
+    def centres_of(self, layer: int) -> int:
+        """Number of centres, the first ones, that a layer needs; all of a whole lattice."""
+        return self.stages[layer] if self.stages else len(self.table)
 
     def centre_rows(self, batch: int, device: torch.device) -> torch.Tensor:
         """Rows of all centres of a batch laid end to end, shape (batch * centres,)."""
@@ -244,27 +249,36 @@ def _distances(column: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
 
 
 def _of_block(
-    axes: list[NDArray[np.int64]], halo: int, periodic: tuple[bool, bool], columns: tuple[int, int] | None
+    places: list[NDArray[np.int64]], periodic: tuple[bool, bool], columns: tuple[int, int] | None
 ) -> NDArray[np.int64] | None:
-    """Distances of the centres of a block, whose coordinates in the window stand in slot 0 of both axes."""
+    """Distances of the centres of a block; `places` are their coordinates along both axes, counted in the block."""
     if columns is None or periodic[0]:
         return None
-    return _distances(np.repeat(axes[0][:, 0] - halo + columns[0], len(axes[1])), columns[1])
+    return _distances(np.repeat(places[0] + columns[0], len(places[1])), columns[1])
 
 
-def _rings(coordinate: NDArray[np.int64], length: int, reach: int) -> NDArray[np.int64]:
-    """How many reaches away from 0..length-1 each coordinate is, rounded up."""
-    return -(-np.maximum(-coordinate, coordinate - length + 1).clip(min=0) // reach)
+def _needed(
+    places: list[NDArray[np.int64]], shape: tuple[int, int], reach: int, around: list[tuple[float, float]]
+) -> NDArray[np.bool_]:
+    """Which centres stand at most so many reaches away from the block along both axes, shape (layers, centres)."""
+    away = [_reaches_away(place, length, reach) for place, length in zip(places, shape, strict=True)]
+    return np.stack([np.logical_and.outer(away[0] <= x, away[1] <= y).ravel() for x, y in around])
+
+
+def _reaches_away(place: NDArray[np.int64], length: int, reach: int) -> NDArray[np.int64]:
+    """How many reaches away from 0..length-1 each place is, rounded up."""
+    return -(-np.maximum(-place, place - length + 1).clip(min=0) // reach)
 
 
 def _window_axis(
-    length: int, halo: int, margin: int, whole: bool, periodic: bool, steps: NDArray[np.int64]
+    length: int, halo: int, margin: int | None, periodic: bool, steps: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Coordinates, in the window, of the neighbours of the centres along one axis; -1 if missing.
 
-    Centres far outside the block have stretched neighbours outside the window, which nothing asks for.
+    Centres stand on the block and in a margin around it; without a margin the block spans the lattice.
+    Those far outside the block have stretched neighbours outside the window, which nothing asks for.
     """
-    if not whole:
+    if margin is not None:
         found = halo + np.arange(-margin, length + margin)[:, None] + steps
         return np.where((found >= 0) & (found < length + 2 * halo), found, -1)
     coordinate = np.arange(length)[:, None] + steps

@@ -36,7 +36,7 @@ class PotentialField(ForceField):
         even = architecture.time_reversal == "even"
         self.descriptor = DESCRIPTORS[architecture.descriptor](self.geometry, self.offsets, self.operations, even)
         self.kind = KINDS[architecture.kind](self.offsets, self.operations)
-        self.reaches = self.kind.reaches
+        self.reaches = (self.kind.reaches, self.kind.reaches)
         inputs = 3 if architecture.electrode_range else 1
         self.network = Network(len(self.descriptor.parity), inputs, architecture.hidden, self.kind.outputs)
         self.to(self.dtype)

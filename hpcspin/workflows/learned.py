@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.torque import components_first
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.potential import Committee, ForceField, Neighbourhood
 
@@ -38,11 +38,10 @@ class LearnedField:
     def __init__(self, model: ForceField | Committee, bias: float) -> None:
         self.model, self._bias = model, bias
         self.alarmed = 0.0
-        self.halo: int | None = model.halo
+        self.halo: Halo = model.halo
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
-        assert self.halo is not None
         whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
         columns = (domain.slices[0].start, domain.lattice.size[0])
         table = self.model.window(domain.shape, whole, domain.lattice.periodic, columns)

@@ -47,6 +47,17 @@ def test_fields_are_minus_the_gradient_of_their_energy(kind, periodic):
     assert (high - low) / (2 * step) == pytest.approx(-(force * direction).sum(), rel=1e-9)
 
 
+@pytest.mark.parametrize("periodic", [(True, True), (False, True)])
+def test_a_sum_has_the_widest_halo_along_each_axis_and_each_term_its_own(periodic):
+    domain = single_domain((7, 5), periodic)
+    terms = [Heisenberg(0.8, ((3, 0), (1, 1))), Heisenberg(-0.4, ((0, 2), (0, 1))), Heisenberg(1.3), Anisotropy(0.3)]
+    assert [term.halo for term in terms] == [(3, 1), (0, 2), (1, 1), (0, 0)]
+    assert SumField(terms).halo == (3, 2)
+    spins = torch.as_tensor(random_spins((7, 5)))
+    expected = sum(FieldEvaluator(term, domain)(spins, 0.0) for term in terms)
+    assert torch.equal(FieldEvaluator(SumField(terms), domain)(spins, 0.0), expected)
+
+
 def pairs(lattice, distance):
     """Pairs of sites of an open lattice at a distance, and the unit vectors between them."""
     places = lattice.cartesian(np.indices(lattice.size).reshape(2, -1).T)

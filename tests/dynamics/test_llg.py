@@ -124,7 +124,7 @@ def test_rotations_conserve_length_and_axis(angle, seed):
 class Radial:
     """A field along each spin."""
 
-    halo = 0
+    halo = (0, 0)
 
     def bind(self, domain):
         return lambda spins, time: 4.0 * spins
@@ -162,7 +162,7 @@ def test_an_implicit_step_takes_the_precision_that_the_field_has():
     """A field that is known to 1e-10 only lets iterations come no nearer than that; the step ends all the same."""
 
     class Grainy:
-        halo = 0
+        halo = (0, 0)
 
         def bind(self, domain):
             generator = torch.Generator().manual_seed(1)

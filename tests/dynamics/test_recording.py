@@ -90,7 +90,7 @@ def test_checkpoints_by_the_clock(tmp_path):
     seen = []
 
     class Watching:
-        halo = 0
+        halo = (0, 0)
 
         def bind(self, domain):
             def evaluate(spins, time):

@@ -38,7 +38,7 @@ def assert_same_bits(directory, other):
 class Saboteur:
     """The classical field; at its n-th evaluation something happens."""
 
-    halo = 1
+    halo = (1, 1)
 
     def __init__(self, moment, act):
         self.moment, self.act, self.count = moment, act, 0
@@ -79,7 +79,7 @@ def test_the_recorded_field_belongs_to_the_recorded_spins(undisturbed):
     field = classical()
     domain = simulation(undisturbed)._domain
     for spins, force in zip(found["spins"], found["field"], strict=True):
-        extended = domain.extend(torch.as_tensor(spins), 1)
+        extended = domain.extend(torch.as_tensor(spins), (1, 1))
         assert np.array_equal(field.bind(domain)(extended, 0.0).numpy(), force)
 
 
@@ -194,7 +194,7 @@ def test_a_trajectory_without_checkpoint_is_not_overwritten(undisturbed):
 
 def test_spins_that_cease_to_be_finite_stop_the_run_before_they_are_saved(tmp_path):
     class Broken:
-        halo = 0
+        halo = (0, 0)
 
         def bind(self, domain):
             return lambda spins, time: spins * (np.nan if time > 1.0 else 1.0)

@@ -27,5 +27,5 @@ def test_sum_is_the_lattices_adjacency_matrix_times_the_vectors(monkeypatch, nam
     for slot in range(neighbours.shape[1]):
         adjacency[torch.arange(66), neighbours[:, slot]] += 1
     expected = (0.5 * adjacency[:, :66] @ vectors).reshape(11, 6, 3)
-    extended = Domain(lattice, World(), (1, 1)).extend(vectors.reshape(11, 6, 3), 2)
-    assert torch.equal(stencil.neighbour_sum(extended, 2, OFFSETS[name], 0.5), expected)
+    extended = Domain(lattice, World(), (1, 1)).extend(vectors.reshape(11, 6, 3), (2, 3))
+    assert torch.equal(stencil.neighbour_sum(extended, (2, 3), OFFSETS[name], 0.5), expected)

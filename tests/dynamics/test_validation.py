@@ -135,7 +135,7 @@ def test_two_coupled_spins_in_a_bath_have_boltzmanns_distribution():
 class Pairs:
     """Exchange between the two spins of each column of a 2 x n lattice, and none along the rows."""
 
-    halo = 0
+    halo = (0, 0)
 
     def __init__(self, exchange):
         self.exchange = exchange

@@ -104,11 +104,11 @@ mail.obstacle_to_device_buffers = lambda world, device: None
 lattice = make_lattice("triangular", (9, 7), (True, False))
 for dtype in (torch.float32, torch.float64):
     whole = torch.arange(9 * 7 * 3, dtype=dtype).reshape(9, 7, 3) + 1
-    domain = Domain.cut(lattice, world, 2)
+    domain = Domain.cut(lattice, world, (2, 1))
     for factor in (1, 2):
-        found = domain.extend(factor * whole[domain.slices], 2)
-        assert torch.equal(found, factor * domain.window(whole, 2))
-    exchange = domain.exchange(whole[domain.slices], 2)
+        found = domain.extend(factor * whole[domain.slices], (2, 1))
+        assert torch.equal(found, factor * domain.window(whole, (2, 1)))
+    exchange = domain.exchange(whole[domain.slices], (2, 1))
     assert exchange.travels and not exchange.mail._staged
 print(f"rank {world.rank} has its halo")
 """

@@ -70,13 +70,13 @@ def test_a_field_sees_as_many_reaches_as_its_layers_and_no_farther(layers: dict[
     lattice = make_lattice("square", (30, 25))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 3)
     assert isinstance(model, CovariantField)
-    assert model.halo == sum(layers["layers"]) * model.reach
+    assert model.halo == (sum(layers["layers"]) * model.reach, len(layers["layers"]) * model.reach)
     changed = spins.clone()
     changed[0, 15 * 25 + 12] = random_spins(1, 1, 4)[0, 0]
     difference = (predict(model, lattice, changed) - predict(model, lattice, spins)).abs().amax(-1).reshape(30, 25)
-    for axis, centre, halo in ((1, 15, model.halo), (0, 12, len(layers["layers"]) * model.reach)):
+    for axis, centre, width in zip((1, 0), (15, 12), model.halo, strict=True):
         seen = difference.amax(axis).nonzero()[:, 0]
-        assert (seen.min(), seen.max()) == (centre - halo, centre + halo)
+        assert (seen.min(), seen.max()) == (centre - width, centre + width)
 
 
 def test_layers_are_stretched_along_x() -> None:
@@ -104,7 +104,7 @@ def test_a_window_has_the_bits_of_the_whole_lattice(
     expected = predict(model, lattice, grid.reshape(1, -1, 3)).reshape(*size, 3)
     start = tuple(0 if spans else 1 for spans in whole)
     shape = tuple(length if spans else 4 for length, spans in zip(size, whole, strict=True))
-    axes = [np.arange(s - model.halo, s + n + model.halo) for s, n in zip(start, shape, strict=True)]
+    axes = [np.arange(s - width, s + n + width) for s, n, width in zip(start, shape, model.halo, strict=True)]
     inside = torch.from_numpy((axes[0] >= 0) & (axes[0] < size[0]))[:, None, None]
     window = grid[axes[0] % size[0]][:, axes[1] % size[1]] * inside
     table = model.window(shape, whole, lattice.periodic, (start[0], size[0]) if electrode_range else None)
@@ -113,11 +113,29 @@ def test_a_window_has_the_bits_of_the_whole_lattice(
     assert torch.equal(found, expected[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))])
 
 
-def test_a_halo_that_is_too_narrow_is_refused() -> None:
-    model = make_model(**LAYERS)
-    narrow = Neighbourhood.of_window((4, 4), 2 * model.reach, model.offsets, (False, False), (False, True))
-    with pytest.raises(HpcspinError, match="too narrow for this force field; give it 6"):
-        model(random_spins(1, 144, 5), narrow, torch.ones(1))
+def test_a_layer_is_given_no_centre_that_later_ones_do_not_see() -> None:
+    model, reach = make_model(**STRETCHED), 2
+    table = model.window((4, 5), (False, False), (False, True))
+    assert table.stages == tuple((4 + 2 * x * reach) * (5 + 2 * y * reach) for x, y in ((5, 2), (2, 1), (0, 0)))
+    width = 5 + 2 * model.halo[1]
+    for layer, (x, y) in enumerate(((5, 2), (2, 1), (0, 0))):
+        centres = np.stack(np.divmod(table.table[: table.centres_of(layer), 0], width)) - np.array([model.halo]).T
+        assert centres.min(1).tolist() == [-x * reach, -y * reach]
+        assert centres.max(1).tolist() == [3 + x * reach, 4 + y * reach]
+    assert set(table.table[: table.stages[-1], 0]) == set(table.outputs)
+    spanning = model.window((29, 5), (True, False), (False, True))
+    assert spanning.stages == tuple(29 * (5 + 2 * y * reach) for y in (2, 1, 0))
+
+
+@pytest.mark.parametrize("halo", [(10, 6), (12, 4)])
+def test_a_halo_that_is_too_narrow_is_refused(halo: tuple[int, int]) -> None:
+    """By the window, if it knows the layers, else by the model, which is given a window of fewer ones."""
+    model, cut = make_model(**STRETCHED), ((False, False), (False, True))
+    with pytest.raises(HpcspinError, match=f"halo of {halo[0]} x {halo[1]} sites for a reach of 2"):
+        Neighbourhood.of_window((4, 4), halo, model.offsets, *cut, layers=(1, 3, 2))
+    narrow = Neighbourhood.of_window((4, 4), halo, model.offsets, *cut, layers=(1, 3))
+    with pytest.raises(HpcspinError, match="too narrow for this force field; give it 12 x 6"):
+        model(random_spins(1, narrow.rows, 5), narrow, torch.ones(1))
 
 
 def test_the_bits_do_not_depend_on_the_batch() -> None:

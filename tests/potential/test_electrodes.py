@@ -53,7 +53,7 @@ def test_a_window_has_the_bits_of_the_whole_lattice(kind, first):
     size, shape = (16, 13), (5, 13)
     model = make_model(kind=kind, electrode_range=3.0, precision="float32", hidden=(16, 16))
     spins, halo = random_spins(1, size[0] * size[1], 3).reshape(*size, 3), model.halo
-    x, y = np.arange(first - halo, first + shape[0] + halo), np.arange(-halo, size[1] + halo)
+    x, y = np.arange(first - halo[0], first + shape[0] + halo[0]), np.arange(-halo[1], size[1] + halo[1])
     inside = torch.from_numpy((x >= 0) & (x < size[0]))[:, None, None]
     window = spins[x % size[0]][:, y % size[1]] * inside
     table = Neighbourhood.of_window(shape, halo, model.offsets, (False, True), (False, True), (first, size[0]))

@@ -196,14 +196,13 @@ def test_a_window_with_halo_has_the_bits_of_the_whole_lattice(kind, whole, preci
     model = make_model(lattice=kind, radius=2.0, precision=precision, hidden=(16, 16))
     spins = random_spins(1, lattice.num_sites, 12)
     expected = predict(model, lattice, spins).field.reshape(*size, 3)
-    halo = 2 * model.reach
     start = tuple(0 if spans else 3 for spans in whole)
     shape = tuple(length if spans else 5 for length, spans in zip(size, whole, strict=True))
-    axes = [np.arange(s - halo, s + n + halo) for s, n in zip(start, shape, strict=True)]
+    axes = [np.arange(s - width, s + n + width) for s, n, width in zip(start, shape, model.halo, strict=True)]
     inside = (axes[0] >= 0) & (axes[0] < size[0])
     grid = spins.reshape(*size, 3)
     window = grid[axes[0] % size[0]][:, axes[1] % size[1]] * torch.from_numpy(inside)[:, None, None]
-    table = Neighbourhood.of_window(shape, halo, model.offsets, whole, lattice.periodic)
+    table = Neighbourhood.of_window(shape, model.halo, model.offsets, whole, lattice.periodic)
     bias = torch.tensor([1.3], dtype=torch.float64)
     found = model(window.reshape(1, -1, 3), table, bias).field.reshape(*shape, 3)
     slices = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))

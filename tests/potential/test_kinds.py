@@ -21,7 +21,7 @@ def predict(model, spins, table, bias=1.3):
 
 def test_the_halo_is_as_wide_as_the_kind_sees():
     halos = {kind: make_model(kind=kind, radius=2.3).halo for kind in ("conservative", "pair", "site", "direct")}
-    assert halos == {"conservative": 4, "pair": 4, "site": 2, "direct": 2}
+    assert halos == {"conservative": (4, 4), "pair": (4, 4), "site": (2, 2), "direct": (2, 2)}
 
 
 @local_kinds
@@ -90,7 +90,7 @@ def test_field_on_a_site_ignores_spins_beyond_one_reach(kind):
     corner[0, 0] *= -1
     changed = predict(model, corner, table).field != predict(model, spins, table).field
     x, y = np.divmod(np.flatnonzero(changed[0].any(-1).numpy()), 9)
-    assert max(x.max(), y.max()) == model.halo == model.reach
+    assert (x.max(), y.max()) == model.halo == (model.reach, model.reach)
 
 
 @local_kinds
@@ -105,7 +105,7 @@ def test_a_window_of_one_reach_has_the_bits_of_the_whole_lattice(kind, descripto
     expected = predict(model, grid.reshape(1, -1, 3), model.neighbourhood(lattice)).field.reshape(*size, 3)
     start = tuple(0 if spans else 4 for spans in whole)
     shape = tuple(length if spans else 5 for length, spans in zip(size, whole, strict=True))
-    axes = [np.arange(s - model.halo, s + n + model.halo) for s, n in zip(start, shape, strict=True)]
+    axes = [np.arange(s - width, s + n + width) for s, n, width in zip(start, shape, model.halo, strict=True)]
     inside = torch.from_numpy((axes[0] >= 0) & (axes[0] < size[0]))[:, None, None]
     window = grid[axes[0] % size[0]][:, axes[1] % size[1]] * inside
     table = Neighbourhood.of_window(shape, model.halo, model.offsets, whole, lattice.periodic)
@@ -116,11 +116,12 @@ def test_a_window_of_one_reach_has_the_bits_of_the_whole_lattice(kind, descripto
 
 def test_a_halo_that_is_too_narrow_is_refused():
     model, spins = make_model(kind="pair"), random_spins(1, 64, 9)
-    window = ((8 - 2 * model.reach,) * 2, model.reach, model.offsets, (False, False), (False, True))
+    window = ((8 - 2 * model.reach,) * 2, (model.reach, model.reach), model.offsets, (False, False), (False, True))
     with pytest.raises(HpcspinError, match="too narrow for this force field"):
         predict(model, spins, Neighbourhood.of_window(*window))
-    with pytest.raises(HpcspinError, match="halo of 1 sites for a reach of 2"):
-        Neighbourhood.of_window((6, 6), 1, *window[2:])
+    for halo in ((1, 4), (4, 1)):
+        with pytest.raises(HpcspinError, match=f"halo of {halo[0]} x {halo[1]} sites for a reach of 2"):
+            Neighbourhood.of_window((6, 6), halo, *window[2:])
 
 
 @local_kinds

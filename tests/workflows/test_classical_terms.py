@@ -24,7 +24,7 @@ def test_a_number_or_a_list_of_shells(config: Path) -> None:
 
 def test_drives_and_antisymmetric_exchange(config: Path) -> None:
     found = terms(config, "drives=[{kind: pulse, field: [0, 0, 1], centre: 2, width: 1}]", "dmi_bulk=0.3")
-    assert [term.halo for term in found] == [0, 1]  # type: ignore[attr-defined]
+    assert [term.halo for term in found] == [(0, 0), (1, 1)]  # type: ignore[attr-defined]
     assert found[0].amplitude(2.0) == 1  # type: ignore[attr-defined]
     with pytest.raises(HpcspinError, match="its parameters are centre, width"):
         terms(config, "drives=[{kind: pulse, field: [0, 0, 1], frequency: 2}]")

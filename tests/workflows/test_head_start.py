@@ -22,14 +22,16 @@ CASES: dict[str, dict[str, Any]] = {
     "site": {"kind": "site", "descriptor": "bonds"},
     "direct": {"kind": "direct"},
     "electrodes": {"kind": "pair", "electrode_range": 3.0},
+    "layers": {"kind": "direct", "layers": (1, 3)},
 }
 
 
 def make_model(seed: int, **settings: Any) -> ForceField:
     torch.manual_seed(seed)
     model = make_force_field(Architecture("square", 2.0, (16, 16), **{"descriptor": "densities", **settings}))
-    features = model.network.mean.shape
-    model.network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
+    for network in model.networks:
+        features = network.mean.shape
+        network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
     return model.eval()
 
 
@@ -48,7 +50,6 @@ def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
     torch.manual_seed(3)
     spins = torch.nn.functional.normalize(torch.randn((*LATTICE.size, 3), dtype=torch.float64), dim=-1)
     field = field_of(case)
-    assert field.halo is not None
     alone = Domain(LATTICE, World(), (1, 1))
     expected = field.bind(alone)(alone.window(spins, field.halo), 0.0)
     for rank in range(blocks[0] * blocks[1]):
@@ -56,7 +57,7 @@ def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
         bound = field.bind(domain)
         assert isinstance(bound, HeadStart)
         complete = domain.window(spins, field.halo)
-        inside = tuple(slice(field.halo, field.halo + length) for length in domain.shape)
+        inside = tuple(slice(width, width + length) for width, length in zip(field.halo, domain.shape, strict=True))
         under_way = torch.full_like(complete, torch.nan)
         under_way[inside] = complete[inside]
         bound.begin(under_way, 0.0)
@@ -68,9 +69,8 @@ def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
 def test_nearly_all_of_a_large_block_goes_ahead(case: str) -> None:
     """All centres but those within one reach of a cut edge, in whole tiles."""
     field, model = field_of(case), make_model(1, **CASES[case])
-    assert field.halo is not None
     domain = Domain(LATTICE, World(rank=1, size=2), (2, 1))
-    spins = torch.ones((1, (10 + 2 * field.halo) * (24 + 2 * field.halo), 3))
+    spins = torch.ones((1, (10 + 2 * field.halo[0]) * (24 + 2 * field.halo[1]), 3))
     bound = field.bind(domain)
     begun = model.begin(spins, bound._table, torch.ones(1))
     inner = (10 - 2 * model.reach) * 24

@@ -20,8 +20,10 @@ import pytest
 import torch
 
 from hpcspin.config import load_config
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.domain import choose_blocks
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, make_force_field, save_model
+from hpcspin.potential import Architecture, load_model, make_force_field, save_model
 from hpcspin.storage import partial_path
 from hpcspin.workflows.simulate import simulate_directory
 
@@ -50,6 +52,13 @@ CASES: dict[str, dict[str, Any]] = {
         "descriptor": "densities",
         "layers": [1, 2],
         "electrode_range": 3.0,
+    },
+    "stretched": {
+        "kind": "direct",
+        "precision": "float32",
+        "descriptor": "densities",
+        "layers": [1, 1, 2, 5],
+        "size": "[13, 16]",
     },
     "triangular": {"kind": "pair", "precision": "float32", "lattice": "triangular"},
     "electrodes": {"kind": "pair", "precision": "float32", "descriptor": "densities", "electrode_range": 3.0},
@@ -80,6 +89,17 @@ def write_case(directory: Path, case: str) -> Path:
     model_path = directory / f"{case}.safetensors"
     path.write_text(CONFIG.format(lattice=settings["lattice"], size=size, periodic=periodic, model=model_path))
     return path
+
+
+def test_layers_stretched_along_x_are_cut_along_y_where_they_see_less(tmp_path: Path) -> None:
+    """Down to blocks as thin as the halo there, whose width along x is more than half of the lattice."""
+    write_case(tmp_path, "stretched")
+    model, _ = load_model(tmp_path / "stretched.safetensors")
+    assert model.halo == (9, 4)
+    for ranks in (2, 3, 4):
+        assert choose_blocks((13, 16), ranks, model.halo) == (1, ranks)
+        with pytest.raises(HpcspinError, match="thinner than the halo of 9 x 9"):
+            choose_blocks((13, 16), ranks, (9, 9))
 
 
 def contents(directory: Path) -> dict[str, Any]:
@@ -116,8 +136,9 @@ def test_bits_do_not_depend_on_the_number_of_ranks(mpirun: Launch, tmp_path: Pat
 
 
 @pytest.mark.mpi
-def test_begun_on_two_ranks_and_continued_on_three(mpirun: Launch, tmp_path: Path) -> None:
-    config = write_case(tmp_path, "single")
+@pytest.mark.parametrize("case", ["single", "stretched"])
+def test_begun_on_two_ranks_and_continued_on_three(mpirun: Launch, tmp_path: Path, case: str) -> None:
+    config = write_case(tmp_path, case)
     for ranks, duration in ((2, "0.8"), (3, "2")):
         command = ("-m", "hpcspin", "simulate", str(config), f"dynamics.duration={duration}")
         result = mpirun(ranks, *command, "--output", str(tmp_path / "parts"), timeout=120)
