@@ -195,6 +195,9 @@ class _Trainer:
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
         for share in self._train:
             self._model.require(share.lattice, split.train[0].file)
+        # A model's past goes with it: which weights it began with, and what these had learned from.
+        past = ("weights_sha256", "data", "start")
+        self._start = {name: known[1][name] for name in past if name in known[1]} if known else None
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
         if not known:
             normalise(self._model, self._train, world, device)
@@ -311,6 +314,7 @@ class _Trainer:
                 "best_epoch": self._state.best_epoch,
                 "training": asdict(self._settings),
                 "data": _listed(self._split),
+                **({"start": self._start} if self._start else {}),
                 **card,
             }
             save_model(self._directory / MODEL, self._model, content)

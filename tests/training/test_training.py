@@ -149,6 +149,9 @@ def test_a_saved_model_is_trained_further(data, tmp_path):
     assert before.keys() == after.keys()
     assert all(np.allclose(before[name], after[name], rtol=1e-12) for name in before if name != "envelope")
     further = run(data, tmp_path / "further", start=first.model)
+    (_, past), (_, card) = load_model(first.model), load_model(further.model)
+    assert "start" not in past
+    assert card["start"] == {"weights_sha256": past["weights_sha256"], "data": past["data"]}
     assert further.metrics["mse"] < 0.8 * first.metrics["mse"]
 
 
