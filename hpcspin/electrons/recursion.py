@@ -126,7 +126,7 @@ class GroupedColumns:
         """As `right_connected`, from the first group to the last."""
         groups: list[ColumnGroup] = []
         stops = np.linspace(0, self.blocks.shape[1], -(-self.blocks.shape[1] // self.length) + 1).astype(int)
-        beyond = 0 * self._identity
+        beyond = self.coupling.backend.xp.zeros_like(self._identity)
         for first, stop in reversed(list(pairwise(stops.tolist()))):
             at_first, before = self._cross(slice(first, stop), beyond)
             inverse = invert(self.coupling.backend.xp, before)
@@ -155,15 +155,16 @@ class GroupedColumns:
         Array
             Shape (batch, Lx, m / 2, 4).
         """
+        xp = self.coupling.backend.xp
         before = self._identity if source is None else self._identity @ source
         first = groups[0].first if source is None else groups[0].first @ source
         found = []
         for number, group in enumerate(groups):
             last = group.inverse @ before
-            beyond = groups[number + 1].first @ last if number + 1 < len(groups) else 0 * last
+            beyond = groups[number + 1].first @ last if number + 1 < len(groups) else xp.zeros_like(last)
             found.append(self._occupations(group.columns, (before, first), (last, beyond), stops, weights))
             before, first = last, beyond
-        return self.coupling.backend.xp.concat(found, axis=1)
+        return xp.concat(found, axis=1)
 
     def _cross(self, columns: slice, beyond: Array) -> tuple[Array, Array]:
         """P_F and P_{F-1}."""

@@ -12,11 +12,11 @@ from systems import driven, random_spins
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir, make_solver
 from hpcspin.electrons.backend import Backend, make_backend
 from hpcspin.electrons.fermi import psi, psi_of_sites
-from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+from hpcspin.electrons.hamiltonian import effective_hamiltonian, layer_blocks, make_coupling
 from hpcspin.electrons.host_kernels import cross
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import site_matrices
-from hpcspin.electrons.onsite import occupation
+from hpcspin.electrons.onsite import hermitian_sites, occupation
 from hpcspin.electrons.quadrature import Integrand, integrate
 from hpcspin.electrons.recursion import GroupedColumns, first_columns, right_connected
 from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
@@ -296,3 +296,28 @@ def test_rounding_in_groups_stays_within_its_part_of_the_tolerance(tolerance):
         window.source._group = 1
     assert solver.windows[0].source._group >= 3
     assert np.abs(solver.solve(spins).field - plain.solve(spins).field).max() < 0.01 * tolerance
+
+
+@pytest.mark.parametrize("width", [1e-3, 1e-6, 1e-9])
+def test_groups_of_columns_at_levels_as_sharp_as_weak_reservoirs(width):
+    """Nearly singular: on top of the sharpest levels, where the Green's function is as large as 1 / width.
+
+    Against the dense inverse, whose own error grows as the condition of the matrix.
+    """
+    system = driven("square", (8, 4), exchange=3.8, left=(width, -3.2), bath=(width, 0.0))
+    spins = make_texture("antiferromagnet", system.lattice, 1, tilt=0.1)[None]
+    matrix = effective_hamiltonian(system, spins[0])
+    levels = np.linalg.eigvals(matrix)
+    energies = levels[np.argsort(-levels.imag)[:4]].real + 0j
+    dense = np.linalg.inv(energies[:, None, None] * np.eye(len(matrix)) - matrix)
+    backend = make_backend("torch")
+    grouped = GroupedColumns(
+        layer_blocks(system, spins, backend), backend.asarray(energies), make_coupling(system, backend), None, 4
+    )
+    ones = backend.asarray(np.ones((4, 1)))
+    found = grouped.occupations(grouped.connect(), None, np.array([0, 8]), ones).numpy()
+    exact = hermitian_sites(np, dense[:, :, :8] @ dense[:, :, :8].conj().swapaxes(1, 2)).reshape(found.shape)
+    condition = np.linalg.cond(energies[:, None, None] * np.eye(len(matrix)) - matrix)
+    assert condition.max() > 0.1 / width
+    relative = np.abs(found - exact).max(axis=(1, 2, 3)) / np.abs(exact).max(axis=(1, 2, 3))
+    assert np.all(relative < 1e-13 * condition)
