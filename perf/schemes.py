@@ -1,12 +1,11 @@
-"""Global potentials on blocks: what the redundant centres cost, and what sending derivatives back would cost instead.
+"""Global potentials on blocks: terms that cross the sides against redundant centres, in whole evaluations of the field.
 
     mpiexec -n 2 python perf/schemes.py [--network MODEL] [--output perf/results/schemes.json]
 
 The field on a spin derives from the energies of all centres within one reach, each of which sees one reach further. A
-block either has a halo of two reaches and evaluates the centres of the nearer one, too, as hpcspin does; or it has a
-halo of one reach, evaluates its own centres alone, and sends six sums of derivatives a halo site back to the owner.
-Each rank times both sets of centres for one block cut on all sides, and the exchanges of both schemes along one cut.
-Sums that return must add to the same bits on any number of ranks, in fixed point: 8 bytes each.
+block either evaluates its own centres alone inside a halo of one reach and sends the terms that belong to other blocks
+there, as hpcspin does; or it has a halo of two reaches and evaluates the centres of the nearer one, too. Both are
+timed in turn, with all that travels, on a lattice of as many square blocks as there are ranks; their bits must agree.
 """
 
 from __future__ import annotations
@@ -14,72 +13,99 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from shared import RESULTS, seconds, table, write_section
+from shared import RESULTS, table, write_section
 from torch import Tensor
 
+from hpcspin.dynamics.fields import BoundField, Field, FieldEvaluator
+from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, make_lattice
-from hpcspin.parallel.devices import keep_freed_memory
+from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import Neighbourhood, PotentialField, load_force
 from hpcspin.storage import provenance
+from hpcspin.workflows.learned import LearnedField
 
-SIDES, REPEATS = (32, 64, 128, 256), 5
-SUMS = 6
+SIDES, REPEATS, BIAS = (16, 32, 64, 128, 256), 7, 3.2
 PAIR = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_pair.safetensors")
 
 
-def around(model: PotentialField, reaches: int) -> Halo:
-    """A halo of so many reaches on all sides."""
-    return reaches * model.reach, reaches * model.reach
+class Redundant:
+    """A learned field that evaluates the centres around its block itself."""
+
+    def __init__(self, model: PotentialField) -> None:
+        self._model, (x, y) = model, model.halo
+        self.halo: Halo = (2 * x, 2 * y)
+
+    def bind(self, domain: Domain) -> BoundField:
+        """As any field."""
+        whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
+        columns = (domain.slices[0].start, domain.lattice.size[0])
+        periodic = domain.lattice.periodic
+        window = Neighbourhood.of_window(domain.shape, self.halo, self._model.offsets, whole, periodic, columns)
+        return _BoundRedundant(self._model, window, domain.shape)
 
 
-def evaluation(model: PotentialField, side: int, reaches: int) -> float:
-    """Seconds to evaluate the centres that a block cut on all sides needs with a halo of so many reaches."""
-    halo = around(model, reaches)
-    lattice = (4 * side, 4 * side)
-    window = Neighbourhood.of_window(
-        (side, side), halo, model.offsets, (False, False), (False, True), (side, lattice[0])
-    )
-    spins = torch.nn.functional.normalize(torch.randn((1, window.rows, 3), dtype=torch.float64), dim=-1)
-    bias = torch.ones(1)
+class _BoundRedundant:
+    def __init__(self, model: PotentialField, window: Neighbourhood, shape: tuple[int, int]) -> None:
+        self._model, self._window, self._shape = model, window, shape
+        self._begun: Any = ()
 
-    @torch.inference_mode()
-    def work() -> Tensor:
-        _, partials = zip(*model._parts(spins, window, bias, 0), strict=True)
-        missing = torch.zeros_like(partials[0][..., :1])
-        return window.gather(1, 96, spins.device).push(torch.cat([*partials, missing], -1).flatten(1, 2))
+    def begin(self, spins: Tensor, moment: float) -> None:
+        self._begun = self._model.begin(*self._arguments(spins))
 
-    return seconds(work, REPEATS)
+    def __call__(self, spins: Tensor, moment: float) -> Tensor:
+        begun, self._begun = self._begun, ()
+        predicted = self._model(*self._arguments(spins), begun).field
+        return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
+
+    def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood, Tensor]:
+        return spins.reshape(1, -1, 3), self._window, spins.new_full((1,), BIAS)
 
 
-def exchange(world: World, side: int, halo: Halo, like: Tensor) -> float:
-    """Seconds of an exchange along one cut between two blocks of the given side; the slowest rank's."""
-    domain = Domain(make_lattice("square", (world.size * side, side), (False, True)), world, (world.size, 1))
-    mine = seconds(lambda: domain.extend(like, halo), 20 * REPEATS)
-    return max(world.allgather(mine))
+def evaluators(world: World, model: PotentialField, side: int) -> tuple[list[FieldEvaluator], Domain]:
+    """Both fields on one block a rank."""
+    px = max(count for count in range(1, world.size + 1) if world.size % count == 0 and count**2 <= world.size)
+    blocks = (world.size // px, px)
+    lattice = make_lattice("square", (blocks[0] * side, blocks[1] * side), (False, True))
+    domain = Domain(lattice, world, blocks)
+    fields: list[Field] = [LearnedField(model, BIAS), Redundant(model)]
+    return [FieldEvaluator(field, domain) for field in fields], domain
 
 
-def measure(world: World, model: PotentialField) -> list[dict[str, Any]]:
-    """Both schemes for blocks of all sides."""
+def measure(world: World, model: PotentialField, device: torch.device) -> list[dict[str, Any]]:
+    """Seconds of an evaluation in both ways, the slowest rank's, for blocks of all sides."""
     found = []
     for side in SIDES:
-        spins = torch.ones((side, side, 3), dtype=torch.float64)
-        sums = torch.ones((side, side, SUMS), dtype=torch.int64)
-        wide, narrow = (max(world.allgather(evaluation(model, side, reaches))) for reaches in (2, 1))
+        both, domain = evaluators(world, model, side)
+        generator = torch.Generator().manual_seed(world.rank)
+        times: list[list[float]] = [[], []]
+        for _ in range(REPEATS + 1):
+            spins = torch.randn((*domain.shape, 3), dtype=torch.float64, generator=generator).to(device)
+            spins = torch.nn.functional.normalize(spins, dim=-1)
+            fields = []
+            for evaluate, taken in zip(both, times, strict=True):
+                world.barrier()
+                begun = time.perf_counter()
+                fields.append(evaluate(spins, 0.0).cpu())
+                taken.append(max(world.allgather(time.perf_counter() - begun)))
+            if not torch.equal(*fields):
+                raise SystemExit(f"blocks of {side}x{side}: the fields of both schemes differ")
+        ratios = np.array(times[1][1:]) / times[0][1:]
         found.append(
             {
                 "side": side,
-                "two_reaches": {"centres": wide, "spins": exchange(world, side, around(model, 2), spins)},
-                "one_reach": {
-                    "centres": narrow,
-                    "spins": exchange(world, side, around(model, 1), spins),
-                    "sums": exchange(world, side, around(model, 1), sums),
-                },
+                "blocks": domain.blocks,
+                "terms": float(np.median(times[0][1:])),
+                "redundant": float(np.median(times[1][1:])),
+                "ratio": float(np.median(ratios)),
+                "ratio_error": float(ratios.std(ddof=1) / len(ratios) ** 0.5),
             }
         )
     return found
@@ -87,17 +113,21 @@ def measure(world: World, model: PotentialField) -> list[dict[str, Any]]:
 
 def summary(found: dict[str, Any]) -> str:
     """What the JSON says, as Markdown."""
-    rows = []
-    for row in found["blocks"]:
-        wide, narrow = row["two_reaches"], row["one_reach"]
-        gain = 1 - sum(narrow.values()) / sum(wide.values())
-        times = (wide["centres"], wide["spins"], narrow["centres"], narrow["spins"] + narrow["sums"])
-        rows.append([f"{row['side']}x{row['side']}", *(f"{1e3 * value:.3g}" for value in times), f"{gain:.0%}"])
-    header = ["block", "two reaches: ms of centres", "of halo", "one reach: ms of centres", "of halo and sums", "gain"]
+    rows = [
+        [
+            f"{row['side']}x{row['side']}",
+            f"{1e3 * row['terms']:.3g}",
+            f"{1e3 * row['redundant']:.3g}",
+            f"{row['ratio']:.3f} ± {row['ratio_error']:.3f}",
+        ]
+        for row in found["blocks"]
+    ]
+    header = ["block", "terms that cross: ms", "redundant centres: ms", "ratio"]
+    px, py = found["blocks"][0]["blocks"]
     return "\n".join(
         [
-            f"{found['network']}, reach {found['reach']}, {found['ranks']} ranks of one thread, load "
-            f"{found['load_before']:.1f} at the start.",
+            f"{found['network']}, reach {found['reach']}, {px}x{py} ranks of one thread on {found['device']}, load "
+            f"{found['load_before']:.1f} at the start. Evaluations in turn; the ratio is the median of pairs.",
             "",
             table(header, rows),
         ]
@@ -117,7 +147,8 @@ def main() -> None:
     model, _ = load_force(arguments.network)
     if not isinstance(model, PotentialField):
         parser.error("--network: give a single model of potentials, no committee and no layers")
-    blocks = measure(world, model.eval())
+    device = pick_device(world)
+    blocks = measure(world, model.to(device).eval(), device)
     if world.rank == 0:
         found = {
             "load_before": load,
@@ -125,6 +156,7 @@ def main() -> None:
             "network": Path(arguments.network).name,
             "reach": model.reach,
             "ranks": world.size,
+            "device": device.type,
             "blocks": blocks,
         }
         arguments.output.write_text(json.dumps(found, indent=2) + "\n")

@@ -4,6 +4,7 @@ The room knows lattices, and nothing of electrons, dynamics or training.
 """
 
 from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.borders import Side, Trade
 from hpcspin.potential.committee import MEMBER, Committee, load_force
 from hpcspin.potential.covariant import CovariantField
 from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
@@ -29,6 +30,8 @@ __all__ = [
     "Neighbourhood",
     "PotentialField",
     "Prediction",
+    "Side",
+    "Trade",
     "load_force",
     "load_model",
     "make_force_field",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.borders import Trade
 from hpcspin.potential.files import load_model
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.model import ForceField, Part
@@ -92,11 +93,16 @@ class Committee(nn.Module):
         return self.first.window(shape, whole, periodic, columns)
 
     def forward(
-        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Sequence[Part]] = ()
+        self,
+        spins: Tensor,
+        neighbourhood: Neighbourhood,
+        bias: Tensor,
+        begun: Sequence[Sequence[Part]] = (),
+        trade: Trade | None = None,
     ) -> Prediction:
-        """Mean over the members; see `ForceField.forward`."""
+        """Mean over the members, which trade one after the other; see `ForceField.forward`."""
         heads = begun or [()] * len(self._forces)
-        predictions = [m(spins, neighbourhood, bias, head) for m, head in zip(self._forces, heads, strict=True)]
+        predictions = [m(spins, neighbourhood, bias, head, trade) for m, head in zip(self._forces, heads, strict=True)]
         # Added one after the other: a site's sum does not depend on the shape of its block.
         return Prediction(*(sum(parts[1:], parts[0]) / len(parts) for parts in zip(*predictions, strict=True)))
 

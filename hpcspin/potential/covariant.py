@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.borders import Trade
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.layers import Channels, Layer, Site
 from hpcspin.potential.model import ForceField, Part
@@ -71,7 +72,12 @@ class CovariantField(ForceField):
         return chosen.features(around, chosen.maps(), tile)[0][: len(spins) * len(neighbourhood.table)]
 
     def forward(
-        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part] = ()
+        self,
+        spins: Tensor,
+        neighbourhood: Neighbourhood,
+        bias: Tensor,
+        begun: Sequence[Part] = (),
+        trade: Trade | None = None,
     ) -> Prediction:
         """See `ForceField`."""
         self._require_halo(neighbourhood)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice, make_lattice
 from hpcspin.potential.architecture import PRECISIONS, Architecture
+from hpcspin.potential.borders import Trade
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
@@ -36,7 +37,8 @@ class ForceField(nn.Module):
     offsets : ndarray
         Lattice offset of each slot of a neighbourhood, the centre first, shape (slots, 2).
     reaches : tuple of int
-        How many times the reach of a neighbourhood the field on a site sees along x and y.
+        How many times the reach of a neighbourhood the spins may be away, along x and y, that a centre sees: once, or
+        through the neighbourhoods of several layers.
     field_scale : Tensor
         Unit of the fields, shape ().
     envelope : Tensor or None
@@ -80,7 +82,12 @@ class ForceField(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part] = ()
+        self,
+        spins: Tensor,
+        neighbourhood: Neighbourhood,
+        bias: Tensor,
+        begun: Sequence[Part] = (),
+        trade: Trade | None = None,
     ) -> Prediction:
         """Fields on the outputs of a neighbourhood.
 
@@ -97,6 +104,8 @@ class ForceField(nn.Module):
             Bias V of each configuration, shape (batch,), in units of the hopping.
         begun
             What `begin` has made of the same arguments; it changes no bit.
+        trade
+            Between the blocks of a lattice, for a window with `borders`.
 
         Returns
         -------
@@ -106,7 +115,7 @@ class ForceField(nn.Module):
         Raises
         ------
         HpcspinError
-            If the neighbourhood is a window with a narrower halo than the field asks for.
+            If the neighbourhood is a window with a narrower halo than the field asks for, or trades with no one.
         """
         raise NotImplementedError
 
@@ -137,12 +146,11 @@ class ForceField(nn.Module):
 
     @property
     def halo(self) -> Halo:
-        """Lattice steps along x and y from a site to the farthest spin that decides on the field there.
+        """Lattice steps along x and y from a site to the farthest spin that its centre sees.
 
-        Where the field derives from the energies of all centres around the
-        site, each of which sees as far again, that is twice the reach; a field
-        of several layers sees through all their neighbourhoods, of which some
-        are stretched along x.
+        A field of several layers sees through all their neighbourhoods, of which some are stretched along x. One
+        that derives from the energies of all centres around a site asks for no more: what foreign ones add comes
+        from their blocks, see `Trade`.
         """
         return self.reaches[0] * self.reach, self.reaches[1] * self.reach
 
@@ -225,10 +233,12 @@ class ForceField(nn.Module):
         u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(len(neighbourhood.table))
         return functional.pad(u, (0, -len(u) % tile))[None]
 
-    def _require_halo(self, neighbourhood: Neighbourhood) -> None:
-        if any(have < need for have, need in zip(neighbourhood.reaches, self.reaches, strict=True)):
-            hx, hy = self.halo
-            raise HpcspinError(f"window: its halo is too narrow for this force field; give it {hx} x {hy}")
+    def _require_halo(self, neighbourhood: Neighbourhood, further: int = 0) -> None:
+        """Raise if the spins of a window do not reach as far as the centres see, and so many reaches further."""
+        if any(have < need + further for have, need in zip(neighbourhood.reaches, self.reaches, strict=True)):
+            hx, hy = (width + further * self.reach for width in self.halo)
+            trade = " or a trade with the other blocks" if further else ""
+            raise HpcspinError(f"window: its halo is too narrow for this force field; give it {hx} x {hy}{trade}")
 
     def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
         """What the network sees besides features, shape (inputs, centres): u, and the nearness of both electrodes."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
+from hpcspin.potential.borders import Borders
 from hpcspin.potential.slots import SlotGather
 
 _EDGE = 1e-9
@@ -77,6 +78,8 @@ class Neighbourhood:
         How many centres of a window, the first ones, each layer of the field needs; empty for a whole lattice.
     stretched : dict
         Tables of the neighbourhoods that are stretched along x, by how many times.
+    borders : Borders or None
+        Of a window whose centres act on spins of other blocks, and the other way round.
     """
 
     table: NDArray[np.int64]
@@ -87,6 +90,7 @@ class Neighbourhood:
     inner: int = 0
     stages: tuple[int, ...] = ()
     stretched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    borders: Borders | None = None
     _gathers: dict[tuple[int, int, torch.device, int], SlotGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
     _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
@@ -112,20 +116,19 @@ class Neighbourhood:
     ) -> Neighbourhood:
         """A block of a lattice inside a halo of foreign spins.
 
-        A halo of one reach serves fields that the centres of the block alone
-        decide. With each further reach the sites that far around the block are
-        centres, too: global derivatives depend on their energies, and layers of
-        a network on what they have made of their neighbourhoods. Each layer
-        needs fewer centres than the one before it, by what it sees itself: one
-        reach along y and its stretch along x. Along an axis that the block
-        spans wholly no halo is needed and none is read.
+        In a halo of one reach the centres of the block alone know all that they see. With each further reach those
+        that far around the block do, too: layers of a network depend on what the ones before have made of their
+        neighbourhoods, and global derivatives on all centres that see a spin, unless their terms are traded over
+        the `borders`. Each layer needs fewer centres than the one before it, by what it sees itself: one reach
+        along y and its stretch along x. Along an axis that the block spans wholly no halo is needed and none is
+        read.
 
         Parameters
         ----------
         shape
             Sites (nx, ny) of the block.
         halo
-            Widths of the halo, `ForceField.halo`: multiples of `reach_of` the offsets.
+            Widths of the halo: multiples of `reach_of` the offsets, at least `ForceField.halo`.
         offsets
             As from `offsets_within`.
         whole
@@ -184,7 +187,8 @@ class Neighbourhood:
         batch
             Number of configurations.
         tile
-            The number of centres is rounded up to a multiple of it by empty neighbourhoods.
+            The number of centres is rounded up to a multiple of it by empty neighbourhoods; foreign centres, those of
+            the `borders`, come after them.
         device
             Where.
         stretch
@@ -196,6 +200,8 @@ class Neighbourhood:
             near = self.table if stretch == 1 else self.stretched[stretch]
             table = np.where(near >= 0, near + shifts, -1).reshape(-1, near.shape[1])
             table = np.pad(table, ((0, -len(table) % tile), (0, 0)), constant_values=-1)
+            if self.borders is not None:
+                table = np.concatenate([table, self.borders.table])
             self._gathers[key] = SlotGather(table, batch * self.rows, device)
         return self._gathers[key]
 

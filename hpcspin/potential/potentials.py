@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.borders import Borders, Trade
 from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.kinds import KINDS, Direct, Prediction
 from hpcspin.potential.model import ForceField, Part
@@ -36,7 +37,7 @@ class PotentialField(ForceField):
         even = architecture.time_reversal == "even"
         self.descriptor = DESCRIPTORS[architecture.descriptor](self.geometry, self.offsets, self.operations, even)
         self.kind = KINDS[architecture.kind](self.offsets, self.operations)
-        self.reaches = (self.kind.reaches, self.kind.reaches)
+        self.reaches = (1, 1)
         inputs = 3 if architecture.electrode_range else 1
         self.network = Network(len(self.descriptor.parity), inputs, architecture.hidden, self.kind.outputs)
         self.to(self.dtype)
@@ -46,6 +47,21 @@ class PotentialField(ForceField):
         """See `ForceField`."""
         return [self.network]
 
+    def window(
+        self,
+        shape: tuple[int, int],
+        whole: tuple[bool, bool],
+        periodic: tuple[bool, bool],
+        columns: tuple[int, int] | None = None,
+    ) -> Neighbourhood:
+        """See `ForceField`; with borders if centres act on spins of other blocks."""
+        window = super().window(shape, whole, periodic, columns)
+        if self.kind.reaches > 1 and self.reach and not all(whole):
+            rows, centres = window.outputs.reshape(shape), window.outputs_of(1, torch.device("cpu"))[1].numpy()
+            numbers = 3 * self.kind.potentials
+            window.borders = Borders(shape, self.offsets, whole, periodic, rows, centres, numbers)
+        return window
+
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
         """See `ForceField`; there is one network."""
         tile = self._tile(spins, neighbourhood)
@@ -54,15 +70,19 @@ class PotentialField(ForceField):
         return described.T[: len(spins) * len(neighbourhood.table)]
 
     def forward(
-        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part] = ()
+        self,
+        spins: Tensor,
+        neighbourhood: Neighbourhood,
+        bias: Tensor,
+        begun: Sequence[Part] = (),
+        trade: Trade | None = None,
     ) -> Prediction:
         """See `ForceField`."""
-        self._require_halo(neighbourhood)
+        self._require_halo(neighbourhood, self.kind.reaches - 1 if trade is None else 0)
         batch, centres, tile = len(spins), len(neighbourhood.table), self._tile(spins, neighbourhood)
         rows, places = neighbourhood.outputs_of(batch, spins.device)
         with torch.enable_grad() if self.training else torch.inference_mode():
-            done = sum(local.shape[-1] for local, _ in begun)
-            parts = [*begun, *self._parts(spins, neighbourhood, bias, done)]
+            parts = self._traded(spins, neighbourhood, bias, begun, trade)
             local = torch.cat([part for part, _ in parts], -1)
             missing = torch.zeros_like(parts[0][1][..., :1])
             partials = torch.cat([*(part for _, part in parts), missing], -1)
@@ -80,9 +100,30 @@ class PotentialField(ForceField):
 
     @torch.inference_mode()
     def begin(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
-        """See `ForceField`."""
+        """See `ForceField`; half of it where as much is to be done while the terms of the borders travel."""
         tile = self._tile(spins, neighbourhood)
-        return list(self._parts(spins, neighbourhood, bias, 0, neighbourhood.inner // tile * tile))
+        ready = neighbourhood.inner // tile
+        share = ready if neighbourhood.borders is None else ready // 2
+        return list(self._parts(spins, neighbourhood, bias, 0, share * tile))
+
+    def _traded(
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part], trade: Trade | None
+    ) -> list[Part]:
+        """What has begun, and the rest: of all centres, and of foreign ones what came by trade."""
+        done = sum(local.shape[-1] for local, _ in begun)
+        if trade is None:
+            return [*begun, *self._parts(spins, neighbourhood, bias, done)]
+        assert neighbourhood.borders is not None
+        borders, tile = neighbourhood.borders.to(spins.device), self._tile(spins, neighbourhood)
+        # On the borders first: what lies inside is computed while their terms travel.
+        inside = neighbourhood.inner // tile * tile
+        outer = list(self._parts(spins, neighbourhood, bias, inside))
+        partials = torch.cat([part for _, part in outer], -1).flatten(1, 2)
+        trade.send(borders.outgoing(partials, inside))
+        inner = list(self._parts(spins, neighbourhood, bias, done, inside))
+        foreign = borders.incoming(trade.receive(), partials).unflatten(1, outer[0][1].shape[1:3])
+        none = foreign.new_zeros(len(outer[0][0]), foreign.shape[-1])
+        return [*begun, *inner, *outer, (none, foreign)]
 
     def _source(self, spins: Tensor) -> Tensor:
         return with_zero(spins.detach().to(self.dtype).flatten(0, 1))

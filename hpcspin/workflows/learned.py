@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,36 @@ from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
-from hpcspin.potential import Committee, ForceField, Neighbourhood
+from hpcspin.parallel.mail import Mail
+from hpcspin.potential import Committee, ForceField, Neighbourhood, Side, Trade
+
+
+class Post:
+    """Terms that cross the sides of blocks, as messages between their ranks; see :class:`hpcspin.potential.Trade`.
+
+    Parameters
+    ----------
+    domain
+        My block; all ranks make and use their post together.
+    shapes
+        Shape of the terms of each side.
+    like
+        A tensor of their type on their device.
+    """
+
+    def __init__(self, domain: Domain, shapes: Mapping[Side, tuple[int, int]], like: Tensor) -> None:
+        there = {side: shape for side, shape in shapes.items() if domain.neighbour(side) is not None}
+        self._mail = Mail(domain, there, like)
+        self._received = {side: like.new_empty(shape) for side, shape in there.items()}
+
+    def send(self, terms: Mapping[Side, Tensor]) -> None:
+        """See :class:`hpcspin.potential.Trade`."""
+        self._mail.send(terms)
+
+    def receive(self) -> Mapping[Side, Tensor]:
+        """See :class:`hpcspin.potential.Trade`."""
+        self._mail.receive(self._received)
+        return self._received
 
 
 class LearnedField:
@@ -45,7 +74,8 @@ class LearnedField:
         whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
         columns = (domain.slices[0].start, domain.lattice.size[0])
         table = self.model.window(domain.shape, whole, domain.lattice.periodic, columns)
-        return _BoundLearned(self.model, table, self._bias, domain.shape)
+        post = Post(domain, table.borders.shapes, next(self.model.parameters())) if table.borders else None
+        return _BoundLearned(self.model, table, self._bias, domain.shape, post)
 
     def on_lattice(
         self, lattice: Lattice, spins: Tensor, measure: Callable[[Tensor, Neighbourhood, Tensor], Tensor]
@@ -62,9 +92,14 @@ class _BoundLearned:
     """A learned field on a block; its interior can begin while the halo travels."""
 
     def __init__(
-        self, model: ForceField | Committee, table: Neighbourhood, bias: float, shape: tuple[int, int]
+        self,
+        model: ForceField | Committee,
+        table: Neighbourhood,
+        bias: float,
+        shape: tuple[int, int],
+        trade: Trade | None,
     ) -> None:
-        self._model, self._table, self._bias, self._shape = model, table, bias, shape
+        self._model, self._table, self._bias, self._shape, self._trade = model, table, bias, shape, trade
         self._begun: Any = ()
 
     def begin(self, spins: Tensor, time: float) -> None:
@@ -73,7 +108,7 @@ class _BoundLearned:
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         begun, self._begun = self._begun, ()
-        predicted = self._model(*self._arguments(spins), begun).field
+        predicted = self._model(*self._arguments(spins), begun, self._trade).field
         return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
 
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood, Tensor]:

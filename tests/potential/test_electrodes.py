@@ -52,7 +52,7 @@ def test_the_mirror_of_y_is_kept():
 def test_a_window_has_the_bits_of_the_whole_lattice(kind, first):
     size, shape = (16, 13), (5, 13)
     model = make_model(kind=kind, electrode_range=3.0, precision="float32", hidden=(16, 16))
-    spins, halo = random_spins(1, size[0] * size[1], 3).reshape(*size, 3), model.halo
+    spins, halo = random_spins(1, size[0] * size[1], 3).reshape(*size, 3), (2 * model.reach, 2 * model.reach)
     x, y = np.arange(first - halo[0], first + shape[0] + halo[0]), np.arange(-halo[1], size[1] + halo[1])
     inside = torch.from_numpy((x >= 0) & (x < size[0]))[:, None, None]
     window = spins[x % size[0]][:, y % size[1]] * inside
@@ -66,7 +66,8 @@ def test_lattices_without_electrodes_at_the_ends_are_refused():
     model, ring = make_model(electrode_range=3.0), make_lattice("square", (8, WIDTH), (True, True))
     with pytest.raises(HpcspinError, match=r"run.yaml: the model measures the distance to electrodes"):
         model.require(ring, "run.yaml")
-    window = Neighbourhood.of_window((8, WIDTH), model.halo, model.offsets, (False, True), (False, True))
+    halo = (2 * model.reach, 2 * model.reach)
+    window = Neighbourhood.of_window((8, WIDTH), halo, model.offsets, (False, True), (False, True))
     for table in (model.neighbourhood(ring), window):
         with pytest.raises(HpcspinError, match="here are none"):
             model(random_spins(1, table.rows, 4), table, torch.ones(1))

@@ -190,7 +190,8 @@ def test_fixed_layer_makes_a_slonczewski_torque_through_the_model():
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("whole", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("kind", ["square", "triangular"])
-def test_a_window_with_halo_has_the_bits_of_the_whole_lattice(kind, whole, precision):
+def test_a_window_with_a_halo_of_two_reaches_has_the_bits_of_the_whole_lattice(kind, whole, precision):
+    """All centres that see the block are there; see test_borders.py for half as wide a halo."""
     size = (14, 13)
     lattice = make_lattice(kind, size)
     model = make_model(lattice=kind, radius=2.0, precision=precision, hidden=(16, 16))
@@ -198,11 +199,12 @@ def test_a_window_with_halo_has_the_bits_of_the_whole_lattice(kind, whole, preci
     expected = predict(model, lattice, spins).field.reshape(*size, 3)
     start = tuple(0 if spans else 3 for spans in whole)
     shape = tuple(length if spans else 5 for length, spans in zip(size, whole, strict=True))
-    axes = [np.arange(s - width, s + n + width) for s, n, width in zip(start, shape, model.halo, strict=True)]
+    halo = (2 * model.reach, 2 * model.reach)
+    axes = [np.arange(s - width, s + n + width) for s, n, width in zip(start, shape, halo, strict=True)]
     inside = (axes[0] >= 0) & (axes[0] < size[0])
     grid = spins.reshape(*size, 3)
     window = grid[axes[0] % size[0]][:, axes[1] % size[1]] * torch.from_numpy(inside)[:, None, None]
-    table = Neighbourhood.of_window(shape, model.halo, model.offsets, whole, lattice.periodic)
+    table = Neighbourhood.of_window(shape, halo, model.offsets, whole, lattice.periodic)
     bias = torch.tensor([1.3], dtype=torch.float64)
     found = model(window.reshape(1, -1, 3), table, bias).field.reshape(*shape, 3)
     slices = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from post_office import PostOffice
 
 from hpcspin.dynamics.fields import HeadStart
 from hpcspin.lattice import make_lattice
@@ -13,7 +14,8 @@ from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, Committee, ForceField, make_force_field
 from hpcspin.potential.tiles import TILE
-from hpcspin.workflows.fields import LearnedField
+from hpcspin.workflows import learned
+from hpcspin.workflows.learned import LearnedField
 
 LATTICE = make_lattice("square", (20, 24), (False, True))
 CASES: dict[str, dict[str, Any]] = {
@@ -47,31 +49,37 @@ def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
     case: str, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TILE, "cpu", 32)
+    monkeypatch.setattr(learned, "Post", PostOffice)
+    monkeypatch.setattr(PostOffice, "sent", {})
     torch.manual_seed(3)
     spins = torch.nn.functional.normalize(torch.randn((*LATTICE.size, 3), dtype=torch.float64), dim=-1)
     field = field_of(case)
     alone = Domain(LATTICE, World(), (1, 1))
     expected = field.bind(alone)(alone.window(spins, field.halo), 0.0)
-    for rank in range(blocks[0] * blocks[1]):
-        domain = Domain(LATTICE, World(rank=rank, size=blocks[0] * blocks[1]), blocks)
-        bound = field.bind(domain)
-        assert isinstance(bound, HeadStart)
-        complete = domain.window(spins, field.halo)
-        inside = tuple(slice(width, width + length) for width, length in zip(field.halo, domain.shape, strict=True))
-        under_way = torch.full_like(complete, torch.nan)
-        under_way[inside] = complete[inside]
-        bound.begin(under_way, 0.0)
-        assert torch.equal(bound(complete, 0.0), expected[domain.slices])
+    ranks = blocks[0] * blocks[1]
+    for known in (False, True):  # what other blocks have sent
+        for rank in range(ranks):
+            domain = Domain(LATTICE, World(rank=rank, size=ranks), blocks)
+            bound = field.bind(domain)
+            assert isinstance(bound, HeadStart)
+            complete = domain.window(spins, field.halo)
+            inside = tuple(slice(width, width + length) for width, length in zip(field.halo, domain.shape, strict=True))
+            under_way = torch.full_like(complete, torch.nan)
+            under_way[inside] = complete[inside]
+            bound.begin(under_way, 0.0)
+            found = bound(complete, 0.0)
+            assert not known or torch.equal(found, expected[domain.slices])
     assert torch.equal(bound(complete, 0.0), expected[domain.slices])  # Nothing is kept from one call to the next.
 
 
-@pytest.mark.parametrize("case", ["pair", "site"])
-def test_nearly_all_of_a_large_block_goes_ahead(case: str) -> None:
-    """All centres but those within one reach of a cut edge, in whole tiles."""
+@pytest.mark.parametrize(("case", "share"), [("pair", 2), ("site", 1)])
+def test_the_inside_of_a_large_block_goes_ahead(case: str, share: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All centres but those within one reach of a cut edge, in whole tiles, or half of them if terms are to travel."""
+    monkeypatch.setitem(TILE, "cpu", 32)
     field, model = field_of(case), make_model(1, **CASES[case])
     domain = Domain(LATTICE, World(rank=1, size=2), (2, 1))
     spins = torch.ones((1, (10 + 2 * field.halo[0]) * (24 + 2 * field.halo[1]), 3))
     bound = field.bind(domain)
     begun = model.begin(spins, bound._table, torch.ones(1))
     inner = (10 - 2 * model.reach) * 24
-    assert sum(local.shape[-1] for local, _ in begun) == inner // TILE["cpu"] * TILE["cpu"] > 0
+    assert sum(local.shape[-1] for local, _ in begun) == inner // TILE["cpu"] // share * TILE["cpu"] > 0

@@ -1,0 +1,148 @@
+"""What the centres of a block add to the fields beyond its sides.
+
+The field of global potentials on a spin is a sum over all centres that see it.
+Where a lattice is cut into blocks, some of these stand in another block, and
+their terms come from there. They travel one by one, and are added in the order
+of the slots as if their centres stood here: a sum has the same bits however the
+lattice is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Side = tuple[int, int]
+"""Of a block: -1, 0 or 1 along x and y."""
+_Places = dict[Side, tuple[Tensor, Tensor]]
+
+
+class Trade(Protocol):
+    """How terms travel between blocks."""
+
+    def send(self, terms: Mapping[Side, Tensor]) -> None:
+        """Send terms, shape (terms, numbers), to the block beyond each side; what lies beyond the lattice is lost."""
+        ...
+
+    def receive(self) -> Mapping[Side, Tensor]:
+        """As many terms from the block beyond each side that has one."""
+        ...
+
+
+class Borders:
+    """Which terms cross the sides of a block, both ways.
+
+    Both ends list those of a side by slot and then by place of the centre.
+
+    Parameters
+    ----------
+    shape
+        Sites (nx, ny) of the block.
+    offsets
+        Lattice offset of each slot, shape (slots, 2).
+    whole
+        Whether the block spans the lattice along x and y.
+    periodic
+        Whether the lattice is periodic along x and y.
+    rows
+        Row of each site of the block among the spins, shape (nx, ny).
+    centres
+        Number of each site of the block among its centres, shape (nx * ny,).
+    numbers
+        Numbers of a term.
+
+    Attributes
+    ----------
+    table : ndarray
+        Rows of the block's spins around each foreign centre, -1 for other spins, shape (foreign centres, slots).
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        offsets: NDArray[np.int64],
+        whole: tuple[bool, bool],
+        periodic: tuple[bool, bool],
+        rows: NDArray[np.int64],
+        centres: NDArray[np.int64],
+        numbers: int,
+    ) -> None:
+        margins = [0 if spans else int(np.abs(offsets).max()) for spans in whole]
+        places = _around_the_sides(shape, margins)
+        seen = places[:, None] + offsets
+        for axis in (0, 1):
+            if whole[axis] and periodic[axis]:
+                seen[..., axis] %= shape[axis]
+        stands, lands = _side(places, shape), _side(seen, shape)
+        foreign, away = np.any(stands, axis=-1), np.any(lands, axis=-1)
+        # Beyond a block that spans an axis without period there is nothing.
+        exists = ~np.any((lands != 0) & whole, axis=-1)
+        number = np.cumsum(foreign) - 1
+        number[~foreign] = centres[np.ravel_multi_index(tuple(places[~foreign].T), shape)]
+        comes, goes = foreign[:, None] & ~away & exists, ~foreign[:, None] & away & exists
+        self.table = np.full(comes.shape, -1)
+        self.table[comes] = rows[tuple(seen[comes].T)]
+        self.table = self.table[foreign]
+        self._incoming = _by_side(comes, np.broadcast_to(stands[:, None], lands.shape), number)
+        self._outgoing = _by_side(goes, lands, number)
+        self._shape = len(offsets), numbers
+
+    def to(self, device: torch.device) -> Borders:
+        """Move to the device of the terms."""
+        for places in (self._incoming, self._outgoing):
+            places.update({side: (slots.to(device), centres.to(device)) for side, (slots, centres) in places.items()})
+        return self
+
+    @property
+    def shapes(self) -> dict[Side, tuple[int, int]]:
+        """Shape (terms, numbers) of what crosses each side, the same one way as the other."""
+        return {side: (len(slots), self._shape[1]) for side, (slots, _) in self._outgoing.items()}
+
+    def outgoing(self, partials: Tensor, first: int) -> dict[Side, Tensor]:
+        """Terms for the blocks beyond all sides, shape (terms, numbers) each.
+
+        Parameters
+        ----------
+        partials
+            Terms of centres by slot, shape (slots, numbers, centres).
+        first
+            Number of the first of these centres; all on which foreign spins depend are among them.
+        """
+        return {side: partials[slots, :, centres - first] for side, (slots, centres) in self._outgoing.items()}
+
+    def incoming(self, terms: Mapping[Side, Tensor], like: Tensor) -> Tensor:
+        """Terms of the foreign centres by slot, shape (slots, numbers, foreign centres), of the type of `like`."""
+        partials = like.new_zeros((*self._shape, len(self.table)))
+        for side, received in terms.items():
+            slots, centres = self._incoming[side]
+            partials[slots, :, centres] = received
+        return partials
+
+
+def _around_the_sides(shape: tuple[int, int], margins: list[int]) -> NDArray[np.int64]:
+    """Places on both sides of those sides of the block that have a margin, up to its width, shape (places, 2)."""
+    along = [np.arange(-margin, length + margin) for margin, length in zip(margins, shape, strict=True)]
+    close = [(x < margin) | (x >= length - margin) for x, margin, length in zip(along, margins, shape, strict=True)]
+    x, y = np.nonzero(np.logical_or.outer(*close))
+    return np.stack([along[0][x], along[1][y]], -1)
+
+
+def _side(places: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """On which side of the block places lie, shape (..., 2)."""
+    return (places >= np.array(shape)).astype(np.int64) - (places < 0)
+
+
+def _by_side(which: NDArray[np.bool_], sides: NDArray[np.int64], number: NDArray[np.int64]) -> _Places:
+    """Slots and centres of chosen terms, by side, in order of slot and then of place."""
+    slots, places = np.nonzero(which.T)
+    found = sides[places, slots]
+    return {
+        (int(side[0]), int(side[1])): (torch.from_numpy(slots[mine]), torch.from_numpy(number[places[mine]]))
+        for side in np.unique(found, axis=0)
+        for mine in [(found == side).all(-1)]
+    }
