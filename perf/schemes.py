@@ -32,7 +32,7 @@ from hpcspin.potential import Neighbourhood, PotentialField, load_force
 from hpcspin.storage import provenance
 from hpcspin.workflows.learned import LearnedField
 
-SIDES, REPEATS, BIAS = (16, 32, 64, 128, 256), 7, 3.2
+SIDES, REPEATS, BIAS = (16, 32, 64, 128, 256), 9, 3.2
 PAIR = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_pair.safetensors")
 
 
@@ -86,7 +86,7 @@ def measure(world: World, model: PotentialField, device: torch.device) -> list[d
         both, domain = evaluators(world, model, side)
         generator = torch.Generator().manual_seed(world.rank)
         times: list[list[float]] = [[], []]
-        for _ in range(REPEATS + 1):
+        for _ in range(1 + max(REPEATS, 2**17 // side**2)):
             spins = torch.randn((*domain.shape, 3), dtype=torch.float64, generator=generator).to(device)
             spins = torch.nn.functional.normalize(spins, dim=-1)
             fields = []
