@@ -259,8 +259,9 @@ class World:
             self.abort(1)
 
     def finish(self) -> None:
-        """Leave torch.distributed in order, so that no rank waits for another at exit."""
+        """Leave torch.distributed together, so that no rank closes what another still reads from."""
         if dist.is_initialized():
+            self.barrier()
             dist.destroy_process_group()
 
     def abort(self, code: int) -> None:

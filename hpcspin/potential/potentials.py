@@ -100,11 +100,11 @@ class PotentialField(ForceField):
 
     @torch.inference_mode()
     def begin(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
-        """See `ForceField`; half of it where as much is to be done while the terms of the borders travel."""
-        tile = self._tile(spins, neighbourhood)
-        ready = neighbourhood.inner // tile
-        share = ready if neighbourhood.borders is None else ready // 2
-        return list(self._parts(spins, neighbourhood, bias, 0, share * tile))
+        """See `ForceField`; of large blocks half, if as much is to be done while the terms of the borders travel."""
+        tile, group = self._tile(spins, neighbourhood), self._group(spins)
+        inside = neighbourhood.inner // tile * tile
+        share = inside if neighbourhood.borders is None else inside // (2 * group) * group
+        return list(self._parts(spins, neighbourhood, bias, 0, share or inside))
 
     def _traded(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, begun: Sequence[Part], trade: Trade | None
@@ -125,6 +125,10 @@ class PotentialField(ForceField):
         none = foreign.new_zeros(len(outer[0][0]), foreign.shape[-1])
         return [*begun, *inner, *outer, (none, foreign)]
 
+    def _group(self, spins: Tensor) -> int:
+        """Centres that are evaluated together, in whole tiles."""
+        return together(len(self.network.mean), self.dtype, spins.device)
+
     def _source(self, spins: Tensor) -> Tensor:
         return with_zero(spins.detach().to(self.dtype).flatten(0, 1))
 
@@ -136,7 +140,7 @@ class PotentialField(ForceField):
         u = self._bias_of(bias, neighbourhood, tile)
         inputs = self._inputs(u, neighbourhood, batch, tile)
         gather, source = neighbourhood.gather(batch, tile, spins.device), self._source(spins)
-        group = tile if self.training else together(len(self.network.mean), self.dtype, spins.device)
+        group = tile if self.training else self._group(spins)
         last = u.shape[1] if last is None else last
         for start in range(first, last, group):
             those = slice(start, min(start + group, last))

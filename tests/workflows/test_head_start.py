@@ -13,7 +13,7 @@ from hpcspin.lattice import make_lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, Committee, ForceField, make_force_field
-from hpcspin.potential.tiles import TILE
+from hpcspin.potential.tiles import GROUP, TILE
 from hpcspin.workflows import learned
 from hpcspin.workflows.learned import LearnedField
 
@@ -72,10 +72,16 @@ def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
     assert torch.equal(bound(complete, 0.0), expected[domain.slices])  # Nothing is kept from one call to the next.
 
 
-@pytest.mark.parametrize(("case", "share"), [("pair", 2), ("site", 1)])
-def test_the_inside_of_a_large_block_goes_ahead(case: str, share: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All centres but those within one reach of a cut edge, in whole tiles, or half of them if terms are to travel."""
+@pytest.mark.parametrize(("case", "together", "share"), [("pair", 1, 2), ("pair", 8, 1), ("site", 1, 1)])
+def test_the_inside_of_a_block_goes_ahead(
+    case: str, together: int, share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All centres but those within one reach of a cut edge, in whole tiles; half of them if terms are to travel.
+
+    Of a block too small for two groups of tiles all of them: smaller groups would cost more than the wait.
+    """
     monkeypatch.setitem(TILE, "cpu", 32)
+    monkeypatch.setitem(GROUP, "cpu", together)
     field, model = field_of(case), make_model(1, **CASES[case])
     domain = Domain(LATTICE, World(rank=1, size=2), (2, 1))
     spins = torch.ones((1, (10 + 2 * field.halo[0]) * (24 + 2 * field.halo[1]), 3))
