@@ -33,9 +33,10 @@ from hpcspin.lattice import make_texture
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, load_model
 from hpcspin.storage import make_directory, provenance, write_labels, write_manifest
-from hpcspin.training import Settings, evaluate, train
+from hpcspin.training import evaluate, train
 from hpcspin.workflows.simulate import simulate_directory
 from hpcspin.workflows.system import build_solver, build_system
+from hpcspin.workflows.train import loop_settings
 
 CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_small.yaml"
 VARIANTS = [
@@ -135,12 +136,10 @@ def fit(
     assert config.training is not None
     changes = {"kind": kind, "descriptor": descriptor, "layers": layers, "radius": system.radius}
     section = config.potential.model_copy(update=changes)
-    chosen = {"seed": seed, "epochs": epochs, "checkpoint_interval": 4}
-    numbers = {**config.training.model_dump(exclude={"validation", "members"}), **chosen}
     outcome = train(
         Architecture(lattice=config.lattice.kind, **section.model_dump()),
         [directory / "data"],
-        Settings(**numbers),
+        loop_settings(config.training, seed=seed, epochs=epochs, checkpoint_interval=4),
         directory / f"{kind}_{descriptor}_{len(layers)}_{seed}",
         World(),
         CPU,

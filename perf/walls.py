@@ -5,7 +5,7 @@
 Each DIR is one of ``hpcspin simulate``; the n-th exact run belongs to the n-th
 learned one. Writes the mean distance of the walls over time, how far the
 walls went, and their speeds, with standard errors over the runs, and a plot.
-Distances of exact runs from each other say how much of that is chaos. With
+Distances of exact runs with one start from each other say how much of that is chaos. With
 ``--until`` there is one set of numbers for each of the times.
 """
 
@@ -26,6 +26,8 @@ from hpcspin.storage import atomic_path, provenance
 from hpcspin.workflows.comparison import Estimate, wall_speed
 from hpcspin.workflows.figures import wall_positions
 
+_SAME_START = 0.5
+"""Columns between walls that are taken to start at the same place."""
 Run = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -41,7 +43,8 @@ def compare(exact: list[Run], learned: list[Run]) -> dict[str, Any]:
     if any(not np.array_equal(a[0], b[0]) for a, b in pairs):
         raise SystemExit("walls: exact and learned runs differ in their times; run both with one config")
     apart = [float(np.mean(np.abs(a[1] - b[1]))) for a, b in pairs]
-    chaos = [float(np.mean(np.abs(a[1] - b[1]))) for a, b in combinations(exact, 2)]
+    starts_near = [(a, b) for a, b in combinations(exact, 2) if abs(a[1][0] - b[1][0]) < _SAME_START]
+    chaos = [float(np.mean(np.abs(a[1] - b[1]))) for a, b in starts_near]
     found: dict[str, list[float]] = {
         "distance_exact_learned": apart,
         "largest_distance": [float(np.max(np.abs(a[1] - b[1]))) for a, b in pairs],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hpcspin.config import Config
+from hpcspin.config import Config, TrainingSection
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
@@ -57,6 +59,12 @@ def train_directory(config: Config, data: Sequence[Path], output: Path, world: W
     return 0
 
 
+def loop_settings(section: TrainingSection, **changes: Any) -> Settings:
+    """What the training loop needs of the section ``training``, with changes by name."""
+    names = {field.name for field in dataclasses.fields(Settings)}
+    return Settings(**{**section.model_dump(include=names), **changes})
+
+
 def _train_one(
     config: Config, seed: int, data: Sequence[Path], output: Path, world: World, stop: StopRequest
 ) -> Outcome:
@@ -65,7 +73,7 @@ def _train_one(
     return train(
         Architecture(lattice=config.lattice.kind, **config.potential.model_dump()),
         data,
-        Settings(**config.training.model_dump(exclude={"start", "validation", "members", "seed"}), seed=seed),
+        loop_settings(config.training, seed=seed),
         output,
         world,
         pick_device(world, config.device),
