@@ -26,7 +26,7 @@ class Trade(Protocol):
     """How terms travel between blocks."""
 
     def send(self, terms: Mapping[Side, Tensor]) -> None:
-        """Send terms, shape (terms, numbers), to the block beyond each side; what lies beyond the lattice is lost."""
+        """Send terms, shape (terms, numbers), to the block beyond each side; where there is none they are lost."""
         ...
 
     def receive(self) -> Mapping[Side, Tensor]:
@@ -80,11 +80,9 @@ class Borders:
                 seen[..., axis] %= shape[axis]
         stands, lands = _side(places, shape), _side(seen, shape)
         foreign, away = np.any(stands, axis=-1), np.any(lands, axis=-1)
-        # Beyond a block that spans an axis without period there is nothing.
-        exists = ~np.any((lands != 0) & whole, axis=-1)
         number = np.cumsum(foreign) - 1
         number[~foreign] = centres[np.ravel_multi_index(tuple(places[~foreign].T), shape)]
-        comes, goes = foreign[:, None] & ~away & exists, ~foreign[:, None] & away & exists
+        comes, goes = foreign[:, None] & ~away, ~foreign[:, None] & away
         self.table = np.full(comes.shape, -1)
         self.table[comes] = rows[tuple(seen[comes].T)]
         self.table = self.table[foreign]
