@@ -19,9 +19,18 @@ def predict(model, spins, table, bias=1.3):
     return model(spins, table, torch.full((len(spins),), bias, dtype=torch.float64))
 
 
-def test_the_halo_is_as_wide_as_the_kind_sees():
-    halos = {kind: make_model(kind=kind, radius=2.3).halo for kind in ("conservative", "pair", "site", "direct")}
-    assert halos == {"conservative": (4, 4), "pair": (4, 4), "site": (2, 2), "direct": (2, 2)}
+@pytest.mark.parametrize(("kind", "reaches"), [("conservative", 2), ("pair", 2), ("site", 1), ("direct", 1)])
+def test_fields_of_potentials_see_two_reaches_and_need_a_halo_of_one(kind, reaches):
+    """Their terms come from centres one reach away, which see one reach farther in a block of their own."""
+    lattice = make_lattice("square", (15, 13))
+    model, spins = make_model(kind=kind, radius=2.3), random_spins(1, lattice.num_sites, 3)
+    assert model.halo == (2, 2)
+    changed, table = spins.clone(), model.neighbourhood(lattice)
+    changed[0, 7 * 13 + 6] = random_spins(1, 1, 4)[0, 0]
+    difference = (predict(model, changed, table).field - predict(model, spins, table).field).abs().amax(-1)
+    for axis, centre in ((1, 7), (0, 6)):
+        seen = difference.reshape(15, 13).amax(axis).nonzero()[:, 0]
+        assert (seen.min(), seen.max()) == (centre - 2 * reaches, centre + 2 * reaches)
 
 
 @local_kinds
