@@ -1,8 +1,9 @@
 """What drives the spins: one protocol, sums of fields, and fields that need the whole lattice.
 
-A field maps the spins of a domain with a halo to the field on the domain.  It never sees ranks: the
-halo holds copies of periodic images and of other ranks' spins, and zero vectors beyond open edges, so
-that every bond and chirality with a missing site vanishes by itself.
+A field maps the spins of a domain with a halo to the field on the domain.  The halo holds copies of
+periodic images and of other ranks' spins, and zero vectors beyond open edges, so that every bond and
+chirality with a missing site vanishes by itself.  A field that needs more from other ranks than their
+spins asks the domain for it when it is bound.
 """
 
 from __future__ import annotations
