@@ -215,6 +215,8 @@ class PotentialSection(Section):
     layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     """Of a ``direct`` field of ``densities``: layers of neighbourhoods of this radius, one seen through the other; the
     number of each stretches it along x, from electrode to electrode."""
+    channels: Annotated[int, Field(ge=3)] = 12
+    """Of a field of several layers: vectors that sites exchange; scalars, densities and products are in proportion."""
 
 
 class TrainingSection(Section):
@@ -236,6 +238,10 @@ class TrainingSection(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
     """Decay of the running mean of the weights, per step."""
     seed: int = 1
+    compile: bool = False
+    """Fuse the layers of a ``direct`` field by torch.compile: needs a C++ compiler and a minute or two to begin."""
+    mixed_precision: bool = False
+    """Make the products of the training in bfloat16; the saved model computes in ``potential.precision``."""
     members: Annotated[int, Field(ge=1, le=100)] = 1
     """Force fields to train with seeds of their own; two or more form a committee."""
     checkpoint_interval: Count = 10

@@ -51,6 +51,8 @@ class Architecture:
         neighbourhoods, one seen through the other, by which its offsets are
         stretched along x. See `CovariantField`. One layer, ``(1,)``, for all
         other fields.
+    channels : int
+        Of a field of several layers: vectors that its sites exchange. What else a layer makes is in proportion.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class Architecture:
     precision: str = "float32"
     electrode_range: float = 0.0
     layers: tuple[int, ...] = (1,)
+    channels: int = 12
 
     def __post_init__(self) -> None:
         for key in ("hidden", "layers"):
@@ -102,6 +105,8 @@ class Architecture:
         layers = list(self.layers)
         if not layers or min(layers) < 1:
             raise HpcspinError(f"potential.layers: {layers} stretch nothing; give a number from 1 on for each layer")
+        if self.channels < 3:
+            raise HpcspinError(f"potential.channels: {self.channels} vectors are too few; give at least 3")
         if layers == [1]:
             return
         if len(layers) == 1:

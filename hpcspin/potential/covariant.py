@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Trade
 from hpcspin.potential.kinds import Prediction
-from hpcspin.potential.layers import Channels, Layer, Site
+from hpcspin.potential.layers import Channels, Layer, Site, Width
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
-from hpcspin.potential.slots import SlotGather
+from hpcspin.potential.surroundings import Convolution, Tables
 from hpcspin.potential.tiles import together
 
-_BETWEEN = Channels(12, 16)
-"""Vectors and scalars that a layer hands to the next one."""
-_LAST = Channels(12, 0)
-"""Vectors of the last layer, whose sum is the field."""
-
 _SMALL = 0.1
+_COMPILED = 64
+"""Variants of a layer, by its place and the sizes of lattices, that are compiled before the rest runs as it is."""
 
 
 class CovariantField(ForceField):
@@ -40,17 +39,23 @@ class CovariantField(ForceField):
     ----------
     architecture
         What to build, of two or more layers.
+
+    Attributes
+    ----------
+    fused : bool
+        Whether layers go through torch.compile in training mode; each shape of a batch is compiled once.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
+        self.fused = False
         self.reaches = (sum(architecture.layers), len(architecture.layers))
-        inputs = 3 if architecture.electrode_range else 1
+        inputs, width = 3 if architecture.electrode_range else 1, Width(architecture.channels)
         reads, layers = Channels(1, 0), []
         for number in range(len(architecture.layers)):
-            writes = _LAST if number == len(architecture.layers) - 1 else _BETWEEN
+            writes = width.last if number == len(architecture.layers) - 1 else width.between
             layers.append(
-                Layer(self.geometry, self.offsets, self.operations, reads, writes, inputs, architecture.hidden)
+                Layer(self.geometry, self.offsets, self.operations, reads, writes, width, inputs, architecture.hidden)
             )
             reads = Channels(1 + writes.vectors, writes.scalars)
         self.layers = nn.ModuleList(layers)
@@ -66,10 +71,10 @@ class CovariantField(ForceField):
 
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
         """See `ForceField`."""
-        number, tile = layer % len(self._stack), self._tile(spins, neighbourhood)
+        number = layer % len(self._stack)
         known, chosen = self._through(number, spins, neighbourhood, bias), self._stack[number]
-        around = self._around(known, self._gather(number, spins, neighbourhood))
-        return chosen.features(around, chosen.maps(), tile)[0][: len(spins) * len(neighbourhood.table)]
+        around = self._around(number, spins, neighbourhood, slice(-1))
+        return chosen.features(known, around, chosen.maps())[0][: len(spins) * len(neighbourhood.table)]
 
     def forward(
         self,
@@ -120,23 +125,38 @@ class CovariantField(ForceField):
         """What a layer makes of all centres on which later ones depend."""
         batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
         inputs = self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, batch, tile)
-        gather = self._gather(number, spins, neighbourhood)
         if self.training:
-            made: Site = layer(self._around(known, gather), inputs, layer.maps(), tile)
-            return made
+            run = _compiled() if self.fused else _trained
+            made = run(layer, known, self._convolution(number, neighbourhood), inputs)
+            return Site(made.vectors.to(self.dtype), made.scalars.to(self.dtype))
         centres = neighbourhood.centres_of(number) if batch == 1 else batch * len(neighbourhood.table)
         group, end = together(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
         parts, maps = [], layer.maps()
         for start in range(0, end, group):
             those = slice(start, min(start + group, end))
-            parts.append(layer(self._around(known, gather, those), inputs[:, those], maps, tile))
+            around = self._around(number, spins, neighbourhood, those)
+            parts.append(layer(known, around, inputs[:, those], maps))
         vectors, scalars = (torch.cat(column, -2)[..., :centres, :] for column in zip(*parts, strict=True))
         return Site(vectors, scalars)
 
-    def _gather(self, number: int, spins: Tensor, neighbourhood: Neighbourhood) -> SlotGather:
-        stretch = self.architecture.layers[number]
-        return neighbourhood.gather(len(spins), self._tile(spins, neighbourhood), spins.device, stretch)
+    def _around(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, those: slice) -> Tables:
+        stretch, tile = self.architecture.layers[number], self._tile(spins, neighbourhood)
+        return Tables(neighbourhood.gather(len(spins), tile, spins.device, stretch), those, tile)
 
-    @staticmethod
-    def _around(known: Site, gather: SlotGather, those: slice = slice(-1)) -> Site:
-        return Site(gather.rows(known.vectors, those), gather.rows(known.scalars[None], those)[0])
+    def _convolution(self, number: int, neighbourhood: Neighbourhood) -> Convolution:
+        if neighbourhood.grid is None:
+            raise HpcspinError("training: fields of several layers learn from whole lattices, not from a window of one")
+        return Convolution(neighbourhood.grid, self.architecture.layers[number])
+
+
+def _trained(layer: Layer, known: Site, around: Convolution, inputs: Tensor) -> Site:
+    """What a layer makes of all centres of a batch."""
+    made: Site = layer(known, around, inputs, layer.maps())
+    return made
+
+
+@functools.cache
+def _compiled() -> Callable[..., Site]:
+    # Each layer is compiled for each size of the lattice.
+    torch._dynamo.config.recompile_limit = _COMPILED
+    return torch.compile(_trained, dynamic=False)

@@ -17,11 +17,7 @@ from hpcspin.potential.descriptors.densities import site_bases
 from hpcspin.potential.irreps import irreps_of
 from hpcspin.potential.network import Network
 from hpcspin.potential.orbits import slot_permutations
-
-DENSITIES = 10
-"""Densities of each irrep, as far as it has as many copies among the sites."""
-PRODUCTS = 32
-"""Scalar products of two mixtures of densities, and as many scalar triple products, in a layer."""
+from hpcspin.potential.surroundings import Surroundings
 
 
 class Channels(NamedTuple):
@@ -29,6 +25,37 @@ class Channels(NamedTuple):
 
     vectors: int
     scalars: int
+
+
+class Width(NamedTuple):
+    """How much a layer of a field makes of its surroundings.
+
+    Attributes
+    ----------
+    channels : int
+        Vectors that sites exchange; everything else is in proportion.
+    """
+
+    channels: int
+
+    @property
+    def between(self) -> Channels:
+        """Vectors and scalars that a layer hands to the next one."""
+        return Channels(self.channels, 4 * self.channels // 3)
+
+    @property
+    def last(self) -> Channels:
+        """Vectors of the last layer, whose sum is the field."""
+        return Channels(self.channels, 0)
+
+    @property
+    def products(self) -> int:
+        """Scalar products of two mixtures of densities, and as many scalar triple products."""
+        return 8 * self.channels // 3
+
+    def densities(self, copies: int, vectors: int) -> int:
+        """Densities of an irrep that has so many copies among the sites, each with so many vectors."""
+        return min(5 * self.channels // 6, max(1, copies * self.channels // 12), copies * vectors)
 
 
 class Site(NamedTuple):
@@ -71,6 +98,8 @@ class Layer(nn.Module):
         Symmetry operations, shape (operations, 2, 2).
     reads, writes
         Vectors and scalars of a site before, the spin included, and what this layer adds to the spin.
+    width
+        Of what it makes in between.
     inputs
         Number of inputs of the network that no spin decides.
     hidden
@@ -87,13 +116,14 @@ class Layer(nn.Module):
         operations: NDArray[np.int64],
         reads: Channels,
         writes: Channels,
+        width: Width,
         inputs: int,
         hidden: tuple[int, ...],
     ) -> None:
         super().__init__()
         self.reads, self.writes = reads, writes
         bases = site_bases(irreps_of(lattice, operations), slot_permutations(offsets, operations))
-        counts = [min(DENSITIES, len(basis)) for basis in bases]
+        counts = [width.densities(len(basis), reads.vectors) for basis in bases]
         for number, basis in enumerate(bases):
             self._constant(f"basis{number}", basis)
         self.kernels = nn.ParameterList(
@@ -102,7 +132,7 @@ class Layer(nn.Module):
         )
         # The centre's spin is one more density of the trivial irrep.
         members = [counts[0] + 1, *counts[1:]]
-        shares = [len(part) for part in np.array_split(np.arange(PRODUCTS), len(members))]
+        shares = [len(part) for part in np.array_split(np.arange(width.products), len(members))]
         self.mixtures = nn.ParameterList(
             torch.randn(count, share) / math.sqrt(count)
             for _ in range(4)
@@ -118,7 +148,9 @@ class Layer(nn.Module):
         self._dimensions = [basis.shape[1] for basis in bases]
         self._rows = [share * dimension for share, dimension in zip(shares, self._dimensions, strict=True)]
         self._constant("presence_counts", axis_presence(offsets, operations).T)
-        features = counts[0] + 2 * PRODUCTS + (2 * reads.scalars if reads.scalars else self.presence_counts.shape[1])
+        features = (
+            counts[0] + 2 * width.products + (2 * reads.scalars if reads.scalars else self.presence_counts.shape[1])
+        )
         self.network = Network(features, inputs, hidden, 2 * writes.vectors + writes.scalars)
 
     def _constant(self, name: str, array: NDArray[np.float64]) -> None:
@@ -135,46 +167,44 @@ class Layer(nn.Module):
         """
         return Maps(self._kernels(), self._mixtures(), self._scalar_weights())
 
-    def features(self, around: Site, maps: Maps, tile: int) -> tuple[Tensor, Tensor]:
+    def features(self, known: Site, around: Surroundings, maps: Maps) -> tuple[Tensor, Tensor]:
         """What the network sees of each centre, and the sums of densities that become its vectors.
 
         Parameters
         ----------
+        known
+            Of all rows, and zeros after them for what is missing: vectors of shape (3, rows + 1, vectors), the spin
+            first, and scalars (rows + 1, scalars).
         around
-            Of the sites in the slots, zero where one is missing: vectors of shape (3, centres, slots, vectors), the
-            spin first, and scalars (centres, slots, scalars).
+            How these rows stand around the centres.
         maps
             As from `maps`.
-        tile
-            Centres in a tile of matrix products.
 
         Returns
         -------
         tuple of Tensor
             Shapes (centres, features) and (3, centres, 2 vectors).
         """
-        vectors, scalars = around
-        spin = vectors[:, :, 0, :1].detach()
-        densities = torch.cat([spin, _product(vectors.flatten(2), maps.kernels, tile)], 2)
-        *mixed, sums = _product(densities, maps.mixtures, tile).split(
+        spin = around.own(known.vectors[:, :, :1])
+        densities = torch.cat([spin, around.sums(known.vectors, maps.kernels)], 2)
+        *mixed, sums = around.product(densities, maps.mixtures).split(
             [sum(self._rows)] * 4 + [self.vectors.shape[1]], 2
         )
         dots = self._over_rows(_dot(mixed[0], mixed[1]))
         triples = self._over_rows(_dot(spin, _cross(mixed[2], mixed[3])))
         parts = [_dot(spin, densities[:, :, 1 : self._trivial]), dots, triples]
         if self.scalar_kernels is None:
-            present = (_dot(vectors[:, :, :, 0], vectors[:, :, :, 0]) > 0.5).to(spin.dtype)
-            parts.append(_product(present, maps.scalars, tile))
+            parts.append(around.sums(_present(known.vectors)[None], maps.scalars)[0])
         else:
-            parts.append(_product(scalars.flatten(1), maps.scalars, tile))
+            parts += [around.sums(known.scalars[None], maps.scalars)[0], around.own(known.scalars[None])[0]]
         return torch.cat(parts, 1), sums
 
-    def forward(self, around: Site, inputs: Tensor, maps: Maps, tile: int) -> Site:
+    def forward(self, known: Site, around: Surroundings, inputs: Tensor, maps: Maps) -> Site:
         """New vectors and scalars of each centre, zero where it is missing.
 
         Parameters
         ----------
-        around, maps, tile
+        known, around, maps
             As in `features`.
         inputs
             The network's other inputs, shape (inputs, centres).
@@ -184,10 +214,9 @@ class Layer(nn.Module):
         Site
             Shapes (3, centres, vectors) and (centres, scalars).
         """
-        features, sums = self.features(around, maps, tile)
-        spin = around.vectors[:, :, 0, :1].detach()
-        present = (_dot(spin, spin) > 0.5).to(spin.dtype)
-        outputs = self.network(features.T, inputs, tile).T * present
+        features, sums = self.features(known, around, maps)
+        spin = around.own(known.vectors[:, :, :1])
+        outputs = self.network(features.T, inputs, around.tile or len(features)).T * _present(spin)
         straight, turned, scalars = outputs.split([self.writes.vectors, self.writes.vectors, self.writes.scalars], 1)
         along, across = sums.split(self.writes.vectors, 2)
         return Site(straight * along + turned * _cross(spin, across), scalars)
@@ -203,12 +232,11 @@ class Layer(nn.Module):
         return torch.cat(parts, 2).flatten(0, 1)
 
     def _scalar_weights(self) -> Tensor:
-        """Kernels of the scalars and, after them, what picks the centre's own; of no scalars counts of neighbours."""
+        """Kernels of the scalars; of no scalars counts of neighbours."""
         if self.scalar_kernels is None:
             return self.presence_counts
         weights = self.scalar_kernels.unflatten(1, (-1, self.reads.scalars))
-        kernels = torch.einsum("crd,rs->sdc", weights, self.basis0[:, 0]).flatten(0, 1)
-        return torch.cat([kernels, torch.eye(*kernels.shape, dtype=kernels.dtype, device=kernels.device)], 1)
+        return torch.einsum("crd,rs->sdc", weights, self.basis0[:, 0]).flatten(0, 1)
 
     def _mixtures(self) -> Tensor:
         """P, Q, P', Q' and the new vectors as maps of the densities, each row of an irrep by itself."""
@@ -232,12 +260,6 @@ class Layer(nn.Module):
         return torch.cat(sums, 1)
 
 
-def _product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:
-    """Product of x, shape (..., centres, k), with a matrix (k, m), one tile of centres at a time."""
-    tiles = x.reshape(-1, tile, x.shape[-1])
-    return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).reshape(*x.shape[:-1], -1)
-
-
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Scalar product along the first axis, added in a fixed order."""
     (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
@@ -248,3 +270,9 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
     """Vector product along the first axis."""
     (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
     return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
+
+
+def _present(vectors: Tensor) -> Tensor:
+    """One where there is a spin and zero where a site is missing: (3, rows, vectors) to (rows, 1)."""
+    spin = vectors[:, :, :1].detach()
+    return (_dot(spin, spin) > 0.5).to(spin.dtype)

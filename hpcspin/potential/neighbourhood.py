@@ -19,6 +19,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.potential.borders import Borders
 from hpcspin.potential.slots import SlotGather
+from hpcspin.potential.surroundings import Grid
 
 _EDGE = 1e-9
 _Places = tuple[torch.Tensor, torch.Tensor]
@@ -78,6 +79,8 @@ class Neighbourhood:
         How many centres of a window, the first ones, each layer of the field needs; empty for a whole lattice.
     stretched : dict
         Tables of the neighbourhoods that are stretched along x, by how many times.
+    grid : Grid or None
+        Of a whole lattice: what its table comes from.
     borders : Borders or None
         Of a window whose centres act on spins of other blocks, and the other way round.
     """
@@ -90,6 +93,7 @@ class Neighbourhood:
     inner: int = 0
     stages: tuple[int, ...] = ()
     stretched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    grid: Grid | None = None
     borders: Borders | None = None
     _gathers: dict[tuple[int, int, torch.device, int], SlotGather] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
@@ -101,7 +105,9 @@ class Neighbourhood:
         everything = np.arange(lattice.num_sites)
         distances = None if lattice.periodic[0] else _distances(everything // lattice.size[1], lattice.size[0])
         stretched = {number: lattice.shift(offsets * [number, 1]) for number in {*layers} - {1}}
-        return cls(lattice.shift(offsets), lattice.num_sites, everything, distances=distances, stretched=stretched)
+        grid = Grid(lattice.size, lattice.periodic, tuple((int(x), int(y)) for x, y in offsets))
+        table = lattice.shift(offsets)
+        return cls(table, lattice.num_sites, everything, distances=distances, stretched=stretched, grid=grid)
 
     @classmethod
     def of_window(

@@ -6,7 +6,6 @@ cache: kept for good they would be most of the memory of a simulation.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -66,29 +65,27 @@ class SlotGather:
         index = self._table[:, None, those] * width + torch.arange(width, device=x.device)[:, None]
         return x.flatten().index_select(0, index.flatten()).view(index.shape)
 
-    @functools.cached_property
-    def inverse_slots(self) -> list[tuple[Tensor, Tensor]]:
-        """For each slot the centre that has a row there, and the rows that no centre has there."""
-        centres = self._table.shape[1] - 1
-        return [(centre.clamp(max=centres - 1), (centre == centres).nonzero()[:, 0]) for centre in self._inverse]
-
     def rows(self, x: Tensor, those: slice) -> Tensor:
-        """What the spins in the slots of some centres have, differentiable once.
+        """What the spins in the slots of some centres have.
 
         Parameters
         ----------
         x
             Shape (k, rows + 1, width), zero for the last row.
         those
-            As in `pull`; all of them but the empty one, if it is differentiated.
+            As in `pull`.
 
         Returns
         -------
         Tensor
-            Shape (k, centres, slots, width).
+            Shape (k, centres, slots, width), without derivative.
         """
-        result: Tensor = _Rows.apply(x, self, those)
-        return result
+        table = self._table[:, those].T
+        return x.index_select(1, table.flatten()).unflatten(1, table.shape)
+
+    def own(self, x: Tensor, those: slice) -> Tensor:
+        """What some centres themselves have: shape (k, rows + 1, width) to (k, centres, width)."""
+        return x.index_select(1, self._table[0, those])
 
     def push(self, x: Tensor) -> Tensor:
         """For each spin the sum over the places at which it stands, differentiable to any order.
@@ -141,22 +138,6 @@ class _Pull(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Push.apply(grad, ctx.gather), None
-
-
-class _Rows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gather: SlotGather, those: slice) -> Tensor:
-        ctx.gather = gather
-        table = gather._table[:, those].T
-        return x.index_select(1, table.flatten()).unflatten(1, table.shape)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        # Slot by slot, in whose order a row's sum is made: all of them at once would be written and read again.
-        total = grad.new_zeros(len(grad), ctx.gather._inverse.shape[1] + 1, grad.shape[-1])
-        for slot, (centre, missing) in enumerate(ctx.gather.inverse_slots):
-            total[:, :-1] += grad[:, :, slot].index_select(1, centre).index_fill_(1, missing, 0)
-        return total, None, None
 
 
 def with_zero(x: Tensor) -> Tensor:

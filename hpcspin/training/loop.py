@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, ForceField, load_model, make_force_field, save_model
+from hpcspin.potential import Architecture, CovariantField, ForceField, load_model, make_force_field, save_model
 from hpcspin.storage import make_directory
 from hpcspin.training.dataset import Split, epoch_plan, load_shares, split_shards
 from hpcspin.training.evaluation import snapshot_errors
@@ -59,6 +59,10 @@ class Settings:
         Of the initial weights and of the order of the snapshots.
     checkpoint_interval : int
         Epochs between validations and checkpoints.
+    compile : bool
+        Whether full batches of a field of several layers go through torch.compile.
+    mixed_precision : bool
+        Whether products are made in bfloat16 while training; weights, gradients' sums and the saved model are not.
     """
 
     epochs: int
@@ -71,6 +75,8 @@ class Settings:
     ema: float
     seed: int
     checkpoint_interval: int
+    compile: bool = False
+    mixed_precision: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,11 @@ class _Trainer:
         architecture = replace(architecture, bias_reference=largest or 1.0)
         known = load_model(start) if start else None
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
+        if settings.compile and not isinstance(self._model, CovariantField):
+            raise HpcspinError(
+                "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
+                "several layers"
+            )
         for share in self._train:
             self._model.require(share.lattice, split.train[0].file)
         # A model's past goes with it: which weights it began with, and what these had learned from.
@@ -275,7 +286,11 @@ class _Trainer:
         # A rank without a snapshot in the last batch still takes part in the exchange of gradients.
         rows = rows if mine else np.zeros(1, dtype=np.int64)
         spins, field, bias = (tensor[rows].to(self._device) for tensor in (data.spins, data.field, data.bias))
-        predicted = module(spins, self._tables[which], bias)
+        if isinstance(self._model, CovariantField):
+            # The few batches that are not full would be compiled anew for their size.
+            self._model.fused = self._settings.compile and count == self._settings.batch
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.mixed_precision):
+            predicted = module(spins, self._tables[which], bias)
         error = perpendicular(spins, predicted.field - field).square().sum()
         toroidal = predicted.nonequilibrium.square().sum()
         components = 2 * count * data.lattice.num_sites

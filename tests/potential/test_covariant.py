@@ -16,7 +16,7 @@ from torch import Tensor
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice
 from hpcspin.potential import Architecture, Committee, CovariantField, ForceField, Neighbourhood, load_model, save_model
-from hpcspin.potential.slots import SlotGather
+from hpcspin.potential.surroundings import Convolution, Tables
 from hpcspin.potential.tiles import GROUP, TILE
 
 LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1)}
@@ -181,14 +181,45 @@ def test_the_gradient_by_weights_is_that_of_finite_differences() -> None:
         assert (weight.grad * direction).sum() == pytest.approx(expected.item(), rel=1e-6, abs=1e-7), name
 
 
-def test_gathered_rows_have_the_derivative_of_a_plain_index() -> None:
-    table = np.array([[0, 1, -1], [1, 2, 0], [2, -1, 1]])
-    gather = SlotGather(table, 4, torch.device("cpu"))
-    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(2, 3, 3, 3, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((gather.rows(x, slice(-1)) * weights).sum(), x)
-    (expected,) = torch.autograd.grad((x[:, torch.from_numpy(np.where(table < 0, 4, table))] * weights).sum(), x)
-    torch.testing.assert_close(gradient[:, :-1], expected[:, :-1])
+@pytest.mark.parametrize("stretch", [1, 3])
+@pytest.mark.parametrize("periodic", [(False, True), (True, True), (False, False)])
+def test_a_convolution_sums_what_the_tables_gather(periodic: tuple[bool, bool], stretch: int) -> None:
+    """On a lattice that is shorter than what it wraps around it."""
+    lattice = make_lattice("triangular", (7, 4), periodic)
+    model = make_model(lattice="triangular", **LAYERS)
+    table = Neighbourhood.of_lattice(lattice, model.offsets, (1, stretch))
+    assert table.grid is not None
+    generator = torch.Generator().manual_seed(1)
+    x, kernels = (
+        torch.randn(shape, dtype=torch.float64, generator=generator)
+        for shape in ((3, 2 * 28 + 1, 5), (5 * len(model.offsets), 4))
+    )
+    x[:, -1] = 0
+    gathered = Tables(table.gather(2, 8, x.device, stretch), slice(-1), 8)
+    convolved = Convolution(table.grid, stretch)
+    for name in ("own", "sums"):
+        arguments = (x, kernels) if name == "sums" else (x,)
+        expected = getattr(gathered, name)(*arguments)
+        torch.testing.assert_close(getattr(convolved, name)(*arguments), expected, rtol=0, atol=1e-13)
+
+
+def test_a_window_teaches_nothing() -> None:
+    model = make_model(**LAYERS).train()
+    window = model.window((4, 4), (False, False), (False, True))
+    with pytest.raises(HpcspinError, match="learn from whole lattices"):
+        model(random_spins(1, window.rows, 5), window, torch.ones(1))
+
+
+@pytest.mark.parametrize("channels", [3, 12, 24])
+def test_channels_widen_all_layers(channels: int) -> None:
+    model = make_model(channels=channels, **LAYERS)
+    assert isinstance(model, CovariantField)
+    lattice = make_lattice("square", (6, 5))
+    spins = random_spins(1, lattice.num_sites, 3)
+    evaluated = predict(model, lattice, spins)
+    torch.testing.assert_close(predict(model.train(), lattice, spins), evaluated, rtol=0, atol=ROUNDING)
+    assert [layer.writes.vectors for layer in model.layers] == 3 * [channels]
+    assert model.layers[1].reads == (1 + channels, 4 * channels // 3)
 
 
 def test_saved_and_read_again_it_is_the_same(tmp_path: Path) -> None:

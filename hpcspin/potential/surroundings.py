@@ -1,0 +1,158 @@
+"""What the sites around many centres have, summed with weights: two ways to the same numbers.
+
+Evaluation gathers through tables, in tiles, so that the bits of a centre depend on
+nothing but its surroundings. Training reads whole lattices, on which such sums are
+convolutions: nothing is gathered, and nothing is scattered on the way back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hpcspin.potential.slots import SlotGather
+
+
+class Grid(NamedTuple):
+    """A whole lattice, as a convolution sees it.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Sites along x and y.
+    periodic : tuple of bool
+        Whether it is periodic along x and y.
+    offsets : tuple of tuple
+        Lattice offset of each slot, the centre first.
+    """
+
+    size: tuple[int, int]
+    periodic: tuple[bool, bool]
+    offsets: tuple[tuple[int, int], ...]
+
+
+class Surroundings(Protocol):
+    """Of the centres that a layer is asked for."""
+
+    @property
+    def tile(self) -> int | None:
+        """Centres in a tile of matrix products; None: all of them."""
+        ...
+
+    def own(self, x: Tensor) -> Tensor:
+        """What the centres themselves have.
+
+        Parameters
+        ----------
+        x
+            Of all rows and, as the last one, of what is missing: shape (k, rows + 1, width).
+
+        Returns
+        -------
+        Tensor
+            Shape (k, centres, width).
+        """
+        ...
+
+    def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre.
+
+        Parameters
+        ----------
+        x
+            As in `own`.
+        kernels
+            W, shape (slots * width, m).
+
+        Returns
+        -------
+        Tensor
+            Shape (k, centres, m).
+        """
+        ...
+
+    def product(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """Product of numbers of the centres, shape (..., centres, k), with a matrix (k, m)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Surroundings by neighbour tables, whose bits do not depend on the batch.
+
+    Attributes
+    ----------
+    gather : SlotGather
+        Table of all centres.
+    those : slice
+        The centres asked for.
+    tile : int
+        Centres in a tile of matrix products.
+    """
+
+    gather: SlotGather
+    those: slice
+    tile: int
+
+    def own(self, x: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        return self.gather.own(x, self.those)
+
+    def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        return self.product(self.gather.rows(x, self.those).flatten(2), kernels)
+
+    def product(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        tiles = x.reshape(-1, self.tile, x.shape[-1])
+        return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).reshape(*x.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Surroundings on whole lattices of a batch, for training.
+
+    Attributes
+    ----------
+    grid : Grid
+        The lattice.
+    stretch : int
+        By how many times the offsets are stretched along x.
+    """
+
+    grid: Grid
+    stretch: int
+    tile: None = None
+
+    def own(self, x: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        return x[:, :-1]
+
+    def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        (nx, ny), width = self.grid.size, x.shape[-1]
+        images = x[:, :-1].reshape(-1, nx, ny, width).permute(0, 3, 1, 2)
+        reaches = tuple(max(abs(offset[axis]) for offset in self.grid.offsets) for axis in (0, 1))
+        weight = kernels.new_zeros(kernels.shape[-1], width, 2 * reaches[0] + 1, 2 * reaches[1] + 1)
+        at = [[offset[axis] + reaches[axis] for offset in self.grid.offsets] for axis in (0, 1)]
+        weight[:, :, at[0], at[1]] = kernels.unflatten(0, (-1, width)).permute(2, 1, 0)
+        margins = (self.stretch * reaches[0], reaches[1])
+        for axis, margin in enumerate(margins):
+            if self.grid.periodic[axis]:
+                images = images.index_select(2 + axis, _around(self.grid.size[axis], margin, x.device))
+        padding = [0 if periodic else margin for periodic, margin in zip(self.grid.periodic, margins, strict=True)]
+        found = functional.conv2d(images, weight, padding=padding, dilation=(self.stretch, 1))
+        return found.permute(0, 2, 3, 1).reshape(len(x), -1, kernels.shape[-1])
+
+    def product(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        return x @ matrix
+
+
+def _around(length: int, margin: int, device: torch.device) -> Tensor:
+    """Places along a periodic axis, and so many more on both sides of it."""
+    return torch.arange(-margin, length + margin, device=device) % length
