@@ -13,7 +13,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Trade
 from hpcspin.potential.kinds import Prediction
-from hpcspin.potential.layers import Channels, Layer, Site, Width
+from hpcspin.potential.layers import Channels, Layer, Maps, Site, Width
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
@@ -49,6 +49,7 @@ class CovariantField(ForceField):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         self.fused = False
+        self._maps: dict[int, tuple[tuple[tuple[int, int], ...], Maps]] = {}
         self.reaches = (sum(architecture.layers), len(architecture.layers))
         inputs, width = 3 if architecture.electrode_range else 1, Width(architecture.channels)
         reads, layers = Channels(1, 0), []
@@ -131,13 +132,22 @@ class CovariantField(ForceField):
             return Site(made.vectors.to(self.dtype), made.scalars.to(self.dtype))
         centres = neighbourhood.centres_of(number) if batch == 1 else batch * len(neighbourhood.table)
         group, end = together(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
-        parts, maps = [], layer.maps()
+        parts, maps = [], self._maps_of(number)
         for start in range(0, end, group):
             those = slice(start, min(start + group, end))
             around = self._around(number, spins, neighbourhood, those)
             parts.append(layer(known, around, inputs[:, those], maps))
         vectors, scalars = (torch.cat(column, -2)[..., :centres, :] for column in zip(*parts, strict=True))
         return Site(vectors, scalars)
+
+    def _maps_of(self, number: int) -> Maps:
+        """Matrices of a layer, made anew where its weights have changed; to evaluate, not to learn."""
+        layer = self._stack[number]
+        weights = tuple((weight.data_ptr(), weight._version) for weight in layer.parameters())
+        known = self._maps.get(number)
+        if known is None or known[0] != weights:
+            known = self._maps[number] = weights, layer.maps()
+        return known[1]
 
     def _around(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, those: slice) -> Tables:
         stretch, tile = self.architecture.layers[number], self._tile(spins, neighbourhood)
