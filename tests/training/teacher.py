@@ -105,7 +105,17 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
     }
     kind = changes.pop("kind", "pair")
     extra = {name: changes.pop(name) for name in ("start", "stop", "validation", "card") if name in changes}
-    architecture = Architecture("square", 1.0, (16, 16), kind=kind, precision="float64")
+    layers = changes.pop("layers", (1,))
+    architecture = Architecture(
+        "square",
+        1.0,
+        (16, 16),
+        kind=kind,
+        precision=changes.pop("precision", "float64"),
+        channels=6,
+        layers=layers,
+        descriptor="bonds" if len(layers) == 1 else "densities",
+    )
     settings = Settings(**{**numbers, **changes})
     directories = data if isinstance(data, list) else [data]
     names = ("z.h5",) if len(directories) == 1 else tuple(str(directory / "z.h5") for directory in directories)
