@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn import functional
 from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Trade
+from hpcspin.potential.host_layers import EMPTY, HostLayer, Known, usable
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.layers import Channels, Layer, Maps, Site, Width
 from hpcspin.potential.model import ForceField, Part
@@ -20,6 +22,7 @@ from hpcspin.potential.network import Network
 from hpcspin.potential.surroundings import Convolution, Tables
 from hpcspin.potential.tiles import together
 
+_Made = TypeVar("_Made")
 _SMALL = 0.1
 _COMPILED = 64
 """Variants of a layer, by its place and the sizes of lattices, that are compiled before the rest runs as it is."""
@@ -49,7 +52,7 @@ class CovariantField(ForceField):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         self.fused = False
-        self._maps: dict[int, tuple[tuple[tuple[int, int], ...], Maps]] = {}
+        self._derived: dict[Any, tuple[tuple[tuple[int, int], ...], Any]] = {}
         self.reaches = (sum(architecture.layers), len(architecture.layers))
         inputs, width = 3 if architecture.electrode_range else 1, Width(architecture.channels)
         reads, layers = Channels(1, 0), []
@@ -87,17 +90,37 @@ class CovariantField(ForceField):
     ) -> Prediction:
         """See `ForceField`."""
         self._require_halo(neighbourhood)
+        if not self.training and usable(self.dtype, spins.device):
+            field = torch.stack([self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)])
+            return self._prediction(field)
         _, places = neighbourhood.outputs_of(len(spins), spins.device)
         with torch.enable_grad() if self.training else torch.inference_mode():
             known = self._through(len(self._stack) - 1, spins, neighbourhood, bias)
             first, *others = self._made(len(self._stack) - 1, known, spins, neighbourhood, bias).vectors.unbind(2)
             field = (sum(others, first) * self.field_scale)[:, places].T.unflatten(0, (len(spins), -1))
-            none = field.new_zeros(len(spins))
-        return Prediction(field, field, torch.zeros_like(field), none, none)
+        return self._prediction(field)
 
     def begin(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
         """See `ForceField`; all layers wait for the halo."""
         return []
+
+    @staticmethod
+    def _prediction(field: Tensor) -> Prediction:
+        none = field.new_zeros(len(field))
+        return Prediction(field, field, torch.zeros_like(field), none, none)
+
+    def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """Field on the outputs for one configuration of shape (rows, 3)."""
+        flat = functional.pad(spins.detach().to(self.dtype), (0, 0, 0, 1)).numpy()
+        # The first layer reads, in the place of scalars, where spins are.
+        known = Known(flat[:, :, None], ((flat**2).sum(1, keepdims=True) > 0.5).astype(flat.dtype))
+        inputs = self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous().numpy()
+        last = len(self._stack) - 1
+        for number, stretch in enumerate(self.architecture.layers):
+            table, centres = neighbourhood.padded(stretch, EMPTY), neighbourhood.centres_of(number)
+            known = self._host_layer(number)(known, table, inputs, centres, 0 < number < last, torch.get_num_threads())
+        field = torch.from_numpy(known.vectors[neighbourhood.outputs, :, 1:].sum(-1))
+        return field * self.field_scale
 
     @property
     def _stack(self) -> list[Layer]:
@@ -141,12 +164,19 @@ class CovariantField(ForceField):
         return Site(vectors, scalars)
 
     def _maps_of(self, number: int) -> Maps:
-        """Matrices of a layer, made anew where its weights have changed; to evaluate, not to learn."""
+        """Matrices of a layer; to evaluate, not to learn."""
+        return self._of_weights(number, Layer.maps)
+
+    def _host_layer(self, number: int) -> HostLayer:
+        return self._of_weights(number, HostLayer)
+
+    def _of_weights(self, number: int, make: Callable[[Layer], _Made]) -> _Made:
+        """What is made of a layer's weights, anew where these have changed."""
         layer = self._stack[number]
         weights = tuple((weight.data_ptr(), weight._version) for weight in layer.parameters())
-        known = self._maps.get(number)
+        known = self._derived.get((number, make))
         if known is None or known[0] != weights:
-            known = self._maps[number] = weights, layer.maps()
+            known = self._derived[number, make] = weights, make(layer)
         return known[1]
 
     def _around(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, those: slice) -> Tables:

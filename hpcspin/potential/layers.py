@@ -104,6 +104,13 @@ class Layer(nn.Module):
         Number of inputs of the network that no spin decides.
     hidden
         Widths of its hidden layers.
+
+    Attributes
+    ----------
+    trivial : int
+        Densities of the trivial irrep, the centre's spin among them.
+    dimensions, rows : list of int
+        Dimension of each irrep, and how many components of mixtures each has on one side of the products.
     """
 
     basis0: Tensor
@@ -144,9 +151,9 @@ class Layer(nn.Module):
             if reads.scalars
             else None
         )
-        self._trivial = members[0]
-        self._dimensions = [basis.shape[1] for basis in bases]
-        self._rows = [share * dimension for share, dimension in zip(shares, self._dimensions, strict=True)]
+        self.trivial = members[0]
+        self.dimensions = [basis.shape[1] for basis in bases]
+        self.rows = [share * dimension for share, dimension in zip(shares, self.dimensions, strict=True)]
         self._constant("presence_counts", axis_presence(offsets, operations).T)
         features = (
             counts[0] + 2 * width.products + (2 * reads.scalars if reads.scalars else self.presence_counts.shape[1])
@@ -187,12 +194,10 @@ class Layer(nn.Module):
         """
         spin = around.own(known.vectors[:, :, :1])
         densities = torch.cat([spin, around.sums(known.vectors, maps.kernels)], 2)
-        *mixed, sums = around.product(densities, maps.mixtures).split(
-            [sum(self._rows)] * 4 + [self.vectors.shape[1]], 2
-        )
+        *mixed, sums = around.product(densities, maps.mixtures).split([sum(self.rows)] * 4 + [self.vectors.shape[1]], 2)
         dots = self._over_rows(_dot(mixed[0], mixed[1]))
         triples = self._over_rows(_dot(spin, _cross(mixed[2], mixed[3])))
-        parts = [_dot(spin, densities[:, :, 1 : self._trivial]), dots, triples]
+        parts = [_dot(spin, densities[:, :, 1 : self.trivial]), dots, triples]
         if self.scalar_kernels is None:
             parts.append(around.sums(_present(known.vectors)[None], maps.scalars)[0])
         else:
@@ -240,21 +245,21 @@ class Layer(nn.Module):
 
     def _mixtures(self) -> Tensor:
         """P, Q, P', Q' and the new vectors as maps of the densities, each row of an irrep by itself."""
-        maps, irreps = [], len(self._dimensions)
+        maps, irreps = [], len(self.dimensions)
         for side in range(4):
             blocks = [
                 torch.kron(mixture, torch.eye(dimension, dtype=mixture.dtype, device=mixture.device))
                 for mixture, dimension in zip(
-                    self.mixtures[side * irreps : (side + 1) * irreps], self._dimensions, strict=True
+                    self.mixtures[side * irreps : (side + 1) * irreps], self.dimensions, strict=True
                 )
             ]
             maps.append(torch.block_diag(*blocks))
-        return torch.cat([*maps, functional.pad(self.vectors, (0, 0, 0, len(maps[0]) - self._trivial))], 1)
+        return torch.cat([*maps, functional.pad(self.vectors, (0, 0, 0, len(maps[0]) - self.trivial))], 1)
 
     def _over_rows(self, products: Tensor) -> Tensor:
         """Sums over the rows of each irrep, in a fixed order."""
         sums = []
-        for part, dimension in zip(products.split(self._rows, 1), self._dimensions, strict=True):
+        for part, dimension in zip(products.split(self.rows, 1), self.dimensions, strict=True):
             first, *others = part.unflatten(1, (-1, dimension)).unbind(2)
             sums.append(sum(others, first))
         return torch.cat(sums, 1)

@@ -96,6 +96,7 @@ class Neighbourhood:
     grid: Grid | None = None
     borders: Borders | None = None
     _gathers: dict[tuple[int, int, torch.device, int], SlotGather] = field(default_factory=dict, repr=False)
+    _padded: dict[tuple[int, int], NDArray[np.int32]] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
     _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
 
@@ -210,6 +211,23 @@ class Neighbourhood:
                 table = np.concatenate([table, self.borders.table])
             self._gathers[key] = SlotGather(table, batch * self.rows, device)
         return self._gathers[key]
+
+    def padded(self, stretch: int, centres: int) -> NDArray[np.int32]:
+        """Rows in the slots of all centres, and of so many empty ones after them; what is missing is the row after all.
+
+        Parameters
+        ----------
+        stretch
+            Of which neighbourhoods.
+        centres
+            How many empty ones.
+        """
+        key = (stretch, centres)
+        if key not in self._padded:
+            near = self.table if stretch == 1 else self.stretched[stretch]
+            table = np.pad(near, ((0, centres), (0, 0)), constant_values=-1)
+            self._padded[key] = np.where(table >= 0, table, self.rows).astype(np.int32)
+        return self._padded[key]
 
     def centres_of(self, layer: int) -> int:
         """Number of centres, the first ones, that a layer needs; all of a whole lattice."""

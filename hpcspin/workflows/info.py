@@ -10,7 +10,7 @@ import torch
 from hpcspin.parallel.device_buffers import obstacle_to_device_buffers
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import segment_backend
+from hpcspin.potential import host_layers, segment_backend
 from hpcspin.storage import provenance
 
 
@@ -22,7 +22,7 @@ def describe(world: World) -> str:
     lines["CPU"] = f"{len(os.sched_getaffinity(0))} core(s), {torch.get_num_threads()} torch thread(s) a rank"
     lines["GPUs"] = _gpus()
     lines["electron algebra"] = "CuPy" if _has("cupy") and torch.cuda.is_available() else "torch on the CPU"
-    lines["learned fields"] = "torch on the GPU" if torch.cuda.is_available() else "torch on the CPU"
+    lines["learned fields"] = _learned_fields()
     lines["halo exchange"] = _halo_exchange(world)
     lines["segment reductions"] = segment_backend()
     width = max(map(len, lines))
@@ -34,6 +34,13 @@ def _halo_exchange(world: World) -> str:
         return "torch.distributed on the tensors of the device"
     obstacle = obstacle_to_device_buffers(world, pick_device(world))
     return "MPI on device buffers" if obstacle is None else f"MPI through host memory: {obstacle}"
+
+
+def _learned_fields() -> str:
+    if torch.cuda.is_available():
+        return "torch on the GPU"
+    kernel = "a compiled kernel" if host_layers.library() else "torch too, for want of a C compiler"
+    return f"torch on the CPU; layers in single precision: {kernel}"
 
 
 def _has(module: str) -> bool:

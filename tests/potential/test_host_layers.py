@@ -1,0 +1,105 @@
+"""The kernel in C says what PyTorch says, and its bits depend on nothing but the surroundings of a site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from force_fields import make_model, random_spins
+from torch import Tensor
+
+from hpcspin.lattice import Lattice, make_lattice
+from hpcspin.potential import ForceField, covariant, host_layers
+
+LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1), "precision": "float32"}
+BIAS = torch.full((1,), 1.3, dtype=torch.float64)
+
+needs_kernel = pytest.mark.skipif(host_layers.library() is None, reason="there is no C compiler, or it fails")
+
+
+def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Tensor:
+    return model(spins, model.neighbourhood(lattice), BIAS.expand(len(spins))).field
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("square", {}),
+        ("square", {"symmetry": "full"}),
+        ("square", {"channels": 3}),
+        ("square", {"channels": 24, "hidden": (40,)}),
+        ("square", {"layers": (1, 3, 2), "electrode_range": 3.0, "hidden": (8, 24, 16)}),
+        ("triangular", {"symmetry": "full", "channels": 15}),
+    ],
+)
+def test_it_is_the_field_of_the_layers(monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]) -> None:
+    """Against double precision, in which PyTorch computes; one site of the lattice is missing."""
+    lattice = make_lattice(kind, (11, 7))
+    model = make_model(lattice=kind, **{**LAYERS, **changes})
+    spins = random_spins(2, lattice.num_sites, 3)
+    spins[:, 17] = 0
+    found = predict(model, lattice, spins)
+    exact = make_model(lattice=kind, **{**LAYERS, **changes, "precision": "float64"})
+    exact.load_state_dict(model.state_dict())
+    expected = predict(exact, lattice, spins)
+    scale = expected.square().mean().sqrt()
+    assert (found - expected).abs().max() < 2e-5 * scale
+    monkeypatch.setattr(covariant, "usable", lambda *_: False)
+    without = predict(model, lattice, spins)
+    assert (found - without).abs().max() < 2e-5 * scale
+    assert not torch.equal(found, without)
+
+
+@needs_kernel
+def test_threads_and_neighbours_in_the_batch_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    lattice = make_lattice("square", (31, 17))
+    model, spins = make_model(**LAYERS), random_spins(2, lattice.num_sites, 8)
+    together = predict(model, lattice, spins)
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for one, field in zip(spins, together, strict=True):
+            assert torch.equal(predict(model, lattice, one[None])[0], field)
+
+
+@needs_kernel
+def test_new_weights_are_noticed() -> None:
+    lattice = make_lattice("square", (5, 4))
+    model, spins = make_model(**LAYERS), random_spins(1, lattice.num_sites, 8)
+    before = predict(model, lattice, spins)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.5)
+    assert not torch.equal(predict(model, lattice, spins), before)
+
+
+def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    host_layers.library.cache_clear()
+    try:
+        assert host_layers.library() is None
+        assert not host_layers.usable(torch.float32, torch.device("cpu"))
+        broken = tmp_path / "cc"
+        broken.write_text("#!/bin/sh\nexit 1\n")
+        broken.chmod(0o755)
+        host_layers.library.cache_clear()
+        assert host_layers.library() is None
+    finally:
+        host_layers.library.cache_clear()
+
+
+@needs_kernel
+def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    host_layers.library.cache_clear()
+    try:
+        assert host_layers.library() is not None
+        (made,) = tmp_path.rglob("*.so")
+        when = made.stat().st_mtime_ns
+        host_layers.library.cache_clear()
+        assert host_layers.library() is not None
+        assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [when]
+    finally:
+        host_layers.library.cache_clear()
