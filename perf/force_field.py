@@ -8,7 +8,8 @@ matrix products that torch makes without the compiled kernel, as it counts them;
 element are in the time and not in the flops. The fraction compares them with
 the float32 matrix products that the same device does with the same threads. The
 exact label is one of the same config's 30x24 system, timed in the same run, on
-the CPU. All times are the least of several, on the CPU in processor seconds,
+the CPU: of an initial wall, and of frames of exact trajectories, whose metal needs
+more energies. All times are the least of several, on the CPU in processor seconds,
 which other work on the machine changes less than the wall clock; memory is kept
 as a simulation keeps it. The table of 30x24 goes to ``perf/README.md``.
 """
@@ -27,7 +28,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from shared import RESULTS, table, write_section
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,15 +38,26 @@ from hpcspin.config import Config, load_config
 from hpcspin.electrons import RecursiveSolver
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.devices import keep_freed_memory
-from hpcspin.potential import DESCRIPTORS, KINDS, Architecture, ForceField, covariant, load_model, make_force_field
-from hpcspin.storage import provenance
+from hpcspin.potential import (
+    DESCRIPTORS,
+    KINDS,
+    Architecture,
+    CovariantField,
+    ForceField,
+    covariant,
+    load_model,
+    make_force_field,
+)
+from hpcspin.storage import provenance, read_spins
 from hpcspin.workflows.system import build_system
 
 CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd.yaml"
 SIZES = ((12, 6), (30, 24), (120, 96))
 PAPER = (30, 24)
 TOLERANCE = 1e-6
-SHIPPED = ("driven_sd.safetensors", "driven_sd_pair.safetensors")
+EXACT = CONFIG.parent / "models" / "driven_sd_exact.h5"
+BATCH = 12
+SHIPPED = ("driven_sd.safetensors", "driven_sd_light.safetensors", "driven_sd_pair.safetensors")
 CPU = torch.device("cpu")
 
 
@@ -74,17 +88,24 @@ def product_rate(device: torch.device, repeats: int) -> float:
     return 2 * m**3 / seconds(lambda: a @ a, device, repeats)
 
 
-def label_seconds(config: Config, repeats: int) -> float:
-    """Time of one exact label of the config's system by recursive Green's functions."""
+def label_seconds(config: Config, repeats: int) -> dict[str, float]:
+    """Time of one exact label by recursive Green's functions: of an initial wall, and in the mean of moved ones."""
     system = build_system(config)
     solver = RecursiveSolver(system, TOLERANCE)
-    spins = make_texture("wall", system.lattice, 1, position=system.lattice.size[0] // 4, tilt=0.1)[None]
 
-    def fresh() -> None:
-        solver.reset()
-        solver.solve(spins)
+    def taken(spins: NDArray[np.float64], repeats: int) -> float:
+        def fresh() -> None:
+            solver.reset()
+            solver.solve(spins[None])
 
-    return seconds(fresh, CPU, min(repeats, 3))
+        return seconds(fresh, CPU, repeats)
+
+    wall = make_texture("wall", system.lattice, 1, position=system.lattice.size[0] // 4, tilt=0.1)
+    moved = read_spins(EXACT, system.lattice.size)[::4]
+    return {
+        "initial": taken(wall, min(repeats, 3)),
+        "on_trajectories": float(np.mean([taken(spins, 1) for spins in moved])),
+    }
 
 
 def product_flops(evaluate: Callable[[], object]) -> int:
@@ -130,6 +151,25 @@ def evaluations(config: Config, device: torch.device, repeats: int) -> Iterator[
             }
 
 
+def training(repeats: int, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Time of one snapshot of 30x24 in a batch, forward and back, for each shipped field of several layers."""
+    spins = torch.from_numpy(read_spins(EXACT, PAPER)[:BATCH]).flatten(1, 2).float().to(device)
+    lattice, bias = make_lattice("square", PAPER), torch.full((BATCH,), 3.2, device=device)
+
+    def step(model: CovariantField, mixed: bool) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            field = model(spins, model.neighbourhood(lattice), bias).field
+        field.square().sum().backward()
+
+    for name in SHIPPED:
+        model = load_model(CONFIG.parent / "models" / name)[0].to(device).train()
+        if not isinstance(model, CovariantField):
+            continue
+        for model.fused, mixed in product((False, True), repeat=2):
+            taken = seconds(functools.partial(step, model, mixed), device, repeats) / BATCH
+            yield {"model": name, "compile": model.fused, "mixed_precision": mixed, "seconds": taken}
+
+
 def measure(repeats: int) -> dict[str, Any]:
     """All figures of one run."""
     keep_freed_memory()
@@ -150,9 +190,10 @@ def measure(repeats: int) -> dict[str, Any]:
         for row in rows:
             row["fraction_of_product_rate"] = row["product_flops_a_site"] * row["sites_a_second"] / rate
             if row["size"] == PAPER == config.lattice.size:
-                row["evaluations_for_one_label"] = label / row["seconds"]
+                row["evaluations_for_one_label"] = {kind: taken / row["seconds"] for kind, taken in label.items()}
         hardware = torch.cuda.get_device_name() if name == "cuda" else found["machine"]["cpu"]
         found["devices"][name] = {"name": hardware, "float32_product_rate_flops": rate, "evaluations": rows}
+        found["devices"][name]["training"] = list(training(repeats, device))
     return found
 
 
@@ -171,15 +212,23 @@ def summary(found: dict[str, Any]) -> str:
                         f"{row['sites_a_second']:.2e}",
                         f"{flops / 1e6:.0f}",
                         f"{row['fraction_of_product_rate']:.0%}",
-                        f"{label / row['seconds']:.0f}",
-                        f"{label * device['float32_product_rate_flops'] / flops:.0f}",
+                        *(f"{taken / row['seconds']:.0f}" for taken in label.values()),
+                        f"{label['on_trajectories'] * device['float32_product_rate_flops'] / flops:.0f}",
                     ]
                 )
     header = ["device", "model", "ms an evaluation", "sites a second", "Mflop of products", "of the product rate"]
-    header += ["evaluations for one label", "if products were all"]
+    header += ["evaluations for one label of an initial wall", "of exact trajectories", "if products were all"]
+    steps = [
+        [name, row["model"], *(str(row[key]) for key in ("compile", "mixed_precision")), f"{row['seconds'] * 1e3:.1f}"]
+        for name, device in found["devices"].items()
+        for row in device["training"]
+    ]
     return (
-        f"One exact label of 30x24: {label:.2f} processor seconds; CPU threads: {found['machine']['threads']}; "
-        f"load of the machine: {found['load']:.1f}.\n\n{table(header, rows)}"
+        f"One exact label of 30x24: {label['initial']:.2f} processor seconds of an initial wall, "
+        f"{label['on_trajectories']:.2f} in the mean over frames of exact trajectories; CPU threads: "
+        f"{found['machine']['threads']}; load of the machine: {found['load']:.1f}.\n\n{table(header, rows)}\n\n"
+        "Training, a snapshot of 30x24 in a batch of twelve, forward and back:\n\n"
+        + table(["device", "model", "training.compile", "training.mixed_precision", "ms a snapshot"], steps)
     )
 
 

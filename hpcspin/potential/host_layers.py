@@ -255,8 +255,8 @@ def _places(layer: Layer) -> _Places:
     shares = [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
     starts = np.cumsum([0, *(_padded(share, _LANES) for share in shares)])
     products = _padded(max(shares), _LANES)
-    # Products of a narrow irrep are followed by zeros, which need room after the last one.
-    product_features = int(starts[-1]) + products
+    # Products of a narrow irrep are followed by zeros up to the widest one's, which need room after the last one.
+    product_features = int(starts[-2]) + products
     trivial = _padded(layer.trivial, _LANES)
     rest = trivial + 2 * product_features
     sums = layer.reads.scalars or layer.presence_counts.shape[1]
