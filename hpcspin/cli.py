@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hpcspin.config import load_config
-from hpcspin.errors import one_line
-from hpcspin.parallel.world import World
+from hpcspin.errors import exit_code, one_line
+from hpcspin.parallel.launcher import launched_rank
+
+if TYPE_CHECKING:
+    from hpcspin.parallel.world import World
 
 app = typer.Typer(
     add_completion=False,
@@ -29,6 +33,8 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides of keys of the config.")
 ]
 Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")]
+
+_GRACE_SECONDS = 1.0
 
 
 @app.callback()
@@ -179,18 +185,30 @@ def info() -> None:
 def _run(verb: Callable[[World], int | None]) -> None:
     """Run a verb on all ranks; a failure is one line and a non-zero exit, on every rank."""
     try:
+        from hpcspin.parallel.world import World
+
         world = World.detect()
         with world.together():
             code = verb(world)
             world.finish()
-    except Exception as failure:
+    except (Exception, KeyboardInterrupt) as failure:
         if logging.getLogger("hpcspin").isEnabledFor(logging.DEBUG):
             raise
         typer.echo(f"hpcspin: {one_line(failure)}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(exit_code(failure)) from None
     raise typer.Exit(code or 0)
 
 
 def main() -> None:
-    """Enter from the command line."""
-    app()
+    """Enter from the command line; what is wrong with it is told by rank 0 alone."""
+    if launched_rank() == 0:
+        app()  # Does not return.
+    try:
+        code = app(standalone_mode=False)
+    except Exception as failure:
+        code = getattr(failure, "exit_code", None)
+        if code is None:
+            raise
+        # The launcher may end all ranks, rank 0 in the midst of its words, as soon as one has gone.
+        time.sleep(_GRACE_SECONDS)
+    sys.exit(code)

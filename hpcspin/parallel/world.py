@@ -23,19 +23,14 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from hpcspin.errors import HpcspinError, one_line
+from hpcspin.errors import HpcspinError, exit_code, one_line
+from hpcspin.parallel.launcher import launched_ranks, under_torchrun
 
 logger = logging.getLogger("hpcspin")
 
-_RANK_COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-"""Where Open MPI, MPICH (and its kin) and srun write how many ranks they have started; the first one counts."""
-_GRACE_SECONDS = 1.0
-
-
-def _launched_ranks() -> int:
-    """Number of ranks that an MPI launcher says it has started; 0 without one."""
-    counts = [int(os.environ[name]) for name in _RANK_COUNTS if name in os.environ]
-    return counts[0] if counts else 0
+_FAILED = 1001
+"""Tag of a rank's notice that it is about to tell of a failure; no other message has it."""
+_GRACE_SECONDS, _PATIENCE_SECONDS = 1.0, 10.0
 
 
 @dataclass
@@ -78,7 +73,7 @@ class World:
             If an MPI launcher started this process and mpi4py cannot be used,
             or belongs to another MPI library than the launcher.
         """
-        if "TORCHELASTIC_RUN_ID" in os.environ:
+        if under_torchrun():
             world = cls(
                 rank=int(os.environ["RANK"]),
                 size=int(os.environ["WORLD_SIZE"]),
@@ -88,7 +83,7 @@ class World:
             )
             world.torch_group()
             return world._share_cores()
-        launched = _launched_ranks()
+        launched = launched_ranks()
         if launched == 0:
             return cls()
         try:
@@ -238,25 +233,53 @@ class World:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run a block so that a failure on any rank ends all of them.
+        """Run a block so that a failure on any rank, or Ctrl-C, ends all of them.
 
-        The rank that fails prints its message and aborts the job, so that
-        nobody waits for ever in a collective call. Rank 0 does so at once, the
-        others after a short grace: what all ranks find wrong is said once.
+        A rank that fails prints its message and aborts the job, so that nobody waits
+        for ever in a collective call. What several ranks find wrong is said once.
         """
         try:
             yield
-        except Exception as failure:
+        except (Exception, KeyboardInterrupt) as failure:
             if self.size == 1:
                 raise
-            if self.rank > 0:
-                time.sleep(_GRACE_SECONDS)
-            logger.debug("traceback of rank %d", self.rank, exc_info=True)
-            print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
-            if self.comm is not None:
-                # An MPI launcher drops what it has not yet forwarded when it learns of the abort.
-                time.sleep(_GRACE_SECONDS)
-            self.abort(1)
+            try:
+                logger.debug("traceback of rank %d", self.rank, exc_info=True)
+                if self._tells():
+                    print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
+                    # An MPI launcher drops what it has not yet forwarded when it learns of the abort.
+                    time.sleep(_GRACE_SECONDS if self.comm is not None else 0.0)
+                else:
+                    time.sleep(_PATIENCE_SECONDS)  # Much less: the rank that tells ends the job.
+            finally:
+                self.abort(exit_code(failure))
+
+    def _tells(self) -> bool:
+        """Whether I am the rank that tells of a failure; of all that fail it is one.
+
+        Under MPI whoever is about to tell has sent a notice to all others before. Who has got one is silent; of
+        several who send theirs at the same time the lowest rank tells. Rank 0 does so at once, the others wait for
+        its notice first, so that a thousand ranks with the same failure do not all write to each other.
+        """
+        if self.comm is None:
+            # Its end makes torchrun end the others, within this grace where all have failed.
+            time.sleep(_GRACE_SECONDS if self.rank > 0 else 0.0)
+            return True
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        if self._gets_notice(others, _GRACE_SECONDS if self.rank > 0 else 0.0):
+            return False
+        _kept_until_sent = [self.comm.isend(None, rank, _FAILED) for rank in others]
+        return not self._gets_notice(range(self.rank), _GRACE_SECONDS if self.rank > 0 else 0.0)
+
+    def _gets_notice(self, ranks: Sequence[int], seconds: float) -> bool:
+        """Whether one of the ranks is about to tell of a failure, or will be within some seconds."""
+        end = time.monotonic() + seconds
+        while True:
+            if any(self.comm.iprobe(rank, _FAILED) for rank in ranks):
+                return True
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
 
     def finish(self) -> None:
         """Leave torch.distributed together, so that no rank closes what another still reads from."""

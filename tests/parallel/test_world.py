@@ -58,6 +58,28 @@ with world.together():
     time.sleep(60)
 """
 
+FAILURE_OF_ALL = """
+import sys, time
+from hpcspin.parallel.world import World
+from hpcspin.errors import HpcspinError
+world = World.detect()
+world.barrier()
+with world.together():
+    time.sleep(float(sys.argv[1 + world.rank]))
+    raise HpcspinError("the config is wrong")
+"""
+
+CTRL_C = """
+import os, signal, threading
+from hpcspin.parallel.world import World
+world = World.detect()
+world.barrier()
+threading.Timer(0.5 + 0.2 * world.rank, os.kill, (os.getpid(), signal.SIGINT)).start()
+with world.together():
+    while True:
+        world.barrier()
+"""
+
 
 @pytest.fixture
 def script(tmp_path: Path) -> Callable[[str], str]:
@@ -112,6 +134,28 @@ def test_a_failing_rank_ends_the_job_within_seconds(
     assert result.returncode != 0
     assert "rank 1: the spins of this rank are broken" in result.stderr + result.stdout
     assert time.monotonic() - start < 40
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("delays", ["0 0 0", "0.9 0 0", "1.9 0.9 0", "0.5 9 0"])
+def test_what_all_ranks_find_wrong_is_said_once(mpirun: Launch, script: Callable[[str], str], delays: str) -> None:
+    result = mpirun(3, script(FAILURE_OF_ALL), *delays.split(), timeout=60)
+    assert result.returncode != 0
+    assert result.stderr.count("the config is wrong") == 1
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_ctrl_c_ends_all_ranks_within_seconds(
+    launcher: str, request: pytest.FixtureRequest, script: Callable[[str], str]
+) -> None:
+    """One rank is told while the other waits for it in a collective call."""
+    result = request.getfixturevalue(launcher)(2, script(CTRL_C), timeout=40)
+    assert result.returncode != 0
+    assert "interrupted" in result.stderr
+    if launcher == "mpirun":
+        assert result.returncode == 130
+        assert result.stderr.count("interrupted") == 1
 
 
 @pytest.mark.mpi
