@@ -1,8 +1,9 @@
-"""Stopping a run from outside: SIGTERM, SIGUSR1 (what SLURM sends before the time limit), or a STOP file."""
+"""Stopping a run from outside: SIGTERM, SIGUSR1 (what SLURM sends before the time limit), Ctrl-C, or a STOP file."""
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -17,13 +18,14 @@ from hpcspin.parallel.world import World
 EXIT_REQUEUE = 75
 """Exit code of a run that was stopped with a checkpoint and wants to be started again (EX_TEMPFAIL)."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
     """Listens for a stop while it is open; the ranks agree on the step at which they stop.
 
     A signal to any one rank counts, and so does the file, which is removed when it has been heeded.
+    Who presses Ctrl-C again does not want to wait for the checkpoint.
 
     Parameters
     ----------
@@ -72,4 +74,10 @@ class StopRequest:
         return bool(asked[0])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self._signalled:
+                raise KeyboardInterrupt
+            if self._world.rank == 0 and self._world.speaks:
+                # The signal may have come in the midst of a print, which must not be entered again.
+                os.write(2, b"stopping with a checkpoint; Ctrl-C again ends at once\n")
         self._signalled = True

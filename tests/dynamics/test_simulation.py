@@ -93,7 +93,7 @@ def test_seed_decides_the_noise_and_nothing_else(undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("moment", [1, 18, 55])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_signal_checkpoints_and_asks_to_be_run_again(undisturbed, tmp_path, moment, number):
     directory = tmp_path / "run"
     saboteur = Saboteur(moment, lambda: os.kill(os.getpid(), number))
@@ -105,6 +105,21 @@ def test_signal_checkpoints_and_asks_to_be_run_again(undisturbed, tmp_path, mome
     assert simulation(directory).run().finished
     assert_same_bits(directory, undisturbed)
     assert not (directory / "trajectory.h5.partial").exists()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_checkpoint(undisturbed, tmp_path, capfd):
+    directory, told = tmp_path / "run", []
+
+    def press_twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        told.append(capfd.readouterr().err)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        simulation(directory, Saboteur(30, press_twice)).run()
+    assert "Ctrl-C again ends at once" in told[0]
+    assert simulation(directory).run().finished
+    assert_same_bits(directory, undisturbed)
 
 
 def test_stop_file_is_heeded_once(undisturbed, tmp_path):
