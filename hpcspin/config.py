@@ -6,24 +6,38 @@ does not use may be absent; `Config.need` says so in one line when a verb misses
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from hpcspin.config_errors import explain
+from hpcspin.config_errors import Mistake, first_mistake
+from hpcspin.config_text import Override, read_yaml
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, TEXTURES
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number; YAML reads yes, no, on and off as true and false")
+    return value
+
+
+_Number = BeforeValidator(_no_boolean)
+Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, _Number, Field(allow_inf_nan=False)]
+Count = Annotated[int, _Number, Field(ge=1)]
+Seed = Annotated[int, _Number, Field(ge=0, lt=2**32)]
+Site = tuple[Annotated[int, _Number], Annotated[int, _Number]]
 Vector = tuple[Finite, Finite, Finite]
+
+_WITHOUT_MEANING = ("reproduce.record_interval",)
+"""Keys of earlier versions that nothing read; they stand in every config that these have stored."""
 
 
 class Section(BaseModel):
@@ -51,7 +65,7 @@ class ReservoirSection(Section):
     """A wide-band reservoir of electrons."""
 
     name: str
-    sites: Literal["left", "right", "all"] | tuple[tuple[int, int], ...]
+    sites: Literal["left", "right", "all"] | tuple[Site, ...]
     """``left`` (column 0), ``right`` (column Lx - 1), ``all``, or a list of sites [x, y]."""
     width: NonNegative
     """Level width g of a site; the width matrix is g(1 + p·sigma), the self-energy minus i times it."""
@@ -162,7 +176,7 @@ class DynamicsSection(Section):
     """``heun``, ``depondt_mertens``, ``sib``, ``midpoint``; without noise also ``rk4`` and ``dormand_prince``."""
     tolerance: Positive | None = None
     """Error of a spin component above which ``dormand_prince`` divides a step; none for fixed steps."""
-    seed: int = 1
+    seed: Seed = 1
     record_interval: Count = 5
     """Steps between recorded frames; the first and the last one are recorded always."""
     record_window: tuple[NonNegative, NonNegative] | None = None
@@ -215,7 +229,7 @@ class PotentialSection(Section):
     layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     """Of a ``direct`` field of ``densities``: layers of neighbourhoods of this radius, one seen through the other; the
     number of each stretches it along x, from electrode to electrode."""
-    channels: Annotated[int, Field(ge=3)] = 12
+    channels: Annotated[Count, Field(ge=3)] = 12
     """Of a field of several layers: vectors that sites exchange; scalars, densities and products are in proportion."""
 
 
@@ -235,14 +249,14 @@ class TrainingSection(Section):
     weight_decay: NonNegative = 0.0
     gauge: NonNegative = 1e-4
     """Weight of the mean square of h^neq in the loss: the smallest G is chosen."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    ema: Annotated[NonNegative, Field(lt=1)] = 0.995
     """Decay of the running mean of the weights, per step."""
-    seed: int = 1
+    seed: Seed = 1
     compile: bool = False
     """Fuse the layers of a ``direct`` field by torch.compile: needs a C++ compiler and a minute or two to begin."""
     mixed_precision: bool = False
     """Make the products of the training in bfloat16; the saved model computes in ``potential.precision``."""
-    members: Annotated[int, Field(ge=1, le=100)] = 1
+    members: Annotated[Count, Field(le=100)] = 1
     """Force fields to train with seeds of their own; two or more form a committee."""
     checkpoint_interval: Count = 10
     """Epochs between checkpoints and validations."""
@@ -253,7 +267,7 @@ class TrainingSection(Section):
 class RunSection(Section):
     """One trajectory of a reproduction: what differs from ``initial`` and ``dynamics``."""
 
-    seed: int
+    seed: Seed
     initial: InitialSection | None = None
     duration: Positive | None = None
 
@@ -267,8 +281,6 @@ class ReproduceSection(Section):
     """Independent trajectories that choose the epoch."""
     test: Annotated[tuple[RunSection, ...], Field(min_length=1)]
     """Independent trajectories that are reported; the learned field repeats each from the same spins."""
-    record_interval: Count = 1
-    """Steps between the frames that become snapshots."""
 
 
 class LearningSection(Section):
@@ -281,7 +293,7 @@ class LearningSection(Section):
     of initial spins."""
     rounds: Count = 4
     """Rounds of learned trajectories."""
-    trajectories: Annotated[int, Field(ge=2, le=9999)] = 16
+    trajectories: Annotated[Count, Field(ge=2, le=9999)] = 16
     """Learned trajectories of a round; the first of them is kept for validation."""
     labels: Count = 160
     """Exact labels of a round."""
@@ -289,7 +301,8 @@ class LearningSection(Section):
     """From each stretch of a trajectory the frame on which the committee disagrees most, or a random one."""
     target: Positive | None = None
     """Mean squared error of a model on the fresh labels of the next round at which that round is the last."""
-    seed: int = 1
+    seed: Annotated[Seed, Field(le=4000)] = 1
+    """The seeds of all trajectories are made of it."""
 
     @model_validator(mode="after")
     def _enough(self) -> LearningSection:
@@ -312,16 +325,23 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def need(self, *sections: str) -> None:
-        """Check that the sections a verb uses are there.
+        """Check that the sections a verb uses are there, and that their walls begin on the lattice.
 
         Raises
         ------
         HpcspinError
-            Naming the first one that is absent.
+            Naming the first one that is absent, or the wall.
         """
         for section in sections:
             if getattr(self, section) is None:
                 raise HpcspinError(f"the config has no section {section!r}, which this verb needs; add it")
+        last = self.lattice.size[0] - 1
+        for place, start in (found for section in sections for found in _starts(getattr(self, section), section)):
+            if start.position is not None and not 0 <= start.position <= last:
+                raise HpcspinError(
+                    f"{place}.position: {start.position:g} is no column of the lattice, whose lattice.size has the "
+                    f"columns 0 to {last}; choose one of them"
+                )
 
     def as_json(self) -> str:
         """The resolved config as JSON: what is stored with every output."""
@@ -334,20 +354,20 @@ def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Con
     Raises
     ------
     HpcspinError
-        If the file cannot be read, or a key or value is wrong.
+        If the file cannot be read, or a key or value is wrong; the file or the override is named.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or "not a text file"
-        raise HpcspinError(f"{path}: the config cannot be read ({reason})") from failure
-    except yaml.YAMLError as failure:
-        raise HpcspinError(f"{path}: not valid YAML: {' '.join(str(failure).split())}") from failure
-    if not isinstance(content, dict):
-        raise HpcspinError(f"{path}: the config must be a mapping of sections such as 'lattice:'")
-    for override in overrides or ():
-        _apply(content, override)
-    return parse_config(content, str(path))
+    given = [Override.parse(text) for text in overrides or ()]
+    content = _read_file(Path(path))
+    written = copy.deepcopy(content)
+    for override in given:
+        override.apply(content)
+    found = _validated(content)
+    if isinstance(found, Config):
+        return found
+    nearest = max(reversed(given), key=lambda override: override.shared(found.keys), default=None)
+    if nearest is None or not nearest.shared(found.keys) or found == _validated(written):
+        raise HpcspinError(f"{path}: {found.message}")
+    raise HpcspinError(f"override {nearest.text!r}: {found.message}")
 
 
 def parse_config(content: dict[str, Any], source: str) -> Config:
@@ -358,40 +378,60 @@ def parse_config(content: dict[str, Any], source: str) -> Config:
     HpcspinError
         Naming the key, what is wrong and the nearest known key.
     """
-    try:
-        return Config.model_validate(content)
-    except ValidationError as failure:
-        raise HpcspinError(f"{source}: {explain(failure, Config)}") from None
+    found = _validated(content)
+    if isinstance(found, Mistake):
+        raise HpcspinError(f"{source}: {found.message}")
+    return found
 
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """A config from an earlier version's output, with the keys that it does not know yet at their defaults.
+    """A config from an earlier version's output, as this version would have written it.
 
+    Keys that it does not know yet are at their defaults, and those that never had a meaning are left out.
     What is no valid config today is given back as it is.
     """
+    known = {
+        name: {key: value for key, value in section.items() if f"{name}.{key}" not in _WITHOUT_MEANING}
+        if isinstance(section, dict)
+        else section
+        for name, section in stored.items()
+    }
     try:
-        return Config.model_validate(stored).model_dump(mode="json")
+        return Config.model_validate(known).model_dump(mode="json")
     except ValidationError:
         return stored
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one ``key.path=value``; digits in the path index lists."""
-    path, separator, text = override.partition("=")
-    if not separator or not path:
-        raise HpcspinError(f"override {override!r}: write it as key.path=value")
-    keys = path.split(".")
-    node: Any = content
+def _read_file(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(text)
-        for key in keys[:-1]:
-            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
-        if isinstance(node, list):
-            node[int(keys[-1])] = value
-        else:
-            node[keys[-1]] = value
-    except (yaml.YAMLError, TypeError, ValueError, IndexError, AttributeError) as failure:
-        raise HpcspinError(f"override {override!r}: no such place in the config") from failure
+        content = read_yaml(path.read_text())
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or "not a text file"
+        raise HpcspinError(f"{path}: the config cannot be read ({reason})") from failure
+    except HpcspinError as failure:
+        raise HpcspinError(f"{path}: {failure}") from failure
+    if not isinstance(content, dict):
+        raise HpcspinError(f"{path}: the config must be a mapping of sections such as 'lattice:'")
+    return content
+
+
+def _validated(content: dict[str, Any]) -> Config | Mistake:
+    try:
+        return Config.model_validate(content)
+    except ValidationError as failure:
+        return first_mistake(failure, Config)
+
+
+def _starts(value: Any, place: str) -> Iterator[tuple[str, InitialSection]]:
+    """Initial spins in a section, with the keys that lead there."""
+    if isinstance(value, InitialSection):
+        yield place, value
+    elif isinstance(value, Section):
+        for key in type(value).model_fields:
+            yield from _starts(getattr(value, key), f"{place}.{key}")
+    elif isinstance(value, tuple):
+        for number, entry in enumerate(value):
+            yield from _starts(entry, f"{place}.{number}")
 
 
 def _choose(key: str, value: str, known: Any) -> None:

@@ -41,11 +41,30 @@ def test_the_contract_of_names(minimal: Path) -> None:
     ("override", "message"),
     [
         ("latice.size=[3,3]", "did you mean 'lattice'"),
+        ("reproduce.record_interval=1", "unknown key 'reproduce.record_interval'; known keys: train, validation, test"),
         ("electrons.temprature=0.1", "unknown key 'electrons.temprature'; did you mean 'temperature'"),
         ("electrons.reservoirs.0.widht=1", r"electrons.reservoirs.0.widht'; did you mean 'width'"),
         ("electrons.reservoirs.0.width=-1", "electrons.reservoirs.0.width"),
         ("electrons.reservoirs.0.polarization=[1, 1, 0]", "longer than 1"),
-        ("electrons.reservoirs.3.width=1", "no such place"),
+        ("electrons.reservoirs.3.width=1", "electrons.reservoirs has the entries 0 to 0, and no 3"),
+        ("electrons.reservoirs.left.width=1", "electrons.reservoirs has the entries 0 to 0, and no left"),
+        ("electrons.reservoirs.0.width.a=1", "electrons.reservoirs.0.width has no keys, its value is 1"),
+        ("lattice.size=[12,6", "not valid YAML .*; close its brackets"),
+        ("initial={kind: file, kind: random}", "the key 'kind' stands here a second time; keep one"),
+        ("lattice.size=[4]", "lattice.size.1: is missing"),
+        ("lattice.size=4", r"lattice.size: must be a list in \[ \] \(given: 4\)"),
+        ("lattice.size=[4, 4, 4]", "lattice.size: must have 2 entries"),
+        ("lattice.my-key=1", "unknown key 'lattice.my-key'"),
+        ("electrons=3", "electrons: must be a section of keys: hopping, exchange"),
+        ("electrons.hopping=true", "electrons.hopping: must be a number; YAML reads yes"),
+        ("electrons.reservoirs.0.sites=[[0, true]]", "electrons.reservoirs.0.sites.0.1: must be a number"),
+        ("electrons.solver=kpm", "electrons.solver: must be 'negf' or 'closed_form'"),
+        ("dynamics.step=yes", "dynamics.step: must be a number; YAML reads yes"),
+        ("dynamics.step=", "dynamics.step: must be a number"),
+        ("dynamics.seed=-1", r"dynamics.seed: must be at least 0 \(given: -1\)"),
+        ("dynamics.seed=1.5", "dynamics.seed: must be a whole number"),
+        ("dynamics.seed=4294967296", "dynamics.seed: must be less than 4294967296"),
+        ("training.seed=-1", "training.seed: must be at least 0"),
         ("electrons.temperature=0", "greater than 0"),
         ("electrons.temperature=.nan", "electrons.temperature"),
         ("lattice.size=[0, 4]", "lattice.size.0"),
@@ -61,6 +80,49 @@ def test_mistakes_get_one_line_that_names_the_key(minimal: Path, override: str, 
     with pytest.raises(HpcspinError, match=message) as failure:
         load_config(minimal, [override])
     assert "\n" not in str(failure.value)
+    assert str(failure.value).startswith(f"override {override!r}: ")
+
+
+def test_a_mistake_of_the_file_is_not_an_overrides(minimal: Path) -> None:
+    minimal.write_text(f"{MINIMAL}initial: {{kind: wall}}\n")
+    with pytest.raises(HpcspinError, match=r"^.*system.yaml: initial: position belongs to kind: wall"):
+        load_config(minimal, ["initial.tilt=0.2"])
+    minimal.write_text(f"{MINIMAL}initial: {{kind: random}}\n")
+    with pytest.raises(HpcspinError, match=r"^override 'initial.tilt=0.2': initial: tilt has no meaning"):
+        load_config(minimal, ["lattice.size=[5, 5]", "initial.tilt=0.2"])
+
+
+def test_a_key_that_stands_twice_is_refused(minimal: Path) -> None:
+    minimal.write_text(f"{MINIMAL}device: cpu\ndevice: auto\n")
+    with pytest.raises(
+        HpcspinError, match=r"system.yaml: line 4: the key 'device' stands here a second time; keep one"
+    ):
+        load_config(minimal)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "section", "place"),
+    [
+        (["initial={kind: wall, position: 100}"], "initial", "initial"),
+        (["initial={kind: wall, position: -1}"], "initial", "initial"),
+        (["learning.initial=[{kind: random}, {kind: wall, position: 4}]"], "learning", "learning.initial.1"),
+        (
+            [
+                "reproduce={validation: [{seed: 2}], test: [{seed: 3}]}",
+                "reproduce.train=[{seed: 1, initial: {kind: wall, position: 4}}]",
+            ],
+            "reproduce",
+            "reproduce.train.0.initial",
+        ),
+    ],
+)
+def test_a_wall_beyond_the_lattice_is_refused_where_it_is_used(
+    minimal: Path, overrides: list[str], section: str, place: str
+) -> None:
+    config = load_config(minimal, overrides)
+    config.need("electrons")
+    with pytest.raises(HpcspinError, match=rf"^{place}.position: .* has the columns 0 to 3"):
+        config.need("electrons", section)
 
 
 @pytest.mark.parametrize(
