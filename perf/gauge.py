@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from shared import RESULTS, table, write_section
 
-from hpcspin.config import Config, parse_config
+from hpcspin.config import Config, completed, parse_config
 from hpcspin.lattice import wall_position
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory for the trained models")
     arguments = parser.parse_args()
     layout = Layout(arguments.directory)
-    config = parse_config(json.loads(layout.config.read_text()), str(layout.config))
+    config = parse_config(completed(json.loads(layout.config.read_text())), str(layout.config))
     runs = [
         measure(config, layout, weight, seed, arguments.output / f"{weight:g}-{seed}")
         for weight in arguments.weights

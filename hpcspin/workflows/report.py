@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from hpcspin.config import Config, parse_config
+from hpcspin.config import Config, completed, parse_config
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map
 from hpcspin.parallel.devices import pick_device
@@ -61,7 +61,7 @@ def report_directory(directory: Path, world: World, driven_states: int = 0) -> N
         If a stage has not been done yet.
     """
     layout = Layout(directory)
-    config = parse_config(_read_json(layout.config), str(layout.config))
+    config = parse_config(completed(_read_json(layout.config)), str(layout.config))
     config.need("reproduce")
     assert config.reproduce is not None
     if driven_states:

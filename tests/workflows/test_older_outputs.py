@@ -25,6 +25,7 @@ dynamics: {field: classical, classical: {heisenberg: 1.0}, damping: 0.1, tempera
            seed: 3, checkpoint_interval: 4}
 device: cpu
 """
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NEWER = ("checkpoint_minutes", "tolerance", "compression", "wave_vectors")
 
 
@@ -78,8 +79,7 @@ def test_a_directory_of_several_stages_is_claimed_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["driven_sd", "driven_sd_small", "driven_sd_model"])
 def test_whatever_is_absent_at_its_default_comes_back(name: str) -> None:
     """Every key of the shipped configs that they do not set, one after the other."""
-    path = Path(__file__).resolve().parents[2] / "configs" / f"{name}.yaml"
-    config = load_config(path)
+    config = load_config(CONFIGS / f"{name}.yaml")
     today, removed = config.model_dump(mode="json"), 0
 
     def unset(model: Any, found: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
@@ -95,6 +95,13 @@ def test_whatever_is_absent_at_its_default_comes_back(name: str) -> None:
         assert completed(older) == today
         section[key], removed = kept, removed + 1
     assert removed > 10
+
+
+def test_a_key_without_meaning_is_left_out() -> None:
+    today = load_config(CONFIGS / "driven_sd.yaml").model_dump(mode="json")
+    older = copy.deepcopy(today)
+    older["reproduce"]["record_interval"] = 1
+    assert completed(older) == today
 
 
 def test_a_config_of_a_key_that_is_gone_stays_as_it_is() -> None:
