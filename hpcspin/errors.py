@@ -1,5 +1,20 @@
 """The one exception that a user is meant to read."""
 
+import errno
+import os
+import re
+from pathlib import Path
+
+_WHERE_TO = "choose another --output or make it writable"
+_ADVICE = {
+    errno.EACCES: _WHERE_TO,
+    errno.EPERM: _WHERE_TO,
+    errno.EROFS: _WHERE_TO,
+    errno.ENOSPC: "make room or choose another --output; the same command goes on",
+    errno.EDQUOT: "make room or choose another --output; the same command goes on",
+}
+"""How to mend what the operating system refuses. What cannot be read is found, and said, where it is read."""
+
 
 class HpcspinError(Exception):
     """A failure whose message is one line: what is wrong, where, and how to mend it."""
@@ -11,8 +26,9 @@ def one_line(failure: BaseException) -> str:
         return str(failure)
     if isinstance(failure, KeyboardInterrupt):
         return "interrupted; give the same command again to go on"
-    if isinstance(failure, OSError) and failure.strerror:
-        return f"{failure.filename or 'input/output'}: {failure.strerror}"
+    if isinstance(failure, OSError) and failure.errno:
+        advice = _ADVICE.get(failure.errno)
+        return f"{_place(failure)}: {os.strerror(failure.errno)}{f'; {advice}' if advice else ''}"
     message = " ".join(str(failure).split())
     return f"unexpected {type(failure).__name__}: {message} (hpcspin --debug shows the traceback)"
 
@@ -20,3 +36,14 @@ def one_line(failure: BaseException) -> str:
 def exit_code(failure: BaseException) -> int:
     """Exit code of a process that ends by a failure: 130 by Ctrl-C, as of any process that SIGINT ends."""
     return 130 if isinstance(failure, KeyboardInterrupt) else 1
+
+
+def _place(failure: OSError) -> Path | str:
+    """The file that a failure is about, or its directory where the file is a temporary one."""
+    in_words = re.search(r"name = '([^']+)'", str(failure))  # HDF5 has no other place for it.
+    name = failure.filename or (in_words and in_words[1])
+    if not name:
+        return "input/output"
+    path = Path(os.fsdecode(name))
+    # Temporary files are hidden; their names say nothing to anybody.
+    return path.parent if path.name.startswith(".") else path
