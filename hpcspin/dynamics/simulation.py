@@ -115,7 +115,7 @@ class Simulation:
     ------
     HpcspinError
         If an argument is invalid, the directory holds a trajectory without checkpoint, or a checkpoint
-        of another config or of a longer run.
+        without trajectory, of another config or of a longer run.
     """
 
     def __init__(
@@ -303,6 +303,11 @@ class Simulation:
             raise HpcspinError(
                 f"{checkpoint.path}: belongs to a run of {checkpoint.meta['last_step']} steps, the config asks for "
                 f"{self.settings.last_step}; dynamics.duration can only be made longer"
+            )
+        elif not (self._path(TRAJECTORY).exists() or partial_path(self._path(TRAJECTORY)).exists()):
+            raise HpcspinError(
+                f"{self._path(TRAJECTORY)}: is not there, nor its .partial, and {checkpoint.path} belongs to it; "
+                "restore it, or start with another --output"
             )
 
     def _complete(self) -> bool:

@@ -171,8 +171,8 @@ class ForceField(nn.Module):
         """
         if lattice.kind != self.architecture.lattice:
             raise HpcspinError(
-                f"{where}: the model was trained on a {self.architecture.lattice} lattice, this one is "
-                f"{lattice.kind}; train a model for it"
+                f"{where}: the spins are on a {lattice.kind} lattice, and the model is for a "
+                f"{self.architecture.lattice} one; lattice.kind must be the same for both"
             )
         if self.architecture.electrode_range and lattice.periodic[0]:
             raise HpcspinError(

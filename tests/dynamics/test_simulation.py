@@ -207,6 +207,12 @@ def test_a_trajectory_without_checkpoint_is_not_overwritten(undisturbed):
         simulation(undisturbed)
 
 
+def test_a_checkpoint_without_its_trajectory_says_so(undisturbed):
+    (undisturbed / "trajectory.h5").unlink()
+    with pytest.raises(HpcspinError, match=r"trajectory.h5: is not there.* and .*checkpoint.h5 belongs to it; restore"):
+        simulation(undisturbed)
+
+
 def test_spins_that_cease_to_be_finite_stop_the_run_before_they_are_saved(tmp_path):
     class Broken:
         halo = (0, 0)

@@ -115,7 +115,7 @@ def test_simulate_refuses_a_model_of_another_lattice_or_cutoff(hpcspin: Cli, con
     refused(hpcspin("simulate", config, *learned), "model.safetensors", "radius (2.0 -> 1.5)")
     assert hpcspin("simulate", config, "potential=null", *learned).returncode == 0
     triangular = ("potential=null", "lattice.kind=triangular")
-    refused(hpcspin("simulate", config, *triangular, *learned), "model.safetensors", "triangular")
+    refused(hpcspin("simulate", config, *triangular, *learned), "model.safetensors", "triangular", "lattice.kind")
 
 
 def test_simulate_refuses_another_config_on_the_same_directory(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
@@ -132,6 +132,7 @@ def test_train_refuses_a_missing_or_changed_shard(hpcspin: Cli, config: Path, sp
         assert hpcspin("label", config, "--spins", spins_file, "--output", data / name).returncode == 0
     write_manifest(data)
     arguments = ("train", config, "training.validation=[b.h5]", "--data", data, "--output", tmp_path / "model")
+    refused(hpcspin(*arguments, "lattice.kind=triangular"), "a.h5: the spins are on a square lattice", "lattice.kind")
     with h5py.File(data / "b.h5", "r+") as file:
         file["field"][0] = 0
     refused(hpcspin(*arguments), "b.h5")
