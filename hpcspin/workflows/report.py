@@ -61,14 +61,30 @@ def report_directory(directory: Path, world: World, driven_states: int = 0) -> N
         If a stage has not been done yet.
     """
     layout = Layout(directory)
-    config = parse_config(completed(_read_json(layout.config)), str(layout.config))
-    config.need("reproduce")
-    assert config.reproduce is not None
     if driven_states:
+        config = _read_config(layout)
         run = _read_run(layout.trajectory("electrons", "test-000"))
         driven_distances(config, run.time, run.spins, driven_states, world, layout.nonconservativity)
+    write_numbers(layout, draw_figures(layout, world), world)
+
+
+def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
+    """Draw the figures of a reproduction on rank 0.
+
+    Returns
+    -------
+    dict
+        What was measured for them, as it stands in ``numbers.json``; empty on other ranks.
+
+    Raises
+    ------
+    HpcspinError
+        If a stage has not been done yet.
+    """
+    config = _read_config(layout)
     if world.rank > 0:
-        return
+        return {}
+    assert config.reproduce is not None
     lattice = build_lattice(config.lattice)
     names = [f"test-{number:03d}" for number in range(len(config.reproduce.test))]
     exact = [_read_run(layout.trajectory("electrons", name)) for name in names]
@@ -86,12 +102,21 @@ def report_directory(directory: Path, world: World, driven_states: int = 0) -> N
     ratio = np.concatenate([torque_ratio(run, fields) for run, fields in zip(exact, predicted, strict=True)])
     if np.any(ratio > 0):  # a conservative force field has no nonequilibrium torque to show
         figures.torque_ratio(ratio, layout.figures / "torque_ratio.png")
-    numbers = {
+    return {
         "test": {name: value for name, value in evaluation.items() if name != "snapshot_mse"},
         "walls": _walls(names, exact, learned),
         "torque_ratio_near_wall": dict(
             zip(("quartile_1", "median", "quartile_3"), np.quantile(ratio, (0.25, 0.5, 0.75)).tolist(), strict=True)
         ),
+    }
+
+
+def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> None:
+    """Write ``numbers.json`` on rank 0, with what was measured and the seconds of all stages, and print a table."""
+    if world.rank > 0:
+        return
+    numbers = {
+        **measured,
         "nonconservativity": _read_json(layout.nonconservativity) if layout.nonconservativity.exists() else [],
         "stage_seconds": _read_json(layout.stages) if layout.stages.exists() else {},
         "provenance": provenance(),
@@ -99,6 +124,12 @@ def report_directory(directory: Path, world: World, driven_states: int = 0) -> N
     with atomic_path(layout.numbers) as temporary:
         temporary.write_text(json.dumps(numbers, indent=2) + "\n")
     _print(numbers)
+
+
+def _read_config(layout: Layout) -> Config:
+    config = parse_config(completed(_read_json(layout.config)), str(layout.config))
+    config.need("reproduce")
+    return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -193,6 +224,8 @@ def _print(numbers: dict[str, Any]) -> None:
     table.add_row("wall speed, NEGF–LLG", estimate(walls["speed_electrons"], "columns per ħ/t"))
     table.add_row("wall speed, ML–LLG", estimate(walls["speed_learned"], "columns per ħ/t"))
     table.add_row("mean distance of the walls", estimate(walls["mean_distance"], "columns"))
+    largest = max(run["largest_distance"] for run in walls["runs"].values())
+    table.add_row("largest distance of the walls", f"{largest:.3g} columns")
     table.add_row("median |T^neq|/|T^eq| near the wall", f"{numbers['torque_ratio_near_wall']['median']:.2g}")
     for state in numbers["nonconservativity"]:
         value = f"{state['ratio']:.3g} ± {state['error']:.2g}"

@@ -23,7 +23,7 @@ from hpcspin.storage import (
 )
 from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.layout import Layout
-from hpcspin.workflows.report import report_directory
+from hpcspin.workflows.report import draw_figures, write_numbers
 from hpcspin.workflows.stages import claim, simulate_all
 from hpcspin.workflows.train import train_directory
 
@@ -89,13 +89,14 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     }
     exact_runs = {layout.trajectory("electrons", name).parent: run for name, run in exact.items()}
     learned_runs = {layout.trajectory("learned", name).parent: run for name, run in learned.items()}
+    measured: dict[str, Any] = {}
     stages: list[tuple[str, Callable[[], int | None]]] = [
         ("exact trajectories", lambda: simulate_all(exact_runs, world)),
         ("shards", lambda: _shards(exact, layout, world)),
         ("training", lambda: _train(config, layout, world)),
         ("evaluation", lambda: _evaluate(layout, world)),
         ("learned trajectories", lambda: simulate_all(learned_runs, world)),
-        ("figures", lambda: report_directory(directory, world)),
+        ("figures", lambda: measured.update(draw_figures(layout, world))),
     ]
     for number, (name, stage) in enumerate(stages, 1):
         world.say(f"[{number}/{len(stages)}] {name}")
@@ -105,6 +106,7 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
         _count(layout, name, time.monotonic() - start, world)
         if code:
             return code
+    write_numbers(layout, measured, world)  # Now that the seconds of all stages are known.
     return 0
 
 

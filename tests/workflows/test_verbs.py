@@ -141,6 +141,10 @@ def test_reproduce_draws_the_papers_figures_and_resumes(
     assert {path.stem for path in (output / "figures").glob("*.png")} == names
     numbers = json.loads((output / "numbers.json").read_text())
     assert numbers["test"]["snapshots"] == 22
+    stages = ["exact trajectories", "shards", "training", "evaluation", "learned trajectories", "figures"]
+    assert list(numbers["stage_seconds"]) == stages
+    assert "seconds, figures" in result.stdout
+    assert "largest distance of the walls" in result.stdout
     assert set(numbers["walls"]["runs"]) == {"test-000", "test-001"}
     before = contents(output / "learned" / "test-000" / "trajectory.h5")
     again = hpcspin("reproduce", config, "--output", output)
