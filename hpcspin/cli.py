@@ -37,14 +37,35 @@ Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of th
 _GRACE_SECONDS = 1.0
 
 
+def _uses(sections: str, *, stops: bool = False) -> str:
+    """What the help of a verb ends with."""
+    code = " Exit code 75: stopped with a checkpoint, as by SIGTERM or Ctrl-C; run it again to go on."
+    return f"Sections of the config: {sections}.{code if stops else ''}"
+
+
+def _tell_version(asked: bool) -> None:
+    if not asked:
+        return
+    if launched_rank() == 0:
+        from hpcspin.storage.provenance import code_version
+
+        typer.echo(f"hpcspin {code_version()}")
+    raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     """Set what holds for every verb."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("hpcspin").setLevel(logging.DEBUG if debug else logging.INFO)
 
 
-@app.command()
+@app.command(epilog=_uses("lattice and electrons"))
 def label(
     config: ConfigFile,
     spins: Annotated[Path, typer.Option("--spins", help="HDF5 file with /spins (n, Lx, Ly, 3).")],
@@ -57,7 +78,9 @@ def label(
     _run(lambda world: label_file(load_config(config, overrides), spins, output, world))
 
 
-@app.command()
+@app.command(
+    epilog=_uses("lattice, initial and dynamics, and electrons unless dynamics.field is classical", stops=True)
+)
 def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
     """Landau-Lifshitz-Gilbert dynamics under any field; resumes on its directory."""
     from hpcspin.workflows.simulate import simulate_directory
@@ -65,7 +88,10 @@ def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None)
     _run(lambda world: simulate_directory(load_config(config, overrides), output, world))
 
 
-@app.command("suggest-step")
+@app.command(
+    "suggest-step",
+    epilog=_uses("lattice, initial and dynamics, and electrons unless dynamics.field is classical"),
+)
 def suggest_step(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -82,7 +108,7 @@ def suggest_step(
     _run(verb)
 
 
-@app.command()
+@app.command(epilog=_uses("lattice, potential and training", stops=True))
 def train(
     config: ConfigFile,
     data: TrainingData,
@@ -95,7 +121,7 @@ def train(
     _run(lambda world: train_directory(load_config(config, overrides), data, output, world))
 
 
-@app.command()
+@app.command(epilog=_uses("lattice, potential and training", stops=True))
 def sweep(
     config: ConfigFile,
     data: TrainingData,
@@ -121,7 +147,7 @@ def evaluate(
     _run(lambda world: evaluate_files(model, data, output, world))
 
 
-@app.command()
+@app.command(epilog=_uses("lattice, electrons, initial, dynamics, potential, training and reproduce", stops=True))
 def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
     """Run all stages (label, train, simulate both fields, compare); resumes on its directory."""
     from hpcspin.workflows.reproduce import reproduce_directory
@@ -129,7 +155,7 @@ def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None
     _run(lambda world: reproduce_directory(load_config(config, overrides), output, world))
 
 
-@app.command()
+@app.command(epilog=_uses("lattice, electrons, dynamics, potential, training and learning", stops=True))
 def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
     """Active learning: label what the committee disagrees on, train, repeat; resumes on its directory."""
     from hpcspin.workflows.learn import learn_directory
@@ -201,10 +227,11 @@ def _run(verb: Callable[[World], int | None]) -> None:
 
 def main() -> None:
     """Enter from the command line; what is wrong with it is told by rank 0 alone."""
+    words = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # An option of all verbs: it has to stand first.
     if launched_rank() == 0:
-        app()  # Does not return.
+        app(words)  # Does not return.
     try:
-        code = app(standalone_mode=False)
+        code = app(words, standalone_mode=False)
     except Exception as failure:
         code = getattr(failure, "exit_code", None)
         if code is None:

@@ -1,0 +1,65 @@
+"""The command line itself; what the verbs do is tested in workflows."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpcspin import __version__, cli
+from hpcspin.errors import HpcspinError
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb sets the level of the package's log."""
+    monkeypatch.setattr(logging.getLogger("hpcspin"), "level", logging.NOTSET)
+
+
+def enter(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["hpcspin", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert enter(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.startswith(f"hpcspin {__version__}")
+
+
+@pytest.mark.parametrize("place", [0, 1, 4])
+def test_debug_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: int) -> None:
+    words = ["simulate", str(tmp_path / "none.yaml"), "--output", str(tmp_path)]
+    assert enter(monkeypatch, *words) == 1
+    monkeypatch.setattr(sys, "argv", ["hpcspin", *words[:place], "--debug", *words[place:]])
+    with pytest.raises(HpcspinError, match="cannot be read"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("label", ("lattice and electrons",)),
+        ("train", ("potential and training", "Exit code 75", "SIGTERM")),
+        ("simulate", ("initial and dynamics", "Exit code 75")),
+    ],
+)
+def test_help_names_the_sections_and_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str, words: tuple[str, ...]
+) -> None:
+    assert enter(monkeypatch, verb, "--help") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(word in told for word in words)
+
+
+def test_the_second_rank_is_silent_about_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PMI_RANK", "1")
+    monkeypatch.setattr(cli, "_GRACE_SECONDS", 0.0)
+    assert enter(monkeypatch, "label") == 2
+    assert enter(monkeypatch, "--version") == 0
+    assert capsys.readouterr() == ("", "")
