@@ -250,7 +250,8 @@ class World:
             if self.size == 1:
                 raise
             if self.rank > 0:
-                time.sleep(_GRACE_SECONDS)
+                # Longer than rank 0 takes to abort.
+                time.sleep(2 * _GRACE_SECONDS)
             logger.debug("traceback of rank %d", self.rank, exc_info=True)
             print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
             if self.comm is not None:
