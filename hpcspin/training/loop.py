@@ -8,6 +8,7 @@ many ranks is therefore the step that one rank would make, up to rounding.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,12 @@ from hpcspin.training.state import MetricsLog, TrainingState
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
 
 _GRADIENT_NORM = 1.0
+# Buffers follow from the data and are the same on all ranks. Before torch 2.13 the keyword has another name.
+_BUFFERS_STAY: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}
+)
 
 
 @dataclass(frozen=True)
@@ -268,9 +275,8 @@ class _Trainer:
     def _distributed(self) -> nn.Module:
         if self._world.size == 1:
             return self._model
-        return DistributedDataParallel(
-            self._model, device_ids=[self._device] if self._device.type == "cuda" else None, broadcast_buffers=False
-        )
+        devices = [self._device] if self._device.type == "cuda" else None
+        return DistributedDataParallel(self._model, device_ids=devices, **_BUFFERS_STAY)
 
     def _epoch(self, module: nn.Module) -> float:
         """One pass over the data; returns the mean loss."""

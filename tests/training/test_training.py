@@ -250,6 +250,7 @@ def test_two_ranks_take_the_steps_of_one(request, data, tmp_path, launcher):
     output = tmp_path / "two"
     result = request.getfixturevalue(launcher)(2, TEACHER, str(data), str(output), "4", "2", timeout=120)
     assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
     alone, together = weights(tmp_path / "one"), weights(output)
     for name in alone:
         np.testing.assert_allclose(together[name], alone[name], rtol=1e-8, atol=1e-10, err_msg=name)
