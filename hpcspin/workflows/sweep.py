@@ -37,7 +37,7 @@ def sweep_directory(
     vary
         ``KEY=V1,V2,...`` each, the values as YAML.
     data
-        Directories of label files with a ``manifest.json``.
+        Directories of label files.
     output
         Receives a directory a combination, as `hpcspin train` makes it, and
         ``sweep.jsonl`` with a line a force field: ``overrides``, ``metrics`` on
