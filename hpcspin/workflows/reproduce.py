@@ -121,7 +121,7 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
         assert config.electrons is not None
         attributes = {
             "config": frames.attributes["config"],
-            "precision": frames.attributes["precision"],
+            "precision": config.electrons.precision,  # that of the trajectory is its spins'
             "reservoirs": [reservoir.name for reservoir in config.electrons.reservoirs],
             "source": f"electrons/{name}/trajectory.h5",
         }
