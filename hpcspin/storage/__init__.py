@@ -4,7 +4,7 @@ Nothing here knows lattices, electrons or networks: arrays and JSON go in, files
 is either whole under its own name or unfinished under ``NAME.partial``.
 """
 
-from hpcspin.storage.atomic import atomic_path, make_directory, sha256
+from hpcspin.storage.atomic import atomic_path, make_directory, require_output, sha256
 from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hpcspin.storage.compare import config_differences, describe_differences
 from hpcspin.storage.frames import count_frames, partial_path, read_attributes
@@ -42,6 +42,7 @@ __all__ = [
     "read_labels",
     "read_manifest",
     "read_spins",
+    "require_output",
     "sha256",
     "write_checkpoint",
     "write_labels",

@@ -9,8 +9,9 @@ from typing import Any
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, load_force
-from hpcspin.storage import MANIFEST, atomic_path, read_manifest
+from hpcspin.potential import Committee, load_force, model_files
+from hpcspin.potential.files import card_path
+from hpcspin.storage import MANIFEST, atomic_path, read_manifest, require_output
 from hpcspin.training import calibrate, examine
 from hpcspin.workflows import figures
 
@@ -34,13 +35,17 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     Raises
     ------
     HpcspinError
-        If the model or a label file is unreadable, they do not fit together, or the output has the picture's name.
+        If the model or a label file is unreadable, they do not fit together, or the output has the picture's name
+        or cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:
         raise HpcspinError(f"{output}: is the name of the picture; give a .json file")
     model, _ = load_force(model_path)
     files, device = _label_files(data, world), pick_device(world)
+    if world.rank == 0:
+        weights = model_files(model_path)
+        require_output(output, *files, *weights, *map(card_path, weights))
     found = examine(model, files, world, device)
     numbers: dict[str, Any] = dict(found.errors.summary())
     if isinstance(model, Committee):
