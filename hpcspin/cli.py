@@ -27,7 +27,7 @@ app = typer.Typer(
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the system.")]
 TrainingData = Annotated[
-    list[Path], typer.Option("--data", help="Directory of label files with a manifest.json; may be repeated.")
+    list[Path], typer.Option("--data", help="Directory of label files (*.h5), all of it; may be repeated.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides of keys of the config.")
@@ -115,7 +115,16 @@ def train(
     output: Directory,
     overrides: Overrides = None,
 ) -> None:
-    """Fit the force field to a directory of labels; resumes on its directory."""
+    r"""Fit the force field to directories of label files; resumes on its directory.
+
+    A data directory is simply label files, as `hpcspin label` writes them,
+    each of a trajectory of its own; they are listed in its manifest.json,
+    which is written where there is none.
+
+    Files named in training.validation, as with training.validation=\[b.h5],
+    are not learned from: they choose the epoch that is saved, and tell its
+    error. Without any the last weights are saved, and nothing tells their error.
+    """
     from hpcspin.workflows.train import train_directory
 
     _run(lambda world: train_directory(load_config(config, overrides), data, output, world))

@@ -6,11 +6,12 @@ from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrato
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE
 from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, observer
 from hpcspin.dynamics.settings import Settings
-from hpcspin.dynamics.simulation import Outcome, Simulation
+from hpcspin.dynamics.simulation import CHECKPOINTING, Outcome, Simulation
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.waveforms import WAVEFORMS, make_waveform
 
 __all__ = [
+    "CHECKPOINTING",
     "EXIT_REQUEUE",
     "INTEGRATORS",
     "OBSERVERS",

@@ -48,7 +48,9 @@ TRAJECTORY, CHECKPOINT, STOP, RANK_TIMES = "trajectory.h5", "checkpoint.h5", "ST
 _STATE = "field_state/"
 _TRIAL_FIELDS = 6
 """Fields of finite range that a run asks before it starts, to know whether its step is too long."""
-_MAY_DIFFER = ("dynamics.duration", "potential", "training", "reproduce", "learning", "device")
+CHECKPOINTING = ("dynamics.checkpoint_interval", "dynamics.checkpoint_minutes")
+"""Keys of the config that decide when checkpoints are written and on no frame."""
+_MAY_DIFFER = ("dynamics.duration", *CHECKPOINTING, "potential", "training", "reproduce", "learning", "device")
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,13 @@ class Simulation:
     directory
         Where the output goes.
     config
-        What is stored with the output, as JSON values; a run resumes only if all agree but
-        `dynamics.duration` and the sections that no trajectory depends on.
+        What is stored with the trajectory, as JSON values.
+    identity
+        The config that a checkpoint belongs to, in which files are told by what they hold and not by their
+        paths; None: `config`. A run resumes only if all of it agrees but `dynamics.duration`,
+        `CHECKPOINTING` and the sections that no trajectory depends on.
     complete
-        Adds to a checkpoint's config what has become a key since it was written.
+        Adds to a checkpoint's identity what has become a key since it was written.
     world
         The ranks; None for this process alone.
     device
@@ -127,6 +132,7 @@ class Simulation:
         directory: str | Path,
         *,
         config: Mapping[str, Any],
+        identity: Mapping[str, Any] | None = None,
         complete: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda stored: stored,
         world: World | None = None,
         device: torch.device | str = "cpu",
@@ -134,6 +140,7 @@ class Simulation:
     ) -> None:
         self.world = world or World()
         self.settings, self._field, self._config, self._completed = settings, field, config, complete
+        self._identity = config if identity is None else identity
         self._directory = Path(directory)
         self._device, self._dtype = torch.device(device), dtype
         self._domain = Domain.cut(lattice, self.world, field.halo)
@@ -256,7 +263,7 @@ class Simulation:
         meta = {"step": self._state.step, "last_step": self.settings.last_step, "recorder": recorder.memory}
         if isinstance(self._advance, AdaptiveStep):
             meta["level"] = self._advance.level
-        write_checkpoint(self._path(CHECKPOINT), arrays, meta, self._config)
+        write_checkpoint(self._path(CHECKPOINT), arrays, meta, self._identity)
 
     def _finite_spins(self) -> NDArray[np.float64] | None:
         spins = self.spins
@@ -272,7 +279,7 @@ class Simulation:
         checkpoint: Checkpoint | None = None
         if self.world.rank == 0:
             make_directory(self._directory)
-            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._config, _MAY_DIFFER, self._completed)
+            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._identity, _MAY_DIFFER, self._completed)
             self._check_extends(checkpoint)
         checkpoint = self.world.broadcast(checkpoint)
         if checkpoint is None:

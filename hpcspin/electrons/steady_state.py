@@ -151,10 +151,12 @@ class SteadyStateSolver(ABC):
         """Tolerance, occupations between 0 and 1, and conservation of particles."""
         missed = np.flatnonzero(~(state.error <= self.tolerance))
         if len(missed):
+            single = self.precision != "complex128"
             raise HpcspinError(
                 f"snapshot {missed[0]}: the field's error {state.error[missed[0]]:.1e} in {self.precision} exceeds the "
                 f"tolerance {self.tolerance:.1e}; raise electrons.tolerance"
-                + ("" if self.precision == "complex128" else " or set electrons.precision=complex128")
+                + (" or set electrons.precision=complex128" if single else "")
+                + " and begin anew"
             )
         slack = self.tolerance / self.scale
         polarized = np.linalg.norm(state.spin_density, axis=-1)
@@ -162,14 +164,14 @@ class SteadyStateSolver(ABC):
         if lowest.min() < -4 * slack or highest.max() > 1 + 4 * slack:
             raise HpcspinError(
                 f"occupations between {lowest.min():.3g} and {highest.max():.12g} leave [0, 1] by more than the "
-                "tolerance; the electronic state is wrong, lower electrons.tolerance"
+                "tolerance; the electronic state is wrong, lower electrons.tolerance and begin anew"
             )
         leak = np.abs(state.current.sum(axis=1)).max()
         widths = 2 * self.system.widths[..., 0].sum()
         if leak > 4 * slack * widths:
             raise HpcspinError(
                 f"the currents of all reservoirs add up to {leak:.1e} instead of 0; "
-                "the electronic state is wrong, lower electrons.tolerance"
+                "the electronic state is wrong, lower electrons.tolerance and begin anew"
             )
 
 

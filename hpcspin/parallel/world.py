@@ -28,9 +28,7 @@ from hpcspin.parallel.launcher import launched_ranks, under_torchrun
 
 logger = logging.getLogger("hpcspin")
 
-_FAILED = 1001
-"""Tag of a rank's notice that it is about to tell of a failure; no other message has it."""
-_GRACE_SECONDS, _PATIENCE_SECONDS = 1.0, 10.0
+_GRACE_SECONDS = 1.0
 
 
 @dataclass
@@ -243,43 +241,15 @@ class World:
         except (Exception, KeyboardInterrupt) as failure:
             if self.size == 1:
                 raise
-            try:
-                logger.debug("traceback of rank %d", self.rank, exc_info=True)
-                if self._tells():
-                    print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
-                    # An MPI launcher drops what it has not yet forwarded when it learns of the abort.
-                    time.sleep(_GRACE_SECONDS if self.comm is not None else 0.0)
-                else:
-                    time.sleep(_PATIENCE_SECONDS)  # Much less: the rank that tells ends the job.
-            finally:
-                self.abort(exit_code(failure))
-
-    def _tells(self) -> bool:
-        """Whether I am the rank that tells of a failure; of all that fail it is one.
-
-        Under MPI whoever is about to tell has sent a notice to all others before. Who has got one is silent; of
-        several who send theirs at the same time the lowest rank tells. Rank 0 does so at once, the others wait for
-        its notice first, so that a thousand ranks with the same failure do not all write to each other.
-        """
-        if self.comm is None:
-            # Its end makes torchrun end the others, within this grace where all have failed.
-            time.sleep(_GRACE_SECONDS if self.rank > 0 else 0.0)
-            return True
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        if self._gets_notice(others, _GRACE_SECONDS if self.rank > 0 else 0.0):
-            return False
-        _kept_until_sent = [self.comm.isend(None, rank, _FAILED) for rank in others]
-        return not self._gets_notice(range(self.rank), _GRACE_SECONDS if self.rank > 0 else 0.0)
-
-    def _gets_notice(self, ranks: Sequence[int], seconds: float) -> bool:
-        """Whether one of the ranks is about to tell of a failure, or will be within some seconds."""
-        end = time.monotonic() + seconds
-        while True:
-            if any(self.comm.iprobe(rank, _FAILED) for rank in ranks):
-                return True
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.01)
+            if self.rank > 0:
+                # Longer than rank 0 takes to abort.
+                time.sleep(2 * _GRACE_SECONDS)
+            logger.debug("traceback of rank %d", self.rank, exc_info=True)
+            print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
+            if self.comm is not None:
+                # An MPI launcher drops what it has not yet forwarded when it learns of the abort.
+                time.sleep(_GRACE_SECONDS)
+            self.abort(exit_code(failure))
 
     def finish(self) -> None:
         """Leave torch.distributed together, so that no rank closes what another still reads from."""

@@ -5,7 +5,7 @@ The room knows lattices, and nothing of electrons, dynamics or training.
 
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Side, Trade
-from hpcspin.potential.committee import MEMBER, Committee, load_force
+from hpcspin.potential.committee import MEMBER, Committee, load_force, model_files, weights_digest
 from hpcspin.potential.covariant import CovariantField
 from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
 from hpcspin.potential.factory import make_force_field
@@ -35,6 +35,8 @@ __all__ = [
     "load_force",
     "load_model",
     "make_force_field",
+    "model_files",
     "save_model",
     "segment_backend",
+    "weights_digest",
 ]

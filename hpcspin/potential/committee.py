@@ -7,6 +7,7 @@ seen, they do not.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from hpcspin.potential.files import load_model
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.storage import sha256
 
 MEMBER = "member-{:02d}"
 """Directory of a member within that of its committee."""
@@ -136,14 +138,47 @@ class Committee(nn.Module):
         return torch.stack([member.outside(spins, neighbourhood, bias) for member in self._forces]).mean(0)
 
 
-def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]]:
-    """Read a saved force field, or what `hpcspin train` has left in a directory.
+def model_files(path: str | Path) -> list[Path]:
+    """Files of the weights behind what a user calls a model: one, or one a member of a committee.
 
     Parameters
     ----------
     path
         ``.safetensors`` file, or directory with ``model.safetensors`` or a
         committee's ``member-NN/model.safetensors``.
+
+    Raises
+    ------
+    HpcspinError
+        If a directory holds no model and no two members.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    if (path / "model.safetensors").exists():
+        return [path / "model.safetensors"]
+    files = sorted(path.glob("member-[0-9][0-9]/model.safetensors"))
+    if len(files) < 2:
+        raise HpcspinError(
+            f"{path}: holds neither model.safetensors nor two member-NN/model.safetensors of a committee; "
+            "give what `hpcspin train` has finished"
+        )
+    return files
+
+
+def weights_digest(path: str | Path) -> str:
+    """SHA-256 of the weights of a model, as its card has it; of a committee that of its members' digests."""
+    digests = [sha256(file) for file in model_files(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]]:
+    """Read a saved force field, or what `hpcspin train` has left in a directory.
+
+    Parameters
+    ----------
+    path
+        See `model_files`.
 
     Returns
     -------
@@ -155,16 +190,5 @@ def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]
     HpcspinError
         If a file is unreadable, or the directory holds no model and no two members.
     """
-    path = Path(path)
-    if not path.is_dir():
-        return load_model(path)
-    if (path / "model.safetensors").exists():
-        return load_model(path / "model.safetensors")
-    files = sorted(path.glob("member-[0-9][0-9]/model.safetensors"))
-    if len(files) < 2:
-        raise HpcspinError(
-            f"{path}: holds neither model.safetensors nor two member-NN/model.safetensors of a committee; "
-            "give what `hpcspin train` has finished"
-        )
-    members, cards = zip(*(load_model(file) for file in files), strict=True)
-    return Committee(members).eval(), cards[0]
+    members, cards = zip(*(load_model(file) for file in model_files(path)), strict=True)
+    return (members[0] if len(members) == 1 else Committee(members).eval()), cards[0]

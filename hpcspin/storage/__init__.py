@@ -4,13 +4,13 @@ Nothing here knows lattices, electrons or networks: arrays and JSON go in, files
 is either whole under its own name or unfinished under ``NAME.partial``.
 """
 
-from hpcspin.storage.atomic import atomic_path, make_directory, sha256
+from hpcspin.storage.atomic import atomic_path, make_directory, require_output, sha256
 from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hpcspin.storage.compare import config_differences, describe_differences
 from hpcspin.storage.frames import count_frames, partial_path, read_attributes
 from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS, open_hdf5
 from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
-from hpcspin.storage.manifest import MANIFEST, Shard, read_manifest, write_manifest
+from hpcspin.storage.manifest import MANIFEST, Shard, ensure_manifest, read_manifest, write_manifest
 from hpcspin.storage.ovf import write_ovf
 from hpcspin.storage.provenance import code_version, provenance
 from hpcspin.storage.spins import check_spins, read_spins
@@ -32,6 +32,7 @@ __all__ = [
     "config_differences",
     "count_frames",
     "describe_differences",
+    "ensure_manifest",
     "make_directory",
     "open_hdf5",
     "partial_path",
@@ -41,6 +42,7 @@ __all__ = [
     "read_labels",
     "read_manifest",
     "read_spins",
+    "require_output",
     "sha256",
     "write_checkpoint",
     "write_labels",

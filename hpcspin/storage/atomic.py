@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,33 @@ def make_directory(path: str | Path) -> Path:
         reason = error.strerror
         raise HpcspinError(f"{path}: cannot be made a directory ({reason}); choose another output") from error
     return path
+
+
+def require_output(path: str | Path, *inputs: str | Path) -> None:
+    """Refuse, before anything is computed, an output file that could not be written, or would replace an input.
+
+    Parameters
+    ----------
+    path
+        File to write in the end; missing parent directories are made.
+    inputs
+        What the command reads.
+
+    Raises
+    ------
+    HpcspinError
+        If it is a directory, one of the inputs, or in a place where no file can be made.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise HpcspinError(f"{path}: is a directory; give the name of a file")
+    if path.exists() and any(path.samefile(given) for given in inputs):
+        raise HpcspinError(f"{path}: is read by this command and would be overwritten; choose another output")
+    make_directory(path.parent)
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise HpcspinError(f"{path}: cannot be written there ({error.strerror}); choose another output") from error
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 HDF5 has no journal: a process killed while it updates a file's metadata leaves a file nobody can open.
 A :class:`FrameFile` therefore never updates metadata.  All datasets are laid out once, contiguous, at
-their final length, in a file named ``NAME.partial`` that is itself made under a temporary name.  From
+their final length, in a file named ``NAME.partial`` that is itself made under a temporary name, when the
+first frame is there: a run that fails before leaves nothing.  From
 then on a frame is nothing but bytes written in place, followed, after a flush to the disk, by its entry
 in one small *marker* dataset that was filled with NaN.  A kill can only leave a frame without marker,
 which the next run writes again; the partial file is a plain HDF5 file at every instant, and rows
@@ -115,11 +116,12 @@ class FrameFile:
         self._shapes = dict(shapes)
         self._integers = frozenset(integers)
         self._at_most, self._compression = at_most, compression
+        self._kind, self._attributes = kind, attributes
         self._done = keep
         if keep and self.partial.exists() and self._laid_out_alike():
             self._forget_beyond(keep)
-        else:
-            self._lay_out(kind, attributes, keep)
+        elif keep:
+            self._lay_out(keep)
 
     @property
     def done(self) -> int:
@@ -137,6 +139,8 @@ class FrameFile:
         rows = slice(self._done, self._done + len(frames[self._marker]))
         if set(frames) != set(self._shapes) or rows.stop > self.capacity:
             raise ValueError(f"{self.path}: give {sorted(self._shapes)} for at most {self.capacity} frames")
+        if self._done == 0:
+            self._lay_out(0)
         with h5py.File(self.partial, "r+", locking=False) as file:
             for name, values in frames.items():
                 if name != self._marker:
@@ -177,10 +181,10 @@ class FrameFile:
             file[self._marker][keep:] = np.nan
             _flush(file)
 
-    def _lay_out(self, kind: str, attributes: Mapping[str, Any], keep: int) -> None:
+    def _lay_out(self, keep: int) -> None:
         source = self.partial if self.partial.exists() else self.path
         with atomic_path(self.partial) as temporary, h5py.File(temporary, "w", libver="earliest") as file:
-            write_attributes(file, kind, attributes)
+            write_attributes(file, self._kind, self._attributes)
             file.attrs[MARKER] = self._marker
             for name, shape in self._shapes.items():
                 _create(file, name, (self.capacity, *shape), integer=name in self._integers)

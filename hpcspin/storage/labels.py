@@ -126,7 +126,7 @@ class LabelWriter:
         Reservoir names, in the order of the columns of `/current`.
     attributes
         ``config``, ``precision`` and anything that decides the labels, such as the checksum of the
-        spins file: a partial file is resumed only if all of them agree.
+        spins file: a partial file with labels is resumed only if all of them agree.
     n_expected
         Number of snapshots to label.
 
@@ -214,6 +214,10 @@ def _resumable(partial: Path, given: Mapping[str, Any]) -> int:
     """Count the labels of a partial file that belongs to the given attributes."""
     if not partial.exists():
         return 0
+    with open_hdf5(partial) as file:
+        done = count_frames(file, partial)
+    if not done:  # Nothing would be lost: whatever it was begun for, it is replaced.
+        return 0
     stored = read_attributes(partial)
     wanted = json.loads(json.dumps(given))
     differences = config_differences({key: stored.get(key) for key in wanted}, wanted)
@@ -222,5 +226,4 @@ def _resumable(partial: Path, given: Mapping[str, Any]) -> int:
             f"{partial}: was begun with other settings: {describe_differences(differences)}; "
             "restore them, or delete the file to begin anew"
         )
-    with open_hdf5(partial) as file:
-        return count_frames(file, partial)
+    return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from hpcspin.storage.frames import count_frames
 from hpcspin.storage.hdf5 import SCHEMA_VERSION, open_hdf5
 
 MANIFEST = "manifest.json"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, order=True)
@@ -40,9 +43,11 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
     Raises
     ------
     HpcspinError
-        If there is none, or one cannot be read.
+        If there is no directory or no such file, or one cannot be read or holds no labels.
     """
     directory = Path(directory)
+    if not directory.is_dir():
+        raise HpcspinError(f"{directory}: is no directory; give one of label files")
     shards = tuple(_describe(path) for path in sorted(directory.glob("*.h5")))
     if not shards:
         raise HpcspinError(f"{directory}: holds no label files (*.h5); label some spins into it first")
@@ -50,6 +55,24 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
         content = {"schema_version": SCHEMA_VERSION, "shards": [asdict(shard) for shard in shards]}
         temporary.write_text(json.dumps(content, indent=2) + "\n")
     return shards
+
+
+def ensure_manifest(directory: str | Path) -> None:
+    """Write the manifest of a directory of label files that has none; the log says so, and which files one leaves out.
+
+    Raises
+    ------
+    HpcspinError
+        As `write_manifest` and `read_manifest` do.
+    """
+    path = Path(directory) / MANIFEST
+    if not path.exists():
+        _log.info("%s: written, with the %d label files there", path, len(write_manifest(directory)))
+        return
+    listed = {shard.file for shard in read_manifest(directory, verify=False)}
+    for file in sorted(path.parent.glob("*.h5")):
+        if file.name not in listed:
+            _log.warning("warning: %s is not in the manifest and left out; delete %s to take it in", file, path)
 
 
 def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard, ...]:
@@ -71,7 +94,9 @@ def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard,
     try:
         shards = tuple(sorted(_shard(entry) for entry in json.loads(path.read_text())["shards"]))
     except FileNotFoundError as error:
-        raise HpcspinError(f"{path}: no such file; a training set is label files with a manifest") from error
+        raise HpcspinError(
+            f"{path}: no such file; `hpcspin train` writes it beside the label files of its --data"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise HpcspinError(f"{path}: is not a valid manifest ({error}); delete it and make it again") from error
     for shard in shards if verify else ():
@@ -82,6 +107,8 @@ def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard,
 def _describe(path: Path) -> Shard:
     with open_hdf5(path) as file:
         snapshots = count_frames(file, path)
+        if "field" not in file:
+            raise HpcspinError(f"{path}: has no dataset /field; label it, or keep it out of a directory of labels")
     return Shard(path.name, snapshots, sha256(path))
 
 
@@ -90,7 +117,10 @@ def _shard(entry: dict[str, Any]) -> Shard:
 
 
 def _verify(path: Path, shard: Shard) -> None:
+    otherwise = f"delete {path.parent / MANIFEST} to train on the label files that are there"
     if not path.is_file():
-        raise HpcspinError(f"{path}: shard is missing; restore it or write the manifest anew")
+        raise HpcspinError(f"{path}: shard is missing; restore it, or {otherwise}")
     if sha256(path) != shard.checksum:
-        raise HpcspinError(f"{path}: shard is corrupt or changed, its SHA-256 is not the manifest's; restore it")
+        raise HpcspinError(
+            f"{path}: shard is corrupt or changed, its SHA-256 is not the manifest's; restore it, or {otherwise}"
+        )

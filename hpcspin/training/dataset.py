@@ -77,6 +77,21 @@ class Split:
     validation: tuple[Shard, ...]
 
 
+def listed_shards(directories: Sequence[Path]) -> list[Shard]:
+    """The shards of a training set, by the names that ``training.validation`` knows: of several directories with them.
+
+    Raises
+    ------
+    HpcspinError
+        If a manifest is missing or invalid.
+    """
+    return [
+        shard if len(directories) == 1 else replace(shard, file=str(directory / shard.file))
+        for directory in directories
+        for shard in read_manifest(directory, verify=False)
+    ]
+
+
 def split_shards(directories: Sequence[Path], validation: Sequence[str], world: World) -> Split:
     """Divide the shards of a training set, by file and never within one.
 
@@ -102,17 +117,12 @@ def split_shards(directories: Sequence[Path], validation: Sequence[str], world: 
             read_manifest(directory)
     world.barrier()
     where = ", ".join(str(directory) for directory in directories)
-    single = len(directories) == 1
-    shards = [
-        shard if single else replace(shard, file=str(directory / shard.file))
-        for directory in directories
-        for shard in read_manifest(directory, verify=False)
-    ]
+    shards = listed_shards(directories)
     unknown = sorted(set(validation) - {shard.file for shard in shards})
     if unknown:
         raise HpcspinError(f"training.validation: {unknown[0]!r} is not in the manifest of {where}; mend the name")
     split = Split(
-        directories[0] if single else Path(),
+        directories[0] if len(directories) == 1 else Path(),
         tuple(shard for shard in shards if shard.file not in validation),
         tuple(shard for shard in shards if shard.file in validation),
     )

@@ -144,10 +144,10 @@ def calibrate(model: Committee, files: Sequence[Path], world: World, device: tor
     -------
     dict
         ``factor``: root mean square error over root mean square spread, by
-        which a spread is to be multiplied (None where all members agree); ``rank_correlation`` (Spearman's)
-        of both; ``bins``: ten equal shares of the sites in order of their
-        spread, each with the root mean squares ``spread`` and ``error`` of a
-        perpendicular component.
+        which a spread is to be multiplied; ``rank_correlation`` (Spearman's)
+        of both; both None where all members agree; ``bins``: ten equal shares
+        of the sites in order of their spread, each with the root mean squares
+        ``spread`` and ``error`` of a perpendicular component.
     """
     model = model.to(device).eval()
     spreads, errors = [np.zeros(0)], [np.zeros(0)]
@@ -162,9 +162,10 @@ def calibrate(model: Committee, files: Sequence[Path], world: World, device: tor
             errors.append(wrong.square().sum(-1).div(2).sqrt().numpy().reshape(-1))
     spread, error = (np.concatenate(world.allgather(np.concatenate(parts))) for parts in (spreads, errors))
     shares = np.array_split(np.argsort(spread, kind="stable"), min(_CALIBRATION_BINS, len(spread)))
+    told = np.ptp(spread) > 0 and np.ptp(error) > 0
     return {
         "factor": _rms(error) / _rms(spread) if _rms(spread) else None,
-        "rank_correlation": float(spearmanr(spread, error).statistic),
+        "rank_correlation": float(spearmanr(spread, error).statistic) if told else None,
         "bins": [{"spread": _rms(spread[share]), "error": _rms(error[share])} for share in shares],
     }
 

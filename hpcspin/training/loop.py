@@ -8,6 +8,8 @@ many ranks is therefore the step that one rank would make, up to rounding.
 from __future__ import annotations
 
 import copy
+import inspect
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +38,12 @@ from hpcspin.training.state import MetricsLog, TrainingState
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
 
 _GRADIENT_NORM = 1.0
+# Buffers follow from the data and are the same on all ranks. Before torch 2.13 the keyword has another name.
+_BUFFERS_STAY: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}
+)
 
 
 @dataclass(frozen=True)
@@ -152,7 +160,7 @@ def train(
     HpcspinError
         If the data are invalid, there are fewer snapshots in a batch than
         ranks, the start has another architecture, or the directory belongs to
-        other settings or data.
+        other settings or data; a `DivergedError` if its numbers cease to be finite.
     """
     if settings.batch < world.size:
         raise HpcspinError(
@@ -165,6 +173,10 @@ def train(
     split = split_shards(data, validation, world)
     trainer = _Trainer(architecture, split, settings, directory, world, device, bias, start)
     return trainer.run(card or {}, stop)
+
+
+class DivergedError(HpcspinError):
+    """A training whose loss, weights or validation error have ceased to be finite."""
 
 
 class _Trainer:
@@ -233,6 +245,8 @@ class _Trainer:
         settings, state = self._settings, self._state
         state.restore(self._world)
         self._log.truncate(state.epoch)
+        if state.epoch == settings.epochs and self._is_saved():
+            return Outcome(True, self._directory / MODEL, state.metrics)
         module = self._distributed()
         finished = True
         with progress(self._world, "train", settings.epochs, state.epoch) as bar:
@@ -240,6 +254,7 @@ class _Trainer:
                 start = time.monotonic()
                 record: dict[str, Any] = {"loss": self._epoch(module), "lr": self._optimiser.rate}
                 state.epoch += 1
+                self._require_finite(record["loss"], *self._mean.weights.values())
                 finished = state.epoch == settings.epochs
                 stopping = stop() and not finished
                 due = finished or stopping or state.epoch % settings.checkpoint_interval == 0
@@ -260,9 +275,8 @@ class _Trainer:
     def _distributed(self) -> nn.Module:
         if self._world.size == 1:
             return self._model
-        return DistributedDataParallel(
-            self._model, device_ids=[self._device] if self._device.type == "cuda" else None, broadcast_buffers=False
-        )
+        devices = [self._device] if self._device.type == "cuda" else None
+        return DistributedDataParallel(self._model, device_ids=devices, **_BUFFERS_STAY)
 
     def _epoch(self, module: nn.Module) -> float:
         """One pass over the data; returns the mean loss."""
@@ -315,9 +329,28 @@ class _Trainer:
         for share in self._validation:
             errors.include(snapshot_errors(model, share, self._device))
         summary = errors.over(self._world).summary()
-        if not summary["mse"] >= self._state.metrics.get("mse", float("inf")):
+        self._require_finite(*summary.values())
+        if summary["mse"] < self._state.metrics.get("mse", math.inf):
             self._state.keep(summary)
         return {f"validation_{name}": value for name, value in summary.items() if name != "snapshots"}
+
+    def _require_finite(self, *values: float | Tensor) -> None:
+        """Stop all ranks together, before anything of a training that has diverged is written."""
+        broken = not all(bool(torch.as_tensor(value).isfinite().all()) for value in values)
+        if self._world.sum(np.array([broken], dtype=np.int64))[0]:
+            raise DivergedError(
+                f"{self._directory}: the training has diverged in epoch {self._state.epoch}, its loss, weights or "
+                "validation error are not finite; what was saved before stays, lower training.learning_rate and run "
+                "again with another --output"
+            )
+
+    def _is_saved(self) -> bool:
+        """Whether the best weights lie beside the checkpoint as a whole model, which then keeps its bits."""
+        try:
+            saved, _ = load_model(self._directory / MODEL)
+        except HpcspinError:
+            return bool(self._world.broadcast(False))
+        return bool(self._world.broadcast(self._state.best_are_those_of(saved)))
 
     def _save(self, card: Mapping[str, Any]) -> None:
         self._state.write_best_to(self._model)

@@ -84,9 +84,10 @@ class Errors:
         dict
             ``mse``: mean squared error of a perpendicular component;
             ``sigma``: standard deviation of that error; ``variance_fraction``:
-            mse over the variance of the exact component; ``snapshots``; of
-            several ``mse_error``: the standard error of mse over the snapshots.
-            Frames of one trajectory resemble each other: it is then too small.
+            mse over the variance of the exact component, absent where that is
+            0; ``snapshots``; of several ``mse_error``: the standard error of mse
+            over the snapshots. Frames of one trajectory resemble each other: it
+            is then too small.
         """
         snapshots = len(self.sums)
         count, error, error_squared, value, value_squared = self.sums.sum(0).tolist()
@@ -95,7 +96,7 @@ class Errors:
         numbers: dict[str, float | int] = {
             "mse": mse,
             "sigma": max(mse - (error / count) ** 2, 0.0) ** 0.5,
-            "variance_fraction": mse / variance if variance > 0 else float("nan"),
+            **({"variance_fraction": mse / variance} if variance > 0 else {}),
             "snapshots": snapshots,
         }
         if snapshots > 1:

@@ -68,6 +68,13 @@ class TrainingState:
         for name, value in model.named_parameters():
             value.copy_(self._best[name])
 
+    def best_are_those_of(self, model: nn.Module) -> bool:
+        """Whether a module of the same architecture has the best weights."""
+        weights = dict(model.named_parameters())
+        return weights.keys() == self._best.keys() and all(
+            torch.equal(value, self._best[name].cpu()) for name, value in weights.items()
+        )
+
     def save(self, world: World) -> None:
         """Write the checkpoint; all ranks call together."""
         if world.rank == 0:

@@ -9,8 +9,9 @@ from typing import Any
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, load_force
-from hpcspin.storage import atomic_path, read_manifest
+from hpcspin.potential import Committee, load_force, model_files
+from hpcspin.potential.files import card_path
+from hpcspin.storage import MANIFEST, atomic_path, read_manifest, require_output
 from hpcspin.training import calibrate, examine
 from hpcspin.workflows import figures
 
@@ -23,7 +24,7 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     model_path
         Saved force field, or the directory of a committee.
     data
-        Label file, or directory of label files with a manifest.
+        Label file, or directory of label files: those of its manifest, or all where it has none.
     output
         JSON file: see `hpcspin.training.Errors.summary`, and ``snapshot_mse``,
         the mean squared error of each snapshot of each label file; of a
@@ -34,13 +35,17 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     Raises
     ------
     HpcspinError
-        If the model or a label file is unreadable, they do not fit together, or the output has the picture's name.
+        If the model or a label file is unreadable, they do not fit together, or the output has the picture's name
+        or cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:
         raise HpcspinError(f"{output}: is the name of the picture; give a .json file")
     model, _ = load_force(model_path)
     files, device = _label_files(data, world), pick_device(world)
+    if world.rank == 0:
+        weights = model_files(model_path)
+        require_output(output, *files, *weights, *map(card_path, weights))
     found = examine(model, files, world, device)
     numbers: dict[str, Any] = dict(found.errors.summary())
     if isinstance(model, Committee):
@@ -56,8 +61,11 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
 def _label_files(data: Path, world: World) -> list[Path]:
     if not data.is_dir():
         return [data]
-    # Hashing all shards once is enough: rank 0 verifies, the others trust.
-    shards = read_manifest(data, verify=world.rank == 0)
-    if not shards:
-        raise HpcspinError(f"{data}: its manifest lists no shards; label some spins into it first")
-    return [data / shard.file for shard in shards]
+    files: list[Path] = []
+    if world.rank == 0:  # Hashing all shards once is enough.
+        listed = (data / MANIFEST).exists()
+        files = [data / shard.file for shard in read_manifest(data)] if listed else sorted(data.glob("*.h5"))
+    files = world.broadcast(files)
+    if not files:
+        raise HpcspinError(f"{data}: holds no label files (*.h5); label some spins into it first")
+    return files

@@ -11,7 +11,7 @@ from hpcspin.electrons import SOLVERS
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
-from hpcspin.storage import LabelWriter, read_spins, sha256
+from hpcspin.storage import LabelWriter, read_spins, require_output, sha256
 from hpcspin.workflows.system import build_solver, build_system
 
 
@@ -41,13 +41,14 @@ def label_file(
     Raises
     ------
     HpcspinError
-        If the spins are invalid, or a label misses its tolerance.
+        If the spins are invalid, the output cannot be written, or a label misses its tolerance.
     """
     system, electrons = build_system(config), config.electrons
     assert electrons is not None
-    spins = world.broadcast(read_spins(spins_path, config.lattice.size) if world.rank == 0 else None)
-    writer = None
+    spins, writer = None, None
     if world.rank == 0:
+        spins = read_spins(spins_path, config.lattice.size)
+        require_output(output, spins_path)
         attributes = {
             "config": config.model_dump(mode="json"),
             "precision": electrons.precision,
@@ -56,7 +57,7 @@ def label_file(
         }
         names = [reservoir.name for reservoir in system.reservoirs]
         writer = LabelWriter(output, config.lattice.size, names, attributes, len(spins))
-    done = world.broadcast(writer.done if writer else None)
+    spins, done = world.broadcast((spins, writer.done) if writer else None)
     needed = SOLVERS[electrons.solver].ranks_needed(system, world, pick_device(world, config.device))
     teams = max(1, min(world.size // needed, len(spins) - done))
     number, team = world.split(teams)

@@ -34,7 +34,7 @@ from hpcspin.training import evaluate
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.stages import claim, simulate_all
 from hpcspin.workflows.system import build_lattice, initial_spins
-from hpcspin.workflows.train import train_directory
+from hpcspin.workflows.train import train_members
 
 _SEEDS_A_ROUND = 10_000
 
@@ -132,7 +132,7 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
     assert config.training is not None
     validation = world.broadcast(tuple(sorted(path.name for path in (this.root / "data").glob("validation-*.h5"))))
     training = config.training.model_copy(update={"validation": validation})
-    return train_directory(config.model_copy(update={"training": training}), [this.root / "data"], this.model, world)
+    return train_members(config.model_copy(update={"training": training}), [this.root / "data"], this.model, world)
 
 
 def _learning(config: Config) -> LearningSection:

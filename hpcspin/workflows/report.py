@@ -220,7 +220,8 @@ def _print(numbers: dict[str, Any]) -> None:
     table.add_row("test snapshots", str(test["snapshots"]))
     table.add_row("mean squared error of a perpendicular field component", f"{test['mse']:.3g}")
     table.add_row("sigma of its error", f"{test['sigma']:.3g}")
-    table.add_row("fraction of its variance unexplained", f"{test['variance_fraction']:.2%}")
+    if "variance_fraction" in test:
+        table.add_row("fraction of its variance unexplained", f"{test['variance_fraction']:.2%}")
     table.add_row("wall speed, NEGF–LLG", estimate(walls["speed_electrons"], "columns per ħ/t"))
     table.add_row("wall speed, ML–LLG", estimate(walls["speed_learned"], "columns per ħ/t"))
     table.add_row("mean distance of the walls", estimate(walls["mean_distance"], "columns"))

@@ -25,7 +25,7 @@ from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.report import draw_figures, write_numbers
 from hpcspin.workflows.stages import claim, simulate_all
-from hpcspin.workflows.train import train_directory
+from hpcspin.workflows.train import train_members
 
 
 def run_names(section: ReproduceSection) -> dict[str, RunSection]:
@@ -123,7 +123,7 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
         assert config.electrons is not None
         attributes = {
             "config": frames.attributes["config"],
-            "precision": frames.attributes["precision"],
+            "precision": config.electrons.precision,  # that of the trajectory is its spins'
             "reservoirs": [reservoir.name for reservoir in config.electrons.reservoirs],
             "source": f"electrons/{name}/trajectory.h5",
         }
@@ -146,7 +146,7 @@ def _train(config: Config, layout: Layout, world: World) -> int | None:
     assert config.reproduce is not None
     validation = tuple(f"{name}.h5" for name in run_names(config.reproduce) if name.startswith("validation"))
     training = config.training.model_copy(update={"validation": validation})
-    return train_directory(config.model_copy(update={"training": training}), [layout.data], layout.model, world)
+    return train_members(config.model_copy(update={"training": training}), [layout.data], layout.model, world)
 
 
 def _evaluate(layout: Layout, world: World) -> None:

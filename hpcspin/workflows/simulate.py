@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hpcspin.config import Config, DynamicsSection, completed
 from hpcspin.dynamics import Settings, Simulation
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
+from hpcspin.potential import weights_digest
 from hpcspin.workflows.fields import build_field
 from hpcspin.workflows.system import build_lattice, initial_spins
+
+_SHOWN = 16
+"""Digits of a digest that tell two files apart in a line that people read."""
 
 
 def simulate_directory(config: Config, directory: Path, world: World) -> int:
@@ -40,18 +50,50 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
     lattice = build_lattice(config.lattice)
     device = pick_device(world, config.device)
     keep_freed_memory()
+    field = build_field(config, lattice, world, device)
+    spins = initial_spins(config.initial, lattice, config.dynamics.seed)
+    contents = _contents(config, spins)
+    given = config.model_dump(mode="json")
     simulation = Simulation(
         lattice,
-        build_field(config, lattice, world, device),
-        initial_spins(config.initial, lattice, config.dynamics.seed),
+        field,
+        spins,
         _settings(config.dynamics),
         directory,
-        config=config.model_dump(mode="json"),
-        complete=completed,
+        config=given,
+        identity=_told_by_contents(given, given, contents),
+        complete=lambda stored: _told_by_contents(completed(stored), given, contents),
         world=world,
         device=device,
     )
     return simulation.run().exit_code
+
+
+def _contents(config: Config, spins: NDArray[np.float64]) -> dict[tuple[str, str], str]:
+    """What the files hold that a config names, by section and key."""
+    assert config.initial is not None
+    assert config.dynamics is not None
+    contents = {}
+    if config.initial.kind == "file":
+        contents["initial", "path"] = f"spins {hashlib.sha256(spins.tobytes()).hexdigest()[:_SHOWN]}"
+    if config.dynamics.field == "learned" and config.dynamics.model is not None:
+        contents["dynamics", "model"] = f"weights {weights_digest(config.dynamics.model)[:_SHOWN]}"
+    return contents
+
+
+def _told_by_contents(
+    config: Mapping[str, Any], given: Mapping[str, Any], contents: Mapping[tuple[str, str], str]
+) -> dict[str, Any]:
+    """A config with the contents of files in the place of their paths.
+
+    A directory can then be moved, and a file that has been replaced is another one. Checkpoints of earlier versions
+    have paths: the path that is given now counts as the file that it leads to now.
+    """
+    told = dict(config)
+    for (section, key), content in contents.items():
+        if told.get(section) and told[section].get(key) == given[section][key]:
+            told[section] = {**told[section], key: content}
+    return told
 
 
 def _settings(dynamics: DynamicsSection) -> Settings:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hpcspin.config import Config, completed
+from hpcspin.dynamics import CHECKPOINTING
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import atomic_path, config_differences, describe_differences, make_directory
@@ -25,7 +26,7 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
     world
         The ranks.
     may_grow
-        Dotted keys in which the stored config may differ: more of the same.
+        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING` always may.
 
     Raises
     ------
@@ -36,7 +37,7 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
         make_directory(path.parent)
         if path.exists():
             stored = completed(json.loads(path.read_text()))
-            differences = config_differences(stored, config.model_dump(mode="json"), ignore=may_grow)
+            differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *CHECKPOINTING))
             if differences:
                 raise HpcspinError(
                     f"{path.parent}: belongs to another config: {describe_differences(differences)}; "

@@ -18,7 +18,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
 from hpcspin.storage import atomic_path, make_directory
-from hpcspin.training.loop import METRICS, MODEL
+from hpcspin.training.loop import METRICS, MODEL, DivergedError
 from hpcspin.workflows.train import train_directory
 
 Choice = dict[str, Any]
@@ -37,7 +37,7 @@ def sweep_directory(
     vary
         ``KEY=V1,V2,...`` each, the values as YAML.
     data
-        Directories of label files with a ``manifest.json``.
+        Directories of label files.
     output
         Receives a directory a combination, as `hpcspin train` makes it, and
         ``sweep.jsonl`` with a line a force field: ``overrides``, ``metrics`` on
@@ -53,7 +53,7 @@ def sweep_directory(
     Raises
     ------
     HpcspinError
-        If a key or value is wrong, or a training fails.
+        If a key or value is wrong, or a training fails; one that diverges is left out of the record, the others go on.
     """
     chosen = _combinations(vary)
     configs = [load_config(config, [*overrides, *_as_overrides(choice)]) for choice in chosen]
@@ -64,7 +64,11 @@ def sweep_directory(
     for number, (choice, one) in enumerate(zip(chosen, configs, strict=True), 1):
         world.say(f"[{number}/{len(chosen)}] {' '.join(_as_overrides(choice))}")
         directory = output / _name(choice)
-        code = train_directory(one, data, directory, world)
+        try:
+            code = train_directory(one, data, directory, world)
+        except DivergedError as failure:
+            world.say(f"warning: {failure}")
+            continue
         if code:
             return code
         if world.rank == 0:
@@ -72,6 +76,8 @@ def sweep_directory(
             with atomic_path(output / "sweep.jsonl") as temporary:
                 temporary.write_text("".join(f"{json.dumps(record)}\n" for record in records))
     if world.rank == 0:
+        if not records:
+            raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
         _print(records)
     return 0
 
@@ -137,7 +143,7 @@ def _print(records: Sequence[dict[str, Any]]) -> None:
             *(json.dumps(record["overrides"][key]) for key in keys),
             str(record["seed"]),
             f"{metrics['mse']:.3e}{error}",
-            f"{metrics['variance_fraction']:.2%}",
+            f"{metrics['variance_fraction']:.2%}" if "variance_fraction" in metrics else "",
             str(record["best_epoch"]),
             f"{record['seconds']:.0f}",
             record["directory"],

@@ -13,12 +13,50 @@ from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import MEMBER, Architecture
-from hpcspin.storage import make_directory
+from hpcspin.storage import ensure_manifest, make_directory
 from hpcspin.training import Outcome, Settings, train
+from hpcspin.training.dataset import listed_shards
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
-    """Train, or go on where the directory's checkpoint stands.
+    """Train on directories of label files, whose manifests are written where they have none.
+
+    The log warns of a training whose error no shard tells.
+
+    Parameters
+    ----------
+    config, output, world
+        See `train_members`.
+    data
+        Directories of label files; their lattices may differ in size.
+
+    Returns
+    -------
+    int
+        See `train_members`.
+
+    Raises
+    ------
+    HpcspinError
+        As `train_members` does, and if a directory holds no label files, or other HDF5 files beside them.
+    """
+    config.need("potential", "training")
+    assert config.training is not None
+    if world.rank == 0:
+        for directory in data:
+            ensure_manifest(directory)
+        if not config.training.validation:
+            world.say(
+                "warning: training.validation names no shard: the last weights will be saved, and nothing tells their "
+                "error; keep independent trajectories out of the training, as with "
+                f"training.validation=[{listed_shards(data)[-1].file}]"
+            )
+    world.barrier()
+    return train_members(config, data, output, world)
+
+
+def train_members(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
+    """Train a force field, or all members of a committee, or go on where the directory's checkpoint stands.
 
     Parameters
     ----------
@@ -42,8 +80,6 @@ def train_directory(config: Config, data: Sequence[Path], output: Path, world: W
     HpcspinError
         If the config or the data are wrong, or the directory belongs to another training.
     """
-    config.need("potential", "training")
-    assert config.potential is not None
     assert config.training is not None
     if world.rank == 0:
         make_directory(output)

@@ -162,11 +162,23 @@ class TestLabels:
                 assert np.array_equal(resumed[name][...], once[name][...])
 
     def test_another_config_is_refused_with_the_key(self, tmp_path):
-        LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5)
+        LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5).append(*labels(1))
         other = json.loads(json.dumps(ATTRIBUTES))
         other["config"]["electrons"]["reservoirs"][0]["potential"] = -3.2
         with pytest.raises(HpcspinError, match=r"config\.electrons\.reservoirs\.0\.potential \(0\.0 -> -3"):
             LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, other, 5)
+
+    def test_nothing_is_there_before_the_first_label(self, tmp_path):
+        """And what an earlier version has laid out without a label stands in nobody's way."""
+        LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5)
+        assert not list(tmp_path.iterdir())
+        LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5).append(*labels(1))
+        with h5py.File(partial_path(tmp_path / "a.h5"), "r+") as file:
+            file["error"][...] = np.nan
+        writer = LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, {**ATTRIBUTES, "precision": "complex64"}, 1)
+        writer.append(*labels(1))
+        writer.finish()
+        assert read_attributes(tmp_path / "a.h5")["precision"] == "complex64"
 
     def test_incomplete_is_not_finished_and_not_finite_is_refused(self, tmp_path):
         writer = LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5)

@@ -1,6 +1,7 @@
 """Labels from a known pair of potentials, and a short training on them.
 
-As a program: ``python teacher.py DATA[:DATA...] OUTPUT BATCH EPOCHS`` trains on as many ranks as were started.
+As a program: ``python teacher.py DATA[:DATA...] OUTPUT BATCH EPOCHS [LEARNING_RATE]`` trains on as many ranks as were
+started.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
 if __name__ == "__main__":
     ranks = World.detect()
     with ranks.together():
-        data, output, batch, epochs = sys.argv[1:]
+        data, output, batch, epochs, *rate = sys.argv[1:]
         run(
             [Path(part) for part in data.split(":")],
             Path(output),
@@ -134,5 +135,6 @@ if __name__ == "__main__":
             batch=int(batch),
             epochs=int(epochs),
             checkpoint_interval=1,
+            **({"learning_rate": float(rate[0])} if rate else {}),
         )
         ranks.finish()

@@ -13,9 +13,9 @@ from teacher import BIAS, CPU, SIZE, write_data, write_shard
 
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, make_force_field
+from hpcspin.potential import Architecture, Committee, make_force_field
 from hpcspin.storage import read_manifest, write_manifest
-from hpcspin.training import Errors, evaluate, examine
+from hpcspin.training import Errors, calibrate, evaluate, examine
 from hpcspin.training.dataset import epoch_batches, epoch_plan, load_shares, split_shards
 from hpcspin.training.metrics import perpendicular, tangent_components
 from hpcspin.training.schedule import learning_rate_factor
@@ -50,6 +50,18 @@ def test_metrics_are_what_they_say():
     assert summary["snapshots"] == 40
     by_hand = perpendicular(spins, predicted - exact).square().sum(-1).mean() / 2
     assert summary["mse"] == pytest.approx(float(by_hand), rel=1e-12)
+
+
+def test_metrics_are_numbers_even_where_nothing_varies(tmp_path):
+    """Fields along the spins have no perpendicular component, and equal members no spread."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["spins"] = file["field"] = np.broadcast_to([0.0, 0.0, 1.0], (2, *SIZE, 3))
+    found = evaluate(small_model(), [tmp_path / "a.h5"], World(), CPU)
+    assert "variance_fraction" not in found
+    committee = Committee([small_model(), small_model()])
+    told = calibrate(committee, [tmp_path / "a.h5"], World(), CPU)
+    assert (told["factor"], told["rank_correlation"]) == (None, None)
+    assert "NaN" not in json.dumps([found, told])
 
 
 def test_a_zero_prediction_leaves_the_whole_variance():

@@ -16,7 +16,7 @@ from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, load_model
 from hpcspin.storage import write_manifest
-from hpcspin.training import evaluate
+from hpcspin.training import evaluate, loop
 
 TEACHER = str(Path(__file__).with_name("teacher.py"))
 
@@ -139,6 +139,40 @@ def test_a_killed_training_repeats_from_its_checkpoint(data, tmp_path):
     assert [record["epoch"] for record in records(tmp_path / "killed")] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("step", "rate", "judged", "epoch"),
+    [
+        (8, np.inf, True, 3),  # the loss of the steps that follow
+        (10, np.inf, False, 3),
+        (19, np.inf, False, 4),  # the weights after the very last step
+        (15, 1e300, True, 4),  # finite weights whose validation error is not
+    ],
+)
+def test_a_training_that_diverges_stops_and_keeps_what_was_saved(
+    data, tmp_path, monkeypatch, step, rate, judged, epoch
+):
+    validation, directory, tame = ("z.h5",) if judged else (), tmp_path / "model", loop.learning_rate_factor
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "learning_rate_factor", lambda now, *rest: tame(now, *rest) if now < step else rate)
+        with pytest.raises(loop.DivergedError) as failure:
+            run(data, directory, validation=validation)
+    for word in (f"{directory}: ", f"diverged in epoch {epoch}", "lower training.learning_rate and run again"):
+        assert word in str(failure.value)
+    assert not (directory / "model.safetensors").exists()
+    assert [record["epoch"] for record in records(directory)] == list(range(1, epoch))
+    run(data, directory, validation=validation)
+    run(data, tmp_path / "whole", validation=validation)
+    assert same_bits(weights(directory), weights(tmp_path / "whole"))
+
+
+@pytest.mark.mpi
+def test_a_training_that_diverges_on_two_ranks_ends_with_one_line(mpirun, data, tmp_path):
+    result = mpirun(2, TEACHER, str(data), str(tmp_path / "model"), "4", "2", "1e300", timeout=60)
+    assert result.returncode != 0
+    assert result.stderr.count("diverged in epoch 1") == 1
+    assert not (tmp_path / "model" / "checkpoint.h5").exists()
+
+
 def test_a_saved_model_is_trained_further(data, tmp_path):
     """Hardly moved it is still the same field, in its own units; moved, it has learned more."""
     first = run(data, tmp_path / "first", epochs=2)
@@ -182,6 +216,20 @@ def test_a_finished_training_is_not_repeated(data, tmp_path):
     assert same_bits(weights(tmp_path / "model"), before)
 
 
+def test_a_finished_model_is_not_written_again_unless_it_is_spoilt(data, tmp_path, monkeypatch):
+    """Whatever rests on it counts on its bits, and other ranks would round the scales of its features otherwise."""
+    path = run(data, tmp_path / "model").model
+    before = path.read_bytes()
+    monkeypatch.setattr(loop, "set_envelope", lambda *_: pytest.fail("written again"))
+    run(data, tmp_path / "model")
+    monkeypatch.undo()
+    for spoilt in (path, path.with_suffix(".json")):
+        spoilt.write_bytes(b"{}")
+        run(data, tmp_path / "model")
+        assert load_model(path)
+        assert path.read_bytes() == before
+
+
 def test_another_config_or_other_data_are_refused_on_the_same_directory(data, tmp_path):
     run(data, tmp_path / "model")
     with pytest.raises(HpcspinError, match=r"training\.learning_rate"):
@@ -202,6 +250,7 @@ def test_two_ranks_take_the_steps_of_one(request, data, tmp_path, launcher):
     output = tmp_path / "two"
     result = request.getfixturevalue(launcher)(2, TEACHER, str(data), str(output), "4", "2", timeout=120)
     assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
     alone, together = weights(tmp_path / "one"), weights(output)
     for name in alone:
         np.testing.assert_allclose(together[name], alone[name], rtol=1e-8, atol=1e-10, err_msg=name)

@@ -61,6 +61,19 @@ def test_every_combination_is_trained_once_and_recorded(hpcspin: Cli, config: Pa
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_combination_that_diverges_is_left_out(
+    config: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides, rate, output = [VALIDATION, "training.epochs=1"], "training.learning_rate", tmp_path / "out"
+    with caplog.at_level("INFO"):
+        assert sweep_directory(config, overrides, [f"{rate}=1.0e+300,0.001"], [data], output, World()) == 0
+    assert "diverged in epoch 1" in caplog.text
+    (line,) = (output / "sweep.jsonl").read_text().splitlines()
+    assert json.loads(line)["overrides"] == {rate: 0.001}
+    with pytest.raises(HpcspinError, match="every training of the sweep has diverged"):
+        sweep_directory(config, overrides, [f"{rate}=1.0e+300"], [data], output, World())
+
+
 @pytest.mark.parametrize(
     ("vary", "overrides", "message"),
     [

@@ -1,0 +1,101 @@
+"""From label files to a training: their directory is a training set as it is, and the log says what is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcspin.config import load_config
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.storage import ensure_manifest, read_manifest, write_labels, write_manifest
+from hpcspin.workflows.evaluate import evaluate_files
+from hpcspin.workflows.label import label_file
+from hpcspin.workflows.train import train_directory
+
+SHORT = ("training.epochs=1", "potential.hidden=[4]")
+
+
+@pytest.fixture
+def data(config: Path, spins_file: Path, tmp_path: Path) -> Path:
+    """What `hpcspin label` leaves in a directory, and a copy of it."""
+    label_file(load_config(config), spins_file, tmp_path / "data" / "a.h5", World())
+    shutil.copy(tmp_path / "data" / "a.h5", tmp_path / "data" / "b.h5")
+    return tmp_path / "data"
+
+
+def train(config: Path, data: list[Path], output: Path, *overrides: str) -> int:
+    return train_directory(load_config(config, [*SHORT, *overrides]), data, output, World())
+
+
+def test_label_files_are_a_training_set_as_they_are(
+    config: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        assert train(config, [data], tmp_path / "model", "training.validation=[b.h5]") == 0
+    assert f"{data}/manifest.json: written, with the 2 label files there" in caplog.text
+    assert "warning" not in caplog.text
+    assert [shard.file for shard in read_manifest(data)] == ["a.h5", "b.h5"]
+    card = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert [shard["file"] for shard in card["data"]["validation"]] == ["b.h5"]
+    (data / "manifest.json").unlink()
+    evaluate_files(tmp_path / "model", data, tmp_path / "errors.json", World())
+    assert json.loads((tmp_path / "errors.json").read_text())["snapshots"] == 10
+    assert not (data / "manifest.json").exists()
+
+
+def test_a_training_that_nothing_judges_is_warned_of_once(
+    config: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        assert train(config, [data], tmp_path / "model", "training.members=2") == 0
+    (line,) = [message for message in caplog.messages if "warning" in message]
+    assert "training.validation names no shard" in line
+    assert "training.validation=[b.h5]" in line
+    caplog.clear()
+    other = shutil.copytree(data, tmp_path / "other")
+    with caplog.at_level("INFO"):
+        assert train(config, [data, other], tmp_path / "both") == 0
+    name = next(message for message in caplog.messages if "warning" in message).rpartition("=")[2].strip("[]")
+    assert train(config, [data, other], tmp_path / "judged", f"training.validation=['{name}']") == 0
+
+
+def test_label_files_that_came_later_are_named(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_manifest(data)
+    ensure_manifest(data)
+    assert not caplog.messages
+    shutil.copy(data / "a.h5", data / "c.h5")
+    ensure_manifest(data)
+    (line,) = caplog.messages
+    assert f"{data}/c.h5 is not in the manifest" in line
+    assert f"delete {data}/manifest.json" in line
+
+
+def test_a_directory_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    spins = np.zeros((1, 6, 4, 3))
+    spins[..., 2] = 1
+    write_labels(tmp_path / "a.h5", spins, spins, {})
+    with h5py.File(tmp_path / "spins.h5", "w") as file:
+        file["spins"] = spins
+    with pytest.raises(HpcspinError, match=r"spins\.h5: has no dataset /field"):
+        ensure_manifest(tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
+    with pytest.raises(HpcspinError, match=r"a\.h5: is no directory"):
+        ensure_manifest(tmp_path / "a.h5")
+
+
+def test_a_missing_or_changed_shard_says_what_to_delete(config: Path, data: Path, tmp_path: Path) -> None:
+    write_manifest(data)
+    with h5py.File(data / "b.h5", "r+") as file:
+        file["field"][0] = 0
+    for fault in ("corrupt or changed", "missing"):
+        with pytest.raises(HpcspinError, match=rf"b\.h5: shard is {fault}.*delete {data}/manifest\.json"):
+            train(config, [data], tmp_path / "model")
+        (data / "b.h5").unlink(missing_ok=True)
+    (data / "manifest.json").unlink()
+    assert train(config, [data], tmp_path / "model") == 0
