@@ -234,7 +234,7 @@ class World:
         """Run a block so that a failure on any rank, or Ctrl-C, ends all of them.
 
         A rank that fails prints its message and aborts the job, so that nobody waits
-        for ever in a collective call. What several ranks find wrong is said once.
+        for ever in a collective call. What rank 0 finds wrong within a second of the others is said once.
         """
         try:
             yield

@@ -137,7 +137,7 @@ def test_a_failing_rank_ends_the_job_within_seconds(
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("delays", ["0 0 0", "0.9 0 0", "1.9 0.9 0", "0.5 9 0"])
+@pytest.mark.parametrize("delays", ["0 0 0", "0.9 0 0", "0.5 9 0"])
 def test_what_all_ranks_find_wrong_is_said_once(mpirun: Launch, script: Callable[[str], str], delays: str) -> None:
     result = mpirun(3, script(FAILURE_OF_ALL), *delays.split(), timeout=60)
     assert result.returncode != 0
