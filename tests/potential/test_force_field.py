@@ -306,7 +306,7 @@ def test_impossible_architectures_are_refused(changes, word):
 
 
 def test_model_of_another_lattice_is_refused():
-    with pytest.raises(HpcspinError, match=r"a\.safetensors.*square.*triangular"):
+    with pytest.raises(HpcspinError, match=r"a\.safetensors.*triangular.*square"):
         make_model().require(make_lattice("triangular", (4, 4)), "a.safetensors")
 
 
