@@ -8,9 +8,22 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Numbers of a vector, and rows that share a load of weights: two vectors for each of them stay in registers. */
+#if defined(__AVX512F__)
 #define LANES 16
+#define ROWS 12
+#elif defined(__AVX__)
+#define LANES 8
+#define ROWS 6
+#elif defined(__aarch64__)
+#define LANES 4
+#define ROWS 12
+#else
+#define LANES 4
+#define ROWS 6
+#endif
 #define PAIR (2 * LANES)
-#define BLOCK 12 /* Centres whose intermediate numbers stay in the first cache, and rows that share a load of weights. */
+#define BLOCK 12 /* Centres whose intermediate numbers stay in the first cache. */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -41,22 +54,22 @@ INLINE void store(float *p, vec v) { *(vec *)p = v; }
 INLINE vec all(float x) { return x - (vec){}; }
 INLINE vec choose(ivec which, vec yes, vec no) { return (vec)((which & (ivec)yes) | (~which & (ivec)no)); }
 
-/* out[r][...] = x[r][...] times the matrix, for `rows` rows, a multiple of BLOCK. */
+/* out[r][...] = x[r][...] times the matrix, for `rows` rows, a multiple of ROWS. */
 INLINE void product(const float *x, int64_t stride, int rows, const matrix *m, float *out, int64_t width) {
     for (int p = 0; p < m->pairs; p++) {
         const float *numbers = m->numbers + m->at[p];
-        for (int r = 0; r < rows; r += BLOCK) {
-            vec sum[BLOCK][2] = {};
+        for (int r = 0; r < rows; r += ROWS) {
+            vec sum[ROWS][2] = {};
             const float *w = numbers, *row = x + r * stride;
             for (int k = m->from[p]; k < m->to[p]; k++, w += PAIR) {
                 vec left = load(w), right = load(w + LANES);
-                for (int i = 0; i < BLOCK; i++) {
+                for (int i = 0; i < ROWS; i++) {
                     vec value = all(row[i * stride + k]);
                     sum[i][0] += value * left;
                     sum[i][1] += value * right;
                 }
             }
-            for (int i = 0; i < BLOCK; i++) {
+            for (int i = 0; i < ROWS; i++) {
                 store(out + (r + i) * width + p * PAIR, sum[i][0]);
                 store(out + (r + i) * width + p * PAIR + LANES, sum[i][1]);
             }
@@ -64,24 +77,24 @@ INLINE void product(const float *x, int64_t stride, int rows, const matrix *m, f
     }
 }
 
-/* Densities of four centres, three components each: sums over slots and vectors of what lies in their rows. */
+/* Densities of ROWS / 3 centres, three components each: sums over slots and vectors of what lies in their rows. */
 INLINE void densities(const layer *l, const float *vectors, const int32_t *table, float *out) {
     const int64_t width = l->vectors, n = l->densities;
     for (int p = 0; p < n; p += PAIR) {
-        vec sum[BLOCK][2] = {};
+        vec sum[ROWS][2] = {};
         for (int slot = 0; slot < l->slots; slot++) {
-            const float *row[BLOCK / 3], *w = l->kernels + slot * width * n + p;
-            for (int c = 0; c < BLOCK / 3; c++) row[c] = vectors + table[c * l->slots + slot] * 3 * width;
+            const float *row[ROWS / 3], *w = l->kernels + slot * width * n + p;
+            for (int c = 0; c < ROWS / 3; c++) row[c] = vectors + table[c * l->slots + slot] * 3 * width;
             for (int k = 0; k < width; k++, w += n) {
                 vec left = load(w), right = load(w + LANES);
-                for (int i = 0; i < BLOCK; i++) {
+                for (int i = 0; i < ROWS; i++) {
                     vec value = all(row[i / 3][i % 3 * width + k]);
                     sum[i][0] += value * left;
                     sum[i][1] += value * right;
                 }
             }
         }
-        for (int i = 0; i < BLOCK; i++) {
+        for (int i = 0; i < ROWS; i++) {
             store(out + i * n + p, sum[i][0]);
             store(out + i * n + p + LANES, sum[i][1]);
         }
@@ -206,7 +219,7 @@ void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, c
     for (int64_t start = first; start < last; start += BLOCK) {
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
-        for (int i = 0; i < BLOCK; i += BLOCK / 3)
+        for (int i = 0; i < BLOCK; i += ROWS / 3)
             densities(l, vectors, mine + i * l->slots, density + 3 * i * n);
         product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
         scalar_sums(l, scalars, mine, seen + l->trivial + 2 * l->product_features, l->features);
@@ -241,3 +254,5 @@ void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, c
 int64_t hpcspin_layer_scratch(const layer *l) {
     return BLOCK * (3 * (l->densities + (int64_t)l->mixtures.pairs * PAIR) + l->features + 2 * (int64_t)l->widest);
 }
+
+int64_t hpcspin_lanes(void) { return LANES; }

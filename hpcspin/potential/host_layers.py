@@ -31,7 +31,6 @@ Floats = NDArray[np.float32]
 
 _SOURCE = Path(__file__).with_name("host_layers.c")
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
-_LANES, _PAIR = 16, 32
 EMPTY = 12
 """Empty centres that must follow the last one."""
 _SHARE = 120
@@ -80,8 +79,16 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError):
         return None
     found.hpcspin_layer.restype = None
-    found.hpcspin_layer_scratch.restype = ctypes.c_int64
+    found.hpcspin_layer_scratch.restype = found.hpcspin_lanes.restype = ctypes.c_int64
     return found
+
+
+@functools.cache
+def _lanes() -> int:
+    """Numbers of a vector of the processor that the kernel was compiled for."""
+    kernel = library()
+    assert kernel is not None
+    return int(kernel.hpcspin_lanes())
 
 
 def _compiled(compiler: str) -> Path:
@@ -148,7 +155,7 @@ class HostLayer:
         self._kept: list[Any] = []
         self._writes = layer.writes
         maps, places = layer.maps(), _places(layer)
-        kernels, sums = _kernels(maps.kernels, layer.reads.vectors), _padded(layer.writes.vectors, _LANES)
+        kernels, sums = _kernels(maps.kernels, layer.reads.vectors), _padded(layer.writes.vectors, _lanes())
         matrices, biases = _network(layer, places.order, sums)
         networks = (_Matrix * len(matrices))(*map(self._matrix, matrices))
         pointers = (ctypes.c_void_p * len(biases))(*map(self._keep, biases))
@@ -235,7 +242,7 @@ class HostLayer:
     def _matrix(self, matrix: Floats) -> _Matrix:
         """A matrix in pairs of vectors of columns, each between the rows where it is not zero."""
         numbers, ranges, at = [], [], [0]
-        for columns in np.split(matrix, matrix.shape[1] // _PAIR, axis=1):
+        for columns in np.split(matrix, matrix.shape[1] // (2 * _lanes()), axis=1):
             filled = np.flatnonzero(columns.any(1))
             first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
             numbers.append(columns[first:last].ravel())
@@ -253,14 +260,14 @@ class HostLayer:
 
 def _places(layer: Layer) -> _Places:
     shares = [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
-    starts = np.cumsum([0, *(_padded(share, _LANES) for share in shares)])
-    products = _padded(max(shares), _LANES)
+    starts = np.cumsum([0, *(_padded(share, _lanes()) for share in shares)])
+    products = _padded(max(shares), _lanes())
     # Products of a narrow irrep are followed by zeros up to the widest one's, which need room after the last one.
     product_features = int(starts[-2]) + products
-    trivial = _padded(layer.trivial, _LANES)
+    trivial = _padded(layer.trivial, _lanes())
     rest = trivial + 2 * product_features
     sums = layer.reads.scalars or layer.presence_counts.shape[1]
-    scalars = _padded(sums, _LANES)
+    scalars = _padded(sums, _lanes())
     parts = [
         1 + np.arange(layer.trivial - 1),
         *(
@@ -278,7 +285,7 @@ def _places(layer: Layer) -> _Places:
 def _kernels(kernels: Tensor, vectors: int) -> Floats:
     """Kernels of the densities, shape (slots, vectors, 1 + densities and zeros), the first of which is the spin."""
     given = _array(kernels).reshape(-1, vectors, kernels.shape[1])
-    packed = np.zeros((*given.shape[:2], _padded(1 + given.shape[2], _PAIR)), np.float32)
+    packed = np.zeros((*given.shape[:2], _padded(1 + given.shape[2], 2 * _lanes())), np.float32)
     packed[:, :, 1 : 1 + given.shape[2]] = given
     packed[0, 0, 0] = 1
     return packed
@@ -296,7 +303,7 @@ def _mixtures(maps: Floats, layer: Layer, products: int, sums: int, densities: i
     ]
     parts += [_wide(part, sums) for part in np.split(vectors, 2, axis=1)]
     joined = np.concatenate(parts, axis=1)
-    return np.pad(_wide(joined, _padded(joined.shape[1], _PAIR)), ((0, densities - len(joined)), (0, 0)))
+    return np.pad(_wide(joined, _padded(joined.shape[1], 2 * _lanes())), ((0, densities - len(joined)), (0, 0)))
 
 
 def _network(layer: Layer, order: NDArray[np.int64], sums: int) -> tuple[list[Floats], list[Floats]]:
@@ -309,11 +316,11 @@ def _network(layer: Layer, order: NDArray[np.int64], sums: int) -> tuple[list[Fl
     scaled[: len(mean)] *= scale[:, None]
     # In double precision: the mean is not subtracted from each feature, as elsewhere.
     biases[0] = (biases[0] - mean.astype(np.float64) @ scaled[: len(mean)]).astype(np.float32)
-    first = np.zeros((_padded(int(order.max()) + 1, _LANES), scaled.shape[1]), np.float32)
+    first = np.zeros((_padded(int(order.max()) + 1, _lanes()), scaled.shape[1]), np.float32)
     first[order] = scaled
     straight, turned, told = np.split(weights[-1], layer.writes.vectors * np.arange(1, 3), axis=1)
     weights = [first, *weights[1:-1], np.concatenate([_wide(straight, sums), _wide(turned, sums), told], axis=1)]
-    widths = [_padded(weight.shape[1], _PAIR) for weight in weights]
+    widths = [_padded(weight.shape[1], 2 * _lanes()) for weight in weights]
     matrices = [
         np.pad(_wide(weight, width), ((0, before - len(weight)), (0, 0)))
         for weight, width, before in zip(weights, widths, [len(first), *widths], strict=False)
