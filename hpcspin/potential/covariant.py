@@ -8,17 +8,19 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Trade
-from hpcspin.potential.host_layers import EMPTY, HostLayer, Known, usable
+from hpcspin.potential.cavity import CavityFunctions
+from hpcspin.potential.host_layers import EMPTY, HostLayer, Known
+from hpcspin.potential.host_library import usable
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.layers import Channels, Layer, Maps, Site, Width
 from hpcspin.potential.model import ForceField, Part
-from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.potential.neighbourhood import Neighbourhood, reaches_of
 from hpcspin.potential.network import Network
+from hpcspin.potential.slots import with_zero
 from hpcspin.potential.surroundings import Convolution, Tables
 from hpcspin.potential.tiles import together
 
@@ -53,9 +55,15 @@ class CovariantField(ForceField):
         super().__init__(architecture)
         self.fused = False
         self._derived: dict[Any, tuple[tuple[tuple[int, int], ...], Any]] = {}
-        self.reaches = (sum(architecture.layers), len(architecture.layers))
+        before = 0 if self.walk is None else reaches_of(self.walk, self.reach)
+        self.reaches = (before + sum(architecture.layers), before + len(architecture.layers))
         inputs, width = 3 if architecture.electrode_range else 1, Width(architecture.channels)
+        self.cavity: CavityFunctions | None = None
         reads, layers = Channels(1, 0), []
+        if self.walk is not None and architecture.cavity is not None:
+            self.cavity = CavityFunctions(architecture.cavity, self.walk.offsets)
+            # The scalar before its own says where spins are.
+            reads = Channels(1 + self.cavity.number, 1 + self.cavity.number)
         for number in range(len(architecture.layers)):
             writes = width.last if number == len(architecture.layers) - 1 else width.between
             layers.append(
@@ -111,9 +119,8 @@ class CovariantField(ForceField):
 
     def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Field on the outputs for one configuration of shape (rows, 3)."""
-        flat = functional.pad(spins.detach().to(self.dtype), (0, 0, 0, 1)).numpy()
-        # The first layer reads, in the place of scalars, where spins are.
-        known = Known(flat[:, :, None], ((flat**2).sum(1, keepdims=True) > 0.5).astype(flat.dtype))
+        vectors, scalars = (part[0] for part in self._before(spins[None], neighbourhood))
+        known = Known(with_zero(vectors).numpy(), with_zero(scalars).numpy())
         inputs = self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous().numpy()
         last = len(self._stack) - 1
         for number, stretch in enumerate(self.architecture.layers):
@@ -122,14 +129,30 @@ class CovariantField(ForceField):
         field = torch.from_numpy(known.vectors[neighbourhood.outputs, :, 1:].sum(-1))
         return field * self.field_scale
 
+    def _before(self, spins: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, Tensor]:
+        """Vectors of all rows before the first layer, the spin first, and scalars, the first of which says where it is.
+
+        Shapes (batch, rows, 3, vectors) and (batch, rows, scalars).
+        """
+        spins = spins.detach().to(self.dtype)
+        vectors, scalars = spins[..., None], (spins.square().sum(-1, keepdim=True) > 0.5).to(self.dtype)
+        if self.cavity is not None:
+            assert neighbourhood.bonds is not None
+            more = self.cavity(spins, neighbourhood.bonds)
+            vectors, scalars = torch.cat([vectors, more[0]], -1), torch.cat([scalars, more[1]], -1)
+        return vectors, scalars
+
     @property
     def _stack(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def _through(self, layers: int, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Site:
         """What is known of all rows after some layers, zero where nothing is, and a row of zeros after them."""
-        flat = functional.pad(spins.detach().to(self.dtype).flatten(0, 1), (0, 0, 0, 1))
-        known = Site(flat.T[:, :, None], flat[:, :0])
+        vectors, scalars = (part.flatten(0, 1) for part in self._before(spins, neighbourhood))
+        flat = with_zero(vectors[..., 0])
+        # Without more scalars the first layer counts neighbours.
+        scalars = scalars if self.cavity else scalars[:, :0]
+        known = Site(with_zero(vectors).movedim(1, 0), with_zero(scalars))
         for number in range(layers):
             made = self._made(number, known, spins, neighbourhood, bias)
             rows = neighbourhood.centre_rows(len(spins), spins.device)[: len(made.scalars)]

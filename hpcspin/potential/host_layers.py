@@ -1,22 +1,12 @@
-"""Layers in single precision on a CPU: a kernel in C, compiled for the machine at its first use and kept.
+"""Layers in single precision on a CPU, by a kernel in C.
 
 PyTorch makes of a layer some seventy operations, each of which writes to memory what the
 next one reads; the kernel takes a dozen centres through all of it in the first cache.
-Without a C compiler, PyTorch does the same, to rounding.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,17 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hpcspin.potential.host_library import loaded, pointer, share_out
+
 if TYPE_CHECKING:
     from hpcspin.potential.layers import Layer
 
 Floats = NDArray[np.float32]
 
-_SOURCE = Path(__file__).with_name("host_layers.c")
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 EMPTY = 12
 """Empty centres that must follow the last one."""
-_SHARE = 120
-"""Centres below which a thread is not worth its start."""
 
 
 class Known(NamedTuple):
@@ -67,57 +55,9 @@ class _Layer(ctypes.Structure):
     )
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The kernel, compiled if need be; None where there is no C compiler or it fails."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
-    if compiler is None:
-        return None
-    try:
-        path = _compiled(compiler)
-        found = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found.hpcspin_layer.restype = None
-    found.hpcspin_layer_scratch.restype = found.hpcspin_lanes.restype = ctypes.c_int64
-    return found
-
-
-@functools.cache
 def _lanes() -> int:
     """Numbers of a vector of the processor that the kernel was compiled for."""
-    kernel = library()
-    assert kernel is not None
-    return int(kernel.hpcspin_lanes())
-
-
-def _compiled(compiler: str) -> Path:
-    """Where the compiled kernel lies; ranks that come at the same time each compile it, and the last one stays."""
-    machine = f"{platform.machine()} {_processor()} {compiler} {' '.join(_FLAGS)}"
-    name = hashlib.sha256(_SOURCE.read_bytes() + machine.encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpcspin" / "kernels"
-    path = folder / f"host_layers-{name}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            made = Path(temporary) / path.name
-            subprocess.run([compiler, *_FLAGS, "-o", made, _SOURCE], check=True, capture_output=True, timeout=120)
-            made.replace(path)
-    return path
-
-
-def _processor() -> str:
-    """Model of the processor: a home directory serves machines of several kinds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2] for line in lines if line.startswith(("model name", "CPU part"))), "")
-
-
-def usable(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the kernel computes fields of this precision there."""
-    return dtype == torch.float32 and device.type == "cpu" and library() is not None
+    return int(loaded().hpcspin_lanes())
 
 
 class _Places(NamedTuple):
@@ -206,32 +146,26 @@ class HostLayer:
         threads
             Most threads.
         """
-        kernel = library()
-        assert kernel is not None
-        rows = len(known.vectors)
+        kernel, rows = loaded(), len(known.vectors)
         made = Known(
             np.zeros((rows, 3, 1 + self._writes.vectors), np.float32),
             np.zeros((rows, self._writes.scalars), np.float32),
         )
         made.vectors[:, :, 0] = known.vectors[:, :, 0]
         arrays = (known.vectors, known.scalars, table, inputs)
-        shares = np.linspace(0, centres, 1 + max(1, min(threads, centres // _SHARE))).astype(int).tolist()
 
         def work(first: int, last: int) -> None:
             scratch = np.empty(kernel.hpcspin_layer_scratch(ctypes.byref(self._struct)), np.float32)
             kernel.hpcspin_layer(
                 ctypes.byref(self._struct),
-                *(_pointer(array) for array in arrays),
+                *(pointer(array) for array in arrays),
                 ctypes.c_int64(first),
                 ctypes.c_int64(last),
                 ctypes.c_int32(adds),
-                *(_pointer(array) for array in (*made, scratch)),
+                *(pointer(array) for array in (*made, scratch)),
             )
 
-        if len(shares) == 2:
-            work(0, centres)
-        else:
-            list(_pool(len(shares) - 1).map(work, shares[:-1], shares[1:]))
+        share_out(work, centres, threads)
         return made
 
     def _keep(self, array: NDArray[Any]) -> int:
@@ -345,12 +279,3 @@ def _wide(matrix: Floats, width: int) -> Floats:
 
 def _array(tensor: Tensor) -> Floats:
     return tensor.detach().numpy()
-
-
-def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)

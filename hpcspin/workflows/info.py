@@ -10,7 +10,7 @@ import torch
 from hpcspin.parallel.device_buffers import obstacle_to_device_buffers
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import host_layers, segment_backend
+from hpcspin.potential import host_library, segment_backend
 from hpcspin.storage import provenance
 
 
@@ -39,7 +39,7 @@ def _halo_exchange(world: World) -> str:
 def _learned_fields() -> str:
     if torch.cuda.is_available():
         return "torch on the GPU"
-    kernel = "a compiled kernel" if host_layers.library() else "torch too, for want of a C compiler"
+    kernel = "a compiled kernel" if host_library.library() else "torch too, for want of a C compiler"
     return f"torch on the CPU; layers in single precision: {kernel}"
 
 

@@ -21,6 +21,8 @@ from hpcspin.potential.tiles import GROUP, TILE
 
 LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1)}
 STRETCHED = {**LAYERS, "layers": (1, 3, 2)}
+WALKS = {"exchange": 2.0, "energies": ((-1.0, 0.5), (0.3, 0.8)), "sweeps": 2}
+CAVITY = {**LAYERS, "layers": (1, 3), "cavity": WALKS}
 ROUNDING = 1e-11
 
 
@@ -29,20 +31,22 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor, bias: float = 1.
     return model(spins, model.neighbourhood(lattice), bias_of).field
 
 
+@pytest.mark.parametrize("layers", [LAYERS, CAVITY])
 @given(seed=st.integers(0, 2**20))
 @settings(max_examples=5, deadline=None)
-def test_the_field_turns_with_the_spins(seed: int) -> None:
+def test_the_field_turns_with_the_spins(layers: dict[str, Any], seed: int) -> None:
     lattice, turn = make_lattice("square", (7, 6)), rotation(seed)
-    model, spins = make_model(**LAYERS), random_spins(2, lattice.num_sites, seed)
+    model, spins = make_model(**layers), random_spins(2, lattice.num_sites, seed)
     still, turned = predict(model, lattice, spins), predict(model, lattice, spins @ turn.T)
     assert still.abs().mean() > 1e-3
     torch.testing.assert_close(turned, still @ turn.T, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("layers", [LAYERS, {**LAYERS, "cavity": WALKS}])
 @pytest.mark.parametrize("kind", ["square", "triangular"])
-def test_the_field_follows_the_point_group(kind: str) -> None:
+def test_the_field_follows_the_point_group(kind: str, layers: dict[str, Any]) -> None:
     lattice = make_lattice(kind, (6, 6), (True, True))
-    model, spins = make_model(lattice=kind, symmetry="full", **LAYERS), random_spins(1, lattice.num_sites, 1)
+    model, spins = make_model(lattice=kind, symmetry="full", **layers), random_spins(1, lattice.num_sites, 1)
     field = predict(model, lattice, spins)
     for operation in lattice.point_group:
         image = site_permutation(lattice, operation)
@@ -51,7 +55,7 @@ def test_the_field_follows_the_point_group(kind: str) -> None:
         torch.testing.assert_close(predict(model, lattice, moved), expected, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, CAVITY])
 def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (6, 6), (True, True))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 2)
@@ -62,15 +66,16 @@ def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[st
         moved[:, image], expected[:, image] = spins, field
         errors.append((predict(model, lattice, moved) - expected).abs().max())
     assert errors[0] < ROUNDING
-    assert errors[1] > 1e-3
+    assert errors[1] > 1e-4
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, CAVITY])
 def test_a_field_sees_as_many_reaches_as_its_layers_and_no_farther(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (30, 25))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 3)
     assert isinstance(model, CovariantField)
-    assert model.halo == (sum(layers["layers"]) * model.reach, len(layers["layers"]) * model.reach)
+    walk = WALKS["sweeps"] if "cavity" in layers else 0
+    assert model.halo == (walk + sum(layers["layers"]) * model.reach, walk + len(layers["layers"]) * model.reach)
     changed = spins.clone()
     changed[0, 15 * 25 + 12] = random_spins(1, 1, 4)[0, 0]
     difference = (predict(model, lattice, changed) - predict(model, lattice, spins)).abs().amax(-1).reshape(30, 25)
@@ -91,14 +96,14 @@ def test_layers_are_stretched_along_x() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("whole", [(False, True), (True, False), (False, False), (True, True)])
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, {**CAVITY, "cavity": {**WALKS, "sweeps": 3, "width": 1.0}}])
 def test_a_window_has_the_bits_of_the_whole_lattice(
     whole: tuple[bool, bool], precision: str, layers: dict[str, Any]
 ) -> None:
     """The block touches an open edge, so that its halo is missing there."""
     size = (29, 27)
     lattice = make_lattice("square", size)
-    electrode_range = 3.0 if layers is STRETCHED else 0.0
+    electrode_range = 0.0 if layers is LAYERS else 3.0
     model = make_model(precision=precision, electrode_range=electrode_range, **layers)
     grid = random_spins(1, lattice.num_sites, 6).reshape(*size, 3)
     expected = predict(model, lattice, grid.reshape(1, -1, 3)).reshape(*size, 3)

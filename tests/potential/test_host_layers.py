@@ -11,12 +11,12 @@ from force_fields import make_model, random_spins
 from torch import Tensor
 
 from hpcspin.lattice import Lattice, make_lattice
-from hpcspin.potential import ForceField, covariant, host_layers
+from hpcspin.potential import ForceField, covariant, host_library
 
 LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1), "precision": "float32"}
 BIAS = torch.full((1,), 1.3, dtype=torch.float64)
 
-needs_kernel = pytest.mark.skipif(host_layers.library() is None, reason="there is no C compiler, or it fails")
+needs_kernel = pytest.mark.skipif(host_library.library() is None, reason="there is no C compiler, or it fails")
 
 
 def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Tensor:
@@ -77,29 +77,29 @@ def test_new_weights_are_noticed() -> None:
 def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    host_layers.library.cache_clear()
+    host_library.library.cache_clear()
     try:
-        assert host_layers.library() is None
-        assert not host_layers.usable(torch.float32, torch.device("cpu"))
+        assert host_library.library() is None
+        assert not host_library.usable(torch.float32, torch.device("cpu"))
         broken = tmp_path / "cc"
         broken.write_text("#!/bin/sh\nexit 1\n")
         broken.chmod(0o755)
-        host_layers.library.cache_clear()
-        assert host_layers.library() is None
+        host_library.library.cache_clear()
+        assert host_library.library() is None
     finally:
-        host_layers.library.cache_clear()
+        host_library.library.cache_clear()
 
 
 @needs_kernel
 def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    host_layers.library.cache_clear()
+    host_library.library.cache_clear()
     try:
-        assert host_layers.library() is not None
+        assert host_library.library() is not None
         (made,) = tmp_path.rglob("*.so")
         when = made.stat().st_mtime_ns
-        host_layers.library.cache_clear()
-        assert host_layers.library() is not None
+        host_library.library.cache_clear()
+        assert host_library.library() is not None
         assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [when]
     finally:
-        host_layers.library.cache_clear()
+        host_library.library.cache_clear()

@@ -1,0 +1,99 @@
+"""Kernels in C for single precision on a CPU, compiled for the machine at their first use and kept.
+
+Without a C compiler, PyTorch does the same, to rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("host_layers.c", "host_cavity.c"))
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+_SHARE = 120
+"""Sites below which a thread is not worth its start."""
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, compiled if need be; None where there is no C compiler or it fails."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
+    if compiler is None:
+        return None
+    try:
+        found = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found.hpcspin_layer.restype = found.hpcspin_cavity.restype = None
+    found.hpcspin_layer_scratch.restype = found.hpcspin_lanes.restype = ctypes.c_int64
+    return found
+
+
+def loaded() -> ctypes.CDLL:
+    """The kernels where they are known to be usable."""
+    kernels = library()
+    assert kernels is not None
+    return kernels
+
+
+def _compiled(compiler: str) -> Path:
+    """Where the compiled kernels lie; ranks that come at the same time each compile them, and the last one stays."""
+    machine = f"{platform.machine()} {_processor()} {compiler} {' '.join(_FLAGS)}"
+    sources = b"".join(source.read_bytes() for source in _SOURCES)
+    name = hashlib.sha256(sources + machine.encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpcspin" / "kernels"
+    path = folder / f"potential-{name}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            made = Path(temporary) / path.name
+            subprocess.run([compiler, *_FLAGS, "-o", made, *_SOURCES], check=True, capture_output=True, timeout=120)
+            made.replace(path)
+    return path
+
+
+def _processor() -> str:
+    """Model of the processor: a home directory serves machines of several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2] for line in lines if line.startswith(("model name", "CPU part"))), "")
+
+
+def usable(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the kernels compute numbers of this precision there."""
+    return dtype == torch.float32 and device.type == "cpu" and library() is not None
+
+
+def share_out(work: Callable[[int, int], None], number: int, threads: int) -> None:
+    """Call ``work(first, last)`` for all of a number of sites, in equal shares of at most so many threads."""
+    shares = np.linspace(0, number, 1 + max(1, min(threads, number // _SHARE))).astype(int).tolist()
+    if len(shares) == 2:
+        work(0, number)
+    else:
+        list(_pool(len(shares) - 1).map(work, shares[:-1], shares[1:]))
+
+
+def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
+    """Where an array's numbers lie."""
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
