@@ -19,9 +19,9 @@ differs from walks on a tree, instead of the inverse of a matrix.
 from __future__ import annotations
 
 import ctypes
-import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -141,6 +141,7 @@ class CavityFunctions(nn.Module):
         """How many vectors of a site there are, and as many scalars."""
         return 2 * len(self.cavity.energies)
 
+    @torch.no_grad()
     def forward(self, spins: Tensor, bonds: Bonds) -> tuple[Tensor, Tensor]:
         """Vectors and scalars of all rows, zero where a site is missing, without derivative.
 
@@ -154,36 +155,32 @@ class CavityFunctions(nn.Module):
         Returns
         -------
         tuple of Tensor
-            Shapes (batch, rows, 3, vectors) and (batch, rows, scalars).
+            Vectors (batch, rows, 3, 1 + 2 energies), the spin first, and scalars (batch, rows, 1 + 2 energies), of
+            which the first one is 1 where there is a spin.
 
         Raises
         ------
         HpcspinError
             If electrodes have a width and it is not known where they are.
         """
-        with torch.no_grad():
-            a, b = self.green_functions(spins, bonds)
-            there = (spins.square().sum(-1, keepdim=True) > 0.5).to(spins.dtype)
-            scalars = (a - self.means[0]) * self.scales[0] * there
-            vectors = (b - spins[..., None] * self.means[1]) * self.scales[1]
-            return vectors, scalars
-
-    def green_functions(self, spins: Tensor, bonds: Bonds) -> tuple[Tensor, Tensor]:
-        """Real and imaginary parts of a and b of G_ii: (batch, rows, 2 energies) and (batch, rows, 3, 2 energies)."""
         if self.cavity.width and bonds.ends is None:
             raise HpcspinError("cavity.width: the model sees electrodes at both ends of x, and here are none")
         ends = np.zeros(len(bonds.nearest), bool) if bonds.ends is None else bonds.ends
         if usable(spins.dtype, spins.device):
-            found = torch.stack([self._on_host(one, bonds.nearest, ends) for one in spins.detach()])
-        else:
-            width = torch.from_numpy(self.cavity.width * ends).to(spins)
-            together = max(1, _TOGETHER // spins[..., 0].numel())
-            energies = torch.tensor(self.cavity.energies, dtype=spins.dtype, device=spins.device).split(together)
-            table = torch.from_numpy(bonds.nearest).to(spins.device)
-            parts = [self._swept(spins.detach(), table, width, those) for those in energies]
-            found = torch.cat(parts, -1).movedim(0, -2)
-        found = found.unflatten(-2, (2, 4)).transpose(-3, -2).flatten(-2)
-        return found[..., 0, :], found[..., 1:, :]
+            both = zip(*(self._on_host(one, bonds.nearest, ends) for one in spins), strict=True)
+            vectors, scalars = (torch.stack(part) for part in both)
+            return vectors, scalars
+        table = torch.from_numpy(bonds.nearest).to(spins.device)
+        width = torch.from_numpy(self.cavity.width * ends).to(spins)
+        together = max(1, _TOGETHER // spins[..., 0].numel())
+        energies = torch.tensor(self.cavity.energies, dtype=spins.dtype, device=spins.device).split(together)
+        found = torch.cat([self._swept(spins, table, width, those) for those in energies], -1)
+        # From (2, 4, batch, rows, energies), real and imaginary parts of a and b.
+        parts = found.unflatten(0, (2, 4)).movedim((0, 1), (-2, -3)).flatten(-2)
+        there = present(spins)
+        scalars = (parts[..., 0, :] - self.means[0]) * self.scales[0] * there
+        vectors = (parts[..., 1:, :] - spins[..., None] * self.means[1]) * self.scales[1]
+        return torch.cat([spins[..., None], vectors], -1), torch.cat([there, scalars], -1)
 
     @torch.no_grad()
     def normalise(self, means: Tensor, variances: Tensor) -> None:
@@ -205,7 +202,7 @@ class CavityFunctions(nn.Module):
         free[0] += energies[:, 0]
         free[4] += energies[:, 1] + width[:, None]
         free[1:4] += self.cavity.exchange * spins.movedim(-1, 0)[..., None]
-        there = (spins.square().sum(-1) > 0.5).to(spins.dtype)[..., None]
+        there = present(spins)
         # Where a site is missing its functions are zero, as are those of the row after all.
         made = [functional.pad(torch.zeros_like(free), (0, 0, 0, 1))] * len(self._opposite)
         for _ in range(self.cavity.sweeps):
@@ -218,38 +215,37 @@ class CavityFunctions(nn.Module):
         """Functions of the neighbours in all slots without the site itself."""
         return [made[opposite].index_select(2, rows) for opposite, rows in zip(self._opposite, nearest.T, strict=True)]
 
-    def _on_host(self, spins: Tensor, nearest: NDArray[np.int32], ends: NDArray[np.bool_]) -> Tensor:
-        """All parts of G_ii of one configuration, shape (rows, 8, energies)."""
-        kernel, (rows, slots), blocks = loaded(), nearest.shape, -(-len(self.cavity.energies) // _LANES)
+    def _on_host(self, spins: Tensor, nearest: NDArray[np.int32], ends: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+        """Vectors and scalars of one configuration."""
+        kernels, (rows, slots), number = loaded(), nearest.shape, len(self.cavity.energies)
+        blocks = -(-number // _LANES)
         energies = np.zeros((blocks * _LANES, 2), np.float32)
         # Lanes without an energy must stay finite.
         energies[:] = self.cavity.energies[0]
-        energies[: len(self.cavity.energies)] = self.cavity.energies
+        energies[:number] = self.cavity.energies
         energies = np.ascontiguousarray(energies.reshape(blocks, _LANES, 2).transpose(0, 2, 1))
         opposite = np.array(self._opposite, np.int32)
-        told = _Cavity(slots, blocks, pointer(opposite), pointer(energies), self.cavity.exchange)
-        given = functional.pad(spins, (0, 0, 0, 1)).contiguous().numpy()
-        width = (self.cavity.width * ends).astype(np.float32)
+        cavity = _Cavity(slots, blocks, pointer(opposite), pointer(energies), self.cavity.exchange)
+        given, width = spins.contiguous().numpy(), (self.cavity.width * ends).astype(np.float32)
+        means, scales = (buffer.contiguous().numpy() for buffer in (self.means, self.scales))
         # Where a site is missing its functions are zero, as are those of the row after all.
-        sites = (blocks, _PARTS, _LANES)
-        known, made = (np.zeros((rows + 1, slots, *sites), np.float32) for _ in range(2))
-        found = np.zeros((rows + 1, *sites), np.float32)
+        known, made = (np.zeros((rows + 1, slots, blocks, _PARTS, _LANES), np.float32) for _ in range(2))
+        vectors = np.empty((rows, 3, 1 + self.number), np.float32)
+        scalars = np.empty((rows, 1 + self.number), np.float32)
 
-        def work(first: int, last: int, whole: bool) -> None:
-            kernel.hpcspin_cavity(
-                ctypes.byref(told),
-                *(pointer(array) for array in (given, nearest, width, known)),
-                ctypes.c_int64(first),
-                ctypes.c_int64(last),
-                ctypes.c_int32(whole),
-                pointer(found if whole else made),
-            )
+        def run(kernel: Callable[..., None], *more: Any) -> None:
+            arrays = [pointer(array) for array in (given, nearest, width, known)]
 
-        for left in reversed(range(self.cavity.sweeps + 1)):
-            share_out(functools.partial(work, whole=not left), rows, torch.get_num_threads())
+            def work(first: int, last: int) -> None:
+                kernel(ctypes.byref(cavity), *arrays, ctypes.c_int64(first), ctypes.c_int64(last), *more)
+
+            share_out(work, rows, torch.get_num_threads())
+
+        for _ in range(self.cavity.sweeps):
+            run(kernels.hpcspin_cavity, pointer(made))
             known, made = made, known
-        parts = torch.from_numpy(found[:-1]).transpose(1, 2).flatten(2)
-        return parts[..., : len(self.cavity.energies)]
+        run(kernels.hpcspin_cavity_told, ctypes.c_int32(number), *map(pointer, (means, scales, vectors, scalars)))
+        return torch.from_numpy(vectors), torch.from_numpy(scalars)
 
 
 class _Cavity(ctypes.Structure):
@@ -260,6 +256,11 @@ class _Cavity(ctypes.Structure):
         ("energies", ctypes.c_void_p),
         ("exchange", ctypes.c_float),
     )
+
+
+def present(spins: Tensor) -> Tensor:
+    """One where there is a spin and zero where a site is missing: (..., 3) to (..., 1)."""
+    return (spins.square().sum(-1, keepdim=True) > 0.5).to(spins.dtype)
 
 
 def _minus(free: Tensor, known: list[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Trade
-from hpcspin.potential.cavity import CavityFunctions
+from hpcspin.potential.cavity import CavityFunctions, present
 from hpcspin.potential.host_layers import EMPTY, HostLayer, Known
 from hpcspin.potential.host_library import usable
 from hpcspin.potential.kinds import Prediction
@@ -135,11 +135,10 @@ class CovariantField(ForceField):
         Shapes (batch, rows, 3, vectors) and (batch, rows, scalars).
         """
         spins = spins.detach().to(self.dtype)
-        vectors, scalars = spins[..., None], (spins.square().sum(-1, keepdim=True) > 0.5).to(self.dtype)
-        if self.cavity is not None:
-            assert neighbourhood.bonds is not None
-            more = self.cavity(spins, neighbourhood.bonds)
-            vectors, scalars = torch.cat([vectors, more[0]], -1), torch.cat([scalars, more[1]], -1)
+        if self.cavity is None:
+            return spins[..., None], present(spins)
+        assert neighbourhood.bonds is not None
+        vectors, scalars = self.cavity(spins, neighbourhood.bonds)
         return vectors, scalars
 
     @property

@@ -4,6 +4,7 @@
  * side, LANES to a vector. A site goes through the same operations in the same order wherever it stands.
  */
 #include <stdint.h>
+#include <string.h>
 
 #define LANES 8 /* Energies of a vector: there are seldom more. */
 #define PARTS 8
@@ -20,6 +21,7 @@ typedef struct {
 } cavity;
 
 INLINE vec all(float x) { return x - (vec){}; }
+INLINE int present(const float *s) { return s[0] * s[0] + s[1] * s[1] + s[2] * s[2] > 0.5f; }
 
 /* (a + b·σ)^-1 = (a - b·σ) / (a² - b·b). */
 INLINE void inverse(const vec m[PARTS], float *out) {
@@ -59,30 +61,59 @@ INLINE void surroundings(const cavity *c, const float *s, const float *z, float 
 }
 
 /* Sites first to last - 1: from the Green's functions of their neighbours without them, (rows + 1, slots, blocks,
- * PARTS, LANES), to their own without each of the neighbours, or, if `whole`, to their own, (rows + 1, blocks, PARTS,
- * LANES). `spins` is (rows + 1, 3), zero where a site is missing, whose functions are left alone; `nearest` (rows,
- * slots); `width` the level width of each row.
+ * PARTS, LANES), to their own without each of the neighbours. `spins` is (rows + 1, 3), zero where a site is missing,
+ * whose functions are left alone; `nearest` (rows, slots); `width` the level width of each row.
  */
 void hpcspin_cavity(const cavity *c, const float *spins, const int32_t *nearest, const float *width,
-                    const float *known, int64_t first, int64_t last, int32_t whole, float *made) {
+                    const float *known, int64_t first, int64_t last, float *made) {
     const int64_t size = PARTS * LANES, site = c->blocks * size;
     for (int64_t row = first; row < last; row++) {
-        const float *s = spins + 3 * row;
-        if (s[0] * s[0] + s[1] * s[1] + s[2] * s[2] < 0.5f) continue;
+        if (!present(spins + 3 * row)) continue;
         for (int block = 0; block < c->blocks; block++) {
             const float *from[MOST_SLOTS];
             vec left[PARTS], without[PARTS];
-            surroundings(c, s, c->energies + 2 * block * LANES, width[row], nearest + row * c->slots,
+            surroundings(c, spins + 3 * row, c->energies + 2 * block * LANES, width[row], nearest + row * c->slots,
                          known + block * size, site, left, from);
-            if (whole) {
-                inverse(left, made + row * site + block * size);
-                continue;
-            }
             for (int n = 0; n < c->slots; n++) {
 #pragma GCC unroll 8
                 for (int i = 0; i < PARTS; i++) without[i] = left[i] + *(const vec *)(from[n] + i * LANES);
                 inverse(without, made + (row * c->slots + n) * site + block * size);
             }
+        }
+    }
+}
+
+/* And to what a field is told of them: vectors (rows, 3, 1 + 2 number), the spin first, and scalars (rows, 1 +
+ * 2 number), of which the first says whether there is a spin; of the others the real and then the imaginary parts of all
+ * `number` energies. `means` and `scales` are (2, 2 number), of scalars and of vectors.
+ */
+void hpcspin_cavity_told(const cavity *c, const float *spins, const int32_t *nearest, const float *width,
+                         const float *known, int64_t first, int64_t last, int32_t number, const float *means,
+                         const float *scales, float *vectors, float *scalars) {
+    const int64_t size = PARTS * LANES, site = c->blocks * size, all_of = 1 + 2 * (int64_t)number;
+    for (int64_t row = first; row < last; row++) {
+        const float *s = spins + 3 * row;
+        float *v = vectors + 3 * row * all_of, *u = scalars + row * all_of;
+        memset(v, 0, 3 * all_of * sizeof(float));
+        memset(u, 0, all_of * sizeof(float));
+        if (!present(s)) continue;
+        u[0] = 1;
+        for (int i = 0; i < 3; i++) v[i * all_of] = s[i];
+        for (int block = 0; block < c->blocks; block++) {
+            const float *from[MOST_SLOTS];
+            float g[PARTS * LANES];
+            vec left[PARTS];
+            surroundings(c, s, c->energies + 2 * block * LANES, width[row], nearest + row * c->slots,
+                         known + block * size, site, left, from);
+            inverse(left, g);
+            for (int part = 0; part < 2; part++)
+                for (int e = block * LANES; e < number && e < (block + 1) * LANES; e++) {
+                    const float *mine = g + 4 * part * LANES + e - block * LANES;
+                    const int64_t at = part * number + e, vector = 2 * number + at;
+                    u[1 + at] = (mine[0] - means[at]) * scales[at];
+                    for (int i = 0; i < 3; i++)
+                        v[i * all_of + 1 + at] = (mine[(1 + i) * LANES] - s[i] * means[vector]) * scales[vector];
+                }
         }
     }
 }

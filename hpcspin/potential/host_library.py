@@ -38,7 +38,7 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, subprocess.SubprocessError):
         return None
-    found.hpcspin_layer.restype = found.hpcspin_cavity.restype = None
+    found.hpcspin_layer.restype = found.hpcspin_cavity.restype = found.hpcspin_cavity_told.restype = None
     found.hpcspin_layer_scratch.restype = found.hpcspin_lanes.restype = ctypes.c_int64
     return found
 

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from hpcspin.potential.slots import SlotGather
 
-
 _WHOLE = 16
 """Columns of matrices come in multiples of it, whole vectors of any processor."""
 

@@ -77,7 +77,7 @@ def _normalise_cavity(
     world: World,
     device: torch.device,
 ) -> None:
-    """Set means and scales of the cavity Green's functions from their moments on the chosen rows of my snapshots."""
+    """Set units of the cavity Green's functions from their moments, in the units of a new field, on my snapshots."""
     sums = np.zeros(4 * cavity.number + 1)
     for share, those in zip(data, chosen, strict=True):
         table = model.neighbourhood(share.lattice)
@@ -85,7 +85,8 @@ def _normalise_cavity(
         for rows in np.array_split(those, max(1, len(those) // _AT_ONCE)):
             if len(rows):
                 spins = share.spins[rows].to(device, model.dtype)
-                a, b = (part.double() for part in cavity.green_functions(spins, table.bonds))
+                vectors, scalars = (part.double() for part in cavity(spins, table.bonds))
+                a, b = scalars[..., 1:], vectors[..., 1:]
                 along = (b * spins[..., None]).sum(-2)
                 moments = [part.sum((0, 1)) for part in (a, a.square(), along, b.square().sum(-2))]
                 sums[:-1] += torch.cat(moments).cpu().numpy()

@@ -36,7 +36,10 @@ def functions(
     made = CavityFunctions(Cavity(EXCHANGE, energies, WIDTH, sweeps), offsets)
     bonds = Neighbourhood.of_lattice(lattice, offsets, walk=Walk(offsets, sweeps)).bonds
     assert bonds is not None
-    found = (part.double().unflatten(-1, (2, -1)).numpy() for part in made.green_functions(spins, bonds))
+    vectors, scalars = made(spins, bonds)
+    assert torch.equal(vectors[..., 0], spins)
+    assert torch.equal(scalars[..., 0] > 0, spins.abs().sum(-1) > 0)
+    found = (part[..., 1:].double().unflatten(-1, (2, -1)).numpy() for part in (scalars, vectors))
     a, b = (part[..., 0, :] + 1j * part[..., 1, :] for part in found)
     return a, b
 
@@ -115,6 +118,27 @@ def test_both_ways_to_compute_them_agree(monkeypatch: pytest.MonkeyPatch) -> Non
     for others in (single, functions(lattice, spins.float(), 3, energies)):
         for mine, theirs in zip(others, exact, strict=True):
             assert np.abs(mine - theirs).max() < 3e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_units_are_differences_from_a_mean(dtype: torch.dtype) -> None:
+    """A mean of the scalars, and of the vectors a multiple of the spin, which is nothing where a site is missing."""
+    lattice, spins = comb(6)
+    offsets = offsets_within(lattice, 1.0)[1:]
+    made = CavityFunctions(Cavity(EXCHANGE, ENERGIES), offsets).to(dtype)
+    bonds = Neighbourhood.of_lattice(lattice, offsets, walk=Walk(offsets, 4)).bonds
+    assert bonds is not None
+    spins = spins.to(dtype)
+    vectors, scalars = made(spins, bonds)
+    means, variances = torch.rand(2, 6, dtype=dtype), 0.1 + torch.rand(2, 6, dtype=dtype)
+    made.normalise(means, variances)
+    there = (spins.abs().sum(-1, keepdim=True) > 0).to(dtype)
+    expected = (
+        (vectors[..., 1:] - spins[..., None] * means[1]) / variances[1].sqrt(),
+        (scalars[..., 1:] - means[0]) / variances[0].sqrt() * there,
+    )
+    for found, exact in zip(made(spins, bonds), expected, strict=True):
+        torch.testing.assert_close(found[..., 1:], exact, rtol=0, atol=1e-5)
 
 
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
