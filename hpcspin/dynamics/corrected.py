@@ -2,7 +2,9 @@
 
 The difference between the two changes slowly beside the fields themselves.  It is measured at the first stage of a
 step and carried on for some steps, in which the cheap field alone follows the spins (multiple time stepping).  What
-is left of the cheap field's error is what the next measurement finds, and each run says how much that was.
+is left of the cheap field's error is at most what the next measurement finds, and each run says how much that was.
+It has another sign in the next interval, while errors of the cheap field last: where both are equally large the
+spins can still be far closer to exact ones.
 
 A difference that is held lags behind by half an interval; continued along the line through the last two it does
 not, and the spins are closer to exact ones.  Turning it with the spins, instead of holding it in space, gains nothing.
@@ -49,10 +51,10 @@ class Tally:
         """One line for people."""
         cheap = math.sqrt(self.deviations / max(self.labels, 1))
         corrected = math.sqrt(self.errors / max(self.labels - 1, 1))
-        return (
-            f"{self.labels} exact labels; root mean square error of a field component: {cheap:.1e} without correction"
-            + (f", {corrected:.1e} with the one before" if self.labels > 1 else "")
-        )
+        said = f"{self.labels} exact labels; root mean square error of a field component: {cheap:.1e} uncorrected"
+        if self.labels < 2:
+            return said
+        return f"{said}, {corrected:.1e} with the correction of before"
 
 
 class CorrectedField:

@@ -13,7 +13,7 @@ import torch
 from run_simulation import TARGET, Electrons, corrected, simulation
 
 from hpcspin.dynamics import Heisenberg, WholeLatticeField, Zeeman
-from hpcspin.dynamics.corrected import CorrectedField
+from hpcspin.dynamics.corrected import CorrectedField, Tally
 from hpcspin.dynamics.torque import normalise
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
@@ -186,5 +186,6 @@ def test_the_log_is_sparse(tmp_path, caplog):
         run(tmp_path / "run", corrected(2))
     lines = [record.getMessage() for record in caplog.records if "exact labels" in record.getMessage()]
     assert [int(line.split()[1].rstrip(":")) for line in lines] == [0, 2, 6, 14, 30]
-    assert "with the one before" not in lines[0]
-    assert "with the one before" in lines[1]
+    assert "of before" not in lines[0]
+    assert "of before" in lines[1]
+    assert str(Tally(3, 3e-4, 8e-4)).endswith("1.0e-02 uncorrected, 2.0e-02 with the correction of before")
