@@ -163,10 +163,13 @@ class ClassicalSection(Section):
 class DynamicsSection(Section):
     """Landau-Lifshitz-Gilbert dynamics."""
 
-    field: Literal["electrons", "learned", "classical"] = "electrons"
-    """``electrons`` (exact), ``learned`` (then ``model``), or ``classical`` (those terms alone)."""
+    field: Literal["electrons", "learned", "corrected", "classical"] = "electrons"
+    """``electrons`` (exact), ``learned`` (then ``model``), ``corrected`` (learned, with the difference from the exact
+    field at every ``exact_interval``-th step), or ``classical`` (those terms alone)."""
     model: str | None = None
     """Saved force field (.safetensors), or the directory of a committee, whose mean is the field."""
+    exact_interval: Count | None = None
+    """Steps from one exact label of a ``corrected`` field to the next."""
     damping: NonNegative = 0.2
     temperature: NonNegative = 0.0
     """Temperature of the Langevin noise; 0 for none."""
@@ -206,6 +209,18 @@ class DynamicsSection(Section):
             raise ValueError("wave_vectors belong to the observer structure_factor, which needs them")
         if self.check_interval and (self.field != "learned" or self.record_walls):
             raise ValueError("check_interval is for field: learned without record_walls; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _correctable(self) -> DynamicsSection:
+        if self.field != "corrected":
+            if self.exact_interval is not None:
+                raise ValueError("exact_interval is for field: corrected; leave it out")
+            return self
+        if self.model is None:
+            raise ValueError("field: corrected needs model, the path of a saved force field")
+        if self.exact_interval is None:
+            raise ValueError("field: corrected needs exact_interval, the steps from one exact label to the next")
         return self
 
 

@@ -1,6 +1,7 @@
 """Landau–Lifshitz–Gilbert dynamics of classical spins under any field, with Langevin noise, on any number of ranks."""
 
 from hpcspin.dynamics.classical import Anisotropy, DzyaloshinskiiMoriya, Heisenberg, Slonczewski, Zeeman
+from hpcspin.dynamics.corrected import CorrectedField
 from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, SumField, WholeLatticeField, energy
 from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE
@@ -17,6 +18,7 @@ __all__ = [
     "OBSERVERS",
     "WAVEFORMS",
     "Anisotropy",
+    "CorrectedField",
     "DzyaloshinskiiMoriya",
     "Field",
     "FieldEvaluator",

@@ -56,6 +56,19 @@ class HeadStart(Protocol):
 
 
 @runtime_checkable
+class Renewed(Protocol):
+    """A bound field that may change between two steps, such as one with a correction that is held for some."""
+
+    def renew(self, step: int, spins: Tensor, time: float) -> bool:
+        """Begin a step at the spins of my block, shape (nx, ny, 3); whether the field is another one now.
+
+        All ranks call together, once a step, before they ask for the field there.  A run that resumes does not call
+        for the step of its checkpoint: the state is that of after the call.
+        """
+        ...
+
+
+@runtime_checkable
 class Observed(Protocol):
     """A field that knows more than the field: density, currents, its own error.
 
@@ -188,6 +201,8 @@ class SumField:
 
 
 class _BoundSum:
+    """A sum of fields on a block."""
+
     def __init__(self, terms: list[tuple[Halo | None, BoundField]], domain: Domain, halo: Halo | None) -> None:
         self._terms, self._domain, self._halo = terms, domain, halo
 
@@ -196,12 +211,24 @@ class _BoundSum:
             if isinstance(term, HeadStart):
                 term.begin(_narrow(spins, self._domain, self._halo, halo), time)
 
+    def renew(self, step: int, spins: Tensor, time: float) -> bool:
+        changed = False
+        for _, term in self._terms:
+            if isinstance(term, Renewed):
+                changed |= term.renew(step, spins, time)
+        return changed
+
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         parts = [term(_narrow(spins, self._domain, self._halo, halo), time) for halo, term in self._terms]
         result = parts[0]
         for part in parts[1:]:
             result = result + part
         return result
+
+
+def terms_of(field: Field) -> tuple[Field, ...]:
+    """The terms of a sum, or the field itself."""
+    return field.terms if isinstance(field, SumField) else (field,)
 
 
 class SteadyStateLike(Protocol):
@@ -314,6 +341,11 @@ class FieldEvaluator:
         self.remember(spins, time, result)
         return result
 
+    def renew(self, step: int, spins: Tensor, time: float) -> None:
+        """Begin a step, before the field is asked for there; all ranks call together."""
+        if isinstance(self._bound, Renewed) and self._bound.renew(step, spins, time):
+            self._last = None
+
     def _surround(self, spins: Tensor, time: float) -> Tensor:
         halo = self.field.halo
         if halo is None:
@@ -387,7 +419,7 @@ def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np
     HpcspinError
         If a term derives from no known energy.
     """
-    terms = field.terms if isinstance(field, SumField) else (field,)
+    terms = terms_of(field)
     for term in terms:
         if not isinstance(term, Homogeneous):
             raise HpcspinError(

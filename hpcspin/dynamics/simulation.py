@@ -1,9 +1,10 @@
 """The simulation loop: step, record, checkpoint, stop, resume.
 
-At every step, in this order: a due frame is recorded, a due checkpoint written, a request to stop
-heeded, the spins moved.  A checkpoint of step s therefore knows all frames up to s, and what a killed
-run wrote beyond them is written again, with the same bits: the noise is a function of the step, a
-remembered field and a field's own state travel with the checkpoint, and time is counted, never summed.
+At every step, in this order: a field that changes with the steps is renewed, a due frame is recorded, a
+due checkpoint written, a request to stop heeded, the spins moved.  A checkpoint of step s therefore
+knows the field and all frames up to s, and what a killed run wrote beyond them is written again, with
+the same bits: the noise is a function of the step, a remembered field and a field's own state travel
+with the checkpoint, and time is counted, never summed.
 """
 
 from __future__ import annotations
@@ -182,8 +183,10 @@ class Simulation:
             StopRequest(self._path(STOP), self.world, self.settings.checkpoint_minutes) as stop,
             progress(self.world, "simulate", last, step) as bar,
         ):
-            if not self._resumed and self.settings.tolerance is None:
-                self._warn_of_a_long_step()
+            if not self._resumed:
+                self._renew()
+                if self.settings.tolerance is None:
+                    self._warn_of_a_long_step()
             while True:
                 stopping = stop.heed()
                 if self._state.step > step or not self._resumed:
@@ -194,6 +197,7 @@ class Simulation:
                     self.world.say(f"stopped at step {self._state.step} with a checkpoint; run again to go on")
                     return Outcome(self._state.step, finished=False)
                 self._state = self._next(self._state)
+                self._renew()
                 bar.advance()
         if recorder is not None:
             recorder.finish()
@@ -213,6 +217,9 @@ class Simulation:
                 f"warning: dynamics.step {self.settings.step:.3g} is long for {self.settings.integrator} at the "
                 f"initial spins, where up to {bound:.2g} is accurate; see hpcspin suggest-step"
             )
+
+    def _renew(self) -> None:
+        self._evaluate.renew(self._state.step, self._state.spins, self._time)
 
     def _next(self, state: State) -> State:
         """Move the spins by one step."""

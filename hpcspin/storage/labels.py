@@ -61,7 +61,8 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
     Raises
     ------
     HpcspinError
-        If the file is unreadable or lacks spins or fields, or they are invalid or do not belong together.
+        If the file is unreadable or lacks spins or fields, or they are invalid or do not belong together, or not all
+        fields are exact in a trajectory where some are.
     """
     path = Path(path)
     with open_hdf5(path) as file:
@@ -76,6 +77,11 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
         field = read_rows(file, "field", rows)
     if not np.isfinite(field).all():
         raise HpcspinError(f"{path}: /field holds NaN or infinity; label the spins again")
+    if optional["error"] is not None and np.isnan(optional["error"]).any():
+        raise HpcspinError(
+            f"{path}: {np.isnan(optional['error']).sum()} of {len(field)} fields are not exact, where /error is NaN; "
+            "let dynamics.record_interval be a multiple of dynamics.exact_interval, and the duration one of both"
+        )
     return Labels(spins, field, **optional, attributes=read_attributes(path))
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpcspin.config import Config
-from hpcspin.dynamics import Field, SumField, WholeLatticeField, Zeeman
+from hpcspin.dynamics import CorrectedField, Field, SumField, WholeLatticeField, Zeeman
 from hpcspin.electrons import SteadyStateSolver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
@@ -25,7 +25,7 @@ from hpcspin.workflows.system import build_solver, build_system
 
 
 def build_field(config: Config, lattice: Lattice, world: World, device: torch.device) -> Field:
-    """Field of the section ``dynamics``: electronic, learned or neither, plus the classical terms.
+    """Field of the section ``dynamics``: electronic, learned, corrected or none, plus the classical terms.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
     terms: list[Field] = []
     if config.dynamics.field == "electrons":
         terms.append(_electronic(config, world))
-    if config.dynamics.field == "learned":
+    if config.dynamics.field in ("learned", "corrected"):
         terms.append(_learned(config, lattice, world, device))
     terms.extend(classical_terms(config.dynamics.classical, lattice))
     if not terms:  # free spins: only the noise moves them
@@ -59,7 +59,7 @@ class _SolverState:
         self._solver.set_state(dict(state))
 
 
-def _electronic(config: Config, world: World) -> Field:
+def _electronic(config: Config, world: World) -> WholeLatticeField:
     system = build_system(config)
     solver = build_solver(config, system, world)
     return WholeLatticeField(solver.solve, config.lattice.size, len(system.reservoirs), _SolverState(solver))
@@ -75,6 +75,10 @@ def _learned(config: Config, lattice: Lattice, world: World, device: torch.devic
     model.require(lattice, config.dynamics.model)
     _require_potential(config, model, config.dynamics.model)
     model, system, dynamics = model.to(device).eval(), build_system(config), config.dynamics
+    if dynamics.field == "corrected":
+        assert dynamics.exact_interval is not None
+        cheap = LearnedField(model, system.bias)
+        return CorrectedField(cheap, _electronic(config, world), lattice.size, dynamics.exact_interval)
     if dynamics.check_interval is None:
         return LearnedField(model, system.bias)
     solver = build_solver(config, system, world)

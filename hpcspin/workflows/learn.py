@@ -164,6 +164,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
     for number in range(learning.trajectories):
         changes = {
             "field": "learned",
+            "exact_interval": None,
             "model": str(_model_before(config, this)),
             "seed": _seed(config, this, number),
             "observers": observers,

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcspin.dynamics import SumField
+from hpcspin.dynamics import CorrectedField
+from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.observers import Frame, observer
 from hpcspin.electrons import SteadyStateSolver
 from hpcspin.errors import HpcspinError
@@ -137,7 +138,8 @@ def outside_share(frame: Frame) -> float:
 
 
 def _learned(frame: Frame, name: str) -> LearnedField:
-    for field in frame.source.terms if isinstance(frame.source, SumField) else (frame.source,):
+    for term in terms_of(frame.source):
+        field = term.cheap if isinstance(term, CorrectedField) else term
         if isinstance(field, LearnedField):
             return field
-    raise HpcspinError(f"dynamics.observers: {name} needs dynamics.field: learned; leave it out")
+    raise HpcspinError(f"dynamics.observers: {name} needs dynamics.field: learned or corrected; leave it out")

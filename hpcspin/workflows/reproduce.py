@@ -40,7 +40,7 @@ def run_names(section: ReproduceSection) -> dict[str, RunSection]:
 def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
     """Config of one trajectory: the common one with what differs in this run."""
     assert config.dynamics is not None
-    changes: dict[str, Any] = {"seed": run.seed, **dynamics}
+    changes: dict[str, Any] = {"seed": run.seed, "exact_interval": None, **dynamics}
     if run.duration is not None:
         changes["duration"] = run.duration
     return config.model_copy(

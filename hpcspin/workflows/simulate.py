@@ -1,4 +1,4 @@
-"""``hpcspin simulate``: one trajectory under an exact, learned or classical field."""
+"""``hpcspin simulate``: one trajectory under an exact, learned, corrected or classical field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.config import Config, DynamicsSection, completed
-from hpcspin.dynamics import Settings, Simulation
+from hpcspin.dynamics import CorrectedField, Settings, Simulation
+from hpcspin.dynamics.fields import terms_of
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
@@ -66,7 +67,11 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         world=world,
         device=device,
     )
-    return simulation.run().exit_code
+    code = simulation.run().exit_code
+    for term in terms_of(field):
+        if isinstance(term, CorrectedField):
+            world.say(f"{term.tally}")
+    return code
 
 
 def _contents(config: Config, spins: NDArray[np.float64]) -> dict[tuple[str, str], str]:
@@ -76,7 +81,7 @@ def _contents(config: Config, spins: NDArray[np.float64]) -> dict[tuple[str, str
     contents = {}
     if config.initial.kind == "file":
         contents["initial", "path"] = f"spins {hashlib.sha256(spins.tobytes()).hexdigest()[:_SHOWN]}"
-    if config.dynamics.field == "learned" and config.dynamics.model is not None:
+    if config.dynamics.field in ("learned", "corrected") and config.dynamics.model is not None:
         contents["dynamics", "model"] = f"weights {weights_digest(config.dynamics.model)[:_SHOWN]}"
     return contents
 
@@ -97,4 +102,4 @@ def _told_by_contents(
 
 
 def _settings(dynamics: DynamicsSection) -> Settings:
-    return Settings(**dynamics.model_dump(exclude={"field", "model", "classical", "check_interval"}))
+    return Settings(**dynamics.model_dump(exclude={"field", "model", "exact_interval", "classical", "check_interval"}))

@@ -5,22 +5,26 @@ Arguments: a JSON mapping of directory to changed parameters.
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from hpcspin.dynamics import (
+    CorrectedField,
     DzyaloshinskiiMoriya,
     Heisenberg,
     Settings,
     Simulation,
     Slonczewski,
     SumField,
+    WholeLatticeField,
     Zeeman,
     make_waveform,
 )
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
+from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 
 DEFAULTS = {
@@ -30,11 +34,13 @@ DEFAULTS = {
     "dtype": "float64",
     "integrator": "heun",
     "temperature": 0.05,
+    "damping": 0.1,
     "duration": 4.0,
     "seed": 3,
     "record": 3,
     "checkpoint": 4,
     "rich": False,
+    "corrected": None,
     "tolerance": None,
     "observers": ["wall_position", "magnetization", "mean_bond"],
     "wave_vectors": [],
@@ -72,17 +78,54 @@ def every_term(lattice):
     )
 
 
-def simulation(directory, field=None, world=None, **changes):
+class Electrons:
+    """An exact field like that of electrons: mostly along the spins, computed from all of them; it counts its calls."""
+
+    def __init__(self):
+        self.count = 0
+
+    def solve(self, spins):
+        self.count += 1
+        domain = Domain.cut(make_lattice("square", spins.shape[1:3], (False, True)), World(), (1, 1))
+        whole = torch.from_numpy(spins[0])
+        field = TARGET.bind(domain)(domain.extend(whole, (1, 1)), 0.0) + 5 * whole
+        density = np.full(spins.shape[:3], float(self.count))
+        return SimpleNamespace(field=field.numpy()[None], density=density, current=np.zeros((1, 2)), error=np.zeros(1))
+
+    def state_dict(self):
+        return {"count": np.array(self.count)}
+
+    def load_state_dict(self, state):
+        self.count = int(state["count"])
+
+
+TARGET = SumField([Heisenberg(-1.0), Zeeman((0.1, 0.0, 0.2))])
+
+
+def corrected(interval, size=(7, 5)):
+    """A field ten per cent too weak, corrected every few steps by the target plus five times the spins."""
+    electrons = Electrons()
+    exact = WholeLatticeField(electrons.solve, size, 2, electrons)
+    return CorrectedField(SumField([Heisenberg(-0.9), Zeeman((0.1, 0.0, 0.2))]), exact, size, interval)
+
+
+def default_field(chosen, lattice):
+    if chosen["corrected"]:
+        return SumField([Slonczewski((0.0, 0.1, 0.0)), corrected(chosen["corrected"], lattice.size)])
+    return every_term(lattice) if chosen["rich"] else classical()
+
+
+def simulation(directory, field=None, world=None, start=None, **changes):
     """A simulation with a few of its parameters changed."""
     chosen = DEFAULTS | changes
     lattice = make_lattice(chosen["kind"], tuple(chosen["size"]), tuple(chosen["periodic"]))
     spins = np.random.default_rng(1).normal(size=(*lattice.size, 3))
     return Simulation(
         lattice,
-        field or (every_term(lattice) if chosen["rich"] else classical()),
-        spins / np.linalg.norm(spins, axis=-1, keepdims=True),
+        field or default_field(chosen, lattice),
+        spins / np.linalg.norm(spins, axis=-1, keepdims=True) if start is None else start,
         Settings(
-            damping=0.1,
+            damping=chosen["damping"],
             temperature=chosen["temperature"],
             step=0.1,
             duration=chosen["duration"],
