@@ -1,6 +1,7 @@
 """Exact, learned and corrected dynamics from the same spins with the same noise: how far apart, and at what price.
 
-    python perf/corrected.py --output DIR [--intervals 5 10] [--times 10 20 40] [--seeds 301 302] [--model FILE] [KEY=VALUE]
+    python perf/corrected.py --output DIR [--intervals 5 10] [--times 10 20 40] [--seeds 301 302] [--model FILE]
+        [KEY=VALUE]
 
 Simulates ``configs/driven_sd.yaml`` with a wall at 8 and electrons.tolerance 1e-3 under the exact field, the learned
 one, and the learned one corrected by an exact label every so many steps. Each is one process of one thread, one after
