@@ -143,7 +143,7 @@ class Convolution:
         margins = (self.stretch * reaches[0], reaches[1])
         for axis, margin in enumerate(margins):
             if self.grid.periodic[axis]:
-                images = images.index_select(2 + axis, _around(self.grid.size[axis], margin, x.device))
+                images = _around(images, 2 + axis, margin)
         padding = [0 if periodic else margin for periodic, margin in zip(self.grid.periodic, margins, strict=True)]
         found = functional.conv2d(images, weight, padding=padding, dilation=(self.stretch, 1))
         return found.permute(0, 2, 3, 1).reshape(len(x), -1, kernels.shape[-1])
@@ -153,6 +153,15 @@ class Convolution:
         return x @ matrix
 
 
-def _around(length: int, margin: int, device: torch.device) -> Tensor:
-    """Places along a periodic axis, and so many more on both sides of it."""
-    return torch.arange(-margin, length + margin, device=device) % length
+def _around(images: Tensor, axis: int, margin: int) -> Tensor:
+    """Images that go on for so many places on both sides of a periodic axis.
+
+    Put together of slices, not taken by index: on the way back that would be a sum by
+    index, which torch.compile adds to wrong places and beyond the end of the sum. With
+    more than one thread and a tile of two axes, the code of PyTorch 2.13 for atomic
+    additions counts the offset in the tile twice.
+    """
+    length = images.shape[axis]
+    rounds, rest = divmod(margin, length)
+    before, after = images.narrow(axis, length - rest, rest), images.narrow(axis, 0, rest)
+    return torch.cat([before, *[images] * (2 * rounds + 1), after], axis)

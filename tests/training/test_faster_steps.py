@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from teacher import run, site_local_field, write_data
 
@@ -20,9 +22,18 @@ def weights(directory: Path) -> np.ndarray:
     return np.concatenate([array.ravel() for array in load_file(directory / "model.safetensors").values()])
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Code compiled for several threads adds otherwise than that for one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="torch.compile needs a C++ compiler and there is none")
-def test_compiled_layers_take_the_same_steps(tmp_path: Path) -> None:
+def test_compiled_layers_take_the_same_steps(tmp_path: Path, two_threads: None) -> None:
     """Seven and six snapshots in batches of six: one batch is not full and not compiled."""
     data = write_data(tmp_path / "data")
     plain, fused = (
