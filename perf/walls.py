@@ -3,10 +3,11 @@
     python perf/walls.py --exact DIR ... --learned DIR ... [--until TIME ...] [--output perf/results/walls.json]
 
 Each DIR is one of ``hpcspin simulate``; the n-th exact run belongs to the n-th
-learned one. Writes the mean distance of the walls over time, how far the
-walls went, and their speeds, with standard errors over the runs, and a plot.
-Distances of exact runs with one start from each other say how much of that is chaos. With
-``--until`` there is one set of numbers for each of the times.
+learned one. Exact runs are dear: the output keeps their walls, and can stand in
+the place of their directories. Writes the mean distance of the walls over time,
+how far the walls went, and their speeds, with standard errors over the runs, and
+a plot. Distances of exact runs with one start from each other say how much of
+that is chaos. With ``--until`` there is one set of numbers for each of the times.
 """
 
 from __future__ import annotations
@@ -26,15 +27,19 @@ from hpcspin.storage import atomic_path, provenance
 from hpcspin.workflows.comparison import Estimate, wall_speed
 from hpcspin.workflows.figures import wall_positions
 
+_DIGITS = 6
 _SAME_START = 0.5
 """Columns between walls that are taken to start at the same place."""
 Run = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def read(directory: Path) -> Run:
-    """Times and wall positions of a finished run."""
-    with h5py.File(directory / "trajectory.h5") as file:
-        return file["time"][()], file["wall_position"][()]
+def read(path: Path) -> list[Run]:
+    """Times and wall positions of a finished run, or of the exact ones whose walls an earlier output keeps."""
+    if path.suffix == ".json":
+        kept = json.loads(path.read_text())["walls"]
+        return [(np.array(kept["time"]), np.array(wall)) for wall in kept["exact"]]
+    with h5py.File(path / "trajectory.h5") as file:
+        return [(file["time"][()].round(_DIGITS), file["wall_position"][()])]
 
 
 def compare(exact: list[Run], learned: list[Run]) -> dict[str, Any]:
@@ -69,16 +74,21 @@ def main() -> None:
     parser.add_argument("--until", type=float, nargs="+", default=[np.inf])
     parser.add_argument("--output", type=Path, default=RESULTS / "walls.json")
     arguments = parser.parse_args()
-    exact, learned = ([read(directory) for directory in group] for group in (arguments.exact, arguments.learned))
+    exact, learned = ([run for path in group for run in read(path)] for group in (arguments.exact, arguments.learned))
     found: dict[str, Any] = {"provenance": provenance()}
     for until in arguments.until:
         parts = [[(time[time <= until], wall[time <= until]) for time, wall in group] for group in (exact, learned)]
         found[f"until {parts[0][0][0][-1]:g}"] = compare(*parts)
+    summaries = [name for name in found if name != "provenance"]
+    walls = {
+        name: [wall.round(3).tolist() for _, wall in group] for name, group in (("exact", exact), ("learned", learned))
+    }
+    found["walls"] = {"time": exact[0][0].tolist(), **walls}
     with atomic_path(arguments.output) as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n")
     runs = [(a[0], a[1], b[1]) for a, b in zip(exact, learned, strict=True)]
     wall_positions(runs, arguments.output.with_suffix(".png"))
-    for when in list(found)[1:]:
+    for when in summaries:
         for name, value in found[when].items():
             print(f"{when}, {name}: {value['mean']:.3g} (standard error {value['error'] or float('nan'):.2g})")
 
