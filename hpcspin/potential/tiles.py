@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 TILE = {"cpu": 96, "cuda": 2048}
-"""Centres in a tile, by device type: small lattices do not drown in padding, large ones keep the device busy."""
+"""Centres in a tile, by device type: small lattices do not drown in padding, large ones keep the device busy.
+
+On a CPU a multiple of 16 and of 12, the columns that MKL takes together in double precision on AVX2.
+"""
 
 GROUP = {"cpu": 8, "cuda": 64}
 """Tiles evaluated together at most, by device type: many enough to hide each call."""
