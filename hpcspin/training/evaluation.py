@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from hpcspin.parallel.world import World
@@ -161,6 +160,9 @@ def calibrate(model: Committee, files: Sequence[Path], world: World, device: tor
             # Two perpendicular components share the square.
             errors.append(wrong.square().sum(-1).div(2).sqrt().numpy().reshape(-1))
     spread, error = (np.concatenate(world.allgather(np.concatenate(parts))) for parts in (spreads, errors))
+    # Half a second to import, which most commands would wait for in vain.
+    from scipy.stats import spearmanr
+
     shares = np.array_split(np.argsort(spread, kind="stable"), min(_CALIBRATION_BINS, len(spread)))
     told = np.ptp(spread) > 0 and np.ptp(error) > 0
     return {
