@@ -71,6 +71,8 @@ class CovariantField(ForceField):
             )
             reads = Channels(1 + writes.vectors, writes.scalars)
         self.layers = nn.ModuleList(layers)
+        # To walk through modules for these takes longer than a narrow layer.
+        self._weights = [tuple(layer.parameters()) for layer in layers]
         # Training begins near no field; many wrong ones would be unlearned first.
         with torch.no_grad():
             self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]
@@ -194,11 +196,10 @@ class CovariantField(ForceField):
 
     def _of_weights(self, number: int, make: Callable[[Layer], _Made]) -> _Made:
         """What is made of a layer's weights, anew where these have changed."""
-        layer = self._stack[number]
-        weights = tuple((weight.data_ptr(), weight._version) for weight in layer.parameters())
+        weights = tuple((weight.data_ptr(), weight._version) for weight in self._weights[number])
         known = self._derived.get((number, make))
         if known is None or known[0] != weights:
-            known = self._derived[number, make] = weights, make(layer)
+            known = self._derived[number, make] = weights, make(self._stack[number])
         return known[1]
 
     def _around(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, those: slice) -> Tables:

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -82,16 +81,17 @@ def usable(dtype: torch.dtype, device: torch.device) -> bool:
 
 def share_out(work: Callable[[int, int], None], number: int, threads: int) -> None:
     """Call ``work(first, last)`` for all of a number of sites, in equal shares of at most so many threads."""
-    shares = np.linspace(0, number, 1 + max(1, min(threads, number // _SHARE))).astype(int).tolist()
-    if len(shares) == 2:
+    parts = max(1, min(threads, number // _SHARE))
+    if parts == 1:
         work(0, number)
     else:
-        list(_pool(len(shares) - 1).map(work, shares[:-1], shares[1:]))
+        bounds = [part * number // parts for part in range(parts + 1)]
+        list(_pool(parts).map(work, bounds[:-1], bounds[1:]))
 
 
 def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
     """Where an array's numbers lie."""
-    return ctypes.c_void_p(array.ctypes.data)
+    return ctypes.c_void_p(array.__array_interface__["data"][0])
 
 
 @functools.cache

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hpcspin.training.muon import Muon
+
 OPTIMISERS = ("adamw", "muon")
 
 _SMALLEST = 4
@@ -17,7 +19,7 @@ _SMALLEST = 4
 class Optimiser:
     """AdamW for all weights, or Muon for the matrices among them and AdamW for the rest.
 
-    Muon (torch.optim.Muon) replaces the running mean of a matrix's gradient by
+    `Muon` replaces the running mean of a matrix's gradient by
     the nearest orthogonal matrix, so that a step changes what the matrix does in
     all directions alike; steps are scaled to the size of AdamW's.
 
@@ -47,7 +49,7 @@ class Optimiser:
         if rest:
             self._parts.append(torch.optim.AdamW(rest, weight_decay=weight_decay))
         if matrices:
-            self._parts.append(torch.optim.Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+            self._parts.append(Muon(matrices, weight_decay))
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

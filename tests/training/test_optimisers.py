@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from hpcspin.training.muon import Muon
 from hpcspin.training.optimisers import Optimiser
 
 
@@ -56,3 +57,36 @@ def test_weights_decay_with_the_rate(name: str) -> None:
 def test_no_rate_no_step(name: str) -> None:
     before, after, _ = stepped(name, rate=0.0)
     assert torch.equal(before.weight, after.weight)
+
+
+def test_muon_steps_as_that_of_torch_does_in_bfloat16() -> None:
+    torch.manual_seed(2)
+    shapes = [(12, 8), (8, 12), (12, 8), (30, 5)]
+    mine = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    others = [nn.Parameter(weight.detach().clone()) for weight in mine]
+    ours, theirs = (
+        Muon(mine, 0.3),
+        torch.optim.Muon(others, lr=0.01, weight_decay=0.3, adjust_lr_fn="match_rms_adamw"),
+    )
+    ours.param_groups[0]["lr"] = 0.01
+    for _ in range(3):
+        before = [weight.detach().clone() for weight in mine]
+        for weight, other in zip(mine, others, strict=True):
+            weight.grad = torch.randn_like(weight)
+            other.grad = weight.grad.clone()
+        ours.step()
+        theirs.step()
+        for weight, other, start in zip(mine, others, before, strict=True):
+            step = weight.detach() - start
+            assert float((weight - other).detach().norm() / step.norm()) < 0.05
+            other.data.copy_(weight.data)
+
+
+def test_muon_leaves_a_matrix_without_gradient_where_it_is() -> None:
+    matrices = [nn.Parameter(torch.ones(5, 6)), nn.Parameter(torch.ones(5, 6))]
+    optimiser = Muon(matrices, 0.3)
+    optimiser.param_groups[0]["lr"] = 0.1
+    matrices[0].grad = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    optimiser.step()
+    assert not torch.equal(matrices[0], torch.ones(5, 6))
+    assert torch.equal(matrices[1], torch.ones(5, 6))
