@@ -58,7 +58,7 @@ PAPER = (30, 24)
 TOLERANCE = 1e-6
 EXACT = CONFIG.parent / "models" / "driven_sd_exact.h5"
 BATCH = 12
-SHIPPED = ("driven_sd.safetensors", "driven_sd_light.safetensors", "driven_sd_pair.safetensors")
+SHIPPED = tuple(f"driven_sd{name}.safetensors" for name in ("", "_light", "_fast", "_pair"))
 CPU = torch.device("cpu")
 
 

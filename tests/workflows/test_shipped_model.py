@@ -15,7 +15,7 @@ from hpcspin.workflows.evaluate import evaluate_files
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-NAMES = {"driven_sd": "driven_sd_model", "driven_sd_light": "driven_sd_light", "driven_sd_pair": "driven_sd_pair"}
+NAMES = {"driven_sd": "driven_sd_model"} | {f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair")}
 """Models and the configs that they are trained by."""
 
 
@@ -26,6 +26,8 @@ NAMES = {"driven_sd": "driven_sd_model", "driven_sd_light": "driven_sd_light", "
         ("driven_sd", "driven_sd_exact", 7.261e-6, 0.00344),
         ("driven_sd_light", "driven_sd_test", 3.448e-5, 0.0271),
         ("driven_sd_light", "driven_sd_exact", 9.748e-6, 0.00461),
+        ("driven_sd_fast", "driven_sd_test", 7.324e-5, 0.0576),
+        ("driven_sd_fast", "driven_sd_exact", 1.518e-5, 0.00718),
         ("driven_sd_pair", "driven_sd_test", 1.105e-4, 0.0869),
         ("driven_sd_pair", "driven_sd_exact", 4.053e-5, 0.0192),
     ],
