@@ -285,7 +285,8 @@ class TrainingSection(Section):
     compile: bool = False
     """Fuse the layers of a ``direct`` field by torch.compile: needs a C++ compiler and a minute or two to begin."""
     mixed_precision: bool = False
-    """Make the products of the training in bfloat16; the saved model computes in ``potential.precision``."""
+    """Make the products of the training in bfloat16; the saved model computes in ``potential.precision``. Of use
+    on GPUs and on CPUs with units for bfloat16; without these it takes several times as long."""
     members: Annotated[Count, Field(le=100)] = 1
     """Force fields to train with seeds of their own; two or more form a committee."""
     checkpoint_interval: Count = 10

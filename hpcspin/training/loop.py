@@ -216,6 +216,11 @@ class _Trainer:
                 "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
                 "several layers"
             )
+        if settings.mixed_precision and _emulates_bfloat16(device):
+            world.say(
+                "warning: training.mixed_precision: this CPU has no units for bfloat16 and will take several times as "
+                "long; false is quicker here"
+            )
         for share in self._train:
             self._model.require(share.lattice, split.train[0].file)
         # A model's past goes with it: which weights it began with, and what these had learned from.
@@ -389,6 +394,11 @@ def _again(model: ForceField, architecture: Architecture) -> ForceField:
             "take over its values, or train without a start"
         )
     return model.train()
+
+
+def _emulates_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 take longer there than in float32."""
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _note(record: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from teacher import run, site_local_field, write_data
 
 from hpcspin.errors import HpcspinError
+from hpcspin.training import loop
 
 LAYERS = {"kind": "direct", "layers": (1, 1), "epochs": 2, "batch": 6, "checkpoint_interval": 1}
 COMPILER = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
@@ -53,6 +54,16 @@ def test_mixed_precision_learns_as_much(tmp_path: Path) -> None:
     assert exact < 0.1
     assert mixed == pytest.approx(exact, rel=0.2)
     assert not np.array_equal(weights(tmp_path / "True"), weights(tmp_path / "False"))
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_it_is_said_where_bfloat16_is_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, emulated: bool
+) -> None:
+    monkeypatch.setattr(loop, "_emulates_bfloat16", lambda device: emulated)
+    with caplog.at_level("INFO"):
+        run(write_data(tmp_path / "data"), tmp_path / "model", mixed_precision=True, **LAYERS)
+    assert ("no units for bfloat16" in caplog.text) == emulated
 
 
 def test_potentials_cannot_be_compiled(tmp_path: Path) -> None:

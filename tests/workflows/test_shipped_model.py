@@ -15,7 +15,9 @@ from hpcspin.workflows.evaluate import evaluate_files
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-NAMES = {"driven_sd": "driven_sd_model"} | {f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair")}
+NAMES = {"driven_sd": "driven_sd_model"} | {
+    f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair")
+}
 """Models and the configs that they are trained by."""
 
 
