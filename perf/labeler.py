@@ -186,7 +186,7 @@ def accuracy(size: tuple[int, int] = (30, 8)) -> list[dict[str, float]]:
     spins = wall(system, 1)
     exact = ClosedFormSolver(system, 1e-9).solve(spins).field
     found = []
-    for tolerance in (1e-3, 1e-4, 1e-5, 1e-6):
+    for tolerance in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
         solver = RecursiveSolver(system, tolerance)
         state = solver.solve(spins)
         found.append(
