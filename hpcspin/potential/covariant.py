@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Trade
 from hpcspin.potential.cavity import CavityFunctions, present
-from hpcspin.potential.host_layers import EMPTY, HostLayer, Known
+from hpcspin.potential.host_layers import EMPTY, ROOM, HostLayer, Known
 from hpcspin.potential.host_library import usable
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.layers import Channels, Layer, Maps, Site, Width
@@ -25,6 +27,7 @@ from hpcspin.potential.surroundings import Convolution, Tables
 from hpcspin.potential.tiles import together
 
 _Made = TypeVar("_Made")
+_version = operator.attrgetter("_version")
 _SMALL = 0.1
 _COMPILED = 64
 """Variants of a layer, by its place and the sizes of lattices, that are compiled before the rest runs as it is."""
@@ -54,7 +57,7 @@ class CovariantField(ForceField):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         self.fused = False
-        self._derived: dict[Any, tuple[tuple[tuple[int, int], ...], Any]] = {}
+        self._derived: dict[Any, tuple[tuple[tuple[int, ...], tuple[int, ...]], Any]] = {}
         before = 0 if self.walk is None else reaches_of(self.walk, self.reach)
         self.reaches = (before + sum(architecture.layers), before + len(architecture.layers))
         inputs, width = 3 if architecture.electrode_range else 1, Width(architecture.channels)
@@ -122,14 +125,14 @@ class CovariantField(ForceField):
     def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Field on the outputs for one configuration of shape (rows, 3)."""
         vectors, scalars = (part[0] for part in self._before(spins[None], neighbourhood))
-        known = Known(with_zero(vectors).numpy(), with_zero(scalars).numpy())
-        inputs = self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous().numpy()
+        known = Known(functional.pad(vectors, (0, 0, 0, 0, 0, ROOM)), functional.pad(scalars, (0, 0, 0, ROOM)))
+        inputs = self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
         last = len(self._stack) - 1
         for number, stretch in enumerate(self.architecture.layers):
             table, centres = neighbourhood.padded(stretch, EMPTY), neighbourhood.centres_of(number)
             known = self._host_layer(number)(known, table, inputs, centres, 0 < number < last, torch.get_num_threads())
-        field = torch.from_numpy(known.vectors[neighbourhood.outputs, :, 1:].sum(-1))
-        return field * self.field_scale
+        rows, _ = neighbourhood.outputs_of(1, spins.device)
+        return known.vectors.squeeze(2).index_select(0, rows) * self.field_scale
 
     def _before(self, spins: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, Tensor]:
         """Vectors of all rows before the first layer, the spin first, and scalars, the first of which says where it is.
@@ -196,7 +199,7 @@ class CovariantField(ForceField):
 
     def _of_weights(self, number: int, make: Callable[[Layer], _Made]) -> _Made:
         """What is made of a layer's weights, anew where these have changed."""
-        weights = tuple((weight.data_ptr(), weight._version) for weight in self._weights[number])
+        weights = tuple(map(Tensor.data_ptr, self._weights[number])), tuple(map(_version, self._weights[number]))
         known = self._derived.get((number, make))
         if known is None or known[0] != weights:
             known = self._derived[number, make] = weights, make(self._stack[number])

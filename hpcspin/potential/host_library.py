@@ -39,6 +39,9 @@ def library() -> ctypes.CDLL | None:
         return None
     found.hpcspin_layer.restype = found.hpcspin_cavity.restype = found.hpcspin_cavity_told.restype = None
     found.hpcspin_layer_scratch.restype = found.hpcspin_lanes.restype = ctypes.c_int64
+    address, number = ctypes.c_void_p, ctypes.c_int64
+    found.hpcspin_layer.argtypes = (*[address] * 5, number, number, ctypes.c_int32, *[address] * 3)
+    found.hpcspin_layer_scratch.argtypes = (address,)
     return found
 
 

@@ -237,8 +237,9 @@ class ForceField(nn.Module):
 
     def _bias_of(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
         """The bias u in its unit, of each centre of a batch, shape (1, centres)."""
-        u = (bias.to(self.dtype) / self.architecture.bias_reference).repeat_interleave(len(neighbourhood.table))
-        return functional.pad(u, (0, -len(u) % tile))[None]
+        u = bias.to(self.dtype) / self.architecture.bias_reference
+        repeated = u[:, None].expand(-1, len(neighbourhood.table)).reshape(1, -1)
+        return functional.pad(repeated, (0, -repeated.shape[1] % tile))
 
     def _require_halo(self, neighbourhood: Neighbourhood, further: int = 0) -> None:
         """Raise if the spins of a window do not reach as far as the centres see, and so many reaches further."""
@@ -249,7 +250,5 @@ class ForceField(nn.Module):
 
     def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
         """What the network sees besides features, shape (inputs, centres): u, and the nearness of both electrodes."""
-        if not self.architecture.electrode_range:
-            return u
-        distances = neighbourhood.distances_of(batch, tile, u.device).to(u.dtype)
-        return torch.cat([u, torch.exp(-distances / self.architecture.electrode_range)])
+        length = self.architecture.electrode_range
+        return torch.cat([u, neighbourhood.nearness_of(batch, tile, length, u.dtype, u.device)]) if length else u

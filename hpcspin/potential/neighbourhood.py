@@ -105,9 +105,11 @@ class Neighbourhood:
     borders: Borders | None = None
     bonds: Bonds | None = None
     _gathers: dict[tuple[int, int, torch.device, int], SlotGather] = field(default_factory=dict, repr=False)
-    _padded: dict[tuple[int, int], NDArray[np.int32]] = field(default_factory=dict, repr=False)
+    _padded: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
-    _distances: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False)
+    _nearness: dict[tuple[int, int, float, torch.dtype, torch.device], torch.Tensor] = field(
+        default_factory=dict, repr=False
+    )
 
     @classmethod
     def of_lattice(
@@ -238,7 +240,7 @@ class Neighbourhood:
             self._gathers[key] = SlotGather(table, batch * self.rows, device)
         return self._gathers[key]
 
-    def padded(self, stretch: int, centres: int) -> NDArray[np.int32]:
+    def padded(self, stretch: int, centres: int) -> torch.Tensor:
         """Rows in the slots of all centres, and of so many empty ones after them; what is missing is the row after all.
 
         Parameters
@@ -252,7 +254,7 @@ class Neighbourhood:
         if key not in self._padded:
             near = self.table if stretch == 1 else self.stretched[stretch]
             table = np.pad(near, ((0, centres), (0, 0)), constant_values=-1)
-            self._padded[key] = np.where(table >= 0, table, self.rows).astype(np.int32)
+            self._padded[key] = torch.from_numpy(np.where(table >= 0, table, self.rows).astype(np.int32))
         return self._padded[key]
 
     def centres_of(self, layer: int) -> int:
@@ -276,8 +278,12 @@ class Neighbourhood:
             self._outputs[key] = rows, centres
         return self._outputs[key]
 
-    def distances_of(self, batch: int, tile: int, device: torch.device) -> torch.Tensor:
-        """Distances of all centres of a batch laid end to end, rounded up as in `gather`, shape (2, centres).
+    def nearness_of(
+        self, batch: int, tile: int, length: float, dtype: torch.dtype, device: torch.device
+    ) -> torch.Tensor:
+        """exp(-distance / length) of all centres of a batch laid end to end, rounded up as in `gather`.
+
+        Shape (2, centres), of the left and of the right end of x.
 
         Raises
         ------
@@ -286,12 +292,12 @@ class Neighbourhood:
         """
         if self.distances is None:
             raise HpcspinError("electrode_range: the model sees electrodes at both ends of x, and here are none")
-        key = (batch, tile, device)
-        if key not in self._distances:
+        key = (batch, tile, length, dtype, device)
+        if key not in self._nearness:
             repeated = np.tile(self.distances, batch)
             padded = np.pad(repeated, ((0, 0), (0, -repeated.shape[1] % tile)))
-            self._distances[key] = torch.from_numpy(padded).to(device)
-        return self._distances[key]
+            self._nearness[key] = torch.from_numpy(np.exp(-padded / length)).to(device, dtype)
+        return self._nearness[key]
 
 
 def _bonds(nearest: NDArray[np.int64], ends: NDArray[np.bool_] | None) -> Bonds:
