@@ -1,11 +1,13 @@
 """A force field on lattices larger than those that it was trained on: exact fields there, and the wall's speed.
 
-    python perf/transfer.py CONFIG MODEL --output DIR [--sizes 30x24:4 60x48:3 120x96:1] [KEY=VALUE ...]
+    python perf/transfer.py CONFIG MODEL --output DIR [--sizes 30x24:4 60x48:3 120x96:1 120x96@8:1]
+        [--exact 30x24 60x48] [KEY=VALUE ...]
 
 For every size, so many times as stands behind it, the force field moves a wall from a quarter of the
-lattice; the last frame is labelled exactly, and the learned field compared
-with it. The speed is the slope of the wall's position over the second half of
-the run. A stopped run continues. Writes ``perf/results/transfer.json`` and a
+lattice, or from the column after the @; the last frame is labelled exactly, and the learned field compared
+with it. Of the sizes of ``--exact`` the same spins with the same noise move by a field that an exact label
+corrects every sixth step, and both walls are compared. The speed is the slope of the wall's position over the
+second half of the run. A stopped run continues. Writes ``perf/results/transfer.json`` and a
 table in ``perf/README.md``.
 """
 
@@ -19,6 +21,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 from shared import RESULTS, table, write_section
 
 from hpcspin.config import Config, load_config
@@ -28,28 +31,30 @@ from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.simulate import simulate_directory
 
+INTERVAL = 6
+"""Steps between the exact labels that correct the field."""
 
-def moved_wall(config: Config, directory: Path, seed: int) -> float:
-    """Move a wall by the force field, keep the last frame in ``last.h5``; the speed in columns per unit of time."""
+
+def moved_wall(config: Config, directory: Path, **dynamics: Any) -> tuple[NDArray[np.float64], float]:
+    """Move a wall: its position in each frame, and its speed in columns per unit of time."""
     assert config.dynamics is not None
-    assert config.initial is not None
-    dynamics = config.dynamics.model_copy(update={"seed": seed, "observers": ("wall_position",)})
-    initial = config.initial.model_copy(update={"position": config.lattice.size[0] / 4})
-    code = simulate_directory(config.model_copy(update={"dynamics": dynamics, "initial": initial}), directory, World())
+    section = config.dynamics.model_copy(update={"observers": ("wall_position",), **dynamics})
+    code = simulate_directory(config.model_copy(update={"dynamics": section}), directory, World())
     if code:
         raise SystemExit(code)
     with h5py.File(directory / "trajectory.h5") as file:
-        times, walls, last = file["time"][()], file["wall_position"][()], file["spins"][-1:]
-    with h5py.File(directory / "last.h5", "w") as file:
-        file["spins"] = last / np.linalg.norm(last, axis=-1, keepdims=True)
+        times, walls = file["time"][()], file["wall_position"][()]
     half = len(times) // 2
-    return float(np.polyfit(times[half:], walls[half:], 1)[0])
+    return walls, float(np.polyfit(times[half:], walls[half:], 1)[0])
 
 
 def errors_of_last(config: Config, directory: Path, model: Path) -> dict[str, Any]:
     """Error of the force field on the last frame."""
     labels = directory / "label.h5"
     if not labels.exists():
+        with h5py.File(directory / "trajectory.h5") as file, h5py.File(directory / "last.h5", "w") as frame:
+            last = file["spins"][-1:]
+            frame["spins"] = last / np.linalg.norm(last, axis=-1, keepdims=True)
         label_file(config, directory / "last.h5", labels, World())
     target = directory / "errors.json"
     evaluate_files(model, labels, target, World())
@@ -59,37 +64,59 @@ def errors_of_last(config: Config, directory: Path, model: Path) -> dict[str, An
 
 def measure(config: Config, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All sizes, each with its runs."""
-    found = []
+    assert config.dynamics is not None
+    assert config.initial is not None
+    model, found = arguments.model.resolve(), []
     for entry in arguments.sizes:
         name, count = entry.split(":")
-        size = tuple(int(length) for length in name.split("x"))
-        lattice = config.lattice.model_copy(update={"size": size})
-        assert config.dynamics is not None
-        dynamics = config.dynamics.model_copy(update={"field": "learned", "model": str(arguments.model.resolve())})
-        sized = config.model_copy(update={"lattice": lattice, "dynamics": dynamics})
+        shape, _, column = name.partition("@")
+        size = tuple(int(length) for length in shape.split("x"))
+        start = float(column) if column else size[0] / 4
+        sized = config.model_copy(
+            update={
+                "lattice": config.lattice.model_copy(update={"size": size}),
+                "initial": config.initial.model_copy(update={"position": start}),
+                "dynamics": config.dynamics.model_copy(update={"field": "learned", "model": str(model)}),
+            }
+        )
         runs = []
         for seed in range(1, int(count) + 1):
             directory = arguments.output / f"{name}-{seed}"
-            speed = moved_wall(sized, directory, seed)
-            runs.append({"seed": seed, "speed": speed, **errors_of_last(sized, directory, arguments.model)})
-        found.append({"size": size, "runs": runs})
+            walls, speed = moved_wall(sized, directory, seed=seed)
+            run = {"seed": seed, "speed": speed, **errors_of_last(sized, directory, model)}
+            if name in arguments.exact:
+                corrected = {"field": "corrected", "exact_interval": INTERVAL}
+                exact, run["exact_speed"] = moved_wall(
+                    sized, arguments.output / f"{name}-{seed}-exact", seed=seed, **corrected
+                )
+                run["apart"] = float(np.abs(walls - exact).mean())
+                run["travelled"] = float(exact.max() - exact[0])
+            runs.append(run)
+        found.append({"size": size, "start": start, "runs": runs})
     return found
 
 
 def spread(values: list[float]) -> str:
     """Mean and standard error."""
+    if not values:
+        return ""
     mean = f"{np.mean(values):.2e}"
     return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1) / len(values) ** 0.5:.0e}"
 
 
 def summary(sizes: list[dict[str, Any]]) -> str:
     """What ``perf/README.md`` says."""
-    columns = ("mse", "variance_fraction", "speed")
+    columns = ("mse", "variance_fraction", "speed", "exact_speed", "travelled", "apart")
     rows = [
-        ["x".join(map(str, size["size"])), *(spread([run[column] for run in size["runs"]]) for column in columns)]
+        [
+            "x".join(map(str, size["size"])),
+            f"{size['start']:g}",
+            *(spread([run[column] for run in size["runs"] if column in run]) for column in columns),
+        ]
         for size in sizes
     ]
-    return table(["lattice", "mean squared error", "of the variance", "columns per ħ/t"], rows)
+    header = ["lattice", "wall from column", "mean squared error", "of the variance", "columns per ħ/t"]
+    return table([*header, "exact ones", "exact way in columns", "walls apart"], rows)
 
 
 def main() -> None:
@@ -98,7 +125,8 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--sizes", nargs="+", default=["30x24:4", "60x48:3", "120x96:1"])
+    parser.add_argument("--sizes", nargs="+", default=["30x24:4", "60x48:3", "120x96:1", "120x96@8:1"])
+    parser.add_argument("--exact", nargs="*", default=["30x24", "60x48"])
     parser.add_argument("--output", type=Path, required=True, help="directory for the runs")
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
