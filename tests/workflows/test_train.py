@@ -9,11 +9,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from hpcspin.config import load_config
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
+from hpcspin.potential import load_model
 from hpcspin.storage import ensure_manifest, read_manifest, write_labels, write_manifest
+from hpcspin.training.metrics import tangent_components
 from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.train import train_directory
@@ -33,6 +38,16 @@ def train(config: Path, data: list[Path], output: Path, *overrides: str) -> int:
     return train_directory(load_config(config, [*SHORT, *overrides]), data, output, World())
 
 
+def component_errors(model: Path, labels: Path) -> NDArray[np.float64]:
+    """Errors of all perpendicular components."""
+    force, _ = load_model(model)
+    with h5py.File(labels) as file:
+        spins, field = (torch.from_numpy(file[name][()]).flatten(1, 2) for name in ("spins", "field"))
+    near = force.neighbourhood(make_lattice("square", (6, 4), (False, True)))
+    error = force(spins, near, torch.full((len(spins),), 3.2)).field.double() - field
+    return tangent_components(spins, error).numpy()
+
+
 def test_label_files_are_a_training_set_as_they_are(
     config: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -45,7 +60,10 @@ def test_label_files_are_a_training_set_as_they_are(
     assert [shard["file"] for shard in card["data"]["validation"]] == ["b.h5"]
     (data / "manifest.json").unlink()
     evaluate_files(tmp_path / "model", data, tmp_path / "errors.json", World())
-    assert json.loads((tmp_path / "errors.json").read_text())["snapshots"] == 10
+    errors = json.loads((tmp_path / "errors.json").read_text())
+    assert errors["snapshots"] == 10
+    both = np.tile(component_errors(tmp_path / "model" / "model.safetensors", data / "a.h5"), 2)
+    assert errors["half_width_68"] == pytest.approx(np.quantile(abs(both), 0.6826895), rel=1e-6)
     assert not (data / "manifest.json").exists()
 
 
