@@ -5,8 +5,8 @@
 
 For every size, so many times as stands behind it, the force field moves a wall from a quarter of the
 lattice, or from the column after the @; the last frame is labelled exactly, and the learned field compared
-with it. Of the sizes of ``--exact`` the same spins with the same noise move by a field that an exact label
-corrects every sixth step, and both walls are compared. The speed is the slope of the wall's position over the
+with it. Of the sizes of ``--exact`` the same spins with the same noise move by the field of ``driven_sd_light``
+that an exact label corrects every sixth step, and both walls are compared. The speed is the slope of the wall's position over the
 second half of the run. A stopped run continues. Writes ``perf/results/transfer.json`` and a
 table in ``perf/README.md``.
 """
@@ -31,8 +31,12 @@ from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.simulate import simulate_directory
 
-INTERVAL = 6
-"""Steps between the exact labels that correct the field."""
+CORRECTED = {
+    "field": "corrected",
+    "exact_interval": 6,
+    "model": str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_light.safetensors"),
+}
+"""Dynamics that stand for the exact one, whichever model is compared with it."""
 
 
 def moved_wall(config: Config, directory: Path, **dynamics: Any) -> tuple[NDArray[np.float64], float]:
@@ -85,10 +89,8 @@ def measure(config: Config, arguments: argparse.Namespace) -> list[dict[str, Any
             walls, speed = moved_wall(sized, directory, seed=seed)
             run = {"seed": seed, "speed": speed, **errors_of_last(sized, directory, model)}
             if name in arguments.exact:
-                corrected = {"field": "corrected", "exact_interval": INTERVAL}
-                exact, run["exact_speed"] = moved_wall(
-                    sized, arguments.output / f"{name}-{seed}-exact", seed=seed, **corrected
-                )
+                directory = arguments.output / f"{name}-{seed}-exact"
+                exact, run["exact_speed"] = moved_wall(sized, directory, seed=seed, **CORRECTED)
                 run["apart"] = float(np.abs(walls - exact).mean())
                 run["travelled"] = float(exact.max() - exact[0])
             runs.append(run)
