@@ -6,9 +6,9 @@
 For every size, so many times as stands behind it, the force field moves a wall from a quarter of the
 lattice, or from the column after the @; the last frame is labelled exactly, and the learned field compared
 with it. Of the sizes of ``--exact`` the same spins with the same noise move by the field of ``driven_sd_light``
-that an exact label corrects every sixth step, and both walls are compared. The speed is the slope of the wall's position over the
-second half of the run. A stopped run continues. Writes ``perf/results/transfer.json`` and a
-table in ``perf/README.md``.
+that an exact label corrects every sixth step, and both walls are compared. The speed is the slope of the
+wall's position over the second half of the run. A stopped run continues. Writes
+``perf/results/transfer.json`` and a table in ``perf/README.md``.
 """
 
 from __future__ import annotations
