@@ -24,8 +24,8 @@ NAMES = {"driven_sd": "driven_sd_model"} | {
 @pytest.mark.parametrize(
     ("name", "labels", "mse", "fraction"),
     [
-        ("driven_sd", "driven_sd_test", 4.049e-5, 0.0318),
-        ("driven_sd", "driven_sd_exact", 6.160e-6, 0.00292),
+        ("driven_sd", "driven_sd_test", 2.971e-5, 0.0234),
+        ("driven_sd", "driven_sd_exact", 5.896e-6, 0.00279),
         ("driven_sd_light", "driven_sd_test", 3.448e-5, 0.0271),
         ("driven_sd_light", "driven_sd_exact", 9.748e-6, 0.00461),
         ("driven_sd_fast", "driven_sd_test", 7.324e-5, 0.0576),
