@@ -224,9 +224,6 @@ INLINE void finish(const layer *l, const float *spin, const float *sums, int64_t
             store(out + k, present * made + (known ? load(known + i * (1 + n) + 1 + k) : all(0.0f)));
         }
     }
-    for (int k = 0; k < m; k += LANES)
-        store(told + k, present * load(said + 2 * n + k) + (known_scalars ? load(known_scalars + k) : all(0.0f)));
-    for (int i = 0; i < 3; i++) row[i * (1 + n)] = spin[i];
     if (!m) {
         for (int i = 0; i < 3; i++) {
             vectors[i] = 0.0f;
@@ -234,6 +231,9 @@ INLINE void finish(const layer *l, const float *spin, const float *sums, int64_t
         }
         return;
     }
+    for (int k = 0; k < m; k += LANES)
+        store(told + k, present * load(said + 2 * n + k) + (known_scalars ? load(known_scalars + k) : all(0.0f)));
+    for (int i = 0; i < 3; i++) row[i * (1 + n)] = spin[i];
     memcpy(vectors, row, 3 * (1 + n) * sizeof(float));
     memcpy(scalars, told, m * sizeof(float));
 }
@@ -242,7 +242,8 @@ INLINE void finish(const layer *l, const float *spin, const float *sums, int64_t
  *
  * vectors (rows, 3, vectors), the spin first, and scalars (rows, scalars) are what is known, of LANES rows more than
  * the table names; new ones go to the rows of the centres, table[...][0]: (rows, 3, 1 + made vectors), or, without
- * scalars, their sum, (rows, 3). `adds` says whether to what is known. `inputs` is (centres, inputs). `scratch` has room for `hpcspin_layer_scratch` numbers.
+ * scalars, their sum, (rows, 3). `adds` says whether to what is known. `inputs` is (centres, inputs). `scratch`
+ * has room for `hpcspin_layer_scratch` numbers.
  */
 void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, const int32_t *table,
                    const float *inputs, int64_t first, int64_t last, int32_t adds, float *new_vectors,
