@@ -1,0 +1,111 @@
+"""Everything that a GPU must show, in three parts of at most nine minutes each.
+
+    python perf/gpu.py --part 1 [--output perf/results] [--only NAME ...] [--pretend]
+
+Part 1 says whether results are right, part 2 how long they take beside what the
+card's arithmetic and memory allow, part 3 what one way of computing gains over
+another in turn with it. After every figure ``gpu_CARD.json`` is written, with
+what it held of other figures. Each figure has seconds of its own, leaves out
+what these do not suffice for, and says so. With ``--pretend`` all of it runs
+without a card, smaller and on the CPU, into ``pretended_gpu.json``, so that
+mistakes in these scripts are found before; its numbers mean nothing.
+Exits with 1 if a check failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gpu_checks
+import gpu_pairs
+import gpu_speed
+import torch
+from gpu_figures import FIGURES, GRACE, Results, Worker, line, passes
+from shared import RESULTS
+
+from hpcspin.storage import provenance
+
+PARTS = {1: gpu_checks.__name__, 2: gpu_speed.__name__, 3: gpu_pairs.__name__}
+LAST_SECONDS = 10.0
+"""Kept for the table at the end, and for the figure that is over its time."""
+
+
+def environment(pretend: bool) -> dict[str, Any]:
+    """Card, driver and versions, the commit among them."""
+    found: dict[str, Any] = {"card": "none, pretended", "versions": provenance(), "pretended": pretend}
+    if pretend:
+        return found
+    where = torch.cuda.get_device_properties(0)
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        driver = "unknown"
+    return found | {
+        "card": where.name,
+        "memory_bytes": where.total_memory,
+        "compute_capability": f"{where.major}.{where.minor}",
+        "multiprocessors": where.multi_processor_count,
+        "driver": driver,
+        "cuda_of_torch": torch.version.cuda,
+    }
+
+
+def file_of(card: str, pretend: bool) -> str:
+    """Name of the JSON of a card."""
+    return "pretended_gpu.json" if pretend else f"gpu_{re.sub(r'[^a-z0-9]+', '_', card.lower()).strip('_')}.json"
+
+
+def measure(names: list[str], results: Results, pretend: bool, end: float) -> dict[str, dict[str, Any]]:
+    """Run figures until the end, a monotonic time; what has no time left is left out."""
+    worker, found = Worker(FIGURES, pretend), {}
+    try:
+        for name in names:
+            left, own = end - time.monotonic(), FIGURES[name].seconds
+            if left > min(own, GRACE):
+                one = worker.run(name, min(own, left), min(own + GRACE, left))
+            else:
+                one = {"result": "left out", "seconds": 0.0, "checks": [], "numbers": {}, "message": "no time was left"}
+            found[name] = one
+            results.write(name, FIGURES[name].part, one)
+            print(line(name, one), flush=True)
+    finally:
+        worker.stop()
+    return found
+
+
+def main() -> None:
+    """Enter from the command line."""
+    start = time.monotonic()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", type=int, required=True, choices=sorted(PARTS))
+    parser.add_argument("--output", type=Path, default=RESULTS, help="directory of the JSON")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this figure of the part; may be repeated")
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which the part stops")
+    parser.add_argument("--pretend", action="store_true", help="run without a card")
+    arguments = parser.parse_args()
+    of_part = [name for name, figure in FIGURES.items() if figure.part == arguments.part]
+    if unknown := sorted(set(arguments.only or ()) - set(of_part)):
+        parser.error(f"part {arguments.part} has no figure {unknown[0]}; choose from {', '.join(of_part)}")
+    if not (arguments.pretend or torch.cuda.is_available()):
+        sys.exit("error: torch finds no NVIDIA GPU on this machine; give --pretend to try the scripts without one")
+    machine = environment(arguments.pretend)
+    path = arguments.output / file_of(machine["card"], arguments.pretend)
+    try:
+        results = Results(path, machine)
+    except (ValueError, KeyError, TypeError) as error:
+        sys.exit(f"error: {path}: is not what this script has written ({error}); move it away and begin anew")
+    names = [name for name in of_part if not arguments.only or name in arguments.only]
+    found = measure(names, results, arguments.pretend, start + 60 * arguments.minutes - LAST_SECONDS)
+    print(f"\n{passes(found)}\n\n{path}, {time.monotonic() - start:.0f} s")
+    sys.exit(int(any(one["result"] == "failed" for one in found.values())))
+
+
+if __name__ == "__main__":
+    main()
