@@ -27,13 +27,17 @@ import gpu_motion  # noqa: F401
 import gpu_pairs  # noqa: F401
 import gpu_speed  # noqa: F401
 import torch
-from gpu_figures import FIGURES, GRACE, Results, Worker, line, passes
+from gpu_figures import FIGURES
+from gpu_results import Results, line, passes
+from gpu_worker import GRACE, Worker
 from shared import RESULTS
 
 from hpcspin.storage import provenance
 
-LAST_SECONDS = 10.0
-"""Kept for the table at the end, and for the figure that is over its time."""
+LAST_SECONDS = 4.0
+"""Kept for the table at the end."""
+LEAST_SECONDS = 3.0
+"""With fewer a figure does not begin."""
 
 
 def environment(pretend: bool) -> dict[str, Any]:
@@ -67,9 +71,9 @@ def measure(names: list[str], results: Results, pretend: bool, end: float) -> di
     worker, found = Worker(FIGURES, pretend), {}
     try:
         for name in names:
-            left, own = end - time.monotonic(), FIGURES[name].seconds
-            if left > min(own, GRACE):
-                one = worker.run(name, min(own, left), min(own + GRACE, left))
+            seconds = min(FIGURES[name].seconds, end - time.monotonic() - GRACE)
+            if seconds > LEAST_SECONDS:
+                one = worker.run(name, seconds, seconds + GRACE)
             else:
                 one = {"result": "left out", "seconds": 0.0, "checks": [], "numbers": {}, "message": "no time was left"}
             found[name] = one

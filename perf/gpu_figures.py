@@ -1,35 +1,18 @@
-"""What the figures of ``perf/gpu.py`` stand on: checks, time that is left, a process that may die, a JSON that grows.
+"""What the figures of ``perf/gpu.py`` stand on: checks, the time that is left, rates of the card, pairs in turn.
 
-A figure is a function of a `Bench`. It runs in a process of its own kind, the
-worker: a kernel that reads beyond its memory ruins every later call of its
-process, and one that never ends cannot be interrupted. The worker is then
-ended, the figure recorded as failed, and the next one begins in a new worker.
+A figure is a function of a `Bench`, registered under its name.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import multiprocessing
-import os
-import signal
 import statistics
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from shared import table
-
-from hpcspin.errors import one_line
-from hpcspin.storage import atomic_path
-
-GRACE = 8.0
-"""Seconds beyond its own time after which a figure is ended."""
 
 
 class LeftOut(Exception):
@@ -222,173 +205,3 @@ def ceilings(device: str) -> dict[str, float]:
     target = torch.empty_like(source)
     rates["copy"] = 2 * 4 * length / bench.seconds(lambda: target.copy_(source), 9, 1.0)
     return rates
-
-
-def run(name: str, work: Work, pretend: bool, seconds: float) -> dict[str, Any]:
-    """Result of one figure in this process, whatever it does.
-
-    Returns
-    -------
-    dict
-        ``result`` is passed, measured (without a check), failed or left out.
-    """
-    start = time.monotonic()
-    bench = Bench(torch.device("cpu" if pretend else "cuda"), pretend, start + seconds)
-    message = None
-    try:
-        work(bench)
-        result = "measured" if not bench.checks else "passed"
-    except LeftOut as why:
-        result, message = "left out", str(why)
-    except Exception as error:
-        result, message = "failed", f"{type(error).__name__}: {one_line(error)}"
-        bench.numbers["traceback"] = traceback.format_exc().splitlines()[-12:]
-    if not all(check["passed"] for check in bench.checks):
-        result = "failed"
-    found = {"result": result, "seconds": time.monotonic() - start, "checks": bench.checks, "numbers": bench.numbers}
-    if bench.left_out:
-        found["left_out"] = bench.left_out
-    return found | ({"message": message} if message else {})
-
-
-def _free(pretend: bool) -> bool:
-    """Give cached memory back to the card; whether the card still answers."""
-    if pretend:
-        return True
-    try:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        with suppress(ImportError):
-            import cupy
-
-            cupy.get_default_memory_pool().free_all_blocks()
-        return bool(torch.ones(1, device="cuda").item() == 1)
-    except Exception:
-        return False
-
-
-def _serve(connection: Any, figures: dict[str, Figure], pretend: bool) -> None:
-    """Run figures as they are asked for, until the connection ends or the card no longer answers."""
-    os.setpgrp()
-    with suppress(EOFError):
-        while True:
-            name, seconds = connection.recv()
-            connection.send(run(name, figures[name].work, pretend, seconds))
-            if not _free(pretend):
-                return
-
-
-class Worker:
-    """A process that runs figures, replaced where it has died or does not return.
-
-    Parameters
-    ----------
-    figures
-        What it can run; their functions must be importable.
-    pretend
-        See `Bench`.
-    """
-
-    def __init__(self, figures: dict[str, Figure], pretend: bool) -> None:
-        self._figures, self._pretend = figures, pretend
-        self._process: Any = None
-
-    def run(self, name: str, seconds: float, most: float) -> dict[str, Any]:
-        """Result of a figure that is told to take ``seconds`` and ended after ``most``."""
-        start = time.monotonic()
-        try:
-            if self._process is None or not self._process.is_alive():
-                self._start()
-            self._connection.send((name, seconds))
-            if not self._connection.poll(most):
-                why = f"did not return within {most:.0f} s and was ended"
-            else:
-                found: dict[str, Any] = self._connection.recv()
-                return found
-        except (EOFError, OSError):
-            self._process.join(2)
-            why = f"its process died with exit code {self._process.exitcode}"
-        self.stop()
-        return {
-            "result": "failed", "seconds": time.monotonic() - start, "checks": [], "numbers": {}, "message": why,
-        }  # fmt: skip
-
-    def stop(self) -> None:
-        """End the process and what it has started."""
-        if self._process is None:
-            return
-        with suppress(ProcessLookupError, PermissionError):
-            # It leads a group of its own, and may not have come so far.
-            if os.getpgid(self._process.pid) == self._process.pid:
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
-        self._process.join()
-        self._process = None
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._figures, self._pretend), daemon=True)
-        self._process.start()
-        theirs.close()
-
-
-class Results:
-    """The JSON of one card, written anew after every figure.
-
-    Parameters
-    ----------
-    path
-        Where; what is there already stays, figure by figure.
-    environment
-        Of this run: card, driver, versions, commit.
-    """
-
-    def __init__(self, path: Path, environment: dict[str, Any]) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"runs": [], "figures": {}}
-        if path.exists():
-            self.content = json.loads(path.read_text())
-        if environment not in self.content["runs"]:
-            self.content["runs"].append(environment)
-        self._run = self.content["runs"].index(environment)
-
-    def write(self, name: str, part: int, found: dict[str, Any]) -> None:
-        """Keep a figure."""
-        stamp = {"part": part, "run": self._run, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        self.content["figures"][name] = stamp | found
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(json.dumps(self.content, indent=2) + "\n")
-
-
-def line(name: str, found: dict[str, Any]) -> str:
-    """A figure in one line: the check that is nearest to its limit, the message, what was left out."""
-    notes = []
-    if failed := [check for check in found["checks"] if not check["passed"]]:
-        notes.append("not so: " + ", ".join(map(_said, failed)))
-    elif limited := [check for check in found["checks"] if check.get("limit")]:
-        notes.append(_said(max(limited, key=lambda check: check["value"] / check["limit"])))
-    if "message" in found:
-        notes.append(found["message"])
-    notes += [f"left out {part}" for part in found.get("left_out", ())]
-    return f"{found['result']:<9} {name:<22} {found['seconds']:6.1f} s  {'; '.join(notes)}"
-
-
-def _said(check: dict[str, Any]) -> str:
-    if "value" not in check:
-        return str(check["name"])
-    return f"{check['name']} {check['value']:.2g} (at most {check['limit']:.2g})"
-
-
-def passes(found: dict[str, dict[str, Any]]) -> str:
-    """The table that ends a part."""
-    rows = [
-        [
-            name,
-            one["result"],
-            f"{sum(check['passed'] for check in one['checks'])} of {len(one['checks'])}",
-            f"{one['seconds']:.1f}",
-        ]
-        for name, one in found.items()
-    ]
-    return table(["figure", "result", "checks", "seconds"], rows)
