@@ -174,9 +174,11 @@ FIGURES: dict[str, Figure] = {}
 
 
 def figure(part: int, seconds: float) -> Callable[[Work], Work]:
-    """Register a function under its own name, in the order of the source."""
+    """Register a function under its own name, in the order of the source; a name stands once."""
 
     def register(work: Work) -> Work:
+        if work.__name__ in FIGURES:
+            raise ValueError(f"two figures are called {work.__name__}")
         FIGURES[work.__name__] = Figure(work, part, seconds)
         return work
 

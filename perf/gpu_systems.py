@@ -1,4 +1,4 @@
-"""What ``perf/gpu.py`` puts on the card: driven lattices, shipped models, moving spins; and how launches are counted."""
+"""What ``perf/gpu.py`` puts on the card: driven lattices, shipped models, moving spins; how launches are counted."""
 
 from __future__ import annotations
 
