@@ -15,6 +15,7 @@ Exits with 1 if a check failed.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import subprocess
 import sys
@@ -26,12 +27,14 @@ import gpu_checks  # noqa: F401 figures register themselves
 import gpu_motion  # noqa: F401
 import gpu_pairs  # noqa: F401
 import gpu_speed  # noqa: F401
+import gpu_tools  # noqa: F401
 import torch
 from gpu_figures import FIGURES
 from gpu_results import Results, line, passes
 from gpu_worker import GRACE, Worker
 from shared import RESULTS
 
+import hpcspin
 from hpcspin.storage import provenance
 
 LAST_SECONDS = 4.0
@@ -40,9 +43,19 @@ LEAST_SECONDS = 3.0
 """With fewer a figure does not begin."""
 
 
+def sources_digest() -> str:
+    """SHA-256 of the package's sources, which tells the code where a copy has no commit."""
+    package = Path(hpcspin.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(path for kind in ("py", "cu", "c") for path in package.rglob(f"*.{kind}")):
+        found.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
 def environment(pretend: bool) -> dict[str, Any]:
     """Card, driver and versions, the commit among them."""
     found: dict[str, Any] = {"card": "none, pretended", "versions": provenance(), "pretended": pretend}
+    found["sources_sha256"] = sources_digest()
     if pretend:
         return found
     where = torch.cuda.get_device_properties(0)

@@ -1,15 +1,9 @@
-"""Part 1 of ``perf/gpu.py``, electrons and tools: whether kernels, labels and tests on the card are right."""
+"""Part 1 of ``perf/gpu.py``, electrons: whether the fused kernel and exact labels on the card are right."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import re
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +11,6 @@ import torch
 from gpu_figures import Bench, LeftOut, ceilings, figure
 from gpu_systems import (
     PAPER,
-    ROOT,
     dense_columns,
     driven,
     kernel_problem,
@@ -165,52 +158,3 @@ def singular_energy(bench: Bench) -> None:
                 said = str(error)
             bench.numbers[f"{backend}{', fused' if fused else ''}"] = said
             bench.require(f"{backend}{', fused' if fused else ''} names the level", "coupled to no reservoir" in said)
-
-
-@figure(1, 120)
-def gpu_tests(bench: Bench) -> None:
-    """The tests marked gpu."""
-    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
-    several = importlib.util.find_spec("xdist") is not None and not bench.pretend
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-rs", "--tb=short"]
-    done = _run([*command, *(("-n", "4") if several else ()), *map(str, files)], bench.left - 2)
-    bench.numbers["output"] = done.stdout.splitlines()[-40:]
-    found = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
-    bench.numbers.update(found)
-    bench.require("pytest ended with 0", done.returncode == 0)
-    ran = "skipped" if bench.pretend else "passed"
-    bench.require(f"some tests {ran}", found.get(ran, 0) > 0)
-    if not bench.pretend:
-        bench.require("none was skipped", "skipped" not in found)
-
-
-def _run(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
-    """A command in the root of the project; where it takes too long, its exit code is 124."""
-    with tempfile.TemporaryFile("w+") as output:
-        try:
-            code = subprocess.run(
-                command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, timeout=max(1.0, seconds), check=False
-            ).returncode
-        except subprocess.TimeoutExpired:
-            code = 124
-        output.seek(0)
-        return subprocess.CompletedProcess(command, code, output.read())
-
-
-@figure(1, 120)
-def sanitizer(bench: Bench) -> None:
-    """compute-sanitizer on the fused kernel: accesses beyond memory, and races for shared memory."""
-    script = str(Path(__file__).with_name("gpu_sanitized.py"))
-    clean = {"memcheck": "ERROR SUMMARY: 0 errors", "racecheck": "RACECHECK SUMMARY: 0 hazards"}
-    if bench.pretend:
-        done = _run([sys.executable, script, "--pretend", str(ORBITALS[0])], bench.left - 2)
-        bench.numbers["script"] = done.stdout.splitlines()[-5:]
-        bench.require("the script ran", done.returncode == 0)
-        bench.skip("compute-sanitizer", "needs a card")
-        return
-    runs = [(tool, m) for m in ORBITALS for tool in clean]
-    for tool, m in bench.while_time(runs):
-        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, script, str(m)]
-        done = _run(command, bench.left - 2)
-        bench.numbers[f"{tool}, m = {m}"] = done.stdout.splitlines()[-12:]
-        bench.require(f"{tool} is clean at m = {m}", done.returncode == 0 and clean[tool] in done.stdout)

@@ -234,20 +234,6 @@ def training(bench: Bench) -> None:
         bench.check(f"{name} over {len(here)} epochs, relative", apart, TRAINING_LIMIT)
 
 
-@figure(1, 90)
-def training_variants(bench: Bench) -> None:
-    """Mixed precision and compiled layers learn what the plain training learns."""
-    with _directory() as where:
-        plain = _train(where, bench.device.type, 2)[-1]["loss"]
-        for name, limit in (("mixed_precision", 0.2), ("compile", 1e-3)):
-            if name == "compile" and bench.pretend:
-                bench.skip(name, "takes a minute on a CPU; tests/training/test_faster_steps.py runs it")
-                continue
-            found = _train(where, bench.device.type, 2, **{name: True})[-1]["loss"]
-            bench.numbers[name] = {"loss": found, "plain": plain}
-            bench.check(f"{name}: loss, relative", abs(found / plain - 1), limit)
-
-
 def launcher() -> str:
     """The mpiexec of this machine, or of a wheel that was installed aside.
 
@@ -304,3 +290,17 @@ def two_ranks(bench: Bench) -> None:
                 with h5py.File(output) as file:
                     fields.append(file["field"][()])
             bench.check("labels", np.abs(fields[1] - fields[0]).max(), RANKS_LIMIT)
+
+
+@figure(1, 90)
+def training_variants(bench: Bench) -> None:
+    """Mixed precision and compiled layers learn what the plain training learns."""
+    with _directory() as where:
+        plain = _train(where, bench.device.type, 2)[-1]["loss"]
+        for name, limit in (("mixed_precision", 0.2), ("compile", 1e-3)):
+            if name == "compile" and bench.pretend:
+                bench.skip(name, "takes a minute on a CPU; tests/training/test_faster_steps.py runs it")
+                continue
+            found = _train(where, bench.device.type, 2, **{name: True})[-1]["loss"]
+            bench.numbers[name] = {"loss": found, "plain": plain}
+            bench.check(f"{name}: loss, relative", abs(found / plain - 1), limit)

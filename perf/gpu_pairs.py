@@ -65,7 +65,7 @@ def full_float32() -> Iterator[None]:
 @figure(3, 75)
 def fused_against_batched(bench: Bench) -> None:
     """First batched routines, second the fused kernel, for whole labels at three block sizes."""
-    for rows in bench.while_time(bench.sizes((12, 24, 48), (4,)), 3):
+    for rows in bench.while_time(bench.sizes((12, 24, 48), (4,)), 1.5):
         size = (bench.sizes(30, 6), rows)
         solver = solver_of(bench, driven(size), LABEL_TOLERANCE, bench.batched)
         label = anew(solver, walls(size, 1))
@@ -87,7 +87,7 @@ def _choosing(solver: RecursiveSolver, fused: bool, label: Callable[[], Any]) ->
 @figure(3, 40)
 def precisions(bench: Bench) -> None:
     """First labels in complex128, second in complex64."""
-    for kind in bench.while_time(("square", "triangular"), 2):
+    for kind in bench.while_time(("square", "triangular")):
         system = driven(bench.sizes(PAPER, (6, 4)), kind, 0.01)
         spins = walls(system.lattice.size, 1, kind)
         ways = (
@@ -103,7 +103,7 @@ def streams(bench: Bench) -> None:
     if not hasattr(workers, "_STREAMS"):
         raise LeftOut("the number of streams has another name now")
     system = driven(bench.sizes(PAPER, (6, 4)))
-    for count in bench.while_time(bench.sizes((1, 8), (1,)), 4):
+    for count in bench.while_time(bench.sizes((1, 8), (1,)), 1.5):
         label = anew(solver_of(bench, system, LABEL_TOLERANCE, bench.batched), walls(system.lattice.size, count))
         one = within(lambda: patch.object(workers, "_STREAMS", 1), label)
         bench.numbers[f"{count} at once"] = bench.paired(label, one, most=12)

@@ -35,7 +35,7 @@ def run(work: Work, pretend: bool, seconds: float) -> dict[str, Any]:
         ``result`` is passed, measured (without a check), failed or left out.
     """
     start = time.monotonic()
-    bench = Bench(torch.device("cpu" if pretend else "cuda"), pretend, start + seconds)
+    bench = Bench(torch.device("cpu") if pretend else torch.device("cuda", 0), pretend, start + seconds)
     message = None
 
     def over(*_: Any) -> None:
