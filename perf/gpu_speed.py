@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from itertools import product
@@ -102,13 +103,12 @@ def _label(bench: Bench, size: tuple[int, int], count: int, tolerance: float = L
 
 
 def _memory(bench: Bench) -> dict[str, int]:
-    """Bytes of the card that torch had taken at the most, and that CuPy's pool holds."""
+    """Bytes of the card that torch had taken at the most, and that CuPy's pool holds where CuPy has been used."""
     if bench.pretend:
         return {}
-    import cupy
-
-    found = {"torch_peak_bytes": torch.cuda.max_memory_allocated(), "cupy_pool_bytes": 0}
-    found["cupy_pool_bytes"] = int(cupy.get_default_memory_pool().total_bytes())
+    found = {"torch_peak_bytes": torch.cuda.max_memory_allocated()}
+    if cupy := sys.modules.get("cupy"):
+        found["cupy_pool_bytes"] = int(cupy.get_default_memory_pool().total_bytes())
     return found
 
 

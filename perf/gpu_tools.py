@@ -65,5 +65,5 @@ def sanitizer(bench: Bench) -> None:
     for tool, m in bench.while_time(runs):
         command = [program, "--tool", tool, "--error-exitcode", "9", sys.executable, script, str(m)]
         done = _run(command, bench.left - 2)
-        bench.numbers[f"{tool}, m = {m}"] = done.stdout.splitlines()[-12:]
+        bench.numbers[f"{tool}, m = {m}"] = done.stdout.splitlines()[-40:]
         bench.require(f"{tool} is clean at m = {m}", done.returncode == 0 and clean[tool] in done.stdout)

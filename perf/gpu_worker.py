@@ -36,7 +36,7 @@ def run(work: Work, pretend: bool, seconds: float) -> dict[str, Any]:
     """
     start = time.monotonic()
     bench = Bench(torch.device("cpu") if pretend else torch.device("cuda", 0), pretend, start + seconds)
-    message = None
+    message = cut = None
 
     def over(*_: Any) -> None:
         raise OutOfTime
@@ -45,17 +45,22 @@ def run(work: Work, pretend: bool, seconds: float) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_REAL, seconds + GRACE / 2)
     try:
         work(bench)
-        result = "measured" if not bench.checks else "passed"
+        result = "passed" if bench.checks else "measured"
     except LeftOut as why:
         result, message = "left out", str(why)
     except OutOfTime:
-        result = "passed" if bench.checks else "measured" if bench.numbers else "left out"
-        bench.skip("the rest", f"its {seconds:.0f} s were over")
+        cut = f"its {seconds:.0f} s were over"
     except Exception as error:
-        result, message = "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        bench.numbers["traceback"] = traceback.format_exc().splitlines()[-12:]
+        if type(error).__name__ == "OutOfMemoryError":  # torch and CuPy have one each
+            cut = "the memory of the card is full"
+        else:
+            result, message = "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            bench.numbers["traceback"] = traceback.format_exc().splitlines()[-12:]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    if cut:
+        result = "passed" if bench.checks else "measured" if bench.numbers else "left out"
+        bench.skip("the rest", cut)
     if not all(check["passed"] for check in bench.checks):
         result = "failed"
     found = {"result": result, "seconds": time.monotonic() - start, "checks": bench.checks, "numbers": bench.numbers}
@@ -76,19 +81,18 @@ def _free(pretend: bool) -> bool:
 
             cupy.get_default_memory_pool().free_all_blocks()
         return bool(torch.ones(1, device="cuda").item() == 1)
-    except Exception:
+    except Exception:  # whatever it says, this process is of no more use
         return False
 
 
 def _serve(connection: Any, figures: dict[str, Figure], pretend: bool) -> None:
-    """Run figures as they are asked for, until the connection ends or the card no longer answers."""
+    """Run figures as they are asked for, until the connection ends; each result with whether the card still answers."""
     os.setpgrp()
     with suppress(EOFError):
         while True:
             name, seconds = connection.recv()
-            connection.send(run(figures[name].work, pretend, seconds))
-            if not _free(pretend):
-                return
+            found = run(figures[name].work, pretend, seconds)
+            connection.send((found, _free(pretend)))
 
 
 class Worker:
@@ -116,7 +120,10 @@ class Worker:
             if not self._connection.poll(most):
                 why = f"did not return within {most:.0f} s and was ended"
             else:
-                found: dict[str, Any] = self._connection.recv()
+                found: dict[str, Any]
+                found, answers = self._connection.recv()
+                if not answers:
+                    self.stop()
                 return found
         except (EOFError, OSError):
             self._process.join(2)

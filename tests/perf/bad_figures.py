@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import gpu_worker
 from gpu_figures import Bench, LeftOut
 
 
@@ -44,3 +45,22 @@ def hangs(bench: Bench) -> None:
 def is_slow(bench: Bench) -> None:
     bench.require("begun", True)
     time.sleep(60)
+
+
+def ruins(bench: Bench) -> None:
+    """Ruin the process, as a kernel does that reads beyond its memory, after a result."""
+    bench.require("begun", True)
+    gpu_worker._free = lambda pretend: False
+
+
+def is_ruined(bench: Bench) -> None:
+    bench.require("in a process that nothing has ruined", gpu_worker._free(True))
+
+
+class OutOfMemoryError(Exception):
+    pass
+
+
+def needs_much(bench: Bench) -> None:
+    bench.check("small", 1e-12, 1e-10)
+    raise OutOfMemoryError

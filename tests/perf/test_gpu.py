@@ -23,11 +23,11 @@ from gpu_figures import FIGURES, Bench, Figure, figure  # noqa: E402
 from gpu_results import Results, line  # noqa: E402
 from gpu_worker import Worker  # noqa: E402
 
-NAMES = ("passes", "measures", "misses", "raises", "cannot", "dies", "hangs", "is_slow")
+NAMES = ("passes", "measures", "misses", "raises", "cannot", "dies", "hangs", "is_slow", "ruins", "is_ruined")
 BAD = {name: Figure(getattr(bad_figures, name), 1, 5.0) for name in NAMES}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     worker = Worker(BAD, pretend=True)
     yield worker
@@ -83,6 +83,16 @@ def test_a_figure_out_of_time_is_ended(worker: Worker, monkeypatch: pytest.Monke
     assert slow["result"] == "passed"
     assert slow["left_out"] == ["the rest: its 0 s were over"]
     assert time.monotonic() - start < 30
+
+
+def test_a_process_whose_card_no_longer_answers_is_replaced(worker: Worker) -> None:
+    assert [worker.run(name, 5.0, 8.0)["result"] for name in ("ruins", "is_ruined")] == ["passed", "passed"]
+
+
+def test_what_was_found_before_memory_was_full_counts() -> None:
+    found = gpu_worker.run(bad_figures.needs_much, True, 5.0)
+    assert found["result"] == "passed"
+    assert found["left_out"] == ["the rest: the memory of the card is full"]
 
 
 def test_the_exit_code_tells_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
