@@ -1,3 +1,62 @@
-"""Spin dynamics driven by electrons out of equilibrium: exact, learned, distributed."""
+"""Classical spins pushed by electrons, in equilibrium and far from it: exact fields, learned fields, dynamics.
 
-__version__ = "0.1.0"
+The front door for scripts and notebooks. Nothing heavy is imported before a name below is used::
+
+    import hpcspin as hs
+
+    system = hs.load_system("configs/driven_sd.yaml")
+    spins = system.texture("wall", position=8, seed=1)
+    exact = system.solve(spins, tolerance=1e-3)
+    model = hs.load_model("driven_sd_fast")
+    run = hs.simulate(system, field=model, spins=spins, damping=0.2, temperature=0.01, step=0.4, duration=40)
+
+Under ``mpiexec`` or ``torchrun`` all ranks make the same calls and share the work.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpcspin.api import Run, evaluate, label, load_model, load_system, open_labels, open_trajectory, simulate, train
+    from hpcspin.electrons.model import DrivenLattice, Reservoir
+    from hpcspin.errors import HpcspinError
+    from hpcspin.lattice import make_lattice
+
+__version__ = "0.2.0"
+
+_VERBS = ("evaluate", "label", "load_model", "load_system", "open_labels", "open_trajectory", "simulate", "train")
+_HOMES = {
+    **dict.fromkeys(("Run", *_VERBS), "hpcspin.api"),
+    **dict.fromkeys(("DrivenLattice", "Reservoir"), "hpcspin.electrons.model"),
+    "HpcspinError": "hpcspin.errors",
+    "make_lattice": "hpcspin.lattice",
+}
+"""Module of each name of the front door."""
+
+__all__ = [
+    "DrivenLattice",
+    "HpcspinError",
+    "Reservoir",
+    "Run",
+    "evaluate",
+    "label",
+    "load_model",
+    "load_system",
+    "make_lattice",
+    "open_labels",
+    "open_trajectory",
+    "simulate",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hpcspin' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -74,8 +74,7 @@ def first_mistake(failure: ValidationError, root: type[BaseModel]) -> Mistake:
 
 def _unknown_key(keys: tuple[str | int, ...], root: type[BaseModel]) -> str:
     known = _keys_at(root, keys[:-1])
-    near = difflib.get_close_matches(str(keys[-1]), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    hint = nearest(str(keys[-1]), known)
     return f"unknown key {'.'.join(map(str, keys))!r}; {hint}"
 
 
@@ -105,3 +104,9 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _section_in(inner))), None)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to tell somebody who gave a name that is not among the known ones."""
+    near = difflib.get_close_matches(name, known := list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"

@@ -105,7 +105,7 @@ def run(directory: Path, selection: str, seed: int, rounds: int, test: list[Path
     sizes = {shard.file: shard.snapshots for shard in read_manifest(place / "data", verify=False)}
     found = []
     for number in range(rounds + 1):
-        model, _ = load_force(place / f"round-{number:02d}" / "model")
+        model = load_force(place / f"round-{number:02d}" / "model")
         errors = examine(model, test, World(), torch.device("cpu"))
         labels = sum(count for name, count in sizes.items() if int(name[-5:-3]) <= number)
         mse = [float(np.mean(values)) for values in errors.snapshot_mse.values()]

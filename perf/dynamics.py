@@ -49,7 +49,7 @@ RATE = "sites x steps / s"
 def network(model: str, device: torch.device) -> LearnedField:
     """A saved network, or the standard one; the speed of either does not depend on its weights."""
     if model != "standard":
-        return LearnedField(load_force(model)[0].to(device).eval(), BIAS)
+        return LearnedField(load_force(model).to(device).eval(), BIAS)
     torch.manual_seed(1)
     return LearnedField(make_force_field(Architecture("square", 2.3, (128,) * 5)).to(device).eval(), BIAS)
 

@@ -29,7 +29,6 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
 from hpcspin.storage import provenance, read_labels
 from hpcspin.training import evaluate
-from hpcspin.workflows.fields import predict
 from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.report import Run, torque_ratio
 from hpcspin.workflows.system import build_lattice, build_system
@@ -44,7 +43,7 @@ def torque_ratios(config: Config, model: Any, labels: list[Path]) -> NDArray[np.
         frames = read_labels(path, config.lattice.size)
         walls = wall_position(lattice, frames.spins)
         run = Run(np.arange(float(len(walls))), frames.spins, frames.field, walls)
-        ratios.append(torque_ratio(run, predict(model, lattice, frames.spins, bias, torch.device("cpu"))))
+        ratios.append(torque_ratio(run, model.predict(frames.spins, lattice, bias)))
     return np.concatenate(ratios)
 
 
@@ -56,7 +55,7 @@ def measure(config: Config, layout: Layout, weight: float, seed: int, directory:
     code = train_directory(config.model_copy(update={"training": training}), [layout.data], directory, World())
     if code:
         raise SystemExit(code)
-    model, _ = load_force(directory)
+    model = load_force(directory)
     labels = sorted(layout.test.glob("*.h5"))
     quartiles = np.quantile(torque_ratios(config, model, labels), (0.25, 0.5, 0.75))
     errors = evaluate(model, labels, World(), torch.device("cpu"))

@@ -34,7 +34,6 @@ from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.potential import ForceField, load_model
 from hpcspin.storage import atomic_path, provenance, read_labels
-from hpcspin.workflows.fields import predict
 from hpcspin.workflows.system import build_solver, build_system
 
 CPU = torch.device("cpu")
@@ -89,7 +88,7 @@ def move_outside(
         noise = bath.field(sites, number, torch.float64)
 
         def omega(at: torch.Tensor, _: float, noise: torch.Tensor | None = noise) -> torch.Tensor:
-            fields = predict(model, lattice, at.numpy()[None], bias, CPU)
+            fields = model.predict(at.numpy()[None], lattice, bias)
             field = torch.as_tensor(fields.equilibrium[0] + fields.nonequilibrium[0])
             return angular_velocity(at, field if noise is None else field + noise, damping)
 
@@ -129,7 +128,7 @@ def main() -> None:
         for frame in chosen:
             spins, field = labels.spins[frame], labels.field[frame]
             exact = perpendicular(field, spins)
-            fields = predict(model, lattice, spins[None], system.bias, CPU)
+            fields = model.predict(spins[None], lattice, system.bias)
             learned = perpendicular(fields.equilibrium[0] + fields.nonequilibrium[0], spins)
             own.append(float(np.mean(np.sum(exact**2, axis=-1)) / 2))
             squares = np.sum((learned - exact) ** 2, axis=-1) / 2

@@ -144,7 +144,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     world = World.detect()
-    model, _ = load_force(arguments.network)
+    model = load_force(arguments.network)
     if not isinstance(model, PotentialField):
         parser.error("--network: give a single model of potentials, no committee and no layers")
     device = pick_device(world)

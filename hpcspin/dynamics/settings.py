@@ -55,7 +55,7 @@ class Settings:
     integrator: str = "heun"
     tolerance: float | None = None
     seed: int = 1
-    record_interval: int = 1
+    record_interval: int = 5
     record_window: tuple[float, float] | None = None
     record_walls: tuple[float, ...] = ()
     observers: tuple[str, ...] = ("wall_position", "magnetization", "mean_bond")

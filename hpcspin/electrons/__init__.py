@@ -2,6 +2,7 @@
 
 from hpcspin.electrons.closed_form import ClosedFormSolver
 from hpcspin.electrons.grand_potential import grand_potential
+from hpcspin.electrons.labelling import label_snapshots
 from hpcspin.electrons.model import DrivenLattice, Reservoir
 from hpcspin.electrons.negf import RecursiveSolver
 from hpcspin.electrons.nonconservativity import (
@@ -24,6 +25,7 @@ __all__ = [
     "SteadyStateSolver",
     "estimate_nonconservativity",
     "grand_potential",
+    "label_snapshots",
     "make_solver",
     "nonconservativity",
     "tangent_jacobian",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Lattice, as_snapshots, make_texture
+from hpcspin.storage import check_spins
+
+if TYPE_CHECKING:
+    from hpcspin.electrons.steady_state import SteadyState
 
 WIDEST_BIAS = 1e3
 """Largest difference of chemical potentials, in hoppings, that is taken for intended."""
@@ -87,6 +92,9 @@ class DrivenLattice:
         Electron temperature T > 0.
     reservoirs
         At least one with a width; their order is the order of all currents.
+    solver, tolerance, precision
+        How `solve` finds the steady state: a registered solver, the largest error of a field component, and
+        ``"complex128"`` or ``"complex64"``.
 
     Raises
     ------
@@ -99,8 +107,12 @@ class DrivenLattice:
     exchange: float
     temperature: float
     reservoirs: tuple[Reservoir, ...]
+    solver: str = "negf"
+    tolerance: float = 1e-6
+    precision: str = "complex128"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "reservoirs", tuple(self.reservoirs))
         for name in ("hopping", "temperature"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
@@ -123,6 +135,72 @@ class DrivenLattice:
                 f"electrons: potentials differ by {self.bias:g}, over {WIDEST_BIAS:g} hoppings; "
                 "the energy window would be absurd, check their units"
             )
+
+    def texture(self, kind: str, *, seed: int = 1, **parameters: float) -> NDArray[np.float64]:
+        """Spins of a registered texture on this lattice, shape (Lx, Ly, 3).
+
+        Parameters
+        ----------
+        kind
+            ``"wall"``, ``"antiferromagnet"``, ``"ferromagnet"``, ``"random"`` or another registered name.
+        seed
+            Of the random tilts.
+        **parameters
+            Those of the texture, such as ``position`` and ``tilt`` of a wall.
+
+        Raises
+        ------
+        HpcspinError
+            If the texture is unknown or has no such parameter.
+        """
+        return make_texture(kind, self.lattice, seed, **parameters)
+
+    def solve(
+        self,
+        spins: Any,
+        tolerance: float | None = None,
+        *,
+        solver: str | None = None,
+        precision: str | None = None,
+        device: str = "auto",
+    ) -> SteadyState:
+        """Exchange fields H_i = J tr(sigma rho_ii), densities and currents of the steady state (the paper's Eq. 7).
+
+        Under a launcher all ranks call together, with the same spins, and share the work.
+
+        Parameters
+        ----------
+        spins
+            Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3), NumPy or torch.
+        tolerance
+            Largest error of a field component, in hoppings; None for the system's.
+        solver, precision
+            As of the system; None for its own.
+        device
+            ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+        Returns
+        -------
+        SteadyState
+            ``.field``, ``.density``, ``.current`` and ``.error``, of one snapshot without the first axis where one
+            was given; torch tensors where the spins were one.
+
+        Raises
+        ------
+        HpcspinError
+            If the spins do not fit the lattice or are no unit vectors, or the tolerance is missed.
+        """
+        from hpcspin.electrons.labelling import solve  # It needs torch, which a system does not.
+        from hpcspin.parallel.world import World
+
+        system = replace(
+            self,
+            tolerance=self.tolerance if tolerance is None else tolerance,
+            solver=solver or self.solver,
+            precision=precision or self.precision,
+        )
+        snapshots, restore = as_snapshots(spins, self.lattice.size)
+        return solve(system, check_spins(snapshots, None, "spins"), World.current(), device).map(restore)
 
     @property
     def bias(self) -> float:

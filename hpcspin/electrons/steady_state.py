@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,6 +54,15 @@ class SteadyState:
         spin_density = np.ascontiguousarray(components[..., 1:])
         density = np.ascontiguousarray(components[..., 0])
         return SteadyState(system.exchange * spin_density, density, spin_density, current, error)
+
+    @staticmethod
+    def joined(states: Sequence[SteadyState]) -> SteadyState:
+        """The snapshots of several steady states, one after the other."""
+        return SteadyState(*(np.concatenate([getattr(s, f.name) for s in states]) for f in fields(SteadyState)))
+
+    def map(self, function: Callable[[NDArray[np.float64]], Any]) -> SteadyState:
+        """The same with a function of each array in its place."""
+        return SteadyState(*(function(getattr(self, f.name)) for f in fields(self)))
 
 
 class SteadyStateSolver(ABC):

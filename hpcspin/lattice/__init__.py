@@ -1,6 +1,6 @@
 """Sites, neighbour shells, point groups, initial textures and measures of a texture."""
 
-from hpcspin.lattice.lattice import LATTICES, Halo, Lattice, SquareLattice, TriangularLattice, make_lattice
+from hpcspin.lattice.lattice import LATTICES, NAMED_SITES, Halo, Lattice, SquareLattice, TriangularLattice, make_lattice
 from hpcspin.lattice.measures import (
     bond_columns,
     bond_map,
@@ -9,15 +9,18 @@ from hpcspin.lattice.measures import (
     topological_charge,
     wall_position,
 )
+from hpcspin.lattice.snapshots import as_snapshots
 from hpcspin.lattice.textures import TEXTURES, make_texture
 
 __all__ = [
     "LATTICES",
+    "NAMED_SITES",
     "TEXTURES",
     "Halo",
     "Lattice",
     "SquareLattice",
     "TriangularLattice",
+    "as_snapshots",
     "bond_columns",
     "bond_map",
     "make_lattice",

@@ -7,8 +7,9 @@ transport direction. A new lattice is one subclass with a ``kind``.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,8 @@ from hpcspin.errors import HpcspinError
 LATTICES: dict[str, type[Lattice]] = {}
 Halo = tuple[int, int]
 """Lattice steps along x and along y by which a block is extended on both of its sides."""
+NAMED_SITES: dict[str, Any] = {"all": ..., "left": 0, "right": -1}
+"""Sites that a name stands for, as an index of an array (Lx, Ly)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,33 @@ class Lattice:
         half = np.array([(x, y) for x in reach for y in reach if (x, y) > (0, 0)])
         square = np.round((self.cartesian(half) ** 2).sum(axis=-1), 9)
         return tuple((int(x), int(y)) for x, y in half[square == np.unique(square)[number - 1]])
+
+    def mask(self, sites: str | Iterable[Sequence[int]]) -> NDArray[np.bool_]:
+        """Some sites as a mask, shape (Lx, Ly).
+
+        Parameters
+        ----------
+        sites
+            ``"left"`` (column 0), ``"right"`` (the last column), ``"all"``, or pairs (x, y).
+
+        Raises
+        ------
+        HpcspinError
+            If the name is unknown or a site lies outside the lattice.
+        """
+        mask = np.zeros(self.size, dtype=bool)
+        if isinstance(sites, str):
+            if sites not in NAMED_SITES:
+                raise HpcspinError(
+                    f"sites: {sites!r} is unknown; choose one of {', '.join(NAMED_SITES)}, or give pairs"
+                )
+            mask[NAMED_SITES[sites]] = True
+            return mask
+        for x, y in sites:
+            if not (0 <= x < self.size[0] and 0 <= y < self.size[1]):
+                raise HpcspinError(f"site [{x}, {y}] lies outside the {self.size} lattice")
+            mask[x, y] = True
+        return mask
 
     def cartesian(self, offsets: ArrayLike) -> NDArray[np.float64]:
         """Cartesian vectors of lattice offsets, shape (..., 2), in units of the lattice constant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import numpy as np
@@ -30,11 +31,17 @@ def make_texture(name: str, lattice: Lattice, seed: int, **parameters: float) ->
     Raises
     ------
     HpcspinError
-        If no texture of that name is registered.
+        If no texture of that name is registered, or it has other parameters.
     """
     if name not in TEXTURES:
         known = ", ".join(sorted(TEXTURES))
         raise HpcspinError(f"initial.kind: {name!r} is unknown; choose one of file, {known}")
+    signature = inspect.signature(TEXTURES[name])
+    try:
+        signature.bind(lattice, None, **parameters)
+    except TypeError as failure:
+        takes = ", ".join([*signature.parameters][2:]) or "none"
+        raise HpcspinError(f"initial.kind: {name}: {failure}; its parameters: {takes}") from failure
     return TEXTURES[name](lattice, np.random.default_rng(seed), **parameters)
 
 

@@ -7,6 +7,8 @@ else in hpcspin asks the `World` and never the launcher.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import socket
@@ -16,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -60,6 +63,14 @@ class World:
     comm: Any = field(default=None, repr=False)
     group: Any = field(default=None, repr=False)
     speaks: bool = True
+
+    @classmethod
+    def current(cls) -> World:
+        """The ranks of this process, joined at the first call; for scripts and notebooks.
+
+        Under a launcher an exception that nobody catches then ends all ranks, so that none waits for ever.
+        """
+        return _joined()
 
     @classmethod
     def detect(cls) -> World:
@@ -263,6 +274,22 @@ class World:
             self.comm.Abort(code)
         # torchrun ends the other ranks as soon as one process has gone.
         os._exit(code)
+
+
+@functools.cache
+def _joined() -> World:
+    world = World.detect()
+    if world.size > 1:
+        tell = sys.excepthook
+
+        def end_all(kind: type[BaseException], failure: BaseException, trace: TracebackType | None) -> None:
+            tell(kind, failure, trace)
+            sys.stderr.flush()
+            world.abort(exit_code(failure))
+
+        sys.excepthook = end_all
+        atexit.register(world.finish)
+    return world
 
 
 def _free_address() -> tuple[str, int]:

@@ -5,7 +5,7 @@ The room knows lattices, and nothing of electrons, dynamics or training.
 
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Side, Trade
-from hpcspin.potential.committee import MEMBER, Committee, load_force, model_files, weights_digest
+from hpcspin.potential.committee import MEMBER, Committee, load_force, model_files, shipped_models, weights_digest
 from hpcspin.potential.covariant import CovariantField
 from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
 from hpcspin.potential.factory import make_force_field
@@ -15,6 +15,7 @@ from hpcspin.potential.kinds import KINDS, Prediction
 from hpcspin.potential.model import ForceField
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.potentials import PotentialField
+from hpcspin.potential.prediction import PredictedFields, Predictor, System
 from hpcspin.potential.segments import segment_backend
 
 __all__ = [
@@ -29,8 +30,11 @@ __all__ = [
     "ForceField",
     "Neighbourhood",
     "PotentialField",
+    "PredictedFields",
     "Prediction",
+    "Predictor",
     "Side",
+    "System",
     "Trade",
     "load_force",
     "load_model",
@@ -38,5 +42,6 @@ __all__ = [
     "model_files",
     "save_model",
     "segment_backend",
+    "shipped_models",
     "weights_digest",
 ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +22,16 @@ from hpcspin.potential.files import load_model
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.potential.prediction import Predictor
 from hpcspin.storage import sha256
 
 MEMBER = "member-{:02d}"
 """Directory of a member within that of its committee."""
+SHIPPED = Path(__file__).parent.parent / "models"
+"""Where the models lie that come with the program."""
 
 
-class Committee(nn.Module):
+class Committee(Predictor):
     """The mean of several force fields, used like one.
 
     Parameters
@@ -144,7 +146,7 @@ def model_files(path: str | Path) -> list[Path]:
     Parameters
     ----------
     path
-        ``.safetensors`` file, or directory with ``model.safetensors`` or a
+        Name of a shipped model, ``.safetensors`` file, or directory with ``model.safetensors`` or a
         committee's ``member-NN/model.safetensors``.
 
     Raises
@@ -153,6 +155,11 @@ def model_files(path: str | Path) -> list[Path]:
         If a directory holds no model and no two members.
     """
     path = Path(path)
+    if not path.exists() and path.name in shipped_models() and path == Path(path.name):
+        return [SHIPPED / f"{path}.safetensors"]
+    if not path.exists() and not path.suffix:
+        names = ", ".join(shipped_models())
+        raise HpcspinError(f"{path}: no such model; give a .safetensors file, a directory with one, or one of {names}")
     if not path.is_dir():
         return [path]
     if (path / "model.safetensors").exists():
@@ -166,14 +173,19 @@ def model_files(path: str | Path) -> list[Path]:
     return files
 
 
+def shipped_models() -> list[str]:
+    """Names of the models that come with the program."""
+    return sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
+
+
 def weights_digest(path: str | Path) -> str:
     """SHA-256 of the weights of a model, as its card has it; of a committee that of its members' digests."""
     digests = [sha256(file) for file in model_files(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]]:
-    """Read a saved force field, or what `hpcspin train` has left in a directory.
+def load_force(path: str | Path) -> ForceField | Committee:
+    """Read a shipped or saved force field, or what `hpcspin train` has left in a directory.
 
     Parameters
     ----------
@@ -182,8 +194,8 @@ def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]
 
     Returns
     -------
-    tuple
-        The model in evaluation mode, and the card (of the first member).
+    ForceField or Committee
+        In evaluation mode, with its card (of the first member).
 
     Raises
     ------
@@ -191,4 +203,6 @@ def load_force(path: str | Path) -> tuple[ForceField | Committee, dict[str, Any]
         If a file is unreadable, or the directory holds no model and no two members.
     """
     members, cards = zip(*(load_model(file) for file in model_files(path)), strict=True)
-    return (members[0] if len(members) == 1 else Committee(members).eval()), cards[0]
+    model = members[0] if len(members) == 1 else Committee(members).eval()
+    model.card = cards[0]
+    return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
@@ -16,6 +16,7 @@ from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
 from hpcspin.potential.network import Network
+from hpcspin.potential.prediction import Predictor
 from hpcspin.potential.tiles import TILE
 
 _ROUNDING = 1e-4
@@ -24,7 +25,7 @@ Part = tuple[Tensor, Tensor]
 """What some centres have said already: see `ForceField.begin`."""
 
 
-class ForceField(nn.Module):
+class ForceField(Predictor):
     """A learned field on spins, whichever way it is made.
 
     Parameters

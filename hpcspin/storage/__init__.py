@@ -7,6 +7,7 @@ is either whole under its own name or unfinished under ``NAME.partial``.
 from hpcspin.storage.atomic import atomic_path, make_directory, require_output, sha256
 from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hpcspin.storage.compare import config_differences, describe_differences
+from hpcspin.storage.frame_reader import FrameReader
 from hpcspin.storage.frames import count_frames, partial_path, read_attributes
 from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS, open_hdf5
 from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
@@ -22,6 +23,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "UNITS",
     "Checkpoint",
+    "FrameReader",
     "LabelWriter",
     "Labels",
     "Shard",

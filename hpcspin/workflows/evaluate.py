@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from math import erf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, load_force, model_files
+from hpcspin.potential import Committee, ForceField, load_force, model_files
 from hpcspin.potential.files import card_path
 from hpcspin.storage import MANIFEST, atomic_path, read_manifest, require_output
 from hpcspin.training import calibrate, examine
@@ -45,26 +47,42 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     picture = output.with_suffix(".png")
     if picture == output:
         raise HpcspinError(f"{output}: is the name of the picture; give a .json file")
-    model, _ = load_force(model_path)
-    files, device = _label_files(data, world), pick_device(world)
+    model, files = load_force(model_path), label_files(data, world)
     if world.rank == 0:
         weights = model_files(model_path)
         require_output(output, *files, *weights, *map(card_path, weights))
-    found = examine(model, files, world, device)
+    numbers, components = evaluate(model, files, world)
+    if world.rank == 0:
+        world.say(json.dumps({key: value for key, value in numbers.items() if key != "snapshot_mse"}))
+        bins = numbers.get("calibration", {}).get("bins", [])
+        figures.field_errors(components, numbers["sigma"], bins, picture)
+        with atomic_path(output) as temporary:
+            temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+def evaluate(
+    model: ForceField | Committee, files: Sequence[Path], world: World, device: str = "auto"
+) -> tuple[dict[str, Any], NDArray[np.float64]]:
+    """Errors of a model on label files: the numbers of `evaluate_files`, the same on all ranks.
+
+    Returns
+    -------
+    tuple
+        The numbers, and on rank 0 the exact and predicted components of a sample of sites, shape (2, sampled).
+    """
+    picked = pick_device(world, device)
+    found = examine(model, files, world, picked)
     numbers: dict[str, Any] = dict(found.errors.summary())
     if isinstance(model, Committee):
-        numbers["calibration"] = calibrate(model, files, world, device)
-    if world.rank == 0:
-        exact, predicted = found.components
-        numbers["half_width_68"] = float(np.quantile(abs(predicted - exact), erf(0.5**0.5)))
-        world.say(json.dumps(numbers))
-        bins = numbers.get("calibration", {}).get("bins", [])
-        figures.field_errors(found.components, numbers["sigma"], bins, picture)
-        with atomic_path(output) as temporary:
-            temporary.write_text(json.dumps({**numbers, "snapshot_mse": found.snapshot_mse}, indent=2) + "\n")
+        numbers["calibration"] = calibrate(model, files, world, picked)
+    exact, predicted = found.components
+    half_width = float(np.quantile(abs(predicted - exact), erf(0.5**0.5))) if world.rank == 0 else 0.0
+    numbers["half_width_68"] = world.broadcast(half_width)
+    return {**numbers, "snapshot_mse": found.snapshot_mse}, found.components
 
 
-def _label_files(data: Path, world: World) -> list[Path]:
+def label_files(data: Path, world: World) -> list[Path]:
+    """The label files that a path names: one, or those of a directory."""
     if not data.is_dir():
         return [data]
     files: list[Path] = []

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -59,10 +57,14 @@ class _SolverState:
         self._solver.set_state(dict(state))
 
 
+def solver_field(solver: SteadyStateSolver) -> WholeLatticeField:
+    """The exact field of a solver as the dynamics sees it."""
+    system = solver.system
+    return WholeLatticeField(solver.solve, system.lattice.size, len(system.reservoirs), _SolverState(solver))
+
+
 def _electronic(config: Config, world: World) -> WholeLatticeField:
-    system = build_system(config)
-    solver = build_solver(config, system, world)
-    return WholeLatticeField(solver.solve, config.lattice.size, len(system.reservoirs), _SolverState(solver))
+    return solver_field(build_solver(config, build_system(config), world))
 
 
 def _learned(config: Config, lattice: Lattice, world: World, device: torch.device) -> Field:
@@ -71,7 +73,7 @@ def _learned(config: Config, lattice: Lattice, world: World, device: torch.devic
         raise HpcspinError(
             "dynamics.model: field: learned needs the path of a saved force field (.safetensors or committee)"
         )
-    model, _ = load_force(config.dynamics.model)
+    model = load_force(config.dynamics.model)
     model.require(lattice, config.dynamics.model)
     _require_potential(config, model, config.dynamics.model)
     model, system, dynamics = model.to(device).eval(), build_system(config), config.dynamics
@@ -98,45 +100,3 @@ def _require_potential(config: Config, model: ForceField | Committee, where: str
             f"{where}: the model is not the one that the section potential describes: "
             f"{describe_differences(differences)}; mend the section or leave it out"
         )
-
-
-@dataclass(frozen=True)
-class PredictedFields:
-    """What a force field says about recorded frames; arrays of shape (n, Lx, Ly, 3)."""
-
-    equilibrium: NDArray[np.float64]
-    nonequilibrium: NDArray[np.float64]
-
-    @property
-    def field(self) -> NDArray[np.float64]:
-        """H = h^eq + h^neq."""
-        return self.equilibrium + self.nonequilibrium
-
-
-def predict(
-    model: ForceField | Committee, lattice: Lattice, spins: NDArray[np.float64], bias: float, device: torch.device
-) -> PredictedFields:
-    """Learned fields on many frames.
-
-    Parameters
-    ----------
-    model
-        The force field.
-    lattice
-        Lattice of the frames.
-    spins
-        Shape (n, Lx, Ly, 3).
-    bias
-        Difference of the chemical potentials.
-    device
-        Where to compute.
-    """
-    model = model.to(device).eval()
-    table = model.neighbourhood(lattice)
-    parts = []
-    for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
-        predicted = model(frame[None], table, torch.full((1,), bias, device=device))
-        pair = torch.stack([predicted.equilibrium[0], predicted.nonequilibrium[0]])
-        parts.append(pair.double().cpu().numpy().reshape(2, *lattice.size, 3))
-    equilibrium, nonequilibrium = np.stack(parts, axis=1)
-    return PredictedFields(equilibrium, nonequilibrium)

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpcspin.config import Config
-from hpcspin.electrons import SOLVERS
-from hpcspin.parallel.devices import pick_device
-from hpcspin.parallel.progress import progress
+from hpcspin.electrons import DrivenLattice, label_snapshots
 from hpcspin.parallel.world import World
 from hpcspin.storage import LabelWriter, read_spins, require_output, sha256
-from hpcspin.workflows.system import build_solver, build_system
+from hpcspin.workflows.system import build_system
 
 
 def label_file(
@@ -20,10 +21,8 @@ def label_file(
 ) -> None:
     """Label every snapshot of a spins file.
 
-    The ranks form as many teams as there are snapshots left, at most one a
-    rank, or fewer where one rank cannot hold the lattice; each team solves one
-    snapshot at a time, its ranks sharing the energies or the columns of sites.
-    Rank 0 writes. A killed job resumes at the first snapshot without a label.
+    The ranks share the work as `label_snapshots` says; rank 0 writes. A killed job resumes at the first snapshot
+    without a label.
 
     Parameters
     ----------
@@ -43,38 +42,41 @@ def label_file(
     HpcspinError
         If the spins are invalid, the output cannot be written, or a label misses its tolerance.
     """
-    system, electrons = build_system(config), config.electrons
-    assert electrons is not None
-    spins, writer = None, None
+    system, spins, attributes = build_system(config), None, None
     if world.rank == 0:
         spins = read_spins(spins_path, config.lattice.size)
         require_output(output, spins_path)
         attributes = {
             "config": config.model_dump(mode="json"),
-            "precision": electrons.precision,
             "spins_sha256": sha256(spins_path),
             **({"origin": dict(origin)} if origin else {}),
         }
+    spins, attributes = world.broadcast((spins, attributes))
+    write_label_file(system, spins, output, attributes, world, config.device)
+
+
+def write_label_file(
+    system: DrivenLattice,
+    spins: NDArray[np.float64],
+    output: Path,
+    attributes: Mapping[str, Any],
+    world: World,
+    device: str = "auto",
+) -> None:
+    """Label spins of shape (n, Lx, Ly, 3), the same on all ranks; rank 0 writes, and goes on where a file stands."""
+    writer = None
+    if world.rank == 0:
         names = [reservoir.name for reservoir in system.reservoirs]
-        writer = LabelWriter(output, config.lattice.size, names, attributes, len(spins))
-    spins, done = world.broadcast((spins, writer.done) if writer else None)
-    needed = SOLVERS[electrons.solver].ranks_needed(system, world, pick_device(world, config.device))
-    teams = max(1, min(world.size // needed, len(spins) - done))
-    number, team = world.split(teams)
-    solver = build_solver(config, system, team)
-    with progress(world, "label", len(spins), done) as bar:
-        for first in range(done, len(spins), teams):
-            mine = first + number
-            # Without the memory of the snapshots before, a label does not depend on who made it.
-            solver.reset()
-            state = solver.solve(spins[mine : mine + 1]) if mine < len(spins) else None
-            states = world.gather(state if team.rank == 0 else None)
-            if writer is None or states is None:
-                continue
-            for offset, solved in enumerate(found for found in states if found is not None):
-                snapshot = spins[first + offset : first + offset + 1]
-                writer.append(snapshot, solved.field, solved.density, solved.current, solved.error)
-                bar.advance(note=f"error {solved.error.max():.1e}")
+        given = {**attributes, "precision": system.precision}
+        writer = LabelWriter(output, system.lattice.size, names, given, len(spins))
+    done = world.broadcast(writer.done if writer else None)
+
+    def frame(number: int) -> NDArray[np.float64]:
+        return spins[number : number + 1]
+
+    for snapshot, state in label_snapshots(system, frame, len(spins), world, device, done):
+        assert writer is not None
+        writer.append(snapshot, state.field, state.density, state.current, state.error)
     if writer is not None:
         writer.finish()
         world.say(f"label: {len(spins)} snapshots in {output}")

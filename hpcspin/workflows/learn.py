@@ -255,7 +255,7 @@ def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -
     known = world.broadcast(log.read_text().splitlines() if world.rank == 0 and log.exists() else [])
     if len(known) >= this.number:
         return
-    model, _ = load_force(_model_before(config, this))
+    model = load_force(_model_before(config, this))
     numbers: dict[str, Any] = dict(
         evaluate(model, [this.labels(role) for role in roles], world, pick_device(world, config.device))
     )

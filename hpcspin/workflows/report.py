@@ -17,12 +17,11 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import load_force
+from hpcspin.potential import PredictedFields, load_force
 from hpcspin.storage import atomic_path, make_directory, open_hdf5, provenance
 from hpcspin.workflows import figures
 from hpcspin.workflows.comparison import Estimate, near_wall, wall_speed
 from hpcspin.workflows.driven_distance import driven_distances
-from hpcspin.workflows.fields import PredictedFields, predict
 from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.system import build_lattice, build_system
 
@@ -150,10 +149,9 @@ def _predictions(
     config: Config, layout: Layout, lattice: Lattice, runs: list[Run], world: World
 ) -> list[PredictedFields]:
     """Learned fields on the spins of the exact trajectories."""
-    model, _ = load_force(layout.model)
-    device = pick_device(world, config.device)
+    model = load_force(layout.model).to(pick_device(world, config.device))
     bias = build_system(config).bias
-    return [predict(model, lattice, run.spins, bias, device) for run in runs]
+    return [model.predict(run.spins, lattice, bias) for run in runs]
 
 
 def _draw_parity(exact: list[Run], predicted: list[PredictedFields], sigma: float, path: Path) -> None:

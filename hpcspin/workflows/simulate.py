@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.config import Config, DynamicsSection, completed
-from hpcspin.dynamics import CorrectedField, Settings, Simulation
+from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
+from hpcspin.lattice import Lattice
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
@@ -55,7 +56,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
     spins = initial_spins(config.initial, lattice, config.dynamics.seed)
     contents = _contents(config, spins)
     given = config.model_dump(mode="json")
-    simulation = Simulation(
+    return run_trajectory(
         lattice,
         field,
         spins,
@@ -66,12 +67,19 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         complete=lambda stored: _told_by_contents(completed(stored), given, contents),
         world=world,
         device=device,
-    )
-    code = simulation.run().exit_code
+    ).exit_code
+
+
+def run_trajectory(
+    lattice: Lattice, field: Field, spins: NDArray[np.float64], settings: Settings, directory: Path, **given: Any
+) -> Outcome:
+    """Run a trajectory, or go on where its directory's checkpoint stands; the arguments are those of `Simulation`."""
+    simulation = Simulation(lattice, field, spins, settings, directory, **given)
+    outcome = simulation.run()
     for term in terms_of(field):
         if isinstance(term, CorrectedField):
-            world.say(f"{term.tally}")
-    return code
+            simulation.world.say(f"{term.tally}")
+    return outcome
 
 
 def _contents(config: Config, spins: NDArray[np.float64]) -> dict[tuple[str, str], str]:

@@ -1,0 +1,344 @@
+"""What `import hpcspin` offers: the verbs of the command line, from arrays to arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.config import Config, load_config, parse_config
+from hpcspin.config_errors import nearest
+from hpcspin.dynamics import Field, Settings, SumField
+from hpcspin.dynamics.simulation import TRAJECTORY
+from hpcspin.electrons import DrivenLattice, SteadyStateSolver, make_solver
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice, as_snapshots
+from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.world import World
+from hpcspin.potential import Committee, ForceField, load_force
+from hpcspin.storage import FrameReader, check_spins, make_directory, require_output
+from hpcspin.workflows.evaluate import evaluate as evaluate_model
+from hpcspin.workflows.evaluate import label_files
+from hpcspin.workflows.fields import solver_field
+from hpcspin.workflows.label import write_label_file
+from hpcspin.workflows.learned import LearnedField
+from hpcspin.workflows.simulate import run_trajectory
+from hpcspin.workflows.system import build_system, describe_system
+from hpcspin.workflows.train import train_directory
+
+Given = str | Path | Mapping[str, Any] | Config
+"""A config: a YAML file, its content as a mapping, or read already."""
+FieldLike = Field | SteadyStateSolver | ForceField | Committee | str | Path | Sequence[Any] | None
+
+
+def load_system(config: Given, *overrides: str) -> DrivenLattice:
+    """Lattice, electrons and reservoirs of a config.
+
+    Parameters
+    ----------
+    config
+        YAML file, or its content as a mapping.
+    *overrides
+        ``"key.path=value"`` as on the command line, of a file.
+
+    Raises
+    ------
+    HpcspinError
+        If the config is wrong or has no electrons.
+    """
+    return build_system(_config(config, overrides))
+
+
+def label(system: DrivenLattice, spins: Any, output: str | Path, device: str = "auto") -> FrameReader:
+    """Write exact fields, densities and currents of spins to a label file, or go on where it stands.
+
+    Parameters
+    ----------
+    system
+        The driven lattice; its solver and tolerance count.
+    spins
+        Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3).
+    output
+        The file.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    FrameReader
+        The file, open.
+
+    Raises
+    ------
+    HpcspinError
+        If the spins do not fit, a label misses its tolerance, or the file belongs to other labels.
+    """
+    world, output = World.current(), Path(output)
+    snapshots, _ = as_snapshots(spins, system.lattice.size)
+    if world.rank == 0:
+        require_output(output)
+        make_directory(output.parent)
+    attributes = {"config": describe_system(system), "spins_sha256": _digest(snapshots)}
+    write_label_file(system, check_spins(snapshots, None, "spins"), output, attributes, world, device)
+    world.barrier()
+    return FrameReader(output)
+
+
+def load_model(path: str | Path) -> ForceField | Committee:
+    """A learned force field in evaluation mode; its ``field(spins, system)`` is the exchange field.
+
+    Parameters
+    ----------
+    path
+        Name of a model that comes with the program, a ``.safetensors`` file, or a directory that `train` has filled.
+
+    Raises
+    ------
+    HpcspinError
+        If there is no such model, or its files are damaged.
+    """
+    return load_force(path)
+
+
+class Run:
+    """The recorded frames of a trajectory; each dataset is an attribute, such as ``run.spins``.
+
+    Attributes
+    ----------
+    time : ndarray
+        Times of the frames in ħ/t, shape (n,).
+    spins, field : ndarray
+        Spins and the field on them, shape (n, Lx, Ly, 3).
+    wall_position : ndarray
+        In columns, shape (n,), where it is observed; and so every observer, and what the field tells besides.
+    finished : bool
+        False if the run was stopped from outside: the same call goes on.
+    """
+
+    def __init__(self, path: Path, finished: bool, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+        self._path, self.finished, self._arrays = path, finished, arrays
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._arrays is None:
+            with FrameReader(self._path) as frames:
+                return np.asarray(getattr(frames, name))
+        if name not in self._arrays:
+            raise AttributeError(f"the run has no {name!r}; it has {', '.join(self._arrays)}")
+        return self._arrays[name]
+
+
+def simulate(
+    system: DrivenLattice | Lattice,
+    field: FieldLike = None,
+    spins: Any = None,
+    *,
+    path: str | Path | None = None,
+    device: str = "auto",
+    **settings: Any,
+) -> Run:
+    """Landau-Lifshitz-Gilbert dynamics of spins under any field.
+
+    Parameters
+    ----------
+    system
+        The driven lattice; a `Lattice` alone will do for fields that need no electrons.
+    field
+        None for the exact field of the system's electrons; a solver, a force field or a committee, the name or path
+        of one, anything with the protocol `hpcspin.dynamics.Field`; or a list of these, whose sum it is.
+    spins
+        Unit vectors at time zero, shape (Lx, Ly, 3).
+    path
+        Directory of the run, which goes on there when the call is given again; None for a run in memory.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    **settings
+        ``damping``, ``temperature``, ``step``, ``duration`` and the other attributes of `hpcspin.dynamics.Settings`.
+
+    Raises
+    ------
+    HpcspinError
+        If something of this does not fit, or the field fails.
+    """
+    world = World.current()
+    lattice = system.lattice if isinstance(system, DrivenLattice) else system
+    start, _ = as_snapshots(spins, lattice.size)
+    if len(start) != 1:
+        raise HpcspinError(f"spins: {len(start)} snapshots cannot be one start; give shape (Lx, Ly, 3)")
+    chosen = pick_device(world, device)
+    terms = list(field) if isinstance(field, list | tuple) else [field]
+    parts = [_as_field(term, system, world, chosen) for term in terms]
+    known = _settings(settings)
+    config = _described(system, terms, known)
+    directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
+    try:
+        outcome = run_trajectory(
+            lattice,
+            parts[0] if len(parts) == 1 else SumField(parts),
+            start[0],
+            known,
+            directory,
+            config=config,
+            identity={**config, "spins_sha256": _digest(start)},
+            world=world,
+            device=chosen,
+        )
+        finished = directory / TRAJECTORY
+        found = finished if finished.exists() else finished.with_name(f"{TRAJECTORY}.partial")
+        if path is not None:
+            return Run(found, outcome.finished)
+        arrays = None
+        if world.rank == 0:
+            with FrameReader(found) as frames:
+                arrays = {name: np.asarray(getattr(frames, name)) for name in frames.names}
+        return Run(found, outcome.finished, world.broadcast(arrays))
+    finally:
+        if path is None and world.rank == 0:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def train(
+    config: Given, data: str | Path | Sequence[str | Path], output: str | Path, *overrides: str
+) -> ForceField | Committee:
+    """Fit the force field of a config to directories of label files, or go on where `output` stands.
+
+    Parameters
+    ----------
+    config, *overrides
+        As of `load_system`; with the sections ``lattice``, ``potential`` and ``training``.
+    data
+        Directory of label files, or several.
+    output
+        Directory of the model, its checkpoints and metrics.
+
+    Raises
+    ------
+    HpcspinError
+        If the config or the data are wrong, or the training was stopped from outside (the same call goes on).
+    """
+    directories = [data] if isinstance(data, str | Path) else data
+    world, output = World.current(), Path(output)
+    if train_directory(_config(config, overrides), [Path(d) for d in directories], output, world):
+        raise HpcspinError(f"{output}: the training was stopped, with a checkpoint; the same call goes on")
+    return load_model(output)
+
+
+def evaluate(model: ForceField | Committee | str | Path, data: str | Path, device: str = "auto") -> dict[str, Any]:
+    """Errors of a model on exact labels.
+
+    Parameters
+    ----------
+    model
+        A force field or a committee, or the name or path of one.
+    data
+        Label file, or directory of label files.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    dict
+        ``mse`` of a component of the perpendicular field, ``sigma``, ``variance_fraction``, ``snapshots`` and the
+        rest of what `hpcspin evaluate` writes.
+
+    Raises
+    ------
+    HpcspinError
+        If a file is wrong, or the labels do not fit the model.
+    """
+    world = World.current()
+    force = load_model(model) if isinstance(model, str | Path) else model
+    return evaluate_model(force, label_files(Path(data), world), world, device)[0]
+
+
+def open_labels(path: str | Path) -> FrameReader:
+    """A label file, read where it is asked for: ``labels.spins[3]``, ``labels.field``, ``labels.attributes``."""
+    return FrameReader(path)
+
+
+def open_trajectory(path: str | Path) -> FrameReader:
+    """A trajectory, finished or running, by its directory or its file; read as `open_labels` does."""
+    path = Path(path)
+    if path.is_dir():
+        finished = path / TRAJECTORY
+        path = finished if finished.exists() else path / f"{TRAJECTORY}.partial"
+    return FrameReader(path)
+
+
+def _config(given: Given, overrides: Sequence[str]) -> Config:
+    if isinstance(given, str | Path):
+        return load_config(given, overrides)
+    if overrides:
+        raise HpcspinError("overrides belong to a config that is a file; change the mapping itself")
+    return given if isinstance(given, Config) else parse_config(dict(given), "config")
+
+
+def _as_field(given: Any, system: DrivenLattice | Lattice, world: World, device: Any) -> Field:
+    if isinstance(given, str | Path):
+        given = load_model(given)
+    if isinstance(given, SteadyStateSolver):
+        return solver_field(given)
+    if given is None or isinstance(given, ForceField | Committee):
+        if not isinstance(system, DrivenLattice):
+            raise HpcspinError("field: this field needs electrons; give a DrivenLattice instead of a Lattice")
+        if given is None:
+            solver = make_solver(system.solver, system, system.tolerance, world, device, system.precision)
+            return solver_field(solver)
+        given.require(system.lattice, "field")
+        return LearnedField(given.to(device).eval(), system.bias)
+    if not (hasattr(given, "halo") and callable(getattr(given, "bind", None))):
+        raise HpcspinError(
+            f"field: a {type(given).__name__} is no field; give a solver, a force field, the name of one, or an object "
+            "with halo and bind as hpcspin.dynamics.Field has them"
+        )
+    found: Field = given
+    return found
+
+
+def _settings(given: Mapping[str, Any]) -> Settings:
+    known = {field.name: field for field in dataclasses.fields(Settings)}
+    for name in given:
+        if name not in known:
+            raise HpcspinError(f"simulate: {name!r} is no setting; {nearest(name, known)}")
+    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in given]
+    if missing:
+        raise HpcspinError(f"simulate: {', '.join(missing)} must be given")
+    return Settings(**given)
+
+
+def _described(system: DrivenLattice | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
+    """What is stored with the run, as JSON values."""
+    if isinstance(system, DrivenLattice):
+        about = describe_system(system)
+    else:
+        about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
+    return {**about, "dynamics": {**dataclasses.asdict(settings), "field": [_named(term) for term in terms]}}
+
+
+def _named(term: Any) -> str:
+    """A field in words that are the same when the same call is given again, and others for another field."""
+    if term is None:
+        return "electrons"
+    model = load_model(term) if isinstance(term, str | Path) else term
+    if isinstance(model, ForceField | Committee):
+        weights = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in model.state_dict().values()))
+        return f"learned {weights.hexdigest()[:16]}"
+    words = repr(term) if dataclasses.is_dataclass(term) else f"{type(term).__module__}.{type(term).__qualname__}"
+    return re.sub(r" at 0x[0-9a-f]+", "", words)
+
+
+def _digest(spins: NDArray[np.float64]) -> str:
+    return hashlib.sha256(spins.tobytes()).hexdigest()
+
+
+def _scratch(world: World) -> str | None:
+    return tempfile.mkdtemp(prefix="hpcspin-") if world.rank == 0 else None

@@ -1,0 +1,75 @@
+"""Many snapshots, shared out over the ranks: what `hpcspin label` and `DrivenLattice.solve` both do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons.model import DrivenLattice
+from hpcspin.electrons.steady_state import SOLVERS, SteadyState, make_solver
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.progress import progress
+from hpcspin.parallel.world import World
+
+Frame = Callable[[int], NDArray[np.float64]]
+"""Spins (1, Lx, Ly, 3) of a snapshot by its number."""
+
+
+def label_snapshots(
+    system: DrivenLattice, frame: Frame, count: int, world: World, device: str = "auto", done: int = 0
+) -> Iterator[tuple[NDArray[np.float64], SteadyState]]:
+    """Spins and steady state of each snapshot, in order, on rank 0.
+
+    The ranks form as many teams as there are snapshots left, at most one a rank, or fewer where one rank cannot
+    hold the lattice; each team solves one snapshot at a time, its ranks sharing the energies or the columns of
+    sites. A label does not depend on the snapshots before it. All ranks iterate together.
+
+    Parameters
+    ----------
+    system
+        With the solver, tolerance and precision to be used.
+    frame
+        The spins; called on every rank.
+    count
+        Number of snapshots.
+    world
+        The ranks.
+    device
+        See `pick_device`.
+    done
+        Snapshots to leave out at the start.
+
+    Raises
+    ------
+    HpcspinError
+        If the spins do not fit, or a label misses its tolerance.
+    """
+    if system.solver not in SOLVERS:
+        raise HpcspinError(
+            f"electrons.solver: {system.solver!r} is unknown; choose one of {', '.join(sorted(SOLVERS))}"
+        )
+    needed = SOLVERS[system.solver].ranks_needed(system, world, pick_device(world, device))
+    teams = max(1, min(world.size // needed, count - done))
+    number, team = world.split(teams)
+    solver = make_solver(system.solver, system, system.tolerance, team, pick_device(world, device), system.precision)
+    with progress(world, "label", count, done) as bar:
+        for first in range(done, count, teams):
+            mine = first + number
+            solver.reset()
+            state = solver.solve(frame(mine)) if mine < count else None
+            solved = [found for found in world.gather(state if team.rank == 0 else None) or () if found is not None]
+            for snapshot, found in enumerate(solved, first):
+                yield frame(snapshot), found
+                bar.advance(note=f"error {found.error.max():.1e}")
+
+
+def solve(system: DrivenLattice, spins: NDArray[np.float64], world: World, device: Any) -> SteadyState:
+    """Steady state of some snapshots, shape (n, Lx, Ly, 3), the same on all ranks; see `DrivenLattice.solve`."""
+    spins = system.check_spins(spins)
+    states = [state for _, state in label_snapshots(system, lambda i: spins[i : i + 1], len(spins), world, device)]
+    found: SteadyState = world.broadcast(SteadyState.joined(states) if states else None)
+    return found

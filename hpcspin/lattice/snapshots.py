@@ -1,0 +1,59 @@
+"""One snapshot or many, NumPy or torch: what users hand in, and what they get back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+
+Restore = Callable[[NDArray[Any]], Any]
+"""From an array whose first axis counts snapshots to the form in which the spins came."""
+
+
+def as_snapshots(spins: Any, size: tuple[int, int]) -> tuple[NDArray[np.float64], Restore]:
+    """Spins as an array of snapshots, and the way back for results.
+
+    Parameters
+    ----------
+    spins
+        Shape (Lx, Ly, 3) or (n, Lx, Ly, 3); a NumPy array, anything NumPy makes one of, or a torch tensor.
+    size
+        Lattice size (Lx, Ly).
+
+    Returns
+    -------
+    tuple of ndarray and callable
+        Spins of shape (n, Lx, Ly, 3), and a function for results of shape (n, ...): it drops the first axis
+        where one snapshot was given, and makes a tensor, on the device of the spins, where they were one.
+
+    Raises
+    ------
+    HpcspinError
+        If the shape is another one, or these are not real numbers.
+    """
+    tensor = spins if hasattr(spins, "detach") else None
+    try:
+        array = np.asarray(spins if tensor is None else tensor.detach().cpu())
+    except (TypeError, ValueError) as failure:
+        raise HpcspinError(f"spins: are no array of numbers; give shape {_shapes(size)}") from failure
+    if array.dtype.kind not in "fiu" or array.ndim not in (3, 4) or array.shape[-3:] != (*size, 3) or not array.size:
+        raise HpcspinError(f"spins: have shape {array.shape} and type {array.dtype}; give {_shapes(size)} real numbers")
+    single = array.ndim == 3
+
+    def restore(result: NDArray[Any]) -> Any:
+        chosen = result[0] if single else result
+        if tensor is None:
+            return chosen
+        import torch
+
+        return torch.as_tensor(chosen).to(tensor.device)
+
+    return array.reshape(-1, *size, 3).astype(np.float64), restore
+
+
+def _shapes(size: tuple[int, int]) -> str:
+    return f"({size[0]}, {size[1]}, 3) or (n, {size[0]}, {size[1]}, 3)"

@@ -1,0 +1,112 @@
+"""What users ask of a force field: fields on whole lattices, from arrays to arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hpcspin.lattice import Lattice, as_snapshots
+from hpcspin.storage import check_spins
+
+
+class System(Protocol):
+    """What a force field must know of a driven lattice."""
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice."""
+        ...
+
+    @property
+    def bias(self) -> float:
+        """Largest minus smallest chemical potential."""
+        ...
+
+
+@dataclass(frozen=True)
+class PredictedFields:
+    """Both parts of a learned field, H = h^eq + h^neq (the paper's Eq. 3); arrays of shape (n, Lx, Ly, 3).
+
+    Attributes
+    ----------
+    equilibrium
+        h^eq = -∂E/∂S; the whole field where a model has no potentials.
+    nonequilibrium
+        h^neq = -S x ∂G/∂S.
+    """
+
+    equilibrium: NDArray[np.float64]
+    nonequilibrium: NDArray[np.float64]
+
+    @property
+    def field(self) -> NDArray[np.float64]:
+        """H = h^eq + h^neq."""
+        return self.equilibrium + self.nonequilibrium
+
+
+class Predictor(nn.Module):
+    """A force field, or a committee of them, that can be asked for fields.
+
+    Attributes
+    ----------
+    card : dict
+        What its file says of it: training data, errors, provenance; empty for a model that comes from no file.
+    """
+
+    card: dict[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.card = {}
+
+    def field(self, spins: Any, system: System) -> Any:
+        """Exchange field on spins in hoppings, its part across them: H - S (S·H).
+
+        The part along the spins turns none of them, and no force field learns it.
+
+        Parameters
+        ----------
+        spins
+            Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3), NumPy or torch.
+        system
+            The driven lattice.
+
+        Returns
+        -------
+        array
+            Of the shape of the spins, and a tensor where they are one.
+
+        Raises
+        ------
+        HpcspinError
+            If the spins do not fit the lattice, or the lattice not the model.
+        """
+        snapshots, restore = as_snapshots(spins, system.lattice.size)
+        found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, system.bias).field
+        return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))
+
+    def predict(self, spins: NDArray[np.float64], lattice: Lattice, bias: float) -> PredictedFields:
+        """Both parts of the field on snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device."""
+        self.require(lattice, "spins")
+        self.eval()
+        device, table = next(self.parameters()).device, self.neighbourhood(lattice)
+        parts = []
+        for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
+            found = self(frame[None], table, torch.full((1,), bias, dtype=frame.dtype, device=device))
+            pair = torch.stack([found.equilibrium[0], found.nonequilibrium[0]])
+            parts.append(pair.double().cpu().numpy().reshape(2, *lattice.size, 3))
+        equilibrium, nonequilibrium = np.stack(parts, axis=1)
+        return PredictedFields(equilibrium, nonequilibrium)
+
+    def require(self, lattice: Lattice, where: str) -> None:
+        """Refuse a lattice for which the model was not made."""
+        raise NotImplementedError
+
+    def neighbourhood(self, lattice: Lattice) -> Any:
+        """Neighbour table of a whole lattice."""
+        raise NotImplementedError

@@ -1,0 +1,151 @@
+"""The front door: `import hpcspin`, from arrays to arrays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hpcspin as hs
+from hpcspin.dynamics import Heisenberg, Zeeman
+
+ROOT = Path(__file__).parent.parent
+SMALL = ROOT / "configs" / "driven_sd_small.yaml"
+MOVING = {"damping": 0.2, "temperature": 0.01, "step": 0.4}
+
+
+@pytest.fixture(scope="module")
+def system() -> hs.DrivenLattice:
+    return hs.load_system(SMALL)
+
+
+def test_import_is_fast_and_brings_neither_torch_nor_numpy() -> None:
+    script = "import sys, hpcspin; print(sorted({'torch', 'numpy', 'pydantic', 'h5py'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_name_of_the_front_door_is_there() -> None:
+    for name in hs.__all__:
+        assert getattr(hs, name) is not None
+    assert set(hs.__all__) <= set(dir(hs))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hs.nothing
+
+
+def test_one_snapshot_and_many_arrays_and_tensors(system: hs.DrivenLattice) -> None:
+    spins = np.stack([system.texture("wall", position=4, seed=seed) for seed in (1, 2)])
+    many, one = system.solve(spins), system.solve(spins[1])
+    assert (many.field.shape, one.field.shape) == ((2, 12, 6, 3), (12, 6, 3))
+    assert (one.density.shape, one.current.shape, one.error.shape) == ((12, 6), (3,), ())
+    np.testing.assert_array_equal(one.field, many.field[1])
+    tensor = system.solve(torch.from_numpy(spins[1]))
+    assert isinstance(tensor.field, torch.Tensor)
+    assert torch.equal(tensor.field, torch.from_numpy(one.field))
+
+
+def test_a_tolerance_and_a_solver_of_the_call_count(system: hs.DrivenLattice) -> None:
+    spins = system.texture("wall", position=4)
+    exact, rough = system.solve(spins), system.solve(spins, 1e-2, solver="negf")
+    assert 1e-9 < np.abs(rough.field - exact.field).max() <= rough.error <= 1e-2
+
+
+def test_a_model_gives_the_field_across_the_spins() -> None:
+    system = hs.load_system(ROOT / "configs" / "driven_sd.yaml")
+    with hs.open_labels(ROOT / "configs" / "models" / "driven_sd_exact.h5") as labels:
+        spins, exact = labels.spins[:2], labels.field[:2]
+    model = hs.load_model("driven_sd_fast")
+    field = model.field(spins, system)
+    assert np.abs((field * spins).sum(-1)).max() < 1e-6
+    across = exact - spins * (exact * spins).sum(-1, keepdims=True)
+    assert np.mean((field - across) ** 2) < 1e-2 * np.mean(across**2)
+    assert model.field(torch.from_numpy(spins[0]), system).shape == (30, 24, 3)
+
+
+def test_a_run_in_memory_is_that_in_a_directory(system: hs.DrivenLattice, tmp_path: Path) -> None:
+    spins = system.texture("wall", position=4)
+    run = hs.simulate(system, spins=spins, duration=4, record_interval=2, **MOVING)
+    kept = hs.simulate(system, spins=spins, duration=4, record_interval=2, path=tmp_path / "run", **MOVING)
+    np.testing.assert_allclose(run.time, [0, 0.8, 1.6, 2.4, 3.2, 4.0])
+    for name in ("spins", "field", "wall_position", "density", "current"):
+        np.testing.assert_array_equal(getattr(run, name), getattr(kept, name))
+    longer = hs.simulate(system, spins=spins, duration=6, record_interval=2, path=tmp_path / "run", **MOVING)
+    np.testing.assert_array_equal(longer.spins[:6], run.spins)
+    with hs.open_trajectory(tmp_path / "run") as frames:
+        assert len(frames) == len(longer.time) == 9
+        np.testing.assert_array_equal(frames.spins[-1], longer.spins[8])
+
+
+def test_another_run_in_a_directory_is_refused(system: hs.DrivenLattice, tmp_path: Path) -> None:
+    spins = system.texture("wall", position=4)
+    hs.simulate(system, spins=spins, duration=0.4, path=tmp_path, **MOVING)
+    for change in ({"damping": 0.3}, {"spins": system.texture("wall", position=5)}, {"field": Zeeman((0, 0, 1.0))}):
+        with pytest.raises(hs.HpcspinError):
+            hs.simulate(system, path=tmp_path, **{"spins": spins, "duration": 0.4, **MOVING, **change})
+
+
+def test_fields_add_up_and_a_lattice_alone_will_do(system: hs.DrivenLattice) -> None:
+    spins = system.texture("wall", position=4)
+    parts = [Heisenberg(0.3, system.lattice.bonds), Zeeman((0.0, 0.1, 0.0))]
+    both = hs.simulate(system.lattice, parts, spins, duration=0.4, **MOVING).field[0]
+    each = [hs.simulate(system.lattice, part, spins, duration=0.4, **MOVING).field[0] for part in parts]
+    np.testing.assert_allclose(both, each[0] + each[1], atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"damping": 0.1, "temperature": 0, "step": 0.1}, "duration must be given"),
+        ({**MOVING, "duration": 1, "dampling": 0.1}, "'dampling' is no setting; did you mean 'damping'"),
+        ({**MOVING, "duration": 1, "field": 3}, "a int is no field"),
+        ({**MOVING, "duration": 1, "field": "driven_sd_fats"}, "no such model"),
+        ({**MOVING, "duration": 1, "spins": np.zeros((12, 6))}, "have shape"),
+        ({**MOVING, "duration": 1, "spins": np.zeros((12, 6, 3))}, "has length 0"),
+        ({**MOVING, "duration": 1, "observers": ("nothing",)}, "'nothing' is unknown"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(system: hs.DrivenLattice, arguments: dict[str, object], message: str) -> None:
+    given = {"spins": system.texture("wall", position=4), **arguments}
+    with pytest.raises(hs.HpcspinError, match=message) as found:
+        hs.simulate(system, **given)
+    assert "\n" not in str(found.value)
+
+
+def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattice) -> None:
+    with pytest.raises(
+        hs.HpcspinError, match="missing a required argument: 'position'; its parameters: position, tilt"
+    ):
+        system.texture("wall", place=4)
+    with pytest.raises(hs.HpcspinError, match="outside"):
+        system.lattice.mask([(12, 0)])
+
+
+@pytest.mark.mpi
+def test_ranks_share_the_work_and_a_failure_ends_all(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, numpy as np, hpcspin as hs\n"
+        f"system = hs.load_system({str(SMALL)!r})\n"
+        "spins = np.stack([system.texture('wall', position=4, seed=s) for s in (1, 2, 3)])\n"
+        "print(repr(float(system.solve(spins).field.sum())), flush=True)\n"
+        "if len(sys.argv) > 1 and hs.api.World.current().rank == 1: raise hs.HpcspinError('on purpose')\n"
+        "hs.api.World.current().barrier()\n"
+    )
+    alone = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+    ranks = ["mpiexec", "-n", "2", sys.executable, str(script)]
+    assert subprocess.run(ranks, capture_output=True, text=True, check=True).stdout == 2 * alone
+    failed = subprocess.run([*ranks, "fail"], capture_output=True, text=True, timeout=60)
+    assert failed.returncode
+    assert "on purpose" in failed.stderr
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_examples_run_and_are_short(example: Path, tmp_path: Path) -> None:
+    assert len(example.read_text().splitlines()) <= 15
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    done = subprocess.run([sys.executable, example], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
