@@ -36,9 +36,6 @@ Seed = Annotated[int, _Number, Field(ge=0, lt=2**32)]
 Site = tuple[Annotated[int, _Number], Annotated[int, _Number]]
 Vector = tuple[Finite, Finite, Finite]
 
-_WITHOUT_MEANING = ("reproduce.record_interval",)
-"""Keys of earlier versions that nothing read; they stand in every config that these have stored."""
-
 
 class Section(BaseModel):
     """Base of all sections: strict and immutable."""
@@ -398,24 +395,6 @@ def parse_config(content: dict[str, Any], source: str) -> Config:
     if isinstance(found, Mistake):
         raise HpcspinError(f"{source}: {found.message}")
     return found
-
-
-def completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """A config from an earlier version's output, as this version would have written it.
-
-    Keys that it does not know yet are at their defaults, and those that never had a meaning are left out.
-    What is no valid config today is given back as it is.
-    """
-    known = {
-        name: {key: value for key, value in section.items() if f"{name}.{key}" not in _WITHOUT_MEANING}
-        if isinstance(section, dict)
-        else section
-        for name, section in stored.items()
-    }
-    try:
-        return Config.model_validate(known).model_dump(mode="json")
-    except ValidationError:
-        return stored
 
 
 def _read_file(path: Path) -> dict[str, Any]:

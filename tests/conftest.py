@@ -14,18 +14,15 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-REFERENCE = ROOT.parent / "shared" / "reference"
+REFERENCE = ROOT / "tests" / "reference"
 
 
 @pytest.fixture
 def reference() -> Callable[[str], dict[str, Any]]:
-    """Load an exact steady state, skipping where the reference folder is absent."""
+    """Load an exact steady state."""
 
     def load(name: str) -> dict[str, Any]:
-        path = REFERENCE / f"{name}.npz"
-        if not path.exists():
-            pytest.skip(f"exact reference {name}.npz is not at hand (expected beside the project)")
-        with np.load(path, allow_pickle=False) as data:
+        with np.load(REFERENCE / f"{name}.npz", allow_pickle=False) as data:
             content: dict[str, Any] = {key: data[key] for key in data.files}
         content["meta"] = json.loads(str(content["meta"]))
         return content

@@ -10,7 +10,7 @@ with the checkpoint, and time is counted, never summed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,6 @@ class Simulation:
         The config that a checkpoint belongs to, in which files are told by what they hold and not by their
         paths; None: `config`. A run resumes only if all of it agrees but `dynamics.duration`,
         `CHECKPOINTING` and the sections that no trajectory depends on.
-    complete
-        Adds to a checkpoint's identity what has become a key since it was written.
     world
         The ranks; None for this process alone.
     device
@@ -134,13 +132,12 @@ class Simulation:
         *,
         config: Mapping[str, Any],
         identity: Mapping[str, Any] | None = None,
-        complete: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda stored: stored,
         world: World | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> None:
         self.world = world or World()
-        self.settings, self._field, self._config, self._completed = settings, field, config, complete
+        self.settings, self._field, self._config = settings, field, config
         self._identity = config if identity is None else identity
         self._directory = Path(directory)
         self._device, self._dtype = torch.device(device), dtype
@@ -286,7 +283,7 @@ class Simulation:
         checkpoint: Checkpoint | None = None
         if self.world.rank == 0:
             make_directory(self._directory)
-            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._identity, _MAY_DIFFER, self._completed)
+            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._identity, _MAY_DIFFER)
             self._check_extends(checkpoint)
         checkpoint = self.world.broadcast(checkpoint)
         if checkpoint is None:

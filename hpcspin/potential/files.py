@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from hpcspin.storage import atomic_path, provenance, sha256
 
 FORMAT = "hpcspin force field"
 SCHEMA_VERSION = 2
-_READABLE = (1, 2)
-"""Version 1 knows no envelope of the training data."""
 
 
 def card_path(path: str | Path) -> Path:
@@ -110,20 +108,17 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise HpcspinError(f"{where}: the card of the model is unreadable; copy or train the model again") from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise HpcspinError(f"{where}: is not the card of a force field; give a model that `hpcspin train` has written")
-    if card.get("schema_version") not in _READABLE:
+    if card.get("schema_version") != SCHEMA_VERSION:
         raise HpcspinError(
-            f"{where}: has schema version {card.get('schema_version')}, this program reads up to {SCHEMA_VERSION}; "
-            "update hpcspin or train the model again"
+            f"{where}: has schema version {card.get('schema_version')}, and this program reads {SCHEMA_VERSION}; "
+            "train the model again"
         )
     return card
 
 
 def _architecture(card: dict[str, Any], path: Path) -> Architecture:
     content = card.get("architecture")
-    # Cards from before a key was known lack it: the model is then what the default says.
-    known = {field.name for field in fields(Architecture)}
-    needed = {field.name for field in fields(Architecture) if field.default is MISSING}
-    if not isinstance(content, dict) or not needed <= set(content) <= known:
+    if not isinstance(content, dict) or set(content) != {field.name for field in fields(Architecture)}:
         raise HpcspinError(f"{card_path(path)}: the architecture is incomplete or foreign; train the model again")
     try:
         return Architecture(**content)

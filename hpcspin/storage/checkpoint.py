@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,6 @@ def read_checkpoint(
     path: str | Path,
     config: Mapping[str, Any] | None = None,
     ignore: Collection[str] = (),
-    complete: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda stored: stored,
 ) -> Checkpoint | None:
     """Read the newest checkpoint, or, with a warning in the log, the one before if the newest is corrupt.
 
@@ -101,8 +100,6 @@ def read_checkpoint(
         Configuration of the run that wants to go on; None accepts any.
     ignore
         Dotted config keys that may differ.
-    complete
-        Adds to a checkpoint's config what has become a key since it was written.
 
     Returns
     -------
@@ -124,7 +121,7 @@ def read_checkpoint(
             _log.warning("%s; falling back to the checkpoint before it", error)
             continue
         if config is not None:
-            _require_config(checkpoint.path, complete(checkpoint.config), config, ignore)
+            _require_config(checkpoint.path, checkpoint.config, config, ignore)
         return checkpoint
     if failures:
         raise HpcspinError(f"{failures[0]}; no intact checkpoint is left, start in another directory")

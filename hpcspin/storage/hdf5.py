@@ -72,15 +72,13 @@ def write_attributes(file: h5py.File, kind: str, attributes: Mapping[str, Any]) 
 
 
 def check_schema(file: h5py.File, path: Path) -> None:
-    """Refuse a file written by a newer hpcspin than this one.
-
-    Files without a version (a user's own spins) pass.
+    """Refuse a file of another schema version; one without any, a user's own, is read by its datasets.
 
     Raises
     ------
     HpcspinError
-        If the schema version is above :data:`SCHEMA_VERSION`.
+        If the file has another schema version than :data:`SCHEMA_VERSION`.
     """
     version = int(file.attrs.get("schema_version", SCHEMA_VERSION))
-    if version > SCHEMA_VERSION:
-        raise HpcspinError(f"{path}: schema version {version} is newer than {SCHEMA_VERSION}; update hpcspin")
+    if version != SCHEMA_VERSION:
+        raise HpcspinError(f"{path}: has schema version {version}, this program reads {SCHEMA_VERSION}; make it again")

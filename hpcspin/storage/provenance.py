@@ -8,6 +8,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from hpcspin import __version__
+
 LIBRARIES = (
     "numpy", "scipy", "torch", "numba", "h5py", "mpi4py", "array-api-compat", "cupy-cuda13x", "torch-scatter",
 )  # fmt: skip
@@ -32,15 +34,14 @@ def _git(*arguments: str) -> str | None:
 @functools.cache
 def code_version() -> str:
     """Package version, with the git commit (and ``.modified``) where the code runs from its own checkout."""
-    version = _version("hpcspin") or "0"
     # An installed copy may lie inside somebody else's repository: only a tracked file proves that it is ours.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return version
+        return __version__
     commit = _git("rev-parse", "--short=12", "HEAD")
     if commit is None:
-        return version
+        return __version__
     modified = _git("status", "--porcelain", "--untracked-files=no", "--", "..")
-    return f"{version}+{commit}" + (".modified" if modified else "")
+    return f"{__version__}+{commit}" + (".modified" if modified else "")
 
 
 @functools.cache

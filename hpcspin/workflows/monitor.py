@@ -117,8 +117,8 @@ def outside(frame: Frame) -> NDArray[np.float64]:
     model = field.model
     if not model.has_envelope:
         raise HpcspinError(
-            "dynamics.observers: outside needs a model that knows the range of its training data, which this one from "
-            "an earlier version does not; train it again, or leave the observer out"
+            "dynamics.observers: outside needs a model that knows the range of its training data, which this one does "
+            "not; train it again, or leave the observer out"
         )
     found = field.on_lattice(frame.lattice, torch.from_numpy(frame.spins), model.outside)
     share = float(np.mean(found > 0))

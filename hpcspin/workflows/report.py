@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from hpcspin.config import Config, completed, parse_config
+from hpcspin.config import Config, parse_config
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map
 from hpcspin.parallel.devices import pick_device
@@ -126,7 +126,7 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
 
 
 def _read_config(layout: Layout) -> Config:
-    config = parse_config(completed(_read_json(layout.config)), str(layout.config))
+    config = parse_config(_read_json(layout.config), str(layout.config))
     config.need("reproduce")
     return config
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.config import Config, DynamicsSection, completed
+from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.lattice import Lattice
@@ -54,7 +54,6 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
     keep_freed_memory()
     field = build_field(config, lattice, world, device)
     spins = initial_spins(config.initial, lattice, config.dynamics.seed)
-    contents = _contents(config, spins)
     given = config.model_dump(mode="json")
     return run_trajectory(
         lattice,
@@ -63,8 +62,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         _settings(config.dynamics),
         directory,
         config=given,
-        identity=_told_by_contents(given, given, contents),
-        complete=lambda stored: _told_by_contents(completed(stored), given, contents),
+        identity=_identity(config, spins, given),
         world=world,
         device=device,
     ).exit_code
@@ -82,31 +80,18 @@ def run_trajectory(
     return outcome
 
 
-def _contents(config: Config, spins: NDArray[np.float64]) -> dict[tuple[str, str], str]:
-    """What the files hold that a config names, by section and key."""
+def _identity(config: Config, spins: NDArray[np.float64], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what files hold in the place of their paths: directories can be moved, files not replaced."""
     assert config.initial is not None
     assert config.dynamics is not None
-    contents = {}
+    identity = dict(given)
     if config.initial.kind == "file":
-        contents["initial", "path"] = f"spins {hashlib.sha256(spins.tobytes()).hexdigest()[:_SHOWN]}"
+        digest = hashlib.sha256(spins.tobytes()).hexdigest()[:_SHOWN]
+        identity["initial"] = {**given["initial"], "path": f"spins {digest}"}
     if config.dynamics.field in ("learned", "corrected") and config.dynamics.model is not None:
-        contents["dynamics", "model"] = f"weights {weights_digest(config.dynamics.model)[:_SHOWN]}"
-    return contents
-
-
-def _told_by_contents(
-    config: Mapping[str, Any], given: Mapping[str, Any], contents: Mapping[tuple[str, str], str]
-) -> dict[str, Any]:
-    """A config with the contents of files in the place of their paths.
-
-    A directory can then be moved, and a file that has been replaced is another one. Checkpoints of earlier versions
-    have paths: the path that is given now counts as the file that it leads to now.
-    """
-    told = dict(config)
-    for (section, key), content in contents.items():
-        if told.get(section) and told[section].get(key) == given[section][key]:
-            told[section] = {**told[section], key: content}
-    return told
+        digest = weights_digest(config.dynamics.model)[:_SHOWN]
+        identity["dynamics"] = {**given["dynamics"], "model": f"weights {digest}"}
+    return identity
 
 
 def _settings(dynamics: DynamicsSection) -> Settings:

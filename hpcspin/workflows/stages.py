@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpcspin.config import Config, completed
+from hpcspin.config import Config
 from hpcspin.dynamics import CHECKPOINTING
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -36,7 +36,7 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
     if world.rank == 0:
         make_directory(path.parent)
         if path.exists():
-            stored = completed(json.loads(path.read_text()))
+            stored = json.loads(path.read_text())
             differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *CHECKPOINTING))
             if differences:
                 raise HpcspinError(
