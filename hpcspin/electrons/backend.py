@@ -36,7 +36,7 @@ class Backend:
     xp
         Its array API namespace.
     device
-        Where arrays live, as the library spells it; None for its default.
+        Where arrays live: torch's device, or the number of CuPy's card; None with NumPy.
     most_sweeps
         Sweeps that a rank may run at the same time: as many as memory holds, one where a sweep talks to other ranks.
     """
@@ -118,7 +118,8 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
         if place.type == "cpu":
             # Page faults of returned memory were a fifth of the time of a label of 30x24.
             keep_freed_memory()
-        return Backend(name, import_module(f"array_api_compat.{name}"), place if name == "torch" else None)
+        where = place if name == "torch" else _use_card(place) if name == "cupy" else None
+        return Backend(name, import_module(f"array_api_compat.{name}"), where)
     raise HpcspinError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
 
 
@@ -129,3 +130,12 @@ def _has_cupy() -> bool:
         return bool(cupy.cuda.is_available())
     except ImportError:
         return False
+
+
+def _use_card(place: torch.device) -> int:
+    """Make the card of a torch device CuPy's own, which need not follow torch's, and return its number."""
+    import cupy
+
+    card = torch.cuda.current_device() if place.index is None else place.index
+    cupy.cuda.Device(card).use()
+    return int(card)

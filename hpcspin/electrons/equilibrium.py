@@ -18,16 +18,16 @@ added back in closed form, so that F falls fast.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.backend import Array
+from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fermi import psi_of_sites
+from hpcspin.electrons.inversion import SINGULAR
 from hpcspin.electrons.model import DrivenLattice
-from hpcspin.electrons.onsite import real_part_sites
+from hpcspin.electrons.onsite import on_site_places, real_part
 from hpcspin.electrons.quadrature import Integrand, integrate
 from hpcspin.electrons.workers import each, shares
 from hpcspin.errors import HpcspinError
@@ -78,6 +78,7 @@ class EquilibriumPart:
         self.tolerance = tolerance
         self.batch = batch
         self.spacing = 2 * np.pi * system.temperature
+        self._places = self.backend.asarray(on_site_places(2 * system.lattice.size[1]))
 
     def solve(
         self, blocks: Array, spins: NDArray[np.float64], world: World
@@ -101,12 +102,15 @@ class EquilibriumPart:
         Raises
         ------
         HpcspinError
-            If no affordable number of frequencies reaches the tolerance.
+            If no affordable number of frequencies reaches the tolerance, or the
+            Green's function is not finite.
         """
-        site = _IsolatedSites(self.system, spins, self.reference)
+        site = _IsolatedSites(self.system, spins, self.reference, self.backend)
         count = _FREQUENCIES
         while True:
             near, near_errors = self._near(blocks, site, count, world)
+            if not np.isfinite(near_errors).all():
+                raise HpcspinError(f"the Green's function is not finite at the Matsubara frequencies: {SINGULAR}")
             if near_errors.max() <= self.tolerance / 2:
                 break
             if count > _MOST_FREQUENCIES:
@@ -130,13 +134,17 @@ class EquilibriumPart:
         last[count - 3 :] = corrections[-1]
         n, frequencies = blocks.shape[0], self.spacing * (np.arange(count + 3) + 0.5)
         mine = np.array_split(np.arange(n * (count + 3)), world.size)[world.rank]
-        owner, frequency = mine // (count + 3), mine % (count + 3)
-        totals = np.zeros((2, n, *self.system.lattice.size, 4))
-        for part, values in self._parts(blocks, site, frequencies[frequency], owner):
-            for total, weight in zip(totals, (weights, last), strict=True):
-                np.add.at(total, owner[part], weight[frequency[part], None, None, None] * values)
-        near, term = world.sum(self.system.temperature * totals)
-        return near, self.scale * np.abs(term).max(axis=(1, 2, 3))
+        owner, heights = mine // (count + 3), frequencies[mine % (count + 3)]
+        parts = shares(self.backend, len(mine), self.batch)
+        found = each(self.backend, lambda part: self._values(blocks, site, heights[part], owner[part]), parts)
+        backend, xp, size = self.backend, self.backend.xp, self.system.lattice.size
+        values = xp.zeros((n * (count + 3), 4 * size[0] * size[1]), dtype=xp.float64, device=blocks.device)
+        for part, some in zip(parts, found, strict=True):
+            values[mine[0] + part.start : mine[0] + part.stop] = some
+        values = xp.reshape(values, (n, count + 3, -1))
+        totals = [xp.sum(values * backend.asarray(w)[:, None], axis=1) for w in (weights, last)]
+        near, term = world.sum(self.system.temperature * backend.to_numpy(xp.stack(totals)))
+        return near.reshape(n, *size, 4), self.scale * np.abs(term).max(axis=1)
 
     def _far(
         self, blocks: Array, site: _IsolatedSites, count: int, world: World
@@ -149,7 +157,7 @@ class EquilibriumPart:
 
         def values(inverse: NDArray[np.float64], owner: NDArray[np.int64]) -> Array:
             found = self._values(blocks, site, 1 / inverse, owner)
-            return self.backend.asarray(found.reshape(len(found), -1) / (2 * np.pi * inverse[:, None] ** 2))
+            return found * self.backend.asarray(1 / (2 * np.pi * inverse[:, None] ** 2))
 
         sites = 4 * self.system.lattice.num_sites
         integrand = Integrand(values, sites, sites, self.scale, self.batch)
@@ -158,49 +166,40 @@ class EquilibriumPart:
         result = integrate(integrand, [edges] * n, self.tolerance / 2, world, self.backend, narrowest)
         return result.values.reshape(n, *self.system.lattice.size, 4), result.errors
 
-    def _parts(
-        self, blocks: Array, site: _IsolatedSites, heights: NDArray[np.float64], owner: NDArray[np.int64]
-    ) -> list[tuple[slice, NDArray[np.float64]]]:
-        """`_values` of one sweep after the other."""
-        parts = shares(self.backend, len(heights), self.batch)
-        found = each(self.backend, lambda part: self._values(blocks, site, heights[part], owner[part]), parts)
-        return list(zip(parts, found, strict=True))
-
     def _values(
         self, blocks: Array, site: _IsolatedSites, heights: NDArray[np.float64], owner: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Components of F, less that of the isolated sites, at heights y, shape (heights, Lx, Ly, 4)."""
-        backend, xp = self.backend, self.backend.xp
-        energies = np.asarray(self.reference + 1j * heights, dtype=np.complex128)
-        slab = self.columns.connect(blocks, backend.asarray(energies / self.system.hopping), backend.asarray(owner))
-        sites = xp.stack([real_part_sites(xp, diagonal) for diagonal in slab.diagonals()], axis=1)
-        whole: NDArray[np.float64] = backend.to_numpy(self.columns.gather(sites)) * (-1 / self.system.hopping)
-        return whole - site.green(energies, owner)
+    ) -> Array:
+        """Components of F, less that of the isolated sites, at heights y, shape (heights, 4 Lx Ly)."""
+        backend, xp, m = self.backend, self.backend.xp, blocks.shape[-1]
+        energies, owners = backend.asarray(self.reference + 1j * heights), backend.asarray(owner)
+        slab = self.columns.connect(blocks, energies / self.system.hopping, owners)
+        elements = [xp.take(xp.reshape(full, (-1, m * m)), self._places, axis=1) for full in slab.diagonals()]
+        whole = self.columns.gather(real_part(xp, xp.stack(elements, axis=1)))
+        return xp.reshape(whole * (-1 / self.system.hopping) - site.green(energies, owners), (len(heights), -1))
 
 
-@dataclass(frozen=True)
 class _IsolatedSites:
-    """Sites without hopping: h - i Gamma = scalar + vector·sigma on each."""
+    """Sites without hopping: h - i Gamma = a + b·sigma on each."""
 
-    system: DrivenLattice
-    spins: NDArray[np.float64]
-    reference: float
-
-    def _coefficients(self) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-        widths = self.system.widths.sum(axis=0)
-        vector = -self.system.exchange * self.spins - 1j * widths[..., 1:]
-        return np.broadcast_to(-1j * widths[..., 0], vector.shape[:-1]), vector
+    def __init__(self, system: DrivenLattice, spins: NDArray[np.float64], reference: float, backend: Backend) -> None:
+        widths = system.widths.sum(axis=0)
+        self._vector = -system.exchange * spins - 1j * widths[..., 1:]
+        self._scalar = np.tile(-1j * widths[..., 0], (len(spins), 1, 1))
+        self._reference, self._temperature, self._xp = reference, system.temperature, backend.xp
+        # Uploaded before workers read it in streams of their own.
+        square = np.sum(self._vector * self._vector, axis=-1)
+        self._on_device = tuple(backend.asarray(part) for part in (self._scalar, self._vector, square))
 
     def integral(self) -> NDArray[np.float64]:
         """Components of ∫ de/2pi f A = (i/2pi) [psi(h - i Gamma) - h.c.], shape (n, Lx, Ly, 4)."""
-        scalar, vector = self._coefficients()
-        mean, slope = psi_of_sites(scalar, vector, self.reference, self.system.temperature)
-        function = np.concatenate([mean[..., None], slope[..., None] * vector], axis=-1)
+        mean, slope = psi_of_sites(self._scalar, self._vector, self._reference, self._temperature)
+        function = np.concatenate([mean[..., None], slope[..., None] * self._vector], axis=-1)
         return -2 / np.pi * function.imag
 
-    def green(self, energies: NDArray[np.complex128], owner: NDArray[np.int64]) -> NDArray[np.float64]:
+    def green(self, energies: Array, owner: Array) -> Array:
         """Components of G + G†, G = (z - a + b·sigma) / ((z - a)² - b·b), shape (energies, Lx, Ly, 4)."""
-        scalar, vector = (part[owner] for part in self._coefficients())
+        xp = self._xp
+        scalar, vector, square = (part[owner] for part in self._on_device)
         shifted = energies[:, None, None] - scalar
-        weight = 1 / (shifted**2 - np.sum(vector * vector, axis=-1))
-        return 4 * (weight[..., None] * np.concatenate([shifted[..., None], vector], axis=-1)).real
+        weight = 4 / (shifted * shifted - square)
+        return xp.real(weight[..., None] * xp.concat([shifted[..., None], vector], axis=-1))

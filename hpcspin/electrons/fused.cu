@@ -16,6 +16,9 @@
 #define THREADS (SIDE * SIDE)
 #define STRIDE (M + 1)  // of rows in shared memory: columns then fall on different banks
 #define LANES 32
+// Thread blocks a multiprocessor; 0 leaves it to the compiler, which would rather spill than have two with this W.
+#define RESIDENT (TRIANGULAR && TILE == 3 ? 2 : 0)
+#define ROWS 128u  // a power of two, at least M
 
 struct cplx {
     REAL x, y;
@@ -24,7 +27,14 @@ struct cplx {
 static __device__ inline cplx operator+(cplx a, cplx b) { return {a.x + b.x, a.y + b.y}; }
 static __device__ inline cplx operator-(cplx a, cplx b) { return {a.x - b.x, a.y - b.y}; }
 static __device__ inline cplx operator*(cplx a, cplx b) { return {a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x}; }
-static __device__ inline REAL square(cplx a) { return a.x * a.x + a.y * a.y; }
+// sum += a b, by two fused multiplications and additions a component.
+static __device__ inline void add_product(cplx &sum, cplx a, cplx b) {
+    sum.x += a.x * b.x;
+    sum.y += a.x * b.y;
+    sum.x -= a.y * b.y;
+    sum.y += a.y * b.x;
+}
+static __device__ inline cplx operator-(cplx a) { return {-a.x, -a.y}; }
 
 // 1/a without overflow of |a|^2 (Smith's division).
 static __device__ inline cplx reciprocal(cplx a) {
@@ -76,34 +86,27 @@ static __device__ inline cplx wrapped(const cplx *x, int i, int j) {
     return sum;
 }
 
-// Row of the largest element of a column among the rows that were no pivot yet. Every warp finds it for itself.
+// Row of the largest element of a column among the rows that were no pivot yet. Every warp finds it for itself, in one
+// reduction: a positive float orders as its bits do, not-a-number above all, and the lowest of them hold the row.
 static __device__ inline int find_pivot(const cplx *column, const int *step) {
-    int lane = threadIdx.x % LANES, best = -1;
-    REAL largest = -1;
-    for (int i = lane; i < M; i += LANES)
-        if (step[i] < 0 && !(square(column[i]) <= largest)) {
-            largest = square(column[i]);
-            best = i;
+    unsigned largest = 0;
+    for (int i = threadIdx.x % LANES; i < M; i += LANES)
+        if (step[i] < 0) {
+            const REAL x = column[i].x, y = column[i].y;
+            const unsigned key = __float_as_uint((float)((x < 0 ? -x : x) + (y < 0 ? -y : y)));
+            const unsigned candidate = (key & ~(ROWS - 1)) | i;
+            if (candidate > largest) largest = candidate;
         }
-    for (int distance = LANES / 2; distance > 0; distance /= 2) {
-        REAL value = __shfl_xor_sync(0xffffffffu, largest, distance);
-        int index = __shfl_xor_sync(0xffffffffu, best, distance);
-        if (index >= 0 && (best < 0 || value > largest || (value == largest && index < best))) {
-            largest = value;
-            best = index;
-        }
-    }
-    return best;
+    return __reduce_max_sync(0xffffffffu, largest) & (ROWS - 1);
 }
 
 // Gauss-Jordan elimination in place, partial pivoting without moving rows: step k exchanges unknown k with
 // equation pivot[k], so that tile element (i, l) ends as element (step[i], pivot[l]) of the inverse. These are the
 // steps whose columns lie at B of their threads' tiles: a template, since registers have no run-time index.
-// Returns whether a pivot was zero or not a number.
+// A pivot of zero leaves nothing but numbers that are not finite.
 template <int B>
-static __device__ inline bool eliminate(cplx (&tile)[TILE][TILE], Shared s) {
+static __device__ inline void eliminate(cplx (&tile)[TILE][TILE], Shared s) {
     const int r = threadIdx.x / SIDE, c = threadIdx.x % SIDE;
-    bool singular = false;
     for (int owner = 0; owner < SIDE && B * SIDE + owner < M; owner++) {
         const int k = B * SIDE + owner;
         cplx *column = s.column + (k % 2) * PADDED;
@@ -116,15 +119,20 @@ static __device__ inline bool eliminate(cplx (&tile)[TILE][TILE], Shared s) {
         }
         __syncthreads();
         const int p = find_pivot(column, s.step);
+        if (r == p % SIDE) {
+            const cplx inverse = reciprocal(column[p]);
 #pragma unroll
-        for (int a = 0; a < TILE; a++) {
-            if (r + SIDE * a == p) {
+            for (int d = 0; d < TILE; d++) {
+                cplx own = {0, 0};
 #pragma unroll
-                for (int d = 0; d < TILE; d++) s.row[c + SIDE * d] = tile[a][d];
+                for (int a = 0; a < TILE; a++)
+                    if (a == p / SIDE) {
+                        own = tile[a][d];
+                        tile[a][d] = {0, 0};
+                    }
+                s.row[c + SIDE * d] = (c + SIDE * d == k) ? inverse : own * inverse;
             }
         }
-        singular = singular || !(square(column[p]) > 0);
-        const cplx inverse = reciprocal(column[p]);
         __syncthreads();
         if (threadIdx.x == 0) {
             s.pivot[k] = p;
@@ -132,22 +140,18 @@ static __device__ inline bool eliminate(cplx (&tile)[TILE][TILE], Shared s) {
         }
         cplx factor[TILE];
 #pragma unroll
-        for (int a = 0; a < TILE; a++) factor[a] = column[r + SIDE * a];
+        for (int a = 0; a < TILE; a++) factor[a] = (r + SIDE * a == p) ? cplx{1, 0} : -column[r + SIDE * a];
 #pragma unroll
         for (int d = 0; d < TILE; d++) {
-            const int j = c + SIDE * d;
-            const cplx scaled = (j == k) ? inverse : s.row[j] * inverse;
+            const cplx scaled = s.row[c + SIDE * d];
 #pragma unroll
-            for (int a = 0; a < TILE; a++) {
-                const cplx reduced = tile[a][d] - factor[a] * scaled;
-                tile[a][d].x = (r + SIDE * a == p) ? scaled.x : reduced.x;
-                tile[a][d].y = (r + SIDE * a == p) ? scaled.y : reduced.y;
-            }
+            for (int a = 0; a < TILE; a++) add_product(tile[a][d], factor[a], scaled);
         }
     }
-    if constexpr (B + 1 < TILE) return eliminate<B + 1>(tile, s) || singular;
-    __syncthreads();
-    return singular;
+    if constexpr (B + 1 < TILE)
+        eliminate<B + 1>(tile, s);
+    else
+        __syncthreads();
 }
 
 // Y <- U V with V = Y, or W^H Y where down is set. U is in device memory.
@@ -160,6 +164,7 @@ static __device__ inline void multiply(const cplx *u, Shared s, bool down) {
         for (int b = 0; b < TILE; b++) sum[a][b] = {0, 0};
     for (int start = 0; start < M; start += PANEL) {
         const int width = (M - start < PANEL) ? M - start : PANEL;
+#pragma unroll 1  // leaves registers for a third thread block a multiprocessor at M = 48
         for (int e = threadIdx.x; e < M * PANEL; e += THREADS) {
             const int i = e / PANEL, k = e % PANEL;
             if (k < width) s.panel[i * (PANEL + 1) + k] = u[i * M + start + k];
@@ -180,7 +185,7 @@ static __device__ inline void multiply(const cplx *u, Shared s, bool down) {
                 cplx right = s.block[row * STRIDE + j];
                 if (other >= 0) right = right + s.block[other * STRIDE + j];
 #pragma unroll
-                for (int a = 0; a < TILE; a++) sum[a][b] = sum[a][b] + left[a] * right;
+                for (int a = 0; a < TILE; a++) add_product(sum[a][b], left[a], right);
             }
         }
         __syncthreads();
@@ -229,18 +234,16 @@ static __device__ inline void occupations(const cplx *y, const double *weights, 
 
 // blocks (snapshots, columns, M, M), energies (batch), owners (batch): snapshot of each energy,
 // source K (M, M), groups (M): whose column of K it is, weights (batch, count),
-// work (gridDim, columns, M, M); out: response (batch, columns, M/2, 4), spectral (batch, M/2, 4), singular (batch).
-extern "C" __global__ void __launch_bounds__(THREADS) sweep(
+// work (gridDim, columns, M, M); out: response (batch, columns, M/2, 4), spectral (batch, M/2, 4).
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) sweep(
     const cplx *blocks, const cplx *energies, const long long *owners, const cplx *source, const int *groups,
-    const double *weights, int count, int columns, int batch, cplx *work, double *response, double *spectral,
-    int *singular) {
+    const double *weights, int count, int columns, int batch, cplx *work, double *response, double *spectral) {
     extern __shared__ __align__(16) char memory[];
     const Shared s = carve(memory);
     const int r = threadIdx.x / SIDE, c = threadIdx.x % SIDE;
     cplx *connected = work + (long long)blockIdx.x * columns * M * M;
     for (int e = blockIdx.x; e < batch; e += gridDim.x) {
         const cplx z = energies[e], *block = blocks + owners[e] * columns * M * M;
-        bool failed = false;
         for (int x = columns - 1; x >= 0; x--) {
             for (int i = threadIdx.x; i < M; i += THREADS) s.step[i] = -1;
             cplx tile[TILE][TILE];
@@ -255,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sweep(
                     if (i == j) tile[a][b] = tile[a][b] - z;
                     if (x + 1 < columns) tile[a][b] = tile[a][b] - wrapped(s.block, i, j);
                 }
-            failed = eliminate<0>(tile, s) || failed;
+            eliminate<0>(tile, s);
 #pragma unroll
             for (int a = 0; a < TILE; a++)
 #pragma unroll
@@ -274,14 +277,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) sweep(
             write_site(spectral + (e * (M / 2) + y) * 4, -2.0 * uu.y, -2.0 * dd.y, -((double)ud.y + du.y),
                        (double)ud.x - du.x);
         }
-        if (threadIdx.x == 0) singular[e] = failed;
         __syncthreads();
         for (int k = threadIdx.x; k < M * M; k += THREADS) s.block[k / M * STRIDE + k % M] = source[k];
-        __syncthreads();
         for (int x = 0; x < columns; x++) {
             multiply(connected + x * M * M, s, x > 0);
             occupations(s.block, weights + e * count, groups, response + ((long long)e * columns + x) * (M / 2) * 4);
-            __syncthreads();
         }
     }
 }

@@ -3,17 +3,17 @@
 Batched routines read and write every block of every energy at each inversion,
 sum and product. The kernel `fused.cu` keeps the block of one energy in
 registers and shared memory while it sweeps the columns of sites, and writes
-the recursion's u_x once. Its arithmetic is tested on a CPU, where the same
-source is compiled with emulated threads, and the source is compiled for
-compute capability 9.0 where there is a CUDA compiler; the kernel and the
-launch below have never run on a GPU.
+the recursion's u_x once. Its arithmetic and its barriers are tested on a CPU,
+where the same source is compiled with emulated threads, and NVRTC compiles it
+for compute capabilities 8.0, 9.0 and 10.0; the kernel and the launch below have
+never run on a GPU.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.hamiltonian import Coupling
-from hpcspin.errors import HpcspinError, one_line
+from hpcspin.errors import one_line
 from hpcspin.parallel.world import World
 
 logger = logging.getLogger("hpcspin")
@@ -34,8 +34,8 @@ _NARROW = 24
 """Orbitals of a column up to which 8 x 8 threads have enough to do."""
 _LARGEST_TILE = {np.dtype(np.complex128): 6, np.dtype(np.complex64): 8}
 """Elements along an edge of a thread's tile that its 255 registers can hold."""
-_WORK_SHARE = 0.25
-"""Part of the free memory for the connected blocks of the energies in flight."""
+_OLDEST = 80
+"""Compute capability, without its point, that has the reductions of a warp that the source uses."""
 _AGREEMENT = {"complex128": 1e-8, "complex64": 1e-2}
 """Relative difference of two ways to sweep that rounding at sharp levels may explain."""
 
@@ -126,6 +126,7 @@ class FusedSweep:
         module = cupy.RawModule(code=SOURCE.read_text(), options=kernel.options)
         self._function = module.get_function("sweep")
         self._function.max_dynamic_shared_size_bytes = kernel.shared_bytes
+        self._resident = self._resident_blocks()
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Components of sum_s w_s Y Y† and of i (u_0 - u_0†).
@@ -140,7 +141,7 @@ class FusedSweep:
         Returns
         -------
         tuple
-            float64 arrays of shape (batch, Lx, Ly, 4) and (batch, Ly, 4).
+            float64 arrays of shape (batch, Lx, Ly, 4) and (batch, Ly, 4), not finite at a singular energy.
         """
         import cupy
 
@@ -152,33 +153,25 @@ class FusedSweep:
             snapshots = cupy.arange(batch) % len(blocks)
         owners = cupy.ascontiguousarray(snapshots, dtype=np.int64)
         response, spectral = cupy.empty((batch, columns, m // 2, 4)), cupy.empty((batch, m // 2, 4))
-        singular = cupy.empty(batch, dtype=np.int32)
-        grid = self._resident_blocks(batch, columns)
+        grid = min(batch, self._resident)
         work = cupy.empty((grid, columns, m, m), dtype=exact)
         self._function(
             (grid,),
             (self.kernel.threads,),
             (blocks, energies, owners, self._source, self._groups, weights, np.int32(weights.shape[1]),
-             np.int32(columns), np.int32(batch), work, response, spectral, singular),
+             np.int32(columns), np.int32(batch), work, response, spectral),
             shared_mem=self.kernel.shared_bytes,
         )  # fmt: skip
-        if bool(singular.any()):
-            raise HpcspinError(
-                "the Green's function is singular at a real energy: a level is coupled to no reservoir; add a bath"
-            )
         return response, spectral
 
-    def _resident_blocks(self, batch: int, columns: int) -> int:
+    def _resident_blocks(self) -> int:
         """Thread blocks that run at the same time, each with its own u_x in device memory."""
         import cupy
 
-        device = cupy.cuda.Device()
-        kernel, limits = self.kernel, device.attributes
-        by_registers = limits["MaxRegistersPerMultiprocessor"] // (self._function.num_regs * kernel.threads)
-        by_shared = limits["MaxSharedMemoryPerMultiprocessor"] // (kernel.shared_bytes + 1024)
-        resident = limits["MultiProcessorCount"] * max(1, min(by_registers, by_shared))
-        work = columns * kernel.orbitals**2 * kernel.precision.itemsize
-        return max(1, min(batch, resident, int(_WORK_SHARE * device.mem_info[0] / work)))
+        on_each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            self._function.kernel.ptr, self.kernel.threads, self.kernel.shared_bytes
+        )
+        return int(cupy.cuda.Device().attributes["MultiProcessorCount"]) * max(1, int(on_each))
 
 
 def fused_sweep(
@@ -189,8 +182,8 @@ def fused_sweep(
         return None
     import cupy
 
-    kernel = Kernel.of(coupling, orbitals, precision)
-    if not kernel.fits(int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])):
+    kernel, card = Kernel.of(coupling, orbitals, precision), cupy.cuda.Device()
+    if int(card.compute_capability) < _OLDEST or not kernel.fits(int(card.attributes["MaxSharedMemoryPerBlockOptin"])):
         return None
     try:
         return FusedSweep(kernel, source, groups)
@@ -201,6 +194,10 @@ def fused_sweep(
 
 Sweep = Callable[[], tuple[Array, Array]]
 """A way to compute one batch of energies; what `FusedSweep.respond` returns."""
+
+
+_FASTER: dict[Hashable, bool] = {}
+"""Whether the second way was found to be faster, of every case that this process has timed."""
 
 
 class Fastest:
@@ -221,14 +218,17 @@ class Fastest:
         """One batch by the way that was chosen for this precision."""
         return second() if self.second.get(precision, False) else first()
 
-    def choose(self, precision: str, first: Sweep, second: Sweep, world: World) -> None:
+    def choose(self, precision: str, first: Sweep, second: Sweep, case: Hashable, world: World) -> None:
         """Take the second way if it is faster and gives what the first one gives.
 
         A collective call: rank 0 decides, since results of both ways differ by
-        rounding and no rank may compute what another one would not.
+        rounding and no rank may compute what another one would not. It times a
+        case, what the times depend on, once in the life of the process.
         """
-        (slow, one), (fast, other) = self._timed(first), self._timed(second)
-        self.second[precision] = world.broadcast(fast < slow and _agree(one, other, _AGREEMENT[precision]))
+        if world.rank == 0 and case not in _FASTER:
+            (slow, one), (fast, other) = self._timed(first), self._timed(second)
+            _FASTER[case] = fast < slow and _agree(one, other, _AGREEMENT[precision])
+        self.second[precision] = world.broadcast(_FASTER.get(case))
 
     def _timed(self, way: Sweep) -> tuple[float, list[NDArray[Any]]]:
         """Seconds after a warm-up, the way back to the host included so that the device has finished."""

@@ -10,6 +10,9 @@ import torch
 from hpcspin.electrons.backend import Array
 from hpcspin.errors import HpcspinError
 
+SINGULAR = "a level is coupled to no reservoir; add a bath"
+"""Why a Green's function at a real energy is not finite, and what to do."""
+
 
 def invert(xp: Any, matrices: Array) -> Array:
     """Inverse of each matrix of a batch, shape (batch, m, m).
@@ -20,11 +23,10 @@ def invert(xp: Any, matrices: Array) -> Array:
     Raises
     ------
     HpcspinError
-        If a matrix is singular: a level at that very energy is coupled to no reservoir.
+        If a matrix is singular: a level at that very energy is coupled to no reservoir. CuPy gives numbers that are
+        not finite instead, which the quadrature finds.
     """
     try:
         return xp.linalg.inv(matrices)
     except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as failure:
-        raise HpcspinError(
-            "the Green's function is singular at a real energy: a level is coupled to no reservoir; add a bath"
-        ) from failure
+        raise HpcspinError(f"the Green's function is singular at a real energy: {SINGULAR}") from failure

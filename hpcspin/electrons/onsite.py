@@ -31,9 +31,14 @@ def hermitian_sites(xp: Any, matrices: Array) -> Array:
     return _components(xp, xp.real(uu), xp.real(dd), ud)
 
 
-def real_part_sites(xp: Any, matrices: Array) -> Array:
-    """Components of M + M†, shape (batch, m, m) to (batch, Ly, 4)."""
-    uu, ud, du, dd = _elements(matrices)
+def on_site_places(m: int) -> NDArray[np.int64]:
+    """Where the elements uu, ud, du, dd of all on-site blocks lie in a flat (m, m) matrix, shape (4 Ly,)."""
+    return (np.array([0, 1, m, m + 1])[:, None] + 2 * (m + 1) * np.arange(m // 2)).reshape(-1)
+
+
+def real_part(xp: Any, elements: Array) -> Array:
+    """Components of M + M† from the elements at `on_site_places`, shape (..., 4 Ly) to (..., Ly, 4)."""
+    uu, ud, du, dd = (xp.reshape(elements, (*elements.shape[:-1], 4, -1))[..., part, :] for part in range(4))
     return _components(xp, 2 * xp.real(uu), 2 * xp.real(dd), ud + xp.conj(du))
 
 

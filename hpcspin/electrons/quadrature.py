@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend
+from hpcspin.electrons.inversion import SINGULAR
 from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
 from hpcspin.electrons.workers import each, shares
 from hpcspin.errors import HpcspinError
@@ -207,6 +208,7 @@ def integrate(
             kept.extend(sums)
         new = np.concatenate([fresh, extended])
         leaves.error[new], leaves.promised[new] = world.sum(judged)[:, new]
+        _check_finite(leaves[new], first)
         evaluations += len(NODES) * len(fresh) + len(MORE_NODES) * len(extended)
         refined = _worst(leaves, len(edges), tolerance)
         longer = refined & (leaves.points == len(NODES)) & (leaves.promised < _PROMISE * tolerance)
@@ -325,6 +327,15 @@ def _bisect(
     lower, upper = (np.stack(ends, axis=1).reshape(-1) for ends in ((old.lower, middle), (middle, old.upper)))
     joined = kept.join(Intervals.new(owner[order], lower[order], upper[order]))
     return joined, np.arange(len(kept), len(joined)), np.flatnonzero(longer[~divided])
+
+
+def _check_finite(new: Intervals, number: int) -> None:
+    infinite = new[~np.isfinite(new.error)]
+    if len(infinite):
+        raise HpcspinError(
+            f"the Green's function of snapshot {number + infinite.owner[0]} is singular between "
+            f"{infinite.lower[0]:.9g} and {infinite.upper[0]:.9g}: {SINGULAR}"
+        )
 
 
 def _check_width(divided: Intervals, narrowest: float, number: int) -> None:

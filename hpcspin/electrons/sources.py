@@ -114,7 +114,7 @@ class EndSource(Source):
         self._scale = float(scale.real) if np.array_equal(root, scale * np.eye(*root.shape)) else None
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
-        self._fused: dict[str, FusedSweep | None] = {}
+        self._fused: dict[str, FusedSweep] = {}
         groups_fit = columns.team.size == 1 and not columns.coupling.diagonal
         self._group = group_length(_magnitude(system), accuracy) if groups_fit else 1
 
@@ -123,8 +123,8 @@ class EndSource(Source):
         xp = self.backend.xp
         if self.mirrored:
             blocks = xp.flip(blocks, axis=1)
-        if ways := self._ways(blocks, energies, weights, snapshots):
-            response, ends = self.fastest(*ways)
+        if fused := self._fused.get(_precision(blocks)):
+            response, ends = self.fastest(*self._ways(fused, blocks, energies, weights, snapshots))
         else:
             response, ends = self._sweep(blocks, energies, weights, snapshots)
         traces = xp.reshape(ends * (-1 / self.hopping), (len(weights), -1)) @ self._end_traces.T
@@ -133,20 +133,28 @@ class EndSource(Source):
         return (xp.flip(response, axis=1) if self.mirrored else response), traces
 
     def choose(self, blocks: Array, energies: Array, weights: Array, world: World) -> None:
-        """Compare batched routines with the fused kernel, where there is one."""
+        """Compile the fused kernel, where there is one, and compare it with batched routines.
+
+        Here and not at the first sweep: what it uploads would be read in another worker's stream before it has arrived.
+        """
         blocks = self.backend.xp.flip(blocks, axis=1) if self.mirrored else blocks
-        if ways := self._ways(blocks, energies, weights, None):
-            self.fastest.choose(*ways, world)
+        precision, (columns, size) = _precision(blocks), blocks.shape[1:3]
+        root = None if self._scale is not None else self.backend.to_numpy(self._source)
+        groups = np.repeat(np.arange(len(self.groups)), np.diff(self._stops))
+        whole = self.columns.team.size == 1
+        fused = fused_sweep(self.columns.coupling, precision, size, root, groups) if whole else None
+        everywhere = all(world.allgather(fused is not None))
+        if fused is not None and everywhere:
+            self._fused[precision] = fused
+            case = (self.backend.device, fused.kernel, self._group, columns, len(energies), len(groups), root is None)
+            self.fastest.choose(*self._ways(fused, blocks, energies, weights, None), case, world)
 
     def _ways(
-        self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
-    ) -> tuple[str, Sweep, Sweep] | None:
-        """Precision, batched routines and fused kernel; None without a kernel."""
-        fused = self._fused_sweep(blocks)
-        if fused is None:
-            return None
+        self, fused: FusedSweep, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
+    ) -> tuple[str, Sweep, Sweep]:
+        """Precision, batched routines and fused kernel."""
         return (
-            str(fused.kernel.precision),
+            _precision(blocks),
             lambda: self._sweep(blocks, energies, weights, snapshots),
             lambda: fused.respond(blocks, energies, weights, snapshots),
         )
@@ -163,18 +171,6 @@ class EndSource(Source):
         parts = [occupation(xp, column, self._stops, weights) for column in slab.first_columns(source)]
         ends = self.columns.gather(xp.astype(spectral_sites(xp, slab.connected[0])[:, None], xp.float64))
         return self.columns.gather(xp.stack(parts, axis=1)), ends[:, 0]
-
-    def _fused_sweep(self, blocks: Array) -> FusedSweep | None:
-        """The same by one kernel, where it can run; compiled once for each precision."""
-        precision, size = str(blocks.dtype).split(".")[-1], blocks.shape[-1]
-        if precision not in self._fused:
-            root = None if self._scale is not None else self.backend.to_numpy(self._source)
-            groups = np.repeat(np.arange(len(self.groups)), np.diff(self._stops))
-            whole = self.columns.team.size == 1
-            self._fused[precision] = (
-                fused_sweep(self.columns.coupling, precision, size, root, groups) if whole else None
-            )
-        return self._fused[precision]
 
 
 class AnySource(Source):
@@ -205,6 +201,11 @@ class AnySource(Source):
         response, spectral = xp.astype(response, xp.float64) * scale**2, xp.astype(spectral, xp.float64) * -scale
         response, spectral = self.columns.gather(response), self.columns.gather(spectral)
         return response, xp.reshape(spectral, (len(weights), -1)) @ self._site_traces.T
+
+
+def _precision(blocks: Array) -> str:
+    """``"complex128"`` or ``"complex64"``."""
+    return str(blocks.dtype).split(".")[-1]
 
 
 def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:

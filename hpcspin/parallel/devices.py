@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 import torch
 
@@ -14,6 +15,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 def pick_device(world: World, requested: str = "auto") -> torch.device:
     """Device of this rank: its own GPU by node-local rank, or the CPU.
+
+    Every stage of a workflow begins here: a GPU's memory that torch or CuPy kept when the stage before had done with it
+    is free for the other one again.
 
     Parameters
     ----------
@@ -33,6 +37,10 @@ def pick_device(world: World, requested: str = "auto") -> torch.device:
         raise HpcspinError("device: cuda is asked for and torch finds no GPU; use device=auto or device=cpu")
     device = torch.device("cuda", world.local_rank % torch.cuda.device_count())
     torch.cuda.set_device(device)
+    torch.cuda.empty_cache()
+    if (cupy := sys.modules.get("cupy")) is not None:
+        with cupy.cuda.Device(device.index):
+            cupy.get_default_memory_pool().free_all_blocks()
     return device
 
 

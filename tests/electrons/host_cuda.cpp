@@ -1,5 +1,8 @@
-// CUDA's threads on a CPU: every thread is a fiber, and a barrier hands over to the next one.
+// CUDA's threads on a CPU: every thread is a fiber. Warps take turns in random order, each until it waits; the threads
+// of a warp wait for each other at a shuffle or reduction, those of the block at a barrier.
+#include <algorithm>
 #include <cstring>
+#include <random>
 #include <ucontext.h>
 #include <vector>
 
@@ -7,7 +10,7 @@
 #define __global__
 #define __shared__
 #define __align__(bytes)
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 struct Index {
     int x;
@@ -15,21 +18,56 @@ struct Index {
 static Index threadIdx, blockIdx, gridDim;
 alignas(16) char memory[232448];
 
-static const size_t STACK = 1 << 17;
+static const int WARP = 32;
+static const size_t STACK = 1 << 16;
+enum State { READY, AT_REDUCTION, AT_BARRIER, ENDED };
 static ucontext_t scheduler;
 static std::vector<ucontext_t> fibers;
 static std::vector<char> stacks;
-static char slots[1024][16];
+static std::vector<State> states;
+static std::vector<int> turns;  // reductions that each thread has met: neighbours are never more than one apart
+static char slots[2][1024][16];
+static int skipped_line;
 
-static void __syncthreads() { swapcontext(&fibers[threadIdx.x], &scheduler); }
+static void wait(State state) {
+    states[threadIdx.x] = state;
+    swapcontext(&fibers[threadIdx.x], &scheduler);
+}
+
+static void barrier(int line) {
+    if (line != skipped_line) wait(AT_BARRIER);
+}
+#define __syncthreads() barrier(__LINE__)
+
+// What the threads of my warp hand over, once all have.
+template <typename T>
+static char (*exchange(T value))[16] {
+    char (*mine)[16] = slots[turns[threadIdx.x]++ % 2];
+    std::memcpy(mine[threadIdx.x], &value, sizeof value);
+    wait(AT_REDUCTION);
+    return mine;
+}
 
 template <typename T>
 static T __shfl_xor_sync(unsigned, T value, int distance) {
-    std::memcpy(slots[threadIdx.x], &value, sizeof value);
-    __syncthreads();
-    std::memcpy(&value, slots[threadIdx.x ^ distance], sizeof value);
-    __syncthreads();
+    std::memcpy(&value, exchange(value)[threadIdx.x ^ distance], sizeof value);
     return value;
+}
+
+static unsigned __reduce_max_sync(unsigned, unsigned value) {
+    char (*all)[16] = exchange(value);
+    for (int lane = 0; lane < WARP; lane++) {
+        unsigned other;
+        std::memcpy(&other, all[threadIdx.x / WARP * WARP + lane], sizeof other);
+        value = std::max(value, other);
+    }
+    return value;
+}
+
+static unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
 }
 
 #include KERNEL
@@ -38,43 +76,69 @@ static const cplx *blocks, *energies, *source;
 static const long long *owners;
 static const int *groups;
 static const double *weights;
-static int count, columns, batch, *singular;
+static int count, columns, batch;
 static cplx *work;
 static double *response, *spectral;
-static std::vector<char> done;
 
 static void fiber() {
-    sweep(blocks, energies, owners, source, groups, weights, count, columns, batch, work, response, spectral, singular);
-    done[threadIdx.x] = 1;
-    swapcontext(&fibers[threadIdx.x], &scheduler);
+    sweep(blocks, energies, owners, source, groups, weights, count, columns, batch, work, response, spectral);
+    wait(ENDED);
 }
 
-// Returns 1 if some threads ended while others waited at a barrier, 2 for a wrong number of threads.
-extern "C" int launch(int grid, int threads, const void *blocks_, const void *energies_, const long long *owners_,
-                      const void *source_, const int *groups_, const double *weights_, int count_, int columns_,
-                      int batch_, void *work_, double *response_, double *spectral_, int *singular_) {
-    blocks = (const cplx *)blocks_, energies = (const cplx *)energies_, owners = owners_;
-    source = (const cplx *)source_, groups = groups_, weights = weights_, count = count_, columns = columns_;
-    batch = batch_, work = (cplx *)work_, response = response_, spectral = spectral_, singular = singular_;
-    if (threads != THREADS) return 2;
-    gridDim.x = grid;
-    for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++) {
-        std::memset(memory, 0xff, sizeof memory);  // not a number: what is read must have been written
-        fibers.assign(THREADS, ucontext_t());
-        stacks.resize(THREADS * STACK);
-        done.assign(THREADS, 0);
-        for (int t = 0; t < THREADS; t++) {
-            getcontext(&fibers[t]);
-            fibers[t].uc_stack.ss_sp = &stacks[t * STACK];
-            fibers[t].uc_stack.ss_size = STACK;
-            makecontext(&fibers[t], fiber, 0);
+// Whether the threads from first on, count of them, are all in one state.
+static bool all(int first, int count, State state) {
+    return std::all_of(&states[first], &states[first] + count, [=](State one) { return one == state; });
+}
+
+static void release(int first, int count) { std::fill_n(&states[first], count, READY); }
+
+// Returns 1 if threads waited for others for ever, 2 for a wrong number of threads.
+static int run_block(std::mt19937 &random) {
+    std::memset(memory, 0xff, sizeof memory);  // not a number: what is read must have been written
+    fibers.assign(THREADS, ucontext_t());
+    stacks.resize(THREADS * STACK);
+    states.assign(THREADS, READY);
+    turns.assign(THREADS, 0);
+    for (int t = 0; t < THREADS; t++) {
+        getcontext(&fibers[t]);
+        fibers[t].uc_stack.ss_sp = &stacks[t * STACK];
+        fibers[t].uc_stack.ss_size = STACK;
+        makecontext(&fibers[t], fiber, 0);
+    }
+    while (!all(0, THREADS, ENDED)) {
+        if (all(0, THREADS, AT_BARRIER)) release(0, THREADS);
+        std::vector<int> ready;
+        for (int first = 0; first < THREADS; first += WARP) {
+            if (all(first, WARP, AT_REDUCTION)) release(first, WARP);
+            if (std::count(&states[first], &states[first] + WARP, READY)) ready.push_back(first);
         }
-        for (size_t ended = 0; ended < THREADS;) {
-            for (threadIdx.x = 0; threadIdx.x < THREADS; threadIdx.x++) swapcontext(&scheduler, &fibers[threadIdx.x]);
-            ended = 0;
-            for (char one : done) ended += one;
-            if (ended && ended < THREADS) return 1;
+        if (ready.empty()) return 1;
+        const int first = ready[random() % ready.size()];
+        std::vector<int> lanes;
+        for (int lane = 0; lane < WARP; lane++)
+            if (states[first + lane] == READY) lanes.push_back(first + lane);
+        std::shuffle(lanes.begin(), lanes.end(), random);
+        for (int lane : lanes) {
+            threadIdx.x = lane;
+            swapcontext(&scheduler, &fibers[lane]);
         }
     }
+    return 0;
+}
+
+// Leave out the barrier on this line of the source; 0 keeps them all.
+extern "C" void skip(int line) { skipped_line = line; }
+
+extern "C" int launch(int seed, int grid, int threads, const void *blocks_, const void *energies_,
+                      const long long *owners_, const void *source_, const int *groups_, const double *weights_,
+                      int count_, int columns_, int batch_, void *work_, double *response_, double *spectral_) {
+    blocks = (const cplx *)blocks_, energies = (const cplx *)energies_, owners = owners_;
+    source = (const cplx *)source_, groups = groups_, weights = weights_, count = count_, columns = columns_;
+    batch = batch_, work = (cplx *)work_, response = response_, spectral = spectral_;
+    if (threads != THREADS) return 2;
+    gridDim.x = grid;
+    std::mt19937 random(seed);
+    for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++)
+        if (int failure = run_block(random)) return failure;
     return 0;
 }
