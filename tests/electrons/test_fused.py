@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
+import faulthandler
 import multiprocessing
-import shutil
-import subprocess
-import sys
 import time
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pretend_cupy import H200_SHARED, Card
 from systems import driven, random_spins
 
 from hpcspin.electrons import RecursiveSolver
@@ -24,59 +19,6 @@ from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import Batches
 from hpcspin.electrons.sources import partition
 from hpcspin.parallel.world import World
-
-HOST = Path(__file__).with_name("host_cuda.cpp")
-H200_SHARED = 232_448
-
-
-class EmulatedFunction:
-    """A kernel whose threads are emulated, called as CuPy calls one."""
-
-    max_dynamic_shared_size_bytes = 49_152
-    kernel = SimpleNamespace(ptr=0)
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.library, self.order = library, 0
-
-    def __call__(self, grid, threads, arguments, shared_mem) -> None:
-        assert shared_mem <= self.max_dynamic_shared_size_bytes <= H200_SHARED
-        assert all(part.flags.c_contiguous for part in arguments if isinstance(part, np.ndarray))
-        passed = [
-            ctypes.c_void_p(part.ctypes.data) if isinstance(part, np.ndarray) else ctypes.c_int(part)
-            for part in arguments
-        ]
-        self.order += 1  # In another random order of warps each time.
-        assert self.library.launch(self.order, *grid, *threads, *passed) == 0
-
-
-@pytest.fixture
-def emulated_cupy(monkeypatch, tmp_path):
-    """A CuPy whose device is this CPU, with two multiprocessors that hold one thread block each."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler on this machine")
-
-    def module(code: str, options: tuple[str, ...]):
-        library = tmp_path / f"fused_{abs(hash(options))}.so"
-        source = library.with_suffix(".cu")
-        source.write_text(code)
-        command = [compiler, "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", f'-DKERNEL="{source}"', *options]
-        subprocess.run([*command, str(HOST), "-o", str(library)], check=True, capture_output=True, text=True)
-        return SimpleNamespace(get_function=lambda name: EmulatedFunction(ctypes.CDLL(str(library))))
-
-    attributes = {"MaxSharedMemoryPerBlockOptin": H200_SHARED, "MultiProcessorCount": 2}
-    device = SimpleNamespace(attributes=attributes, compute_capability="90", id=0)
-    monkeypatch.setattr("hpcspin.electrons.fused._FASTER", {})
-    names = ("asarray", "ascontiguousarray", "arange", "asnumpy", "empty")
-    functions = {name: getattr(np, name, np.asarray) for name in names}
-    cuda = SimpleNamespace(
-        Device=lambda: device,
-        compiler=SimpleNamespace(CompileException=subprocess.CalledProcessError),
-        driver=SimpleNamespace(
-            CUDADriverError=OSError, occupancyMaxActiveBlocksPerMultiprocessor=lambda function, threads, shared: 1
-        ),
-    )
-    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(RawModule=module, cuda=cuda, **functions))
 
 
 def problem(kernel: Kernel, columns: int, seed: int):
@@ -145,18 +87,17 @@ def check(kernel: Kernel, case, to_device, to_host) -> None:
         assert np.abs(to_host(one) - right).max() < tolerance * np.abs(right).max()
 
 
-@pytest.mark.usefixtures("emulated_cupy")
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: "-".join(map(str, vars(kernel).values())))
-def test_the_kernel_equals_dense_inverses(kernel):
-    check(kernel, problem(kernel, 3, seed=kernel.orbitals), np.asarray, np.asarray)
+def test_the_kernel_equals_dense_inverses(kernel, kernels: Card):
+    check(kernel, problem(kernel, 3, seed=kernel.orbitals), kernels.asarray, kernels.asnumpy)
 
 
-@pytest.mark.usefixtures("emulated_cupy")
-def test_a_singular_energy_leaves_nothing_finite():
+def test_a_singular_energy_leaves_nothing_finite(kernels: Card):
     kernel = KERNELS[0]
     blocks, energies, owners, source, groups, weights = problem(kernel, 3, seed=1)
     blocks[1, 2] = energies[1] * np.eye(6)
-    response, spectral = FusedSweep(kernel, source, groups).respond(blocks, energies, weights, owners)
+    parts = (kernels.asarray(part) for part in (blocks, energies, weights, owners))
+    response, spectral = (part.values for part in FusedSweep(kernel, source, groups).respond(*parts))
     assert not np.isfinite(response[1]).any()
     assert np.isfinite(response[[0, 2]]).all()
     assert np.isfinite(spectral[[0, 2]]).all()
@@ -165,16 +106,17 @@ def test_a_singular_energy_leaves_nothing_finite():
 BARRIERS = [number for number, line in enumerate(SOURCE.read_text().splitlines(), 1) if "__syncthreads" in line]
 
 
-def runs_wrong(sweep: FusedSweep, skipped: int, case) -> bool:
+def runs_wrong(card: Card, sweep: FusedSweep, skipped: int, case) -> bool:
     """Whether the kernel without one barrier fails; in a process of its own, since it may write anywhere."""
 
     def compare() -> None:
         sweep._function.library.skip(skipped)
+        faulthandler.disable()
         blocks, energies, owners, _, _, weights = case
         for _ in range(4):
-            found = sweep.respond(blocks, energies, weights, owners)
+            found = sweep.respond(*(card.asarray(part) for part in (blocks, energies, weights, owners)))
             for one, right in zip(found, dense(sweep.kernel, *case), strict=True):
-                np.testing.assert_allclose(one, right, atol=1e-12 * np.abs(right).max(), err_msg=f"{skipped}")
+                np.testing.assert_allclose(card.asnumpy(one), right, atol=1e-12 * np.abs(right).max())
 
     process = multiprocessing.get_context("fork").Process(target=compare)
     process.start()
@@ -182,14 +124,13 @@ def runs_wrong(sweep: FusedSweep, skipped: int, case) -> bool:
     return process.exitcode != 0
 
 
-@pytest.mark.usefixtures("emulated_cupy")
-def test_no_barrier_of_the_kernel_can_be_left_out():
+def test_no_barrier_of_the_kernel_can_be_left_out(kernels: Card):
     assert BARRIERS
     kernel = Kernel(26, np.dtype(np.complex128), True, True, False)
     case = problem(kernel, 2, seed=7)
     sweep = FusedSweep(kernel, *case[3:5])
-    assert not runs_wrong(sweep, 0, case)
-    assert [line for line in BARRIERS if not runs_wrong(sweep, line, case)] == []
+    assert not runs_wrong(kernels, sweep, 0, case)
+    assert [line for line in BARRIERS if not runs_wrong(kernels, sweep, line, case)] == []
 
 
 @pytest.mark.parametrize(("precision", "largest"), [(np.complex128, 96), (np.complex64, 128)])
@@ -198,33 +139,33 @@ def test_blocks_fit_an_h200_up_to_a_size(precision, largest):
     assert sizes == list(range(2, largest + 1, 2))
 
 
-@pytest.mark.usefixtures("emulated_cupy")
 @pytest.mark.parametrize("kind", ["square", "triangular"])
 @pytest.mark.parametrize(
     ("polarization", "corner"),
     [((0, 0, 0), {}), ((0.3, 0.5, 0.2), {}), ((0.6, 0, 0.8), {"corner": (0.4, 0.2)})],
     ids=["uniform", "polarised", "two potentials on one column"],
 )
-def test_sources_by_the_kernel_equal_sources_by_batched_routines(kind, polarization, corner, monkeypatch):
+def test_sources_by_the_kernel_equal_sources_by_batched_routines(
+    kind, polarization, corner, kernels: Card, monkeypatch
+):
     system = driven(
         kind, (3, 3), periodic_y=False,
         left=(1.0, -1.0, polarization), right=(0.5, 0.6), bath=(0.3, 0.0), **corner,
     )  # fmt: skip
-    plain = make_backend("numpy")
     spins, energies, owners = random_spins(system, 2, seed=3), np.array([-0.9, 0.1, 0.4 + 0j]), np.array([0, 1, 1])
-    monkeypatch.setattr("hpcspin.electrons.sources.Fastest.__call__", lambda self, precision, first, second: second())
+    monkeypatch.setattr(Fastest, "choose", lambda self, precision, first, second, case, world: None)
+    monkeypatch.setattr(Fastest, "__call__", lambda self, precision, first, second: second())
     results = []
-    blocks = layer_blocks(system, spins, plain)
-    for backend in (plain, replace(plain, name="cupy")):
+    for backend in (make_backend("numpy"), make_backend("cupy", "cuda:0")):
+        blocks, z, of = layer_blocks(system, spins, backend), backend.asarray(energies), backend.asarray(owners)
         sources = partition(system, ColumnTeam(World(), 3, make_coupling(system, backend)), 1e-12).sources
-        if backend.name == "cupy":
-            for source in sources:
-                source.choose(blocks[:1], energies, np.ones((3, len(source.groups))), World())
-        weights = [np.random.default_rng(1).random((3, len(source.groups))) for source in sources]
-        results.append([s.respond(blocks, energies, w, owners) for s, w in zip(sources, weights, strict=True)])
+        results.append([])
         for source in sources:
-            kernels = [fused.kernel.flipped for fused in source._fused.values()]
-            assert kernels == ([source.mirrored] if backend.name == "cupy" else [])
+            weights = backend.asarray(np.random.default_rng(1).random((3, len(source.groups))))
+            if backend.name == "cupy":
+                source.choose(blocks[:1], z, weights, World())
+                assert [fused.kernel.flipped for fused in source._fused.values()] == [source.mirrored]
+            results[-1].append([backend.to_numpy(part) for part in source.respond(blocks, z, weights, of)])
     for batched, fused in zip(*results, strict=True):
         for one, other in zip(batched, fused, strict=True):
             assert np.abs(one - other).max() < 1e-12
@@ -293,25 +234,22 @@ def test_a_way_that_disagrees_is_never_taken(wrong, caplog):
     assert "disagrees" in caplog.text
 
 
-@pytest.mark.usefixtures("emulated_cupy")
 @pytest.mark.parametrize("precision", ["complex128", "complex64"])
-def test_each_window_compares_its_ways_once(precision, monkeypatch):
+def test_each_window_compares_its_ways_once(precision, kernels: Card, monkeypatch):
     """Both electrodes' kernels agree with batched routines on a solver's own example."""
     chosen = {}
 
     def choose(self, kind, first, second, case, world):
         near = 1e-10 if kind == "complex128" else 1e-2
         for one, other in zip(first(), second(), strict=True):
+            one, other = kernels.asnumpy(one), kernels.asnumpy(other)
             assert np.abs(one - other).max() < near * np.abs(one).max()
         chosen[id(self)] = kind
 
     monkeypatch.setattr(Fastest, "choose", choose)
-    numpy = replace(make_backend("numpy"), name="cupy")
-    monkeypatch.setattr("hpcspin.electrons.negf.make_backend", lambda *_: numpy)
     monkeypatch.setattr("hpcspin.electrons.negf.plan_batches", lambda *_: Batches(21, 1, 1))
-    monkeypatch.setattr(type(numpy), "free_memory", lambda self: 2**30)
     system = driven("triangular", (3, 3), periodic_y=False, left=(1.0, -1.0), right=(0.5, 0.6), bath=(0.3, 0.0))
-    solver = RecursiveSolver(system, 1e-3, precision=precision)
+    solver = RecursiveSolver(system, 1e-3, device="cuda:0", precision=precision)
     assert list(chosen.values()) == [precision, precision]
     solver.set_state({"fused_0": np.array(True), "fused_1": np.array(False)})
     assert [window.source.fastest.second[precision] for window in solver.windows] == [True, False]

@@ -3,8 +3,13 @@
 import ctypes
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+
+from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.world import World
 
 FAULTS = """
 import resource, sys, torch
@@ -36,3 +41,16 @@ def test_freed_memory_is_touched_for_the_first_time_only_once():
         return int(result.stdout)
 
     assert faults("keep") < 32 < 4 * 32 <= faults("leave")
+
+
+def test_a_stage_begins_without_what_libraries_keep_of_the_one_before(monkeypatch):
+    """Both the memory that torch keeps and CuPy's, on the card of this rank."""
+    done = []
+    pool = SimpleNamespace(free_all_blocks=lambda: done.append("pool"))
+    cuda = SimpleNamespace(Device=lambda number: done.append(f"card {number}") or nullcontext())
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, get_default_memory_pool=lambda: pool))
+    for name, answer in (("is_available", True), ("device_count", 4), ("set_device", None)):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, answer=answer: answer)
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: done.append("torch"))
+    assert pick_device(World(1, 4, 1, 4, "mpi")).index == 1
+    assert done == ["torch", "card 1", "pool"]

@@ -1,0 +1,32 @@
+"""A card for the tests of the electrons, on machines without one."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+
+import pytest
+from pretend_cupy import Card
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Card:
+    """CuPy and torch see one card, on which NumPy computes."""
+    pretended = Card(tmp_path_factory.getbasetemp())
+    monkeypatch.setitem(sys.modules, "cupy", pretended.module)
+    monkeypatch.setitem(sys.modules, "array_api_compat.cupy", pretended.namespace)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("hpcspin.electrons.fused._FASTER", {})
+    monkeypatch.setattr("hpcspin.electrons.workers._mine", threading.local())
+    return pretended
+
+
+@pytest.fixture
+def kernels(card: Card) -> Card:
+    """A card whose kernels run too, threads emulated."""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("no C++ compiler on this machine")
+    card.compute_capability = "90"
+    return card
