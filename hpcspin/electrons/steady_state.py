@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.electrons.inversion import SINGULAR
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -159,6 +160,9 @@ class SteadyStateSolver(ABC):
 
     def _check(self, state: SteadyState) -> None:
         """Tolerance, occupations between 0 and 1, and conservation of particles."""
+        infinite = np.flatnonzero(~np.isfinite(state.error))
+        if len(infinite):
+            raise HpcspinError(f"snapshot {infinite[0]}: the Green's function is singular at a real energy: {SINGULAR}")
         missed = np.flatnonzero(~(state.error <= self.tolerance))
         if len(missed):
             single = self.precision != "complex128"

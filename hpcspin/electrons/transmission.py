@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+from hpcspin.electrons.inversion import SINGULAR
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.sources import Group, source_of
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
 
@@ -44,7 +46,7 @@ def transmission(
     Raises
     ------
     HpcspinError
-        If the spins do not fit or x is periodic.
+        If the spins do not fit, x is periodic, or an energy is that of a level without a reservoir.
     """
     spins = system.check_spins(np.asarray(spins)[None])
     arrays = make_backend(backend, device)
@@ -63,5 +65,8 @@ def transmission(
             z = arrays.asarray((part / system.hopping).astype(np.complex128))
             response, _ = source.respond(blocks, z, arrays.asarray(np.ones((len(part), 1))), None)
             sites = arrays.to_numpy(response)
+            infinite = part[~np.isfinite(sites).all(axis=(1, 2, 3))]
+            if len(infinite):
+                raise HpcspinError(f"the Green's function is singular at the energy {infinite[0]:.9g}: {SINGULAR}")
             result[start : start + step, :, s] = 2 * np.einsum("rxyk,exyk->er", system.widths, sites)
     return result

@@ -22,13 +22,16 @@ SIZES = {
 }
 
 
-def ends_of_tiles(precision: type) -> list[int]:
-    """The least and the largest size of each shape of a thread's tile: partly and wholly filled."""
+def all_shapes(precision: type) -> list[Kernel]:
+    """One kernel for each shape of a thread's tile, by turns partly and wholly filled, each with another W."""
     shapes: dict[tuple[int, int], list[int]] = {}
     for m in SIZES[precision]:
         side = Kernel(m, np.dtype(precision), True, True, False).side
         shapes.setdefault((side, -(-m // side)), []).append(m)
-    return sorted({size for sizes in shapes.values() for size in (sizes[0], sizes[-1])})
+    return [
+        Kernel(sizes[-(place % 2)], np.dtype(precision), place % 4 < 2, place % 3 > 0, place % 8 < 4)
+        for place, sizes in enumerate(shapes.values())
+    ]
 
 
 def test_every_source_is_compiled_here():
@@ -39,13 +42,9 @@ def test_every_source_is_compiled_here():
 @pytest.mark.parametrize("precision", SIZES)
 @pytest.mark.parametrize("number", range(3))
 def test_blocks_of_all_shapes_compile_without_a_warning(precision, number):
-    """Every size on one architecture, every architecture with every third size."""
-    for place, m in enumerate(ends_of_tiles(precision)):
-        if place % 3 == number:
-            coupling = (place % 2 == 0, place % 4 < 2, place % 8 < 4)
-            Nvrtc().compile(
-                SOURCE.read_text(), Kernel(m, np.dtype(precision), *coupling).options, ARCHITECTURES[number]
-            )
+    """Every shape, and every architecture with every third shape."""
+    for kernel in all_shapes(precision)[number::3]:
+        Nvrtc().compile(SOURCE.read_text(), kernel.options, ARCHITECTURES[number])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

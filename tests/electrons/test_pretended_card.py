@@ -7,7 +7,7 @@ import pytest
 from pretend_cupy import Card
 from systems import driven, from_reference, random_spins
 
-from hpcspin.electrons import RecursiveSolver
+from hpcspin.electrons import RecursiveSolver, transmission
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.fused import Fastest
 from hpcspin.electrons.hamiltonian import layer_blocks
@@ -84,6 +84,24 @@ def test_a_singular_energy_between_the_potentials_is_named(card: Card) -> None:
     card.singular = 200
     with pytest.raises(HpcspinError, match=r"snapshot [01] is singular between -?[0-9.]+ and .* no reservoir; add"):
         solver.solve(random_spins(SQUARE, 2, seed=4))
+
+
+def test_rounding_that_is_not_finite_is_not_taken_for_an_error(card: Card, monkeypatch) -> None:
+    monkeypatch.setattr("hpcspin.electrons.window.WindowIntegral._rounding", lambda *_: np.array([0.0, np.nan]))
+    solver = RecursiveSolver(SQUARE, 1e-3, device="cuda:0", precision="complex64")
+    with pytest.raises(HpcspinError, match="snapshot 1: the Green's function is singular"):
+        solver.solve(random_spins(SQUARE, 2, seed=4))
+
+
+@pytest.mark.parametrize("name", ["square", "triangular", "electrode in the middle"])
+def test_transmissions_on_a_card_are_those_of_the_cpu(card: Card, name: str) -> None:
+    system, energies = SYSTEMS[name], np.linspace(-2, 1, 5)
+    spins = random_spins(system, 1, seed=3)[0]
+    found = transmission(system, spins, energies, device="cuda:0")
+    assert np.abs(found - transmission(system, spins, energies)).max() < 1e-12
+    card.singular = 3
+    with pytest.raises(HpcspinError, match=r"singular at the energy -?[0-9.]+: .* add a bath"):
+        transmission(system, spins, energies, device="cuda:0")
 
 
 def test_a_green_function_that_is_not_finite_in_equilibrium_is_named(card: Card) -> None:
