@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nvrtc import Nvrtc
 from pretend_cupy import H200_SHARED
 
 import hpcspin
 from hpcspin.electrons.fused import SOURCE, Kernel
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from nvrtc import Nvrtc
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 SIZES = {
