@@ -18,7 +18,7 @@ from torch import Tensor
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.halo import HaloExchange
-from hpcspin.parallel.mail import Direction
+from hpcspin.parallel.messages import Direction
 from hpcspin.parallel.stopwatch import WAITING, Stopwatch
 from hpcspin.parallel.world import World
 

@@ -50,6 +50,8 @@ class World:
         ``"torchrun"``; None stands for all ranks.
     speaks
         Whether rank 0 of these ranks reports progress: of several teams only the first does.
+    sharing
+        How many ranks of the job compute on my device, once :func:`hpcspin.parallel.devices.ranks_sharing` has counted.
     """
 
     rank: int = 0
@@ -60,6 +62,7 @@ class World:
     comm: Any = field(default=None, repr=False)
     group: Any = field(default=None, repr=False)
     speaks: bool = True
+    sharing: int | None = field(default=None, repr=False)
 
     @classmethod
     def detect(cls) -> World:
@@ -200,6 +203,7 @@ class World:
             comm,
             group,
             speaks=self.speaks and mine == 0,
+            sharing=self.sharing,
         )
 
     def barrier(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class TrainingState:
         What defines the training; a checkpoint of another one is refused.
     model, mean, optimiser
         What is saved and restored. Buffers of the model follow from the data.
+    complete
+        Adds to a checkpoint's config what has become a key since it was written.
 
     Attributes
     ----------
@@ -49,8 +51,9 @@ class TrainingState:
         model: nn.Module,
         mean: RunningMean,
         optimiser: Optimiser,
+        complete: Callable[[dict[str, Any]], Mapping[str, Any]],
     ) -> None:
-        self._path, self._config = path, config
+        self._path, self._config, self._complete = path, config, complete
         self._model, self._mean, self._optimiser = model, mean, optimiser
         self._best: dict[str, torch.Tensor] = {}
         self.epoch = self.best_epoch = 0
@@ -95,7 +98,7 @@ class TrainingState:
         HpcspinError
             If it belongs to another training; the differing keys are named.
         """
-        found = read_checkpoint(self._path, self._config) if world.rank == 0 else None
+        found = read_checkpoint(self._path, self._config, complete=self._complete) if world.rank == 0 else None
         arrays, meta = world.broadcast((found.arrays, found.meta) if found else (None, None))
         if meta is None:
             return

@@ -141,7 +141,7 @@ for periodic in itertools.product((False, True), repeat=2):
             # Two ranks that meet on both sides send a site twice if both of its images are in the halo.
             thin = any(count == 2 and n // 2 < 2 * width for (count, n), width in zip(cuts(domain), halo))
             exchange = domain.exchange(block, halo)
-            received = exchange.mail.received_bytes
+            received = exchange.messages.received_bytes
             assert received == least_bytes(domain, halo) or thin, (periodic, px, halo)
             assert exchange.travels == (received > 0)
             checked += 1
