@@ -51,7 +51,7 @@ class StopRequest:
         self._seconds, self._since = math.inf if minutes is None else 60 * minutes, time.monotonic()
         self.overdue = False
         self._steps = self._left = 1
-        self._asked = time.monotonic()
+        self._asked = -math.inf
         self._signalled = False
         self._before: dict[int, Any] = {}
 
