@@ -200,8 +200,8 @@ class Simulation:
                 self._state = self._next(self._state)
                 self._renew()
                 bar.advance()
-            if recorder is not None:
-                recorder.finish()
+        if recorder is not None:
+            recorder.finish()
         report(self._domain.stopwatch, self.world, self._path(RANK_TIMES))
         self.world.barrier()
         return Outcome(last, finished=True)

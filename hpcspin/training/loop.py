@@ -12,7 +12,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from hpcspin.training.metrics import Errors, perpendicular
 from hpcspin.training.moments import normalise, set_envelope
 from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
-from hpcspin.training.settings import DEFAULTS, Settings
+from hpcspin.training.settings import DEFAULTS, Outcome, Settings
 from hpcspin.training.state import MetricsLog, TrainingState
 
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
@@ -47,25 +47,6 @@ _BUFFERS_STAY: dict[str, Any] = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else {"broadcast_buffers": False}
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a call of `train` has achieved.
-
-    Attributes
-    ----------
-    finished : bool
-        False if it was stopped before the last epoch.
-    model : Path
-        Where the force field is, or will be.
-    metrics : dict
-        Of the saved weights on the validation shards; empty without any.
-    """
-
-    finished: bool
-    model: Path
-    metrics: dict[str, float | int]
 
 
 def train(

@@ -1,8 +1,9 @@
-"""What a training is told: how weights are fitted."""
+"""What a training is told, and what it achieves."""
 
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 
@@ -48,6 +49,25 @@ class Settings:
     compile: bool = False
     mixed_precision: bool = False
     tf32: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of `train` has achieved.
+
+    Attributes
+    ----------
+    finished : bool
+        False if it was stopped before the last epoch.
+    model : Path
+        Where the force field is, or will be.
+    metrics : dict
+        Of the saved weights on the validation shards; empty without any.
+    """
+
+    finished: bool
+    model: Path
+    metrics: dict[str, float | int]
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.default is not MISSING}
