@@ -94,6 +94,20 @@ def test_steps_that_become_slow_are_soon_asked_for_again(follow):
     assert np.diff(asked)[-1] <= 2
 
 
+def test_only_the_first_rank_says_when_to_ask_again(tmp_path):
+    """What each rank gives is added up."""
+    given = []
+
+    class Second(World):
+        def sum(self, array):
+            given.append(array.tolist())
+            return np.array([0, 0, 2])
+
+    stop = StopRequest(tmp_path / "STOP", Second(rank=1, size=2))
+    assert not any(stop.heed() for _ in range(5))
+    assert given == [[0, 0, 0]] * 3
+
+
 def test_one_rank_asks_itself_in_every_step(tmp_path):
     stop = StopRequest(tmp_path / "STOP", World(), minutes=1e-9)
     for _ in range(5):

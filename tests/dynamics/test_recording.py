@@ -212,7 +212,7 @@ def test_a_checkpoint_waits_for_the_frames_that_it_counts(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("last", [False, True])
 def test_a_frame_that_cannot_be_written_ends_the_run_and_none_takes_its_place(tmp_path, monkeypatch, last):
-    """The very last frame, too: nothing comes after it that could notice."""
+    """Neither that which waits behind it; the very last frame, too, after which nothing comes that could notice."""
     simulation(tmp_path / "undisturbed").run()
 
     def append(write, frame):
@@ -224,7 +224,7 @@ def test_a_frame_that_cannot_be_written_ends_the_run_and_none_takes_its_place(tm
     with monkeypatch.context() as patch:
         writing(patch, append)
         with pytest.raises(HpcspinError, match="no space is left"):
-            simulation(tmp_path / "run").run()
+            simulation(tmp_path / "run", checkpoint=10**6).run()
     assert not (tmp_path / "run" / "trajectory.h5").exists()
     expected = contents(tmp_path / "undisturbed")["spins"]
     kept = read_spins(tmp_path / "run" / "trajectory.h5.partial", (7, 5))
