@@ -269,6 +269,9 @@ class TrainingSection(Section):
     mixed_precision: bool = False
     """Make the products of the training in bfloat16; the saved model computes in ``potential.precision``. Of use
     on GPUs and on CPUs with units for bfloat16; without these it takes several times as long."""
+    tf32: bool = False
+    """Let the steps on an NVIDIA GPU round the factors of float32 products to TF32 (10 bits); all else never does.
+    Either way a GPU adds gradients of convolutions in no fixed order: trainings are not bitwise equal there."""
     members: Annotated[Count, Field(le=100)] = 1
     """Force fields to train with seeds of their own; two or more form a committee."""
     checkpoint_interval: Count = 10

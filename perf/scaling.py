@@ -70,7 +70,7 @@ def make_field(name: str, device: torch.device) -> Field:
 def halo_bytes(domain: Domain, halo: Halo, device: torch.device) -> tuple[float, float]:
     """Bytes received in one exchange by all ranks, and the least that would do."""
     like = random_block(domain, device)
-    received = domain.exchange(like, halo).mail.received_bytes
+    received = domain.exchange(like, halo).messages.received_bytes
     index = torch.arange(1, domain.lattice.num_sites + 1).reshape(*domain.lattice.size, 1)
     seen = np.unique(domain.window(index, halo).numpy()) - 1
     foreign = np.setdiff1d(seen[seen >= 0], domain.sites)

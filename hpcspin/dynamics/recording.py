@@ -1,10 +1,18 @@
-"""Which frames are kept, and what is measured on them; on rank 0, where the whole lattice is."""
+"""Which frames are kept, and what is measured on them; on rank 0, where the whole lattice is.
+
+Frames are measured at once and written by a thread of its own, while the spins move on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
 
 from hpcspin.dynamics.fields import Observed
 from hpcspin.dynamics.observers import Frame, make_observers
@@ -12,9 +20,12 @@ from hpcspin.dynamics.settings import Settings
 from hpcspin.lattice import wall_position
 from hpcspin.storage import TrajectoryWriter
 
+_WAITING = 1
+"""Frames that may wait while another is being written; a run that records faster than its disk writes waits itself."""
+
 
 class Recorder:
-    """Writes the frames of a run.
+    """Writes the frames of a run while it is open; what it has taken is on the disk after `flush`.
 
     Parameters
     ----------
@@ -63,6 +74,15 @@ class Recorder:
             at_most=bool(settings.record_walls),
             compression=settings.compression,
         )
+        self._appending = _InOrder(self._writer.append)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._appending.close()
 
     @property
     def memory(self) -> dict[str, Any]:
@@ -70,17 +90,29 @@ class Recorder:
         return {"frames": self._frames, "closing": self._closing, "wall": self._wall}
 
     def take(self, frame: Frame, step: int) -> None:
-        """Write a frame if it is to be kept."""
+        """Have a frame written if it is to be kept; its arrays must not be changed any more.
+
+        Raises
+        ------
+        HpcspinError, OSError
+            If a frame before could not be written.
+        """
         chosen = self._settings.is_candidate(step) and self._wall_allows(frame, step)
         self._closing = not chosen and step == self._settings.last_step
         self._frames += chosen
         if chosen or self._closing:
             measured = {observer.name: observer.measure(frame) for observer in self._observers}
             own = frame.source.observables if isinstance(frame.source, Observed) else {}
-            self._writer.append(spins=frame.spins, field=frame.force, step=step, time=frame.time, **measured, **own)
+            own = {name: np.array(values) for name, values in own.items()}
+            self._appending(spins=frame.spins, field=frame.force, step=step, time=frame.time, **measured, **own)
+
+    def flush(self) -> None:
+        """Wait until all frames outlive a crash; raises what has kept one from being written."""
+        self._appending.wait()
 
     def finish(self) -> None:
         """Give the trajectory its real name."""
+        self.flush()
         self._writer.finish()
 
     def _wall_allows(self, frame: Frame, step: int) -> bool:
@@ -88,3 +120,37 @@ class Recorder:
             return True
         before, self._wall = self._wall, float(wall_position(frame.lattice, frame.spins))
         return step == 0 or any((before < x) != (self._wall < x) for x in self._settings.record_walls)
+
+
+class _InOrder:
+    """Calls of a function, one after the other in a thread; after one that fails none is made."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
+        self._calls: deque[Future[None]] = deque()
+        self._failed = False
+
+    def __call__(self, **given: Any) -> None:
+        """Begin a call; waits, or raises, for those before as far as need be."""
+        self.wait(_WAITING)
+        self._calls.append(self._thread.submit(self._call, given))
+
+    def wait(self, left: int = 0) -> None:
+        """Wait until at most so many calls are not done; raises what one of them has raised."""
+        while self._calls and (len(self._calls) > left or self._calls[0].done()):
+            self._calls[0].result()
+            self._calls.popleft()
+
+    def close(self) -> None:
+        """End the thread when its calls are done."""
+        self._thread.shutdown()
+
+    def _call(self, given: dict[str, Any]) -> None:
+        if self._failed:
+            return
+        try:
+            self._function(**given)
+        except BaseException:
+            self._failed = True
+            raise

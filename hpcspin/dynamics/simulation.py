@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,9 +175,9 @@ class Simulation:
         if self._complete():
             self.world.say(f"{self._path(TRAJECTORY)}: already finished, nothing to do")
             return Outcome(step, finished=True)
-        recorder = self._open_trajectory()
         self._domain.stopwatch.restart()
         with (
+            self._open_trajectory() as recorder,
             StopRequest(self._path(STOP), self.world, self.settings.checkpoint_minutes) as stop,
             progress(self.world, "simulate", last, step) as bar,
         ):
@@ -267,6 +268,7 @@ class Simulation:
         meta = {"step": self._state.step, "last_step": self.settings.last_step, "recorder": recorder.memory}
         if isinstance(self._advance, AdaptiveStep):
             meta["level"] = self._advance.level
+        recorder.flush()  # Of the frames that the checkpoint counts.
         write_checkpoint(self._path(CHECKPOINT), arrays, meta, self._identity)
 
     def _finite_spins(self) -> NDArray[np.float64] | None:
@@ -326,9 +328,9 @@ class Simulation:
         done = trajectory.exists() and not partial_path(trajectory).exists()
         return self.world.broadcast(done and self._state.step == self.settings.last_step)
 
-    def _open_trajectory(self) -> Recorder | None:
+    def _open_trajectory(self) -> Recorder | nullcontext[None]:
         if self.world.rank > 0:
-            return None
+            return nullcontext()
         empty = np.empty((*self._domain.lattice.size, 3))
         attributes = {"config": self._config, "precision": str(self._dtype).removeprefix("torch.")}
         return Recorder(

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons import host_memory
 from hpcspin.errors import HpcspinError
-from hpcspin.parallel.devices import keep_freed_memory
+from hpcspin.parallel.devices import keep_freed_memory, ranks_sharing
+from hpcspin.parallel.world import World
 
 Array = Any
 """An array of the backend's library."""
@@ -87,9 +88,9 @@ class Backend:
             return int(torch.cuda.mem_get_info(self.device)[0]) + cached
         return host_memory.available()
 
-    def ranks_on_device(self, local_ranks: int) -> int:
-        """How many of the ranks of a node share the memory of this device."""
-        return -(-local_ranks // torch.cuda.device_count()) if self.on_gpu else local_ranks
+    def ranks_on_device(self, world: World) -> int:
+        """How many ranks share the memory of this device; all ranks call together."""
+        return ranks_sharing(world, torch.device("cuda" if self.on_gpu else "cpu"))
 
 
 def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:

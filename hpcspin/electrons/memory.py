@@ -94,7 +94,8 @@ def plan_batches(
         If not even one energy fits; it says what would.
     """
     world = world or World()
-    free = _SHARE * min(world.allgather(backend.free_memory() // backend.ranks_on_device(world.local_size)))
+    sharing = backend.ranks_on_device(world)
+    free = _SHARE * min(world.allgather(backend.free_memory() // sharing))
     if column_ranks and world.size % column_ranks:
         raise HpcspinError(
             f"{world.size} ranks cannot form teams of {column_ranks}; start a multiple of {column_ranks}"

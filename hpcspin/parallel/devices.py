@@ -44,6 +44,53 @@ def pick_device(world: World, requested: str = "auto") -> torch.device:
     return device
 
 
+def ranks_sharing(world: World, device: torch.device) -> int:
+    """How many ranks compute on the device of this rank; all ranks call together.
+
+    GPUs are told apart by their UUIDs, since each rank may see only its own under the number 0.  Teams made by
+    `World.split` go on with what the whole has found.
+
+    Parameters
+    ----------
+    world
+        The ranks.
+    device
+        Of this rank, ``"cuda"`` for the current GPU; on a CPU all ranks of the node share it.
+    """
+    if world.sharing is None:
+        mine = _uuid(device)
+        everywhere = world.allgather(mine)
+        world.sharing = world.local_size if mine is None else everywhere.count(mine)
+    return world.sharing
+
+
+def require_own_gpu(world: World, device: torch.device) -> None:
+    """Check that NCCL can connect the ranks, before it is started; all ranks call together.
+
+    Parameters
+    ----------
+    world
+        The ranks.
+    device
+        Of this rank; nothing is asked of CPUs.
+
+    Raises
+    ------
+    HpcspinError
+        On all ranks, if two of them compute on one GPU.
+    """
+    gpus = [uuid for uuid in world.allgather(_uuid(device)) if uuid is not None]
+    if len(set(gpus)) < len(gpus):
+        raise HpcspinError(
+            f"{len(gpus)} ranks compute on {len(set(gpus))} GPU(s): NCCL refuses two ranks on one GPU; start one rank "
+            "for each GPU, or use device=cpu; simulations under mpiexec may share a GPU"
+        )
+
+
+def _uuid(device: torch.device) -> str | None:
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+
+
 def keep_freed_memory() -> None:
     """Ask the C library to hand freed memory out again instead of giving it back to the system.
 

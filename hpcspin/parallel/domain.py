@@ -18,7 +18,7 @@ from torch import Tensor
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.halo import HaloExchange
-from hpcspin.parallel.mail import Direction
+from hpcspin.parallel.messages import Direction
 from hpcspin.parallel.stopwatch import WAITING, Stopwatch
 from hpcspin.parallel.world import World
 
@@ -31,6 +31,13 @@ def _fits(length: int, blocks: int, width: int) -> bool:
     # A single block wraps onto itself by copies, however thin it is; several trade whole strips of the
     # halo's width, and each holds a site.
     return blocks == 1 or length // blocks >= max(width, 1)
+
+
+def _on_host(block: Tensor) -> NDArray[np.float64]:
+    """A contiguous copy; from a GPU through pinned memory, several times as fast as through any other."""
+    if block.device.type == "cpu":
+        return np.array(block.numpy(), order="C")
+    return torch.empty(block.shape, dtype=block.dtype, pin_memory=True).copy_(block.contiguous()).numpy()
 
 
 def _candidates(size: tuple[int, int], ranks: int, halo: Halo) -> list[tuple[int, int]]:
@@ -207,11 +214,11 @@ class Domain:
         return torch.as_tensor(self._join(block, everywhere=True), device=block.device)
 
     def gather(self, block: Tensor) -> NDArray[np.float64] | None:
-        """Join the blocks of all ranks as an array on rank 0; None elsewhere."""
+        """Join the blocks of all ranks as an array of its own memory on rank 0; None elsewhere."""
         return self._join(block, everywhere=False)
 
     def _join(self, block: Tensor, *, everywhere: bool) -> NDArray[np.float64] | None:
-        mine, components = np.ascontiguousarray(block.cpu().numpy()), block.shape[2:]
+        mine, components = _on_host(block), block.shape[2:]
         if self.world.size == 1:
             return mine
         shapes = [(*(part.stop - part.start for part in self.slices_of(r)), *components) for r in self._ranks]

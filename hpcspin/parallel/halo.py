@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hpcspin.lattice import Halo
-from hpcspin.parallel.mail import Direction, Mail
+from hpcspin.parallel.messages import Direction, NeighbourMessages
 from hpcspin.parallel.stopwatch import PACKING
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class HaloExchange:
         self._images = list(self._periodic_images())
         self._edges = {side: self._part(side, inside=True) for side in sides}
         self._strips = {side: self._part(side, inside=False) for side in sides}
-        self.mail = Mail(domain, {side: strip.shape for side, strip in self._strips.items()}, like)
+        shapes = {side: strip.shape for side, strip in self._strips.items()}
+        self.messages = NeighbourMessages(domain, shapes, like)
 
     @property
     def travels(self) -> bool:
@@ -74,14 +75,14 @@ class HaloExchange:
         with self._domain.stopwatch.measure(PACKING):
             self._mine.copy_(block.permute(2, 0, 1))
             self._wrap()
-        self.mail.send(self._edges)
+        self.messages.send(self._edges)
         return self._extended.permute(1, 2, 0)
 
     def finish(self) -> None:
         """Wait for the halo."""
         if not self.travels:
             return
-        self.mail.receive(self._strips)
+        self.messages.receive(self._strips)
         with self._domain.stopwatch.measure(PACKING):
             self._wrap()
 

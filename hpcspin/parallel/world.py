@@ -53,6 +53,8 @@ class World:
         ``"torchrun"``; None stands for all ranks.
     speaks
         Whether rank 0 of these ranks reports progress: of several teams only the first does.
+    sharing
+        How many ranks of the job compute on my device, once :func:`hpcspin.parallel.devices.ranks_sharing` has counted.
     """
 
     rank: int = 0
@@ -63,6 +65,7 @@ class World:
     comm: Any = field(default=None, repr=False)
     group: Any = field(default=None, repr=False)
     speaks: bool = True
+    sharing: int | None = field(default=None, repr=False)
 
     @classmethod
     def current(cls) -> World:
@@ -211,6 +214,7 @@ class World:
             comm,
             group,
             speaks=self.speaks and mine == 0,
+            sharing=self.sharing,
         )
 
     def barrier(self) -> None:

@@ -12,7 +12,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.devices import require_own_gpu
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, CovariantField, ForceField, load_model, make_force_field, save_model
 from hpcspin.storage import make_directory
 from hpcspin.training.dataset import Split, epoch_plan, load_shares, split_shards
+from hpcspin.training.device import Batches, tensor_float32
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.metrics import Errors, perpendicular
 from hpcspin.training.moments import normalise, set_envelope
 from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
+from hpcspin.training.settings import Outcome, Settings
 from hpcspin.training.state import MetricsLog, TrainingState
 
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
@@ -44,66 +47,6 @@ _BUFFERS_STAY: dict[str, Any] = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else {"broadcast_buffers": False}
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; the names are those of the config's section ``training``.
-
-    Attributes
-    ----------
-    epochs, batch : int
-        Passes over the data; snapshots in a step, over all ranks.
-    optimiser : str
-        ``"adamw"`` or ``"muon"``, see `Optimiser`.
-    learning_rate, warmup, weight_decay : float
-        Largest learning rate; the share of the steps in which it rises; decay of the weights.
-    gauge : float
-        Weight of the mean square of h^neq beside the mean squared error. The
-        split of a field into E and G is not unique: this chooses the smallest G.
-    ema : float
-        Decay of the running mean of the weights, which is what is saved.
-    seed : int
-        Of the initial weights and of the order of the snapshots.
-    checkpoint_interval : int
-        Epochs between validations and checkpoints.
-    compile : bool
-        Whether full batches of a field of several layers go through torch.compile.
-    mixed_precision : bool
-        Whether products are made in bfloat16 while training; weights, gradients' sums and the saved model are not.
-    """
-
-    epochs: int
-    batch: int
-    optimiser: str
-    learning_rate: float
-    warmup: float
-    weight_decay: float
-    gauge: float
-    ema: float
-    seed: int
-    checkpoint_interval: int
-    compile: bool = False
-    mixed_precision: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a call of `train` has achieved.
-
-    Attributes
-    ----------
-    finished : bool
-        False if it was stopped before the last epoch.
-    model : Path
-        Where the force field is, or will be.
-    metrics : dict
-        Of the saved weights on the validation shards; empty without any.
-    """
-
-    finished: bool
-    model: Path
-    metrics: dict[str, float | int]
 
 
 def train(
@@ -167,12 +110,14 @@ def train(
             f"training.batch: {settings.batch} snapshots on {world.size} ranks leave ranks without work; "
             f"give at least {world.size}"
         )
+    require_own_gpu(world, device)
     world.torch_group(device.type)
     if world.rank == 0:
         make_directory(directory)
     split = split_shards(data, validation, world)
-    trainer = _Trainer(architecture, split, settings, directory, world, device, bias, start)
-    return trainer.run(card or {}, stop)
+    with tensor_float32(False):
+        trainer = _Trainer(architecture, split, settings, directory, world, device, bias, start)
+        return trainer.run(card or {}, stop)
 
 
 class DivergedError(HpcspinError):
@@ -229,6 +174,7 @@ class _Trainer:
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
         if not known:
             normalise(self._model, self._train, world, device)
+        self._batches = Batches(self._train, device)
         self._mean = RunningMean(self._model, settings.ema)
         self._optimiser = Optimiser(self._model, settings.optimiser, settings.weight_decay)
         self._state = TrainingState(
@@ -294,7 +240,8 @@ class _Trainer:
         for number, (which, members) in enumerate(batches):
             step = self._state.epoch * len(batches) + number
             self._optimiser.rate = settings.learning_rate * learning_rate_factor(step, steps, settings.warmup)
-            losses.append(self._step(module, which, self._train[which].rows(members), len(members)))
+            with tensor_float32(settings.tf32):
+                losses.append(self._step(module, which, self._train[which].rows(members), len(members)))
             self._mean.update(self._model, step)
         total = self._world.sum(np.array([torch.stack(losses).double().sum().item()]))[0]
         return float(total / len(batches))
@@ -304,7 +251,7 @@ class _Trainer:
         data, mine = self._train[which], len(rows)
         # A rank without a snapshot in the last batch still takes part in the exchange of gradients.
         rows = rows if mine else np.zeros(1, dtype=np.int64)
-        spins, field, bias = (tensor[rows].to(self._device) for tensor in (data.spins, data.field, data.bias))
+        spins, field, bias = self._batches.take(which, rows)
         if isinstance(self._model, CovariantField):
             # The few batches that are not full would be compiled anew for their size.
             self._model.fused = self._settings.compile and count == self._settings.batch

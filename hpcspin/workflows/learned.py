@@ -14,17 +14,17 @@ from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
-from hpcspin.parallel.mail import Mail
+from hpcspin.parallel.messages import NeighbourMessages
 from hpcspin.potential import Committee, ForceField, Neighbourhood, Side, Trade
 
 
-class Post:
+class BorderMessages:
     """Terms that cross the sides of blocks, as messages between their ranks; see :class:`hpcspin.potential.Trade`.
 
     Parameters
     ----------
     domain
-        My block; all ranks make and use their post together.
+        My block; all ranks make and use their messages together.
     shapes
         Shape of the terms of each side.
     like
@@ -33,16 +33,16 @@ class Post:
 
     def __init__(self, domain: Domain, shapes: Mapping[Side, tuple[int, int]], like: Tensor) -> None:
         there = {side: shape for side, shape in shapes.items() if domain.neighbour(side) is not None}
-        self._mail = Mail(domain, there, like)
+        self._messages = NeighbourMessages(domain, there, like)
         self._received = {side: like.new_empty(shape) for side, shape in there.items()}
 
     def send(self, terms: Mapping[Side, Tensor]) -> None:
         """See :class:`hpcspin.potential.Trade`."""
-        self._mail.send(terms)
+        self._messages.send(terms)
 
     def receive(self) -> Mapping[Side, Tensor]:
         """See :class:`hpcspin.potential.Trade`."""
-        self._mail.receive(self._received)
+        self._messages.receive(self._received)
         return self._received
 
 
@@ -74,8 +74,8 @@ class LearnedField:
         whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
         columns = (domain.slices[0].start, domain.lattice.size[0])
         table = self.model.window(domain.shape, whole, domain.lattice.periodic, columns)
-        post = Post(domain, table.borders.shapes, next(self.model.parameters())) if table.borders else None
-        return _BoundLearned(self.model, table, self._bias, domain.shape, post)
+        trade = BorderMessages(domain, table.borders.shapes, next(self.model.parameters())) if table.borders else None
+        return _BoundLearned(self.model, table, self._bias, domain.shape, trade)
 
     def on_lattice(
         self, lattice: Lattice, spins: Tensor, measure: Callable[[Tensor, Neighbourhood, Tensor], Tensor]

@@ -2,7 +2,10 @@
 
 import json
 import math
+import threading
+import time
 from itertools import pairwise
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -26,9 +29,10 @@ from hpcspin.dynamics import (
     Zeeman,
 )
 from hpcspin.dynamics.fields import FieldEvaluator, spin_temperature
+from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.storage import read_checkpoint
+from hpcspin.storage import TrajectoryWriter, read_checkpoint, read_spins, write_checkpoint
 
 MEASURED = {
     "observers": ["bond_map", "chirality", "mean_chirality", "topological_charge", "structure_factor", "magnetization"],
@@ -156,3 +160,121 @@ def test_spin_temperature_in_a_bath_is_that_of_the_bath(terms, temperature):
     error = max(np.std(found) / math.sqrt(len(found) / 2), 1e-3)
     assert error < 0.03 * temperature
     assert abs(np.mean(found) - temperature) < 4 * error
+
+
+def writing(monkeypatch, append):
+    """Frames of all runs are handed to a function of the writer's own one and the frame."""
+    real = TrajectoryWriter.append
+
+    def replaced(writer, **frame):
+        append(lambda: real(writer, **frame), frame)
+
+    monkeypatch.setattr(TrajectoryWriter, "append", replaced)
+
+
+def test_spins_move_on_while_a_frame_is_written(tmp_path, monkeypatch):
+    moved_on, written = threading.Event(), []
+
+    class Noticed:
+        halo = (0, 0)
+
+        def bind(self, domain):
+            return lambda spins, time: (moved_on.set() if time > 0.45 else None) or 0 * spins
+
+    def append(write, frame):
+        assert frame["step"] != 3 or moved_on.wait(20)
+        written.append(frame["step"])
+        write()
+
+    writing(monkeypatch, append)
+    assert simulation(tmp_path / "run", Noticed(), checkpoint=10**6).run().finished
+    assert written == contents(tmp_path / "run")["step"].tolist()
+
+
+def test_a_checkpoint_waits_for_the_frames_that_it_counts(tmp_path, monkeypatch):
+    counted, real = [], write_checkpoint
+
+    def append(write, frame):
+        time.sleep(0.02)
+        write()
+
+    def check(path, arrays, meta, config):
+        counted.append(
+            (len(read_spins(tmp_path / "run" / "trajectory.h5.partial", (7, 5))), meta["recorder"]["frames"])
+        )
+        real(path, arrays, meta, config)
+
+    writing(monkeypatch, append)
+    monkeypatch.setattr("hpcspin.dynamics.simulation.write_checkpoint", check)
+    simulation(tmp_path / "run", record=1, duration=1.0).run()
+    assert counted == [(n, n) for n in (1, 5, 9, 11)]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_frame_that_cannot_be_written_ends_the_run_and_none_takes_its_place(tmp_path, monkeypatch, last):
+    """Neither that which waits behind it; the very last frame, too, after which nothing comes that could notice."""
+    simulation(tmp_path / "undisturbed").run()
+
+    def append(write, frame):
+        if frame["step"] == (40 if last else 6):
+            time.sleep(0.05)
+            raise HpcspinError("no space is left on the disk")
+        write()
+
+    with monkeypatch.context() as patch:
+        writing(patch, append)
+        with pytest.raises(HpcspinError, match="no space is left"):
+            simulation(tmp_path / "run", checkpoint=10**6).run()
+    assert not (tmp_path / "run" / "trajectory.h5").exists()
+    expected = contents(tmp_path / "undisturbed")["spins"]
+    kept = read_spins(tmp_path / "run" / "trajectory.h5.partial", (7, 5))
+    assert len(kept) == (14 if last else 2)
+    assert np.array_equal(kept, expected[: len(kept)])
+    simulation(tmp_path / "run").run()
+    assert_same_bits(tmp_path / "run", tmp_path / "undisturbed")
+
+
+FULL = """
+import sys
+from run_simulation import simulation
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.storage import TrajectoryWriter
+
+world, real = World.detect(), TrajectoryWriter.append
+
+
+def append(writer, **frame):
+    if frame["step"] == 6:
+        raise HpcspinError("no space is left on the disk")
+    real(writer, **frame)
+
+
+TrajectoryWriter.append = append
+with world.together():
+    simulation(sys.argv[1], world=world).run()
+    world.finish()
+"""
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
+def test_all_ranks_end_with_one_line_where_the_thread_cannot_write(request, tmp_path, launcher):
+    script = tmp_path / "ranks.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{FULL}")
+    result = request.getfixturevalue(launcher)(2, str(script), str(tmp_path / "run"), timeout=60)
+    assert result.returncode != 0
+    assert result.stderr.count("no space is left on the disk") == 1, result.stderr
+
+
+@pytest.mark.parametrize("order", ["as it is", "components first"])
+def test_what_is_recorded_has_memory_of_its_own(order):
+    """A frame waits while the next field may be computed into the same tensor."""
+    block = torch.rand(4, 3, 3, dtype=torch.float64)
+    block = components_first(block) if order == "components first" else block
+    found = single_domain((4, 3), (True, True)).gather(block)
+    assert np.array_equal(found, block.numpy())
+    assert found.flags.c_contiguous
+    before = found.copy()
+    block.zero_()
+    assert np.array_equal(found, before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from systems import driven
@@ -20,9 +21,13 @@ CPU = make_backend("torch")
 
 
 class Ranks(World):
-    """Ranks that all see what this one sees."""
+    """Ranks that all see what this one sees, as many on each GPU as are given for one."""
+
+    on_one = 1
 
     def allgather(self, value):
+        if value == "mine":
+            return ["mine"] * self.on_one + ["another's"] * (self.size - self.on_one)
         return [value] * self.size
 
 
@@ -35,7 +40,7 @@ def free(monkeypatch):
     def fake(bytes_free: float, on_gpu: bool = False) -> None:
         monkeypatch.setattr(Backend, "free_memory", lambda self: int(bytes_free))
         monkeypatch.setattr(Backend, "on_gpu", property(lambda self: on_gpu))
-        monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid="mine"))
 
     return fake
 
@@ -77,11 +82,12 @@ def test_a_laptop_labels_the_papers_lattice(free):
     assert plan_batches(lattice(30, 24), CPU).energies >= 21
 
 
-def test_ranks_on_one_device_share_its_memory(free):
+def test_ranks_on_one_device_share_its_memory(free, monkeypatch):
     system = lattice(60, 48)
     free(8 * GIB, on_gpu=True)
     alone = plan_batches(system, CPU).energies
     assert plan_batches(system, CPU, Ranks(0, 4, 0, 4, "mpi")).energies == alone
+    monkeypatch.setattr(Ranks, "on_one", 4)
     assert plan_batches(system, CPU, Ranks(0, 16, 0, 16, "mpi")).energies in (alone // 4, alone // 8)
 
 

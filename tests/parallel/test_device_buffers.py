@@ -92,15 +92,15 @@ def test_the_trial_runs_beside_the_ranks_and_all_heed_the_one_that_fails(mpirun,
     assert all(f"rank {rank} agrees" in result.stdout for rank in range(2)), result.stderr
 
 
-MAIL = """
+HALO = """
 import torch
 from hpcspin.lattice import make_lattice
-from hpcspin.parallel import mail
+from hpcspin.parallel import messages
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 
 world = World.detect()
-mail.obstacle_to_device_buffers = lambda world, device: None
+messages.obstacle_to_device_buffers = lambda world, device: None
 lattice = make_lattice("triangular", (9, 7), (True, False))
 for dtype in (torch.float32, torch.float64):
     whole = torch.arange(9 * 7 * 3, dtype=dtype).reshape(9, 7, 3) + 1
@@ -109,14 +109,14 @@ for dtype in (torch.float32, torch.float64):
         found = domain.extend(factor * whole[domain.slices], (2, 1))
         assert torch.equal(found, factor * domain.window(whole, (2, 1)))
     exchange = domain.exchange(whole[domain.slices], (2, 1))
-    assert exchange.travels and not exchange.mail._staged
+    assert exchange.travels and not exchange.messages._staged
 print(f"rank {world.rank} has its halo")
 """
 
 
 @pytest.mark.mpi
-def test_mail_hands_tensors_to_mpi_as_they_are(mpirun, tmp_path):
-    (tmp_path / "ranks.py").write_text(MAIL)
+def test_messages_hand_tensors_to_mpi_as_they_are(mpirun, tmp_path):
+    (tmp_path / "ranks.py").write_text(HALO)
     result = mpirun(2, str(tmp_path / "ranks.py"), timeout=120)
     assert all(f"rank {rank} has its halo" in result.stdout for rank in range(2)), result.stderr
 

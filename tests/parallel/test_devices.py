@@ -5,11 +5,17 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
+import torch
+import torch.distributed as dist
 
-from hpcspin.parallel.devices import pick_device
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.devices import pick_device, ranks_sharing, require_own_gpu
 from hpcspin.parallel.world import World
+
+GPU = torch.device("cuda", 0)
 
 FAULTS = """
 import resource, sys, torch
@@ -54,3 +60,81 @@ def test_a_stage_begins_without_what_libraries_keep_of_the_one_before(monkeypatc
     monkeypatch.setattr("torch.cuda.empty_cache", lambda: done.append("torch"))
     assert pick_device(World(1, 4, 1, 4, "mpi")).index == 1
     assert done == ["torch", "card 1", "pool"]
+
+
+class Ranks(World):
+    """Ranks of which this one is the first; the others say what they were made to say."""
+
+    others: ClassVar[list[str | None]] = []
+
+    def allgather(self, value):
+        return [value, *self.others]
+
+
+def ranks(monkeypatch, cards, local_size=1):
+    """A world of ranks that each see one GPU, by its UUID, under the number 0, or none."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=cards[0]))
+    monkeypatch.setattr(Ranks, "others", cards[1:])
+    return Ranks(size=len(cards), local_size=local_size, launcher="torchrun")
+
+
+@pytest.mark.parametrize(
+    ("cards", "expected"), [("abcd", 1), ("aaaa", 4), ("abab", 2), ("abbb", 1), ("aab", 2), ([None, "a", None], 3)]
+)
+def test_ranks_on_a_gpu_are_counted_by_its_uuid_and_teams_know_it(monkeypatch, cards, expected):
+    """Four tasks with one visible GPU each have four cards, though each calls its own number 0."""
+    world = ranks(monkeypatch, list(cards), local_size=3)
+    device = torch.device("cuda" if cards[0] else "cpu")
+    assert ranks_sharing(world, device) == expected
+    monkeypatch.setattr(dist, "new_group", lambda members: members)
+    _, team = world.split(len(cards))
+    assert team.size == 1
+    assert ranks_sharing(team, device) == expected
+
+
+@pytest.mark.parametrize(("cards", "distinct"), [("aa", 1), ("aba", 2), ("abb", 2), ("aabb", 2)])
+def test_nccl_is_not_started_where_ranks_share_a_gpu(monkeypatch, cards, distinct):
+    """All ranks say so, also the one that has a GPU of its own."""
+    line = rf"^{len(cards)} ranks compute on {distinct} GPU\(s\): NCCL refuses.*; start"
+    with pytest.raises(HpcspinError, match=line):
+        require_own_gpu(ranks(monkeypatch, list(cards)), GPU)
+
+
+@pytest.mark.parametrize("cards", ["abcd", "a", [None, "a", None]])
+def test_nccl_is_started_where_each_rank_has_its_gpu(monkeypatch, cards):
+    require_own_gpu(ranks(monkeypatch, list(cards)), GPU if cards[0] else torch.device("cpu"))
+
+
+SHARED = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from hpcspin.lattice import make_lattice
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.messages import NeighbourMessages
+from hpcspin.parallel.world import World
+from hpcspin.potential import Architecture
+from hpcspin.training import Settings, train
+
+world, gpu = World.detect(), torch.device("cuda", 0)
+torch.cuda.get_device_properties = lambda device: SimpleNamespace(uuid="one card")
+with world.together():
+    if sys.argv[1] == "train":
+        settings = Settings(1, 4, "adamw", 1e-3, 0.0, 0.0, 0.0, 0.9, 1, 1)
+        train(Architecture("square", 1.0, (4,)), [], settings, Path(sys.argv[2]), world, gpu)
+    else:
+        domain = Domain.cut(make_lattice("square", (6, 6)), world, (1, 1))
+        NeighbourMessages(domain, {(1, 0): (3,)}, SimpleNamespace(device=gpu, dtype=torch.float64))
+"""
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(("launcher", "what"), [("torchrun", "train"), ("torchrun", "halo"), ("mpirun", "train")])
+def test_two_ranks_on_one_gpu_end_with_one_line(request, tmp_path, launcher, what):
+    (tmp_path / "ranks.py").write_text(SHARED)
+    result = request.getfixturevalue(launcher)(2, str(tmp_path / "ranks.py"), what, str(tmp_path / "model"), timeout=60)
+    assert result.returncode != 0
+    assert result.stderr.count("2 ranks compute on 1 GPU(s): NCCL refuses two ranks on one GPU") == 1, result.stderr
+    assert 'ranks.py", line' not in result.stderr
+    assert not (tmp_path / "model").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from force_fields import make_model, random_spins
-from post_office import PostOffice
+from messages_in_process import MessagesInProcess
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
@@ -39,7 +39,7 @@ def blocks_of(model: ForceField, kind: str, size: tuple[int, int], periodic: tup
 def test_blocks_that_trade_have_the_bits_of_the_whole_lattice(
     monkeypatch, lattice, size, periodic, cut, kind, precision
 ):
-    monkeypatch.setattr(PostOffice, "sent", {})
+    monkeypatch.setattr(MessagesInProcess, "sent", {})
     model = make_model(kind=kind, lattice=lattice, precision=precision, descriptor="densities", hidden=(16, 16))
     spins, bias = random_spins(1, size[0] * size[1], 12), torch.tensor([1.3], dtype=torch.float64)
     expected = model(spins, model.neighbourhood(make_lattice(lattice, size, periodic)), bias).field.reshape(*size, 3)
@@ -47,9 +47,9 @@ def test_blocks_that_trade_have_the_bits_of_the_whole_lattice(
     for everything_known in (False, True):
         for domain, window in blocks_of(model, lattice, size, periodic, cut):
             around = domain.window(grid, model.halo).reshape(1, -1, 3)
-            post = PostOffice(domain, window.borders.shapes, torch.empty(0, dtype=model.dtype))
+            messages = MessagesInProcess(domain, window.borders.shapes, torch.empty(0, dtype=model.dtype))
             begun = model.begin(around, window, bias)
-            found = model(around, window, bias, begun, post).field.reshape(*domain.shape, 3)
+            found = model(around, window, bias, begun, messages).field.reshape(*domain.shape, 3)
             # To the first block of the first round nothing has come, and it shows that it needs the others.
             if everything_known or domain.world.rank == 0:
                 assert torch.equal(found, expected[domain.slices]) == everything_known

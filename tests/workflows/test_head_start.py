@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from post_office import PostOffice
+from messages_in_process import MessagesInProcess
 
 from hpcspin.dynamics.fields import HeadStart
 from hpcspin.lattice import make_lattice
@@ -49,8 +49,8 @@ def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
     case: str, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TILE, "cpu", 48)
-    monkeypatch.setattr(learned, "Post", PostOffice)
-    monkeypatch.setattr(PostOffice, "sent", {})
+    monkeypatch.setattr(learned, "BorderMessages", MessagesInProcess)
+    monkeypatch.setattr(MessagesInProcess, "sent", {})
     torch.manual_seed(3)
     spins = torch.nn.functional.normalize(torch.randn((*LATTICE.size, 3), dtype=torch.float64), dim=-1)
     field = field_of(case)

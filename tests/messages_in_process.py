@@ -11,8 +11,8 @@ from hpcspin.parallel.domain import Domain
 from hpcspin.potential import Side
 
 
-class PostOffice:
-    """In place of `hpcspin.workflows.learned.Post`: what all blocks have sent, one after the other, is there for good.
+class MessagesInProcess:
+    """In place of `BorderMessages` of `hpcspin.workflows.learned`: what all blocks have sent in turn is there for good.
 
     A committee sends for each member; where a block sends again, others receive the same sequence again.
     """

@@ -1,7 +1,9 @@
 """Messages of fixed shape between a block and its neighbours.
 
 Under MPI they lie in contiguous buffers with persistent requests: on the device where MPI can work there, else
-on the host, pinned where the spins live on a GPU.  Under torchrun they are tensors on the device.
+on the host, pinned where the spins live on a GPU; the host waits for the GPU before it hands them over.  Under
+torchrun they are tensors on the device, and on a GPU NCCL takes and gives them in the order of the stream, for which
+the host never waits.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hpcspin.parallel.device_buffers import obstacle_to_device_buffers
+from hpcspin.parallel.devices import require_own_gpu
 from hpcspin.parallel.stopwatch import PACKING, WAITING
 
 if TYPE_CHECKING:
@@ -36,27 +39,34 @@ def _free(requests: list[Any]) -> None:
         request.Free()
 
 
-class Mail:
+class NeighbourMessages:
     """What travels to each side of my block, and what comes from there.
 
     Parameters
     ----------
     domain
-        The cut; all ranks make and use their mail together.
+        The cut; all ranks make and use their messages together.
     shapes
         Shape of what is sent to each side, and of what comes from it; each side has a neighbour.
     like
         A tensor of the type and on the device of what will be sent.
+
+    Raises
+    ------
+    HpcspinError
+        If NCCL would send them and ranks share a GPU.
     """
 
     def __init__(self, domain: Domain, shapes: Mapping[Direction, tuple[int, ...]], like: Tensor) -> None:
         self._world, self._stopwatch = domain.world, domain.stopwatch
-        self._stream = like.device if like.device.type == "cuda" else None
         self._peers = {side: domain.neighbour(side) for side in sorted(shapes)}
-        under_mpi = self._world.comm is not None
+        under_mpi, on_gpu = self._world.comm is not None, like.device.type == "cuda"
+        if not under_mpi:
+            require_own_gpu(self._world, like.device)
+        self._read_by_host = like.device if under_mpi and on_gpu else None
         self._staged = under_mpi and obstacle_to_device_buffers(self._world, like.device) is not None
         device = torch.device("cpu") if self._staged else like.device
-        pin = self._staged and self._stream is not None
+        pin = self._staged and on_gpu
         self._out, self._in = (
             {side: torch.empty(shapes[side], dtype=like.dtype, device=device, pin_memory=pin) for side in self._peers}
             for _ in range(2)
@@ -102,8 +112,8 @@ class Mail:
                 parts[side].copy_(buffer, non_blocking=True)
 
     def _synchronise(self) -> None:
-        if self._stream is not None:
-            torch.cuda.current_stream(self._stream).synchronize()
+        if self._read_by_host is not None:
+            torch.cuda.current_stream(self._read_by_host).synchronize()
 
     def _persistent(self) -> list[Any]:
         comm = self._world.comm

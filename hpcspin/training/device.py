@@ -1,0 +1,78 @@
+"""What a training asks of its device: the precision of products, and its snapshots in reach.
+
+Two trainings on a GPU from the same seed are close and not bitwise equal: cuDNN adds the gradients of convolutions
+with atomic operations, in an order that nobody decides.  On a CPU they are equal to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcspin.training.dataset import Snapshots
+
+_SHARE = 0.25
+"""Of the free memory of a GPU that snapshots may take; the rest is for the network and its gradients."""
+
+
+@contextmanager
+def tensor_float32(allowed: bool) -> Iterator[None]:
+    """Say whether GPUs may round the factors of float32 products to TF32, 10 bits, in convolutions and matrices alike.
+
+    torch's own defaults are yes for convolutions and no for matrices.  The processors of a CPU know no TF32.
+    """
+    products: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [kind.allow_tf32 for kind in products]
+    for kind in products:
+        kind.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for kind, was in zip(products, before, strict=True):
+            kind.allow_tf32 = was
+
+
+class Batches:
+    """Snapshots on their way to the device that trains.
+
+    They are copied to a GPU once if they take at most a quarter of its free memory; else each batch passes through
+    pinned memory and travels while the GPU is still busy with the one before.
+
+    Parameters
+    ----------
+    shares
+        My snapshots, a list for each lattice, on the CPU.
+    device
+        Where batches are wanted.
+    """
+
+    def __init__(self, shares: Sequence[Snapshots], device: torch.device) -> None:
+        self._device = device
+        self._data = [(share.spins, share.field, share.bias) for share in shares]
+        self._resident = sum(t.nbytes for tensors in self._data for t in tensors) <= _SHARE * _free_memory(device)
+        if self._resident:
+            self._data = [(spins.to(device), field.to(device), bias.to(device)) for spins, field, bias in self._data]
+
+    def take(self, number: int, rows: NDArray[np.int64]) -> list[Tensor]:
+        """Spins, fields and biases of some rows of a list, on the device."""
+        chosen, tensors = torch.from_numpy(rows), self._data[number]
+        if self._resident:
+            chosen = self._send(chosen)
+            return [tensor.index_select(0, chosen) for tensor in tensors]
+        return [self._send(tensor.index_select(0, chosen)) for tensor in tensors]
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        # A copy from pinned memory does not wait for what the GPU still has to do.
+        return tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
+
+
+def _free_memory(device: torch.device) -> float:
+    """Bytes that a copy of the snapshots could take; on a CPU they are where they should be."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
