@@ -9,7 +9,6 @@ import torch
 from teacher import run, write_data
 
 from hpcspin.lattice import make_lattice
-from hpcspin.storage import read_checkpoint, write_checkpoint
 from hpcspin.training import device as device_module
 from hpcspin.training import loop
 from hpcspin.training.dataset import Snapshots
@@ -54,17 +53,6 @@ def test_what_was_allowed_comes_back_after_a_failure(before):
     with pytest.raises(ZeroDivisionError), tensor_float32(not before[0]):
         raise ZeroDivisionError
     assert allowed() == before
-
-
-def test_a_training_begun_before_a_setting_existed_goes_on(tmp_path):
-    data, path = write_data(tmp_path / "data"), tmp_path / "model" / "checkpoint.h5"
-    asked = iter([False, True])
-    assert not run(data, tmp_path / "model", stop=lambda: next(asked)).finished
-    found = read_checkpoint(path)
-    for name in ("tf32", "mixed_precision"):
-        del found.config["training"][name]
-    write_checkpoint(path, found.arrays, found.meta, found.config)
-    assert run(data, tmp_path / "model").finished
 
 
 GPU = torch.device("cuda", 0)
