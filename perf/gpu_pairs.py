@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +26,7 @@ from gpu_systems import (
 
 from hpcspin.electrons import RecursiveSolver, workers
 from hpcspin.potential import CovariantField, tiles
+from hpcspin.training.device import tensor_float32
 
 LAYERED = ("driven_sd_fast", "driven_sd")
 
@@ -38,28 +39,6 @@ def within(context: Callable[[], Any], work: Callable[[], Any]) -> Callable[[], 
             return work()
 
     return inside
-
-
-@contextmanager
-def tf32() -> Iterator[None]:
-    """Products and convolutions of float32 by TF32."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Products and convolutions of float32 as they are."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @figure(3, 75)
@@ -137,7 +116,7 @@ def tf32_fields(bench: Bench) -> None:
     """First fields in float32, second with TF32 products, and what these change."""
     for name in bench.while_time(LAYERED, 2):
         evaluate = Evaluation(shipped(name, bench.device), walls(bench.sizes((512, 512), (12, 6)), 1)).ready()
-        plain, quick = within(full_float32, evaluate), within(tf32, evaluate)
+        plain, quick = (within(partial(tensor_float32, allowed), evaluate) for allowed in (False, True))
         change = (quick().double() - plain().double()).abs().max().item()
         bench.numbers[name] = bench.paired(plain, quick, most=6) | {"largest_change": change}
 
@@ -154,9 +133,9 @@ def training_ways(bench: Bench) -> None:
         models = [shipped(name, bench.device) for _ in range(2)]
         if isinstance(models[1], CovariantField):
             models[1].fused = "compiled" in way
-        plain = within(full_float32, training_step(bench, models[0], False, batch))
+        plain = within(partial(tensor_float32, False), training_step(bench, models[0], False, batch))
         other = within(
-            tf32 if way == "tf32" else full_float32, training_step(bench, models[1], "bfloat16" in way, batch)
+            partial(tensor_float32, way == "tf32"), training_step(bench, models[1], "bfloat16" in way, batch)
         )
         bench.numbers[f"{name}, {way}"] = bench.paired(plain, other, most=4)
 
