@@ -131,8 +131,9 @@ def test_a_verb_that_finds_no_room_goes_on_when_there_is_some(verb: str, verbs: 
         failed += told != ""
         assert re.fullmatch(r"([^\n]*: File too large; [^\n]* the same command goes on)?", told)
         found = contents(out)
-        assert {name for name in found if not name.endswith(".partial")} <= set(expected)
-        assert all(content == expected[name] for name, content in found.items() if name in expected)
+        whole = {name for name, content in found.items() if content == expected.get(name)}
+        # The manifest of a round is extended in the next one.
+        assert {name for name in found if not name.endswith(".partial")} - whole <= {"data/manifest.json"}
     assert failed >= 2
     verbs[verb](out)
     assert contents(out) == expected
