@@ -11,6 +11,7 @@ or where the comer is the same SLURM job, which has been requeued; else when it 
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import logging
 import os
@@ -27,8 +28,7 @@ import psutil
 from flufl.lock import AlreadyLockedError, Lock, NotLockedError, TimeOutError
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.atomic import write_json
-from hpcspin.storage.disk import telling
+from hpcspin.storage.disk import DiskFile, telling
 
 LIFETIME_SECONDS = 600.0
 """After how long without a sign of life a holder elsewhere counts as dead; file systems of clusters pause, too."""
@@ -122,11 +122,13 @@ class OutputLock:
         """
         try:
             with telling(self._path):
-                write_json(self._card, asdict(Holder.here()))
+                with DiskFile(self._card, create=True) as file:
+                    file.write_at(0, json.dumps(asdict(Holder.here())).encode())
                 while not self._linked():
                     self._displace()
+                self._sweep()
         except BaseException as failure:
-            self._forget()
+            _forget(Path(self._lock.claimfile))
             number = getattr(failure.__cause__, "errno", None)
             if number in _NO_HARD_LINKS:
                 _log.warning("warning: %s: cannot be locked there; give no other command for it now", self._output)
@@ -144,7 +146,7 @@ class OutputLock:
         self._heart.join()
         with suppress(NotLockedError, OSError):
             self._lock.unlock()
-        self._forget()
+        _forget(Path(self._lock.claimfile))
 
     def _linked(self) -> bool:
         try:
@@ -187,23 +189,25 @@ class OutputLock:
 
     def _holder(self) -> Holder | None:
         try:
-            holder = Holder(**json.loads(_card(self._claim_of_holder()).read_text()))
-        except (OSError, ValueError, TypeError):
+            return _described(_card(self._claim_of_holder()))
+        except OSError:
             return None
-        return holder if isinstance(holder.process, int) and holder.process > 0 else None
 
     def _claim_of_holder(self) -> Path:
         return self._path.with_name(Path(self._path.read_text()).name)
 
     def _remove(self) -> None:
         claim = self._claim_of_holder()
-        for path in (self._path, claim, _card(claim)):
-            path.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
+        _forget(claim)
 
-    def _forget(self) -> None:
-        for path in (Path(self._lock.claimfile), self._card):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+    def _sweep(self) -> None:
+        """Remove what runs have left that were killed on their way to the lock, or with a lock that was deleted."""
+        machine = _machine()
+        for card in self._path.parent.glob(f"{glob.escape(self._path.name)}|*.json"):
+            holder = _described(card)
+            if holder is not None and holder.machine == machine and not holder.lives:
+                _forget(card.with_suffix(""))
 
     def _beat(self) -> None:
         """Touch the lock until it is released, or somebody else's."""
@@ -219,6 +223,21 @@ class OutputLock:
 def _card(claim: str | Path) -> Path:
     """Where a holder is described."""
     return Path(f"{claim}.json")
+
+
+def _described(card: Path) -> Holder | None:
+    """The holder of a card; None where it is not there, or none that we have written."""
+    try:
+        holder = Holder(**json.loads(card.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return holder if isinstance(holder.process, int) and holder.process > 0 else None
+
+
+def _forget(claim: Path) -> None:
+    for path in (claim, _card(claim)):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def _machine() -> str:

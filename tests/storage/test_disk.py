@@ -190,6 +190,22 @@ def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (tmp_path / "a").read_bytes() == bytes(range(256)) + b"more\n"
 
 
+def test_a_file_has_its_name_only_after_all_of_it_has_reached_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def recorded(name: str) -> Callable[..., object]:
+        call = getattr(os, name)
+        return lambda *arguments: (calls.append(name), call(*arguments))[1]
+
+    with monkeypatch.context() as patch:
+        for name in CALLS:
+            patch.setattr(disk.os, name, recorded(name))
+        write_bytes(tmp_path / "a", b"whole")
+    assert calls == ["pwrite", "fsync", "close", "replace", "fsync", "close"]
+
+
 def test_room_for_all_frames_is_taken_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     writer = TrajectoryWriter(tmp_path / "a.h5", (100, 100), {"config": {}}, 20, {})

@@ -201,11 +201,11 @@ class TestLabels:
             "import sys, numpy as np\n"
             "from hpcspin.storage import LabelWriter\n"
             "spins = np.zeros((1, 40, 40, 3)); spins[..., 2] = 1\n"
-            "writer = LabelWriter(sys.argv[1], (40, 40), ('l',), {'config': {}}, 100000)\n"
-            "print('ready', flush=True)\n"
+            "writer = LabelWriter(sys.argv[1], (40, 40), ('l',), {'config': {}}, 2000)\n"
             "while True:\n"
             "    k = writer.done + 1.0\n"
             "    writer.append(spins, spins * k, spins[..., 0] + k, np.full((1, 1), k), np.full(1, k))\n"
+            "    print('ready', flush=True)\n"
         )
         path, done = tmp_path / "a.h5", 0
         for attempt in range(4):

@@ -111,6 +111,19 @@ def test_one_of_many_takes_over_from_the_dead(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_the_dead_have_left_beside_the_lock_is_swept(tmp_path: Path) -> None:
+    dead = hold_and_die(tmp_path)
+    dead.communicate()
+    (tmp_path / ".lock").unlink()
+    assert len(list(tmp_path.iterdir())) == 2
+    first = take(tmp_path)
+    with pytest.raises(HpcspinError):
+        take(tmp_path)  # Whose own description does not stay, and who leaves that of the first one alone.
+    assert len(list(tmp_path.iterdir())) == 3
+    first.release()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_number_of_a_process_that_is_used_again_protects_nobody(tmp_path: Path) -> None:
     take(tmp_path)
     change_holder(tmp_path, born="1")
