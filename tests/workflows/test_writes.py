@@ -221,9 +221,9 @@ def test_of_two_commands_one_is_refused_and_75_and_a_kill_make_way_for_the_next(
         while not holds(first, run):
             assert first.poll() is None
             time.sleep(0.02)
-        _, refused = start(config, run).communicate(timeout=60)
+        _, refused = start(config, run).communicate(timeout=300)
         assert re.fullmatch(rf"hpcspin: {run}: another run writes there, process {first.pid} on [^\n]*\n", refused)
         first.send_signal(end)
-        first.communicate(timeout=60)
+        first.communicate(timeout=300)
         assert first.returncode == code
         assert (run / ".lock").exists() == (end == signal.SIGKILL)
