@@ -59,7 +59,7 @@ electrons:
     - {name: bath,  sites: all,   width: 0.02, potential: 0.0}
 device: cpu
 """
-SNAPSHOTS, START_SECONDS = 2000, 5.0
+SNAPSHOTS, START_SECONDS = 1000, 4.0
 LIMIT_SECONDS, PATIENCE_SECONDS = 10.0, 300.0
 
 
@@ -108,6 +108,16 @@ def contents(path: Path) -> dict[str, bytes]:
     """The bytes of every dataset of a file."""
     with h5py.File(path) as file:
         return {name: dataset[...].tobytes() for name, dataset in file.items()}
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """Datasets and attributes in which two files differ."""
+    found, other = contents(first), contents(second)
+    with h5py.File(first) as one, h5py.File(second) as two:
+        attributes = [
+            f"{name}: {one.attrs[name]} {two.attrs[name]}" for name in one.attrs if one.attrs[name] != two.attrs[name]
+        ]
+    return [name for name in found if found[name] != other[name]] + attributes
 
 
 def checkpointed_step(directory: Path) -> int:
@@ -201,12 +211,18 @@ def labelled(output: Path) -> int:
 def disturb(
     event: str, launcher: list[str], config: Path, spins: Path, output: Path, moment: float, random: Random
 ) -> dict[str, Any]:
-    """Go on with the labels, and kill a rank or fill the disk at the moment; what was seen."""
+    """Go on with the labels, and kill a rank or fill the disk; what was seen.
+
+    A moment of zero or more counts from the first new label, a negative one from START_SECONDS before it would come.
+    """
     ranks, filler = int(launcher[2] if "-n" in launcher else launcher[-1]), output.with_name("filler")
     with tempfile.TemporaryFile() as log:
         job = start(launcher, config, output, spins, log)
         wait_until(lambda: len(ranks_of(output)) == ranks or job.poll() is not None, PATIENCE_SECONDS)
-        time.sleep(moment)
+        before = labelled(output)
+        if moment >= 0:
+            wait_until(lambda: labelled(output) > before or job.poll() is not None, PATIENCE_SECONDS)
+        time.sleep(moment % START_SECONDS)
         alive = ranks_of(output)
         if job.poll() is not None or len(alive) < ranks:
             sys.exit(f"the labels ended before the moment, with code {job.wait()}")
@@ -224,6 +240,7 @@ def disturb(
     return {
         "event": event,
         "moment_seconds": moment,
+        "labels_before": before,
         "seconds_to_the_end": seconds,
         "exit_code": job.wait(),
         "labels": labelled(output),
@@ -249,12 +266,12 @@ def campaign(kills: int, full_disks: int, ranks: int, seed: int, folder: Path) -
         output = disk / "labels.h5"
         for number, event in enumerate(events):
             name = list(known)[number % len(known)]
-            # Labels are left for all events that are to come: the start takes a good part of every life.
-            moment = random.uniform(0, START_SECONDS + lives[name] / len(events))
+            moment = random.uniform(-START_SECONDS, START_SECONDS) / 2
             found.append({"launcher": name, **disturb(event, known[name], config, spins, output, moment, random)})
             print(json.dumps(found[-1]), flush=True)
         again = start(known["mpiexec"], config, output, spins).wait()
         same = again == 0 and output.read_bytes() == expected
+        differing = [] if same or again else differences(output, folder / "mpiexec.h5")
         left = sorted(path.name for path in disk.iterdir() if path.name != "lost+found")
     return {
         "ranks": ranks,
@@ -267,6 +284,7 @@ def campaign(kills: int, full_disks: int, ranks: int, seed: int, folder: Path) -
             "full_disks": full_disks,
             "in_order": sum(one["in_order"] for one in found),
             "same_bytes_as_undisturbed": same,
+            "differing": differing,
             "files_left": left,
         },
     }
