@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -225,11 +226,13 @@ def _run(verb: Callable[[World], int | None]) -> None:
         world = World.detect()
         with world.together():
             code = verb(world)
+            sys.stdout.flush()  # Results that do not arrive are a failure.
             world.finish()
     except (Exception, KeyboardInterrupt) as failure:
         if logging.getLogger("hpcspin").isEnabledFor(logging.DEBUG):
             raise
-        typer.echo(f"hpcspin: {one_line(failure)}", err=True)
+        with suppress(OSError):  # The log may lie on the disk that is full.
+            typer.echo(f"hpcspin: {one_line(failure)}", err=True)
         raise typer.Exit(exit_code(failure)) from None
     raise typer.Exit(code or 0)
 

@@ -12,6 +12,8 @@ _ADVICE = {
     errno.EROFS: _WHERE_TO,
     errno.ENOSPC: "make room or choose another --output; the same command goes on",
     errno.EDQUOT: "make room or choose another --output; the same command goes on",
+    errno.EFBIG: "larger than the file system or `ulimit -f` allows; raise the limit, and the same command goes on",
+    errno.EIO: "the disk or its server has failed; mend it, and the same command goes on",
 }
 """How to mend what the operating system refuses. What cannot be read is found, and said, where it is read."""
 

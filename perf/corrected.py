@@ -13,7 +13,6 @@ from the exact run, the run's own estimate of its force error, exact labels and 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -25,7 +24,7 @@ import h5py
 import numpy as np
 from shared import RESULTS, table, write_section
 
-from hpcspin.storage import atomic_path, provenance
+from hpcspin.storage import provenance, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -133,8 +132,7 @@ def main() -> None:
         "times": arguments.times,
         "seeds": {str(seed): sample(arguments.output, seed, arguments) for seed in arguments.seeds},
     }
-    with atomic_path(RESULTS / "corrected.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(RESULTS / "corrected.json", found)
     write_section("corrected.py", report(found))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from shared import table
 
-from hpcspin.storage import atomic_path
+from hpcspin.storage import write_json
 
 
 class Results:
@@ -36,8 +36,7 @@ class Results:
         """Keep a figure."""
         stamp = {"part": part, "run": self._run, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         self.content["figures"][name] = stamp | found
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(json.dumps(self.content, indent=2) + "\n")
+        write_json(self.path, self.content)
 
 
 def line(name: str, found: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from hpcspin.lattice import Lattice
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.potential import ForceField, load_model
-from hpcspin.storage import atomic_path, provenance, read_labels
+from hpcspin.storage import provenance, read_labels, write_json
 from hpcspin.workflows.system import build_solver, build_system
 
 CPU = torch.device("cpu")
@@ -161,8 +161,7 @@ def main() -> None:
         "unavoidable_mse": {f"{radius:g}": _mean(found) for radius, found in scatter.items()},
         "model_mse_there": {f"{radius:g}": _mean(found) for radius, found in there.items()},
     }
-    with atomic_path(arguments.output) as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(arguments.output, result)
     print(
         json.dumps({key: result[key] for key in ("variance", "model", "unavoidable_mse", "model_mse_there")}, indent=2)
     )

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from shared import RESULTS
 
-from hpcspin.storage import atomic_path, provenance
+from hpcspin.storage import provenance, write_json
 from hpcspin.workflows.comparison import Estimate, wall_speed
 from hpcspin.workflows.figures import wall_positions
 
@@ -84,8 +84,7 @@ def main() -> None:
         name: [wall.round(3).tolist() for _, wall in group] for name, group in (("exact", exact), ("learned", learned))
     }
     found["walls"] = {"time": exact[0][0].tolist(), **walls}
-    with atomic_path(arguments.output) as temporary:
-        temporary.write_text(json.dumps(found, indent=2) + "\n")
+    write_json(arguments.output, found)
     runs = [(a[0], a[1], b[1]) for a, b in zip(exact, learned, strict=True)]
     wall_positions(runs, arguments.output.with_suffix(".png"))
     for when in summaries:

@@ -44,6 +44,7 @@ from hpcspin.storage import (
     partial_path,
     read_checkpoint,
     write_checkpoint,
+    write_json,
 )
 
 TRAJECTORY, CHECKPOINT, STOP, RANK_TIMES = "trajectory.h5", "checkpoint.h5", "STOP", "rank_times.json"
@@ -197,9 +198,9 @@ class Simulation:
                 self._state = self._next(self._state)
                 self._renew()
                 bar.advance()
+        report(self._domain.stopwatch, self.world, self._path(RANK_TIMES), write_json)
         if recorder is not None:
             recorder.finish()
-        report(self._domain.stopwatch, self.world, self._path(RANK_TIMES))
         self.world.barrier()
         return Outcome(last, finished=True)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hpcspin.parallel.world import World
 
@@ -40,12 +40,12 @@ class Stopwatch:
         return {"computing": elapsed - sum(self._seconds.values()), **self._seconds}
 
 
-def report(stopwatch: Stopwatch, world: World, path: Path) -> None:
+def report(stopwatch: Stopwatch, world: World, path: Path, write: Callable[[Path, Any], None]) -> None:
     """Write the times of all ranks as JSON, a list in rank order, and say the means in one line; all call together."""
     ranks = world.gather(stopwatch.read())
     if ranks is None:
         return
-    path.write_text(json.dumps(ranks, indent=2) + "\n")
+    write(path, ranks)
     total = sum(sum(rank.values()) for rank in ranks)
     shares = ", ".join(f"{sum(rank[name] for rank in ranks) / total:.1%} {name}" for name in ranks[0])
     world.say(f"time of {len(ranks)} rank{'s' * (len(ranks) > 1)}: {shares}; each rank's in {path}")

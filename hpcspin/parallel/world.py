@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
@@ -260,7 +260,8 @@ class World:
                 # Longer than rank 0 takes to abort.
                 time.sleep(2 * _GRACE_SECONDS)
             logger.debug("traceback of rank %d", self.rank, exc_info=True)
-            print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # The log may lie on the disk that is full.
+                print(f"hpcspin: rank {self.rank}: {one_line(failure)}", file=sys.stderr, flush=True)
             if self.comm is not None:
                 # An MPI launcher drops what it has not yet forwarded when it learns of the abort.
                 time.sleep(_GRACE_SECONDS)

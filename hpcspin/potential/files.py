@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,7 +17,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.factory import make_force_field
 from hpcspin.potential.model import ForceField
-from hpcspin.storage import atomic_path, provenance, sha256
+from hpcspin.storage import atomic_file, provenance, sha256
 
 FORMAT = "hpcspin force field"
 SCHEMA_VERSION = 2
@@ -46,18 +47,20 @@ def save_model(path: str | Path, model: ForceField, card: Mapping[str, Any]) -> 
     """
     path = _checked(path)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(weights, metadata={"format": FORMAT}))
+    binary = save(weights, metadata={"format": FORMAT})
     content = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         "architecture": model.architecture.as_dict(),
-        "weights_sha256": sha256(path),
+        "weights_sha256": hashlib.sha256(binary).hexdigest(),
         "provenance": provenance(),
         **card,
     }
-    with atomic_path(card_path(path)) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    # Both have reached the disk before either gets its name.
+    with atomic_file(card_path(path)) as card_file, atomic_file(path) as weights_file:
+        card_file.write_at(0, (json.dumps(content, indent=2) + "\n").encode())
+        card_file.sync()
+        weights_file.write_at(0, binary)
 
 
 def load_model(path: str | Path) -> tuple[ForceField, dict[str, Any]]:

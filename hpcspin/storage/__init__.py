@@ -4,13 +4,24 @@ Nothing here knows lattices, electrons or networks: arrays and JSON go in, files
 is either whole under its own name or unfinished under ``NAME.partial``.
 """
 
-from hpcspin.storage.atomic import atomic_path, make_directory, require_output, sha256
+from hpcspin.storage.atomic import (
+    append_line,
+    atomic_file,
+    atomic_hdf5,
+    make_directory,
+    require_output,
+    sha256,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hpcspin.storage.compare import config_differences, describe_differences
 from hpcspin.storage.frame_reader import FrameReader
 from hpcspin.storage.frames import count_frames, partial_path, read_attributes
 from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS, open_hdf5
 from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
+from hpcspin.storage.lock import OutputLock
 from hpcspin.storage.manifest import MANIFEST, Shard, ensure_manifest, read_manifest, write_manifest
 from hpcspin.storage.ovf import write_ovf
 from hpcspin.storage.provenance import code_version, provenance
@@ -26,9 +37,12 @@ __all__ = [
     "FrameReader",
     "LabelWriter",
     "Labels",
+    "OutputLock",
     "Shard",
     "TrajectoryWriter",
-    "atomic_path",
+    "append_line",
+    "atomic_file",
+    "atomic_hdf5",
     "check_spins",
     "code_version",
     "config_differences",
@@ -46,9 +60,12 @@ __all__ = [
     "read_spins",
     "require_output",
     "sha256",
+    "write_bytes",
     "write_checkpoint",
+    "write_json",
     "write_labels",
     "write_manifest",
     "write_ovf",
+    "write_text",
     "write_xdmf",
 ]

@@ -1,32 +1,42 @@
-"""Files that are either whole or absent: temporary name in the same directory, fsync, rename."""
+"""Files that are either whole or absent: temporary name beside the real one, fsync, rename, fsync of the directory."""
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import json
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import h5py
 
 from hpcspin.errors import HpcspinError
+from hpcspin.storage.disk import DiskFile, create_hdf5, telling
 
-
-def sync(path: str | Path) -> None:
-    """Force a file's (or directory's) content to the disk, so that it outlives a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_RANDOM = 8
+"""Random characters in the name of a temporary file."""
 
 
 def replace(source: str | Path, target: str | Path) -> None:
     """Rename durably: the content first, then the name."""
-    sync(source)
-    os.replace(source, target)
-    sync(Path(target).parent)
+    with DiskFile(source, target) as file:
+        file.sync()
+    _rename(source, target)
+
+
+def _rename(source: str | Path, target: str | Path) -> None:
+    with telling(target):
+        os.replace(source, target)
+        descriptor = os.open(Path(target).parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def make_directory(path: str | Path) -> Path:
@@ -74,27 +84,76 @@ def require_output(path: str | Path, *inputs: str | Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; it takes the real name if the block succeeds, and vanishes if not.
+def atomic_file(path: str | Path, keep: str | Path | None = None) -> Iterator[DiskFile]:
+    """Give an empty file with a temporary name beside `path`.
+
+    It takes the real name when the block has succeeded and all has reached the disk, and vanishes if not.
 
     Parameters
     ----------
     path
         Final name; missing parent directories are made.
+    keep
+        Name for the file that is replaced.  Between its renaming and the new file's there is none at `path`.
 
-    Yields
+    Raises
     ------
-    pathlib.Path
-        Temporary name with the same suffix, so that libraries which look at it behave.
+    HpcspinError
+        If something cannot be written: one line that names `path`.
     """
     path = Path(path)
     make_directory(path.parent)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    # The same suffix, by which readers and `remove_remains` know what it is.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(_RANDOM // 2)}{path.suffix}")
     try:
-        yield temporary
-        replace(temporary, path)
+        with DiskFile(temporary, path, create=True) as file:
+            yield file
+            file.sync()
+        if keep is not None and path.exists():
+            _rename(path, keep)
+        _rename(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_hdf5(path: str | Path, keep: str | Path | None = None) -> Iterator[h5py.File]:
+    """Give an HDF5 file to fill, which takes its real name as `atomic_file` has it."""
+    with atomic_file(path, keep) as disk, create_hdf5(disk) as file:
+        yield file
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a whole file, or leave what is there."""
+    with atomic_file(path) as file:
+        file.write_at(0, content)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a whole file in UTF-8, or leave what is there."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON for people and programs to read, or leave what is there."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Add a line to a file; on return it outlives a crash, which may leave a part of it."""
+    with DiskFile(path, create=True) as file:
+        file.write_at(file.size, f"{line}\n".encode())
+        file.sync()
+
+
+def remove_remains(path: str | Path) -> None:
+    """Remove temporary files that killed runs have left beside `path`, of which the caller is the only writer."""
+    path = Path(path)
+    mark = "?" * _RANDOM
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.{mark}{glob.escape(path.suffix)}"):
+        with telling(left):
+            left.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:

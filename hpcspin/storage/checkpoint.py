@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import h5py
 import numpy as np
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.atomic import atomic_path
+from hpcspin.storage.atomic import atomic_hdf5
 from hpcspin.storage.compare import config_differences, describe_differences
 from hpcspin.storage.hdf5 import check_schema, open_hdf5, write_attributes
 
@@ -70,19 +69,15 @@ def write_checkpoint(
     path = Path(path)
     contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     words = {"meta": _canonical(meta), "config": _canonical(config)}
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
-            write_attributes(file, "checkpoint", {"sha256": _digest(contiguous, words)})
-            # Datasets, not attributes: HDF5 limits an attribute to 64 kB.
-            for name, word in words.items():
-                file[name] = np.frombuffer(word.encode(), dtype=np.uint8)
-            arrays_group = file.create_group("arrays")
-            for name, array in contiguous.items():
-                arrays_group[name] = array
-        # Between this line and the rename the newest is missing and the previous one whole: readers
-        # expect that.
-        if path.exists():
-            os.replace(path, previous_path(path))
+    # For a moment the newest is missing and the previous one whole: readers expect that.
+    with atomic_hdf5(path, keep=previous_path(path)) as file:
+        write_attributes(file, "checkpoint", {"sha256": _digest(contiguous, words)})
+        # Datasets, not attributes: HDF5 limits an attribute to 64 kB.
+        for name, word in words.items():
+            file[name] = np.frombuffer(word.encode(), dtype=np.uint8)
+        arrays_group = file.create_group("arrays")
+        for name, array in contiguous.items():
+            arrays_group[name] = array
 
 
 def read_checkpoint(

@@ -4,32 +4,37 @@ HDF5 has no journal: a process killed while it updates a file's metadata leaves 
 A :class:`FrameFile` therefore never updates metadata.  All datasets are laid out once, contiguous, at
 their final length, in a file named ``NAME.partial`` that is itself made under a temporary name, when the
 first frame is there: a run that fails before leaves nothing.  From
-then on a frame is nothing but bytes written in place, followed, after a flush to the disk, by its entry
-in one small *marker* dataset that was filled with NaN.  A kill can only leave a frame without marker,
+then on HDF5 has no part in it: a frame is nothing but bytes, written at its place in each dataset and
+forced to the disk, followed by its entry in one small *marker* dataset that was filled with NaN, forced
+to the disk as well.  A kill, or a disk that is full, can only leave a frame without marker,
 which the next run writes again; the partial file is a plain HDF5 file at every instant, and rows
 without marker are simply not there for the readers of this package. The last frame makes the file
 whole, and only then does it take its real name.
 
-Unwritten rows cost no disk space on file systems with sparse files.  The number of frames has to be
-known at the start; a longer run lays out a longer file and copies once.  Considered and left: SWMR (a
-killed writer leaves flags that plain readers refuse, and network file systems do not promise its
-ordering) and one file a checkpoint interval (thousands of small files, and a second copy of everything
-at the end).
+Room for all frames is taken on the disk at the start, where the file system can, so that a job ends in its
+first minute and not in its last hour; a file that may be finished with fewer frames grows as they come.
+The number of frames has to be known at the start; a longer run lays out a longer file and copies once.
+Considered and left: SWMR (a killed writer leaves flags that plain readers refuse, and network file systems
+do not promise its ordering) and one file a checkpoint interval (thousands of small files, and a second copy
+of everything at the end).
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.atomic import atomic_path, replace
+from hpcspin.storage.atomic import atomic_file, remove_remains, replace
+from hpcspin.storage.disk import DiskFile, create_hdf5, telling
 from hpcspin.storage.hdf5 import open_hdf5, write_attributes
 
 MARKER = "marker"
@@ -61,6 +66,28 @@ def _decoded(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("{", "["):
         return json.loads(value)
     return value.item() if isinstance(value, np.generic) else value
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the frames of a dataset lie in their file; `offset` is None for frames without numbers."""
+
+    offset: int | None
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset) -> _Place:
+        return cls(dataset.id.get_offset(), dataset.dtype, dataset.shape[1:])
+
+    def write(self, disk: DiskFile, first: int, frames: ArrayLike) -> None:
+        """Write frames from number `first` on."""
+        values = np.ascontiguousarray(frames, dtype=self.dtype)
+        if values.shape[1:] != self.shape:
+            raise ValueError(f"a frame has shape {self.shape}, not {values.shape[1:]}")
+        if self.offset is not None and values.size:
+            size = self.dtype.itemsize * math.prod(self.shape)
+            disk.write_at(self.offset + first * size, values.reshape(-1).view(np.uint8).data)
 
 
 class FrameFile:
@@ -118,6 +145,7 @@ class FrameFile:
         self._at_most, self._compression = at_most, compression
         self._kind, self._attributes = kind, attributes
         self._done = keep
+        self._places: dict[str, _Place] = {}
         if keep and self.partial.exists() and self._laid_out_alike():
             self._forget_beyond(keep)
         elif keep:
@@ -131,24 +159,32 @@ class FrameFile:
     def append(self, **frames: np.ndarray) -> None:
         """Write frames behind the complete ones; on return they outlive a crash.
 
+        It may be called from another thread than the rest, by one thread at a time.
+
         Parameters
         ----------
         **frames
             One array a dataset, of shape (k, ...) with the same k everywhere.
+
+        Raises
+        ------
+        HpcspinError
+            If something does not reach the disk: the frames do not count then, and the next run writes them again.
         """
-        rows = slice(self._done, self._done + len(frames[self._marker]))
-        if set(frames) != set(self._shapes) or rows.stop > self.capacity:
+        stop = self._done + len(frames[self._marker])
+        lengths = {name: len(values) for name, values in frames.items()}
+        if lengths != dict.fromkeys(self._shapes, stop - self._done) or stop > self.capacity:
             raise ValueError(f"{self.path}: give {sorted(self._shapes)} for at most {self.capacity} frames")
         if self._done == 0:
             self._lay_out(0)
-        with h5py.File(self.partial, "r+", locking=False) as file:
+        with DiskFile(self.partial) as disk:
             for name, values in frames.items():
                 if name != self._marker:
-                    file[name][rows] = values
-            _flush(file)
-            file[self._marker][rows] = frames[self._marker]
-            _flush(file)
-        self._done = rows.stop
+                    self._places[name].write(disk, self._done, values)
+            disk.sync()
+            self._places[self._marker].write(disk, self._done, frames[self._marker])
+            disk.sync()
+        self._done = stop
 
     def finish(self) -> None:
         """Give the complete file its real name.
@@ -165,41 +201,56 @@ class FrameFile:
         if self._done == self.capacity and self._compression is None:
             replace(self.partial, self.path)
             return
-        with open_hdf5(self.partial) as old, atomic_path(self.path) as temporary, h5py.File(temporary, "w") as file:
-            _pack(old, file, self._done, self._compression)
-        self.partial.unlink()
+        remove_remains(self.path)
+        with atomic_file(self.path) as disk, create_hdf5(disk) as file, open_hdf5(self.partial) as old:
+            _pack(old, file, disk, self._done, self._compression)
+        with telling(self.partial):
+            self.partial.unlink()
 
     def _laid_out_alike(self) -> bool:
         with open_hdf5(self.partial) as file:
-            found = {name: dataset.shape for name, dataset in file.items()}
-        return found == {name: (self.capacity, *shape) for name, shape in self._shapes.items()}
+            self._places = {name: _Place.of(dataset) for name, dataset in file.items()}
+            found = {name: (dataset.shape, dataset.dtype) for name, dataset in file.items()}
+        wanted = {name: ((self.capacity, *shape), self._dtype(name)) for name, shape in self._shapes.items()}
+        return found == wanted and all(place.offset is not None or 0 in place.shape for place in self._places.values())
+
+    def _dtype(self, name: str) -> np.dtype:
+        return np.dtype("<i8" if name in self._integers else "<f8")
 
     def _forget_beyond(self, keep: int) -> None:
         with open_hdf5(self.partial) as file:
             _require_frames(file, self.partial, keep)
-        with h5py.File(self.partial, "r+", locking=False) as file:
-            file[self._marker][keep:] = np.nan
-            _flush(file)
+        with DiskFile(self.partial) as disk:
+            self._mark_unwritten(disk, keep)
+            disk.sync()
+
+    def _mark_unwritten(self, disk: DiskFile, keep: int) -> None:
+        self._places[self._marker].write(disk, keep, np.full(self.capacity - keep, np.nan))
 
     def _lay_out(self, keep: int) -> None:
         source = self.partial if self.partial.exists() else self.path
-        with atomic_path(self.partial) as temporary, h5py.File(temporary, "w", libver="earliest") as file:
-            write_attributes(file, self._kind, self._attributes)
-            file.attrs[MARKER] = self._marker
-            for name, shape in self._shapes.items():
-                _create(file, name, (self.capacity, *shape), integer=name in self._integers)
-            file[self._marker][...] = np.nan
+        remove_remains(self.partial)
+        with atomic_file(self.partial) as disk:
+            with create_hdf5(disk, libver="earliest") as file:
+                write_attributes(file, self._kind, self._attributes)
+                file.attrs[MARKER] = self._marker
+                for name, shape in self._shapes.items():
+                    _create(file, name, (self.capacity, *shape), self._dtype(name))
+                self._places = {name: _Place.of(dataset) for name, dataset in file.items()}
+            if not self._at_most:
+                disk.reserve()
+            self._mark_unwritten(disk, keep)
             if keep:
-                self._copy(source, file, keep)
+                self._copy(source, disk, keep)
 
-    def _copy(self, source: Path, file: h5py.File, keep: int) -> None:
+    def _copy(self, source: Path, disk: DiskFile, keep: int) -> None:
         with open_hdf5(source) as old:
             _require_frames(old, source, keep)
             for name, shape in self._shapes.items():
                 if name not in old or old[name].shape[1:] != shape:
                     raise HpcspinError(f"{source}: has no /{name} of shape {shape} a frame; keep the settings")
                 for frame in range(keep):
-                    file[name][frame] = old[name][frame]
+                    self._places[name].write(disk, frame, old[name][frame : frame + 1])
 
 
 def partial_path(path: str | Path) -> Path:
@@ -216,7 +267,7 @@ def _require_frames(file: h5py.File, path: Path, keep: int) -> None:
         )
 
 
-def _create(file: h5py.File, name: str, shape: tuple[int, ...], *, integer: bool) -> None:
+def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     # Early contiguous allocation is what makes later writes pure data: no index, no object header
     # changes any more.
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -224,11 +275,11 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], *, integer: bool
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     plist.set_obj_track_times(False)
-    kind = h5py.h5t.STD_I64LE if integer else h5py.h5t.IEEE_F64LE
+    kind = h5py.h5t.py_create(dtype)
     h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
 
 
-def _pack(source: h5py.File, target: h5py.File, frames: int, compression: str | None) -> None:
+def _pack(source: h5py.File, target: h5py.File, disk: DiskFile, frames: int, compression: str | None) -> None:
     """Copy complete frames, one chunk a frame of an array and one chunk a series of numbers."""
     for name, value in source.attrs.items():
         target.attrs[name] = value
@@ -239,8 +290,4 @@ def _pack(source: h5py.File, target: h5py.File, frames: int, compression: str | 
         copy = target.create_dataset(name, (frames, *shape), dataset.dtype, chunks=chunks, **packed)
         for frame in range(frames) if shape else [slice(0, frames)]:
             copy[frame] = dataset[frame]
-
-
-def _flush(file: h5py.File) -> None:
-    file.flush()
-    os.fsync(file.id.get_vfd_handle())
+            disk.check()

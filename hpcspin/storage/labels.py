@@ -9,12 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.atomic import atomic_path
+from hpcspin.storage.atomic import atomic_hdf5
 from hpcspin.storage.compare import config_differences, describe_differences
 from hpcspin.storage.frames import FrameFile, count_frames, partial_path, read_attributes
 from hpcspin.storage.hdf5 import check_schema, open_hdf5, write_attributes
@@ -108,7 +107,7 @@ def write_labels(
         the labels.
     """
     given = {"spins": spins, "field": field, "density": density, "current": current, "error": error}
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(path) as file:
         write_attributes(file, "labels", with_provenance(attributes))
         for name, values in given.items():
             if values is not None:

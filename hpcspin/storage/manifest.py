@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.atomic import atomic_path, sha256
+from hpcspin.storage.atomic import sha256, write_json
 from hpcspin.storage.frames import count_frames
 from hpcspin.storage.hdf5 import SCHEMA_VERSION, open_hdf5
 
@@ -51,9 +51,8 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
     shards = tuple(_describe(path) for path in sorted(directory.glob("*.h5")))
     if not shards:
         raise HpcspinError(f"{directory}: holds no label files (*.h5); label some spins into it first")
-    with atomic_path(directory / MANIFEST) as temporary:
-        content = {"schema_version": SCHEMA_VERSION, "shards": [asdict(shard) for shard in shards]}
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    content = {"schema_version": SCHEMA_VERSION, "shards": [asdict(shard) for shard in shards]}
+    write_json(directory / MANIFEST, content)
     return shards
 
 

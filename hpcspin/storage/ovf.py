@@ -5,13 +5,14 @@ https://math.nist.gov/oommf/doc/userguide20a3/userguide/OVF_2.0_format.html
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.storage.atomic import atomic_path
+from hpcspin.storage.atomic import write_bytes
 
 CHECK_VALUE = 123456789012345.0
 """Begins binary data of eight bytes, so that a reader knows the order of the bytes."""
@@ -55,14 +56,15 @@ def write_ovf(
         values = np.column_stack([flat, np.zeros(len(flat)), values])
     kind = "Text" if text else "Binary 8"
     header = [*_description(title, unit, time), *(_rectangular if square else _irregular)(places), "End: Header"]
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        _lines(file, "OOMMF OVF 2.0", "Segment count: 1", "Begin: Segment", *header, f"Begin: Data {kind}")
-        if text:
-            np.savetxt(file, values, fmt="%.17g")
-        else:
-            file.write(np.float64(CHECK_VALUE).astype("<f8").tobytes())
-            file.write(np.ascontiguousarray(values, dtype="<f8").tobytes() + b"\n")
-        _lines(file, f"End: Data {kind}", "End: Segment")
+    file = BytesIO()
+    _lines(file, "OOMMF OVF 2.0", "Segment count: 1", "Begin: Segment", *header, f"Begin: Data {kind}")
+    if text:
+        np.savetxt(file, values, fmt="%.17g")
+    else:
+        file.write(np.float64(CHECK_VALUE).astype("<f8").tobytes())
+        file.write(np.ascontiguousarray(values, dtype="<f8").tobytes() + b"\n")
+    _lines(file, f"End: Data {kind}", "End: Segment")
+    write_bytes(path, file.getvalue())
 
 
 def _lines(file: BinaryIO, *lines: str) -> None:

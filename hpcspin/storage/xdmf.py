@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.storage.atomic import atomic_path
+from hpcspin.storage.atomic import atomic_hdf5, write_bytes
 from hpcspin.storage.frames import count_frames
 from hpcspin.storage.hdf5 import open_hdf5
 
@@ -38,7 +38,7 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
     path, trajectory = Path(path), Path(trajectory)
     sites = path.with_suffix(".sites.h5")
     size = places.shape[:2]
-    with atomic_path(sites) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(sites) as file:
         file["places"] = np.concatenate([places, np.zeros((*size, 1))], axis=-1)
     root = xml.Element("Xdmf", Version="3.0")
     frames = xml.SubElement(
@@ -53,8 +53,7 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
             for name, data in shown.items():
                 _attribute(grid, name, data, index, where)
     xml.indent(root)
-    with atomic_path(path) as temporary:
-        xml.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
+    write_bytes(path, xml.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _grid(parent: xml.Element, index: int, time: float, size: tuple[int, ...], sites: str) -> xml.Element:

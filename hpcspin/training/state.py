@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hpcspin.parallel.world import World
-from hpcspin.storage import atomic_path, read_checkpoint, write_checkpoint
+from hpcspin.storage import append_line, read_checkpoint, write_checkpoint, write_text
 from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean
 
@@ -157,14 +157,12 @@ class MetricsLog:
         if not self._mine or not self._path.exists():
             return
         lines = [line for line in self._path.read_text().splitlines() if _epoch_of(line) <= epoch]
-        with atomic_path(self._path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines))
+        write_text(self._path, "".join(f"{line}\n" for line in lines))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record."""
         if self._mine:
-            with self._path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            append_line(self._path, json.dumps(record))
 
 
 def _epoch_of(line: str) -> float:

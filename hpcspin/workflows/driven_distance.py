@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from hpcspin.config import Config
 from hpcspin.electrons import estimate_nonconservativity, make_solver
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.storage import atomic_path
+from hpcspin.storage import write_json
 from hpcspin.workflows.system import build_system
 
 _TOLERANCE = 1e-8
@@ -55,6 +54,5 @@ def driven_distances(
         found.append({"time": float(time[frame]), **asdict(distance)})
         world.say(f"report: nonconservativity {distance.ratio:.3g} ± {distance.error:.2g} at time {time[frame]:g}")
     if world.rank == 0:
-        with atomic_path(output) as temporary:
-            temporary.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(output, found)
     return found

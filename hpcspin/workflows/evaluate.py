@@ -16,9 +16,10 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force, model_files
 from hpcspin.potential.files import card_path
-from hpcspin.storage import MANIFEST, atomic_path, read_manifest, require_output
+from hpcspin.storage import MANIFEST, read_manifest, require_output, write_json
 from hpcspin.training import calibrate, examine
 from hpcspin.workflows import figures
+from hpcspin.workflows.sole_writer import sole_writer
 
 
 def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> None:
@@ -51,13 +52,13 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     if world.rank == 0:
         weights = model_files(model_path)
         require_output(output, *files, *weights, *map(card_path, weights))
-    numbers, components = evaluate(model, files, world)
-    if world.rank == 0:
-        world.say(json.dumps({key: value for key, value in numbers.items() if key != "snapshot_mse"}))
-        bins = numbers.get("calibration", {}).get("bins", [])
-        figures.field_errors(components, numbers["sigma"], bins, picture)
-        with atomic_path(output) as temporary:
-            temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+    with sole_writer(output, world, directory=False):
+        numbers, components = evaluate(model, files, world)
+        if world.rank == 0:
+            world.say(json.dumps({key: value for key, value in numbers.items() if key != "snapshot_mse"}))
+            bins = numbers.get("calibration", {}).get("bins", [])
+            figures.field_errors(components, numbers["sigma"], bins, picture)
+            write_json(output, numbers)
 
 
 def evaluate(

@@ -12,6 +12,7 @@ from hpcspin.config import LatticeSection
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import count_frames, open_hdf5, partial_path, read_attributes, write_ovf, write_xdmf
+from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.system import build_lattice
 
 Format = Literal["ovf", "ovf-text", "xdmf"]
@@ -38,15 +39,20 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
     HpcspinError
         If the source is not a file of frames with a config.
     """
-    if world.rank > 0:
-        return
     source = _frames_file(source)
     places = _places(source)
-    if target == "xdmf":
-        if output.suffix != ".xdmf":
-            raise HpcspinError(f"{output}: ParaView knows XDMF by the name; end it with .xdmf")
-        write_xdmf(output, source, places)
-        return
+    if target == "xdmf" and output.suffix != ".xdmf":
+        raise HpcspinError(f"{output}: ParaView knows XDMF by the name; end it with .xdmf")
+    with sole_writer(output, world, directory=target != "xdmf"):
+        if world.rank > 0:
+            return
+        if target == "xdmf":
+            write_xdmf(output, source, places)
+        else:
+            _write_all_ovf(output, source, places, text=target == "ovf-text")
+
+
+def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], *, text: bool) -> None:
     with open_hdf5(source) as file:
         for frame in range(count_frames(file, source)):
             step = int(file["step"][frame]) if "step" in file else frame
@@ -59,7 +65,7 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
                     title=name,
                     unit=unit,
                     time=time,
-                    text=target == "ovf-text",
+                    text=text,
                 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hpcspin.storage import atomic_path
+from hpcspin.storage import write_bytes
 
 mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
@@ -20,8 +21,9 @@ BLUE = "#1f4e79"
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=160, bbox_inches="tight", format="png")
+    image = BytesIO()
+    figure.savefig(image, dpi=160, bbox_inches="tight", format="png")
+    write_bytes(path, image.getvalue())
 
 
 def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], sigma: float, path: Path) -> None:

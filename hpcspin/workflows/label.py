@@ -13,6 +13,7 @@ from hpcspin.config import Config
 from hpcspin.electrons import DrivenLattice, label_snapshots
 from hpcspin.parallel.world import World
 from hpcspin.storage import LabelWriter, read_spins, require_output, sha256
+from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.system import build_system
 
 
@@ -64,6 +65,18 @@ def write_label_file(
     device: str = "auto",
 ) -> None:
     """Label spins of shape (n, Lx, Ly, 3), the same on all ranks; rank 0 writes, and goes on where a file stands."""
+    with sole_writer(output, world, directory=False):
+        _write(system, spins, output, attributes, world, device)
+
+
+def _write(
+    system: DrivenLattice,
+    spins: NDArray[np.float64],
+    output: Path,
+    attributes: Mapping[str, Any],
+    world: World,
+    device: str,
+) -> None:
     writer = None
     if world.rank == 0:
         names = [reservoir.name for reservoir in system.reservoirs]

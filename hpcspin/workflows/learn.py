@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,9 +28,10 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
-from hpcspin.storage import MANIFEST, atomic_path, make_directory, open_hdf5, read_manifest, write_manifest
+from hpcspin.storage import MANIFEST, atomic_hdf5, make_directory, open_hdf5, read_manifest, write_manifest, write_text
 from hpcspin.training import evaluate
 from hpcspin.workflows.label import label_file
+from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.stages import claim, simulate_all
 from hpcspin.workflows.system import build_lattice, initial_spins
 from hpcspin.workflows.train import train_members
@@ -92,14 +92,19 @@ def learn_directory(config: Config, directory: Path, world: World) -> int:
             "learning.selection: spread is the disagreement of a committee; set training.members to two or more, "
             "or selection: time"
         )
+    with sole_writer(directory, world):
+        return _learn(config, config.learning, directory, world)
+
+
+def _learn(config: Config, learning: LearningSection, directory: Path, world: World) -> int:
     claim(config, directory / "config.json", world, may_grow=("learning.rounds", "learning.target"))
-    first = 0 if config.learning.start is None else 1
-    numbers = range(first, config.learning.rounds + 1)
+    first = 0 if learning.start is None else 1
+    numbers = range(first, learning.rounds + 1)
     begun = [number for number in numbers if _Round(directory, number).directory.exists()]
     # The data of a later round would make the finished training before it another one.
     for number in range(world.broadcast(max(begun, default=first)), numbers.stop):
         this = _Round(directory, number)
-        world.say(f"round {number} of {config.learning.rounds}")
+        world.say(f"round {number} of {learning.rounds}")
         code = _learn_round(config, this, world)
         if code:
             return code
@@ -229,7 +234,7 @@ def _frames(
 
 
 def _write_spins(path: Path, spins: NDArray[np.float64], **provenance: NDArray[Any]) -> None:
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(path) as file:
         file["spins"] = spins
         for name, values in provenance.items():
             file[name] = values
@@ -268,6 +273,5 @@ def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -
     if _learning(config).selection == "spread":
         spreads = [_origin(this, role)["spread"] for role in roles]
         record["spread"] = float(np.mean(np.concatenate(spreads)))
-    with atomic_path(log) as temporary:
-        temporary.write_text("\n".join([*known, json.dumps(record)]) + "\n")
+    write_text(log, "\n".join([*known, json.dumps(record)]) + "\n")
     world.say(f"round {this.number}: the model before, on labels new to it: {numbers}")

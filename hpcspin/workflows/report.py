@@ -18,11 +18,12 @@ from hpcspin.lattice import Lattice, bond_map
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import PredictedFields, load_force
-from hpcspin.storage import atomic_path, make_directory, open_hdf5, provenance
+from hpcspin.storage import make_directory, open_hdf5, provenance, write_json
 from hpcspin.workflows import figures
 from hpcspin.workflows.comparison import Estimate, near_wall, wall_speed
 from hpcspin.workflows.driven_distance import driven_distances
 from hpcspin.workflows.layout import Layout
+from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.system import build_lattice, build_system
 
 _MAPS = 5
@@ -60,11 +61,12 @@ def report_directory(directory: Path, world: World, driven_states: int = 0) -> N
         If a stage has not been done yet.
     """
     layout = Layout(directory)
-    if driven_states:
-        config = _read_config(layout)
-        run = _read_run(layout.trajectory("electrons", "test-000"))
-        driven_distances(config, run.time, run.spins, driven_states, world, layout.nonconservativity)
-    write_numbers(layout, draw_figures(layout, world), world)
+    config = _read_config(layout)
+    with sole_writer(directory, world):
+        if driven_states:
+            run = _read_run(layout.trajectory("electrons", "test-000"))
+            driven_distances(config, run.time, run.spins, driven_states, world, layout.nonconservativity)
+        write_numbers(layout, draw_figures(layout, world), world)
 
 
 def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
@@ -120,8 +122,7 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
         "stage_seconds": _read_json(layout.stages) if layout.stages.exists() else {},
         "provenance": provenance(),
     }
-    with atomic_path(layout.numbers) as temporary:
-        temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+    write_json(layout.numbers, numbers)
     _print(numbers)
 
 

@@ -15,15 +15,16 @@ from typing import Any
 from hpcspin.config import Config, ReproduceSection, RunSection
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
-    atomic_path,
     make_directory,
     read_labels,
+    write_json,
     write_labels,
     write_manifest,
 )
 from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.report import draw_figures, write_numbers
+from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.stages import claim, simulate_all
 from hpcspin.workflows.train import train_members
 
@@ -77,7 +78,11 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
         If the directory belongs to another config, or a stage fails.
     """
     config.need("electrons", "initial", "dynamics", "potential", "training", "reproduce")
-    layout = Layout(directory)
+    with sole_writer(directory, world):
+        return _run_stages(config, Layout(directory), world)
+
+
+def _run_stages(config: Config, layout: Layout, world: World) -> int:
     claim(config, layout.config, world)
     assert config.reproduce is not None
     runs = run_names(config.reproduce)
@@ -159,5 +164,4 @@ def _count(layout: Layout, name: str, seconds: float, world: World) -> None:
         return
     spent = json.loads(layout.stages.read_text()) if layout.stages.exists() else {}
     spent[name] = round(spent.get(name, 0.0) + seconds, 3)
-    with atomic_path(layout.stages) as temporary:
-        temporary.write_text(json.dumps(spent, indent=2))
+    write_json(layout.stages, spent)

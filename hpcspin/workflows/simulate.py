@@ -18,6 +18,7 @@ from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
 from hpcspin.workflows.fields import build_field
+from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.system import build_lattice, initial_spins
 
 _SHOWN = 16
@@ -72,8 +73,9 @@ def run_trajectory(
     lattice: Lattice, field: Field, spins: NDArray[np.float64], settings: Settings, directory: Path, **given: Any
 ) -> Outcome:
     """Run a trajectory, or go on where its directory's checkpoint stands; the arguments are those of `Simulation`."""
-    simulation = Simulation(lattice, field, spins, settings, directory, **given)
-    outcome = simulation.run()
+    with sole_writer(directory, given["world"]):
+        simulation = Simulation(lattice, field, spins, settings, directory, **given)
+        outcome = simulation.run()
     for term in terms_of(field):
         if isinstance(term, CorrectedField):
             simulation.world.say(f"{term.tally}")

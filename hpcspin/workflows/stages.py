@@ -10,7 +10,7 @@ from hpcspin.config import Config
 from hpcspin.dynamics import CHECKPOINTING
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
-from hpcspin.storage import atomic_path, config_differences, describe_differences, make_directory
+from hpcspin.storage import config_differences, describe_differences, make_directory, write_text
 from hpcspin.workflows.simulate import simulate_directory
 
 
@@ -43,8 +43,7 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
                     f"{path.parent}: belongs to another config: {describe_differences(differences)}; "
                     "restore these keys or choose another --output"
                 )
-        with atomic_path(path) as temporary:
-            temporary.write_text(config.as_json())
+        write_text(path, config.as_json())
     world.barrier()
 
 

@@ -17,8 +17,9 @@ from hpcspin.config import Config, load_config
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
-from hpcspin.storage import atomic_path, make_directory
+from hpcspin.storage import write_text
 from hpcspin.training.loop import METRICS, MODEL, DivergedError
+from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.train import train_directory
 
 Choice = dict[str, Any]
@@ -58,8 +59,13 @@ def sweep_directory(
     chosen = _combinations(vary)
     configs = [load_config(config, [*overrides, *_as_overrides(choice)]) for choice in chosen]
     _require_validation(configs)
-    if world.rank == 0:
-        make_directory(output)
+    with sole_writer(output, world):
+        return _train_all(chosen, configs, data, output, world)
+
+
+def _train_all(
+    chosen: Sequence[Choice], configs: Sequence[Config], data: Sequence[Path], output: Path, world: World
+) -> int:
     records: list[dict[str, Any]] = []
     for number, (choice, one) in enumerate(zip(chosen, configs, strict=True), 1):
         world.say(f"[{number}/{len(chosen)}] {' '.join(_as_overrides(choice))}")
@@ -73,8 +79,7 @@ def sweep_directory(
             return code
         if world.rank == 0:
             records += [_record(choice, path, output) for path in sorted(directory.glob(f"**/{MODEL}"))]
-            with atomic_path(output / "sweep.jsonl") as temporary:
-                temporary.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+            write_text(output / "sweep.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
     if world.rank == 0:
         if not records:
             raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")

@@ -13,9 +13,10 @@ from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import MEMBER, Architecture
-from hpcspin.storage import ensure_manifest, make_directory
+from hpcspin.storage import ensure_manifest
 from hpcspin.training import Outcome, Settings, train
 from hpcspin.training.dataset import listed_shards
+from hpcspin.workflows.sole_writer import sole_writer
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
@@ -81,17 +82,16 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
         If the config or the data are wrong, or the directory belongs to another training.
     """
     assert config.training is not None
-    if world.rank == 0:
-        make_directory(output)
     members = config.training.members
-    for number in range(members):
-        directory = output / MEMBER.format(number) if members > 1 else output
-        with StopRequest(output / "STOP", world) as stop:
-            outcome = _train_one(config, config.training.seed + number, data, directory, world, stop)
-        if not outcome.finished:
-            world.say("train: stopped with a checkpoint")
-            return EXIT_REQUEUE
-        world.say(f"train: {outcome.model} {outcome.metrics}")
+    with sole_writer(output, world):
+        for number in range(members):
+            directory = output / MEMBER.format(number) if members > 1 else output
+            with StopRequest(output / "STOP", world) as stop:
+                outcome = _train_one(config, config.training.seed + number, data, directory, world, stop)
+            if not outcome.finished:
+                world.say("train: stopped with a checkpoint")
+                return EXIT_REQUEUE
+            world.say(f"train: {outcome.model} {outcome.metrics}")
     return 0
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from hpcspin.parallel.stopwatch import PACKING, WAITING, Stopwatch, report
 from hpcspin.parallel.world import World
+from hpcspin.storage import write_json
 
 
 def test_seconds_add_up_to_the_whole():
@@ -42,7 +43,7 @@ def test_an_interval_costs_microseconds():
 
 def test_report_says_one_line_and_writes_every_rank(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="hpcspin"):
-        report(Stopwatch(), World(), tmp_path / "times.json")
+        report(Stopwatch(), World(), tmp_path / "times.json", write_json)
     assert [set(rank) for rank in json.loads((tmp_path / "times.json").read_text())] == [
         {"computing", PACKING, WAITING}
     ]

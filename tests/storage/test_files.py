@@ -18,7 +18,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.storage import (
     LabelWriter,
     TrajectoryWriter,
-    atomic_path,
+    atomic_file,
     check_spins,
     code_version,
     config_differences,
@@ -32,6 +32,7 @@ from hpcspin.storage import (
     write_checkpoint,
     write_labels,
     write_manifest,
+    write_text,
 )
 
 SIZE = (4, 3)
@@ -65,18 +66,17 @@ def one_line(error):
     return message
 
 
-class TestAtomicPath:
+class TestAtomicFile:
     def test_success_leaves_the_file_and_nothing_else(self, tmp_path):
-        with atomic_path(tmp_path / "deep" / "a.txt") as temporary:
-            temporary.write_text("whole")
+        write_text(tmp_path / "deep" / "a.txt", "whole")
         assert (tmp_path / "deep" / "a.txt").read_text() == "whole"
         assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
 
     def test_failure_leaves_the_old_file_and_nothing_else(self, tmp_path):
         target = tmp_path / "a.txt"
         target.write_text("old")
-        with contextlib.suppress(KeyboardInterrupt), atomic_path(target) as temporary:
-            temporary.write_text("half")
+        with contextlib.suppress(KeyboardInterrupt), atomic_file(target) as file:
+            file.write_at(0, b"half")
             raise KeyboardInterrupt
         assert target.read_text() == "old"
         assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
@@ -201,11 +201,11 @@ class TestLabels:
             "import sys, numpy as np\n"
             "from hpcspin.storage import LabelWriter\n"
             "spins = np.zeros((1, 40, 40, 3)); spins[..., 2] = 1\n"
-            "writer = LabelWriter(sys.argv[1], (40, 40), ('l',), {'config': {}}, 100000)\n"
-            "print('ready', flush=True)\n"
+            "writer = LabelWriter(sys.argv[1], (40, 40), ('l',), {'config': {}}, 2000)\n"
             "while True:\n"
             "    k = writer.done + 1.0\n"
             "    writer.append(spins, spins * k, spins[..., 0] + k, np.full((1, 1), k), np.full(1, k))\n"
+            "    print('ready', flush=True)\n"
         )
         path, done = tmp_path / "a.h5", 0
         for attempt in range(4):

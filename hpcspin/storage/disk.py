@@ -1,0 +1,206 @@
+"""Bytes that are known to have arrived: every file that hpcspin makes is written through here.
+
+A write counts when the operating system has taken all of it, and a file when its flush to the disk and its closing have
+succeeded; whatever fails in between (a full disk, a quota, a limit, a broken server) is one line that names the file.
+
+HDF5 cannot be trusted with a disk that may be full: a handle whose cache cannot be written fails when it is closed,
+where h5py can only print, and the library crashes when it tries again at the end of the process. HDF5 therefore makes
+files through a `DiskFile`, which it never sees fail (`create_hdf5`); what has failed is told afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from hpcspin.errors import HpcspinError, one_line
+
+_UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+@contextmanager
+def telling(path: str | Path) -> Iterator[None]:
+    """Turn what the operating system refuses within a block into one line about a file.
+
+    Raises
+    ------
+    HpcspinError
+        Instead of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise HpcspinError(one_line(OSError(error.errno, error.strerror, str(path)))) from error
+
+
+class DiskFile:
+    """An open file that is written at given places; each of its methods raises HpcspinError where that fails.
+
+    Parameters
+    ----------
+    path
+        The file.
+    name
+        The file that messages name, where `path` is only its temporary name.
+    create
+        Whether the file is made where it is not there.
+
+    Attributes
+    ----------
+    failure : HpcspinError or None
+        The first one that HDF5 was not told of.
+    """
+
+    def __init__(self, path: str | Path, name: str | Path | None = None, *, create: bool = False) -> None:
+        self._name = path if name is None else name
+        self.failure: HpcspinError | None = None
+        with telling(self._name):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o666)
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        with telling(self._name):
+            return os.fstat(self._descriptor).st_size
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of some bytes at an offset."""
+        left = memoryview(data)
+        with telling(self._name):
+            while left:
+                written = os.pwrite(self._descriptor, left, offset)
+                left, offset = left[written:], offset + written
+
+    def read_at(self, offset: int, target: memoryview) -> None:
+        """Fill a buffer from an offset on, with zeros beyond the end of the file."""
+        with telling(self._name):
+            while target and (found := os.preadv(self._descriptor, [target], offset)):
+                target, offset = target[found:], offset + found
+        target[:] = bytes(len(target))
+
+    def resize(self, length: int) -> None:
+        """Set the length; what is new takes no room on the disk yet."""
+        with telling(self._name):
+            os.ftruncate(self._descriptor, length)
+
+    def reserve(self) -> None:
+        """Take room on the disk for the whole length, so that a full disk is found now and not after hours.
+
+        Where the file system cannot, later writes tell.
+        """
+        with telling(self._name):
+            failed = _fallocate(self._descriptor, os.fstat(self._descriptor).st_size)
+            if failed and failed not in _UNSUPPORTED:
+                raise OSError(failed, os.strerror(failed))
+
+    def sync(self) -> None:
+        """Force everything to the disk, so that it outlives a power failure."""
+        with telling(self._name):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close; a network file system may find only then that it has no room."""
+        with telling(self._name):
+            os.close(self._descriptor)
+
+    def check(self) -> None:
+        """Raise what HDF5 was not told of."""
+        if self.failure is not None:
+            raise self.failure
+
+    def __enter__(self) -> DiskFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def create_hdf5(disk: DiskFile, **options: Any) -> Iterator[h5py.File]:
+    """Let HDF5 make a file.
+
+    Parameters
+    ----------
+    disk
+        Where, an empty file; in long work `DiskFile.check` says early that it is in vain.
+    options
+        Of h5py.File.
+
+    Raises
+    ------
+    HpcspinError
+        On leaving, if something could not be written.
+    """
+    try:
+        with h5py.File(_Unfailing(disk), "w", **options) as file:
+            yield file
+    finally:
+        disk.check()
+
+
+class _Unfailing:
+    """What h5py takes for a file object; after a failure, which the `DiskFile` keeps, it drops what it is given."""
+
+    def __init__(self, disk: DiskFile) -> None:
+        self._disk, self._place, self._end = disk, 0, 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = offset + (self._end if whence == os.SEEK_END else 0)
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int) -> bytes:
+        target = bytearray(size)
+        self.readinto(memoryview(target))
+        return bytes(target)
+
+    def readinto(self, target: memoryview) -> int:
+        target[:] = bytes(len(target))
+        self._attempt(lambda: self._disk.read_at(self._place, target))
+        return len(target)
+
+    def write(self, data: memoryview) -> int:
+        self._end = max(self._end, self._place + len(data))
+        self._attempt(lambda: self._disk.write_at(self._place, data))
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        self._end = size
+        self._attempt(lambda: self._disk.resize(size))
+        return size
+
+    def flush(self) -> None:
+        """All has been handed to the operating system; `DiskFile.sync` does the rest."""
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        if self._disk.failure is not None:
+            return
+        try:
+            act()
+        except HpcspinError as failure:
+            self._disk.failure = failure
+
+
+def _fallocate(descriptor: int, length: int) -> int:
+    """Number of the error of Linux's fallocate, 0 for none.
+
+    posix_fallocate of the standard library writes a byte into every block where the file system has no such call:
+    hours on a network.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
+    if call is None:
+        return errno.ENOSYS
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    while length and call(descriptor, 0, 0, length):
+        if ctypes.get_errno() != errno.EINTR:
+            return ctypes.get_errno()
+    return 0

@@ -1,0 +1,261 @@
+"""One run an output: a lock that says who writes there, on the file systems of clusters as well.
+
+The lock itself is flufl.lock's, a hard link, which only one of all comers makes, on NFS, too.  Beside it lies a JSON
+file with the holder: host, process and since when, and the job of SLURM.  The holder touches the lock again and again.
+
+A holder that is dead loses the lock to the next comer: at once where its process can be looked for, on its own host,
+or where the comer is the same SLURM job, which has been requeued; else when it has not touched the lock for
+`LIFETIME_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import json
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+import psutil
+from flufl.lock import AlreadyLockedError, Lock, NotLockedError, TimeOutError
+
+from hpcspin.errors import HpcspinError
+from hpcspin.storage.disk import DiskFile, telling
+
+LIFETIME_SECONDS = 600.0
+"""After how long without a sign of life a holder elsewhere counts as dead; file systems of clusters pause, too."""
+_TOUCH_SECONDS = 20.0
+_AT_ONCE, _TAKEOVER, _PATIENCE = timedelta(seconds=-1), timedelta(seconds=10), timedelta(seconds=60)
+_FOREVER = timedelta(days=3650)
+"""Lifetime for flufl.lock, which counts in the clocks of hosts; signs of life are timed by the file server's."""
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+_READ_ONLY = (errno.EACCES, errno.EROFS)
+
+logging.getLogger("flufl.lock").propagate = False  # It logs tracebacks of what is told in one line here.
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a lock.
+
+    Attributes
+    ----------
+    host, machine : str
+        Name of the host; what tells this start of it, and its table of processes, from any other.
+    process : int
+        Number of the process.
+    born : str or None
+        When it was started, in its machine's own words: numbers of processes are used again.
+    since : str
+        When it took the lock.
+    job : str or None
+        Of SLURM.
+    """
+
+    host: str
+    machine: str
+    process: int
+    born: str | None
+    since: str
+    job: str | None
+
+    @classmethod
+    def here(cls) -> Self:
+        """Describe this process, now."""
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        number = os.getpid()
+        return cls(socket.gethostname(), _machine(), number, _born(number), since, os.environ.get("SLURM_JOB_ID"))
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process is there, on this machine."""
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True  # Another user's, of which no more may be known.
+        return _born(self.process) == self.born
+
+    def __str__(self) -> str:
+        job = f" of SLURM job {self.job}" if self.job else ""
+        return f"process {self.process}{job} on {self.host}, since {self.since}"
+
+
+class OutputLock:
+    """The right to write an output.
+
+    Parameters
+    ----------
+    output
+        A directory, or the file that is going to be.
+    lost
+        Called with one line, in another thread, when somebody else has taken the lock: writing must end.
+    """
+
+    def __init__(self, output: Path, lost: Callable[[str], None]) -> None:
+        self._output, self._lost = output, lost
+        self._path = output / ".lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
+        self._lock = Lock(str(self._path), lifetime=_FOREVER)
+        self._card = _card(self._lock.claimfile)
+        self._released = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, from a dead holder as well.
+
+        Where nothing may be written there is nothing to lock, and a file system without hard links gets a warning.
+
+        Raises
+        ------
+        HpcspinError
+            If another run has it.
+        """
+        try:
+            with telling(self._path):
+                with DiskFile(self._card, create=True) as file:
+                    file.write_at(0, json.dumps(asdict(Holder.here())).encode())
+                while not self._linked():
+                    self._displace()
+                self._sweep()
+        except BaseException as failure:
+            _forget(Path(self._lock.claimfile))
+            number = getattr(failure.__cause__, "errno", None)
+            if number in _NO_HARD_LINKS:
+                _log.warning("warning: %s: cannot be locked there; give no other command for it now", self._output)
+            elif number not in _READ_ONLY:
+                raise
+            return
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    def release(self) -> None:
+        """Give the lock back, if it was taken."""
+        if self._heart is None:
+            return
+        self._released.set()
+        self._heart.join()
+        with suppress(NotLockedError, OSError):
+            self._lock.unlock()
+        _forget(Path(self._lock.claimfile))
+
+    def _linked(self) -> bool:
+        try:
+            self._lock.lock(timeout=_AT_ONCE)
+        except TimeOutError:
+            return False
+        except AlreadyLockedError:  # A server that has heard the first call, and answers the second.
+            return True
+        return True
+
+    def _displace(self) -> None:
+        """Remove the lock of a dead holder; refuse that of any other."""
+        if self._holder_is_dead():
+            # One at a time, lest a second comer removes what the first one has just taken.
+            try:
+                with Lock(f"{self._path}.takeover", lifetime=_TAKEOVER, default_timeout=_PATIENCE):
+                    if self._holder_is_dead():
+                        self._remove()
+            except TimeOutError as error:
+                raise HpcspinError(f"{self._output}: its lock is being taken over; give the command again") from error
+        elif self._path.exists():
+            raise HpcspinError(
+                f"{self._output}: another run writes there, {self._holder() or 'of which nothing is known'}; wait for "
+                f"its end or choose another --output, and if you know that it is dead, rm {self._path}*"
+            )
+
+    def _holder_is_dead(self) -> bool:
+        """Whether there is a lock, and nobody who needs it."""
+        holder, me = self._holder(), Holder.here()
+        if holder is not None and holder.machine == me.machine:
+            return not holder.lives
+        if holder is not None and me.job is not None and holder.job == me.job:
+            return True  # SLURM has ended a job before it starts it again.
+        os.utime(self._card)
+        try:
+            # Both times are the file server's.
+            return self._card.stat().st_ctime - self._path.stat().st_ctime > LIFETIME_SECONDS
+        except FileNotFoundError:
+            return False
+
+    def _holder(self) -> Holder | None:
+        try:
+            return _described(_card(self._claim_of_holder()))
+        except OSError:
+            return None
+
+    def _claim_of_holder(self) -> Path:
+        return self._path.with_name(Path(self._path.read_text()).name)
+
+    def _remove(self) -> None:
+        claim = self._claim_of_holder()
+        self._path.unlink(missing_ok=True)
+        _forget(claim)
+
+    def _sweep(self) -> None:
+        """Remove what runs have left that were killed on their way to the lock, or with a lock that was deleted."""
+        machine = _machine()
+        for card in self._path.parent.glob(f"{glob.escape(self._path.name)}|*.json"):
+            holder = _described(card)
+            if holder is not None and holder.machine == machine and not holder.lives:
+                _forget(card.with_suffix(""))
+
+    def _beat(self) -> None:
+        """Touch the lock until it is released, or somebody else's."""
+        missed = 0
+        # File servers that are started again forget files for a moment.
+        while missed < 2 and not self._released.wait(_TOUCH_SECONDS):
+            with suppress(OSError):
+                missed = 0 if self._lock.is_locked else missed + 1
+        if missed:
+            self._lost(f"{self._output}: the lock {self._path} is no longer this run's, which ends")
+
+
+def _card(claim: str | Path) -> Path:
+    """Where a holder is described."""
+    return Path(f"{claim}.json")
+
+
+def _described(card: Path) -> Holder | None:
+    """The holder of a card; None where it is not there, or none that we have written."""
+    try:
+        holder = Holder(**json.loads(card.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return holder if isinstance(holder.process, int) and holder.process > 0 else None
+
+
+def _forget(claim: Path) -> None:
+    for path in (claim, _card(claim)):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _born(process: int) -> str | None:
+    """When a process of this machine was started; None if it is dead."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return None if state[0] in "ZX" else state[19]  # In ticks from the start of the machine: no clock is set.
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        return str(psutil.Process(process).create_time())
+    except psutil.NoSuchProcess:
+        return None
