@@ -115,7 +115,7 @@ class InitialSection(Section):
     tilt: NonNegative | None = None
     """Standard deviation of the random tilt of each spin component; 0.1 where none is given."""
     path: str | None = None
-    """HDF5 file whose last frame of /spins is taken, for ``file``."""
+    """For ``file``: HDF5 file, of whose /spins the last frame is taken, directory of a simulation, OVF 2.0 or .npy."""
 
     @model_validator(mode="after")
     def _complete(self) -> InitialSection:

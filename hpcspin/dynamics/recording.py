@@ -59,7 +59,8 @@ class Recorder:
         self._observers = make_observers(settings.observers)
         self._frames, self._closing, self._wall = 0, False, 0.0
         if memory is not None:
-            self._frames, self._closing, self._wall = memory["frames"], memory["closing"], memory["wall"]
+            self._frames, self._closing = int(memory["frames"]), bool(memory["closing"])
+            self._wall = float(memory["wall"])
         shapes = {observer.name: observer.shape(first.lattice, first.wave_vectors) for observer in self._observers}
         if isinstance(first.source, Observed):
             shapes |= first.source.observable_shapes

@@ -17,6 +17,7 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import (
     atomic_path,
     make_directory,
+    read_json,
     read_labels,
     write_labels,
     write_manifest,
@@ -157,7 +158,7 @@ def _count(layout: Layout, name: str, seconds: float, world: World) -> None:
     """Add the seconds of a stage to what earlier runs of the same directory spent on it."""
     if world.rank > 0:
         return
-    spent = json.loads(layout.stages.read_text()) if layout.stages.exists() else {}
+    spent = read_json(layout.stages, "delete it") if layout.stages.exists() else {}
     spent[name] = round(spent.get(name, 0.0) + seconds, 3)
     with atomic_path(layout.stages) as temporary:
         temporary.write_text(json.dumps(spent, indent=2))
