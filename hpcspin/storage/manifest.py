@@ -122,7 +122,7 @@ def _shard(entry: Any, path: Path, otherwise: str) -> Shard:
     if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in known.items()):
         raise HpcspinError(f"{path}: is not a valid manifest, {entry!r:.60} is no shard; {otherwise}")
     shard = Shard(**{name: entry[name] for name in known})
-    if shard.file != Path(shard.file).name or "\0" in shard.file or "\\" in shard.file:
+    if shard.file in ("", "..") or shard.file != Path(shard.file).name or "\0" in shard.file or "\\" in shard.file:
         raise HpcspinError(
             f"{path}: names {shard.file!r}, which is no plain name of a file in its directory; {otherwise}"
         )

@@ -73,7 +73,7 @@ def require_file(path: str | Path) -> Path:
 
 
 @contextmanager
-def open_hdf5(path: str | Path, otherwise: str = "make it again") -> Iterator[h5py.File]:
+def open_hdf5(path: str | Path, otherwise: str = "") -> Iterator[h5py.File]:
     """Open an HDF5 file for reading; whatever is wrong with it becomes one line that names the file.
 
     Parameters
@@ -81,7 +81,7 @@ def open_hdf5(path: str | Path, otherwise: str = "make it again") -> Iterator[h5
     path
         File to read.
     otherwise
-        What to do where it cannot be read.
+        What to do where it cannot be read, if not the obvious.
 
     Yields
     ------
@@ -101,7 +101,8 @@ def open_hdf5(path: str | Path, otherwise: str = "make it again") -> Iterator[h5
     except OSError as error:
         what = describe(path)
         if what != "an HDF5 file":
-            raise HpcspinError(f"{path}: cannot be read, it is {what}, not HDF5; {otherwise}") from error
+            advice = otherwise or "give an HDF5 file"
+            raise HpcspinError(f"{path}: cannot be read, it is {what}, not HDF5; {advice}") from error
         raise _unreadable(path, error, otherwise) from error
 
 
@@ -381,6 +382,8 @@ def _too_large(path: Path, name: str, shape: tuple[int, ...]) -> HpcspinError:
     return HpcspinError(f"{path}: {name} has shape {shape} and does not fit the memory; divide it into several files")
 
 
-def _unreadable(path: Path, error: BaseException, otherwise: str = "make it again") -> HpcspinError:
+def _unreadable(path: Path, error: BaseException, otherwise: str = "") -> HpcspinError:
     reason = " ".join(str(error).split())
-    return HpcspinError(f"{path}: cannot be read, it is truncated, corrupt or not HDF5 ({reason}); {otherwise}")
+    return HpcspinError(
+        f"{path}: cannot be read, it is truncated, corrupt or not HDF5 ({reason}); {otherwise or 'make it again'}"
+    )
