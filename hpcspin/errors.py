@@ -19,6 +19,10 @@ _ADVICE = {
 class HpcspinError(Exception):
     """A failure whose message is one line: what is wrong, where, and how to mend it."""
 
+    def __str__(self) -> str:
+        # Names in files from outside may hold line ends, and what a terminal obeys.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
+
 
 def one_line(failure: BaseException) -> str:
     """What to tell a user about a failure: its message, or its kind where it is not ours."""

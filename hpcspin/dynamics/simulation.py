@@ -26,7 +26,7 @@ from hpcspin.dynamics.extremes import largest_on
 from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame, make_observers
-from hpcspin.dynamics.recording import Recorder
+from hpcspin.dynamics.recording import Recorder, checked_memory
 from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.stability import fastest_rate, precession_rate, tolerated_angle
 from hpcspin.dynamics.thermostat import Thermostat
@@ -304,7 +304,7 @@ class Simulation:
         shape = (*self._domain.lattice.size, 3)
         spins = check_spins(checkpoint.array("spins", shape), None, f"{checkpoint.path}: spins")
         self._state = State(self._block(spins), checkpoint.count("step", most=checkpoint.count("last_step")))
-        self._memory = checkpoint.meta["recorder"]
+        self._memory = checked_memory(checkpoint.meta["recorder"])
         if "field" in checkpoint.arrays:
             known = self._block(checkpoint.array("field", shape))
             self._evaluate.remember(self._state.spins, self._time, known)
