@@ -30,6 +30,8 @@ def one_line(failure: BaseException) -> str:
         return str(failure)
     if isinstance(failure, KeyboardInterrupt):
         return "interrupted; give the same command again to go on"
+    if isinstance(failure, MemoryError):
+        return f"out of memory: {failure}; make lattice.size smaller, or share the lattice over more ranks and nodes"
     if isinstance(failure, OSError) and failure.errno:
         advice = _ADVICE.get(failure.errno)
         return f"{_place(failure)}: {os.strerror(failure.errno)}{f'; {advice}' if advice else ''}"

@@ -1,6 +1,6 @@
 """Whatever a file or a config holds, the answer is a valid result or one line: no traceback, no hang, nothing wrong.
 
-Few examples by default; ``HPCSPIN_FUZZ_EXAMPLES=2000 bash launch/test.sh tests/test_fuzz.py`` searches for many minutes.
+Few examples by default; ``HPCSPIN_FUZZ_EXAMPLES=2000 bash launch/test.sh tests/test_fuzz.py`` searches for longer.
 """
 
 from __future__ import annotations
