@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from hpcspin.config import Config, load_config, parse_config
 from hpcspin.config_errors import nearest
 from hpcspin.dynamics import Field, Settings, SumField
-from hpcspin.dynamics.simulation import TRAJECTORY
 from hpcspin.electrons import DrivenLattice, SteadyStateSolver, make_solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
-from hpcspin.storage import FrameReader, check_spins, make_directory, require_output
+from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
 from hpcspin.workflows.fields import solver_field
@@ -87,7 +86,8 @@ def label(system: DrivenLattice, spins: Any, output: str | Path, device: str = "
         require_output(output)
         make_directory(output.parent)
     attributes = {"config": describe_system(system), "spins_sha256": _digest(snapshots)}
-    write_label_file(system, check_spins(snapshots, None, "spins"), output, attributes, world, device)
+    checked = check_spins(snapshots, None, "spins")
+    write_label_file(system, lambda n: checked[n : n + 1], len(checked), output, attributes, world, device)
     world.barrier()
     return FrameReader(output)
 
@@ -192,8 +192,7 @@ def simulate(
             world=world,
             device=chosen,
         )
-        finished = directory / TRAJECTORY
-        found = finished if finished.exists() else finished.with_name(f"{TRAJECTORY}.partial")
+        found = find_trajectory(directory)
         if path is not None:
             return Run(found, outcome.finished)
         arrays = None
@@ -268,10 +267,7 @@ def open_labels(path: str | Path) -> FrameReader:
 def open_trajectory(path: str | Path) -> FrameReader:
     """A trajectory, finished or running, by its directory or its file; read as `open_labels` does."""
     path = Path(path)
-    if path.is_dir():
-        finished = path / TRAJECTORY
-        path = finished if finished.exists() else path / f"{TRAJECTORY}.partial"
-    return FrameReader(path)
+    return FrameReader(find_trajectory(path) if path.is_dir() else path)
 
 
 def _config(given: Given, overrides: Sequence[str]) -> Config:

@@ -69,7 +69,10 @@ def options(
 @app.command(epilog=_uses("lattice and electrons"))
 def label(
     config: ConfigFile,
-    spins: Annotated[Path, typer.Option("--spins", help="HDF5 file with /spins (n, Lx, Ly, 3).")],
+    spins: Annotated[
+        Path,
+        typer.Option("--spins", help="HDF5 with /spins (n, Lx, Ly, 3), OVF 2.0, .npy, or a simulation's directory."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Label file to write.")],
     overrides: Overrides = None,
 ) -> None:
@@ -196,7 +199,8 @@ def export(
     source: Annotated[Path, typer.Argument(metavar="DIR_OR_FILE", help="Simulation, or file of frames.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="NAME.xdmf, or directory of the OVF files.")],
     target: Annotated[
-        Literal["ovf", "ovf-text", "xdmf"], typer.Option("--format", help="OVF 2.0 (binary or text) or XDMF.")
+        Literal["ovf", "ovf-binary4", "ovf-text", "xdmf"],
+        typer.Option("--format", help="OVF 2.0 (numbers of 8 or 4 bytes, or text) or XDMF."),
     ] = "xdmf",
 ) -> None:
     """Trajectories for ParaView (XDMF) and for the viewers of micromagnetics (OVF)."""

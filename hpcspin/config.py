@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from hpcspin.config_errors import Mistake, first_mistake
 from hpcspin.config_text import Override, read_yaml
@@ -21,13 +21,15 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, TEXTURES
 
 
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number; YAML reads yes, no, on and off as true and false")
+def _only_number(value: Any) -> Any:
+    """Pydantic would take ``true`` for 1, and the text of a number for the number."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number, without quotes")
     return value
 
 
-_Number = BeforeValidator(_no_boolean)
+_Number = BeforeValidator(_only_number)
+Flag = Annotated[bool, Strict()]
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, _Number, Field(allow_inf_nan=False)]
@@ -35,6 +37,9 @@ Count = Annotated[int, _Number, Field(ge=1)]
 Seed = Annotated[int, _Number, Field(ge=0, lt=2**32)]
 Site = tuple[Annotated[int, _Number], Annotated[int, _Number]]
 Vector = tuple[Finite, Finite, Finite]
+
+_LONGEST = 1_000_000
+"""Characters of a config."""
 
 
 class Section(BaseModel):
@@ -50,7 +55,7 @@ class LatticeSection(Section):
     """``square`` (4 neighbours) or ``triangular`` (6)."""
     size: tuple[Count, Count]
     """Sites along x, the transport direction, and along y."""
-    periodic: tuple[bool, bool] = (False, True)
+    periodic: tuple[Flag, Flag] = (False, True)
 
     @model_validator(mode="after")
     def _known(self) -> LatticeSection:
@@ -110,7 +115,7 @@ class InitialSection(Section):
     tilt: NonNegative | None = None
     """Standard deviation of the random tilt of each spin component; 0.1 where none is given."""
     path: str | None = None
-    """HDF5 file whose last frame of /spins is taken, for ``file``."""
+    """For ``file``: HDF5 file, of whose /spins the last frame is taken, directory of a simulation, OVF 2.0 or .npy."""
 
     @model_validator(mode="after")
     def _complete(self) -> InitialSection:
@@ -264,12 +269,12 @@ class TrainingSection(Section):
     ema: Annotated[NonNegative, Field(lt=1)] = 0.995
     """Decay of the running mean of the weights, per step."""
     seed: Seed = 1
-    compile: bool = False
+    compile: Flag = False
     """Fuse the layers of a ``direct`` field by torch.compile: needs a C++ compiler and a minute or two to begin."""
-    mixed_precision: bool = False
+    mixed_precision: Flag = False
     """Make the products of the training in bfloat16; the saved model computes in ``potential.precision``. Of use
     on GPUs and on CPUs with units for bfloat16; without these it takes several times as long."""
-    tf32: bool = False
+    tf32: Flag = False
     """Let the steps on an NVIDIA GPU round the factors of float32 products to TF32 (10 bits); all else never does.
     Either way a GPU adds gradients of convolutions in no fixed order: trainings are not bitwise equal there."""
     members: Annotated[Count, Field(le=100)] = 1
@@ -402,7 +407,11 @@ def parse_config(content: dict[str, Any], source: str) -> Config:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        content = read_yaml(path.read_text())
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST + 1)
+        if len(text) > _LONGEST:
+            raise HpcspinError(f"has more than {_LONGEST} characters, as no config has; check the path")
+        content = read_yaml(text)
     except (OSError, UnicodeDecodeError) as failure:
         reason = getattr(failure, "strerror", None) or "not a text file"
         raise HpcspinError(f"{path}: the config cannot be read ({reason})") from failure

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
+from ruamel.yaml.resolver import BaseResolver
 
 from hpcspin.errors import HpcspinError
 
+_DEEPEST = 40
+_MOST_VALUES = 100_000
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", "~nN"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+}
+"""What is more than text in the core schema of YAML 1.2, and its first characters."""
 
-class _Loader(yaml.SafeLoader):
-    """YAML without keys that stand twice in a mapping, of which the last would count in silence."""
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+class _CoreSchema(BaseResolver):
+    """The core schema of YAML 1.2 to the letter: ``1:30``, ``on``, ``1_000`` and dates are text."""
+
+    processing_version = (1, 2)
+    """Whatever a directive %YAML says."""
+
+    def __init__(self, version: object = None, loader: Any = None, loadumper: Any = None) -> None:
+        super().__init__(loadumper if loader is None else loader)
+
+
+for _kind, (_pattern, _firsts) in _SCALARS.items():
+    _CoreSchema.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), [*_firsts, *([""] if _kind == "null" else [])]
+    )
+
+
+class _UniqueKeys(Composer):
+    """No key stands twice in a mapping, of which the last would count in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
+            if isinstance(key, ScalarNode):
                 if key.value in seen:
                     line = key.start_mark.line + 1
                     raise HpcspinError(f"line {line}: the key {key.value!r} stands here a second time; keep one")
@@ -27,20 +62,48 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text says.
+    """What a YAML 1.2 text says: mappings with keys of text, lists, text, numbers, true, false and null.
 
     Raises
     ------
     HpcspinError
-        If it is not valid, or a key stands twice in a mapping; the line is named.
+        If it is not valid, or a key stands twice in a mapping (the line is named); if it holds anything else, or is
+        too deep or too long for a config.
     """
+    reader = YAML(typ="safe", pure=True, plug_ins=[])
+    reader.Resolver, reader.Composer = _CoreSchema, _UniqueKeys
     try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as failure:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = reader.load(text)
+    except MarkedYAMLError as failure:
         where = f" in line {failure.problem_mark.line + 1}" if failure.problem_mark else ""
-        raise HpcspinError(f"not valid YAML{where}: {failure.problem}") from failure
-    except yaml.YAMLError as failure:
+        raise HpcspinError(f"not valid YAML{where}: {' '.join(str(failure.problem).split())}") from failure
+    except RecursionError as failure:
+        raise HpcspinError("not valid YAML: nested too deeply for a config") from failure
+    # The constructors of explicit tags, as in `!!float abc`, raise whatever Python does.
+    except (YAMLError, ValueError, TypeError, LookupError, AttributeError) as failure:
         raise HpcspinError(f"not valid YAML: {' '.join(str(failure).split())}") from failure
+    _require_plain(content)
+    return content
+
+
+def _require_plain(content: Any) -> None:
+    """Refuse what no config holds; aliases count as often as they stand, since everything after this copies them."""
+    waiting, count = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if depth > _DEEPEST or count > _MOST_VALUES:
+            raise HpcspinError(f"nested deeper than {_DEEPEST} levels or more than {_MOST_VALUES} values: no config is")
+        if isinstance(value, dict):
+            if wrong := [key for key in value if not isinstance(key, str)]:
+                raise HpcspinError(f"the key {wrong[0]!r} is no text; keys are words such as 'lattice'")
+            waiting += [(inner, depth + 1) for inner in value.values()]
+        elif isinstance(value, list):
+            waiting += [(inner, depth + 1) for inner in value]
+        elif value is not None and not isinstance(value, str | int | float):
+            raise HpcspinError(f"a value of type {type(value).__name__} has no place in a config; leave out its tag")
 
 
 @dataclass(frozen=True)
@@ -108,7 +171,8 @@ class Override:
             return key
         if not isinstance(node, list):
             raise HpcspinError(f"override {self.text!r}: {where} has no keys, its value is {node!r}")
-        if not key.isdecimal() or int(key) >= len(node):
+        # Python reads no number of thousands of digits.
+        if not key.isdecimal() or len(key) > 9 or int(key) >= len(node):
             entries = f"the entries 0 to {len(node) - 1}" if node else "no entries"
             raise HpcspinError(f"override {self.text!r}: {where} has {entries}, and no {key}; give one of them")
         return int(key)

@@ -21,6 +21,10 @@ _ADVICE = {
 class HpcspinError(Exception):
     """A failure whose message is one line: what is wrong, where, and how to mend it."""
 
+    def __str__(self) -> str:
+        # Names in files from outside may hold line ends, and what a terminal obeys.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
+
 
 def one_line(failure: BaseException) -> str:
     """What to tell a user about a failure: its message, or its kind where it is not ours."""
@@ -28,6 +32,8 @@ def one_line(failure: BaseException) -> str:
         return str(failure)
     if isinstance(failure, KeyboardInterrupt):
         return "interrupted; give the same command again to go on"
+    if isinstance(failure, MemoryError):
+        return f"out of memory: {failure}; make lattice.size smaller, or share the lattice over more ranks and nodes"
     if isinstance(failure, OSError) and failure.errno:
         advice = _ADVICE.get(failure.errno)
         return f"{_place(failure)}: {os.strerror(failure.errno)}{f'; {advice}' if advice else ''}"

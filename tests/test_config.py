@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcspin.config import load_config, parse_config
+from hpcspin.config_text import read_yaml
 from hpcspin.errors import HpcspinError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -56,10 +57,22 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("lattice.size=[4, 4, 4]", "lattice.size: must have 2 entries"),
         ("lattice.my-key=1", "unknown key 'lattice.my-key'"),
         ("electrons=3", "electrons: must be a section of keys: hopping, exchange"),
-        ("electrons.hopping=true", "electrons.hopping: must be a number; YAML reads yes"),
+        ("electrons.hopping=true", r"electrons.hopping: must be a number, without quotes \(given: true\)"),
         ("electrons.reservoirs.0.sites=[[0, true]]", "electrons.reservoirs.0.sites.0.1: must be a number"),
         ("electrons.solver=kpm", "electrons.solver: must be 'negf' or 'closed_form'"),
-        ("dynamics.step=yes", "dynamics.step: must be a number; YAML reads yes"),
+        ("dynamics.step=yes", r"dynamics.step: must be a number, without quotes \(given: \"yes\"\)"),
+        ("dynamics.duration=1:30", r"dynamics.duration: must be a number, without quotes \(given: \"1:30\"\)"),
+        ("dynamics.duration='90'", "dynamics.duration: must be a number"),
+        ("dynamics.seed=1_000", "dynamics.seed: must be a number"),
+        ("dynamics.seed=2001-01-01", "dynamics.seed: must be a number"),
+        ("dynamics.seed=1:30", "dynamics.seed: must be a number"),
+        ("lattice.size=[1:30, 4]", "lattice.size.0: must be a number"),
+        ("lattice.periodic=[no, yes]", r"lattice.periodic.0: must be true or false \(given: \"no\"\)"),
+        ("lattice.periodic=[0, 1]", "lattice.periodic.0: must be true or false"),
+        ("dynamics.step=!!float 1:30", "not valid YAML"),
+        ("dynamics.step=!!binary MQ==", "a value of type bytes has no place in a config"),
+        ("lattice={1: 2}", "the key 1 is no text"),
+        ("lattice=&a [*a]", "nested deeper"),
         ("dynamics.step=", "dynamics.step: must be a number"),
         ("dynamics.seed=-1", r"dynamics.seed: must be at least 0 \(given: -1\)"),
         ("dynamics.seed=1.5", "dynamics.seed: must be a whole number"),
@@ -123,6 +136,33 @@ def test_a_wall_beyond_the_lattice_is_refused_where_it_is_used(
     config.need("electrons")
     with pytest.raises(HpcspinError, match=rf"^{place}.position: .* has the columns 0 to 3"):
         config.need("electrons", section)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1.0e-6", 1e-6), ("2E5", 2e5), ("+.5", 0.5), ("010", 10), ("0x10", 16), (".inf", float("inf"))]
+    + [("true", True), ("~", None), ("", None)]
+    + [(text, text) for text in ("1:30", "1:30.5", "on", "yes", "no", "1_0", "2001-01-01", "=", "0b1", "1e", ".")],
+)
+def test_yaml_is_that_of_version_1_2(text: str, value: object) -> None:
+    found = read_yaml(text)
+    assert found == value
+    assert type(found) is type(value)
+    assert read_yaml(f"%YAML 1.1\n---\n[{text or '~'}]") == [value]
+
+
+def test_a_yaml_text_stays_small_when_its_aliases_are_written_out(minimal: Path) -> None:
+    """Ten aliases of ten aliases of ... take a line each and a memory without end."""
+    lines = [f"k{n}: &a{n} [{', '.join(10 * [f'*a{n - 1}' if n else 'x'])}]" for n in range(12)]
+    minimal.write_text("\n".join(lines))
+    with pytest.raises(HpcspinError, match="more than 100000 values"):
+        load_config(minimal)
+    minimal.write_text("a: " + 400 * "[" + 400 * "]")
+    with pytest.raises(HpcspinError, match="nested"):
+        load_config(minimal)
+    minimal.write_text(f"a: {1_000_000 * 'x'}")
+    with pytest.raises(HpcspinError, match="more than 1000000 characters"):
+        load_config(minimal)
 
 
 @pytest.mark.parametrize(

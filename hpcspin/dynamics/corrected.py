@@ -141,7 +141,10 @@ class CorrectedField:
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See :class:`hpcspin.dynamics.fields.Stateful`."""
-        self.held, self.since = torch.from_numpy(np.array(state["held"])), float(state["since"])
+        held = np.array(state["held"], dtype=np.float64)
+        if held.shape != self.held.shape or any(state[name].shape for name in _KEPT):
+            raise ValueError(f"the differences have shape {held.shape}, not {tuple(self.held.shape)}")
+        self.held, self.since = torch.from_numpy(held), float(state["since"])
         self.observables |= {name: np.asarray(state[name]) for name in _KEPT}
         self.tally = Tally(**{name: state[f"{_TALLY}{name}"].item() for name in asdict(self.tally)})
         self.exact.load_state_dict({k.removeprefix(_EXACT): v for k, v in state.items() if k.startswith(_EXACT)})

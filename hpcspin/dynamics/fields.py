@@ -392,12 +392,17 @@ def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: flo
     if isinstance(field, SumField):
         return sum(energy(term, lattice, spins, time) for term in field.terms)
     if not isinstance(field, Homogeneous):
-        raise HpcspinError(
-            f"{type(field).__name__} derives from no known energy; do not observe the energy of this run"
-        )
+        raise _without_energy("energy")
     everything = torch.as_tensor(spins, dtype=torch.float64)
     force = FieldEvaluator(field, Domain.cut(lattice, World(), field.halo))(everything, time)
     return -float((everything * force).sum()) / field.degree
+
+
+def _without_energy(observer: str) -> HpcspinError:
+    return HpcspinError(
+        f"dynamics.observers: {observer} needs a field with a known energy, as all classical terms but slonczewski "
+        "have; that of driven electrons, exact, learned or corrected, has none; leave this observer out"
+    )
 
 
 def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np.float64]) -> float:
@@ -422,8 +427,6 @@ def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np
     terms = terms_of(field)
     for term in terms:
         if not isinstance(term, Homogeneous):
-            raise HpcspinError(
-                f"{type(term).__name__} derives from no known energy; do not observe the spin temperature of this run"
-            )
+            raise _without_energy("spin_temperature")
     own = sum(term.divergence(spins).sum() for term in terms if isinstance(term, SelfInteracting))
     return float((np.cross(spins, force) ** 2).sum() / (2 * (spins * force).sum() - own))

@@ -5,6 +5,7 @@ Frames are measured at once and written by a thread of its own, while the spins 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,22 @@ from hpcspin.storage import TrajectoryWriter
 
 _WAITING = 1
 """Frames that may wait while another is being written; a run that records faster than its disk writes waits itself."""
+
+
+def checked_memory(memory: Any) -> Mapping[str, Any]:
+    """The `Recorder.memory` that a checkpoint holds.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    kinds = {"frames": int, "closing": bool, "wall": float}
+    if not isinstance(memory, dict) or {name: type(value) for name, value in memory.items()} != kinds:
+        raise ValueError(f"the memory of recorded frames is {memory!r:.60}")
+    if memory["frames"] < 0 or not math.isfinite(memory["wall"]):
+        raise ValueError(f"{memory['frames']} frames are recorded and the wall is at {memory['wall']}")
+    return memory
 
 
 class Recorder:

@@ -26,7 +26,7 @@ from hpcspin.dynamics.extremes import largest_on
 from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame, make_observers
-from hpcspin.dynamics.recording import Recorder
+from hpcspin.dynamics.recording import Recorder, checked_memory
 from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.stability import fastest_rate, precession_rate, tolerated_angle
 from hpcspin.dynamics.thermostat import Thermostat
@@ -38,16 +38,18 @@ from hpcspin.parallel.progress import progress
 from hpcspin.parallel.stopwatch import report
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
+    TRAJECTORY,
     Checkpoint,
     check_spins,
     make_directory,
+    open_hdf5,
     partial_path,
     read_checkpoint,
     write_checkpoint,
     write_json,
 )
 
-TRAJECTORY, CHECKPOINT, STOP, RANK_TIMES = "trajectory.h5", "checkpoint.h5", "STOP", "rank_times.json"
+CHECKPOINT, STOP, RANK_TIMES = "checkpoint.h5", "STOP", "rank_times.json"
 _STATE = "field_state/"
 _TRIAL_FIELDS = 6
 """Fields of finite range that a run asks before it starts, to know whether its step is too long."""
@@ -291,20 +293,28 @@ class Simulation:
         checkpoint = self.world.broadcast(checkpoint)
         if checkpoint is None:
             return False
-        step = int(checkpoint.meta["step"])
-        self._state = State(self._block(checkpoint.arrays["spins"]), step)
-        self._memory = checkpoint.meta["recorder"]
+        try:
+            self._take_over(checkpoint)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            raise checkpoint.foreign(error) from error
+        step = self._state.step
+        self.world.say(f"resuming {self._directory} at step {step} of {self.settings.last_step}")
+        return True
+
+    def _take_over(self, checkpoint: Checkpoint) -> None:
+        shape = (*self._domain.lattice.size, 3)
+        spins = check_spins(checkpoint.array("spins", shape), None, f"{checkpoint.path}: spins")
+        self._state = State(self._block(spins), checkpoint.count("step", most=checkpoint.count("last_step")))
+        self._memory = checked_memory(checkpoint.meta["recorder"])
         if "field" in checkpoint.arrays:
-            known = self._block(checkpoint.arrays["field"])
+            known = self._block(checkpoint.array("field", shape))
             self._evaluate.remember(self._state.spins, self._time, known)
         if isinstance(self._field, Stateful):
             self._field.load_state_dict(
                 {k.removeprefix(_STATE): v for k, v in checkpoint.arrays.items() if k.startswith(_STATE)}
             )
         if isinstance(self._advance, AdaptiveStep):
-            self._advance.level = int(checkpoint.meta["level"])
-        self.world.say(f"resuming {self._directory} at step {step} of {self.settings.last_step}")
-        return True
+            self._advance.level = checkpoint.count("level")
 
     def _check_extends(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
@@ -313,7 +323,7 @@ class Simulation:
                     f"{self._path(TRAJECTORY)}: would be overwritten, there is no checkpoint beside it to resume from; "
                     "choose another directory"
                 )
-        elif self.settings.last_step < checkpoint.meta["last_step"]:
+        elif self.settings.last_step < checkpoint.count("last_step"):
             raise HpcspinError(
                 f"{checkpoint.path}: belongs to a run of {checkpoint.meta['last_step']} steps, the config asks for "
                 f"{self.settings.last_step}; dynamics.duration can only be made longer"
@@ -323,6 +333,20 @@ class Simulation:
                 f"{self._path(TRAJECTORY)}: is not there, nor its .partial, and {checkpoint.path} belongs to it; "
                 "restore it, or start with another --output"
             )
+        elif partial_path(self._path(TRAJECTORY)).exists():
+            self._require_readable(partial_path(self._path(TRAJECTORY)))
+
+    def _require_readable(self, partial: Path) -> None:
+        """Say what to delete where the frames that a checkpoint knows of are lost; it does not hold them itself."""
+        if self._path(TRAJECTORY).exists():
+            otherwise = "delete it to go on from the finished trajectory beside it"
+        else:
+            otherwise = (
+                "its frames are lost, and the checkpoint goes on only behind them: delete it, checkpoint.h5 and "
+                "checkpoint.previous.h5 to begin anew, or choose another --output"
+            )
+        with open_hdf5(partial, otherwise):
+            pass
 
     def _complete(self) -> bool:
         trajectory = self._path(TRAJECTORY)

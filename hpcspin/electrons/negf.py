@@ -158,10 +158,24 @@ class RecursiveSolver(SteadyStateSolver):
         return state
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Start the next call from these grids: it then repeats, bit for bit, the call after `get_state`."""
+        """Start the next call from these grids: it then repeats, bit for bit, the call after `get_state`.
+
+        Raises
+        ------
+        ValueError
+            If one is no grid of its window.
+        """
         self.reset()
         for number, (window, grids) in enumerate(zip(self.windows, self._grids, strict=True)):
             while (key := f"grid_{number}_{len(grids)}") in state:
-                grids.append(np.array(state[key], dtype=np.float64))
+                grids.append(_grid_of(window, state[key], key))
             if (key := f"fused_{number}") in state:
                 window.source.fastest.second[self.precision] = bool(state[key])
+
+
+def _grid_of(window: WindowIntegral, edges: NDArray[Any], key: str) -> NDArray[np.float64]:
+    """A stored grid, if it covers its window: the integral over another one would be another field."""
+    ends = window.first_grid[[0, -1]]
+    if edges.ndim != 1 or len(edges) < 2 or not (np.allclose(edges[[0, -1]], ends) and np.all(np.diff(edges) > 0)):
+        raise ValueError(f"{key} does not cover the energies from {ends[0]:.6g} to {ends[1]:.6g}")
+    return np.array(edges, dtype=np.float64)

@@ -20,6 +20,11 @@ def launched_ranks() -> int:
     return _first_of(_RANK_COUNTS)
 
 
+def ranks_variable() -> str:
+    """Name of the variable that `launched_ranks` reads; empty without one."""
+    return next((name for name in _RANK_COUNTS if name in os.environ), "")
+
+
 def launched_rank() -> int:
     """Number that the launcher has given this process; 0 without one."""
     return _first_of(("RANK",) if under_torchrun() else _RANKS)

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError, exit_code, one_line
-from hpcspin.parallel.launcher import launched_ranks, under_torchrun
+from hpcspin.parallel.launcher import launched_ranks, ranks_variable, under_torchrun
 
 logger = logging.getLogger("hpcspin")
 
@@ -110,7 +110,8 @@ class World:
             # Going on would run that many copies of a one-rank job over the same files.
             raise HpcspinError(
                 f"the launcher has started {launched} ranks and mpi4py's MPI library sees {comm.size}: they belong "
-                "to different MPI libraries; use the mpiexec of mpi4py's library, or srun --mpi=pmi2 or --mpi=pmix"
+                "to different MPI libraries; use the mpiexec of mpi4py's library, or srun --mpi=pmi2 or --mpi=pmix; "
+                f"for one process in a shell that srun has opened, give env -u {ranks_variable()} hpcspin ..."
             )
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
         return cls(comm.rank, comm.size, node.rank, node.size, "mpi", comm)._share_cores()

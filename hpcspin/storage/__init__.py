@@ -18,20 +18,23 @@ from hpcspin.storage.atomic import (
 from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hpcspin.storage.compare import config_differences, describe_differences
 from hpcspin.storage.frame_reader import FrameReader
-from hpcspin.storage.frames import count_frames, partial_path, read_attributes
-from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS, open_hdf5
+from hpcspin.storage.frames import partial_path
+from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS
 from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
 from hpcspin.storage.lock import OutputLock
 from hpcspin.storage.manifest import MANIFEST, Shard, ensure_manifest, read_manifest, write_manifest
-from hpcspin.storage.ovf import write_ovf
+from hpcspin.storage.opening import count_frames, open_hdf5, read_attributes, read_json, read_rows, real_dataset
+from hpcspin.storage.ovf import read_ovf, write_ovf
 from hpcspin.storage.provenance import code_version, provenance
-from hpcspin.storage.spins import check_spins, read_spins
-from hpcspin.storage.trajectory import TrajectoryWriter
+from hpcspin.storage.spins import SPINS, SpinsFile, check_spins, read_spins
+from hpcspin.storage.trajectory import TRAJECTORY, TrajectoryWriter, find_trajectory
 from hpcspin.storage.xdmf import write_xdmf
 
 __all__ = [
     "MANIFEST",
     "SCHEMA_VERSION",
+    "SPINS",
+    "TRAJECTORY",
     "UNITS",
     "Checkpoint",
     "FrameReader",
@@ -39,6 +42,7 @@ __all__ = [
     "Labels",
     "OutputLock",
     "Shard",
+    "SpinsFile",
     "TrajectoryWriter",
     "append_line",
     "atomic_file",
@@ -49,15 +53,20 @@ __all__ = [
     "count_frames",
     "describe_differences",
     "ensure_manifest",
+    "find_trajectory",
     "make_directory",
     "open_hdf5",
     "partial_path",
     "provenance",
     "read_attributes",
     "read_checkpoint",
+    "read_json",
     "read_labels",
     "read_manifest",
+    "read_ovf",
+    "read_rows",
     "read_spins",
+    "real_dataset",
     "require_output",
     "sha256",
     "write_bytes",

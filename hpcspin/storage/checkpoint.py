@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ import numpy as np
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import atomic_hdf5
 from hpcspin.storage.compare import config_differences, describe_differences
-from hpcspin.storage.hdf5 import check_schema, open_hdf5, write_attributes
+from hpcspin.storage.hdf5 import write_attributes
+from hpcspin.storage.opening import attributes, check_schema, open_hdf5, parse_json, stored_array
 
 _log = logging.getLogger(__name__)
+
+_PARTS = {"meta": h5py.Dataset, "config": h5py.Dataset, "arrays": h5py.Group}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,40 @@ class Checkpoint:
     config: dict[str, Any]
     path: Path
 
+    def array(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        """One of the arrays, of real numbers.
+
+        Raises
+        ------
+        HpcspinError
+            If there is none of this name and shape, or it is not finite.
+        """
+        found = self.arrays.get(name)
+        if found is None or found.shape != tuple(shape) or found.dtype.kind not in "fiu":
+            there = "none" if found is None else f"{found.dtype} of shape {found.shape}"
+            raise self.foreign(f"it should have {name!r} of shape {tuple(shape)} and has {there}")
+        if not np.isfinite(found).all():
+            raise self.foreign(f"{name!r} holds NaN or infinity")
+        return np.asarray(found, dtype=found.dtype.newbyteorder("="))
+
+    def count(self, name: str, most: int | None = None) -> int:
+        """One of the numbers in `meta`: a whole one from 0 to `most`.
+
+        Raises
+        ------
+        HpcspinError
+            If there is none.
+        """
+        found = self.meta.get(name)
+        if type(found) is not int or found < 0 or (most is not None and found > most):
+            raise self.foreign(f"its {name!r} is {found!r}")
+        return found
+
+    def foreign(self, reason: object) -> HpcspinError:
+        """The error to raise where this is not the state of the run at hand."""
+        told = " ".join(str(reason).split())
+        return HpcspinError(f"{self.path}: does not hold the state of this run ({told}); start in another directory")
+
 
 def previous_path(path: str | Path) -> Path:
     """Name under which the checkpoint before the newest is kept."""
@@ -68,13 +105,13 @@ def write_checkpoint(
     """
     path = Path(path)
     contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
-    words = {"meta": _canonical(meta), "config": _canonical(config)}
+    words = {"meta": _canonical(meta).encode(), "config": _canonical(config).encode()}
     # For a moment the newest is missing and the previous one whole: readers expect that.
     with atomic_hdf5(path, keep=previous_path(path)) as file:
         write_attributes(file, "checkpoint", {"sha256": _digest(contiguous, words)})
         # Datasets, not attributes: HDF5 limits an attribute to 64 kB.
         for name, word in words.items():
-            file[name] = np.frombuffer(word.encode(), dtype=np.uint8)
+            file[name] = np.frombuffer(word, dtype=np.uint8)
         arrays_group = file.create_group("arrays")
         for name, array in contiguous.items():
             arrays_group[name] = array
@@ -128,19 +165,30 @@ def _read(path: Path) -> Checkpoint:
 
     def collect(name: str, item: h5py.Dataset | h5py.Group) -> None:
         if isinstance(item, h5py.Dataset):
-            arrays[name] = item[()] if item.shape else np.asarray(item[()])
+            arrays[name] = stored_array(item, path)
 
     with open_hdf5(path) as file:
-        try:
-            check_schema(file, path)
-            words = {name: bytes(file[name][()]).decode() for name in ("meta", "config")}
-            file["arrays"].visititems(collect)
-            intact = file.attrs["sha256"] == _digest(dict(sorted(arrays.items())), words)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise HpcspinError(f"{path}: checkpoint is corrupt ({error})") from error
-    if not intact:
+        check_schema(file, path)
+        missing = [name for name in _PARTS if not isinstance(file.get(name), _PARTS[name])]
+        if missing:
+            raise HpcspinError(f"{path}: is no checkpoint, it has no {missing[0]!r}")
+        words = {name: stored_array(file[name], path).tobytes() for name in ("meta", "config")}
+        file["arrays"].visititems(collect)
+        digest = attributes(file, path).get("sha256")
+    if digest != _digest(dict(sorted(arrays.items())), words):
         raise HpcspinError(f"{path}: checkpoint is corrupt, its SHA-256 does not match")
-    return Checkpoint(arrays, json.loads(words["meta"]), json.loads(words["config"]), path)
+    meta, config = (_mapping(words[name], path) for name in ("meta", "config"))
+    return Checkpoint(arrays, meta, config, path)
+
+
+def _mapping(word: bytes, path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(word)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise HpcspinError(f"{path}: checkpoint is corrupt, its meta or config is no JSON mapping")
+    return found
 
 
 def _require_config(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any], ignore: Collection[str]) -> None:
@@ -156,11 +204,11 @@ def _canonical(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _digest(arrays: Mapping[str, np.ndarray], words: Mapping[str, str]) -> str:
+def _digest(arrays: Mapping[str, np.ndarray], words: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
     for name, word in sorted(words.items()):
-        digest.update(f"{name}:{word}\n".encode())
+        digest.update(name.encode() + b":" + word + b"\n")
     for name, array in arrays.items():
-        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode())
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode(errors="surrogateescape"))
         digest.update(array.tobytes())
     return digest.hexdigest()

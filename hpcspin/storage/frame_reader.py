@@ -8,8 +8,8 @@ from typing import Any, Self
 
 import h5py
 
-from hpcspin.storage.frames import count_frames, read_attributes
-from hpcspin.storage.hdf5 import check_schema, open_hdf5
+from hpcspin.errors import HpcspinError
+from hpcspin.storage.opening import check_schema, count_frames, open_hdf5, read_attributes, real_dataset
 
 
 class FrameReader:
@@ -55,7 +55,7 @@ class FrameReader:
     def __getattr__(self, name: str) -> _Rows:
         if name.startswith("_") or name not in self.names:
             raise AttributeError(f"{self._path}: has no dataset {name!r}; it has {', '.join(self.names)}")
-        return _Rows(self._file[name], self._frames)
+        return _Rows(real_dataset(self._file, self._path, name), self._path, self._frames)
 
     def close(self) -> None:
         """Close the file."""
@@ -73,8 +73,8 @@ class FrameReader:
 class _Rows:
     """The complete frames of one dataset."""
 
-    def __init__(self, dataset: h5py.Dataset, frames: int) -> None:
-        self._dataset, self._frames = dataset, frames
+    def __init__(self, dataset: h5py.Dataset, path: Path, frames: int) -> None:
+        self._dataset, self._path, self._frames = dataset, path, frames
         self.shape, self.dtype = (frames, *dataset.shape[1:]), dataset.dtype
 
     def __len__(self) -> int:
@@ -88,7 +88,10 @@ class _Rows:
             if not -self._frames <= first < self._frames:
                 raise IndexError(f"frame {first} of {self._frames}")
             first %= self._frames
-        return self._dataset[(first, *others)]
+        try:
+            return self._dataset[(first, *others)]
+        except OSError as error:
+            raise HpcspinError(f"{self._path}: {self._dataset.name} is damaged ({error}); make it again") from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         found = self[:]

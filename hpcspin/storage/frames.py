@@ -21,7 +21,6 @@ of everything at the end).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -35,37 +34,8 @@ from numpy.typing import ArrayLike
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import atomic_file, remove_remains, replace
 from hpcspin.storage.disk import DiskFile, create_hdf5, telling
-from hpcspin.storage.hdf5 import open_hdf5, write_attributes
-
-MARKER = "marker"
-
-
-def count_frames(file: h5py.File, path: Path) -> int:
-    """Count the complete frames of an open file: all of them, unless the file marks them one by one."""
-    if "spins" not in file:
-        raise HpcspinError(f"{path}: has no dataset /spins; give a spins, label or trajectory file")
-    marker = file.attrs.get(MARKER)
-    if marker is None:
-        return int(file["spins"].shape[0]) if file["spins"].ndim else 0
-    return int(np.cumprod(np.isfinite(file[marker][...])).sum())
-
-
-def read_attributes(path: str | Path) -> dict[str, Any]:
-    """Read a file's attributes, with those that hold JSON containers decoded.
-
-    Raises
-    ------
-    HpcspinError
-        If the file cannot be read.
-    """
-    with open_hdf5(path) as file:
-        return {name: _decoded(value) for name, value in file.attrs.items()}
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        return json.loads(value)
-    return value.item() if isinstance(value, np.generic) else value
+from hpcspin.storage.hdf5 import write_attributes
+from hpcspin.storage.opening import MARKER, count_frames, open_hdf5, real_dataset
 
 
 @dataclass(frozen=True)
@@ -209,6 +179,8 @@ class FrameFile:
 
     def _laid_out_alike(self) -> bool:
         with open_hdf5(self.partial) as file:
+            if not all(isinstance(dataset, h5py.Dataset) for dataset in file.values()):
+                return False
             self._places = {name: _Place.of(dataset) for name, dataset in file.items()}
             found = {name: (dataset.shape, dataset.dtype) for name, dataset in file.items()}
         wanted = {name: ((self.capacity, *shape), self._dtype(name)) for name, shape in self._shapes.items()}
@@ -247,7 +219,8 @@ class FrameFile:
         with open_hdf5(source) as old:
             _require_frames(old, source, keep)
             for name, shape in self._shapes.items():
-                if name not in old or old[name].shape[1:] != shape:
+                found = real_dataset(old, source, name)
+                if found.shape[1:] != shape:
                     raise HpcspinError(f"{source}: has no /{name} of shape {shape} a frame; keep the settings")
                 for frame in range(keep):
                     self._places[name].write(disk, frame, old[name][frame : frame + 1])

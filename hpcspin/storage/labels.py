@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import atomic_hdf5
 from hpcspin.storage.compare import config_differences, describe_differences
-from hpcspin.storage.frames import FrameFile, count_frames, partial_path, read_attributes
-from hpcspin.storage.hdf5 import check_schema, open_hdf5, write_attributes
-from hpcspin.storage.provenance import provenance
-from hpcspin.storage.spins import Frames, check_spins, frame_rows, read_rows
+from hpcspin.storage.frames import FrameFile, partial_path
+from hpcspin.storage.hdf5 import write_attributes
+from hpcspin.storage.opening import attributes, check_schema, count_frames, open_hdf5, read_rows, real_dataset
+from hpcspin.storage.provenance import with_provenance
+from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_rows
 
-_OPTIONAL = ("density", "current", "error")
+LARGEST_FIELD = 1e4
+"""No exchange field in units of the hopping comes near it: it is J times a polarisation of at most 1."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,23 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
         rows = frame_rows(file, path, frames)
         if "field" not in file:
             raise HpcspinError(f"{path}: has no dataset /field; label it first with `hpcspin label`")
-        if file["field"].shape != file["spins"].shape:
-            raise HpcspinError(f"{path}: /field and /spins differ in shape; make the file again")
-        spins = check_spins(read_rows(file, "spins", rows), size, str(path))
-        optional = {name: read_rows(file, name, rows) if name in file else None for name in _OPTIONAL}
-        field = read_rows(file, "field", rows)
-    if not np.isfinite(field).all():
-        raise HpcspinError(f"{path}: /field holds NaN or infinity; label the spins again")
-    if optional["error"] is not None and np.isnan(optional["error"]).any():
+        spins = real_dataset(file, path, "spins", SPINS)
+        n, *sites = spins.shape[:3]
+        data = {"spins": spins, "field": real_dataset(file, path, "field", spins.shape)}
+        shapes = {"density": (n, *sites), "current": (n, "reservoirs"), "error": (n,)}
+        data |= {name: real_dataset(file, path, name, like) for name, like in shapes.items() if name in file}
+        found = {name: read_rows(one, path, rows) for name, one in data.items()}
+        stored = attributes(file, path)
+    numbers = range(rows.start, rows.stop, rows.step)
+    checked, field = check_spins(found["spins"], size, str(path), numbers), found["field"]
+    _require_field(field, path, numbers)
+    error = found.get("error")
+    if error is not None and np.isnan(error).any():
         raise HpcspinError(
-            f"{path}: {np.isnan(optional['error']).sum()} of {len(field)} fields are not exact, where /error is NaN; "
+            f"{path}: {np.isnan(error).sum()} of {len(field)} fields are not exact, where /error is NaN; "
             "let dynamics.record_interval be a multiple of dynamics.exact_interval, and the duration one of both"
         )
-    return Labels(spins, field, **optional, attributes=read_attributes(path))
+    return Labels(checked, field, found.get("density"), found.get("current"), error, attributes=stored)
 
 
 def write_labels(
@@ -209,21 +215,25 @@ class LabelWriter:
             self.finish()
 
 
-def with_provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the code's version and the libraries to a file's attributes."""
-    origin = provenance()
-    return {**attributes, "code_version": origin["code_version"], "provenance": origin}
+def _require_field(field: NDArray[np.float64], path: Path, numbers: range) -> None:
+    wrong = ~(np.abs(field) <= LARGEST_FIELD)
+    if wrong.any():
+        frame, *site = (int(index) for index in np.argwhere(wrong)[0][:3])
+        raise HpcspinError(
+            f"{path}: /field of frame {numbers[frame]} at site {tuple(site)} is {field[frame][tuple(site)].tolist()}, "
+            "no exchange field in units of the hopping; label the spins again"
+        )
 
 
 def _resumable(partial: Path, given: Mapping[str, Any]) -> int:
     """Count the labels of a partial file that belongs to the given attributes."""
     if not partial.exists():
         return 0
-    with open_hdf5(partial) as file:
+    with open_hdf5(partial, "delete it to label from the first snapshot on") as file:
         done = count_frames(file, partial)
+        stored = attributes(file, partial)
     if not done:  # Nothing would be lost: whatever it was begun for, it is replaced.
         return 0
-    stored = read_attributes(partial)
     wanted = json.loads(json.dumps(given))
     differences = config_differences({key: stored.get(key) for key in wanted}, wanted)
     if differences:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import sha256, write_json
-from hpcspin.storage.frames import count_frames
-from hpcspin.storage.hdf5 import SCHEMA_VERSION, open_hdf5
+from hpcspin.storage.hdf5 import SCHEMA_VERSION
+from hpcspin.storage.opening import count_frames, open_hdf5, read_json
 
 MANIFEST = "manifest.json"
 
@@ -90,14 +89,18 @@ def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard,
         If the manifest is missing or invalid, or a shard is missing, or does not have its checksum.
     """
     path = Path(directory) / MANIFEST
+    again = "delete it, and it is made again"
     try:
-        shards = tuple(sorted(_shard(entry) for entry in json.loads(path.read_text())["shards"]))
+        listed = read_json(path, again).get("shards")
     except FileNotFoundError as error:
         raise HpcspinError(
             f"{path}: no such file; `hpcspin train` writes it beside the label files of its --data"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise HpcspinError(f"{path}: is not a valid manifest ({error}); delete it and make it again") from error
+    if not isinstance(listed, list):
+        raise HpcspinError(f"{path}: is not a valid manifest, it lists no shards; {again}")
+    shards = tuple(sorted(_shard(entry, path, again) for entry in listed))
+    if len({shard.file for shard in shards}) < len(shards):
+        raise HpcspinError(f"{path}: is not a valid manifest, it lists a file twice; {again}")
     for shard in shards if verify else ():
         _verify(path.parent / shard.file, shard)
     return shards
@@ -111,15 +114,25 @@ def _describe(path: Path) -> Shard:
     return Shard(path.name, snapshots, sha256(path))
 
 
-def _shard(entry: dict[str, Any]) -> Shard:
-    return Shard(str(entry["file"]), int(entry["snapshots"]), str(entry["checksum"]))
+def _shard(entry: Any, path: Path, otherwise: str) -> Shard:
+    """An entry of the manifest, which may name files in its own directory only."""
+    known = {"file": str, "snapshots": int, "checksum": str}
+    if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in known.items()):
+        raise HpcspinError(f"{path}: is not a valid manifest, {entry!r:.60} is no shard; {otherwise}")
+    shard = Shard(**{name: entry[name] for name in known})
+    if shard.file in ("", "..") or shard.file != Path(shard.file).name or "\0" in shard.file or "\\" in shard.file:
+        raise HpcspinError(
+            f"{path}: names {shard.file!r}, which is no plain name of a file in its directory; {otherwise}"
+        )
+    return shard
 
 
 def _verify(path: Path, shard: Shard) -> None:
     otherwise = f"delete {path.parent / MANIFEST} to train on the label files that are there"
     if not path.is_file():
         raise HpcspinError(f"{path}: shard is missing; restore it, or {otherwise}")
-    if sha256(path) != shard.checksum:
+    if sha256(path) != shard.checksum or _describe(path).snapshots != shard.snapshots:
         raise HpcspinError(
-            f"{path}: shard is corrupt or changed, its SHA-256 is not the manifest's; restore it, or {otherwise}"
+            f"{path}: shard is corrupt or changed, its SHA-256 or number of snapshots is not the manifest's; "
+            f"restore it, or {otherwise}"
         )

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import write_bytes
+from hpcspin.storage.opening import describe, require_file
 
-CHECK_VALUE = 123456789012345.0
-"""Begins binary data of eight bytes, so that a reader knows the order of the bytes."""
+Representation = Literal["Text", "Binary 4", "Binary 8"]
+CHECK_VALUES = {"Binary 4": np.array(1234567.0, dtype="<f4"), "Binary 8": np.array(123456789012345.0, dtype="<f8")}
+"""What binary data begin with, so that a reader knows the order of the bytes."""
+_LONGEST_LINE, _MOST_LINES = 10_000, 1_000
+_NEAR = 1e-2
+"""Lattice constants from a site within which its point in a file must lie."""
 
 
 def write_ovf(
@@ -26,7 +32,7 @@ def write_ovf(
     title: str,
     unit: str,
     time: float,
-    text: bool = False,
+    representation: Representation = "Binary 8",
 ) -> None:
     """Write one vector field.
 
@@ -45,25 +51,24 @@ def write_ovf(
         Its unit.
     time
         Time in hbar/t.
-    text
-        Decimal numbers instead of binary ones.
+    representation
+        ``Text`` (decimal numbers), ``Binary 8`` or, with half as many digits, ``Binary 4``.
     """
-    square = np.array_equal(places, np.moveaxis(np.indices(places.shape[:2]), 0, -1))
+    square = is_square_grid(places)
     # The file runs along x first, arrays along y.
     values = vectors.transpose(1, 0, 2).reshape(-1, 3)
     if not square:
         flat = places.transpose(1, 0, 2).reshape(-1, 2)
         values = np.column_stack([flat, np.zeros(len(flat)), values])
-    kind = "Text" if text else "Binary 8"
     header = [*_description(title, unit, time), *(_rectangular if square else _irregular)(places), "End: Header"]
     file = BytesIO()
-    _lines(file, "OOMMF OVF 2.0", "Segment count: 1", "Begin: Segment", *header, f"Begin: Data {kind}")
-    if text:
+    _lines(file, "OOMMF OVF 2.0", "Segment count: 1", "Begin: Segment", *header, f"Begin: Data {representation}")
+    if representation == "Text":
         np.savetxt(file, values, fmt="%.17g")
     else:
-        file.write(np.float64(CHECK_VALUE).astype("<f8").tobytes())
-        file.write(np.ascontiguousarray(values, dtype="<f8").tobytes() + b"\n")
-    _lines(file, f"End: Data {kind}", "End: Segment")
+        check = CHECK_VALUES[representation]
+        file.write(check.tobytes() + np.ascontiguousarray(values, dtype=check.dtype).tobytes() + b"\n")
+    _lines(file, f"End: Data {representation}", "End: Segment")
     write_bytes(path, file.getvalue())
 
 
@@ -103,3 +108,135 @@ def _rectangular(places: NDArray[np.float64]) -> list[str]:
 def _irregular(places: NDArray[np.float64]) -> list[str]:
     flat = places.reshape(-1, 2)
     return ["meshtype: irregular", f"pointcount: {len(flat)}", *_box(flat.min(axis=0) - 0.5, flat.max(axis=0) + 0.5)]
+
+
+def read_ovf(path: str | Path, places: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Read one vector field, as OOMMF, mumax3, Ubermag and `write_ovf` write them.
+
+    Parameters
+    ----------
+    path
+        OVF 2.0 file of one segment and of one layer of cells: a rectangular mesh for the square lattice, whose cells
+        may have any size; an irregular one whose points are the sites, in any order, for others.
+    places
+        Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2); None for the square lattice.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (Lx, Ly, 3).
+
+    Raises
+    ------
+    HpcspinError
+        If it is no such file, or its mesh is not that of the lattice.
+    """
+    path = require_file(path)
+    if (what := describe(path)) != "an OVF file":
+        raise HpcspinError(f"{path}: is {what}; give an OVF 2.0 file")
+    with path.open("rb") as file:
+        header, representation = _header(file, path)
+        irregular = header.get("meshtype", "rectangular").lower() == "irregular"
+        if header.get("valuedim") != "3":
+            raise HpcspinError(f"{path}: its valuedim is {header.get('valuedim')}; give a field of vectors, valuedim 3")
+        if irregular:
+            values = _numbers(file, path, representation, _whole(header, "pointcount", path), 6)
+            return _at_sites(values, places, path)
+        nodes = [_whole(header, f"{axis}nodes", path) for axis in "xyz"]
+        if nodes[2] != 1:
+            raise HpcspinError(f"{path}: has {nodes[2]} layers of cells; give a field with znodes 1")
+        values = _numbers(file, path, representation, nodes[0] * nodes[1], 3)
+    if places is not None and not is_square_grid(places):
+        raise HpcspinError(
+            f"{path}: its mesh is rectangular and the lattice is not square; give an irregular mesh, as "
+            "`hpcspin export` writes, or a .npy array of shape (Lx, Ly, 3)"
+        )
+    return values.reshape(nodes[1], nodes[0], 3).transpose(1, 0, 2)
+
+
+def is_square_grid(places: NDArray[np.float64]) -> bool:
+    """Whether sites, shape (Lx, Ly, 2), are the points of a square grid of spacing 1: a rectangular mesh."""
+    return np.array_equal(places, np.moveaxis(np.indices(places.shape[:2]), 0, -1))
+
+
+def _header(file: BinaryIO, path: Path) -> tuple[dict[str, str], Representation]:
+    """Keys of the header, in lower case, and how the data that follow are written."""
+    header: dict[str, str] = {}
+    for number in range(_MOST_LINES):
+        line = file.readline(_LONGEST_LINE).decode("utf-8", errors="replace")
+        if not line.startswith("#"):
+            raise HpcspinError(f"{path}: line {number + 1} belongs to no OVF 2.0 header; write the file again")
+        words = " ".join(line.split("##")[0].strip("# \t\r\n").lower().split())
+        if number == 0 and words != "oommf ovf 2.0":
+            raise HpcspinError(f"{path}: is an OVF file of another version, {words!r:.60}; convert it to OVF 2.0")
+        key, _, value = (part.strip() for part in words.partition(":"))
+        if key == "begin" and value.startswith("data"):
+            known: dict[str, Representation] = {"text": "Text", "binary 4": "Binary 4", "binary 8": "Binary 8"}
+            if (kind := value.removeprefix("data").strip()) in known:
+                return header, known[kind]
+            raise HpcspinError(f"{path}: holds data as {kind!r:.60}; write them as Text, Binary 4 or Binary 8")
+        if key == "segment count" and value != "1":
+            raise HpcspinError(f"{path}: has {value!r:.20} segments; give a file of one")
+        header[key] = value
+    raise HpcspinError(f"{path}: no data begin within {_MOST_LINES} lines; write the file again")
+
+
+def _whole(header: dict[str, str], key: str, path: Path) -> int:
+    value = header.get(key, "")
+    if not (value.isascii() and value.isdecimal() and len(value) < 10 and int(value)):
+        raise HpcspinError(f"{path}: its {key} is {value!r:.20}, no number of points; write the file again")
+    return int(value)
+
+
+def _numbers(
+    file: BinaryIO, path: Path, representation: Representation, rows: int, columns: int
+) -> NDArray[np.float64]:
+    """The data, shape (rows, columns), which the rest of the file must hold exactly."""
+    if representation == "Text":
+        # The next line that begins with # ends the data.
+        text, mark, rest = file.read().partition(b"#")
+        try:
+            values = np.array(text.split(), dtype=np.float64)
+        except ValueError as error:
+            raise HpcspinError(f"{path}: its data are no decimal numbers ({error}); write the file again") from error
+        found, rest = len(values), mark + rest
+    else:
+        check = CHECK_VALUES[representation]
+        size = check.itemsize
+        first = file.read(size)
+        if first != check.tobytes():
+            reason = "are of the other byte order" if first == check.tobytes()[::-1] else "lack their check value"
+            raise HpcspinError(
+                f"{path}: its {representation} data {reason}; write OVF 2.0, least significant byte first"
+            )
+        content = file.read()
+        found = min(rows * columns, len(content) // size)
+        values, rest = np.frombuffer(content, check.dtype, found), content[found * size :]
+    if found != rows * columns or not rest.lstrip(b"#\r\n\t ").lower().startswith(b"end"):
+        raise HpcspinError(
+            f"{path}: is torn, its header declares {rows} points and its data hold {found / columns:g}, or more; "
+            "write the file again"
+        )
+    return values.reshape(rows, columns).astype(np.float64)
+
+
+def _at_sites(points: NDArray[np.float64], places: NDArray[np.float64] | None, path: Path) -> NDArray[np.float64]:
+    """Vectors of an irregular mesh, x, y, z and three components a row, where the sites of the lattice are."""
+    # A second to import, for files that are rare.
+    from scipy.spatial import cKDTree
+
+    if places is None:
+        raise HpcspinError(f"{path}: its mesh is irregular, and here a rectangular one is read; give that, or .npy")
+    sites = places.reshape(-1, 2)
+    row = np.zeros(len(sites), dtype=int)
+    near = len(points) == len(sites) and bool(np.isfinite(points[:, :3]).all())
+    if near:
+        distance, row = cKDTree(points[:, :2]).query(sites)
+        near = bool(distance.max() < _NEAR and len(set(row)) == len(sites) and np.ptp(points[:, 2]) < _NEAR)
+    if not near:
+        size = " x ".join(map(str, places.shape[:2]))
+        raise HpcspinError(
+            f"{path}: its {len(points)} points are not the sites of the {size} lattice, in lattice constants from the "
+            "first site on; mend lattice.size and lattice.kind, or give a .npy array of shape (Lx, Ly, 3)"
+        )
+    return points[row, 3:].reshape(*places.shape[:2], 3)

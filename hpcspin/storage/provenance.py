@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from hpcspin import __version__
 
@@ -59,3 +61,9 @@ def provenance() -> dict[str, str]:
         ``code_version``, ``python`` and the version of each installed numerical library.
     """
     return {"code_version": code_version(), "python": platform.python_version(), **_libraries()}
+
+
+def with_provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the code's version and the libraries to a file's attributes."""
+    origin = provenance()
+    return {**attributes, "code_version": origin["code_version"], "provenance": origin}

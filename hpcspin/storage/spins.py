@@ -1,7 +1,10 @@
-"""Spins from files: the one place that decides what a valid spin configuration is."""
+"""Spins from files: the one place that decides what a valid spin configuration is, and which files hold some."""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
@@ -9,15 +12,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.frames import count_frames
-from hpcspin.storage.hdf5 import check_schema, open_hdf5
+from hpcspin.storage.atomic import sha256
+from hpcspin.storage.opening import (
+    check_schema,
+    count_frames,
+    describe,
+    open_hdf5,
+    read_rows,
+    real_dataset,
+    require_file,
+    require_shape,
+)
+from hpcspin.storage.ovf import read_ovf
+from hpcspin.storage.trajectory import find_trajectory
 
 LENGTH_TOLERANCE = 1e-6
+SPINS = ("n", "Lx", "Ly", 3)
+"""Shape of spin configurations."""
+_NUMBERS_AT_ONCE = 3_000_000
+"""Of a file that is checked as a whole: 24 MB."""
 
 Frames = int | slice | None
+Places = NDArray[np.float64] | None
 
 
-def check_spins(spins: ArrayLike, size: tuple[int, int] | None, where: str) -> NDArray[np.float64]:
+def check_spins(
+    spins: ArrayLike, size: Sequence[int] | None, where: str, frames: range | None = None
+) -> NDArray[np.float64]:
     """Check that an array holds unit vectors on the given lattice.
 
     Parameters
@@ -28,6 +49,8 @@ def check_spins(spins: ArrayLike, size: tuple[int, int] | None, where: str) -> N
         (Lx, Ly), or None for any lattice.
     where
         What the error names: a file, a config key.
+    frames
+        Numbers that the error gives the configurations along the first axis; None: 0, 1, ...
 
     Returns
     -------
@@ -50,41 +73,112 @@ def check_spins(spins: ArrayLike, size: tuple[int, int] | None, where: str) -> N
         raise HpcspinError(f"{where}: spins are on {found} sites, the lattice has {wanted}; mend lattice.size")
     length = np.linalg.norm(array, axis=-1)
     if not np.isfinite(length).all():
-        raise HpcspinError(f"{where}: spin {_first(~np.isfinite(length))} holds NaN or infinity; mend the data")
+        place = _first(~np.isfinite(length), frames)
+        raise HpcspinError(f"{where}: spin {place} holds NaN, infinity or a number without bounds; mend the data")
     wrong = np.abs(length - 1) > LENGTH_TOLERANCE
     if wrong.any():
         found = f"{length[wrong][0]:.6g}"
-        raise HpcspinError(f"{where}: spin {_first(wrong)} has length {found}, not 1; normalise the spins")
+        raise HpcspinError(f"{where}: spin {_first(wrong, frames)} has length {found}, not 1; normalise the spins")
     return array
 
 
-def read_spins(path: str | Path, size: tuple[int, int] | None, frames: Frames = None) -> NDArray[np.float64]:
-    """Read and check spin configurations from a spins, label or trajectory file, finished or partial.
+class SpinsFile:
+    """Spin configurations that a user gives, read a few at a time.
 
     Parameters
     ----------
     path
-        HDF5 file with `/spins` of shape (n, Lx, Ly, 3).
+        HDF5 file with `/spins` of shape (n, Lx, Ly, 3), finished or partial; OVF 2.0 file; NumPy array (.npy) of shape
+        (n, Lx, Ly, 3) or (Lx, Ly, 3); directory of a simulation, whose trajectory counts, or of OVF files of one
+        quantity, in the order of their names.
     size
         Lattice size the spins must have, or None.
-    frames
-        Which frames: None for all, an index (-1 is the last) or a slice.
+    places
+        Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2), by which the points of an OVF file
+        are told apart; None for the square lattice.
 
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, Lx, Ly, 3), float64; n = 1 for an index.
+    Attributes
+    ----------
+    files : list of Path
+        The files behind it.
+    count : int
+        Number of configurations.
 
     Raises
     ------
     HpcspinError
-        If the file is unreadable, holds no frames, lacks the frame asked for, or the spins are invalid.
+        If it is none of these, unreadable or without configurations.
     """
-    path = Path(path)
-    with open_hdf5(path) as file:
-        check_schema(file, path)
-        rows = frame_rows(file, path, frames)
-        return check_spins(read_rows(file, "spins", rows), size, str(path))
+
+    def __init__(self, path: str | Path, size: Sequence[int] | None, places: Places = None) -> None:
+        self._size = size
+        self.files = _files(Path(path))
+        self._where = str(self.files[0] if len(self.files) == 1 else path)
+        self.count, self._rows = self._reader(places)
+        if not self.count:
+            raise HpcspinError(f"{self._where}: holds no frames; make it again or choose another file")
+
+    def read(self, frames: Frames = None) -> NDArray[np.float64]:
+        """Read and check configurations.
+
+        Parameters
+        ----------
+        frames
+            Which: None for all, an index (-1 is the last) or a slice.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (n, Lx, Ly, 3), float64; n = 1 for an index.
+
+        Raises
+        ------
+        HpcspinError
+            If there is none of these, or the spins are invalid.
+        """
+        rows = chosen_rows(self.count, frames, self._where)
+        numbers = range(rows.start, rows.stop, rows.step)
+        return check_spins(self._rows(rows), self._size, self._where, numbers)
+
+    def check(self) -> None:
+        """Check all configurations, without holding them all.
+
+        Raises
+        ------
+        HpcspinError
+            Which names the first one that is invalid.
+        """
+        step = max(1, _NUMBERS_AT_ONCE // self.read(0).size)
+        for start in range(0, self.count, step):
+            self.read(slice(start, start + step))
+
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 digest of the file, or of the digests of several."""
+        digests = [sha256(file) for file in self.files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _reader(self, places: Places) -> tuple[int, Callable[[slice], NDArray[np.float64]]]:
+        """Number of configurations, and what reads rows of them."""
+        path = self.files[0]
+        what = describe(require_file(path))
+        if what == "an OVF file":
+            return len(self.files), lambda rows: np.stack([read_ovf(file, places) for file in self.files[rows]])
+        if what == "a NumPy array (.npy)":
+            array = _numpy_array(path)
+            return len(array), lambda rows: np.array(array[rows], dtype=np.float64)
+
+        def rows_of_hdf5(rows: slice) -> NDArray[np.float64]:
+            with open_hdf5(path) as file:
+                return read_rows(real_dataset(file, path, "spins", SPINS), path, rows)
+
+        with open_hdf5(path, "give HDF5 with /spins (n, Lx, Ly, 3), OVF 2.0 or .npy") as file:
+            check_schema(file, path)
+            return count_frames(file, path), rows_of_hdf5
+
+
+def read_spins(path: str | Path, size: Sequence[int] | None, frames: Frames = None) -> NDArray[np.float64]:
+    """Read and check spin configurations from a file; see `SpinsFile`."""
+    return SpinsFile(path, size).read(frames)
 
 
 def frame_rows(file: h5py.File, path: Path, frames: Frames) -> slice:
@@ -95,21 +189,56 @@ def frame_rows(file: h5py.File, path: Path, frames: Frames) -> slice:
     HpcspinError
         If no frame is left.
     """
-    count = count_frames(file, path)
+    return chosen_rows(count_frames(file, path), frames, str(path))
+
+
+def chosen_rows(count: int, frames: Frames, where: str) -> slice:
+    """Translate a choice among a number of frames into rows; see `frame_rows`."""
     if isinstance(frames, int):
         if not -count <= frames < count:
-            raise HpcspinError(f"{path}: has {count} frames, not frame {frames}; choose another")
-        return slice(frames % count, frames % count + 1)
+            raise HpcspinError(f"{where}: has {count} frames, not frame {frames}; choose another")
+        return slice(frames % count, frames % count + 1, 1)
     rows = slice(*(frames or slice(None)).indices(count))
     if not len(range(rows.start, rows.stop, rows.step)):
-        raise HpcspinError(f"{path}: holds no frames to read; make it again or choose other frames")
+        raise HpcspinError(f"{where}: holds no frames to read; make it again or choose other frames")
     return rows
 
 
-def read_rows(file: h5py.File, name: str, rows: slice) -> NDArray[np.float64]:
-    """Read rows of one dataset as float64."""
-    return np.asarray(file[name][rows], dtype=np.float64)
+def _files(path: Path) -> list[Path]:
+    """The trajectory of a directory, or its OVF files; a file is itself."""
+    if not path.is_dir():
+        return [path]
+    trajectory = find_trajectory(path)
+    if trajectory.exists():
+        return [trajectory]
+    series: dict[str, list[Path]] = {}
+    for file in sorted(found for found in path.iterdir() if found.suffix.lower() in (".ovf", ".omf")):
+        series.setdefault(re.sub(r"\d", "", file.name), []).append(file)
+    chosen = series.get("spins_.ovf") or (next(iter(series.values())) if len(series) == 1 else None)
+    if chosen is None:
+        held = f"the OVF files of {len(series)} quantities" if series else "neither trajectory.h5 nor OVF files"
+        raise HpcspinError(
+            f"{path}: is a directory with {held}; give that of a simulation, of OVF files of one quantity, or a file"
+        )
+    return chosen
 
 
-def _first(mask: ArrayLike) -> tuple[int, ...]:
-    return tuple(int(index) for index in np.argwhere(mask)[0])
+def _numpy_array(path: Path) -> NDArray[np.generic]:
+    """An array on the disk, not in memory, with an axis of configurations."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        raise HpcspinError(f"{path}: is no intact .npy file of numbers ({reason}); save it again") from error
+    if array.dtype.kind not in "fiu":
+        raise HpcspinError(f"{path}: holds {array.dtype}; give real numbers, such as float64")
+    array = array[None] if array.ndim == 3 else array
+    require_shape(array.shape, SPINS, f"{path}: the array")
+    return array
+
+
+def _first(mask: NDArray[np.bool_], frames: range | None) -> tuple[int, ...]:
+    place = [int(index) for index in np.argwhere(mask)[0]]
+    if frames is not None:
+        place[0] = frames[place[0]]
+    return tuple(place)

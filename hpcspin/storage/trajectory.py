@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpcspin.storage.frames import FrameFile
-from hpcspin.storage.labels import with_provenance
+from hpcspin.storage.frames import FrameFile, partial_path
+from hpcspin.storage.provenance import with_provenance
+
+TRAJECTORY = "trajectory.h5"
+"""Name of the trajectory in the directory of a simulation."""
+
+
+def find_trajectory(directory: str | Path) -> Path:
+    """The trajectory of a simulation's directory, or the unfinished one where there is no finished one."""
+    finished = Path(directory) / TRAJECTORY
+    return finished if finished.exists() else partial_path(finished)
 
 
 class TrajectoryWriter:

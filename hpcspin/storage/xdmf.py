@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.storage.atomic import atomic_hdf5, write_bytes
-from hpcspin.storage.frames import count_frames
-from hpcspin.storage.hdf5 import open_hdf5
+from hpcspin.storage.opening import count_frames, open_hdf5, read_rows, real_dataset
 
-_NUMBERS = {"f": "Float", "i": "Int"}
+_NUMBERS = {"f": "Float", "i": "Int", "u": "UInt"}
 
 
 def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.float64]) -> None:
@@ -45,10 +44,15 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
         xml.SubElement(root, "Domain"), "Grid", Name="trajectory", GridType="Collection", CollectionType="Temporal"
     )
     with open_hdf5(trajectory) as file:
-        shown = {name: data for name, data in file.items() if data.shape[1:] in (size, (*size, 3))}
+        count = count_frames(file, trajectory)
+        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        fit = [name for name, item in arrays.items() if item.shape and item.shape[1:] in (size, (*size, 3))]
+        shown = {name: real_dataset(file, trajectory, name) for name in fit}
         where = os.path.relpath(trajectory, path.parent)
-        times = file["time"][...] if "time" in file else np.arange(len(file["spins"]))
-        for index in range(count_frames(file, trajectory)):
+        times = np.arange(count)
+        if "time" in file:
+            times = read_rows(real_dataset(file, trajectory, "time", ("n",)), trajectory, slice(count))
+        for index in range(count):
             grid = _grid(frames, index, float(times[index]), size, sites.name)
             for name, data in shown.items():
                 _attribute(grid, name, data, index, where)

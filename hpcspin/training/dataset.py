@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,16 +147,19 @@ def read_source(path: Path, kind: str, bias: float) -> Source:
     HpcspinError
         If the file is invalid, or its snapshots are not on the lattice of its config.
     """
-    config = read_attributes(path).get("config")
-    config = config if isinstance(config, dict) else {}
-    section = config.get("lattice") or {}
-    size = read_spins(path, section.get("size"), 0).shape[1:3]
-    reservoirs = (config.get("electrons") or {}).get("reservoirs") or []
-    potentials = [float(reservoir["potential"]) for reservoir in reservoirs]
-    return Source(
-        make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True)))),
-        max(potentials) - min(potentials) if potentials else bias,
-    )
+    config = read_attributes(path).get("config", {})
+    try:
+        section = config.get("lattice") or {}
+        size = read_spins(path, section.get("size"), 0).shape[1:3]
+        reservoirs = (config.get("electrons") or {}).get("reservoirs") or []
+        potentials = [float(reservoir["potential"]) for reservoir in reservoirs]
+        lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
+        bias = max(potentials) - min(potentials) if potentials else bias
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise HpcspinError(f"{path}: its config is none of hpcspin's ({error}); label the spins again") from error
+    if not math.isfinite(bias):
+        raise HpcspinError(f"{path}: its config has potentials without bounds; label the spins again")
+    return Source(lattice, bias)
 
 
 def load_shares(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hpcspin.parallel.world import World
-from hpcspin.storage import append_line, read_checkpoint, write_checkpoint, write_text
+from hpcspin.storage import Checkpoint, append_line, read_checkpoint, write_checkpoint, write_text
 from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean
 
@@ -96,19 +96,27 @@ class TrainingState:
             If it belongs to another training; the differing keys are named.
         """
         found = read_checkpoint(self._path, self._config) if world.rank == 0 else None
-        arrays, meta = world.broadcast((found.arrays, found.meta) if found else (None, None))
-        if meta is None:
+        found = world.broadcast(found)
+        if found is None:
             return
-        self.epoch, self.seconds = meta["epoch"], meta["seconds"]
-        self.metrics, self.best_epoch = meta["metrics"], meta["best_epoch"]
+        try:
+            self._take_over(found)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise found.foreign(error) from error
+
+    def _take_over(self, found: Checkpoint) -> None:
+        arrays, meta = found.arrays, found.meta
+        self.epoch, self.seconds = found.count("epoch"), float(meta["seconds"])
+        self.metrics, self.best_epoch = dict(meta["metrics"]), found.count("best_epoch", most=self.epoch)
+        weights = dict(self._model.named_parameters())
         with torch.no_grad():
-            for name, value in self._model.named_parameters():
-                value.copy_(torch.from_numpy(arrays[f"weights/{name}"]))
-                self._mean.weights[name].copy_(torch.from_numpy(arrays[f"mean/{name}"]))
+            for name, value in weights.items():
+                value.copy_(torch.from_numpy(found.array(f"weights/{name}", value.shape)))
+                self._mean.weights[name].copy_(torch.from_numpy(found.array(f"mean/{name}", value.shape)))
                 self._restore_moments(name, value, arrays)
         self._best = {
-            name: torch.from_numpy(arrays[f"best/{name}"]).to(value.device)
-            for name, value in self._model.named_parameters()
+            name: torch.from_numpy(found.array(f"best/{name}", value.shape)).to(value.device)
+            for name, value in weights.items()
             if f"best/{name}" in arrays
         }
 

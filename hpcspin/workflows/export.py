@@ -8,14 +8,27 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.config import LatticeSection
+from hpcspin.config import parse_config
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
-from hpcspin.storage import count_frames, open_hdf5, partial_path, read_attributes, write_ovf, write_xdmf
+from hpcspin.storage import (
+    SPINS,
+    count_frames,
+    find_trajectory,
+    open_hdf5,
+    read_attributes,
+    read_rows,
+    real_dataset,
+    write_ovf,
+    write_xdmf,
+)
+from hpcspin.storage.ovf import Representation, is_square_grid
 from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_lattice
+from hpcspin.workflows.system import build_lattice, site_places
 
-Format = Literal["ovf", "ovf-text", "xdmf"]
+Format = Literal["ovf", "ovf-binary4", "ovf-text", "xdmf"]
+_REPRESENTATIONS: dict[str, Representation] = {"ovf": "Binary 8", "ovf-binary4": "Binary 4", "ovf-text": "Text"}
 _VECTORS = {"spins": "1", "field": "t"}
 
 
@@ -27,8 +40,8 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
     source
         Trajectory or label file, finished or partial, or the directory of a simulation.
     target
-        ``xdmf`` (ParaView reads the HDF5 file through it), ``ovf`` or ``ovf-text`` (one OVF 2.0 file a frame of spins
-        and one of the field).
+        ``xdmf`` (ParaView reads the HDF5 file through it), or one OVF 2.0 file a frame of spins and one of the field:
+        ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes) or ``ovf-text``.
     output
         The .xdmf file, or the directory of the OVF files.
     world
@@ -39,8 +52,9 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
     HpcspinError
         If the source is not a file of frames with a config.
     """
-    source = _frames_file(source)
-    places = _places(source)
+    source = find_trajectory(source) if source.is_dir() else source
+    lattice = _lattice(source)
+    places = site_places(lattice)
     if target == "xdmf" and output.suffix != ".xdmf":
         raise HpcspinError(f"{output}: ParaView knows XDMF by the name; end it with .xdmf")
     with sole_writer(output, world, directory=target != "xdmf"):
@@ -48,38 +62,45 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
             return
         if target == "xdmf":
             write_xdmf(output, source, places)
-        else:
-            _write_all_ovf(output, source, places, text=target == "ovf-text")
+            return
+        if not is_square_grid(places):
+            world.say(
+                f"warning: a {lattice.kind} lattice becomes an irregular mesh, with the place of each site; OOMMF "
+                "reads it, viewers of square grids, such as mumax3 and Ubermag, show nothing: take XDMF and ParaView"
+            )
+        _write_all_ovf(output, source, places, _REPRESENTATIONS[target])
 
 
-def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], *, text: bool) -> None:
+def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], representation: Representation) -> None:
     with open_hdf5(source) as file:
-        for frame in range(count_frames(file, source)):
-            step = int(file["step"][frame]) if "step" in file else frame
-            time = float(file["time"][frame]) if "time" in file else 0.0
+        count = count_frames(file, source)
+        shape = real_dataset(file, source, "spins", SPINS).shape
+        data = {name: real_dataset(file, source, name, shape) for name in _VECTORS}
+        time, step = np.zeros(count), np.arange(count)
+        if "time" in file:
+            time = read_rows(real_dataset(file, source, "time", (shape[0],)), source, slice(count))
+        if "step" in file:
+            step = read_rows(real_dataset(file, source, "step", (shape[0],)), source, slice(count))
+        if not (np.all(step >= 0) and np.all(np.diff(step) > 0)):
+            raise HpcspinError(
+                f"{source}: its /step does not grow from frame to frame; export the file as it was written"
+            )
+        for frame in range(count):
             for name, unit in _VECTORS.items():
                 write_ovf(
-                    output / f"{name}_{step:08d}.ovf",
-                    file[name][frame],
+                    output / f"{name}_{int(step[frame]):08d}.ovf",
+                    read_rows(data[name], source, slice(frame, frame + 1))[0],
                     places,
                     title=name,
                     unit=unit,
-                    time=time,
-                    text=text,
+                    time=float(time[frame]),
+                    representation=representation,
                 )
 
 
-def _frames_file(source: Path) -> Path:
-    if not source.is_dir():
-        return source
-    finished = source / "trajectory.h5"
-    return finished if finished.exists() else partial_path(finished)
-
-
-def _places(source: Path) -> NDArray[np.float64]:
-    """Coordinates of the sites of the lattice in the file's config."""
-    config = read_attributes(source).get("config")
-    if not isinstance(config, dict) or "lattice" not in config:
+def _lattice(source: Path) -> Lattice:
+    """The lattice of the file's config."""
+    config = read_attributes(source).get("config", {})
+    if "lattice" not in config:
         raise HpcspinError(f"{source}: carries no config with a lattice; export files that hpcspin has written")
-    lattice = build_lattice(LatticeSection.model_validate(config["lattice"]))
-    return lattice.cartesian(np.moveaxis(np.indices(lattice.size), 0, -1))
+    return build_lattice(parse_config({"lattice": config["lattice"]}, str(source)).lattice)

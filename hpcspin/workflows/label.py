@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hpcspin.config import Config
 from hpcspin.electrons import DrivenLattice, label_snapshots
+from hpcspin.electrons.labelling import Frame
 from hpcspin.parallel.world import World
-from hpcspin.storage import LabelWriter, read_spins, require_output, sha256
+from hpcspin.storage import LabelWriter, SpinsFile, require_output
 from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_system
+from hpcspin.workflows.system import build_system, site_places
 
 
 def label_file(
@@ -30,7 +28,8 @@ def label_file(
     config
         Must hold ``electrons``.
     spins_path
-        HDF5 file with ``/spins`` of shape (n, Lx, Ly, 3).
+        See `hpcspin.storage.SpinsFile`; each rank reads the snapshot that it solves, for there may be more than fit
+        the memory.
     output
         Label file to write.
     world
@@ -43,35 +42,40 @@ def label_file(
     HpcspinError
         If the spins are invalid, the output cannot be written, or a label misses its tolerance.
     """
-    system, spins, attributes = build_system(config), None, None
+    system, attributes = build_system(config), None
+    places = site_places(system.lattice)
     if world.rank == 0:
-        spins = read_spins(spins_path, config.lattice.size)
-        require_output(output, spins_path)
+        source = SpinsFile(spins_path, config.lattice.size, places)
+        source.check()
+        require_output(output, *source.files)
         attributes = {
             "config": config.model_dump(mode="json"),
-            "spins_sha256": sha256(spins_path),
+            "spins_sha256": source.sha256(),
             **({"origin": dict(origin)} if origin else {}),
         }
-    spins, attributes = world.broadcast((spins, attributes))
-    write_label_file(system, spins, output, attributes, world, config.device)
+    attributes = world.broadcast(attributes)
+    source = SpinsFile(spins_path, config.lattice.size, places)
+    write_label_file(system, source.read, source.count, output, attributes, world, config.device)
 
 
 def write_label_file(
     system: DrivenLattice,
-    spins: NDArray[np.float64],
+    frame: Frame,
+    count: int,
     output: Path,
     attributes: Mapping[str, Any],
     world: World,
     device: str = "auto",
 ) -> None:
-    """Label spins of shape (n, Lx, Ly, 3), the same on all ranks; rank 0 writes, and goes on where a file stands."""
+    """Label snapshots as `label_snapshots` does; rank 0 writes, and goes on where a file stands."""
     with sole_writer(output, world, directory=False):
-        _write(system, spins, output, attributes, world, device)
+        _write(system, frame, count, output, attributes, world, device)
 
 
 def _write(
     system: DrivenLattice,
-    spins: NDArray[np.float64],
+    frame: Frame,
+    count: int,
     output: Path,
     attributes: Mapping[str, Any],
     world: World,
@@ -81,15 +85,11 @@ def _write(
     if world.rank == 0:
         names = [reservoir.name for reservoir in system.reservoirs]
         given = {**attributes, "precision": system.precision}
-        writer = LabelWriter(output, system.lattice.size, names, given, len(spins))
+        writer = LabelWriter(output, system.lattice.size, names, given, count)
     done = world.broadcast(writer.done if writer else None)
-
-    def frame(number: int) -> NDArray[np.float64]:
-        return spins[number : number + 1]
-
-    for snapshot, state in label_snapshots(system, frame, len(spins), world, device, done):
+    for snapshot, state in label_snapshots(system, frame, count, world, device, done):
         assert writer is not None
         writer.append(snapshot, state.field, state.density, state.current, state.error)
     if writer is not None:
         writer.finish()
-        world.say(f"label: {len(spins)} snapshots in {output}")
+        world.say(f"label: {count} snapshots in {output}")

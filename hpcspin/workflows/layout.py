@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcspin.storage import TRAJECTORY
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -59,4 +61,4 @@ class Layout:
 
     def trajectory(self, field: str, name: str) -> Path:
         """Trajectory of one run under the field ``electrons`` or ``learned``."""
-        return self.root / field / name / "trajectory.h5"
+        return self.root / field / name / TRAJECTORY

@@ -28,7 +28,18 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
-from hpcspin.storage import MANIFEST, atomic_hdf5, make_directory, open_hdf5, read_manifest, write_manifest, write_text
+from hpcspin.storage import (
+    MANIFEST,
+    SPINS,
+    atomic_hdf5,
+    make_directory,
+    open_hdf5,
+    read_manifest,
+    read_rows,
+    real_dataset,
+    write_manifest,
+    write_text,
+)
 from hpcspin.training import evaluate
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.sole_writer import sole_writer
@@ -224,13 +235,16 @@ def _frames(
         Spins, steps and root mean square spreads (NaN without a committee) of the frames.
     """
     with open_hdf5(path) as file:
-        count = len(file["step"])
-        spread = np.sqrt(np.mean(file["spread"][()] ** 2, axis=(1, 2))) if "spread" in file else np.full(count, np.nan)
+        shape = real_dataset(file, path, "spins", SPINS).shape
+        count, spread = shape[0], np.full(shape[0], np.nan)
+        if "spread" in file:
+            spread = np.sqrt(np.mean(read_rows(real_dataset(file, path, "spread", shape[:3]), path) ** 2, axis=(1, 2)))
         # Random numbers stand for a spread that nobody has measured.
         rank = rng.random(count) if np.isnan(spread).any() else spread
         stretches = [part for part in np.array_split(np.arange(count), share) if len(part)]
         frames = np.array([part[np.argmax(rank[part])] for part in stretches])
-        return file["spins"][frames], file["step"][frames], spread[frames]
+        step = real_dataset(file, path, "step", shape[:1])[frames]
+        return file["spins"][frames], step, spread[frames]
 
 
 def _write_spins(path: Path, spins: NDArray[np.float64], **provenance: NDArray[Any]) -> None:
@@ -243,7 +257,9 @@ def _write_spins(path: Path, spins: NDArray[np.float64], **provenance: NDArray[A
 def _origin(this: _Round, role: str) -> dict[str, Any]:
     """Where the spins of a round come from, for the attributes of their labels."""
     with open_hdf5(this.spins(role)) as file:
-        return {"round": this.number, **{name: file[name][()].tolist() for name in file if name != "spins"}}
+        path = this.spins(role)
+        measured = {name: real_dataset(file, path, name)[()].tolist() for name in file if name != "spins"}
+        return {"round": this.number, **measured}
 
 
 def _reached(config: Config, this: _Round) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from hpcspin.lattice import Lattice, bond_map
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import PredictedFields, load_force
-from hpcspin.storage import make_directory, open_hdf5, provenance, write_json
+from hpcspin.storage import SPINS, make_directory, open_hdf5, provenance, read_json, read_rows, real_dataset, write_json
 from hpcspin.workflows import figures
 from hpcspin.workflows.comparison import Estimate, near_wall, wall_speed
 from hpcspin.workflows.driven_distance import driven_distances
@@ -118,7 +117,7 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
         return
     numbers = {
         **measured,
-        "nonconservativity": _read_json(layout.nonconservativity) if layout.nonconservativity.exists() else [],
+        "nonconservativity": _read_json(layout.nonconservativity, list) if layout.nonconservativity.exists() else [],
         "stage_seconds": _read_json(layout.stages) if layout.stages.exists() else {},
         "provenance": provenance(),
     }
@@ -132,18 +131,18 @@ def _read_config(layout: Layout) -> Config:
     return config
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, kind: type = dict) -> Any:
     try:
-        return json.loads(path.read_text())
+        return read_json(path, "delete it and run `hpcspin reproduce` again", kind)
     except FileNotFoundError:
         raise HpcspinError(f"{path}: not there; run `hpcspin reproduce CONFIG --output {path.parent}` first") from None
-    except ValueError:
-        raise HpcspinError(f"{path}: is not valid JSON; delete it and run `hpcspin reproduce` again") from None
 
 
 def _read_run(path: Path) -> Run:
     with open_hdf5(path) as file:
-        return Run(**{name: file[name][()] for name in ("time", "spins", "field", "wall_position")})
+        shape = real_dataset(file, path, "spins", SPINS).shape
+        likes = {"time": shape[:1], "spins": shape, "field": shape, "wall_position": shape[:1]}
+        return Run(**{name: read_rows(real_dataset(file, path, name, like), path) for name, like in likes.items()})
 
 
 def _predictions(

@@ -6,7 +6,6 @@ another number of ranks.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from hpcspin.config import Config, ReproduceSection, RunSection
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     make_directory,
+    read_json,
     read_labels,
     write_json,
     write_labels,
@@ -162,6 +162,6 @@ def _count(layout: Layout, name: str, seconds: float, world: World) -> None:
     """Add the seconds of a stage to what earlier runs of the same directory spent on it."""
     if world.rank > 0:
         return
-    spent = json.loads(layout.stages.read_text()) if layout.stages.exists() else {}
+    spent = read_json(layout.stages, "delete it") if layout.stages.exists() else {}
     spent[name] = round(spent.get(name, 0.0) + seconds, 3)
     write_json(layout.stages, spent)

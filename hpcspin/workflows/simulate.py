@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.config import Config, DynamicsSection
+from hpcspin.config import Config, DynamicsSection, InitialSection
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
+from hpcspin.storage import TRAJECTORY, find_trajectory, partial_path
 from hpcspin.workflows.fields import build_field
 from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.system import build_lattice, initial_spins
@@ -55,6 +56,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
     keep_freed_memory()
     field = build_field(config, lattice, world, device)
     spins = initial_spins(config.initial, lattice, config.dynamics.seed)
+    _warn_of_unfinished(config.initial, world)
     given = config.model_dump(mode="json")
     return run_trajectory(
         lattice,
@@ -80,6 +82,12 @@ def run_trajectory(
         if isinstance(term, CorrectedField):
             simulation.world.say(f"{term.tally}")
     return outcome
+
+
+def _warn_of_unfinished(initial: InitialSection, world: World) -> None:
+    source = Path(initial.path or "")
+    if initial.kind == "file" and source.is_dir() and find_trajectory(source) == partial_path(source / TRAJECTORY):
+        world.say(f"warning: {source}: the simulation is not finished, its last frame so far is taken")
 
 
 def _identity(config: Config, spins: NDArray[np.float64], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from hpcspin.config import Config
 from hpcspin.dynamics import CHECKPOINTING
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
-from hpcspin.storage import config_differences, describe_differences, make_directory, write_text
+from hpcspin.storage import config_differences, describe_differences, make_directory, read_json, write_text
 from hpcspin.workflows.simulate import simulate_directory
 
 
@@ -36,7 +35,7 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
     if world.rank == 0:
         make_directory(path.parent)
         if path.exists():
-            stored = json.loads(path.read_text())
+            stored = read_json(path, "choose another --output")
             differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *CHECKPOINTING))
             if differences:
                 raise HpcspinError(

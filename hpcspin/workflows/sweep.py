@@ -9,11 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from hpcspin.config import Config, load_config
+from hpcspin.config_text import read_yaml
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
@@ -92,8 +92,8 @@ def _combinations(vary: Sequence[str]) -> list[Choice]:
     for given in vary:
         key, separator, text = given.partition("=")
         try:
-            found = yaml.safe_load(f"[{text}]")
-        except yaml.YAMLError:
+            found = read_yaml(f"[{text}]")
+        except HpcspinError:
             found = None
         if not key or not separator or not found or key in values:
             raise HpcspinError(f"--vary {given!r}: write it as KEY=V1,V2,... and name each key once")

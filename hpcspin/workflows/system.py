@@ -13,12 +13,17 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import NAMED_SITES, Lattice, make_lattice, make_texture
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.storage import read_spins
+from hpcspin.storage import SpinsFile
 
 
 def build_lattice(section: LatticeSection) -> Lattice:
     """Lattice of a config."""
     return make_lattice(section.kind, section.size, section.periodic)
+
+
+def site_places(lattice: Lattice) -> NDArray[np.float64]:
+    """Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2)."""
+    return lattice.cartesian(np.moveaxis(np.indices(lattice.size), 0, -1))
 
 
 def build_system(config: Config) -> DrivenLattice:
@@ -88,7 +93,7 @@ def initial_spins(initial: InitialSection, lattice: Lattice, seed: int) -> NDArr
         If the file of ``kind: file`` does not hold valid spins of this lattice.
     """
     if initial.kind == "file":
-        return read_spins(initial.path or "", lattice.size, -1)[0]
+        return SpinsFile(initial.path or "", lattice.size, site_places(lattice)).read(-1)[0]
     parameters = initial.model_dump(include={"position", "tilt"}, exclude_none=True)
     return make_texture(initial.kind, lattice, seed, **parameters)
 

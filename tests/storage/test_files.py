@@ -361,7 +361,7 @@ class TestManifest:
         with pytest.raises(HpcspinError, match="no such file"):
             read_manifest(tmp_path)
         (tmp_path / "manifest.json").write_text("{")
-        with pytest.raises(HpcspinError, match="not a valid manifest"):
+        with pytest.raises(HpcspinError, match="no valid JSON"):
             read_manifest(tmp_path)
         with pytest.raises(HpcspinError, match="no label files"):
             write_manifest(tmp_path)

@@ -46,7 +46,7 @@ def trajectory(directory: Path, kind: str, written: int = FRAMES) -> dict[str, n
 def read_ovf(path: Path) -> tuple[dict[str, str], np.ndarray]:
     """Header and data, one row a node, x running fastest; strict about what the specification requires."""
     content = path.read_bytes()
-    start = re.search(rb"# Begin: Data (Text|Binary 8)\n", content)
+    start = re.search(rb"# Begin: Data (Text|Binary 8|Binary 4)\n", content)
     assert start is not None
     head = content[: start.start()].decode("ascii").splitlines()
     assert head[0] == "# OOMMF OVF 2.0"
@@ -66,13 +66,14 @@ def read_ovf(path: Path) -> tuple[dict[str, str], np.ndarray]:
     body = body.removesuffix(closing)
     if kind == b"Text":
         return header, np.array(body.split(), dtype=float).reshape(rows, columns)
-    assert len(body) == 8 * (1 + rows * columns) + 1
-    numbers = np.frombuffer(body[:-1], dtype="<f8")
-    assert numbers[0] == 123456789012345.0
+    width, check = int(kind[-1:]), {b"4": 1234567.0, b"8": 123456789012345.0}[kind[-1:]]
+    assert len(body) == width * (1 + rows * columns) + 1
+    numbers = np.frombuffer(body[:-1], dtype=f"<f{width}").astype(float)
+    assert numbers[0] == check
     return header, numbers[1:].reshape(rows, columns)
 
 
-@pytest.mark.parametrize("target", ["ovf", "ovf-text"])
+@pytest.mark.parametrize("target", ["ovf", "ovf-binary4", "ovf-text"])
 @kinds
 def test_ovf_holds_every_vector_at_its_place(tmp_path: Path, kind: str, target: Format) -> None:
     frames = trajectory(tmp_path, kind)
@@ -92,7 +93,23 @@ def test_ovf_holds_every_vector_at_its_place(tmp_path: Path, kind: str, target: 
             else:
                 assert np.allclose(data[:, :2], points)
                 assert not data[:, 2].any()
-            assert np.array_equal(data[:, -3:], frames[name][frame].transpose(1, 0, 2).reshape(-1, 3))
+            precision = 1e-6 if target == "ovf-binary4" else 0
+            assert np.allclose(
+                data[:, -3:], frames[name][frame].transpose(1, 0, 2).reshape(-1, 3), precision, precision
+            )
+
+
+@kinds
+def test_an_export_of_ovf_says_what_viewers_of_square_grids_show(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trajectory(tmp_path, kind)
+    with caplog.at_level("INFO"):
+        export(tmp_path, "xdmf", tmp_path / "run.xdmf", World())
+    assert "warning" not in caplog.text
+    with caplog.at_level("INFO"):
+        export(tmp_path, "ovf", tmp_path / "ovf", World())
+    assert ("warning: a triangular lattice becomes an irregular mesh" in caplog.text) == (kind == "triangular")
 
 
 def load(item: ElementTree.Element, folder: Path) -> np.ndarray:

@@ -1,0 +1,389 @@
+"""Opening files from outside: what they are, and whether all that is asked of them can be read, before any is read.
+
+An HDF5 file can name other files: by external links, external storage and virtual datasets, and it can hold links to
+nowhere, to themselves, and declarations of data that nobody has written.  None of that is read here: every object is
+reached by hard links inside the file, every dataset is in the file, whole, and of real numbers of the expected shape.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5l, h5o, h5t, h5z
+
+from hpcspin.errors import HpcspinError
+from hpcspin.storage.hdf5 import SCHEMA_VERSION
+
+MARKER = "marker"
+"""Attribute that names the dataset which is finite for every complete frame."""
+_FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_LZF}
+_LAYOUTS = {h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED}
+_MOST_OBJECTS = 100_000
+_FRAMES_AT_ONCE = 1_000_000
+_NUMBERS = {h5t.INTEGER, h5t.FLOAT}
+_OTHERS = {h5t.STRING: "text", h5t.COMPOUND: "compound values or complex numbers", h5t.ENUM: "names or truth values"}
+_BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
+"""What h5py raises where HDF5 cannot make sense of a file."""
+_SIGNATURES = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"PK\x03\x04": "a ZIP archive, such as .npz",
+    b"\x1f\x8b": "compressed by gzip",
+}
+_SNIFFED = 512
+
+
+def describe(path: Path) -> str:
+    """Say what an existing regular file is, by its first bytes: ``an HDF5 file``, ``empty``, ``text``, ..."""
+    with path.open("rb") as file:
+        head = file.read(_SNIFFED)
+    if not head:
+        return "empty"
+    for signature, words in _SIGNATURES.items():
+        if head.startswith(signature):
+            return words
+    if head.lstrip(b"# \t").lower().startswith(b"oommf"):
+        return "an OVF file"
+    printable = all(byte >= 32 or byte in b"\t\n\r\f" for byte in head)
+    return "a text file" if printable else "of an unknown format"
+
+
+def require_file(path: str | Path) -> Path:
+    """Refuse what is no regular file: a directory, a pipe, nothing.
+
+    Raises
+    ------
+    HpcspinError
+        Which says what is there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise HpcspinError(f"{path}: is a directory; give a file in it")
+    if not path.is_file():
+        reason = "is no regular file; give one" if path.exists() else "no such file; check the path"
+        raise HpcspinError(f"{path}: {reason}")
+    return path
+
+
+@contextmanager
+def open_hdf5(path: str | Path, otherwise: str = "") -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading; whatever is wrong with it becomes one line that names the file.
+
+    Parameters
+    ----------
+    path
+        File to read.
+    otherwise
+        What to do where it cannot be read, if not the obvious.
+
+    Yields
+    ------
+    h5py.File
+        The open file, which holds no links but hard ones and reads no other file; closed on leaving.
+
+    Raises
+    ------
+    HpcspinError
+        If the file is missing, truncated, of another format, needs other files, or cannot be read within the block.
+    """
+    path = require_file(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _require_alone(file, path)
+            yield file
+    except OSError as error:
+        what = describe(path)
+        if what != "an HDF5 file":
+            advice = otherwise or "give an HDF5 file"
+            raise HpcspinError(f"{path}: cannot be read, it is {what}, not HDF5; {advice}") from error
+        raise _unreadable(path, error, otherwise) from error
+
+
+def real_dataset(file: h5py.File, path: Path, name: str, like: Sequence[str | int] | None = None) -> h5py.Dataset:
+    """A dataset of real numbers that is in the file as a whole.
+
+    Parameters
+    ----------
+    file, path
+        From `open_hdf5`.
+    name
+        Of the dataset.
+    like
+        The shape it must have, with words for axes of any length: ``("n", "Lx", "Ly", 3)``.
+
+    Raises
+    ------
+    HpcspinError
+        If there is none, or it is a group, of other numbers or another shape, or not all of it has been written.
+    """
+    found = _dataset(file, path, name)
+    try:
+        kind = found.id.get_type().get_class()
+        number = kind in _NUMBERS and found.dtype.kind in "fiu"
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+    if not number:
+        held = _OTHERS.get(kind, "other values")
+        raise HpcspinError(f"{path}: /{name} holds {held}; give real numbers, such as float64")
+    require_shape(found.shape, like, f"{path}: /{name}")
+    return found
+
+
+def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
+    """All of a dataset, of any numbers; see `real_dataset` for the checks.
+
+    Raises
+    ------
+    HpcspinError
+        If it is not in the file as a whole, holds no numbers, or more than the memory.
+    """
+    _require_whole(item, path)
+    try:
+        if item.dtype.kind not in "fiucb":
+            raise HpcspinError(f"{path}: {item.name} holds no numbers")
+        return np.asarray(item[()])
+    except MemoryError as error:
+        raise _too_large(path, item.name, item.shape) from error
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+
+
+def require_shape(shape: tuple[int, ...] | None, like: Sequence[str | int] | None, where: str) -> None:
+    """Refuse an array of another shape; see `real_dataset` for the arguments, None is the shape of no array at all.
+
+    Raises
+    ------
+    HpcspinError
+        With the shape that is there and the one to give.
+    """
+    fits = shape is not None and (
+        like is None
+        or (len(shape) == len(like) and all(isinstance(b, str) or a == b for a, b in zip(shape, like, strict=True)))
+    )
+    if not fits:
+        wanted = f"give ({', '.join(map(str, like))})" if like is not None else "give an array of numbers"
+        hint = ", n for the frames" if like is not None and like[0] == "n" else ""
+        raise HpcspinError(f"{where} has {'no shape' if shape is None else f'shape {shape}'}; {wanted}{hint}")
+
+
+def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.ndarray:
+    """Rows of a checked dataset as float64.
+
+    Raises
+    ------
+    HpcspinError
+        If they cannot be read, or do not fit the memory.
+    """
+    try:
+        return np.asarray(data[rows], dtype=np.float64)
+    except MemoryError as error:
+        raise _too_large(path, data.name, data.shape) from error
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+
+
+def check_schema(file: h5py.File, path: Path) -> None:
+    """Refuse a file of another schema version; one without any, a user's own, is read by its datasets.
+
+    Raises
+    ------
+    HpcspinError
+        If the file has another schema version than :data:`SCHEMA_VERSION`.
+    """
+    version = attributes(file, path).get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise HpcspinError(
+            f"{path}: has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}; make it again"
+        )
+
+
+def count_frames(file: h5py.File, path: Path) -> int:
+    """Count the complete frames of an open file: all of them, unless the file marks them one by one."""
+    if "spins" not in file:
+        raise HpcspinError(f"{path}: has no dataset /spins; give a spins, label or trajectory file")
+    total = real_dataset(file, path, "spins", ("n", "Lx", "Ly", 3)).shape[0]
+    name = attributes(file, path).get(MARKER)
+    if name is None:
+        return total
+    if not isinstance(name, str):
+        raise HpcspinError(f"{path}: its attribute {MARKER!r} names no dataset; make it again")
+    marker = real_dataset(file, path, name, (total,))
+    for start in range(0, total, _FRAMES_AT_ONCE):
+        finite = np.isfinite(read_rows(marker, path, slice(start, min(start + _FRAMES_AT_ONCE, total))))
+        if not finite.all():
+            return start + int(np.argmin(finite))
+    return total
+
+
+def read_attributes(path: str | Path) -> dict[str, Any]:
+    """Read a file's attributes; see `attributes`.
+
+    Raises
+    ------
+    HpcspinError
+        If the file cannot be read.
+    """
+    with open_hdf5(path) as file:
+        return attributes(file, Path(path))
+
+
+def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
+    """The attributes of a file that are text or numbers, with those that hold JSON containers decoded.
+
+    Raises
+    ------
+    HpcspinError
+        If one cannot be read, or the config is no JSON mapping.
+    """
+    try:
+        found = {name: _decoded(file.attrs[name]) for name in file.attrs}
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(found.get("config", {}), dict):
+        raise HpcspinError(f"{path}: its attribute 'config' is no JSON of a config; make it again, or delete it")
+    return {name: value for name, value in found.items() if isinstance(value, dict | list | str | int | float)}
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Decode JSON of any origin.
+
+    Raises
+    ------
+    ValueError
+        If it is not valid, which covers bytes that are no text, numbers that are too long and brackets too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_json(path: Path, otherwise: str, kind: type = dict) -> Any:
+    """Read a JSON file that holds a mapping, or a list; `otherwise` says what to do where it does not.
+
+    Raises
+    ------
+    HpcspinError
+        If it cannot be read or is something else; a missing file raises FileNotFoundError.
+    """
+    try:
+        content = parse_json(path.read_bytes())
+        if not isinstance(content, kind):
+            raise ValueError(f"no {kind.__name__}")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise HpcspinError(f"{path}: is no valid JSON of hpcspin ({reason}); {otherwise}") from error
+    return content
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return parse_json(value)
+        except ValueError:
+            return value
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _require_alone(file: h5py.File, path: Path) -> None:
+    """Refuse a file that reads others, or has links that lead nowhere or in circles."""
+    block = file.id.get_create_plist().get_userblock()
+    if block:
+        raise HpcspinError(
+            f"{path}: begins with a user block of {block} bytes, as MATLAB writes; copy its datasets to a plain "
+            "HDF5 file"
+        )
+    try:
+        waiting, seen = [file["/"].id], set()
+        while waiting:
+            group = waiting.pop()
+            for name, kind in _links(group):
+                where = (
+                    f"{h5py.h5i.get_name(group).decode(errors='replace').rstrip('/')}/{name.decode(errors='replace')}"
+                )
+                if kind != h5l.TYPE_HARD:
+                    raise HpcspinError(
+                        f"{path}: {where!r} is a soft or external link, which hpcspin does not follow; copy the data "
+                        "into the file"
+                    )
+                address = h5o.get_info(group, name).addr
+                if address in seen:
+                    continue
+                seen.add(address)
+                if len(seen) > _MOST_OBJECTS:
+                    raise HpcspinError(f"{path}: holds more than {_MOST_OBJECTS} objects; give a file of hpcspin's own")
+                found = h5o.open(group, name)
+                if isinstance(found, h5py.h5g.GroupID):
+                    waiting.append(found)
+                elif isinstance(found, h5d.DatasetID):
+                    _require_inside(found, f"{path}: {where!r}")
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+
+
+def _links(group: h5py.h5g.GroupID) -> list[tuple[bytes, int]]:
+    found: list[tuple[bytes, int]] = []
+    group.links.iterate(lambda name, info: found.append((name, info.type)), info=True)
+    return found
+
+
+def _require_inside(found: h5d.DatasetID, where: str) -> None:
+    plan = found.get_create_plist()
+    if plan.get_layout() not in _LAYOUTS or plan.get_external_count():
+        raise HpcspinError(f"{where} is virtual or keeps its data in another file; copy the data into this one")
+    filters = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())}
+    if not filters <= _FILTERS:
+        number = min(filters - _FILTERS)
+        raise HpcspinError(
+            f"{where} is packed by the HDF5 filter {number}; write it with gzip, lzf or without a filter"
+        )
+
+
+def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    if name not in file:
+        raise HpcspinError(f"{path}: has no dataset /{name}; give a file that has one")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise HpcspinError(f"{path}: /{name} is a group or a type, not a dataset; give an array of numbers there")
+    _require_whole(found, path)
+    return found
+
+
+def _require_whole(found: h5py.Dataset, path: Path) -> None:
+    """Refuse a dataset of which not all that it declares has been written: the rest would be read as zeros."""
+    if found.shape is None:
+        raise HpcspinError(f"{path}: {found.name} is empty, without a shape; give an array of numbers there")
+    try:
+        plan = found.id.get_create_plist()
+        if plan.get_layout() == h5d.CHUNKED:
+            needed = math.prod(-(-length // part) for length, part in zip(found.shape, found.chunks, strict=True))
+            there = found.id.get_num_chunks()
+        else:
+            needed = math.prod(found.shape) * found.id.get_type().get_size()
+            there = found.id.get_storage_size()
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+    if there < needed:
+        raise HpcspinError(
+            f"{path}: {found.name} declares the shape {found.shape}, but not all of it has been written; make it again"
+        )
+
+
+def _too_large(path: Path, name: str, shape: tuple[int, ...]) -> HpcspinError:
+    return HpcspinError(f"{path}: {name} has shape {shape} and does not fit the memory; divide it into several files")
+
+
+def _unreadable(path: Path, error: BaseException, otherwise: str = "") -> HpcspinError:
+    reason = " ".join(str(error).split())
+    return HpcspinError(
+        f"{path}: cannot be read, it is truncated, corrupt or not HDF5 ({reason}); {otherwise or 'make it again'}"
+    )
