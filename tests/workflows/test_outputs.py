@@ -21,7 +21,7 @@ from hpcspin.workflows.stages import simulate_all
 
 @pytest.fixture
 def nothing_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelling, "build_solver", lambda *_: pytest.fail("made a solver"))
+    monkeypatch.setattr(labelling, "label_snapshots", lambda *_: pytest.fail("labelled"))
     monkeypatch.setattr(evaluation, "examine", lambda *_: pytest.fail("compared fields"))
 
 
