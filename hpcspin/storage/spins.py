@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import h5py
 import numpy as np
@@ -31,6 +32,9 @@ SPINS = ("n", "Lx", "Ly", 3)
 """Shape of spin configurations."""
 _NUMBERS_AT_ONCE = 3_000_000
 """Of a file that is checked as a whole: 24 MB."""
+
+_UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, TokenError, RecursionError, OverflowError, MemoryError)
+"""What NumPy raises where the header of an array, a Python expression, is damaged."""
 
 Frames = int | slice | None
 Places = NDArray[np.float64] | None
@@ -227,7 +231,7 @@ def _numpy_array(path: Path) -> NDArray[np.generic]:
     """An array on the disk, not in memory, with an axis of configurations."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise HpcspinError(f"{path}: is no intact .npy file of numbers ({reason}); save it again") from error
     if array.dtype.kind not in "fiu":

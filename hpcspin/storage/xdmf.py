@@ -46,12 +46,13 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
     with open_hdf5(trajectory) as file:
         count = count_frames(file, trajectory)
         arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        fit = [name for name, item in arrays.items() if item.shape and item.shape[1:] in (size, (*size, 3))]
-        shown = {name: real_dataset(file, trajectory, name) for name in fit}
+        total = len(arrays["spins"])
+        fitting = ((total, *size), (total, *size, 3))
+        shown = {name: real_dataset(file, trajectory, name) for name, item in arrays.items() if item.shape in fitting}
         where = os.path.relpath(trajectory, path.parent)
         times = np.arange(count)
         if "time" in file:
-            times = read_rows(real_dataset(file, trajectory, "time", ("n",)), trajectory, slice(count))
+            times = read_rows(real_dataset(file, trajectory, "time", (total,)), trajectory, slice(count))
         for index in range(count):
             grid = _grid(frames, index, float(times[index]), size, sites.name)
             for name, data in shown.items():

@@ -254,8 +254,8 @@ def test_a_file_that_holds_no_spins_is_told_by_what_it_is(
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
-        ({"schema_version": 99}, "update hpcspin"),
-        ({"schema_version": "one"}, "no whole number"),
+        ({"schema_version": 99}, "has schema version 99, this program reads 1"),
+        ({"schema_version": "one"}, "has schema version 'one'"),
         ({"marker": 3}, "names no dataset"),
         ({"marker": "none"}, "has no dataset /none"),
         ({"marker": "field"}, r"/field has shape \(2, 4, 3, 3\); give \(2\)"),

@@ -96,8 +96,8 @@ def test_label_never_holds_more_than_it_solves(
     monkeypatch.setattr(spins, "read_rows", lambda *args: taken.append(read(*args)) or taken[-1])
     monkeypatch.setattr(spins, "_NUMBERS_AT_ONCE", 2 * 6 * 4 * 3)
     label_file(load_config(config), spins_file, tmp_path / "out.h5", World())
-    assert max(len(rows) for rows in taken) == 2  # in the check; one at a time to be solved
-    assert sum(len(rows) for rows in taken) == 1 + 5 + 5
+    # The first one for its size, all in the check, and each to be solved and to be written.
+    assert [len(rows) for rows in taken] == [1, 2, 2, 1, *(2 * 5 * [1])]
 
 
 def test_label_refuses_a_billion_frames_that_nobody_has_written(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
