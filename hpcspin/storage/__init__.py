@@ -4,6 +4,18 @@ Nothing here knows lattices, electrons or networks: arrays and JSON go in, files
 is either whole under its own name or unfinished under ``NAME.partial``.
 """
 
+from hpcspin.storage.agreement import (
+    NUMERICS,
+    Electrons,
+    bias_range,
+    differ_among_themselves,
+    electron_differences,
+    electrons_of,
+    is_outside,
+    joined_differences,
+    kinds_of_electrons,
+    stored_electrons,
+)
 from hpcspin.storage.atomic import atomic_path, make_directory, require_output, sha256
 from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from hpcspin.storage.compare import config_differences, describe_differences
@@ -19,20 +31,29 @@ from hpcspin.storage.xdmf import write_xdmf
 
 __all__ = [
     "MANIFEST",
+    "NUMERICS",
     "SCHEMA_VERSION",
     "UNITS",
     "Checkpoint",
+    "Electrons",
     "LabelWriter",
     "Labels",
     "Shard",
     "TrajectoryWriter",
     "atomic_path",
+    "bias_range",
     "check_spins",
     "code_version",
     "config_differences",
     "count_frames",
     "describe_differences",
+    "differ_among_themselves",
+    "electron_differences",
+    "electrons_of",
     "ensure_manifest",
+    "is_outside",
+    "joined_differences",
+    "kinds_of_electrons",
     "make_directory",
     "open_hdf5",
     "partial_path",
@@ -44,6 +65,7 @@ __all__ = [
     "read_spins",
     "require_output",
     "sha256",
+    "stored_electrons",
     "write_checkpoint",
     "write_labels",
     "write_manifest",

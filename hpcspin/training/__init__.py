@@ -1,7 +1,20 @@
 """From labelled shards to the weights of a force field, and how wrong it is."""
 
 from hpcspin.training.evaluation import calibrate, evaluate, examine
-from hpcspin.training.loop import Outcome, Settings, train
+from hpcspin.training.loop import train
 from hpcspin.training.metrics import Errors, perpendicular
+from hpcspin.training.overlap import learned_files, spin_digests
+from hpcspin.training.settings import Outcome, Settings
 
-__all__ = ["Errors", "Outcome", "Settings", "calibrate", "evaluate", "examine", "perpendicular", "train"]
+__all__ = [
+    "Errors",
+    "Outcome",
+    "Settings",
+    "calibrate",
+    "evaluate",
+    "examine",
+    "learned_files",
+    "perpendicular",
+    "spin_digests",
+    "train",
+]

@@ -11,8 +11,8 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,16 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, CovariantField, ForceField, load_model, make_force_field, save_model
-from hpcspin.storage import make_directory
+from hpcspin.storage import Electrons, kinds_of_electrons, make_directory, stored_electrons
 from hpcspin.training.dataset import Split, epoch_plan, load_shares, split_shards
 from hpcspin.training.evaluation import snapshot_errors
-from hpcspin.training.metrics import Errors, perpendicular
+from hpcspin.training.metrics import Errors, Summary, perpendicular
 from hpcspin.training.moments import normalise, set_envelope
 from hpcspin.training.optimisers import Optimiser
+from hpcspin.training.overlap import learned_files, require_independent
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
+from hpcspin.training.settings import Outcome, Settings
+from hpcspin.training.sources import Source, agreed_sources
 from hpcspin.training.state import MetricsLog, TrainingState
 
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
@@ -46,66 +49,6 @@ _BUFFERS_STAY: dict[str, Any] = (
 )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train; the names are those of the config's section ``training``.
-
-    Attributes
-    ----------
-    epochs, batch : int
-        Passes over the data; snapshots in a step, over all ranks.
-    optimiser : str
-        ``"adamw"`` or ``"muon"``, see `Optimiser`.
-    learning_rate, warmup, weight_decay : float
-        Largest learning rate; the share of the steps in which it rises; decay of the weights.
-    gauge : float
-        Weight of the mean square of h^neq beside the mean squared error. The
-        split of a field into E and G is not unique: this chooses the smallest G.
-    ema : float
-        Decay of the running mean of the weights, which is what is saved.
-    seed : int
-        Of the initial weights and of the order of the snapshots.
-    checkpoint_interval : int
-        Epochs between validations and checkpoints.
-    compile : bool
-        Whether full batches of a field of several layers go through torch.compile.
-    mixed_precision : bool
-        Whether products are made in bfloat16 while training; weights, gradients' sums and the saved model are not.
-    """
-
-    epochs: int
-    batch: int
-    optimiser: str
-    learning_rate: float
-    warmup: float
-    weight_decay: float
-    gauge: float
-    ema: float
-    seed: int
-    checkpoint_interval: int
-    compile: bool = False
-    mixed_precision: bool = False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a call of `train` has achieved.
-
-    Attributes
-    ----------
-    finished : bool
-        False if it was stopped before the last epoch.
-    model : Path
-        Where the force field is, or will be.
-    metrics : dict
-        Of the saved weights on the validation shards; empty without any.
-    """
-
-    finished: bool
-    model: Path
-    metrics: dict[str, float | int]
-
-
 def train(
     architecture: Architecture,
     data: Sequence[Path],
@@ -116,7 +59,8 @@ def train(
     *,
     start: Path | None = None,
     validation: Sequence[str] = (),
-    bias: float = 0.0,
+    electrons: Electrons | None = None,
+    allow: Collection[str] = (),
     card: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
@@ -143,8 +87,10 @@ def train(
         A saved force field of the same architecture, whose weights and units are begun with.
     validation
         File names of the shards of independent trajectories that choose the epoch.
-    bias
-        Bias of shards that do not hold their config.
+    electrons
+        Those of shards that do not hold their config; None: see `agreed_sources`.
+    allow
+        Keys of the electrons in which shards, and the labels that the start has learned from, may differ.
     card
         More JSON values for the model's card, such as the config.
     stop
@@ -158,9 +104,9 @@ def train(
     Raises
     ------
     HpcspinError
-        If the data are invalid, there are fewer snapshots in a batch than
-        ranks, the start has another architecture, or the directory belongs to
-        other settings or data; a `DivergedError` if its numbers cease to be finite.
+        If the data are invalid, of different electrons or not independent of those that validate, there are fewer
+        snapshots in a batch than ranks, the start has another architecture, or the directory belongs to other
+        settings than a smaller number of epochs, or to other data; a `DivergedError` if its numbers cease to be finite.
     """
     if settings.batch < world.size:
         raise HpcspinError(
@@ -171,7 +117,17 @@ def train(
     if world.rank == 0:
         make_directory(directory)
     split = split_shards(data, validation, world)
-    trainer = _Trainer(architecture, split, settings, directory, world, device, bias, start)
+    begun = load_model(start) if start else None
+    past = stored_electrons(begun[1].get("electrons"), str(start)) if begun else []
+    if past is None:
+        world.say(
+            f"warning: {start}: its card does not say of which electrons the labels were that it has learned from"
+        )
+    files = {shard.file: split.directory / shard.file for shard in (*split.train, *split.validation)}
+    sources = agreed_sources(files, architecture.lattice, electrons, past or (), allow, world)
+    biases = {name: source.bias for name, source in sources.items()}
+    require_independent(split, biases, learned_files(begun[1]) if begun else {}, world)
+    trainer = _Trainer(architecture, split, sources, settings, directory, world, device, begun)
     return trainer.run(card or {}, stop)
 
 
@@ -186,18 +142,18 @@ class _Trainer:
         self,
         architecture: Architecture,
         split: Split,
+        sources: Mapping[str, Source],
         settings: Settings,
         directory: Path,
         world: World,
         device: torch.device,
-        bias: float,
-        start: Path | None,
+        known: tuple[ForceField, dict[str, Any]] | None,
     ) -> None:
         self._settings, self._directory, self._world, self._device = settings, directory, world, device
-        self._split = split
+        self._split, self._sources = split, sources
         dtype = torch.float64 if architecture.precision == "float64" else torch.float32
         self._train, self._validation = (
-            load_shares(split.directory, shards, architecture.lattice, bias, world, settings.batch, dtype)
+            load_shares(split.directory, shards, sources, world, settings.batch, dtype)
             for shards in (split.train, split.validation)
         )
         for share in self._train:
@@ -209,7 +165,6 @@ class _Trainer:
         biases = torch.cat([share.bias for share in self._train])
         largest = max(world.allgather(float(biases.max()) if len(biases) else 0.0))
         architecture = replace(architecture, bias_reference=largest or 1.0)
-        known = load_model(start) if start else None
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
         if settings.compile and not isinstance(self._model, CovariantField):
             raise HpcspinError(
@@ -221,10 +176,10 @@ class _Trainer:
                 "warning: training.mixed_precision: this CPU has no units for bfloat16 and will take several times as "
                 "long; false is quicker here"
             )
-        for share in self._train:
-            self._model.require(share.lattice, split.train[0].file)
+        for name, source in sources.items():
+            self._model.require(source.lattice, name)
         # A model's past goes with it: which weights it began with, and what these had learned from.
-        past = ("weights_sha256", "data", "start")
+        past = ("weights_sha256", "data", "electrons", "start")
         self._start = {name: known[1][name] for name in past if name in known[1]} if known else None
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
         if not known:
@@ -248,8 +203,10 @@ class _Trainer:
     def run(self, card: Mapping[str, Any], stop: Callable[[], bool]) -> Outcome:
         """Train from the checkpoint, if there is one, to the last epoch or the request to stop."""
         settings, state = self._settings, self._state
-        state.restore(self._world)
+        before = state.restore(self._world)
         self._log.truncate(state.epoch)
+        if before is not None and before < settings.epochs:
+            self._tell_of_more_epochs(before)
         if state.epoch == settings.epochs and self._is_saved():
             return Outcome(True, self._directory / MODEL, state.metrics)
         module = self._distributed()
@@ -276,6 +233,15 @@ class _Trainer:
         if finished:
             self._save(card)
         return Outcome(finished, self._directory / MODEL, state.metrics)
+
+    def _tell_of_more_epochs(self, before: int) -> None:
+        settings, done = self._settings, self._state.epoch
+        share = learning_rate_factor(done, settings.epochs, settings.warmup)
+        self._world.say(
+            f"train: goes on from epoch {done} of {before} to {settings.epochs}: the learning rate is from here on that "
+            f"of a training of {settings.epochs} epochs, {share * settings.learning_rate:.2g} at first and 0 in the end; "
+            "the weights will be other ones than of such a training, whose first epochs differ"
+        )
 
     def _distributed(self) -> nn.Module:
         if self._world.size == 1:
@@ -334,8 +300,8 @@ class _Trainer:
         for share in self._validation:
             errors.include(snapshot_errors(model, share, self._device))
         summary = errors.over(self._world).summary()
-        self._require_finite(*summary.values())
-        if summary["mse"] < self._state.metrics.get("mse", math.inf):
+        self._require_finite(*(value for value in summary.values() if value is not None))
+        if _mse(summary) < _mse(self._state.metrics):
             self._state.keep(summary)
         return {f"validation_{name}": value for name, value in summary.items() if name != "snapshots"}
 
@@ -367,6 +333,9 @@ class _Trainer:
                 "best_epoch": self._state.best_epoch,
                 "training": asdict(self._settings),
                 "data": _listed(self._split),
+                "electrons": kinds_of_electrons(
+                    [self._sources[shard.file].electrons or {} for shard in self._split.train]
+                ),
                 **({"start": self._start} if self._start else {}),
                 **card,
             }
@@ -399,6 +368,10 @@ def _again(model: ForceField, architecture: Architecture) -> ForceField:
 def _emulates_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 take longer there than in float32."""
     return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _mse(metrics: Summary) -> float:
+    return float(metrics["mse"] or 0.0) if metrics else math.inf
 
 
 def _note(record: Mapping[str, Any]) -> str:

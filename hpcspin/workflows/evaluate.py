@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from math import erf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hpcspin.config import allowed_key
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
@@ -17,9 +19,10 @@ from hpcspin.potential.files import card_path
 from hpcspin.storage import MANIFEST, atomic_path, read_manifest, require_output
 from hpcspin.training import calibrate, examine
 from hpcspin.workflows import figures
+from hpcspin.workflows.agreement import warn_of_labels
 
 
-def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> None:
+def evaluate_files(model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = ()) -> None:
     """Write the errors of a model as JSON, and beside it, as NAME.png, a picture of them.
 
     Parameters
@@ -35,25 +38,39 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
         committee the errors of its mean, and ``calibration``, see `hpcspin.training.calibrate`.
     world
         The ranks share the snapshots.
+    allow
+        Keys of the electrons, such as ``electrons.exchange``, in which the labels are meant to differ from those that
+        the model has learned from; the log warns of others, and of files that the model has learned from.
 
     Raises
     ------
     HpcspinError
-        If the model or a label file is unreadable, they do not fit together, or the output has the picture's name
+        If a key of ``allow`` is none, the model or a label file is unreadable, they do not fit together, or the output has the picture's name
         or cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:
         raise HpcspinError(f"{output}: is the name of the picture; give a .json file")
-    model, _ = load_force(model_path)
+    for key in allow:
+        try:
+            allowed_key(key)
+        except ValueError as error:
+            raise HpcspinError(f"--allow {error}") from error
+    model, card = load_force(model_path)
     files, device = _label_files(data, world), pick_device(world)
     if world.rank == 0:
         weights = model_files(model_path)
         require_output(output, *files, *weights, *map(card_path, weights))
-    found = examine(model, files, world, device)
+    bias = warn_of_labels(files, model_path, card, allow, world)
+    found = examine(model, files, world, device, bias)
     numbers: dict[str, Any] = dict(found.errors.summary())
     if isinstance(model, Committee):
-        numbers["calibration"] = calibrate(model, files, world, device)
+        numbers["calibration"] = calibrate(model, files, world, device, bias)
+    if numbers["mse_error"] is None:
+        world.say(
+            "evaluate: one trajectory, no error of mse: too few of its snapshots are independent of each other; give a "
+            "directory of several files, each of a trajectory of its own"
+        )
     if world.rank == 0:
         exact, predicted = found.components
         numbers["half_width_68"] = float(np.quantile(abs(predicted - exact), erf(0.5**0.5)))

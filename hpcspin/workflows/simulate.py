@@ -102,4 +102,6 @@ def _told_by_contents(
 
 
 def _settings(dynamics: DynamicsSection) -> Settings:
-    return Settings(**dynamics.model_dump(exclude={"field", "model", "exact_interval", "classical", "check_interval"}))
+    return Settings(
+        **dynamics.model_dump(exclude={"field", "model", "allow", "exact_interval", "classical", "check_interval"})
+    )

@@ -13,6 +13,8 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import atomic_path, config_differences, describe_differences, make_directory
 from hpcspin.workflows.simulate import simulate_directory
 
+_FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow")
+
 
 def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = ()) -> None:
     """Store the config in a directory; refuse the directory of another one.
@@ -26,7 +28,8 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
     world
         The ranks.
     may_grow
-        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING` always may.
+        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING`, and what is allowed to
+        differ between labels and models, always may.
 
     Raises
     ------
@@ -37,7 +40,7 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
         make_directory(path.parent)
         if path.exists():
             stored = completed(json.loads(path.read_text()))
-            differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *CHECKPOINTING))
+            differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *_FREE))
             if differences:
                 raise HpcspinError(
                     f"{path.parent}: belongs to another config: {describe_differences(differences)}; "

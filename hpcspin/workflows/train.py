@@ -13,7 +13,7 @@ from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import MEMBER, Architecture
-from hpcspin.storage import ensure_manifest, make_directory
+from hpcspin.storage import electrons_of, ensure_manifest, make_directory
 from hpcspin.training import Outcome, Settings, train
 from hpcspin.training.dataset import listed_shards
 
@@ -115,6 +115,8 @@ def _train_one(
         pick_device(world, config.device),
         start=Path(config.training.start) if config.training.start else None,
         validation=config.training.validation,
+        electrons=electrons_of(config.model_dump(mode="json"), "the config"),
+        allow=config.training.allow,
         card={"config": config.model_dump(mode="json")},
         stop=stop.heed,
     )
