@@ -4,6 +4,7 @@ from hpcspin.lattice.lattice import LATTICES, Halo, Lattice, SquareLattice, Tria
 from hpcspin.lattice.measures import (
     bond_columns,
     bond_map,
+    has_wall,
     scalar_chirality,
     structure_factor,
     topological_charge,
@@ -20,6 +21,7 @@ __all__ = [
     "TriangularLattice",
     "bond_columns",
     "bond_map",
+    "has_wall",
     "make_lattice",
     "make_texture",
     "scalar_chirality",

@@ -1,9 +1,9 @@
 """From labelled shards to the weights of a force field, and how wrong it is."""
 
 from hpcspin.training.evaluation import calibrate, evaluate, examine
-from hpcspin.training.loop import train
+from hpcspin.training.loop import require_possible, train
 from hpcspin.training.metrics import Errors, perpendicular
-from hpcspin.training.overlap import learned_files, spin_digests
+from hpcspin.training.overlap import is_new, learned_files, spin_digests
 from hpcspin.training.settings import Outcome, Settings
 
 __all__ = [
@@ -13,8 +13,10 @@ __all__ = [
     "calibrate",
     "evaluate",
     "examine",
+    "is_new",
     "learned_files",
     "perpendicular",
+    "require_possible",
     "spin_digests",
     "train",
 ]

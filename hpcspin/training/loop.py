@@ -108,11 +108,7 @@ def train(
         snapshots in a batch than ranks, the start has another architecture, or the directory belongs to other
         settings than a smaller number of epochs, or to other data; a `DivergedError` if its numbers cease to be finite.
     """
-    if settings.batch < world.size:
-        raise HpcspinError(
-            f"training.batch: {settings.batch} snapshots on {world.size} ranks leave ranks without work; "
-            f"give at least {world.size}"
-        )
+    require_possible(architecture, settings, world)
     world.torch_group(device.type)
     if world.rank == 0:
         make_directory(directory)
@@ -129,6 +125,26 @@ def train(
     require_independent(split, biases, learned_files(begun[1]) if begun else {}, world)
     trainer = _Trainer(architecture, split, sources, settings, directory, world, device, begun)
     return trainer.run(card or {}, stop)
+
+
+def require_possible(architecture: Architecture, settings: Settings, world: World) -> None:
+    """Refuse settings that no data can make possible.
+
+    Raises
+    ------
+    HpcspinError
+        If a batch has fewer snapshots than there are ranks, or the architecture cannot be compiled.
+    """
+    if settings.batch < world.size:
+        raise HpcspinError(
+            f"training.batch: {settings.batch} snapshots on {world.size} ranks leave ranks without work; "
+            f"give at least {world.size}"
+        )
+    if settings.compile and len(architecture.layers) == 1:
+        raise HpcspinError(
+            "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
+            "several layers"
+        )
 
 
 class DivergedError(HpcspinError):
@@ -166,11 +182,6 @@ class _Trainer:
         largest = max(world.allgather(float(biases.max()) if len(biases) else 0.0))
         architecture = replace(architecture, bias_reference=largest or 1.0)
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
-        if settings.compile and not isinstance(self._model, CovariantField):
-            raise HpcspinError(
-                "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
-                "several layers"
-            )
         if settings.mixed_precision and _emulates_bfloat16(device):
             world.say(
                 "warning: training.mixed_precision: this CPU has no units for bfloat16 and will take several times as "
@@ -238,9 +249,9 @@ class _Trainer:
         settings, done = self._settings, self._state.epoch
         share = learning_rate_factor(done, settings.epochs, settings.warmup)
         self._world.say(
-            f"train: goes on from epoch {done} of {before} to {settings.epochs}: the learning rate is from here on that "
-            f"of a training of {settings.epochs} epochs, {share * settings.learning_rate:.2g} at first and 0 in the end; "
-            "the weights will be other ones than of such a training, whose first epochs differ"
+            f"train: goes on from epoch {done} of {before} to {settings.epochs}: the learning rate is from here on "
+            f"that of a training of {settings.epochs} epochs, {share * settings.learning_rate:.2g} at first and 0 in "
+            "the end; the weights will be other ones than of such a training, whose first epochs differ"
         )
 
     def _distributed(self) -> nn.Module:

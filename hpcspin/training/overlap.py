@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,11 @@ def spin_digests(spins: NDArray[np.float64]) -> list[bytes]:
     # Added zero: -0 and 0 are the same number.
     rounded = np.ascontiguousarray(spins, dtype=np.float32) + np.float32(0)
     return [hashlib.blake2b(frame.tobytes(), digest_size=16).digest() for frame in rounded]
+
+
+def is_new(spins: NDArray[np.float64], known: Collection[bytes]) -> NDArray[np.bool_]:
+    """Which snapshots are not among those of some digests; spins of shape (n, Lx, Ly, 3)."""
+    return np.array([digest not in known for digest in spin_digests(spins)], dtype=bool)
 
 
 def learned_files(card: Mapping[str, Any]) -> dict[str, str]:

@@ -6,10 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcspin.config import Config
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
-from hpcspin.potential.files import card_path
 from hpcspin.storage import (
     Electrons,
     bias_range,
@@ -95,7 +93,7 @@ def warn_of_labels(
     return bias
 
 
-_UNTOLD = f"its card does not say of which electrons the labels were that it has learned from; make sure that they are the same"
+_UNTOLD = "its card does not say which electrons it has learned from; make sure that they are those that it meets"
 _LEARNED = "the model has learned from it, and the error is not that of independent data"
 
 
@@ -128,7 +126,7 @@ def _doubts(known: Sequence[Electrons], given: Electrons) -> list[str]:
     mixed = differ_among_themselves(known)
     if mixed:
         found.append(
-            f"it has learned from labels of several electrons, which it cannot tell apart: {describe_differences(mixed)}"
+            f"it has learned from several electrons, which it cannot tell apart: {describe_differences(mixed)}"
         )
     if is_outside(given["bias"], known):
         low, high = bias_range(known)

@@ -28,7 +28,7 @@ class Estimate:
         return cls(float(values.mean()), error)
 
 
-def wall_speed(time: Array, position: Array) -> tuple[float, float]:
+def wall_speed(time: Array, position: Array) -> tuple[float, float | None]:
     """Slope of the wall position, in columns a unit of time, with its standard error.
 
     A least-squares line. The residuals of a trajectory are correlated; their
@@ -38,11 +38,18 @@ def wall_speed(time: Array, position: Array) -> tuple[float, float]:
     Parameters
     ----------
     time, position
-        Shape (n,).
+        Shape (n,), n > 1.
+
+    Returns
+    -------
+    tuple
+        Slope and error; the error is None of two frames, through which a line always goes.
     """
     centred = time - time.mean()
     slope = float(centred @ position / (centred @ centred))
     residual = position - position.mean() - slope * centred
+    if len(time) < 3:
+        return slope, None
     effective = max(len(time) / autocorrelation_frames(residual), 3.0)
     scatter = float(residual @ residual)
     return slope, math.sqrt(scatter / ((effective - 2) * float(centred @ centred)))

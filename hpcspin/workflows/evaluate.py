@@ -45,8 +45,8 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World, all
     Raises
     ------
     HpcspinError
-        If a key of ``allow`` is none, the model or a label file is unreadable, they do not fit together, or the output has the picture's name
-        or cannot be written.
+        If a key of ``allow`` is none, the model or a label file is unreadable, they do not fit together, or the output
+        has the picture's name or cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:

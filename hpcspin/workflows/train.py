@@ -12,10 +12,11 @@ from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import MEMBER, Architecture
+from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field
 from hpcspin.storage import electrons_of, ensure_manifest, make_directory
-from hpcspin.training import Outcome, Settings, train
+from hpcspin.training import Outcome, Settings, require_possible, train
 from hpcspin.training.dataset import listed_shards
+from hpcspin.workflows.system import build_lattice
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
@@ -95,6 +96,30 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
     return 0
 
 
+def check_training(config: Config, world: World) -> None:
+    """Refuse before other stages what the training that comes after them would refuse.
+
+    Raises
+    ------
+    HpcspinError
+        If the potential is impossible or does not fit the lattice, the settings are impossible, or the start is
+        unreadable.
+    """
+    assert config.training is not None
+    architecture, lattice = _architecture(config), build_lattice(config.lattice)
+    require_possible(architecture, loop_settings(config.training), world)
+    model = make_force_field(architecture)
+    model.require(lattice, "potential")
+    model.neighbourhood(lattice)
+    if config.training.start:
+        load_model(config.training.start)
+
+
+def _architecture(config: Config) -> Architecture:
+    assert config.potential is not None
+    return Architecture(lattice=config.lattice.kind, **config.potential.model_dump())
+
+
 def loop_settings(section: TrainingSection, **changes: Any) -> Settings:
     """What the training loop needs of the section ``training``, with changes by name."""
     names = {field.name for field in dataclasses.fields(Settings)}
@@ -104,10 +129,9 @@ def loop_settings(section: TrainingSection, **changes: Any) -> Settings:
 def _train_one(
     config: Config, seed: int, data: Sequence[Path], output: Path, world: World, stop: StopRequest
 ) -> Outcome:
-    assert config.potential is not None
     assert config.training is not None
     return train(
-        Architecture(lattice=config.lattice.kind, **config.potential.model_dump()),
+        _architecture(config),
         data,
         loop_settings(config.training, seed=seed),
         output,

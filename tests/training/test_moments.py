@@ -23,7 +23,17 @@ def test_cavity_functions_and_features_scatter_by_one() -> None:
             [make_texture("wall", lattice, n, position=1 + n % 9, tilt=0.5).reshape(-1, 3) for n in range(count)]
         )
         moved = torch.from_numpy(spins).float()
-        shares.append(Snapshots(moved, moved.roll(1, 1), torch.full((count,), 3.2), np.arange(count), count, lattice))
+        shares.append(
+            Snapshots(
+                moved,
+                moved.roll(1, 1),
+                torch.full((count,), 3.2),
+                np.arange(count),
+                np.zeros(count, int),
+                count,
+                lattice,
+            )
+        )
     layers = {"kind": "direct", "descriptor": "densities", "layers": (1, 1), "cavity": CAVITY}
     model = make_force_field(Architecture("square", 1.0, (8,), **layers))
     assert isinstance(model, CovariantField)
