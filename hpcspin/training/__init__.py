@@ -1,5 +1,6 @@
 """From labelled shards to the weights of a force field, and how wrong it is."""
 
+from hpcspin.training.data import TrainingData, find_data
 from hpcspin.training.evaluation import calibrate, evaluate, examine
 from hpcspin.training.loop import require_possible, train
 from hpcspin.training.metrics import Errors, perpendicular
@@ -10,9 +11,11 @@ __all__ = [
     "Errors",
     "Outcome",
     "Settings",
+    "TrainingData",
     "calibrate",
     "evaluate",
     "examine",
+    "find_data",
     "is_new",
     "learned_files",
     "perpendicular",

@@ -11,7 +11,7 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,15 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, CovariantField, ForceField, load_model, make_force_field, save_model
-from hpcspin.storage import Electrons, kinds_of_electrons, make_directory, stored_electrons
-from hpcspin.training.dataset import Split, epoch_plan, load_shares, split_shards
+from hpcspin.storage import kinds_of_electrons, make_directory
+from hpcspin.training.data import TrainingData
+from hpcspin.training.dataset import Split, epoch_plan, load_shares
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.metrics import Errors, Summary, perpendicular
 from hpcspin.training.moments import normalise, set_envelope
 from hpcspin.training.optimisers import Optimiser
-from hpcspin.training.overlap import learned_files, require_independent
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 from hpcspin.training.settings import Outcome, Settings
-from hpcspin.training.sources import Source, agreed_sources
 from hpcspin.training.state import MetricsLog, TrainingState
 
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
@@ -51,16 +50,13 @@ _BUFFERS_STAY: dict[str, Any] = (
 
 def train(
     architecture: Architecture,
-    data: Sequence[Path],
+    data: TrainingData,
     settings: Settings,
     directory: Path,
     world: World,
     device: torch.device,
     *,
     start: Path | None = None,
-    validation: Sequence[str] = (),
-    electrons: Electrons | None = None,
-    allow: Collection[str] = (),
     card: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
@@ -74,7 +70,7 @@ def train(
     architecture
         What to train. Its unit of bias is replaced by the largest bias in the data.
     data
-        Directories of label files with a manifest; their lattices may differ in size.
+        See `find_data`; their lattices may differ in size.
     settings
         How.
     directory
@@ -85,12 +81,6 @@ def train(
         Where this rank computes.
     start
         A saved force field of the same architecture, whose weights and units are begun with.
-    validation
-        File names of the shards of independent trajectories that choose the epoch.
-    electrons
-        Those of shards that do not hold their config; None: see `agreed_sources`.
-    allow
-        Keys of the electrons in which shards, and the labels that the start has learned from, may differ.
     card
         More JSON values for the model's card, such as the config.
     stop
@@ -104,26 +94,16 @@ def train(
     Raises
     ------
     HpcspinError
-        If the data are invalid, of different electrons or not independent of those that validate, there are fewer
-        snapshots in a batch than ranks, the start has another architecture, or the directory belongs to other
-        settings than a smaller number of epochs, or to other data; a `DivergedError` if its numbers cease to be finite.
+        If the data are invalid, there are fewer snapshots in a batch than
+        ranks, the start has another architecture, or the directory belongs to
+        other settings, but for fewer epochs, or to other data; a `DivergedError` if its numbers cease to be finite.
     """
     require_possible(architecture, settings, world)
     world.torch_group(device.type)
     if world.rank == 0:
         make_directory(directory)
-    split = split_shards(data, validation, world)
     begun = load_model(start) if start else None
-    past = stored_electrons(begun[1].get("electrons"), str(start)) if begun else []
-    if past is None:
-        world.say(
-            f"warning: {start}: its card does not say of which electrons the labels were that it has learned from"
-        )
-    files = {shard.file: split.directory / shard.file for shard in (*split.train, *split.validation)}
-    sources = agreed_sources(files, architecture.lattice, electrons, past or (), allow, world)
-    biases = {name: source.bias for name, source in sources.items()}
-    require_independent(split, biases, learned_files(begun[1]) if begun else {}, world)
-    trainer = _Trainer(architecture, split, sources, settings, directory, world, device, begun)
+    trainer = _Trainer(architecture, data, settings, directory, world, device, begun)
     return trainer.run(card or {}, stop)
 
 
@@ -157,8 +137,7 @@ class _Trainer:
     def __init__(
         self,
         architecture: Architecture,
-        split: Split,
-        sources: Mapping[str, Source],
+        data: TrainingData,
         settings: Settings,
         directory: Path,
         world: World,
@@ -166,7 +145,7 @@ class _Trainer:
         known: tuple[ForceField, dict[str, Any]] | None,
     ) -> None:
         self._settings, self._directory, self._world, self._device = settings, directory, world, device
-        self._split, self._sources = split, sources
+        self._split, self._sources = split, sources = data.split, data.sources
         dtype = torch.float64 if architecture.precision == "float64" else torch.float32
         self._train, self._validation = (
             load_shares(split.directory, shards, sources, world, settings.batch, dtype)

@@ -76,10 +76,10 @@ def require_independent(split: Split, biases: Mapping[str, float], past: Mapping
         files = {**past} | {shard.checksum: shard.file for shard in split.train}
         for shard in split.validation:
             if shard.checksum in files:
-                raise HpcspinError(_refusal(shard.file, "has been learned from as", files[shard.checksum]))
+                raise HpcspinError(_refusal(shard.file, "is the same file as", files[shard.checksum]))
             for number, digest in enumerate(_digests(split.directory, shard)):
                 if digest in seen:
-                    raise HpcspinError(_refusal(shard.file, f"has in snapshot {number} spins of", seen[digest]))
+                    raise HpcspinError(_refusal(shard.file, f"its snapshot {number} is also in", seen[digest]))
     world.barrier()
 
 
@@ -108,6 +108,6 @@ def _digests(directory: Path, shard: Shard) -> Iterator[bytes]:
 
 def _refusal(file: str, how: str, other: str) -> str:
     return (
-        f"{file}: {how} {other}, and its error would not be that of independent data; name another file in "
-        "training.validation, of a trajectory of its own"
+        f"{file}: {how} {other}, which is learned from: its error would not be that of independent data; name another "
+        "file in training.validation, of a trajectory of its own"
     )

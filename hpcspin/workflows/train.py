@@ -14,7 +14,7 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field
 from hpcspin.storage import electrons_of, ensure_manifest, make_directory
-from hpcspin.training import Outcome, Settings, require_possible, train
+from hpcspin.training import Outcome, Settings, TrainingData, find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
 from hpcspin.workflows.system import build_lattice
 
@@ -84,11 +84,20 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
     assert config.training is not None
     if world.rank == 0:
         make_directory(output)
-    members = config.training.members
+    members, start = config.training.members, config.training.start
+    found = find_data(
+        data,
+        config.training.validation,
+        config.lattice.kind,
+        world,
+        start=Path(start) if start else None,
+        electrons=electrons_of(config.model_dump(mode="json"), "the config"),
+        allow=config.training.allow,
+    )
     for number in range(members):
         directory = output / MEMBER.format(number) if members > 1 else output
         with StopRequest(output / "STOP", world) as stop:
-            outcome = _train_one(config, config.training.seed + number, data, directory, world, stop)
+            outcome = _train_one(config, config.training.seed + number, found, directory, world, stop)
         if not outcome.finished:
             world.say("train: stopped with a checkpoint")
             return EXIT_REQUEUE
@@ -126,9 +135,7 @@ def loop_settings(section: TrainingSection, **changes: Any) -> Settings:
     return Settings(**{**section.model_dump(include=names), **changes})
 
 
-def _train_one(
-    config: Config, seed: int, data: Sequence[Path], output: Path, world: World, stop: StopRequest
-) -> Outcome:
+def _train_one(config: Config, seed: int, data: TrainingData, output: Path, world: World, stop: StopRequest) -> Outcome:
     assert config.training is not None
     return train(
         _architecture(config),
@@ -138,9 +145,6 @@ def _train_one(
         world,
         pick_device(world, config.device),
         start=Path(config.training.start) if config.training.start else None,
-        validation=config.training.validation,
-        electrons=electrons_of(config.model_dump(mode="json"), "the config"),
-        allow=config.training.allow,
         card={"config": config.model_dump(mode="json")},
         stop=stop.heed,
     )
