@@ -7,7 +7,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output
+from hpcspin.workflows.agreement import require_electrons, warn_of_labels
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
 from hpcspin.workflows.fields import solver_field
 from hpcspin.workflows.label import write_label_file
 from hpcspin.workflows.learned import LearnedField
 from hpcspin.workflows.simulate import run_trajectory
-from hpcspin.workflows.system import build_system, describe_system
+from hpcspin.workflows.system import build_system
 from hpcspin.workflows.train import train_directory
 
 Given = str | Path | Mapping[str, Any] | Config
@@ -85,7 +86,7 @@ def label(system: DrivenLattice, spins: Any, output: str | Path, device: str = "
     if world.rank == 0:
         require_output(output)
         make_directory(output.parent)
-    attributes = {"config": describe_system(system), "spins_sha256": _digest(snapshots)}
+    attributes = {"config": system.as_config(), "spins_sha256": _digest(snapshots)}
     checked = check_spins(snapshots, None, "spins")
     write_label_file(system, lambda n: checked[n : n + 1], len(checked), output, attributes, world, device)
     world.barrier()
@@ -144,6 +145,7 @@ def simulate(
     *,
     path: str | Path | None = None,
     device: str = "auto",
+    allow: Collection[str] = (),
     **settings: Any,
 ) -> Run:
     """Landau-Lifshitz-Gilbert dynamics of spins under any field.
@@ -161,6 +163,8 @@ def simulate(
         Directory of the run, which goes on there when the call is given again; None for a run in memory.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    allow
+        Keys of the electrons, such as ``"electrons.exchange"``, that may differ from those of a model's training data.
     **settings
         ``damping``, ``temperature``, ``step``, ``duration`` and the other attributes of `hpcspin.dynamics.Settings`.
 
@@ -176,7 +180,7 @@ def simulate(
         raise HpcspinError(f"spins: {len(start)} snapshots cannot be one start; give shape (Lx, Ly, 3)")
     chosen = pick_device(world, device)
     terms = list(field) if isinstance(field, list | tuple) else [field]
-    parts = [_as_field(term, system, world, chosen) for term in terms]
+    parts = [_as_field(term, system, world, chosen, allow) for term in terms]
     known = _settings(settings)
     config = _described(system, terms, known)
     directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
@@ -256,7 +260,9 @@ def evaluate(model: ForceField | Committee | str | Path, data: str | Path, devic
     """
     world = World.current()
     force = load_model(model) if isinstance(model, str | Path) else model
-    return evaluate_model(force, label_files(Path(data), world), world, device)[0]
+    files, name = label_files(Path(data), world), str(model) if isinstance(model, str | Path) else "the model"
+    bias = warn_of_labels(files, Path(name), force.card, (), world)
+    return evaluate_model(force, files, world, bias, device)[0]
 
 
 def open_labels(path: str | Path) -> FrameReader:
@@ -278,7 +284,7 @@ def _config(given: Given, overrides: Sequence[str]) -> Config:
     return given if isinstance(given, Config) else parse_config(dict(given), "config")
 
 
-def _as_field(given: Any, system: DrivenLattice | Lattice, world: World, device: Any) -> Field:
+def _as_field(given: Any, system: DrivenLattice | Lattice, world: World, device: Any, allow: Collection[str]) -> Field:
     if isinstance(given, str | Path):
         given = load_model(given)
     if isinstance(given, SteadyStateSolver):
@@ -290,6 +296,7 @@ def _as_field(given: Any, system: DrivenLattice | Lattice, world: World, device:
             solver = make_solver(system.solver, system, system.tolerance, world, device, system.precision)
             return solver_field(solver)
         given.require(system.lattice, "field")
+        require_electrons(system.as_config(), given.card, ("the model", "the system"), allow, world)
         return LearnedField(given.to(device).eval(), system.bias)
     if not (hasattr(given, "halo") and callable(getattr(given, "bind", None))):
         raise HpcspinError(
@@ -314,7 +321,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
 def _described(system: DrivenLattice | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
     """What is stored with the run, as JSON values."""
     if isinstance(system, DrivenLattice):
-        about = describe_system(system)
+        about = system.as_config()
     else:
         about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
     return {**about, "dynamics": {**dataclasses.asdict(settings), "field": [_named(term) for term in terms]}}

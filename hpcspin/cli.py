@@ -153,11 +153,15 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Saved force field, or directory of a committee.")],
     data: Annotated[Path, typer.Option("--data", help="Label file, or directory of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file of the numbers.")],
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow", metavar="KEY", help="Key of the electrons that is meant to differ; may be repeated."),
+    ] = None,
 ) -> None:
     """Error of a force field on exact labels."""
     from hpcspin.workflows.evaluate import evaluate_files
 
-    _run(lambda world: evaluate_files(model, data, output, world))
+    _run(lambda world: evaluate_files(model, data, output, world, allow or ()))
 
 
 @app.command(epilog=_uses("lattice, electrons, initial, dynamics, potential, training and reproduce", stops=True))

@@ -13,7 +13,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 
 from hpcspin.config_errors import Mistake, first_mistake
 from hpcspin.config_text import Override, read_yaml
@@ -40,6 +49,21 @@ Vector = tuple[Finite, Finite, Finite]
 
 _LONGEST = 1_000_000
 """Characters of a config."""
+
+
+def allowed_key(key: str) -> str:
+    """Check a key of the electrons that may differ between labels, models and systems, such as `electrons.exchange`."""
+    # HDF5 takes a while to import, and hardly any config needs it.
+    from hpcspin.storage import NUMERICS
+
+    section, _, name = key.partition(".")
+    known = [f"electrons.{field}" for field in ElectronsSection.model_fields if field not in NUMERICS]
+    if section != "electrons" or f"electrons.{name.partition('.')[0]}" not in known:
+        raise ValueError(f"{key!r} is no key of the electrons of a system; choose from {', '.join(known)}")
+    return key
+
+
+Allowed = tuple[Annotated[str, AfterValidator(allowed_key)], ...]
 
 
 class Section(BaseModel):
@@ -170,6 +194,9 @@ class DynamicsSection(Section):
     field at every ``exact_interval``-th step), or ``classical`` (those terms alone)."""
     model: str | None = None
     """Saved force field (.safetensors), or the directory of a committee, whose mean is the field."""
+    allow: Allowed = ()
+    """Keys of the electrons, such as ``electrons.exchange``, that may be others than those that the model has learned
+    from, although it does not see them."""
     exact_interval: Count | None = None
     """Steps from one exact label of a ``corrected`` field to the next."""
     damping: NonNegative = 0.2
@@ -256,6 +283,8 @@ class TrainingSection(Section):
     start: str | None = None
     """A saved force field of the same architecture to train further; the learning rate should then be smaller."""
     epochs: Count = 100
+    """Passes over the data. More than before go on with a finished training: its learning rate then rises to what it
+    would be at that epoch of the longer training, and falls to 0 with it."""
     batch: Count = 8
     """Snapshots in a step, over all ranks."""
     optimiser: Literal["adamw", "muon"] = "adamw"
@@ -283,6 +312,9 @@ class TrainingSection(Section):
     """Epochs between checkpoints and validations."""
     validation: tuple[str, ...] = ()
     """Shards, by file name, of the independent trajectories kept for validation."""
+    allow: Allowed = ()
+    """Keys of the electrons, such as ``electrons.exchange``, in which the label files may differ, although the force
+    field does not see them."""
 
 
 class RunSection(Section):

@@ -33,7 +33,7 @@ from hpcspin.lattice import make_texture
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, load_model
 from hpcspin.storage import make_directory, provenance, write_labels, write_manifest
-from hpcspin.training import evaluate, train
+from hpcspin.training import evaluate, find_data, train
 from hpcspin.workflows.simulate import simulate_directory
 from hpcspin.workflows.system import build_solver, build_system
 from hpcspin.workflows.train import loop_settings
@@ -138,12 +138,11 @@ def fit(
     section = config.potential.model_copy(update=changes)
     outcome = train(
         Architecture(lattice=config.lattice.kind, **section.model_dump()),
-        [directory / "data"],
+        find_data([directory / "data"], ("validation.h5",), config.lattice.kind, World()),
         loop_settings(config.training, seed=seed, epochs=epochs, checkpoint_interval=4),
         directory / f"{kind}_{descriptor}_{len(layers)}_{seed}",
         World(),
         CPU,
-        validation=("validation.h5",),
     )
     model, card = load_model(outcome.model)
     shards = sorted((directory / "data").glob("train*.h5"))

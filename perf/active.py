@@ -29,8 +29,8 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, load_force
 from hpcspin.storage import open_hdf5, provenance, read_labels, read_manifest
 from hpcspin.training import perpendicular
-from hpcspin.training.dataset import read_source
 from hpcspin.training.evaluation import examine
+from hpcspin.training.sources import read_source
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.learn import learn_directory
 from hpcspin.workflows.simulate import simulate_directory

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from shared import RESULTS, table, write_section
 
 from hpcspin.config import Config, completed, parse_config
-from hpcspin.lattice import wall_position
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
 from hpcspin.storage import provenance, read_labels
@@ -41,9 +40,8 @@ def torque_ratios(config: Config, model: Any, labels: list[Path]) -> NDArray[np.
     ratios = []
     for path in labels:
         frames = read_labels(path, config.lattice.size)
-        walls = wall_position(lattice, frames.spins)
-        run = Run(np.arange(float(len(walls))), frames.spins, frames.field, walls)
-        ratios.append(torque_ratio(run, model.predict(frames.spins, lattice, bias)))
+        run = Run(np.arange(float(len(frames.spins))), frames.spins, frames.field)
+        ratios.append(torque_ratio(lattice, run, model.predict(frames.spins, lattice, bias)))
     return np.concatenate(ratios)
 
 

@@ -30,10 +30,11 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, ForceField, make_force_field
 from hpcspin.storage import provenance, read_labels, read_manifest
 from hpcspin.training import perpendicular
-from hpcspin.training.dataset import Snapshots, epoch_batches, read_source
+from hpcspin.training.dataset import Snapshots, epoch_batches
 from hpcspin.training.moments import normalise
 from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
+from hpcspin.training.sources import read_source
 
 CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_pair.yaml"
 CPU = torch.device("cpu")
@@ -82,7 +83,7 @@ def read(path: Path, frames: slice | NDArray[np.int64]) -> Snapshots:
     labels = read_labels(path, source.lattice.size)
     spins, field = (torch.from_numpy(a[frames]).flatten(1, 2).float() for a in (labels.spins, labels.field))
     bias = torch.full((len(spins),), source.bias)
-    return Snapshots(spins, field, bias, np.arange(len(spins)), len(spins), source.lattice)
+    return Snapshots(spins, field, bias, np.arange(len(spins)), np.zeros(len(spins), int), len(spins), source.lattice)
 
 
 def near_wall(data: Snapshots) -> NDArray[np.bool_]:
@@ -104,7 +105,9 @@ def split(directory: Path, labels: int) -> tuple[Snapshots, Judge, dict[str, Any
         for shard, share in zip(learning, shares, strict=True)
     ]
     spins, field, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("spins", "field", "bias"))
-    train = Snapshots(spins, field, bias, np.arange(len(spins)), len(spins), parts[0].lattice)
+    train = Snapshots(
+        spins, field, bias, np.arange(len(spins)), np.zeros(len(spins), int), len(spins), parts[0].lattice
+    )
     test = [read(directory / shard.file, slice(None)) for shard in judging]
     note = {
         "labels": len(spins),

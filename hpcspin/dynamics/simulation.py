@@ -55,7 +55,16 @@ _TRIAL_FIELDS = 6
 """Fields of finite range that a run asks before it starts, to know whether its step is too long."""
 CHECKPOINTING = ("dynamics.checkpoint_interval", "dynamics.checkpoint_minutes")
 """Keys of the config that decide when checkpoints are written and on no frame."""
-_MAY_DIFFER = ("dynamics.duration", *CHECKPOINTING, "potential", "training", "reproduce", "learning", "device")
+_MAY_DIFFER = (
+    "dynamics.duration",
+    *CHECKPOINTING,
+    "potential",
+    "training",
+    "reproduce",
+    "learning",
+    "device",
+    "dynamics.allow",
+)
 
 
 @dataclass(frozen=True)

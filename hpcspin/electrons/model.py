@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, as_snapshots, make_texture
+from hpcspin.lattice import NAMED_SITES, Lattice, as_snapshots, make_texture
 from hpcspin.storage import check_spins
 
 if TYPE_CHECKING:
@@ -202,6 +202,27 @@ class DrivenLattice:
         snapshots, restore = as_snapshots(spins, self.lattice.size)
         return solve(system, check_spins(snapshots, None, "spins"), World.current(), device).map(restore)
 
+    def as_config(self) -> dict[str, Any]:
+        """Sections ``lattice`` and ``electrons`` of a config of this system, as JSON values."""
+        lattice = self.lattice
+        return {
+            "lattice": {"kind": lattice.kind, "size": list(lattice.size), "periodic": list(lattice.periodic)},
+            "electrons": {
+                **{name: getattr(self, name) for name in ("hopping", "exchange", "temperature")},
+                **{name: getattr(self, name) for name in ("solver", "tolerance", "precision")},
+                "reservoirs": [
+                    {
+                        "name": reservoir.name,
+                        "sites": _sites_in_words(reservoir.sites, lattice),
+                        "width": reservoir.width,
+                        "potential": reservoir.potential,
+                        "polarization": list(reservoir.polarization),
+                    }
+                    for reservoir in self.reservoirs
+                ],
+            },
+        }
+
     @property
     def bias(self) -> float:
         """Largest minus smallest chemical potential of the reservoirs."""
@@ -241,6 +262,11 @@ class DrivenLattice:
             snapshot = int(np.argwhere(~np.isfinite(spins))[0, 0])
             raise HpcspinError(f"spins: snapshot {snapshot} has components that are not finite")
         return spins
+
+
+def _sites_in_words(sites: NDArray[np.bool_], lattice: Lattice) -> str | list[list[int]]:
+    named = (name for name in NAMED_SITES if np.array_equal(sites, lattice.mask(name)))
+    return next(named, np.argwhere(sites).tolist())
 
 
 def merge_potentials(

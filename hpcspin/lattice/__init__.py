@@ -4,6 +4,7 @@ from hpcspin.lattice.lattice import LATTICES, NAMED_SITES, Halo, Lattice, Square
 from hpcspin.lattice.measures import (
     bond_columns,
     bond_map,
+    has_wall,
     scalar_chirality,
     structure_factor,
     topological_charge,
@@ -23,6 +24,7 @@ __all__ = [
     "as_snapshots",
     "bond_columns",
     "bond_map",
+    "has_wall",
     "make_lattice",
     "make_texture",
     "scalar_chirality",

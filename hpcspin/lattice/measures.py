@@ -140,9 +140,7 @@ def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
     ndarray
         Shape (...), in columns; a sharp wall before column x is at x - 1/2.
     """
-    bonds = bond_columns(lattice, spins)
-    padded = np.concatenate([bonds[..., :1, :], bonds, bonds[..., -1:, :]], axis=-2)
-    smooth = (padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]) / 3
+    smooth = _smooth_bonds(lattice, spins)
     length = smooth.shape[-2]
     crossing = (smooth[..., :-1, :] > 0) & (smooth[..., 1:, :] <= 0)
     found = crossing.any(axis=-2)
@@ -153,3 +151,37 @@ def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
         position = last + left / (left - right)
     without = np.where(smooth[..., -1, :] > 0, float(length), 0.0)
     return np.where(found, position, without).mean(axis=-1)
+
+
+def has_wall(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether spins are a ferromagnet left of a wall and an antiferromagnet right of it.
+
+    The columns before the wall have bonds above 1/2, and those behind it below -1/6, in the mean: three quarters of the
+    way from the disordered 0, and half of it, to those of the triangular antiferromagnet, -1/3.
+
+    Parameters
+    ----------
+    lattice
+        The lattice of the spins.
+    spins
+        Unit vectors, shape (..., Lx, Ly, 3).
+
+    Returns
+    -------
+    ndarray
+        Shape (...); False for random spins, and where one order fills the lattice.
+    """
+    profile = _smooth_bonds(lattice, spins).mean(axis=-1)
+    left = np.arange(lattice.size[0]) <= wall_position(lattice, spins)[..., None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ferromagnet, antiferromagnet = (
+            np.sum(profile * side, axis=-1) / np.sum(side, axis=-1) for side in (left, ~left)
+        )
+    return (ferromagnet > 1 / 2) & (antiferromagnet < -1 / 6)
+
+
+def _smooth_bonds(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Site bonds averaged over one column to either side, shape (..., Lx, Ly)."""
+    bonds = bond_columns(lattice, spins)
+    padded = np.concatenate([bonds[..., :1, :], bonds, bonds[..., -1:, :]], axis=-2)
+    return (padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]) / 3

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,14 @@ from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.prediction import Predictor
-from hpcspin.storage import sha256
+from hpcspin.storage import (
+    Electrons,
+    describe_differences,
+    joined_differences,
+    kinds_of_electrons,
+    sha256,
+    stored_electrons,
+)
 
 MEMBER = "member-{:02d}"
 """Directory of a member within that of its committee."""
@@ -195,14 +203,35 @@ def load_force(path: str | Path) -> ForceField | Committee:
     Returns
     -------
     ForceField or Committee
-        In evaluation mode, with its card (of the first member).
+        In evaluation mode, with its card: of a committee that of the first member, with the cards of all as
+        ``members`` and all their ``electrons``.
 
     Raises
     ------
     HpcspinError
-        If a file is unreadable, or the directory holds no model and no two members.
+        If a file is unreadable, the directory holds no model and no two members, or the members have learned from
+        labels of different electrons.
     """
-    members, cards = zip(*(load_model(file) for file in model_files(path)), strict=True)
-    model = members[0] if len(members) == 1 else Committee(members).eval()
-    model.card = cards[0]
-    return model
+    files = model_files(path)
+    members, cards = zip(*(load_model(file) for file in files), strict=True)
+    if len(members) == 1:
+        members[0].card = cards[0]
+        return members[0]
+    committee = Committee(members).eval()
+    committee.card = {**cards[0], "members": list(cards), "electrons": _common_electrons(files, cards)}
+    return committee
+
+
+def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) -> list[Electrons] | None:
+    """What all members have learned from; None where one of them does not say it."""
+    told = [stored_electrons(card.get("electrons"), str(file)) for file, card in zip(files, cards, strict=True)]
+    known = [electrons for member in told for electrons in member or []]
+    for file, member in zip(files, told, strict=True):
+        for electrons in member or []:
+            differences = joined_differences(next(one for one in told if one), electrons)
+            if differences:
+                raise HpcspinError(
+                    f"{file}: has learned from labels of other electrons than the members before it: "
+                    f"{describe_differences(differences)}; train all members on the same labels"
+                )
+    return None if None in told else kinds_of_electrons(known)

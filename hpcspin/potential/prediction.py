@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,8 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
-from hpcspin.storage import check_spins
+from hpcspin.storage import (
+    check_spins,
+    describe_differences,
+    electron_differences,
+    electrons_of,
+    stored_electrons,
+)
 
 
 class System(Protocol):
@@ -25,6 +33,10 @@ class System(Protocol):
     @property
     def bias(self) -> float:
         """Largest minus smallest chemical potential."""
+        ...
+
+    def as_config(self) -> dict[str, Any]:
+        """Its sections ``lattice`` and ``electrons`` of a config."""
         ...
 
 
@@ -64,7 +76,7 @@ class Predictor(nn.Module):
         super().__init__()
         self.card = {}
 
-    def field(self, spins: Any, system: System) -> Any:
+    def field(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Exchange field on spins in hoppings, its part across them: H - S (S·H).
 
         The part along the spins turns none of them, and no force field learns it.
@@ -75,6 +87,8 @@ class Predictor(nn.Module):
             Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3), NumPy or torch.
         system
             The driven lattice.
+        allow
+            Keys of the electrons, such as ``"electrons.exchange"``, that may differ from those of the training data.
 
         Returns
         -------
@@ -84,8 +98,17 @@ class Predictor(nn.Module):
         Raises
         ------
         HpcspinError
-            If the spins do not fit the lattice, or the lattice not the model.
+            If the spins do not fit the lattice, the lattice not the model, or the model has learned from other
+            electrons than the system's.
         """
+        known = stored_electrons(self.card.get("electrons"), "the model")
+        given = electrons_of(system.as_config(), "the system")
+        differences = electron_differences(known, given, allow) if known and given else {}
+        if differences:
+            raise HpcspinError(
+                f"the model has learned from other electrons than the system's: {describe_differences(differences)}; "
+                f"it has no input for them: take another model, or give allow={list(differences)}"
+            )
         snapshots, restore = as_snapshots(spins, system.lattice.size)
         found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, system.bias).field
         return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))

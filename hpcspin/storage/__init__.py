@@ -4,6 +4,18 @@ Nothing here knows lattices, electrons or networks: arrays and JSON go in, files
 is either whole under its own name or unfinished under ``NAME.partial``.
 """
 
+from hpcspin.storage.agreement import (
+    NUMERICS,
+    Electrons,
+    bias_range,
+    differ_among_themselves,
+    electron_differences,
+    electrons_of,
+    is_outside,
+    joined_differences,
+    kinds_of_electrons,
+    stored_electrons,
+)
 from hpcspin.storage.atomic import (
     append_line,
     atomic_file,
@@ -32,11 +44,13 @@ from hpcspin.storage.xdmf import write_xdmf
 
 __all__ = [
     "MANIFEST",
+    "NUMERICS",
     "SCHEMA_VERSION",
     "SPINS",
     "TRAJECTORY",
     "UNITS",
     "Checkpoint",
+    "Electrons",
     "FrameReader",
     "LabelWriter",
     "Labels",
@@ -47,13 +61,20 @@ __all__ = [
     "append_line",
     "atomic_file",
     "atomic_hdf5",
+    "bias_range",
     "check_spins",
     "code_version",
     "config_differences",
     "count_frames",
     "describe_differences",
+    "differ_among_themselves",
+    "electron_differences",
+    "electrons_of",
     "ensure_manifest",
     "find_trajectory",
+    "is_outside",
+    "joined_differences",
+    "kinds_of_electrons",
     "make_directory",
     "open_hdf5",
     "partial_path",
@@ -69,6 +90,7 @@ __all__ = [
     "real_dataset",
     "require_output",
     "sha256",
+    "stored_electrons",
     "write_bytes",
     "write_checkpoint",
     "write_json",

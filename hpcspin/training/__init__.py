@@ -1,8 +1,25 @@
 """From labelled shards to the weights of a force field, and how wrong it is."""
 
+from hpcspin.training.data import TrainingData, find_data
 from hpcspin.training.evaluation import calibrate, evaluate, examine
-from hpcspin.training.loop import train
+from hpcspin.training.loop import require_possible, train
 from hpcspin.training.metrics import Errors, perpendicular
+from hpcspin.training.overlap import is_new, learned_files, spin_digests
 from hpcspin.training.settings import Outcome, Settings
 
-__all__ = ["Errors", "Outcome", "Settings", "calibrate", "evaluate", "examine", "perpendicular", "train"]
+__all__ = [
+    "Errors",
+    "Outcome",
+    "Settings",
+    "TrainingData",
+    "calibrate",
+    "evaluate",
+    "examine",
+    "find_data",
+    "is_new",
+    "learned_files",
+    "perpendicular",
+    "require_possible",
+    "spin_digests",
+    "train",
+]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,25 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, make_lattice
+from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
-from hpcspin.storage import Labels, Shard, read_attributes, read_labels, read_manifest, read_spins
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a label file says about its system.
-
-    Attributes
-    ----------
-    lattice : Lattice
-        The lattice of its snapshots.
-    bias : float
-        Difference of the largest and the smallest chemical potential.
-    """
-
-    lattice: Lattice
-    bias: float
+from hpcspin.storage import Labels, Shard, read_labels, read_manifest
+from hpcspin.training.sources import Source
 
 
 @dataclass
@@ -47,6 +31,8 @@ class Snapshots:
         Shape (mine,).
     numbers : ndarray
         Number of each of mine in the whole list, ascending, shape (mine,).
+    files : ndarray
+        Number of the file of each of mine, shape (mine,).
     total : int
         Length of the whole list, over all ranks.
     lattice : Lattice
@@ -57,8 +43,14 @@ class Snapshots:
     field: Tensor
     bias: Tensor
     numbers: NDArray[np.int64]
+    files: NDArray[np.int64]
     total: int
     lattice: Lattice
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """File of each of mine, and a number that counts within it, shape (mine, 2)."""
+        return np.stack([self.files, self.numbers], axis=1)
 
     def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where those of the given snapshots that are mine stand, in the order given."""
@@ -132,38 +124,13 @@ def split_shards(directories: Sequence[Path], validation: Sequence[str], world: 
     return split
 
 
-def read_source(path: Path, kind: str, bias: float) -> Source:
-    """System of a label file, from the config stored in it.
-
-    Parameters
-    ----------
-    path
-        Label file.
-    kind, bias
-        Kind of lattice and bias of a file without a config; its edges are then open along x alone.
-
-    Raises
-    ------
-    HpcspinError
-        If the file is invalid, or its snapshots are not on the lattice of its config.
-    """
-    config = read_attributes(path).get("config", {})
-    try:
-        section = config.get("lattice") or {}
-        size = read_spins(path, section.get("size"), 0).shape[1:3]
-        reservoirs = (config.get("electrons") or {}).get("reservoirs") or []
-        potentials = [float(reservoir["potential"]) for reservoir in reservoirs]
-        lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
-        bias = max(potentials) - min(potentials) if potentials else bias
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise HpcspinError(f"{path}: its config is none of hpcspin's ({error}); label the spins again") from error
-    if not math.isfinite(bias):
-        raise HpcspinError(f"{path}: its config has potentials without bounds; label the spins again")
-    return Source(lattice, bias)
-
-
 def load_shares(
-    directory: Path, shards: Sequence[Shard], kind: str, bias: float, world: World, stride: int, dtype: torch.dtype
+    directory: Path,
+    shards: Sequence[Shard],
+    sources: Mapping[str, Source],
+    world: World,
+    stride: int,
+    dtype: torch.dtype,
 ) -> list[Snapshots]:
     """Read my share of the snapshots of some shards, a list of snapshots for each lattice among them.
 
@@ -177,8 +144,8 @@ def load_shares(
         Where the shards lie.
     shards
         In the order of the manifest.
-    kind, bias
-        See `read_source`.
+    sources
+        System of each shard by the name of its file.
     world
         The ranks.
     stride
@@ -191,17 +158,17 @@ def load_shares(
     HpcspinError
         If a file is invalid.
     """
-    sources = [(shard, read_source(directory / shard.file, kind, bias)) for shard in shards]
     shares = []
-    for lattice in dict.fromkeys(source.lattice for _, source in sources):
+    for lattice in dict.fromkeys(sources[shard.file].lattice for shard in shards):
         parts: list[_Part] = []
         start = 0
-        for shard, source in sources:
+        for number, shard in enumerate(shards):
+            source = sources[shard.file]
             if source.lattice != lattice:
                 continue
             for frames in _my_frames(start, shard.snapshots, stride, world):
                 labels = read_labels(directory / shard.file, lattice.size, frames)
-                parts.append(_Part(start + np.arange(shard.snapshots)[frames], labels, source.bias))
+                parts.append(_Part(start + np.arange(shard.snapshots)[frames], number, labels, source.bias))
             start += shard.snapshots
         shares.append(_join(parts, start, lattice, dtype))
     return shares
@@ -209,6 +176,7 @@ def load_shares(
 
 class _Part(NamedTuple):
     numbers: NDArray[np.int64]
+    file: int
     labels: Labels
     bias: float
 
@@ -224,7 +192,8 @@ def _my_frames(start: int, snapshots: int, stride: int, world: World) -> Iterato
 def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) -> Snapshots:
     if not parts:
         empty = torch.empty((0, lattice.num_sites, 3), dtype=dtype)
-        return Snapshots(empty, empty, empty[:, 0, 0], np.empty(0, dtype=np.int64), total, lattice)
+        nothing = np.empty(0, dtype=np.int64)
+        return Snapshots(empty, empty, empty[:, 0, 0], nothing, nothing, total, lattice)
     numbers = np.concatenate([part.numbers for part in parts])
     order = np.argsort(numbers)
 
@@ -236,6 +205,7 @@ def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) 
         tensor([part.labels.field for part in parts]).flatten(1, 2),
         tensor([np.full(len(part.numbers), part.bias) for part in parts]),
         numbers[order],
+        np.concatenate([np.full(len(part.numbers), part.file) for part in parts])[order],
         total,
         lattice,
     )

@@ -15,8 +15,9 @@ from torch import Tensor
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField
 from hpcspin.storage import read_labels
-from hpcspin.training.dataset import Snapshots, read_source
-from hpcspin.training.metrics import Errors, perpendicular, tangent_components
+from hpcspin.training.dataset import Snapshots
+from hpcspin.training.metrics import Errors, Summary, perpendicular, tangent_components
+from hpcspin.training.sources import read_source
 
 _SITES_AT_ONCE = 4096
 _CALIBRATION_BINS = 10
@@ -63,19 +64,21 @@ def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device:
         Where to compute.
     """
     errors = Errors()
-    for _, spins, predicted, field in _predictions(model, snapshots, device):
-        errors.add(spins, predicted, field)
+    for rows, spins, predicted, field in _predictions(model, snapshots, device):
+        errors.add(spins, predicted, field, snapshots.places[rows])
     return errors
 
 
 def evaluate(
-    model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device
-) -> dict[str, float | int]:
+    model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device, bias: float | None = None
+) -> Summary:
     """Errors of a force field on label files: the summary of what `examine` finds."""
-    return examine(model, files, world, device).errors.summary()
+    return examine(model, files, world, device, bias).errors.summary()
 
 
-def examine(model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device) -> Examination:
+def examine(
+    model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device, bias: float | None = None
+) -> Examination:
     """Compare a force field with label files, shared out over the ranks.
 
     Parameters
@@ -88,6 +91,8 @@ def examine(model: ForceField | Committee, files: Sequence[Path], world: World, 
         The ranks; all call together.
     device
         Where to compute.
+    bias
+        Of files without a config; None: the model's unit of bias, the largest that it has learned from.
 
     Raises
     ------
@@ -95,31 +100,28 @@ def examine(model: ForceField | Committee, files: Sequence[Path], world: World, 
         If a file is invalid or of another kind of lattice than the model.
     """
     model = model.to(device).eval()
-    found, samples = [], [np.zeros((2, 0))]
+    errors, samples = Errors(), [np.zeros((2, 0))]
     counts: dict[str, int] = {}
-    for path in files:
-        mine, errors = _my_share(path, model, world), Errors()
-        for numbers, spins, predicted, field in _predictions(model, mine, device):
-            errors.add(spins, predicted, field)
-            samples.append(_sample(numbers, spins, predicted, field))
-        # Back from the order of the ranks to that of the file.
-        order = np.concatenate(world.allgather(mine.numbers)).argsort()
-        found.append(errors.over(world).sums[order])
+    for number, path in enumerate(files):
+        mine = _my_share(number, path, model, world, bias)
+        for rows, spins, predicted, field in _predictions(model, mine, device):
+            errors.add(spins, predicted, field, mine.places[rows])
+            samples.append(_sample(mine.numbers[rows], spins, predicted, field))
         counts[str(path)] = mine.total
     components = world.gather(np.concatenate(samples, axis=1)) or [np.zeros((2, 0))]
-    return Examination(Errors(np.concatenate(found)), counts, np.concatenate(components, axis=1))
+    return Examination(errors.over(world), counts, np.concatenate(components, axis=1))
 
 
 def _predictions(
     model: ForceField | Committee, snapshots: Snapshots, device: torch.device
-) -> Iterator[tuple[NDArray[np.int64], Tensor, Tensor, Tensor]]:
-    """Numbers, spins, predicted and exact fields of a few of my snapshots at a time, on the CPU."""
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Rows, spins, predicted and exact fields of a few of my snapshots at a time, on the CPU."""
     table = model.neighbourhood(snapshots.lattice)
     step = max(1, _SITES_AT_ONCE // snapshots.lattice.num_sites)
     parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
     for start, spins, field, bias in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
         predicted = model(spins.to(device), table, bias.to(device)).field
-        yield snapshots.numbers[start : start + step], spins, predicted.cpu(), field
+        yield slice(start, start + step), spins, predicted.cpu(), field
 
 
 def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact: Tensor) -> NDArray[np.float64]:
@@ -129,15 +131,17 @@ def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact:
     return np.concatenate([both[:, row, those].flatten(1).numpy() for row, those in enumerate(sites)], axis=1)
 
 
-def calibrate(model: Committee, files: Sequence[Path], world: World, device: torch.device) -> dict[str, Any]:
+def calibrate(
+    model: Committee, files: Sequence[Path], world: World, device: torch.device, bias: float | None = None
+) -> dict[str, Any]:
     """How well the disagreement of a committee tells the error of its mean, site by site.
 
     Parameters
     ----------
     model
         The committee.
-    files, world, device
-        As for `evaluate`.
+    files, world, device, bias
+        As for `examine`.
 
     Returns
     -------
@@ -150,11 +154,11 @@ def calibrate(model: Committee, files: Sequence[Path], world: World, device: tor
     """
     model = model.to(device).eval()
     spreads, errors = [np.zeros(0)], [np.zeros(0)]
-    for path in files:
-        mine = _my_share(path, model, world)
+    for number, path in enumerate(files):
+        mine = _my_share(number, path, model, world, bias)
         table = model.neighbourhood(mine.lattice)
-        for spins, field, bias in zip(*(t.split(1) for t in (mine.spins, mine.field, mine.bias)), strict=True):
-            given = (spins.to(device), table, bias.to(device))
+        for spins, field, u in zip(*(t.split(1) for t in (mine.spins, mine.field, mine.bias)), strict=True):
+            given = (spins.to(device), table, u.to(device))
             wrong = perpendicular(spins, model(*given).field.cpu().double() - field)
             spreads.append(model.spread(*given).cpu().double().numpy().reshape(-1))
             # Two perpendicular components share the square.
@@ -176,11 +180,12 @@ def _rms(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-def _my_share(path: Path, model: ForceField | Committee, world: World) -> Snapshots:
-    source = read_source(path, model.architecture.lattice, model.architecture.bias_reference)
+def _my_share(number: int, path: Path, model: ForceField | Committee, world: World, bias: float | None) -> Snapshots:
+    given = model.architecture
+    source = read_source(path, given.lattice, given.bias_reference if bias is None else bias)
     model.require(source.lattice, str(path))
     labels = read_labels(path, source.lattice.size)
     mine = np.arange(len(labels.spins))[world.rank :: world.size]
     spins, field = (torch.from_numpy(array[mine]).flatten(1, 2) for array in (labels.spins, labels.field))
-    bias = torch.full((len(mine),), source.bias, dtype=torch.float64)
-    return Snapshots(spins, field, bias, mine, len(labels.spins), source.lattice)
+    biases = torch.full((len(mine),), source.bias, dtype=torch.float64)
+    return Snapshots(spins, field, biases, mine, np.full(len(mine), number), len(labels.spins), source.lattice)

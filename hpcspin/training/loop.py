@@ -11,7 +11,7 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from hpcspin.parallel.devices import require_own_gpu
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, CovariantField, ForceField, load_model, make_force_field, save_model
-from hpcspin.storage import make_directory
-from hpcspin.training.dataset import Split, epoch_plan, load_shares, split_shards
+from hpcspin.storage import kinds_of_electrons, make_directory
+from hpcspin.training.data import TrainingData
+from hpcspin.training.dataset import Split, epoch_plan, load_shares
 from hpcspin.training.device import Batches, tensor_float32
 from hpcspin.training.evaluation import snapshot_errors
-from hpcspin.training.metrics import Errors, perpendicular
+from hpcspin.training.metrics import Errors, Summary, perpendicular
 from hpcspin.training.moments import normalise, set_envelope
 from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
@@ -51,15 +52,13 @@ _BUFFERS_STAY: dict[str, Any] = (
 
 def train(
     architecture: Architecture,
-    data: Sequence[Path],
+    data: TrainingData,
     settings: Settings,
     directory: Path,
     world: World,
     device: torch.device,
     *,
     start: Path | None = None,
-    validation: Sequence[str] = (),
-    bias: float = 0.0,
     card: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
@@ -73,7 +72,7 @@ def train(
     architecture
         What to train. Its unit of bias is replaced by the largest bias in the data.
     data
-        Directories of label files with a manifest; their lattices may differ in size.
+        See `find_data`; their lattices may differ in size.
     settings
         How.
     directory
@@ -84,10 +83,6 @@ def train(
         Where this rank computes.
     start
         A saved force field of the same architecture, whose weights and units are begun with.
-    validation
-        File names of the shards of independent trajectories that choose the epoch.
-    bias
-        Bias of shards that do not hold their config.
     card
         More JSON values for the model's card, such as the config.
     stop
@@ -103,21 +98,37 @@ def train(
     HpcspinError
         If the data are invalid, there are fewer snapshots in a batch than
         ranks, the start has another architecture, or the directory belongs to
-        other settings or data; a `DivergedError` if its numbers cease to be finite.
+        other settings, but for fewer epochs, or to other data; a `DivergedError` if its numbers cease to be finite.
+    """
+    require_possible(architecture, settings, world)
+    require_own_gpu(world, device)
+    world.torch_group(device.type)
+    if world.rank == 0:
+        make_directory(directory)
+    begun = load_model(start) if start else None
+    with tensor_float32(False):
+        trainer = _Trainer(architecture, data, settings, directory, world, device, begun)
+        return trainer.run(card or {}, stop)
+
+
+def require_possible(architecture: Architecture, settings: Settings, world: World) -> None:
+    """Refuse settings that no data can make possible.
+
+    Raises
+    ------
+    HpcspinError
+        If a batch has fewer snapshots than there are ranks, or the architecture cannot be compiled.
     """
     if settings.batch < world.size:
         raise HpcspinError(
             f"training.batch: {settings.batch} snapshots on {world.size} ranks leave ranks without work; "
             f"give at least {world.size}"
         )
-    require_own_gpu(world, device)
-    world.torch_group(device.type)
-    if world.rank == 0:
-        make_directory(directory)
-    split = split_shards(data, validation, world)
-    with tensor_float32(False):
-        trainer = _Trainer(architecture, split, settings, directory, world, device, bias, start)
-        return trainer.run(card or {}, stop)
+    if settings.compile and len(architecture.layers) == 1:
+        raise HpcspinError(
+            "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
+            "several layers"
+        )
 
 
 class DivergedError(HpcspinError):
@@ -130,19 +141,18 @@ class _Trainer:
     def __init__(
         self,
         architecture: Architecture,
-        split: Split,
+        data: TrainingData,
         settings: Settings,
         directory: Path,
         world: World,
         device: torch.device,
-        bias: float,
-        start: Path | None,
+        known: tuple[ForceField, dict[str, Any]] | None,
     ) -> None:
         self._settings, self._directory, self._world, self._device = settings, directory, world, device
-        self._split = split
+        self._split, self._sources = split, sources = data.split, data.sources
         dtype = torch.float64 if architecture.precision == "float64" else torch.float32
         self._train, self._validation = (
-            load_shares(split.directory, shards, architecture.lattice, bias, world, settings.batch, dtype)
+            load_shares(split.directory, shards, sources, world, settings.batch, dtype)
             for shards in (split.train, split.validation)
         )
         for share in self._train:
@@ -154,22 +164,16 @@ class _Trainer:
         biases = torch.cat([share.bias for share in self._train])
         largest = max(world.allgather(float(biases.max()) if len(biases) else 0.0))
         architecture = replace(architecture, bias_reference=largest or 1.0)
-        known = load_model(start) if start else None
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
-        if settings.compile and not isinstance(self._model, CovariantField):
-            raise HpcspinError(
-                "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
-                "several layers"
-            )
         if settings.mixed_precision and _emulates_bfloat16(device):
             world.say(
                 "warning: training.mixed_precision: this CPU has no units for bfloat16 and will take several times as "
                 "long; false is quicker here"
             )
-        for share in self._train:
-            self._model.require(share.lattice, split.train[0].file)
+        for name, source in sources.items():
+            self._model.require(source.lattice, name)
         # A model's past goes with it: which weights it began with, and what these had learned from.
-        past = ("weights_sha256", "data", "start")
+        past = ("weights_sha256", "data", "electrons", "start")
         self._start = {name: known[1][name] for name in past if name in known[1]} if known else None
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
         if not known:
@@ -194,8 +198,10 @@ class _Trainer:
     def run(self, card: Mapping[str, Any], stop: Callable[[], bool]) -> Outcome:
         """Train from the checkpoint, if there is one, to the last epoch or the request to stop."""
         settings, state = self._settings, self._state
-        state.restore(self._world)
+        before = state.restore(self._world)
         self._log.truncate(state.epoch)
+        if before is not None and before < settings.epochs:
+            self._tell_of_more_epochs(before)
         if state.epoch == settings.epochs and self._is_saved():
             return Outcome(True, self._directory / MODEL, state.metrics)
         module = self._distributed()
@@ -222,6 +228,15 @@ class _Trainer:
         if finished:
             self._save(card)
         return Outcome(finished, self._directory / MODEL, state.metrics)
+
+    def _tell_of_more_epochs(self, before: int) -> None:
+        settings, done = self._settings, self._state.epoch
+        share = learning_rate_factor(done, settings.epochs, settings.warmup)
+        self._world.say(
+            f"train: goes on from epoch {done} of {before} to {settings.epochs}: the learning rate is from here on "
+            f"that of a training of {settings.epochs} epochs, {share * settings.learning_rate:.2g} at first and 0 in "
+            "the end; the weights will be other ones than of such a training, whose first epochs differ"
+        )
 
     def _distributed(self) -> nn.Module:
         if self._world.size == 1:
@@ -281,8 +296,8 @@ class _Trainer:
         for share in self._validation:
             errors.include(snapshot_errors(model, share, self._device))
         summary = errors.over(self._world).summary()
-        self._require_finite(*summary.values())
-        if summary["mse"] < self._state.metrics.get("mse", math.inf):
+        self._require_finite(*(value for value in summary.values() if value is not None))
+        if _mse(summary) < _mse(self._state.metrics):
             self._state.keep(summary)
         return {f"validation_{name}": value for name, value in summary.items() if name != "snapshots"}
 
@@ -314,6 +329,9 @@ class _Trainer:
                 "best_epoch": self._state.best_epoch,
                 "training": asdict(self._settings),
                 "data": _listed(self._split),
+                "electrons": kinds_of_electrons(
+                    [self._sources[shard.file].electrons or {} for shard in self._split.train]
+                ),
                 **({"start": self._start} if self._start else {}),
                 **card,
             }
@@ -346,6 +364,10 @@ def _again(model: ForceField, architecture: Architecture) -> ForceField:
 def _emulates_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 take longer there than in float32."""
     return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _mse(metrics: Summary) -> float:
+    return float(metrics["mse"] or 0.0) if metrics else math.inf
 
 
 def _note(record: Mapping[str, Any]) -> str:

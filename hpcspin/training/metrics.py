@@ -11,6 +11,10 @@ from torch import Tensor
 
 from hpcspin.parallel.world import World
 
+Summary = dict[str, float | int | None]
+_FEWEST_SNAPSHOTS = 10
+"""Independent snapshots of one trajectory that tell an error."""
+
 
 def perpendicular(spins: Tensor, field: Tensor) -> Tensor:
     """Part H - S (S·H) of a field that exerts a torque; any shape (..., 3)."""
@@ -49,26 +53,33 @@ class Errors:
         For each snapshot the number of its components, the sums of (predicted -
         exact) and of its square, and the sums of the exact component and of its
         square; shape (snapshots, 5).
+    places : ndarray
+        For each snapshot the number of its file, which is of a trajectory of its own, and its number there; shape
+        (snapshots, 2).
     """
 
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
+    places: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
 
-    def add(self, spins: Tensor, predicted: Tensor, exact: Tensor) -> None:
-        """Count a batch of configurations; shapes (snapshots, sites, 3)."""
+    def add(self, spins: Tensor, predicted: Tensor, exact: Tensor, places: NDArray[np.int64]) -> None:
+        """Count a batch of configurations; shapes (snapshots, sites, 3), and (snapshots, 2) of the places."""
         spins = spins.double()
         error = tangent_components(spins, predicted.double() - exact.double()).flatten(1)
         value = tangent_components(spins, exact.double()).flatten(1)
         powers = (torch.ones_like(error), error, error.square(), value, value.square())
         more = torch.stack([power.sum(1) for power in powers], 1)
-        self.sums = np.concatenate([self.sums, more.cpu().numpy()])
+        self.include(Errors(more.cpu().numpy(), places))
 
     def include(self, others: Errors) -> None:
         """Count the snapshots of others, too."""
         self.sums = np.concatenate([self.sums, others.sums])
+        self.places = np.concatenate([self.places, others.places])
 
     def over(self, world: World) -> Errors:
-        """The snapshots of all ranks, rank by rank; all call together."""
-        return Errors(np.concatenate(world.allgather(self.sums)))
+        """The snapshots of all ranks in the order of their places; all call together."""
+        sums, places = (np.concatenate(world.allgather(part)) for part in (self.sums, self.places))
+        order = np.lexsort(places.T[::-1])
+        return Errors(sums[order], places[order])
 
     @property
     def mse(self) -> NDArray[np.float64]:
@@ -76,31 +87,59 @@ class Errors:
         mse: NDArray[np.float64] = self.sums[:, 2] / self.sums[:, 0]
         return mse
 
-    def summary(self) -> dict[str, float | int]:
-        """Metrics of all snapshots together.
+    def summary(self) -> Summary:
+        """Metrics of all snapshots together, which are in the order of their places.
 
         Returns
         -------
         dict
-            ``mse``: mean squared error of a perpendicular component;
-            ``sigma``: standard deviation of that error; ``variance_fraction``:
-            mse over the variance of the exact component, absent where that is
-            0; ``snapshots``; of several ``mse_error``: the standard error of mse
-            over the snapshots. Frames of one trajectory resemble each other: it
-            is then too small.
+            ``mse``: mean squared error of a perpendicular component; ``mse_error``: its standard error, see
+            `standard_error`; ``sigma``: standard deviation of that error; ``variance_fraction``: mse over the
+            variance of the exact component, absent where that is 0; ``snapshots``.
         """
         snapshots = len(self.sums)
         count, error, error_squared, value, value_squared = self.sums.sum(0).tolist()
         mse = error_squared / count
         variance = value_squared / count - (value / count) ** 2
-        numbers: dict[str, float | int] = {
+        return {
             "mse": mse,
+            "mse_error": self.standard_error,
             "sigma": max(mse - (error / count) ** 2, 0.0) ** 0.5,
             **({"variance_fraction": mse / variance} if variance > 0 else {}),
             "snapshots": snapshots,
         }
-        if snapshots > 1:
-            # Of a ratio of sums: snapshots weigh as many components as they have.
-            scatter = np.sum((self.sums[:, 2] - mse * self.sums[:, 0]) ** 2) * snapshots / (snapshots - 1)
-            numbers["mse_error"] = float(np.sqrt(scatter)) / count
-        return numbers
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean squared error.
+
+        Of several files that over the files, which are independent trajectories. Of one file that of its snapshots,
+        as many as are independent by the correlation time of their errors; None where these are fewer than
+        10, and the correlation time itself is unknown.
+        """
+        count, squared = self.sums[:, (0, 2)].sum(0)
+        # Of a ratio of sums: snapshots weigh as many components as they have.
+        excess = self.sums[:, 2] - squared / count * self.sums[:, 0]
+        _, files = np.unique(self.places[:, 0], return_inverse=True)
+        samples, correlated = np.bincount(files, weights=excess), 1.0
+        if len(samples) == 1:
+            samples, correlated = excess, autocorrelation_frames(excess)
+            if len(samples) < _FEWEST_SNAPSHOTS * correlated:
+                return None
+        scatter = correlated * np.sum(samples**2) * len(samples) / (len(samples) - 1)
+        return float(np.sqrt(scatter) / count)
+
+
+def autocorrelation_frames(series: NDArray[np.float64]) -> float:
+    """Integrated autocorrelation time of a series in frames, summed until it first turns negative."""
+    series = series - series.mean()
+    variance = float(series @ series)
+    if variance == 0:
+        return 1.0
+    total = 1.0
+    for lag in range(1, len(series)):
+        correlation = float(series[lag:] @ series[:-lag]) / variance
+        if correlation <= 0:
+            break
+        total += 2 * correlation
+    return total

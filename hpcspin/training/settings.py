@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcspin.training.metrics import Summary
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -66,4 +68,4 @@ class Outcome:
 
     finished: bool
     model: Path
-    metrics: dict[str, float | int]
+    metrics: Summary

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import Checkpoint, append_line, read_checkpoint, write_checkpoint, write_text
+from hpcspin.training.metrics import Summary
 from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean
 
@@ -55,9 +57,9 @@ class TrainingState:
         self._best: dict[str, torch.Tensor] = {}
         self.epoch = self.best_epoch = 0
         self.seconds = 0.0
-        self.metrics: dict[str, float | int] = {}
+        self.metrics: Summary = {}
 
-    def keep(self, metrics: dict[str, float | int]) -> None:
+    def keep(self, metrics: Summary) -> None:
         """Remember the running mean as the best weights."""
         self.metrics, self.best_epoch = metrics, self.epoch
         self._best = {name: tensor.clone() for name, tensor in self._mean.weights.items()}
@@ -87,22 +89,29 @@ class TrainingState:
             write_checkpoint(self._path, self._arrays(), meta, self._config)
         world.barrier()
 
-    def restore(self, world: World) -> None:
+    def restore(self, world: World) -> int | None:
         """Go back to the checkpoint, if there is one; all ranks call together.
+
+        Returns
+        -------
+        int or None
+            Epochs that the training had until now, or None where there is no checkpoint.
 
         Raises
         ------
         HpcspinError
-            If it belongs to another training; the differing keys are named.
+            If it belongs to another training, the differing keys are named, or to one of more epochs.
         """
-        found = read_checkpoint(self._path, self._config) if world.rank == 0 else None
-        found = world.broadcast(found)
+        found = read_checkpoint(self._path, self._config, ("training.epochs",)) if world.rank == 0 else None
+        epochs = self._require_no_fewer_epochs(found) if found else None
+        found, epochs = world.broadcast((found, epochs))
         if found is None:
-            return
+            return None
         try:
             self._take_over(found)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise found.foreign(error) from error
+        return int(epochs)
 
     def _take_over(self, found: Checkpoint) -> None:
         arrays, meta = found.arrays, found.meta
@@ -119,6 +128,15 @@ class TrainingState:
             for name, value in weights.items()
             if f"best/{name}" in arrays
         }
+
+    def _require_no_fewer_epochs(self, found: Checkpoint) -> int:
+        stored, given = (int(config["training"]["epochs"]) for config in (found.config, self._config))
+        if given < stored:
+            raise HpcspinError(
+                f"{found.path}: belongs to a training of {stored} epochs, the config asks for {given}; "
+                "training.epochs can only be raised, or choose another --output"
+            )
+        return stored
 
     def _restore_moments(self, name: str, value: nn.Parameter, arrays: dict[str, NDArray[Any]]) -> None:
         prefix = f"optimiser/{name}/"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.training.metrics import autocorrelation_frames
+
 Array = NDArray[np.float64]
 
 
@@ -26,7 +28,7 @@ class Estimate:
         return cls(float(values.mean()), error)
 
 
-def wall_speed(time: Array, position: Array) -> tuple[float, float]:
+def wall_speed(time: Array, position: Array) -> tuple[float, float | None]:
     """Slope of the wall position, in columns a unit of time, with its standard error.
 
     A least-squares line. The residuals of a trajectory are correlated; their
@@ -36,29 +38,21 @@ def wall_speed(time: Array, position: Array) -> tuple[float, float]:
     Parameters
     ----------
     time, position
-        Shape (n,).
+        Shape (n,), n > 1.
+
+    Returns
+    -------
+    tuple
+        Slope and error; the error is None of two frames, through which a line always goes.
     """
     centred = time - time.mean()
     slope = float(centred @ position / (centred @ centred))
     residual = position - position.mean() - slope * centred
+    if len(time) < 3:
+        return slope, None
     effective = max(len(time) / autocorrelation_frames(residual), 3.0)
     scatter = float(residual @ residual)
     return slope, math.sqrt(scatter / ((effective - 2) * float(centred @ centred)))
-
-
-def autocorrelation_frames(series: Array) -> float:
-    """Integrated autocorrelation time of a series in frames, summed until it first turns negative."""
-    series = series - series.mean()
-    variance = float(series @ series)
-    if variance == 0:
-        return 1.0
-    total = 1.0
-    for lag in range(1, len(series)):
-        correlation = float(series[lag:] @ series[:-lag]) / variance
-        if correlation <= 0:
-            break
-        total += 2 * correlation
-    return total
 
 
 def near_wall(position: Array, size: tuple[int, int], reach: float = 2.0) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import erf
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.config import allowed_key
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
@@ -19,10 +20,11 @@ from hpcspin.potential.files import card_path
 from hpcspin.storage import MANIFEST, read_manifest, require_output, write_json
 from hpcspin.training import calibrate, examine
 from hpcspin.workflows import figures
+from hpcspin.workflows.agreement import warn_of_labels
 from hpcspin.workflows.sole_writer import sole_writer
 
 
-def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> None:
+def evaluate_files(model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = ()) -> None:
     """Write the errors of a model as JSON, and beside it, as NAME.png, a picture of them.
 
     Parameters
@@ -38,22 +40,36 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
         committee the errors of its mean, and ``calibration``, see `hpcspin.training.calibrate`.
     world
         The ranks share the snapshots.
+    allow
+        Keys of the electrons, such as ``electrons.exchange``, in which the labels are meant to differ from those that
+        the model has learned from; the log warns of others, and of files that the model has learned from.
 
     Raises
     ------
     HpcspinError
-        If the model or a label file is unreadable, they do not fit together, or the output has the picture's name
-        or cannot be written.
+        If a key of ``allow`` is none, the model or a label file is unreadable, they do not fit together, or the output
+        has the picture's name or cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:
         raise HpcspinError(f"{output}: is the name of the picture; give a .json file")
+    for key in allow:
+        try:
+            allowed_key(key)
+        except ValueError as error:
+            raise HpcspinError(f"--allow {error}") from error
     model, files = load_force(model_path), label_files(data, world)
     if world.rank == 0:
         weights = model_files(model_path)
         require_output(output, *files, *weights, *map(card_path, weights))
     with sole_writer(output, world, directory=False):
-        numbers, components = evaluate(model, files, world)
+        bias = warn_of_labels(files, model_path, model.card, allow, world)
+        numbers, components = evaluate(model, files, world, bias)
+        if numbers["mse_error"] is None:
+            world.say(
+                "evaluate: one trajectory, no error of mse: too few of its snapshots are independent of each other; "
+                "give a directory of several files, each of a trajectory of its own"
+            )
         if world.rank == 0:
             world.say(json.dumps({key: value for key, value in numbers.items() if key != "snapshot_mse"}))
             bins = numbers.get("calibration", {}).get("bins", [])
@@ -62,7 +78,7 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
 
 
 def evaluate(
-    model: ForceField | Committee, files: Sequence[Path], world: World, device: str = "auto"
+    model: ForceField | Committee, files: Sequence[Path], world: World, bias: float | None, device: str = "auto"
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Errors of a model on label files: the numbers of `evaluate_files`, the same on all ranks.
 
@@ -72,10 +88,10 @@ def evaluate(
         The numbers, and on rank 0 the exact and predicted components of a sample of sites, shape (2, sampled).
     """
     picked = pick_device(world, device)
-    found = examine(model, files, world, picked)
+    found = examine(model, files, world, picked, bias)
     numbers: dict[str, Any] = dict(found.errors.summary())
     if isinstance(model, Committee):
-        numbers["calibration"] = calibrate(model, files, world, picked)
+        numbers["calibration"] = calibrate(model, files, world, picked, bias)
     exact, predicted = found.components
     half_width = float(np.quantile(abs(predicted - exact), erf(0.5**0.5))) if world.rank == 0 else 0.0
     numbers["half_width_68"] = world.broadcast(half_width)

@@ -16,6 +16,7 @@ from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.storage import config_differences, describe_differences
+from hpcspin.workflows.agreement import require_electrons
 from hpcspin.workflows.classical import classical_terms
 from hpcspin.workflows.learned import LearnedField
 from hpcspin.workflows.monitor import CheckedField
@@ -74,7 +75,10 @@ def _learned(config: Config, lattice: Lattice, world: World, device: torch.devic
             "dynamics.model: field: learned needs the path of a saved force field (.safetensors or committee)"
         )
     model = load_force(config.dynamics.model)
+    card = model.card
     model.require(lattice, config.dynamics.model)
+    names = (config.dynamics.model, "the config")
+    require_electrons(config.model_dump(mode="json"), card, names, config.dynamics.allow, world)
     _require_potential(config, model, config.dynamics.model)
     model, system, dynamics = model.to(device).eval(), build_system(config), config.dynamics
     if dynamics.field == "corrected":

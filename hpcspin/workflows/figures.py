@@ -26,15 +26,13 @@ def _save(figure: Figure, path: Path) -> None:
     write_bytes(path, image.getvalue())
 
 
-def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], sigma: float, path: Path) -> None:
+def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
     """Predicted against exact torque components, with the histogram of the error (Fig. 3).
 
     Parameters
     ----------
     exact, learned
         Torques S x H, shape (..., 3).
-    sigma
-        Standard deviation of the error of a perpendicular field component.
     path
         Image file to write.
     """
@@ -42,7 +40,8 @@ def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], sigm
     parity, histogram = figure.subplots(1, 2)
     _parity(parity, exact.ravel(), learned.ravel())
     parity.set(xlabel=r"exact torque $\mathbf{S}\times\mathbf{H}$ (NEGF)", ylabel="predicted torque")
-    _error_histogram(histogram, (learned - exact).ravel(), sigma)
+    error = (learned - exact).ravel()
+    _error_histogram(histogram, error, f"torque error σ = {error.std():.2g}")
     histogram.set(xlabel="error of a torque component")
     _save(figure, path)
 
@@ -68,7 +67,7 @@ def field_errors(
     parity, histogram, *rest = figure.subplots(1, 3 if bins else 2)
     _parity(parity, *components)
     parity.set(xlabel=r"exact $\mathbf{H}_\perp$ component (NEGF)", ylabel="predicted component")
-    _error_histogram(histogram, components[1] - components[0], sigma)
+    _error_histogram(histogram, components[1] - components[0], f"field error σ = {sigma:.2g}")
     histogram.set(xlabel=r"error of an $\mathbf{H}_\perp$ component")
     for axis in rest:
         _calibration(axis, bins)
@@ -83,10 +82,10 @@ def _parity(axis: Axes, exact: NDArray[np.float64], learned: NDArray[np.float64]
     axis.plot([-reach, reach], [-reach, reach], color="black", linewidth=0.8)
 
 
-def _error_histogram(axis: Axes, error: NDArray[np.float64], sigma: float) -> None:
+def _error_histogram(axis: Axes, error: NDArray[np.float64], title: str) -> None:
     width = 5 * float(error.std()) or 1.0
     axis.hist(error, bins=121, range=(-width, width), density=True, color=BLUE)
-    axis.set(ylabel="density", title=f"field error σ = {sigma:.2g}")
+    axis.set(ylabel="density", title=title)
 
 
 def _calibration(axis: Axes, bins: Sequence[Mapping[str, float]]) -> None:

@@ -36,16 +36,17 @@ from hpcspin.storage import (
     open_hdf5,
     read_manifest,
     read_rows,
+    read_spins,
     real_dataset,
     write_manifest,
     write_text,
 )
-from hpcspin.training import evaluate
+from hpcspin.training import evaluate, is_new, spin_digests
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.stages import claim, simulate_all
 from hpcspin.workflows.system import build_lattice, initial_spins
-from hpcspin.workflows.train import train_members
+from hpcspin.workflows.train import check_training, train_members
 
 _SEEDS_A_ROUND = 10_000
 
@@ -103,6 +104,7 @@ def learn_directory(config: Config, directory: Path, world: World) -> int:
             "learning.selection: spread is the disagreement of a committee; set training.members to two or more, "
             "or selection: time"
         )
+    check_training(config, world)
     with sole_writer(directory, world):
         return _learn(config, config.learning, directory, world)
 
@@ -208,11 +210,20 @@ def _choose(config: Config, this: _Round) -> None:
     rng = np.random.default_rng(_seed(config, this, 0))
     shares = [(labels + number) // len(paths) for number in range(len(paths))]
     chosen = [_frames(path, share, rng) for path, share in zip(paths, shares, strict=True)]
+    labelled = {digest for path in (this.root / "data").glob("*.h5") for digest in spin_digests(read_spins(path, None))}
     for role, part in (("train", slice(1, None)), ("validation", slice(0, 1))):
         spins, steps, spreads = (np.concatenate(column) for column in zip(*chosen[part], strict=True))
         origin = np.repeat(np.arange(len(paths))[part], [len(frames[0]) for frames in chosen[part]])
-        measured = {} if np.isnan(spreads).any() else {"spread": spreads}
-        _write_spins(this.spins(role), spins, trajectory=origin, step=steps, **measured)
+        # Trajectories may start from the same spins: what is learned from must not validate, nor be labelled again.
+        new = is_new(spins, labelled)
+        if not new.any():
+            raise HpcspinError(
+                f"learning.initial: all spins chosen for {role} in round {this.number} are labelled already, as starts "
+                "without a tilt may be; give a tilt, or more labels"
+            )
+        labelled.update(spin_digests(spins))
+        measured = {} if np.isnan(spreads).any() else {"spread": spreads[new]}
+        _write_spins(this.spins(role), spins[new], trajectory=origin[new], step=steps[new], **measured)
 
 
 def _initial_textures(config: Config, this: _Round) -> tuple[NDArray[np.float64]]:

@@ -7,11 +7,12 @@ another number of ranks.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcspin.config import Config, ReproduceSection, RunSection
+from hpcspin.config import ClassicalSection, Config, ReproduceSection, RunSection
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     make_directory,
@@ -21,12 +22,14 @@ from hpcspin.storage import (
     write_labels,
     write_manifest,
 )
+from hpcspin.training import is_new, spin_digests
 from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.report import draw_figures, write_numbers
 from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.stages import claim, simulate_all
-from hpcspin.workflows.train import train_members
+from hpcspin.workflows.system import build_lattice, initial_spins
+from hpcspin.workflows.train import check_training, train_members
 
 
 def run_names(section: ReproduceSection) -> dict[str, RunSection]:
@@ -75,18 +78,24 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     Raises
     ------
     HpcspinError
-        If the directory belongs to another config, or a stage fails.
+        If the directory belongs to another config, a stage fails, or, before anything is computed, what a later
+        stage needs is missing or wrong.
     """
     config.need("electrons", "initial", "dynamics", "potential", "training", "reproduce")
-    with sole_writer(directory, world):
-        return _run_stages(config, Layout(directory), world)
-
-
-def _run_stages(config: Config, layout: Layout, world: World) -> int:
-    claim(config, layout.config, world)
     assert config.reproduce is not None
     runs = run_names(config.reproduce)
     exact = {name: run_config(config, run, field="electrons") for name, run in runs.items()}
+    check_training(config, world)
+    _require_electrons_alone(config)
+    _require_independent_runs(exact)
+    with sole_writer(directory, world):
+        return _run_stages(config, runs, exact, Layout(directory), world)
+
+
+def _run_stages(
+    config: Config, runs: Mapping[str, RunSection], exact: dict[str, Config], layout: Layout, world: World
+) -> int:
+    claim(config, layout.config, world)
     learned = {
         name: run_config(config, run, field="learned", model=str(layout.model))
         for name, run in runs.items()
@@ -115,16 +124,48 @@ def _run_stages(config: Config, layout: Layout, world: World) -> int:
     return 0
 
 
+def _require_electrons_alone(config: Config) -> None:
+    assert config.dynamics is not None
+    if config.dynamics.classical != ClassicalSection():
+        raise HpcspinError(
+            "dynamics.classical: the exact fields of a reproduction would hold these terms, and the learned runs would "
+            "have them twice; leave them out, or label spins with `hpcspin label` and train on these"
+        )
+
+
+def _require_independent_runs(runs: Mapping[str, Config]) -> None:
+    """Refuse a validation or test run that would be the trajectory of a run before it."""
+    known: dict[tuple[bytes, int | None], str] = {}
+    for name, run in runs.items():
+        assert run.initial is not None
+        assert run.dynamics is not None
+        spins = initial_spins(run.initial, build_lattice(run.lattice), run.dynamics.seed)
+        noisy = run.dynamics.temperature * run.dynamics.damping > 0
+        trajectory = (spin_digests(spins[None])[0], run.dynamics.seed if noisy else None)
+        first = known.setdefault(trajectory, name)
+        if first != name and not name.startswith("train"):
+            raise HpcspinError(
+                f"reproduce: {name} would be the same trajectory as {first}, and no independent one; "
+                "give it another seed, with noise or a tilt, or other initial spins"
+            )
+
+
 def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
     """Turn the recorded frames of the exact trajectories into label files."""
     if world.rank > 0:
         return
+    learned: set[bytes] = set()
     for name, config in configs.items():
         target = (layout.test if name.startswith("test") else layout.data) / f"{name}.h5"
         make_directory(target.parent)
+        frames = read_labels(layout.trajectory("electrons", name), config.lattice.size)
+        # Runs may start from the same spins: an independent one leaves out what is learned from.
+        kept = is_new(frames.spins, learned)
+        if name.startswith("train"):
+            learned.update(spin_digests(frames.spins))
+            kept[:] = True
         if target.exists():
             continue
-        frames = read_labels(layout.trajectory("electrons", name), config.lattice.size)
         assert config.electrons is not None
         attributes = {
             "config": frames.attributes["config"],
@@ -134,12 +175,14 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
         }
         write_labels(
             target,
-            frames.spins,
-            frames.field,
+            frames.spins[kept],
+            frames.field[kept],
             attributes,
-            density=frames.density,
-            current=frames.current,
-            error=frames.error,
+            **{
+                key: values[kept]
+                for key in ("density", "current", "error")
+                if (values := getattr(frames, key)) is not None
+            },
         )
     for directory in (layout.data, layout.test):
         if not (directory / "manifest.json").exists():

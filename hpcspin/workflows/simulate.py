@@ -105,4 +105,6 @@ def _identity(config: Config, spins: NDArray[np.float64], given: Mapping[str, An
 
 
 def _settings(dynamics: DynamicsSection) -> Settings:
-    return Settings(**dynamics.model_dump(exclude={"field", "model", "exact_interval", "classical", "check_interval"}))
+    return Settings(
+        **dynamics.model_dump(exclude={"field", "model", "allow", "exact_interval", "classical", "check_interval"})
+    )

@@ -12,6 +12,8 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import config_differences, describe_differences, make_directory, read_json, write_text
 from hpcspin.workflows.simulate import simulate_directory
 
+_FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow")
+
 
 def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = ()) -> None:
     """Store the config in a directory; refuse the directory of another one.
@@ -25,7 +27,8 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
     world
         The ranks.
     may_grow
-        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING` always may.
+        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING`, and what is allowed to
+        differ between labels and models, always may.
 
     Raises
     ------
@@ -36,7 +39,7 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
         make_directory(path.parent)
         if path.exists():
             stored = read_json(path, "choose another --output")
-            differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *CHECKPOINTING))
+            differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *_FREE))
             if differences:
                 raise HpcspinError(
                     f"{path.parent}: belongs to another config: {describe_differences(differences)}; "

@@ -143,7 +143,7 @@ def _print(records: Sequence[dict[str, Any]]) -> None:
         table.add_column(heading, no_wrap=True)
     for record in sorted(records, key=lambda record: record["metrics"]["mse"]):
         metrics = record["metrics"]
-        error = f" ± {metrics['mse_error']:.1e}" if "mse_error" in metrics else ""
+        error = f" ± {metrics['mse_error']:.1e}" if metrics.get("mse_error") is not None else ""
         table.add_row(
             *(json.dumps(record["overrides"][key]) for key in keys),
             str(record["seed"]),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.config import Config, InitialSection, LatticeSection, ReservoirSection
 from hpcspin.electrons import DrivenLattice, Reservoir, SteadyStateSolver, make_solver
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import NAMED_SITES, Lattice, make_lattice, make_texture
+from hpcspin.lattice import Lattice, make_lattice, make_texture
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.storage import SpinsFile
@@ -47,33 +45,6 @@ def build_system(config: Config) -> DrivenLattice:
         tolerance=config.electrons.tolerance,
         precision=config.electrons.precision,
     )
-
-
-def describe_system(system: DrivenLattice) -> dict[str, Any]:
-    """Sections ``lattice`` and ``electrons`` of the config that `build_system` makes this system of."""
-    lattice = system.lattice
-    return {
-        "lattice": {"kind": lattice.kind, "size": list(lattice.size), "periodic": list(lattice.periodic)},
-        "electrons": {
-            **{name: getattr(system, name) for name in ("hopping", "exchange", "temperature")},
-            **{name: getattr(system, name) for name in ("solver", "tolerance", "precision")},
-            "reservoirs": [
-                {
-                    "name": reservoir.name,
-                    "sites": _sites_in_words(reservoir.sites, lattice),
-                    "width": reservoir.width,
-                    "potential": reservoir.potential,
-                    "polarization": list(reservoir.polarization),
-                }
-                for reservoir in system.reservoirs
-            ],
-        },
-    }
-
-
-def _sites_in_words(sites: NDArray[np.bool_], lattice: Lattice) -> str | list[list[int]]:
-    named = (name for name in NAMED_SITES if np.array_equal(sites, lattice.mask(name)))
-    return next(named, np.argwhere(sites).tolist())
 
 
 def build_solver(config: Config, system: DrivenLattice, world: World) -> SteadyStateSolver:

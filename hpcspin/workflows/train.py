@@ -12,11 +12,12 @@ from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import MEMBER, Architecture
-from hpcspin.storage import ensure_manifest
-from hpcspin.training import Outcome, Settings, train
+from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field
+from hpcspin.storage import electrons_of, ensure_manifest
+from hpcspin.training import Outcome, Settings, TrainingData, find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
 from hpcspin.workflows.sole_writer import sole_writer
+from hpcspin.workflows.system import build_lattice
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
@@ -82,17 +83,50 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
         If the config or the data are wrong, or the directory belongs to another training.
     """
     assert config.training is not None
-    members = config.training.members
+    members, start = config.training.members, config.training.start
     with sole_writer(output, world):
+        found = find_data(
+            data,
+            config.training.validation,
+            config.lattice.kind,
+            world,
+            start=Path(start) if start else None,
+            electrons=electrons_of(config.model_dump(mode="json"), "the config"),
+            allow=config.training.allow,
+        )
         for number in range(members):
             directory = output / MEMBER.format(number) if members > 1 else output
             with StopRequest(output / "STOP", world) as stop:
-                outcome = _train_one(config, config.training.seed + number, data, directory, world, stop)
+                outcome = _train_one(config, config.training.seed + number, found, directory, world, stop)
             if not outcome.finished:
                 world.say("train: stopped with a checkpoint")
                 return EXIT_REQUEUE
             world.say(f"train: {outcome.model} {outcome.metrics}")
     return 0
+
+
+def check_training(config: Config, world: World) -> None:
+    """Refuse before other stages what the training that comes after them would refuse.
+
+    Raises
+    ------
+    HpcspinError
+        If the potential is impossible or does not fit the lattice, the settings are impossible, or the start is
+        unreadable.
+    """
+    assert config.training is not None
+    architecture, lattice = _architecture(config), build_lattice(config.lattice)
+    require_possible(architecture, loop_settings(config.training), world)
+    model = make_force_field(architecture)
+    model.require(lattice, "potential")
+    model.neighbourhood(lattice)
+    if config.training.start:
+        load_model(config.training.start)
+
+
+def _architecture(config: Config) -> Architecture:
+    assert config.potential is not None
+    return Architecture(lattice=config.lattice.kind, **config.potential.model_dump())
 
 
 def loop_settings(section: TrainingSection, **changes: Any) -> Settings:
@@ -101,20 +135,16 @@ def loop_settings(section: TrainingSection, **changes: Any) -> Settings:
     return Settings(**{**section.model_dump(include=names), **changes})
 
 
-def _train_one(
-    config: Config, seed: int, data: Sequence[Path], output: Path, world: World, stop: StopRequest
-) -> Outcome:
-    assert config.potential is not None
+def _train_one(config: Config, seed: int, data: TrainingData, output: Path, world: World, stop: StopRequest) -> Outcome:
     assert config.training is not None
     return train(
-        Architecture(lattice=config.lattice.kind, **config.potential.model_dump()),
+        _architecture(config),
         data,
         loop_settings(config.training, seed=seed),
         output,
         world,
         pick_device(world, config.device),
         start=Path(config.training.start) if config.training.start else None,
-        validation=config.training.validation,
         card={"config": config.model_dump(mode="json")},
         stop=stop.heed,
     )

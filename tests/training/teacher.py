@@ -20,7 +20,7 @@ from hpcspin.lattice import Lattice, make_lattice
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture
 from hpcspin.storage import write_manifest
-from hpcspin.training import Outcome, Settings, train
+from hpcspin.training import Outcome, Settings, find_data, train
 
 SIZE = (5, 4)
 BIAS = 1.5
@@ -105,7 +105,8 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
         "checkpoint_interval": 2,
     }
     kind = changes.pop("kind", "pair")
-    extra = {name: changes.pop(name) for name in ("start", "stop", "validation", "card") if name in changes}
+    extra = {name: changes.pop(name) for name in ("start", "stop", "card") if name in changes}
+    checks = {name: changes.pop(name) for name in ("electrons", "allow") if name in changes}
     layers = changes.pop("layers", (1,))
     architecture = Architecture(
         "square",
@@ -117,11 +118,13 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
         layers=layers,
         descriptor="bonds" if len(layers) == 1 else "densities",
     )
-    settings = Settings(**{**numbers, **changes})
     directories = data if isinstance(data, list) else [data]
     names = ("z.h5",) if len(directories) == 1 else tuple(str(directory / "z.h5") for directory in directories)
-    extra.setdefault("validation", names)
-    return train(architecture, directories, settings, directory, world or World(), CPU, **extra)
+    validation = changes.pop("validation", names)
+    settings = Settings(**{**numbers, **changes})
+    ranks, start = world or World(), extra.get("start")
+    found = find_data(directories, validation, "square", ranks, start=start, **checks)
+    return train(architecture, found, settings, directory, ranks, CPU, **extra)
 
 
 if __name__ == "__main__":

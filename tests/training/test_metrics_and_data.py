@@ -19,10 +19,15 @@ from hpcspin.training import Errors, calibrate, evaluate, examine
 from hpcspin.training.dataset import epoch_batches, epoch_plan, load_shares, split_shards
 from hpcspin.training.metrics import perpendicular, tangent_components
 from hpcspin.training.schedule import learning_rate_factor
+from hpcspin.training.sources import read_source
 
 
 def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+PLACES = np.stack([np.zeros(40, int), np.arange(40)], axis=1)
+"""Of 40 snapshots of one file."""
 
 
 def unit(*shape, seed=0):
@@ -42,7 +47,7 @@ def test_metrics_are_what_they_say():
     spins, exact = unit(40, 50), draw(40, 50, 3, seed=1)
     predicted = exact + 0.1 * draw(40, 50, 3, seed=2) + 7 * spins
     errors = Errors()
-    errors.add(spins, predicted, exact)
+    errors.add(spins, predicted, exact, PLACES)
     summary = errors.summary()
     assert summary["mse"] == pytest.approx(0.01, rel=0.05)
     assert summary["sigma"] == pytest.approx(0.1, rel=0.03)
@@ -67,7 +72,7 @@ def test_metrics_are_numbers_even_where_nothing_varies(tmp_path):
 def test_a_zero_prediction_leaves_the_whole_variance():
     spins, exact = unit(40, 500), draw(40, 500, 3, seed=1)
     errors = Errors()
-    errors.add(spins, torch.zeros_like(exact), exact)
+    errors.add(spins, torch.zeros_like(exact), exact, PLACES)
     assert errors.summary()["variance_fraction"] == pytest.approx(1.0, rel=1e-3)
 
 
@@ -93,7 +98,8 @@ def test_the_shares_of_the_ranks_are_the_data(tmp_path, ranks):
     data = write_data(tmp_path / "data", (7, 6, 1))
     shards = read_manifest(data)[:3]
     worlds = [World(rank, ranks) for rank in range(ranks)]
-    shares = [load_shares(data, shards, "square", 0.0, world, 5, torch.float64)[0] for world in worlds]
+    sources = {shard.file: read_source(data / shard.file, "square", 0.0) for shard in shards}
+    shares = [load_shares(data, shards, sources, world, 5, torch.float64)[0] for world in worlds]
     assert sorted(np.concatenate([share.numbers for share in shares]).tolist()) == list(range(14))
     assert {share.total for share in shares} == {14}
     whole = np.concatenate([h5py.File(data / shard.file)["spins"][:] for shard in shards]).reshape(14, -1, 3)
@@ -101,6 +107,7 @@ def test_the_shares_of_the_ranks_are_the_data(tmp_path, ranks):
         np.testing.assert_array_equal(share.spins.numpy(), whole[share.numbers])
         assert share.bias.tolist() == [BIAS] * len(share.numbers)
         np.testing.assert_array_equal(share.numbers[share.rows(np.arange(14))], share.numbers)
+        np.testing.assert_array_equal(share.files, np.repeat([0, 1, 2], (7, 6, 1))[share.numbers])
 
 
 def test_shards_are_split_by_file(tmp_path):
@@ -128,7 +135,8 @@ def test_shards_of_two_lattices_are_two_lists(tmp_path):
         file["spins"] = unit(2, 6, 4).numpy()
         file["field"] = draw(2, 6, 4, 3).numpy()
     shards = write_manifest(data)
-    wide, narrow = load_shares(data, shards, "square", 0.0, World(), 1, torch.float64)
+    sources = {shard.file: read_source(data / shard.file, "square", 0.0) for shard in shards}
+    wide, narrow = load_shares(data, shards, sources, World(), 1, torch.float64)
     assert narrow.lattice.size == (6, 4)
     assert narrow.total == 2
     assert wide.total + 2 == sum(shard.snapshots for shard in shards)
@@ -145,19 +153,58 @@ def test_an_epoch_over_several_lists_visits_every_snapshot_of_each_once(totals):
         assert [which for which, _ in plan] != sorted(which for which, _ in plan)
 
 
+def errors_of(wrong, files, sites=72):
+    """Errors of snapshots that are wrong by given amounts."""
+    errors = Errors()
+    for number, (amount, file) in enumerate(zip(wrong, files, strict=True)):
+        spins = unit(1, sites, seed=number % 7)
+        predicted = amount * draw(1, sites, 3, seed=1000 + number)
+        errors.add(spins, predicted, torch.zeros_like(predicted), np.array([[file, number]]))
+    return errors
+
+
 def test_the_error_of_the_mean_is_its_scatter_over_repetitions():
-    """Snapshots of two sizes, each wrong by an amount of its own."""
+    """Files of two sizes, of trajectories each wrong by an amount of its own."""
     found = []
     for repetition in range(300):
         errors, generator = Errors(), np.random.default_rng(repetition)
-        for number, sites in enumerate((8, 24) * 6):
-            spins, seed = unit(1, sites, seed=number), 1000 * repetition + number
-            wrong = generator.exponential() * draw(1, sites, 3, seed=seed)
-            errors.add(spins, wrong, torch.zeros_like(wrong))
-        assert errors.mse.shape == (12,)
+        for file, sites in enumerate((8, 24) * 6):
+            spins, seed = unit(2, sites, seed=file), 1000 * repetition + file
+            wrong = generator.exponential() * draw(2, sites, 3, seed=seed)
+            errors.add(spins, wrong, torch.zeros_like(wrong), np.array([[file, 0], [file, 1]]))
+        assert errors.mse.shape == (24,)
         found.append((errors.summary()["mse"], errors.summary()["mse_error"]))
     values, claimed = np.array(found).T
     assert np.sqrt(np.mean(claimed**2)) == pytest.approx(values.std(), rel=0.15)
+
+
+def test_the_error_of_one_trajectory_counts_its_independent_snapshots():
+    """An autoregressive series of errors: as many repetitions scatter as much as each of them claims."""
+    found = []
+    for repetition in range(200):
+        generator, series = np.random.default_rng(repetition), [0.0]
+        for _ in range(149):
+            series.append(0.8 * series[-1] + 0.6 * generator.standard_normal())
+        sums = np.tile([2.0, 0, 0, 0, 1], (150, 1))
+        sums[:, 2] = 10 + np.array(series)
+        errors = Errors(sums, np.stack([np.zeros(150, int), np.arange(150)], axis=1))
+        found.append((errors.summary()["mse"], errors.standard_error))
+    values, claimed = np.array([pair for pair in found if pair[1] is not None]).T
+    assert len(values) > 150
+    assert np.sqrt(np.mean(claimed**2)) == pytest.approx(values.std(), rel=0.25)
+
+
+def test_an_error_that_drifts_along_one_trajectory_has_no_error():
+    drift = np.sqrt(np.linspace(1e-3, 5e-4, 101))
+    assert errors_of(drift, np.zeros(101, int)).standard_error is None
+    halves = errors_of(drift, np.arange(101) // 51).standard_error
+    assert halves == pytest.approx(1.2e-4, rel=0.4)  # half of the difference of the halves
+
+
+def test_the_summary_does_not_depend_on_the_order_of_the_ranks():
+    errors = errors_of(np.random.default_rng(1).exponential(size=30), np.zeros(30, int))
+    order = np.random.default_rng(2).permutation(30)
+    assert Errors(errors.sums[order], errors.places[order]).over(World()).summary() == errors.summary()
 
 
 def test_each_snapshot_has_its_error_in_the_order_of_its_file(tmp_path):
@@ -170,7 +217,7 @@ def test_each_snapshot_has_its_error_in_the_order_of_its_file(tmp_path):
             one["spins"], one["field"] = file["spins"][row : row + 1], file["field"][row : row + 1]
             one.attrs["config"] = file.attrs["config"]
         alone = evaluate(small_model(), [tmp_path / "one.h5"], World(), CPU)
-        assert "mse_error" not in alone
+        assert alone["mse_error"] is None
         assert found.snapshot_mse[str(tmp_path / "b.h5")][row] == pytest.approx(alone["mse"], rel=1e-12)
 
 

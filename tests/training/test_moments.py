@@ -21,7 +21,9 @@ def test_features_have_no_mean_and_scatter_by_one() -> None:
             [make_texture("wall", lattice, n, position=1 + n % 9, tilt=0.5).reshape(-1, 3) for n in range(count)]
         )
         moved = torch.from_numpy(spins).float()
-        shares.append(Snapshots(moved, moved.roll(1, 1), torch.full((count,), 3.2), np.arange(count), count, lattice))
+        count_of_files = np.zeros(count, int)
+        bias = torch.full((count,), 3.2)
+        shares.append(Snapshots(moved, moved.roll(1, 1), bias, np.arange(count), count_of_files, count, lattice))
     model = make_force_field(Architecture("square", 1.0, (8,), kind="direct", descriptor="densities", layers=(1, 1)))
     normalise(model, shares, World(), torch.device("cpu"))
     for number, network in enumerate(model.networks):

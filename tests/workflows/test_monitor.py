@@ -31,7 +31,9 @@ CPU = torch.device("cpu")
 
 def snapshots(spins: np.ndarray) -> Snapshots:
     flat = torch.from_numpy(spins).flatten(1, 2)
-    return Snapshots(flat, flat, torch.zeros(len(flat)), np.arange(len(flat)), len(flat), LATTICE)
+    return Snapshots(
+        flat, flat, torch.zeros(len(flat)), np.arange(len(flat)), np.zeros(len(flat), int), len(flat), LATTICE
+    )
 
 
 def walls(count: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hpcspin.config import load_config
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import make_lattice
+from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_model
 from hpcspin.storage import ensure_manifest, read_manifest, write_labels, write_manifest
@@ -28,9 +28,12 @@ SHORT = ("training.epochs=1", "potential.hidden=[4]")
 
 @pytest.fixture
 def data(config: Path, spins_file: Path, tmp_path: Path) -> Path:
-    """What `hpcspin label` leaves in a directory, and a copy of it."""
-    label_file(load_config(config), spins_file, tmp_path / "data" / "a.h5", World())
-    shutil.copy(tmp_path / "data" / "a.h5", tmp_path / "data" / "b.h5")
+    """What `hpcspin label` leaves in a directory."""
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        lattice = make_lattice("square", (6, 4))
+        file["spins"] = np.stack([make_texture("wall", lattice, seed, position=2, tilt=0.3) for seed in range(5)])
+    for name, spins in (("a", spins_file), ("b", tmp_path / "other.h5")):
+        label_file(load_config(config), spins, tmp_path / "data" / f"{name}.h5", World())
     return tmp_path / "data"
 
 
@@ -62,7 +65,7 @@ def test_label_files_are_a_training_set_as_they_are(
     evaluate_files(tmp_path / "model", data, tmp_path / "errors.json", World())
     errors = json.loads((tmp_path / "errors.json").read_text())
     assert errors["snapshots"] == 10
-    both = np.tile(component_errors(tmp_path / "model" / "model.safetensors", data / "a.h5"), 2)
+    both = np.concatenate([component_errors(tmp_path / "model/model.safetensors", data / f"{n}.h5") for n in "ab"])
     assert errors["half_width_68"] == pytest.approx(np.quantile(abs(both), 0.6826895), rel=1e-6)
     assert not (data / "manifest.json").exists()
 
@@ -80,6 +83,8 @@ def test_a_training_that_nothing_judges_is_warned_of_once(
     with caplog.at_level("INFO"):
         assert train(config, [data, other], tmp_path / "both") == 0
     name = next(message for message in caplog.messages if "warning" in message).rpartition("=")[2].strip("[]")
+    (data / "b.h5").unlink()
+    (data / "manifest.json").unlink()
     assert train(config, [data, other], tmp_path / "judged", f"training.validation=['{name}']") == 0
 
 

@@ -1,0 +1,113 @@
+"""Snapshots that a training would meet twice: an error tells something only of data that are not learned from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.storage import Shard, read_spins
+from hpcspin.training.dataset import Split
+
+_AT_ONCE = 256
+
+
+def spin_digests(spins: NDArray[np.float64]) -> list[bytes]:
+    """A short digest of each snapshot, the same in double and in single precision; spins of shape (n, Lx, Ly, 3)."""
+    # Added zero: -0 and 0 are the same number.
+    rounded = np.ascontiguousarray(spins, dtype=np.float32) + np.float32(0)
+    return [hashlib.blake2b(frame.tobytes(), digest_size=16).digest() for frame in rounded]
+
+
+def is_new(spins: NDArray[np.float64], known: Collection[bytes]) -> NDArray[np.bool_]:
+    """Which snapshots are not among those of some digests; spins of shape (n, Lx, Ly, 3)."""
+    return np.array([digest not in known for digest in spin_digests(spins)], dtype=bool)
+
+
+def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
+    """Checksum to name of all label files that a model, and those that it began with, has learned from.
+
+    Parameters
+    ----------
+    card
+        Of the model; that of a committee holds those of its ``members``.
+    """
+    data = card.get("data")
+    shards = data.get("train") if isinstance(data, dict) else None
+    found = {
+        str(shard["checksum"]): str(shard.get("file"))
+        for shard in (shards if isinstance(shards, list) else [])
+        if isinstance(shard, dict) and "checksum" in shard
+    }
+    before = [card.get("start"), *(card.get("members") or [])]
+    for other in before:
+        if isinstance(other, dict):
+            found |= learned_files(other)
+    return found
+
+
+def require_independent(split: Split, biases: Mapping[str, float], past: Mapping[str, str], world: World) -> None:
+    """Refuse validation snapshots that are learned from, and warn of snapshots that are learned from twice.
+
+    Parameters
+    ----------
+    split
+        The shards.
+    biases
+        Bias of each shard: the same spins at two of them are two snapshots to learn from.
+    past
+        See `learned_files`: of the model that the training begins with.
+    world
+        Rank 0 works and speaks.
+
+    Raises
+    ------
+    HpcspinError
+        Naming the validation shard and the one that it repeats.
+    """
+    if world.rank == 0:
+        seen = _learned(split, biases, world)
+        files = {**past} | {shard.checksum: shard.file for shard in split.train}
+        for shard in split.validation:
+            if shard.checksum in files:
+                raise HpcspinError(_refusal(shard.file, "is the same file as", files[shard.checksum]))
+            for number, digest in enumerate(_digests(split.directory, shard)):
+                if digest in seen:
+                    raise HpcspinError(_refusal(shard.file, f"its snapshot {number} is also in", seen[digest]))
+    world.barrier()
+
+
+def _learned(split: Split, biases: Mapping[str, float], world: World) -> dict[bytes, str]:
+    """The snapshots to learn from, each with the first of its files; the log warns of those that occur again."""
+    seen: dict[tuple[bytes, float], str] = {}
+    again: list[tuple[str, str]] = []
+    for shard in split.train:
+        for digest in _digests(split.directory, shard):
+            snapshot = (digest, biases[shard.file])
+            if snapshot in seen:
+                again.append((shard.file, seen[snapshot]))
+            seen.setdefault(snapshot, shard.file)
+    if again:
+        world.say(
+            f"warning: {len(again)} snapshots are learned from more than once and weigh the more for it: the first of "
+            f"them, of {again[0][0]}, is already in {again[0][1]}"
+        )
+    return {digest: file for (digest, _), file in seen.items()}
+
+
+def _digests(directory: Path, shard: Shard) -> Iterator[bytes]:
+    for start in range(0, shard.snapshots, _AT_ONCE):
+        yield from spin_digests(read_spins(directory / shard.file, None, slice(start, start + _AT_ONCE)))
+
+
+def _refusal(file: str, how: str, other: str) -> str:
+    return (
+        f"{file}: {how} {other}, which is learned from: its error would not be that of independent data; name another "
+        "file in training.validation, of a trajectory of its own"
+    )

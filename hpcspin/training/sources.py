@@ -1,0 +1,150 @@
+"""What label files say about their systems, and whether these have the same electrons."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice, make_lattice
+from hpcspin.parallel.world import World
+from hpcspin.storage import (
+    Electrons,
+    describe_differences,
+    electrons_of,
+    joined_differences,
+    kinds_of_electrons,
+    read_attributes,
+    read_spins,
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a label file says about its system.
+
+    Attributes
+    ----------
+    lattice : Lattice
+        The lattice of its snapshots.
+    bias : float
+        Difference of the largest and the smallest chemical potential.
+    electrons : dict or None
+        See `hpcspin.storage.electrons_of`.
+    """
+
+    lattice: Lattice
+    bias: float
+    electrons: Electrons | None
+
+
+def read_source(path: Path, kind: str, bias: float) -> Source:
+    """System of a label file, from the config stored in it.
+
+    Parameters
+    ----------
+    path
+        Label file.
+    kind, bias
+        Kind of lattice and bias of a file without a config; its edges are then open along x alone.
+
+    Raises
+    ------
+    HpcspinError
+        If the file is invalid, its snapshots are not on the lattice of its config, or it is a trajectory whose
+        fields are not those of the electrons alone.
+    """
+    attributes = read_attributes(path)
+    config = attributes.get("config")
+    config = config if isinstance(config, dict) else {}
+    if attributes.get("kind") == "trajectory":
+        _require_exact(config.get("dynamics") or {}, path)
+    section = config.get("lattice") or {}
+    size = read_spins(path, section.get("size"), 0).shape[1:3]
+    electrons = electrons_of(config, str(path))
+    return Source(
+        make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True)))),
+        bias if electrons is None else float(electrons["bias"]),
+        electrons,
+    )
+
+
+def agreed_sources(
+    files: Mapping[str, Path],
+    kind: str,
+    assumed: Electrons | None,
+    past: Sequence[Electrons],
+    allow: Collection[str],
+    world: World,
+) -> dict[str, Source]:
+    """Systems of the label files of a training, which must have the same electrons but for the bias.
+
+    The log warns of files that do not say which electrons they have.
+
+    Parameters
+    ----------
+    files
+        Paths by name.
+    kind
+        Kind of lattice of files without a config.
+    assumed
+        Electrons of files without a config. None: those of the other files, and without any at bias 0.
+    past
+        What the model that the training begins with has learned from.
+    allow
+        Keys that may differ.
+    world
+        Rank 0 speaks.
+
+    Raises
+    ------
+    HpcspinError
+        As `read_source` does, or if the electrons differ in other keys than those allowed.
+    """
+    sources = {name: read_source(path, kind, 0.0) for name, path in files.items()}
+    told = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
+    silent = [name for name, source in sources.items() if source.electrons is None]
+    if silent:
+        assumed = assumed or next(iter(told.values()), None) or {"bias": 0.0}
+        which = "electrons are those of the others" if told else "electrons are unknown"
+        world.say(
+            f"warning: {_some(silent)}: without a config in it, so its {which} and its bias is taken as "
+            f"{assumed['bias']:g}; give the section electrons in the config of the training, or label with it"
+        )
+        sources |= {name: replace(sources[name], bias=float(assumed["bias"]), electrons=assumed) for name in silent}
+    known, first = list(past), "training.start" if past else next(iter(sources))
+    for name, source in sources.items():
+        assert source.electrons is not None
+        differences = joined_differences(known, source.electrons, allow) if known else {}
+        if differences:
+            raise HpcspinError(
+                f"{name}: its labels are of other electrons than {first}: {describe_differences(differences)}; a force "
+                f"field has no input for them: leave the file out, or give training.allow=[{', '.join(differences)}]"
+            )
+        known = kinds_of_electrons([*known, source.electrons])
+    return sources
+
+
+def _require_exact(dynamics: Mapping[str, Any], path: Path) -> None:
+    field = dynamics.get("field", "electrons")
+    if field not in ("electrons", "corrected"):
+        raise HpcspinError(
+            f"{path}: is a trajectory of dynamics.field: {field}, whose fields are no exact labels; "
+            "label its spins with `hpcspin label`"
+        )
+    terms = [key for key, value in (dynamics.get("classical") or {}).items() if _acts(value)]
+    if terms:
+        raise HpcspinError(
+            f"{path}: its fields hold the classical term {terms[0]}, which is not of the electrons; "
+            "label its spins with `hpcspin label`"
+        )
+
+
+def _acts(term: Any) -> bool:
+    return any(map(_acts, term)) if isinstance(term, list) else bool(term)
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

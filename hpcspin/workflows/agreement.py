@@ -1,0 +1,137 @@
+"""Whether a model has learned from the electrons that it meets: those of a system, of labels, of trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.storage import (
+    Electrons,
+    bias_range,
+    describe_differences,
+    differ_among_themselves,
+    electron_differences,
+    electrons_of,
+    is_outside,
+    read_attributes,
+    sha256,
+    stored_electrons,
+)
+from hpcspin.training import learned_files
+
+
+def require_electrons(
+    config: Mapping[str, Any], card: Mapping[str, Any], names: tuple[str, str], allow: Collection[str], world: World
+) -> None:
+    """Refuse a model for electrons that it has no input for, and warn of a bias that it has not learned from.
+
+    Parameters
+    ----------
+    config
+        Of the system, or as a trajectory stores it.
+    card
+        Of the model.
+    names
+        What to call the model and where the config is from.
+    allow
+        Keys of `dynamics.allow`.
+    world
+        Rank 0 speaks.
+
+    Raises
+    ------
+    HpcspinError
+        Naming the keys and both values, and how to allow them.
+    """
+    model, where = names
+    known, given = stored_electrons(card.get("electrons"), model), electrons_of(config, where)
+    if given is None:
+        return
+    if known is None:
+        world.say(f"warning: {model}: {_UNTOLD}")
+        return
+    differences = electron_differences(known, given, allow)
+    if differences:
+        raise HpcspinError(
+            f"{model}: has learned from labels of other electrons than those of {where}: "
+            f"{describe_differences(differences)}; it has no input for them: mend the config, take another model, or "
+            f"give dynamics.allow=[{', '.join(differences)}]"
+        )
+    for warning in _doubts(known, given):
+        world.say(f"warning: {model}: {warning}")
+
+
+def warn_of_labels(
+    files: Sequence[Path], model: Path, card: Mapping[str, Any], allow: Collection[str], world: World
+) -> float | None:
+    """Warn of label files whose error is not that of the model on independent data of its own electrons.
+
+    Returns
+    -------
+    float or None
+        Bias that files without a config are taken to have; None where the card does not tell one.
+    """
+    known = stored_electrons(card.get("electrons"), str(model))
+    bias = bias_range(known)[1] if known else None
+    doubts: dict[str, list[Path]] = {}
+    if world.rank == 0:
+        learned = learned_files(card)
+        for file in files:
+            told = electrons_of(read_attributes(file).get("config"), str(file))
+            for doubt in _doubts_of_labels(told, known, allow, bias):
+                doubts.setdefault(doubt, []).append(file)
+            if learned and sha256(file) in learned:
+                doubts.setdefault(_LEARNED, []).append(file)
+    if known is None:
+        world.say(f"warning: {model}: {_UNTOLD}")
+    for doubt, concerned in doubts.items():
+        more = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
+        world.say(f"warning: {concerned[0]}{more}: {doubt}")
+    return bias
+
+
+_UNTOLD = "its card does not say which electrons it has learned from; make sure that they are those that it meets"
+_LEARNED = "the model has learned from it, and the error is not that of independent data"
+
+
+def _doubts_of_labels(
+    told: Electrons | None, known: Sequence[Electrons] | None, allow: Collection[str], bias: float | None
+) -> list[str]:
+    if told is None:
+        taken = (
+            "the largest that the model has learned from"
+            if bias is None
+            else f"{bias:g}, as the model has learned from"
+        )
+        return [f"without a config in it, so its electrons are unknown and its bias is taken as {taken}"]
+    if known is None:
+        return []
+    differences = electron_differences(known, told, allow)
+    if differences:
+        return [
+            "its labels are of other electrons than those that the model has learned from: "
+            f"{describe_differences(differences)}; --allow KEY says that this is meant"
+        ]
+    return _doubts(known, told)
+
+
+def _doubts(known: Sequence[Electrons], given: Electrons) -> list[str]:
+    """What to warn of where electrons agree."""
+    found = []
+    if not any("reservoirs" in electrons for electrons in known):
+        found.append("it has learned from labels without a config, nothing is known of their electrons")
+    mixed = differ_among_themselves(known)
+    if mixed:
+        found.append(
+            f"it has learned from several electrons, which it cannot tell apart: {describe_differences(mixed)}"
+        )
+    if is_outside(given["bias"], known):
+        low, high = bias_range(known)
+        found.append(
+            f"the bias {given['bias']:g} lies outside those that it has learned from, "
+            + (f"{low:g} to {high:g}" if low < high else f"{high:g} alone")
+        )
+    return found
