@@ -61,7 +61,7 @@ class NeighbourMessages:
         self._world, self._stopwatch = domain.world, domain.stopwatch
         self._peers = {side: domain.neighbour(side) for side in sorted(shapes)}
         under_mpi, on_gpu = self._world.comm is not None, like.device.type == "cuda"
-        if not under_mpi:
+        if on_gpu and not under_mpi:
             require_own_gpu(self._world, like.device)
         self._read_by_host = like.device if under_mpi and on_gpu else None
         self._staged = under_mpi and obstacle_to_device_buffers(self._world, like.device) is not None
