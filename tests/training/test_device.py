@@ -60,7 +60,8 @@ GPU = torch.device("cuda", 0)
 
 def snapshots(count, lattice):
     draw = torch.randn((2, count, lattice.num_sites, 3), generator=torch.Generator().manual_seed(count))
-    return Snapshots(draw[0], draw[1], torch.arange(count).float(), np.arange(count), count, lattice)
+    numbers = np.arange(count)
+    return Snapshots(draw[0], draw[1], torch.arange(count).float(), numbers, np.zeros(count, int), count, lattice)
 
 
 SHARES = [snapshots(7, make_lattice("square", (3, 4))), snapshots(5, make_lattice("square", (5, 3)))]
