@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -35,6 +36,15 @@ class Zeeman:
     amplitude: Waveform | None = None
     halo: ClassVar[Halo] = (0, 0)
     degree: ClassVar[int] = 1
+
+    @property
+    def strength(self) -> float:
+        """Largest field of a drive; see :class:`hpcspin.dynamics.waveforms.Driven`."""
+        return 0.0 if self.amplitude is None else math.hypot(*self.field)
+
+    def rate(self, start: float, end: float) -> float:
+        """See :class:`hpcspin.dynamics.waveforms.Driven`."""
+        return self.amplitude.rate(start, end) if self.amplitude is not None and any(self.field) else 0.0
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
