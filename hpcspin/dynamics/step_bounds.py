@@ -75,24 +75,24 @@ def step_bounds(
     duration
         Length of the run.
     damping, temperature
-        Of the bath; temperature 0 for none, or for an integrator that is not one for noise.
+        Of the bath; a product of 0 for none, or for an integrator that is not one for noise.
 
     Returns
     -------
     dict
         Longest step for ``"the motion of the spins"``, ``"the drives"`` and ``"the noise"``, where there are any.
     """
-    bounds = {}
-    fastest = rate + sum(drive.strength for drive in drives)
+    bounds, strength = {}, 2 * damping * temperature
+    changes = [drive.rate(0.0, duration) for drive in drives]
+    fastest = rate + sum(drive.strength for drive, change in zip(drives, changes, strict=True) if change)
     if fastest:
         angle = tolerated_angle(name)
-        if temperature > 0:
+        if strength:
             angle = min(angle, tolerated_angle_with_noise(name, damping))
         bounds["the motion of the spins"] = angle / fastest
-    if change := max((drive.rate(0.0, duration) for drive in drives), default=0.0):
+    if change := max(changes, default=0.0):
         bounds["the drives"] = tolerated_change(name) / change
-    if temperature > 0:
-        strength = 2 * damping * temperature
+    if strength:
         bounds["the noise"] = tolerated_turn(name, damping) ** 2 * (1 + damping**2) / strength
         if INTEGRATORS[name].implicit:
             # fastest dt + _RAREST (strength dt)^(1/2) is the largest angle.
@@ -110,13 +110,13 @@ def tolerated_change(name: str) -> float:
 @functools.cache
 def tolerated_turn(name: str, damping: float) -> float:
     """Largest standard deviation of the noise's turn in a step that leaves the temperature right; see the module."""
-    return largest_within(lambda turn: _temperature_error(name, damping, turn), NOISE_ERROR)
+    return largest_within(lambda turn: abs(temperature_at_turn(name, damping, turn) - 1), NOISE_ERROR)
 
 
 @functools.cache
 def tolerated_angle_with_noise(name: str, damping: float) -> float:
     """Largest rate times step that leaves the temperature of spins near their field right; see the module."""
-    return largest_within(lambda angle: _tilt_temperature_error(name, damping, angle), NOISE_ERROR, least=1 / 1024)
+    return largest_within(lambda angle: abs(temperature_at_angle(name, damping, angle) - 1), NOISE_ERROR, 1 / 256)
 
 
 @functools.cache
@@ -141,8 +141,8 @@ def _tilt_error(name: str, change: float) -> float:
     return max(errors) / (2 * _WEAK)
 
 
-def _temperature_error(name: str, damping: float, turn: float) -> float:
-    """Relative error of the temperature of free spins in a weak field; infinite where the scheme does not converge."""
+def temperature_at_turn(name: str, damping: float, turn: float) -> float:
+    """Temperature of free spins in units of the bath's; infinite where the scheme does not converge."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     noise = np.stack(np.meshgrid(nodes, nodes, nodes), axis=-1).reshape(-1, 3) * turn * math.sqrt(1 + damping**2)
     chance = np.einsum("i,j,k->ijk", weights, weights, weights).ravel() / weights.sum() ** 3
@@ -163,12 +163,12 @@ def _temperature_error(name: str, damping: float, turn: float) -> float:
     kept = float((without * directions).sum(axis=-1) @ shares)
     response = float((up - down)[:, 2] @ shares) / (2 * _WEAK)
     temperature = turn**2 * (1 + damping**2) / (2 * damping)
-    return abs((1 - kept) / (3 * response) / temperature - 1)
+    return (1 - kept) / (3 * response) / temperature
 
 
-def _tilt_temperature_error(name: str, damping: float, angle: float) -> float:
-    """Relative error of the temperature of spins near a strong field; infinite where the scheme is unstable."""
-    small = 1e-4
+def temperature_at_angle(name: str, damping: float, angle: float) -> float:
+    """Temperature of spins near a strong field in units of the bath's; infinite where the scheme is unstable."""
+    small = 1e-6
     spins = components_first(torch.tensor([[[0.0, 0.0, 1.0], [small, 0.0, math.sqrt(1 - small**2)]]]).double())
     field = components_first(torch.tensor([[[small, 0.0, angle], [0.0, 0.0, angle]]]).double())
     advance = make_integrator(name, noise=True).step
@@ -177,7 +177,7 @@ def _tilt_temperature_error(name: str, damping: float, angle: float) -> float:
     except HpcspinError:
         return math.inf
     by_noise, kept = (moved[0, :, :2].norm(dim=-1) / small).tolist()
-    return abs(2 * damping * angle * by_noise**2 / (1 - kept**2) - 1) if kept < 1 else math.inf
+    return 2 * damping * angle * by_noise**2 / (1 - kept**2) if kept < 1 else math.inf
 
 
 def _converges(name: str, damping: float, angle: float) -> bool:
