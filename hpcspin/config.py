@@ -203,11 +203,13 @@ class DynamicsSection(Section):
     temperature: NonNegative = 0.0
     """Temperature of the Langevin noise; 0 for none."""
     step: Positive = 0.4
+    """Longest where ``hpcspin suggest-step`` says: motion, drives and noise bound it, and a longer one is warned of."""
     duration: Positive = 100.0
     integrator: str = "heun"
     """``heun``, ``depondt_mertens``, ``sib``, ``midpoint``; without noise also ``rk4`` and ``dormand_prince``."""
     tolerance: Positive | None = None
-    """Error of a spin component above which ``dormand_prince`` divides a step; none for fixed steps."""
+    """Error of a spin component above which ``dormand_prince`` divides a step, which it also does where a drive is
+    faster; none for fixed steps."""
     seed: Seed = 1
     record_interval: Count = 5
     """Steps between recorded frames; the first and the last one are recorded always."""

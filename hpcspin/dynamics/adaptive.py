@@ -2,9 +2,12 @@
 
 The step of the config is divided into 2^level equal parts.  Frames, checkpoints and the count of steps stay on
 the config's grid, and the level, an integer decided by a maximum over all sites, is all that a restart needs.
+A drive shorter than a part would not be seen by the estimate: no part is longer than the drives allow while it lasts.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -28,6 +31,8 @@ class AdaptiveStep:
         Largest error of a spin component in one part.
     largest
         Maximum over all ranks.
+    longest
+        Longest part that the drives allow between two times.
 
     Attributes
     ----------
@@ -35,8 +40,11 @@ class AdaptiveStep:
         The next part is 2^-level of the step.
     """
 
-    def __init__(self, pair: Pair, order: int, tolerance: float, largest: Largest) -> None:
+    def __init__(
+        self, pair: Pair, order: int, tolerance: float, largest: Largest, longest: Callable[[float, float], float]
+    ) -> None:
         self._pair, self._order, self._tolerance, self._largest = pair, order, tolerance, largest
+        self._longest = longest
         self.level = 0
 
     def __call__(self, spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
@@ -50,10 +58,17 @@ class AdaptiveStep:
         done = 0
         while done < 1 << self.level:
             part = dt / (1 << self.level)
+            if part > self._longest(time, time + part):
+                self._refine("a drive changes too fast for", "make dynamics.step shorter")
+                done *= 2
+                continue
             moved, error = self._pair(spins, time, part, omega)
             size = self._largest(error)
             if not size <= self._tolerance:
-                self._refine()
+                self._refine(
+                    f"dynamics.tolerance {self._tolerance} is missed by",
+                    "the field is not smooth to that precision, make the tolerance larger",
+                )
                 done *= 2
                 continue
             spins, time, done = moved, time + part, done + 1
@@ -62,10 +77,7 @@ class AdaptiveStep:
                 self.level, done = self.level - 1, done // 2
         return spins
 
-    def _refine(self) -> None:
+    def _refine(self, what: str, mend: str) -> None:
         if self.level == _DEEPEST:
-            raise HpcspinError(
-                f"dynamics.tolerance: {self._tolerance} is missed even by a millionth of dynamics.step; the field is "
-                "not smooth to that precision, make the tolerance larger"
-            )
+            raise HpcspinError(f"{what} even a millionth of dynamics.step; {mend}")
         self.level += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +16,7 @@ from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.stencil import neighbour_sum
 from hpcspin.dynamics.torque import components_first, cross, dot
 from hpcspin.dynamics.waveforms import Waveform
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 
@@ -34,6 +36,15 @@ class Zeeman:
     amplitude: Waveform | None = None
     halo: ClassVar[Halo] = (0, 0)
     degree: ClassVar[int] = 1
+
+    @property
+    def strength(self) -> float:
+        """Largest field of a drive; see :class:`hpcspin.dynamics.waveforms.Driven`."""
+        return 0.0 if self.amplitude is None else math.hypot(*self.field)
+
+    def rate(self, start: float, end: float) -> float:
+        """See :class:`hpcspin.dynamics.waveforms.Driven`."""
+        return self.amplitude.rate(start, end) if self.amplitude is not None and any(self.field) else 0.0
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
@@ -87,19 +98,31 @@ class Heisenberg:
     @property
     def halo(self) -> Halo:
         """Reach of the bonds along x and y."""
-        if self.bonds is None:
-            return 1, 1
-        return max(abs(dx) for dx, _ in self.bonds), max(abs(dy) for _, dy in self.bonds)
+        return (1, 1) if self.bonds is None else _reach(self.bonds)
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
         bonds = domain.lattice.bonds if self.bonds is None else self.bonds
+        _require_reach(bonds, self.halo)
         offsets = [(sign * dx, sign * dy) for dx, dy in bonds for sign in (1, -1)]
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
             return neighbour_sum(spins, self.halo, offsets, self.exchange)
 
         return evaluate
+
+
+def _reach(bonds: Sequence[Offset]) -> Halo:
+    """Most lattice steps of a bond along x and along y."""
+    return max(abs(dx) for dx, _ in bonds), max(abs(dy) for _, dy in bonds)
+
+
+def _require_reach(bonds: Sequence[Offset], halo: Halo) -> None:
+    if any(far > near for far, near in zip(_reach(bonds), halo, strict=True)):
+        raise HpcspinError(
+            f"the lattice's bonds {tuple(bonds)} reach farther than {halo[0]} x {halo[1]} sites, which this term sees; "
+            "give the term these bonds, or their reach as its halo"
+        )
 
 
 @dataclass(frozen=True)
@@ -110,29 +133,32 @@ class DzyaloshinskiiMoriya:
     ----------
     vectors
         D of the bond along each of the lattice's `bonds`.
+    halo
+        Reach of these bonds along x and y.
     """
 
     vectors: tuple[Vector, ...]
-    halo: ClassVar[Halo] = (1, 1)
+    halo: Halo = (1, 1)
     degree: ClassVar[int] = 2
 
     @classmethod
     def interfacial(cls, lattice: Lattice, strength: float) -> DzyaloshinskiiMoriya:
         """D_ij = D z x r_ij of a film on a substrate, r_ij from i to j: cycloids."""
-        return cls(tuple((-strength * y, strength * x, 0.0) for x, y in _directions(lattice)))
+        return cls(tuple((-strength * y, strength * x, 0.0) for x, y in _directions(lattice)), _reach(lattice.bonds))
 
     @classmethod
     def bulk(cls, lattice: Lattice, strength: float) -> DzyaloshinskiiMoriya:
         """D_ij = D r_ij of a crystal without inversion centre: helices."""
-        return cls(tuple((strength * x, strength * y, 0.0) for x, y in _directions(lattice)))
+        return cls(tuple((strength * x, strength * y, 0.0) for x, y in _directions(lattice)), _reach(lattice.bonds))
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
-        (nx, ny), bonds = domain.shape, domain.lattice.bonds
+        (nx, ny), (hx, hy), bonds = domain.shape, self.halo, domain.lattice.bonds
+        _require_reach(bonds, self.halo)
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
             def shifted(dx: int, dy: int) -> Tensor:
-                return spins[1 + dx : 1 + dx + nx, 1 + dy : 1 + dy + ny]
+                return spins[hx + dx : hx + dx + nx, hy + dy : hy + dy + ny]
 
             total = components_first(torch.zeros_like(shifted(0, 0)))
             for (dx, dy), vector in zip(bonds, self.vectors, strict=True):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.extremes import Largest
 from hpcspin.dynamics.integrators import Step, make_integrator
 from hpcspin.dynamics.observers import WaveVectors
+from hpcspin.dynamics.step_bounds import tolerated_change
+from hpcspin.dynamics.waveforms import Driven
 from hpcspin.errors import HpcspinError
 
 
@@ -82,8 +85,8 @@ class Settings:
         first, last = (time / self.step for time in self.record_window)
         return step % self.record_interval == 0 and first * (1 - 1e-12) <= step <= last * (1 + 1e-12)
 
-    def stepper(self, largest: Largest) -> Step:
-        """The integrator's step, fixed or adaptive, with the maximum over the ranks.
+    def stepper(self, largest: Largest, drives: Sequence[Driven]) -> Step:
+        """The integrator's step, fixed or adaptive, with the maximum over the ranks, for a field with these drives.
 
         Raises
         ------
@@ -98,4 +101,9 @@ class Settings:
                 f"dynamics.tolerance: {chosen.name} estimates no error, its steps are fixed; leave the tolerance out, "
                 "or choose integrator dormand_prince at temperature 0"
             )
-        return AdaptiveStep(chosen.pair, chosen.order, self.tolerance, largest)
+
+        def longest(start: float, end: float) -> float:
+            change = max((drive.rate(start, end) for drive in drives), default=0.0)
+            return tolerated_change(chosen.name) / change if change else math.inf
+
+        return AdaptiveStep(chosen.pair, chosen.order, self.tolerance, largest, longest)

@@ -9,7 +9,6 @@ with the checkpoint, and time is counted, never summed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,12 +22,13 @@ from torch import Tensor
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching, drives_of
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame, make_observers
 from hpcspin.dynamics.recording import Recorder, checked_memory
 from hpcspin.dynamics.settings import Settings
-from hpcspin.dynamics.stability import fastest_rate, precession_rate, tolerated_angle
+from hpcspin.dynamics.stability import fastest_rate, precession_rate
+from hpcspin.dynamics.step_bounds import step_bounds
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.torque import angular_velocity, components_first
 from hpcspin.errors import HpcspinError
@@ -159,7 +159,7 @@ class Simulation:
         self._sites = torch.as_tensor(self._domain.sites, device=device)
         make_observers(settings.observers)  # wrong names are found before anything is computed
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
-        self._advance = settings.stepper(largest_on(self.world))
+        self._advance = settings.stepper(largest_on(self.world), drives_of(field))
         checked = check_spins(initial_spins, lattice.size, "initial spins")
         self._state = State(self._block(checked), 0)
         self._memory: Mapping[str, Any] | None = None
@@ -221,12 +221,14 @@ class Simulation:
             rate = precession_rate(spins, self._evaluate(spins, 0.0), damping, largest)
         else:
             rate = fastest_rate(self._evaluate, spins, self._sites, damping, largest, _TRIAL_FIELDS)
-        bound = tolerated_angle(self.settings.integrator) / rate if rate else math.inf
-        if self.settings.step > bound:
-            self.world.say(
-                f"warning: dynamics.step {self.settings.step:.3g} is long for {self.settings.integrator} at the "
-                f"initial spins, where up to {bound:.2g} is accurate; see hpcspin suggest-step"
-            )
+        settings, drives = self.settings, drives_of(self._field)
+        bounds = step_bounds(settings.integrator, rate, drives, settings.duration, damping, settings.temperature)
+        for cause, bound in bounds.items():
+            if settings.step > bound:
+                self.world.say(
+                    f"warning: dynamics.step {settings.step:.3g} is long for {settings.integrator}: for {cause} up to "
+                    f"{bound:.2g} is accurate; see hpcspin suggest-step"
+                )
 
     def _renew(self) -> None:
         self._evaluate.renew(self._state.step, self._state.spins, self._time)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -77,12 +78,20 @@ def fastest_rate(
 @functools.cache
 def tolerated_angle(name: str) -> float:
     """Largest rate times step at which an integrator keeps the phase of a precession; see the module."""
-    low, high = 1 / 64, 2.0
-    if _phase_error(name, high) < PHASE_ERROR:
-        return high
-    for _ in range(8):
+    return largest_within(lambda angle: _phase_error(name, angle), PHASE_ERROR)
+
+
+def largest_within(error: Callable[[float], float], allowed: float, least: float = 1 / 64) -> float:
+    """Angle from ``least`` to 2 up to which an error stays below what is allowed, to a percent."""
+    low = least
+    while low < 2 and error(2 * low) < allowed:
+        low *= 2
+    if low >= 2:
+        return 2.0
+    high = 2 * low
+    for _ in range(6):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if _phase_error(name, middle) < PHASE_ERROR else (low, middle)
+        low, high = (middle, high) if error(middle) < allowed else (low, middle)
     return low
 
 

@@ -3,20 +3,61 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from hpcspin.errors import HpcspinError
 
-Waveform = Callable[[float], float]
+_PULSE_REACH = 8.0
+"""Widths from its centre at which a pulse has fallen to 1e-14."""
+
+
+class Waveform(ABC):
+    """An amplitude that goes with time, of magnitude 1 at most."""
+
+    @abstractmethod
+    def __call__(self, time: float) -> float:
+        """Amplitude at a time."""
+
+    @abstractmethod
+    def rate(self, start: float, end: float) -> float:
+        """Largest angular frequency with which the amplitude changes between two times; 0 where it stays as it is."""
+
+
+@runtime_checkable
+class Driven(Protocol):
+    """A term of the field that changes with time by itself."""
+
+    @property
+    def strength(self) -> float:
+        """Largest magnitude of what changes."""
+        ...
+
+    def rate(self, start: float, end: float) -> float:
+        """See `Waveform.rate`."""
+        ...
+
 
 WAVEFORMS: dict[str, Callable[..., Waveform]] = {}
 
 
 def waveform(name: str) -> Callable[[type[Waveform]], type[Waveform]]:
-    """Register a waveform: a frozen dataclass of its parameters, called with the time."""
+    """Register a waveform: a frozen dataclass of its parameters, called with the time.
+
+    Raises
+    ------
+    HpcspinError
+        If it does not say how fast it changes.
+    """
 
     def register(kind: type[Waveform]) -> type[Waveform]:
+        if not issubclass(kind, Waveform):
+            raise HpcspinError(
+                f"waveform {name}: {kind.__name__} is no hpcspin.dynamics.waveforms.Waveform, so that nothing says how "
+                "fast it changes; derive it from that class"
+            )
         WAVEFORMS[name] = kind
         return kind
 
@@ -42,7 +83,7 @@ def make_waveform(name: str, **parameters: float) -> Waveform:
 
 @waveform("sinusoid")
 @dataclass(frozen=True)
-class Sinusoid:
+class Sinusoid(Waveform):
     """sin(frequency t + phase), the frequency an angular one."""
 
     frequency: float
@@ -52,10 +93,14 @@ class Sinusoid:
         """Amplitude at a time."""
         return math.sin(self.frequency * time + self.phase)
 
+    def rate(self, start: float, end: float) -> float:
+        """The frequency."""
+        return abs(self.frequency)
+
 
 @waveform("pulse")
 @dataclass(frozen=True)
-class Pulse:
+class Pulse(Waveform):
     """Gaussian of height 1 and standard deviation `width` about `centre`."""
 
     centre: float
@@ -65,10 +110,15 @@ class Pulse:
         """Amplitude at a time."""
         return math.exp(-0.5 * ((time - self.centre) / self.width) ** 2)
 
+    def rate(self, start: float, end: float) -> float:
+        """One over the width while it lasts."""
+        lasts = abs(min(max(self.centre, start), end) - self.centre) < _PULSE_REACH * abs(self.width)
+        return 1 / abs(self.width) if lasts else 0.0
+
 
 @waveform("sinc")
 @dataclass(frozen=True)
-class Sinc:
+class Sinc(Waveform):
     """sin(x)/x, x = frequency (t - centre): excites all angular frequencies below `frequency` alike."""
 
     centre: float
@@ -78,3 +128,7 @@ class Sinc:
         """Amplitude at a time."""
         x = self.frequency * (time - self.centre)
         return math.sin(x) / x if x else 1.0
+
+    def rate(self, start: float, end: float) -> float:
+        """The frequency: the waveform's band ends there."""
+        return abs(self.frequency)

@@ -51,7 +51,8 @@ class Kernel:
     precision
         complex128 or complex64.
     diagonal, periodic, flipped
-        W, see `Coupling`.
+        W = 1 or, where ``diagonal``, W = 1 + P: P takes site y - 1 of the next column, y + 1 where ``flipped``;
+        ``periodic`` says whether y closes on itself.
     """
 
     orbitals: int
@@ -61,9 +62,12 @@ class Kernel:
     flipped: bool
 
     @staticmethod
-    def of(coupling: Coupling, orbitals: int, precision: Any = np.complex128) -> Kernel:
-        """Kernel for a coupling."""
-        return Kernel(orbitals, np.dtype(precision), coupling.diagonal, coupling.periodic, coupling.flipped)
+    def of(coupling: Coupling, orbitals: int, precision: Any = np.complex128) -> Kernel | None:
+        """Kernel for a coupling; None where the source does not implement it."""
+        if coupling.steps not in ((0,), (0, -1), (0, 1)):
+            return None
+        diagonal, flipped = len(coupling.steps) > 1, coupling.steps[-1] > 0
+        return Kernel(orbitals, np.dtype(precision), diagonal, coupling.periodic, flipped)
 
     @property
     def side(self) -> int:
@@ -177,13 +181,15 @@ class FusedSweep:
 def fused_sweep(
     coupling: Coupling, precision: Any, orbitals: int, source: NDArray[Any] | None, groups: NDArray[np.int64]
 ) -> FusedSweep | None:
-    """The fused sweep, where CuPy computes, the device holds a block, and the source compiles; else None."""
+    """The fused sweep, where CuPy computes, the device holds a block, and the source has W and compiles; else None."""
     if coupling.backend.name != "cupy" or len(groups) > orbitals:
         return None
     import cupy
 
     kernel, card = Kernel.of(coupling, orbitals, precision), cupy.cuda.Device()
-    if int(card.compute_capability) < _OLDEST or not kernel.fits(int(card.attributes["MaxSharedMemoryPerBlockOptin"])):
+    if kernel is None or int(card.compute_capability) < _OLDEST:
+        return None
+    if not kernel.fits(int(card.attributes["MaxSharedMemoryPerBlockOptin"])):
         return None
     try:
         return FusedSweep(kernel, source, groups)

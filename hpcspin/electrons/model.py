@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import NAMED_SITES, Lattice, as_snapshots, make_texture
@@ -130,6 +132,10 @@ class DrivenLattice:
                     f"reservoir {reservoir.name!r}: its site mask has shape {reservoir.sites.shape} "
                     f"on a lattice of {self.lattice.size}"
                 )
+        if not self._all_sites_reached():
+            raise HpcspinError(
+                "electrons: bonds lead from some sites to no reservoir; their occupation is undefined, add a bath"
+            )
         if self.bias > WIDEST_BIAS * self.hopping:
             raise HpcspinError(
                 f"electrons: potentials differ by {self.bias:g}, over {WIDEST_BIAS:g} hoppings; "
@@ -243,6 +249,15 @@ class DrivenLattice:
     def band_edge(self) -> float:
         """Bound on the magnitude of the lattice's energies, |J| + t times the coordination number."""
         return abs(self.exchange) + 2 * len(self.lattice.bonds) * self.hopping
+
+    def _all_sites_reached(self) -> bool:
+        """Whether every connected part of the lattice touches a reservoir with a width."""
+        origin, bond = np.nonzero((targets := self.lattice.shift(self.lattice.bonds)) >= 0)
+        sites = self.lattice.num_sites
+        bonds = csr_array((np.ones(len(origin)), (origin, targets[origin, bond])), shape=(sites, sites))
+        parts, part = connected_components(bonds, directed=False)
+        touched = self.widths[..., 0].any(axis=0).reshape(-1)
+        return len(np.unique(part[touched])) == parts
 
     def check_spins(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
         """Snapshots of this lattice as float64, shape (n, Lx, Ly, 3).

@@ -8,10 +8,10 @@ u_x = -t g_x every sign and factor disappears,
     Y_0 = u_0,                  Y_x = u_x W† Y_{x-1}             (column, Y_x = -t G_{x,0}),
     U_0 = u_0,                  U_x = u_x + u_x W† U_{x-1} W u_x  (diagonal, U_x = -t G_xx),
 
-and on the square lattice, W = 1, a column of sites costs one inversion and one
+and where W = 1, as on the square lattice, a column of sites costs one inversion and one
 or two products. Every function here takes lists over x of (batch, m, m) arrays.
 
-With W = 1 most of that can be spared. The column obeys a three-term recursion,
+With W = 1, and columns that are chains, most of that can be spared. The column obeys a three-term recursion,
 A_x Y_x = Y_{x-1} + Y_{x+1} with A_x = (H_x - z)/t, and A_x has four elements a
 row: it crosses a group of columns F ... L without inversions or products of
 full blocks. From the right, with P_L = 1 and P_{L-1} = A_L - u_{L+1},
@@ -106,7 +106,7 @@ class ColumnGroup:
 
 @dataclass(frozen=True)
 class GroupedColumns:
-    """The electrode's column for W = 1, a group of columns an inversion.
+    """The electrode's column for W = 1 and columns that are chains, a group of columns an inversion.
 
     Attributes
     ----------

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import Fastest, FusedSweep, Sweep, fused_sweep
+from hpcspin.electrons.hamiltonian import is_chain
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import hermitian_sites, occupation, spectral_sites
 from hpcspin.electrons.recursion import GroupedColumns, group_length
@@ -115,7 +116,7 @@ class EndSource(Source):
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
         self._fused: dict[str, FusedSweep] = {}
-        groups_fit = columns.team.size == 1 and not columns.coupling.diagonal
+        groups_fit = columns.team.size == 1 and columns.coupling.is_identity and is_chain(system.lattice)
         self._group = group_length(_magnitude(system), accuracy) if groups_fit else 1
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
@@ -221,7 +222,7 @@ def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
 
 
 def _magnitude(system: DrivenLattice) -> float:
-    """Bound on |H_x - i Gamma_x - z| / t between the potentials."""
+    """Bound on |H_x - i Gamma_x - z| / t between the potentials, where the columns are chains."""
     width = np.abs(system.widths.sum(axis=0)).sum(axis=-1).max()
     within = 2 * system.hopping + abs(system.exchange) + width + np.abs(system.potentials).max()
     return float(within / system.hopping)

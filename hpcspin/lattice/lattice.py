@@ -37,8 +37,8 @@ class Lattice:
     Raises
     ------
     HpcspinError
-        If a side is not positive, or a periodic side is so short that two
-        different bonds would join the same two sites.
+        If a side is not positive, a periodic side is so short that two
+        different bonds would join the same two sites, or a bond is named twice.
     """
 
     size: tuple[int, int]
@@ -63,6 +63,11 @@ class Lattice:
                     f"lattice.size: {length} sites along periodic {axis} would join two sites by two bonds; "
                     f"give at least 3 or make {axis} open"
                 )
+        if len(set(self.neighbours)) < 2 * len(self.bonds):
+            raise HpcspinError(
+                f"lattice.kind: the bonds {self.bonds} of {self.kind!r} hold one twice, or with its opposite; "
+                "give one of each pair of opposite offsets"
+            )
 
     @property
     def num_sites(self) -> int:
@@ -70,26 +75,58 @@ class Lattice:
         return self.size[0] * self.size[1]
 
     @property
+    def neighbours(self) -> list[tuple[int, int]]:
+        """Offsets of all neighbours of a site that a bond joins to it, in order."""
+        return sorted((sign * x, sign * y) for x, y in self.bonds for sign in (1, -1))
+
+    @property
     def point_group(self) -> NDArray[np.int64]:
-        """Point group of a site as integer matrices on offsets, shape (operations, 2, 2), identity first."""
+        """Point group of a site as integer matrices on offsets, shape (operations, 2, 2), identity first.
+
+        Raises
+        ------
+        HpcspinError
+            If a generator changes lengths, or does not map the bonds onto themselves.
+        """
+        metric = self.primitive_vectors @ self.primitive_vectors.T
+        for generator in np.array(self.generators):
+            images = sorted((int(x), int(y)) for x, y in np.array(self.neighbours) @ generator.T)
+            if images != self.neighbours or not np.allclose(generator.T @ metric @ generator, metric):
+                raise HpcspinError(
+                    f"lattice.kind: the generator {generator.tolist()} of {self.kind!r} is no symmetry of its bonds "
+                    "and primitive vectors; give generators of the point group of both"
+                )
         elements = [np.eye(2, dtype=np.int64)]
         for element in elements:  # grows while it is walked: the closure of the generators
-            for generator in self.generators:
-                product = np.array(generator) @ element
+            for generator in np.array(self.generators):
+                product = generator @ element
                 if not any(np.array_equal(product, known) for known in elements):
                     elements.append(product)
         return np.stack(elements)
 
     @property
     def mirror_y(self) -> NDArray[np.int64]:
-        """The mirror that maps every column of sites onto itself: it survives a bias along x."""
-        (mirror,) = [op for op in self.point_group if op[0].tolist() == [1, 0] and np.linalg.det(op) < 0]
-        return mirror
+        """The mirror that maps every column of sites onto itself: it survives a bias along x.
+
+        Raises
+        ------
+        HpcspinError
+            If the point group has none.
+        """
+        for operation in self.point_group:
+            if operation[0].tolist() == [1, 0] and np.linalg.det(operation) < 0:
+                return operation
+        raise HpcspinError(
+            f"lattice.kind: the generators of {self.kind!r} give no mirror that maps each column of sites onto itself; "
+            "add it where the lattice has one"
+        )
 
     def shell(self, number: int) -> tuple[tuple[int, int], ...]:
         """Offsets of half of the neighbours of a shell, counted from 1 by distance; the others are their negatives."""
-        reach = range(-number, number + 1)  # each site along x opens a shell, so the shell lies within `number` steps
-        half = np.array([(x, y) for x in reach for y in reach if (x, y) > (0, 0)])
+        # Each site along the shorter primitive vector opens a shell, or shares one.
+        along_x, along_y = self.reach(number * float(np.linalg.norm(self.primitive_vectors, axis=1).min()))
+        steps = [(x, y) for x in range(along_x + 1) for y in range(-along_y, along_y + 1)]
+        half = np.array([step for step in steps if step > (0, 0)])
         square = np.round((self.cartesian(half) ** 2).sum(axis=-1), 9)
         return tuple((int(x), int(y)) for x, y in half[square == np.unique(square)[number - 1]])
 
@@ -119,6 +156,12 @@ class Lattice:
                 raise HpcspinError(f"site [{x}, {y}] lies outside the {self.size} lattice")
             mask[x, y] = True
         return mask
+
+    def reach(self, radius: float) -> tuple[int, int]:
+        """Most lattice steps along x and along y of any offset that is no longer than a radius."""
+        heights = 1 / np.linalg.norm(np.linalg.inv(self.primitive_vectors), axis=0)
+        along_x, along_y = np.floor(radius / heights + 1e-9).astype(int).tolist()
+        return along_x, along_y
 
     def cartesian(self, offsets: ArrayLike) -> NDArray[np.float64]:
         """Cartesian vectors of lattice offsets, shape (..., 2), in units of the lattice constant."""

@@ -29,9 +29,11 @@ def bond_map(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64
     Returns
     -------
     ndarray
-        Shape (..., Lx, Ly); -1 in an antiferromagnet, +1 in a ferromagnet.
+        Shape (..., Lx, Ly); -1 in an antiferromagnet, +1 in a ferromagnet, NaN at a site that no such bond leaves.
     """
-    return np.nanmean(_bonds(lattice, spins), axis=-1)
+    bonds = _bonds(lattice, spins)
+    with np.errstate(invalid="ignore"):
+        return np.nansum(bonds, axis=-1) / np.sum(~np.isnan(bonds), axis=-1)
 
 
 def bond_columns(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -59,6 +61,8 @@ def _triangles(lattice: Lattice, spins: NDArray[np.float64]) -> tuple[NDArray[np
     flat = spins.reshape(lattice.num_sites, 3)
     table = lattice.shift([(0, 0), (1, 0), (0, 1), (1, 1)]).T
     o, x, y, xy = np.where(table[..., None] >= 0, flat[table], np.nan)
+    if np.linalg.det(lattice.primitive_vectors) < 0:
+        x, y = y, x
     return np.stack([o, xy]), np.stack([x, y]), np.stack([y, x])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import LATTICES
+from hpcspin.lattice import LATTICES, make_lattice
 from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.kinds import KINDS
 
@@ -117,11 +117,15 @@ class Architecture:
                 f"potential.layers: {len(layers)} layers are for kind: direct, descriptor: densities and "
                 "time_reversal: broken; give these, or layers: [1]"
             )
-        if max(layers) > 1 and (self.lattice, self.symmetry) != ("square", "bias"):
+        if max(layers) > 1 and not (self.symmetry == "bias" and self._mirrors_along_y()):
             raise HpcspinError(
-                f"potential.layers: {layers} single out the x direction; that is for symmetry: bias on a square "
-                f"lattice, others take {[1] * len(layers)}"
+                f"potential.layers: {layers} single out the x direction; that is for symmetry: bias on a lattice whose "
+                f"mirror turns y into -y, such as the square one, others take {[1] * len(layers)}"
             )
+
+    def _mirrors_along_y(self) -> bool:
+        """Whether the mirror that a bias along x leaves commutes with a stretch along x."""
+        return bool(make_lattice(self.lattice, (1, 1), (False, False)).mirror_y[1, 0] == 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a JSON file holds them."""

@@ -7,8 +7,9 @@ import torch
 from hpcspin.config import Config
 from hpcspin.dynamics import INTEGRATORS
 from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.fields import FieldEvaluator
-from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate, tolerated_angle
+from hpcspin.dynamics.fields import FieldEvaluator, drives_of
+from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate
+from hpcspin.dynamics.step_bounds import DRIVE_ERROR, NOISE_ERROR, step_bounds
 from hpcspin.dynamics.torque import components_first
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
@@ -49,15 +50,20 @@ def suggest_step(config: Config, world: World, evaluations: int) -> str:
         largest_on(world),
         evaluations,
     )
-    if rate == 0:
-        return "nothing moves: no field, or spins at rest in it; any step will do"
-    noise = config.dynamics.temperature > 0
+    dynamics, drives, lines = config.dynamics, drives_of(field), []
+    for name, scheme in sorted(INTEGRATORS.items()):
+        temperature = dynamics.temperature if scheme.langevin else 0.0
+        bounds = step_bounds(name, rate, drives, dynamics.duration, dynamics.damping, temperature)
+        if not bounds:
+            return "nothing moves: no field, or spins at rest in it; any step will do"
+        cause = min(bounds, key=bounds.__getitem__)
+        fits = "" if scheme.langevin or dynamics.temperature == 0 else "  (not with noise)"
+        lines.append(f"  {name:<16} {bounds[cause]:8.3g}  for {cause}{fits}")
     lines = [
         f"fastest rate at the initial spins: {rate:.4g} rad per unit of time ({evaluations} fields)",
-        f"longest step that keeps the phase of that mode to {PHASE_ERROR} rad a period:",
+        f"longest step that keeps the phase of that mode to {PHASE_ERROR} rad a period, the tilt by drives to "
+        f"{DRIVE_ERROR:.0%} and the temperature to {NOISE_ERROR:.1%}:",
+        *lines,
+        f"the config has {dynamics.integrator} with {dynamics.step:.3g}",
     ]
-    for name, scheme in sorted(INTEGRATORS.items()):
-        fits = "" if scheme.langevin or not noise else "  (not with noise)"
-        lines.append(f"  {name:<16} {tolerated_angle(name) / rate:8.3g}{fits}")
-    lines.append(f"the config has {config.dynamics.integrator} with {config.dynamics.step:.3g}")
     return "\n".join(lines)

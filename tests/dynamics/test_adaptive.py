@@ -19,12 +19,12 @@ from hpcspin.storage import read_checkpoint
 ADAPTIVE = {"integrator": "dormand_prince", "temperature": 0.0, "rich": True}
 
 
-def run(field, spins, dt, steps, tolerance):
+def run(field, spins, dt, steps, tolerance, longest=lambda start, end: np.inf):
     """Spins after some adaptive steps without damping, and the level after each."""
     evaluate = FieldEvaluator(field, single_domain(spins.shape[:2]))
     scheme = INTEGRATORS["dormand_prince"]
     assert scheme.pair is not None
-    advance = AdaptiveStep(scheme.pair, scheme.order, tolerance, largest_on(World()))
+    advance = AdaptiveStep(scheme.pair, scheme.order, tolerance, largest_on(World()), longest)
     now, levels = components_first(torch.as_tensor(spins)), []
     for step in range(steps):
         now = advance(now, step * dt, dt, evaluate)

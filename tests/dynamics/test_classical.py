@@ -19,7 +19,15 @@ from hpcspin.dynamics import (
     make_waveform,
 )
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import make_lattice
+from hpcspin.lattice import SquareLattice, make_lattice
+
+
+class Knight(SquareLattice):
+    """Bonds of its own that pass a row."""
+
+    kind = "knight_moves"
+    bonds = ((1, 2), (0, 1))
+
 
 kinds = pytest.mark.parametrize("kind", ["square", "triangular"])
 PULSE = make_waveform("pulse", centre=1.0, width=0.5)
@@ -45,6 +53,30 @@ def test_fields_are_minus_the_gradient_of_their_energy(kind, periodic):
     high, low = (energy(field, lattice, spins + sign * step * direction, time) for sign in (1, -1))
     force = FieldEvaluator(field, domain)(torch.as_tensor(spins), time).numpy()
     assert (high - low) / (2 * step) == pytest.approx(-(force * direction).sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("periodic", [(True, True), (False, True)])
+def test_dzyaloshinskii_moriya_of_a_lattice_whose_bonds_pass_a_row(periodic):
+    domain = single_domain((6, 5), periodic, "knight_moves")
+    field = DzyaloshinskiiMoriya.bulk(domain.lattice, 0.7)
+    spins, direction, step = random_spins((6, 5)), random_spins((6, 5), 1), 1e-4
+    high, low = (energy(field, domain.lattice, spins + sign * step * direction) for sign in (1, -1))
+    force = FieldEvaluator(field, domain)(torch.as_tensor(spins), 0.0).numpy()
+    assert (high - low) / (2 * step) == pytest.approx(-(force * direction).sum(), rel=1e-9)
+    expected = 0.0
+    for (dx, dy), unit in zip(Knight.bonds, np.array([[1, 2], [0, 1]]) / [[5**0.5], [1]], strict=True):
+        for i, j in enumerate(domain.lattice.shift([(dx, dy)])[:, 0]):
+            if j >= 0:
+                one, other = spins.reshape(-1, 3)[[i, j]]
+                expected += 0.7 * np.cross(one, other)[:2] @ unit
+    assert energy(field, domain.lattice, spins) == pytest.approx(expected)
+
+
+def test_terms_that_do_not_reach_the_lattices_bonds_are_refused():
+    domain = single_domain((6, 5), (True, True), "knight_moves")
+    for term in (Heisenberg(1.0), DzyaloshinskiiMoriya(((0.0, 0.0, 1.0),) * 2)):
+        with pytest.raises(HpcspinError, match="reach farther than 1 x 1 sites"):
+            term.bind(domain)
 
 
 @pytest.mark.parametrize("periodic", [(True, True), (False, True)])

@@ -62,7 +62,7 @@ def states(world: World, column_ranks: int) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     world = World.detect()
-    cases = product(("square", "triangular"), (True, False), (True, False))
+    cases = product(("square", "triangular", "second_neighbours", "knight"), (True, False), (True, False))
     worst = [max(world.allgather(deviation(world, *case))) for case in cases]
     together = states(world, int(sys.argv[2]))
     first = "square_True_True_field"

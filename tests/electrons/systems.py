@@ -8,7 +8,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons import DrivenLattice, Reservoir
-from hpcspin.lattice import make_lattice
+from hpcspin.lattice import LATTICES, SquareLattice, make_lattice
+
+KINDS = tuple(sorted(kind for kind, lattice in LATTICES.items() if lattice.__module__.startswith("hpcspin.")))
+
+
+class OtherDiagonal(SquareLattice):
+    """The square grid and the (1, 1) diagonal."""
+
+    kind = "other_diagonal"
+    bonds = ((1, 0), (0, 1), (1, 1))
+
+
+class SecondNeighbours(SquareLattice):
+    """J1-J2: the square grid and both diagonals."""
+
+    kind = "second_neighbours"
+    bonds = ((1, 0), (0, 1), (1, 1), (1, -1))
+
+
+class Chains(SquareLattice):
+    """No bond within a column."""
+
+    kind = "chains"
+    bonds = ((1, 0), (1, 1))
+
+
+class Rows(SquareLattice):
+    """Rows that are bound by nothing but their reservoirs."""
+
+    kind = "rows"
+    bonds = ((1, 0),)
+
+
+class Ladder(SquareLattice):
+    """Neighbouring columns as on the square lattice, and second neighbours within each."""
+
+    kind = "ladder"
+    bonds = ((-1, 0), (0, 1), (0, 2))
+
+
+class Knight(SquareLattice):
+    """Bonds that pass a row, one of them named by the half that points to the left."""
+
+    kind = "knight"
+    bonds = ((-1, 2), (0, 1), (1, 1))
+
+
+class NextColumnButOne(SquareLattice):
+    """A bond that passes a column."""
+
+    kind = "next_column_but_one"
+    bonds = ((1, 0), (0, 1), (2, 0))
+
+
+OWN_KINDS = tuple(kind.kind for kind in (OtherDiagonal, SecondNeighbours, Chains, Rows, Ladder, Knight))
+"""Lattices of the tests' own that `negf` can treat."""
 
 
 def _mask(name: str, size: tuple[int, int]) -> NDArray[np.bool_]:

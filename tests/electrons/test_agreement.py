@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from systems import driven, from_reference, random_spins
+from systems import KINDS, OWN_KINDS, driven, from_reference, random_spins
 
-from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver
+from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
 from hpcspin.electrons.model import SIGMA
+from hpcspin.electrons.transmission import transmission
+from hpcspin.errors import HpcspinError
 
 REFERENCES = [
     "square_random_6x4",
@@ -74,29 +76,72 @@ def test_recursion_equals_closed_form(name):
     assert np.abs(state.current - exact.current).max() < 1e-7
 
 
-def test_closed_form_equals_brute_quadrature_of_the_dense_inverse():
-    system = driven("triangular", (3, 3), temperature=0.1, left=(1.0, -1.0, (0.3, 0, 0)), bath=(0.3, 0.5))
-    spins = random_spins(system, 1, seed=2)
-    rho = _brute_density(system, spins[0])
-    blocks = np.einsum("iaib->iab", rho.reshape(9, 2, 9, 2))
-    components = np.einsum("kab,iba->ik", SIGMA, blocks).real.reshape(3, 3, 4)
-    state = ClosedFormSolver(system, 1e-9).solve(spins)
+SHAPES = [(4, 1, False), (3, 2, False), (4, 4, False), (4, 3, True)]
+
+
+@pytest.mark.parametrize(("columns", "rows", "periodic_y"), SHAPES)
+@pytest.mark.parametrize("kind", [*KINDS, *OWN_KINDS])
+def test_every_lattice_has_one_steady_state(kind, columns, rows, periodic_y):
+    """Recursion, closed form and quadrature of the dense inverse, with electrodes on the ends and one in the middle."""
+    for middle in ({}, {"middle": (0.2, -0.7, (0, 0, 0.7))}):
+        system = driven(
+            kind, (columns, rows), periodic_y=periodic_y, temperature=0.1,
+            left=(1.0, -1.0, (0.3, 0.2, 0)), right=(0.6, 0.5), bath=(0.2, 0.0), **middle,
+        )  # fmt: skip
+        spins = random_spins(system, 1, seed=rows)
+        exact = ClosedFormSolver(system, 1e-9).solve(spins)
+        state = RecursiveSolver(system, 1e-8).solve(spins)
+        assert np.abs(state.field - exact.field).max() <= state.error[0] + exact.error[0] < 1e-8
+        assert np.abs(state.density - exact.density).max() < 1e-8
+        assert np.abs(state.current - exact.current).max() < 1e-7
+        inverse = _transmission_of_the_dense_inverse(system, spins[0], 0.3)
+        assert np.abs(transmission(system, spins[0], np.array([0.3]))[0] - inverse).max() < 1e-12
+    components = _brute_components(system, spins[0])
     assert np.abs(state.density[0] - components[..., 0]).max() < 1e-6
     assert np.abs(state.spin_density[0] - components[..., 1:]).max() < 1e-6
 
 
-def _brute_density(system: DrivenLattice, spins):
-    """sum_r ∫ de/2pi f_r G 2 Gamma_r G† on a tan-stretched midpoint grid."""
+def test_a_bond_past_the_next_column_is_refused_unless_the_lattice_is_too_short_for_it():
+    system = driven("next_column_but_one", (4, 3), left=(1.0, -1.0), bath=(0.1, 0.0))
+    with pytest.raises(HpcspinError, match=r"the bond \(2, 0\) of the lattice 'next_column_but_one' reaches past"):
+        RecursiveSolver(system, 1e-8)
+    short = driven("next_column_but_one", (2, 3), left=(1.0, -1.0), bath=(0.1, 0.0))
+    spins = random_spins(short, 1, seed=4)
+    exact = ClosedFormSolver(short, 1e-9).solve(spins)
+    assert np.abs(RecursiveSolver(short, 1e-8).solve(spins).field - exact.field).max() < 1e-8
+
+
+def test_sites_that_no_bond_leads_to_a_reservoir_are_refused():
+    with pytest.raises(HpcspinError, match="to no reservoir"):
+        driven("rows", (4, 3), corner=(1.0, 0.0))
+
+
+def _transmission_of_the_dense_inverse(system: DrivenLattice, spins, energy: float):
+    """tr[2 Gamma_r G 2 Gamma_s G†] of one energy."""
     effective = effective_hamiltonian(system, spins)
-    angle = (np.arange(40000) + 0.5) / 40000 * np.pi - np.pi / 2
-    rho = np.zeros_like(effective)
-    for theta in np.array_split(angle, 40):
+    green = np.linalg.inv(energy * np.eye(len(effective)) - effective)
+    widths = [2 * _width_matrix(reservoir) for reservoir in system.reservoirs]
+    return np.array([[np.trace(r @ green @ s @ green.conj().T).real for s in widths] for r in widths])
+
+
+def _width_matrix(reservoir: Reservoir):
+    """Gamma_r of the whole lattice."""
+    blocks = np.einsum("xyk,kab->xyab", reservoir.widths, SIGMA).reshape(-1, 2, 2)
+    return np.einsum("iab,ij->iajb", blocks, np.eye(len(blocks))).reshape(2 * len(blocks), -1)
+
+
+def _brute_components(system: DrivenLattice, spins):
+    """Components of sum_r ∫ de/2pi f_r G 2 Gamma_r G† on every site, on a tan-stretched midpoint grid."""
+    effective = effective_hamiltonian(system, spins)
+    rho, sites = np.zeros_like(effective), system.lattice.num_sites
+    angle = (np.arange(4000) + 0.5) / 4000 * np.pi - np.pi / 2
+    for theta in np.array_split(angle, 20):
         energy = 4 * np.tan(theta)
         green = np.linalg.inv(energy[:, None, None] * np.eye(len(effective)) - effective)
+        measure = 4 / np.cos(theta) ** 2 * np.pi / len(angle) / (2 * np.pi)
         for reservoir in system.reservoirs:
-            width = np.einsum("xyk,kab->xyab", reservoir.widths, SIGMA).reshape(-1, 2, 2)
-            full = np.einsum("iab,ij->iajb", 2 * width, np.eye(9)).reshape(18, 18)
             occupation = 1 / (np.exp(np.clip((energy - reservoir.potential) / system.temperature, -700, 700)) + 1)
-            weight = occupation * 4 / np.cos(theta) ** 2 * np.pi / 40000 / (2 * np.pi)
-            rho += np.einsum("e,eij,jk,elk->il", weight, green, full, green.conj(), optimize=True)
-    return rho
+            left = green * (measure * occupation)[:, None, None]
+            rho += (left @ (2 * _width_matrix(reservoir)) @ green.conj().swapaxes(1, 2)).sum(axis=0)
+    blocks = np.einsum("iaib->iab", rho.reshape(sites, 2, sites, 2))
+    return np.einsum("kab,iba->ik", SIGMA, blocks).real.reshape(*system.lattice.size, 4)

@@ -31,7 +31,7 @@ def test_divided_columns_change_nothing(request, tmp_path, launcher, ranks, colu
 
     with np.load(tmp_path / "many.npz") as many:
         assert int(many["ranks"]) == ranks
-        assert many["worst"].shape == (8,)
+        assert many["worst"].shape == (16,)
         assert many["worst"].max() < 1e-12
         for name, value in states(World(), 1).items():
             assert np.abs(many[name] - value).max() < 1e-12, name

@@ -9,13 +9,13 @@ import time
 import numpy as np
 import pytest
 from pretend_cupy import H200_SHARED, Card
-from systems import driven, random_spins
+from systems import KINDS, OWN_KINDS, driven, random_spins
 
 from hpcspin.electrons import RecursiveSolver
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import SOURCE, Fastest, FusedSweep, Kernel
-from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
+from hpcspin.electrons.hamiltonian import effective_hamiltonian, layer_blocks, make_coupling
 from hpcspin.electrons.memory import Batches
 from hpcspin.electrons.sources import partition
 from hpcspin.parallel.world import World
@@ -37,14 +37,20 @@ def problem(kernel: Kernel, columns: int, seed: int):
     return blocks, energies, np.array([0, 1, 1]), normal(m, m - 3), rng.integers(0, 2, m - 3), rng.random((3, 2))
 
 
-def dense(kernel: Kernel, blocks, energies, owners, source, groups, weights):
-    """The same from one dense inverse an energy and an explicit W."""
-    (columns, m), rows = blocks.shape[1:3], kernel.orbitals // 2
+def flagged(kernel: Kernel):
+    """W between sites that the kernel's flags stand for."""
+    rows = kernel.orbitals // 2
     hop = np.eye(rows)
     if kernel.diagonal:
         hop += np.eye(rows, k=-1)
         hop[0, -1] += kernel.periodic
-    coupling = np.kron(hop.T if kernel.flipped else hop, np.eye(2))
+    return hop.T if kernel.flipped else hop
+
+
+def dense(kernel: Kernel, blocks, energies, owners, source, groups, weights):
+    """The same from one dense inverse an energy and an explicit W."""
+    (columns, m), rows = blocks.shape[1:3], kernel.orbitals // 2
+    coupling = np.kron(flagged(kernel), np.eye(2))
     response, spectral = np.empty((len(energies), columns, rows, 4)), np.empty((len(energies), rows, 4))
     for e, (z, owner) in enumerate(zip(energies, owners, strict=True)):
         full = np.zeros((columns, m, columns, m), dtype=complex)
@@ -164,7 +170,8 @@ def test_sources_by_the_kernel_equal_sources_by_batched_routines(
             weights = backend.asarray(np.random.default_rng(1).random((3, len(source.groups))))
             if backend.name == "cupy":
                 source.choose(blocks[:1], z, weights, World())
-                assert [fused.kernel.flipped for fused in source._fused.values()] == [source.mirrored]
+                (fused,) = source._fused.values()
+                assert fused.kernel.flipped == (source.mirrored and fused.kernel.diagonal)
             results[-1].append([backend.to_numpy(part) for part in source.respond(blocks, z, weights, of)])
     for batched, fused in zip(*results, strict=True):
         for one, other in zip(batched, fused, strict=True):
@@ -174,6 +181,24 @@ def test_sources_by_the_kernel_equal_sources_by_batched_routines(
 @pytest.fixture
 def _nothing_timed_yet(monkeypatch):
     monkeypatch.setattr("hpcspin.electrons.fused._FASTER", {})
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *OWN_KINDS])
+@pytest.mark.parametrize("periodic_y", [False, True])
+def test_a_kernel_is_chosen_for_no_coupling_but_its_own(kind, periodic_y):
+    """The coupling that the kernel's flags stand for is that of the lattice, or there is no kernel."""
+    rows = 3
+    system = driven(kind, (3, rows), periodic_y=periodic_y, bath=(0.3, 0.0))
+    full = effective_hamiltonian(system, random_spins(system, 1, seed=1)[0]).reshape(3, rows, 2, 3, rows, 2)
+    for coupling, actual in (
+        (make_coupling(system, make_backend("numpy")), -full[0, :, 0, 1, :, 0].real),
+        (make_coupling(system, make_backend("numpy")).mirrored(), -full[1, :, 0, 0, :, 0].real),
+    ):
+        kernel = Kernel.of(coupling, 2 * rows)
+        if kernel is None:
+            assert kind in OWN_KINDS
+            continue
+        assert np.array_equal(flagged(kernel), actual)
 
 
 def sweep(value: float, seconds: float):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import LATTICES, make_lattice
+from hpcspin.lattice import LATTICES, Lattice, SquareLattice, make_lattice, topological_charge
 
-KINDS = sorted(LATTICES)
+KINDS = sorted(kind for kind, lattice in LATTICES.items() if lattice.__module__.startswith("hpcspin."))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,3 +63,71 @@ def test_mirror_keeps_columns_and_turns_them_over(kind: str) -> None:
 def test_impossible_lattices_are_refused(kind: str, size: tuple[int, int], message: str) -> None:
     with pytest.raises(HpcspinError, match=message):
         make_lattice(kind, size)
+
+
+class Oblique(Lattice):
+    """Symmetric under inversion alone; its left-handed primitive vectors are 1 and 0.45 long."""
+
+    kind = "oblique"
+    bonds = ((1, 0), (0, 1), (2, 1))
+    primitive_vectors = np.array([[1.0, 0.0], [0.2, -0.4]])
+    generators = (((-1, 0), (0, -1)),)
+
+
+class Sheared(SquareLattice):
+    """Square generators, which do not keep its bonds."""
+
+    kind = "sheared"
+    bonds = ((1, 0), (0, 1), (1, 1))
+
+
+class Shear(SquareLattice):
+    """A generator of infinite order."""
+
+    kind = "shear"
+    bonds = ((1, 0),)
+    generators = (((1, 1), (0, 1)),)
+
+
+class Twice(SquareLattice):
+    """The same bond from both of its ends."""
+
+    kind = "twice"
+    bonds = ((1, 0), (0, 1), (-1, 0))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "oblique"])
+def test_shells_are_complete(kind: str) -> None:
+    lattice = make_lattice(kind, (4, 4))
+    offsets = np.array([(x, y) for x in range(-12, 13) for y in range(-12, 13) if (x, y) > (0, 0)])
+    square = np.round((lattice.cartesian(offsets) ** 2).sum(axis=-1), 9)
+    for number, distance in enumerate(np.unique(square)[:8], 1):
+        assert {*lattice.shell(number)} == {tuple(map(int, offset)) for offset in offsets[square == distance]}
+
+
+@pytest.mark.parametrize("kind", ["sheared", "shear"])
+def test_generators_that_are_no_symmetry_are_refused(kind: str) -> None:
+    with pytest.raises(HpcspinError, match=f"'{kind}' is no symmetry of its bonds"):
+        make_lattice(kind, (4, 4)).point_group  # noqa: B018
+
+
+def test_a_lattice_without_a_mirror_is_refused_where_one_is_needed() -> None:
+    lattice = make_lattice("oblique", (4, 4))
+    assert len(lattice.point_group) == 2
+    with pytest.raises(HpcspinError, match="'oblique' give no mirror"):
+        lattice.mirror_y  # noqa: B018
+
+
+def test_a_bond_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(HpcspinError, match="'twice' hold one twice, or with its opposite"):
+        make_lattice("twice", (4, 4))
+
+
+def test_chirality_does_not_depend_on_the_handedness_of_the_axes() -> None:
+    """The same spins at the same places, with y counted downwards."""
+    spins = np.random.default_rng(2).standard_normal((6, 6, 3))
+    spins /= np.linalg.norm(spins, axis=-1, keepdims=True)
+    left = topological_charge(make_lattice("oblique", (6, 6), (True, True)), spins)
+    right = topological_charge(make_lattice("square", (6, 6), (True, True)), spins)
+    assert left == pytest.approx(-right)
+    assert left != 0
