@@ -224,19 +224,6 @@ class DynamicsSection(Section):
         return self
 
 
-class CavitySection(Section):
-    """Cavity Green's functions, those of the lattice without loops, that a force field reads beside the spins."""
-
-    exchange: Finite
-    """J of the electrons, in units of the hopping."""
-    energies: Annotated[tuple[tuple[Finite, Positive], ...], Field(min_length=1)]
-    """Real and imaginary part of each energy, in units of the hopping."""
-    width: NonNegative = 0.0
-    """Level width of electrodes on the first and the last column; 0 for none."""
-    sweeps: Count = 4
-    """Bonds away that spins are seen."""
-
-
 class PotentialSection(Section):
     """The learned force field."""
 
@@ -259,8 +246,6 @@ class PotentialSection(Section):
     number of each stretches it along x, from electrode to electrode."""
     channels: Annotated[Count, Field(ge=3)] = 12
     """Of a field of several layers: vectors that sites exchange; scalars, densities and products are in proportion."""
-    cavity: CavitySection | None = None
-    """Of a field of several layers: Green's functions that the first of them reads beside the spins."""
 
 
 class TrainingSection(Section):

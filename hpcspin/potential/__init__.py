@@ -5,7 +5,6 @@ The room knows lattices, and nothing of electrons, dynamics or training.
 
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Side, Trade
-from hpcspin.potential.cavity import Cavity, CavityFunctions
 from hpcspin.potential.committee import MEMBER, Committee, load_force, model_files, weights_digest
 from hpcspin.potential.covariant import CovariantField
 from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
@@ -24,8 +23,6 @@ __all__ = [
     "MEMBER",
     "SYMMETRIES",
     "Architecture",
-    "Cavity",
-    "CavityFunctions",
     "Committee",
     "CovariantField",
     "Descriptor",

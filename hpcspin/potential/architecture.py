@@ -10,7 +10,6 @@ import torch
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES
-from hpcspin.potential.cavity import Cavity
 from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.kinds import KINDS
 
@@ -55,8 +54,6 @@ class Architecture:
         other fields.
     channels : int
         Of a field of several layers: vectors that its sites exchange. What else a layer makes is in proportion.
-    cavity : Cavity or None
-        Of a field of several layers: the Green's functions that the first of them reads beside the spins.
 
     Raises
     ------
@@ -76,13 +73,10 @@ class Architecture:
     electrode_range: float = 0.0
     layers: tuple[int, ...] = (1,)
     channels: int = 12
-    cavity: Cavity | None = None
 
     def __post_init__(self) -> None:
         for key in ("hidden", "layers"):
             object.__setattr__(self, key, tuple(int(number) for number in getattr(self, key)))
-        if isinstance(self.cavity, dict):
-            object.__setattr__(self, "cavity", Cavity(**self.cavity))
         for key, known in (
             ("lattice", LATTICES),
             ("kind", KINDS),
@@ -102,7 +96,7 @@ class Architecture:
             raise HpcspinError(
                 f"potential.electrode_range: {self.electrode_range} is negative; give a length, or 0 for none"
             )
-        if self.sees_electrodes and self.symmetry == "full":
+        if self.electrode_range and self.symmetry == "full":
             raise HpcspinError(
                 "potential.electrode_range: electrodes single out the x direction; give symmetry: bias with it"
             )
@@ -115,8 +109,6 @@ class Architecture:
         if self.channels < 3:
             raise HpcspinError(f"potential.channels: {self.channels} vectors are too few; give at least 3")
         if layers == [1]:
-            if self.cavity is not None:
-                raise HpcspinError("potential.cavity: is for fields of several layers; give layers, or leave it out")
             return
         if len(layers) == 1:
             raise HpcspinError(f"potential.layers: {layers} is one layer, which is not stretched; give [1]")
@@ -130,11 +122,6 @@ class Architecture:
                 f"potential.layers: {layers} single out the x direction; that is for symmetry: bias on a square "
                 f"lattice, others take {[1] * len(layers)}"
             )
-
-    @property
-    def sees_electrodes(self) -> bool:
-        """Whether a centre knows where the electrodes at both ends of x are."""
-        return bool(self.electrode_range or (self.cavity is not None and self.cavity.width))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a JSON file holds them."""

@@ -14,17 +14,16 @@ from torch.nn import functional
 from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Trade
-from hpcspin.potential.cavity import CavityFunctions, present
 from hpcspin.potential.host_layers import EMPTY, ROOM, HostLayer, Known
 from hpcspin.potential.host_library import usable
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.layers import Channels, Layer, Maps, Site, Width
 from hpcspin.potential.model import ForceField, Part
-from hpcspin.potential.neighbourhood import Neighbourhood, reaches_of
+from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.slots import with_zero
 from hpcspin.potential.surroundings import Convolution, Tables
-from hpcspin.potential.tiles import together
+from hpcspin.potential.tiles import is_present, together
 
 _Made = TypeVar("_Made")
 _version = operator.attrgetter("_version")
@@ -58,15 +57,9 @@ class CovariantField(ForceField):
         super().__init__(architecture)
         self.fused = False
         self._derived: dict[Any, tuple[tuple[tuple[int, ...], tuple[int, ...]], Any]] = {}
-        before = 0 if self.walk is None else reaches_of(self.walk, self.reach)
-        self.reaches = (before + sum(architecture.layers), before + len(architecture.layers))
+        self.reaches = (sum(architecture.layers), len(architecture.layers))
         inputs, width = 3 if architecture.electrode_range else 1, Width(architecture.channels)
-        self.cavity: CavityFunctions | None = None
         reads, layers = Channels(1, 0), []
-        if self.walk is not None and architecture.cavity is not None:
-            self.cavity = CavityFunctions(architecture.cavity, self.walk.offsets)
-            # The scalar before its own says where spins are.
-            reads = Channels(1 + self.cavity.number, 1 + self.cavity.number)
         for number in range(len(architecture.layers)):
             writes = width.last if number == len(architecture.layers) - 1 else width.between
             layers.append(
@@ -124,8 +117,10 @@ class CovariantField(ForceField):
 
     def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Field on the outputs for one configuration of shape (rows, 3)."""
-        vectors, scalars = (part[0] for part in self._before(spins[None], neighbourhood))
-        known = Known(functional.pad(vectors, (0, 0, 0, 0, 0, ROOM)), functional.pad(scalars, (0, 0, 0, ROOM)))
+        spins = spins.to(self.dtype)
+        # The scalar before the first layer says where spins are.
+        scalars = is_present(spins.T)[:, None]
+        known = Known(functional.pad(spins[..., None], (0, 0, 0, 0, 0, ROOM)), functional.pad(scalars, (0, 0, 0, ROOM)))
         inputs = self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
         last = len(self._stack) - 1
         for number, stretch in enumerate(self.architecture.layers):
@@ -134,29 +129,14 @@ class CovariantField(ForceField):
         rows, _ = neighbourhood.outputs_of(1, spins.device)
         return known.vectors.squeeze(2).index_select(0, rows) * self.field_scale
 
-    def _before(self, spins: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, Tensor]:
-        """Vectors of all rows before the first layer, the spin first, and scalars, the first of which says where it is.
-
-        Shapes (batch, rows, 3, vectors) and (batch, rows, scalars).
-        """
-        spins = spins.detach().to(self.dtype)
-        if self.cavity is None:
-            return spins[..., None], present(spins)
-        assert neighbourhood.bonds is not None
-        vectors, scalars = self.cavity(spins, neighbourhood.bonds)
-        return vectors, scalars
-
     @property
     def _stack(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def _through(self, layers: int, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Site:
         """What is known of all rows after some layers, zero where nothing is, and a row of zeros after them."""
-        vectors, scalars = (part.flatten(0, 1) for part in self._before(spins, neighbourhood))
-        flat = with_zero(vectors[..., 0])
-        # Without more scalars the first layer counts neighbours.
-        scalars = scalars if self.cavity else scalars[:, :0]
-        known = Site(with_zero(vectors).movedim(1, 0), with_zero(scalars))
+        flat = with_zero(spins.detach().to(self.dtype).flatten(0, 1))
+        known = Site(flat.T[:, :, None], flat[:, :0])
         for number in range(layers):
             made = self._made(number, known, spins, neighbourhood, bias)
             rows = neighbourhood.centre_rows(len(spins), spins.device)[: len(made.scalars)]

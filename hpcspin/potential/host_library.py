@@ -16,12 +16,10 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("host_layers.c", "host_cavity.c"))
+_SOURCE = Path(__file__).with_name("host_layers.c")
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 _SHARE = 120
 """Sites below which a thread is not worth its start."""
@@ -37,7 +35,7 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(_compiled(compiler)))
     except (OSError, subprocess.SubprocessError):
         return None
-    found.hpcspin_layer.restype = found.hpcspin_cavity.restype = found.hpcspin_cavity_told.restype = None
+    found.hpcspin_layer.restype = None
     found.hpcspin_layer_scratch.restype = found.hpcspin_lanes.restype = ctypes.c_int64
     address, number = ctypes.c_void_p, ctypes.c_int64
     found.hpcspin_layer.argtypes = (*[address] * 5, number, number, ctypes.c_int32, *[address] * 3)
@@ -55,15 +53,14 @@ def loaded() -> ctypes.CDLL:
 def _compiled(compiler: str) -> Path:
     """Where the compiled kernels lie; ranks that come at the same time each compile them, and the last one stays."""
     machine = f"{platform.machine()} {_processor()} {compiler} {' '.join(_FLAGS)}"
-    sources = b"".join(source.read_bytes() for source in _SOURCES)
-    name = hashlib.sha256(sources + machine.encode()).hexdigest()[:16]
+    name = hashlib.sha256(_SOURCE.read_bytes() + machine.encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpcspin" / "kernels"
     path = folder / f"potential-{name}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             made = Path(temporary) / path.name
-            subprocess.run([compiler, *_FLAGS, "-o", made, *_SOURCES], check=True, capture_output=True, timeout=120)
+            subprocess.run([compiler, *_FLAGS, "-o", made, _SOURCE], check=True, capture_output=True, timeout=120)
             made.replace(path)
     return path
 
@@ -90,11 +87,6 @@ def share_out(work: Callable[[int, int], None], number: int, threads: int) -> No
     else:
         bounds = [part * number // parts for part in range(parts + 1)]
         list(_pool(parts).map(work, bounds[:-1], bounds[1:]))
-
-
-def pointer(array: NDArray[Any]) -> ctypes.c_void_p:
-    """Where an array's numbers lie."""
-    return ctypes.c_void_p(array.__array_interface__["data"][0])
 
 
 @functools.cache

@@ -12,7 +12,6 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice, make_lattice
 from hpcspin.potential.architecture import PRECISIONS, Architecture
 from hpcspin.potential.borders import Trade
-from hpcspin.potential.cavity import Walk
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
@@ -146,12 +145,6 @@ class ForceField(nn.Module):
         return reach_of(self.offsets)
 
     @property
-    def walk(self) -> Walk | None:
-        """How far the Green's functions see that are known before the first layer."""
-        cavity = self.architecture.cavity
-        return None if cavity is None else Walk(offsets_within(self.geometry, 1.0)[1:], cavity.sweeps)
-
-    @property
     def halo(self) -> Halo:
         """Lattice steps along x and y from a site to the farthest spin that its centre sees.
 
@@ -181,7 +174,7 @@ class ForceField(nn.Module):
                 f"{where}: the spins are on a {lattice.kind} lattice, and the model is for a "
                 f"{self.architecture.lattice} one; lattice.kind must be the same for both"
             )
-        if self.architecture.sees_electrodes and lattice.periodic[0]:
+        if self.architecture.electrode_range and lattice.periodic[0]:
             raise HpcspinError(
                 f"{where}: the model measures the distance to electrodes at the ends of x, this lattice is periodic "
                 "there; train one with electrode_range: 0"
@@ -189,7 +182,7 @@ class ForceField(nn.Module):
 
     def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
         """Neighbour table of a whole lattice for this model's cutoff."""
-        return Neighbourhood.of_lattice(lattice, self.offsets, self.architecture.layers, self.walk)
+        return Neighbourhood.of_lattice(lattice, self.offsets, self.architecture.layers)
 
     def window(
         self,
@@ -200,7 +193,7 @@ class ForceField(nn.Module):
     ) -> Neighbourhood:
         """Neighbour table of a block inside this model's halo; see `Neighbourhood.of_window`."""
         return Neighbourhood.of_window(
-            shape, self.halo, self.offsets, whole, periodic, columns, self.architecture.layers, self.walk
+            shape, self.halo, self.offsets, whole, periodic, columns, self.architecture.layers
         )
 
     @property

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.potential.borders import Borders
-from hpcspin.potential.cavity import Bonds, Walk
 from hpcspin.potential.slots import SlotGather
 from hpcspin.potential.surroundings import Grid
 
@@ -55,11 +54,6 @@ def reach_of(offsets: NDArray[np.int64]) -> int:
     return int(np.abs(offsets).max(initial=0))
 
 
-def reaches_of(walk: Walk, reach: int) -> int:
-    """How many reaches of a neighbourhood a walk passes, rounded up: a bond is one step along an axis at most."""
-    return -(-walk.steps // reach)
-
-
 @dataclass(eq=False)
 class Neighbourhood:
     """Neighbour table of a set of centres.
@@ -89,8 +83,6 @@ class Neighbourhood:
         Of a whole lattice: what its table comes from.
     borders : Borders or None
         Of a window whose centres act on spins of other blocks, and the other way round.
-    bonds : Bonds or None
-        Of all rows, for fields that read cavity Green's functions.
     """
 
     table: NDArray[np.int64]
@@ -103,7 +95,6 @@ class Neighbourhood:
     stretched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     grid: Grid | None = None
     borders: Borders | None = None
-    bonds: Bonds | None = None
     _gathers: dict[tuple[int, int, torch.device, int], SlotGather] = field(default_factory=dict, repr=False)
     _padded: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict, repr=False)
     _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
@@ -112,24 +103,14 @@ class Neighbourhood:
     )
 
     @classmethod
-    def of_lattice(
-        cls,
-        lattice: Lattice,
-        offsets: NDArray[np.int64],
-        layers: Sequence[int] = (1,),
-        walk: Walk | None = None,
-    ) -> Neighbourhood:
-        """All sites of a lattice; `layers` and `walk` as of `of_window`."""
+    def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Neighbourhood:
+        """All sites of a lattice; `layers` as of `of_window`."""
         everything = np.arange(lattice.num_sites)
         distances = None if lattice.periodic[0] else _distances(everything // lattice.size[1], lattice.size[0])
         stretched = {number: lattice.shift(offsets * [number, 1]) for number in {*layers} - {1}}
         grid = Grid(lattice.size, lattice.periodic, tuple((int(x), int(y)) for x, y in offsets))
         table = lattice.shift(offsets)
-        ends = None if distances is None else (distances == 0).any(0)
-        bonds = None if walk is None else _bonds(lattice.shift(walk.offsets), ends)
-        return cls(
-            table, lattice.num_sites, everything, distances=distances, stretched=stretched, grid=grid, bonds=bonds
-        )
+        return cls(table, lattice.num_sites, everything, distances=distances, stretched=stretched, grid=grid)
 
     @classmethod
     def of_window(
@@ -141,7 +122,6 @@ class Neighbourhood:
         periodic: tuple[bool, bool],
         columns: tuple[int, int] | None = None,
         layers: Sequence[int] = (1,),
-        walk: Walk | None = None,
     ) -> Neighbourhood:
         """A block of a lattice inside a halo of foreign spins.
 
@@ -169,8 +149,6 @@ class Neighbourhood:
             that see the electrodes.
         layers
             By how many times each layer of the field stretches the offsets along x.
-        walk
-            What the first layer sees through each spin that it reads.
 
         Raises
         ------
@@ -179,9 +157,8 @@ class Neighbourhood:
         """
         reach = reach_of(offsets)
         x, y = (math.inf if spans else width // reach for width, spans in zip(halo, whole, strict=True))
-        before = 0 if walk is None else reaches_of(walk, reach)
         # How many reaches away from the block along both axes the centres stand that each layer needs.
-        around = [(x - before - sum(layers[: number + 1]), y - before - number - 1) for number in range(len(layers))]
+        around = [(x - sum(layers[: number + 1]), y - number - 1) for number in range(len(layers))]
         if min(around[-1]) < 0:
             raise HpcspinError(
                 f"window: a halo of {halo[0]} x {halo[1]} sites for a reach of {reach}; give it ForceField.halo"
@@ -209,10 +186,7 @@ class Neighbourhood:
         distances = _of_block(places, periodic, columns)
         distances = None if distances is None else distances[:, order]
         stages = tuple(needed.sum(1).tolist())
-        bonds = None if walk is None else _window_bonds(shape, halo, whole, periodic, columns, walk)
-        return cls(
-            table[order], rows.size, outputs, (x, y), distances, int(inner.sum()), stages, stretched, bonds=bonds
-        )
+        return cls(table[order], rows.size, outputs, (x, y), distances, int(inner.sum()), stages, stretched)
 
     def gather(self, batch: int, tile: int, device: torch.device, stretch: int = 1) -> SlotGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.
@@ -298,33 +272,6 @@ class Neighbourhood:
             padded = np.pad(repeated, ((0, 0), (0, -repeated.shape[1] % tile)))
             self._nearness[key] = torch.from_numpy(np.exp(-padded / length)).to(device, dtype)
         return self._nearness[key]
-
-
-def _bonds(nearest: NDArray[np.int64], ends: NDArray[np.bool_] | None) -> Bonds:
-    return Bonds(np.where(nearest >= 0, nearest, len(nearest)).astype(np.int32), ends)
-
-
-def _window_bonds(
-    shape: tuple[int, int],
-    halo: Halo,
-    whole: tuple[bool, bool],
-    periodic: tuple[bool, bool],
-    columns: tuple[int, int] | None,
-    walk: Walk,
-) -> Bonds:
-    """Of all rows of a window. At its sides bonds are missing, so that rows there are wrong: nothing reads these."""
-    places = [np.arange(-width, length + width) for length, width in zip(shape, halo, strict=True)]
-    axes = []
-    for axis, place in enumerate(places):
-        found = place[:, None] + walk.offsets[:, axis]
-        first, last = (0, shape[axis]) if whole[axis] else (place[0], place[-1] + 1)
-        if whole[axis] and periodic[axis]:
-            found %= shape[axis]
-        axes.append(np.where((found >= first) & (found < last), found + halo[axis], -1))
-    ends = None
-    if columns is not None and not periodic[0]:
-        ends = np.repeat(np.isin(places[0] + columns[0], (0, columns[1] - 1)), len(places[1]))
-    return _bonds(_joined(axes[0], axes[1], len(places[1])), ends)
 
 
 def _joined(x: NDArray[np.int64], y: NDArray[np.int64], width: int) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.parallel.world import World
-from hpcspin.potential import CavityFunctions, CovariantField, ForceField
+from hpcspin.potential import ForceField
 from hpcspin.training.dataset import Snapshots
 from hpcspin.training.metrics import perpendicular
 
@@ -22,8 +22,6 @@ def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device
     """Set the scales of features and fields from their moments on the training snapshots; all ranks call together."""
     stride = -(-sum(share.total for share in data) // _NORMALISING_SNAPSHOTS)
     chosen = [share.rows(np.arange(0, share.total, stride)) for share in data]
-    if isinstance(model, CovariantField) and model.cavity is not None:
-        _normalise_cavity(model, model.cavity, data, chosen, world, device)
     for layer, network in enumerate(model.networks):
         width = len(network.mean)
         sums = np.zeros(2 * width + 1)
@@ -66,35 +64,6 @@ def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, dev
     ranges = np.stack(world.allgather(np.stack([lowest, highest])))
     found = np.stack([ranges[:, 0].min(0), ranges[:, 1].max(0)])
     model.envelope = torch.from_numpy(found).to(device, model.dtype)
-
-
-@torch.no_grad()
-def _normalise_cavity(
-    model: CovariantField,
-    cavity: CavityFunctions,
-    data: Sequence[Snapshots],
-    chosen: Sequence[NDArray[np.int64]],
-    world: World,
-    device: torch.device,
-) -> None:
-    """Set units of the cavity Green's functions from their moments, in the units of a new field, on my snapshots."""
-    sums = np.zeros(4 * cavity.number + 1)
-    for share, those in zip(data, chosen, strict=True):
-        table = model.neighbourhood(share.lattice)
-        assert table.bonds is not None
-        for rows in np.array_split(those, max(1, len(those) // _AT_ONCE)):
-            if len(rows):
-                spins = share.spins[rows].to(device, model.dtype)
-                vectors, scalars = (part.double() for part in cavity(spins, table.bonds))
-                a, b = scalars[..., 1:], vectors[..., 1:]
-                along = (b * spins[..., None]).sum(-2)
-                moments = [part.sum((0, 1)) for part in (a, a.square(), along, b.square().sum(-2))]
-                sums[:-1] += torch.cat(moments).cpu().numpy()
-                sums[-1] += spins[..., 0].numel()
-    sums = world.sum(sums)
-    a, a2, along, b2 = (sums[:-1] / sums[-1]).reshape(4, -1)
-    variances = np.maximum([a2 - a**2, (b2 - along**2) / 3], 0)
-    cavity.normalise(*(torch.from_numpy(part).to(device) for part in (np.stack([a, along]), variances)))
 
 
 @torch.no_grad()

@@ -21,8 +21,6 @@ from hpcspin.potential.tiles import GROUP, TILE
 
 LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1)}
 STRETCHED = {**LAYERS, "layers": (1, 3, 2)}
-WALKS = {"exchange": 2.0, "energies": ((-1.0, 0.5), (0.3, 0.8)), "sweeps": 2}
-CAVITY = {**LAYERS, "layers": (1, 3), "cavity": WALKS}
 ROUNDING = 1e-11
 
 
@@ -31,7 +29,7 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor, bias: float = 1.
     return model(spins, model.neighbourhood(lattice), bias_of).field
 
 
-@pytest.mark.parametrize("layers", [LAYERS, CAVITY])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
 @given(seed=st.integers(0, 2**20))
 @settings(max_examples=5, deadline=None)
 def test_the_field_turns_with_the_spins(layers: dict[str, Any], seed: int) -> None:
@@ -42,11 +40,10 @@ def test_the_field_turns_with_the_spins(layers: dict[str, Any], seed: int) -> No
     torch.testing.assert_close(turned, still @ turn.T, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("layers", [LAYERS, {**LAYERS, "cavity": WALKS}])
 @pytest.mark.parametrize("kind", ["square", "triangular"])
-def test_the_field_follows_the_point_group(kind: str, layers: dict[str, Any]) -> None:
+def test_the_field_follows_the_point_group(kind: str) -> None:
     lattice = make_lattice(kind, (6, 6), (True, True))
-    model, spins = make_model(lattice=kind, symmetry="full", **layers), random_spins(1, lattice.num_sites, 1)
+    model, spins = make_model(lattice=kind, symmetry="full", **LAYERS), random_spins(1, lattice.num_sites, 1)
     field = predict(model, lattice, spins)
     for operation in lattice.point_group:
         image = site_permutation(lattice, operation)
@@ -55,7 +52,7 @@ def test_the_field_follows_the_point_group(kind: str, layers: dict[str, Any]) ->
         torch.testing.assert_close(predict(model, lattice, moved), expected, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, CAVITY])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
 def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (6, 6), (True, True))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 2)
@@ -69,13 +66,12 @@ def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[st
     assert errors[1] > 1e-4
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, CAVITY])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
 def test_a_field_sees_as_many_reaches_as_its_layers_and_no_farther(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (30, 25))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 3)
     assert isinstance(model, CovariantField)
-    walk = WALKS["sweeps"] if "cavity" in layers else 0
-    assert model.halo == (walk + sum(layers["layers"]) * model.reach, walk + len(layers["layers"]) * model.reach)
+    assert model.halo == (sum(layers["layers"]) * model.reach, len(layers["layers"]) * model.reach)
     changed = spins.clone()
     changed[0, 15 * 25 + 12] = random_spins(1, 1, 4)[0, 0]
     difference = (predict(model, lattice, changed) - predict(model, lattice, spins)).abs().amax(-1).reshape(30, 25)
@@ -96,7 +92,7 @@ def test_layers_are_stretched_along_x() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("whole", [(False, True), (True, False), (False, False), (True, True)])
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, {**CAVITY, "cavity": {**WALKS, "sweeps": 3, "width": 1.0}}])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
 def test_a_window_has_the_bits_of_the_whole_lattice(
     whole: tuple[bool, bool], precision: str, layers: dict[str, Any]
 ) -> None:
