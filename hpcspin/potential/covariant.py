@@ -84,7 +84,7 @@ class CovariantField(ForceField):
         number = layer % len(self._stack)
         known, chosen = self._through(number, spins, neighbourhood, bias), self._stack[number]
         around = self._around(number, spins, neighbourhood, slice(-1))
-        return chosen.features(known, around, chosen.maps())[0][: len(spins) * len(neighbourhood.table)]
+        return chosen.features(known, around, chosen.maps())[0][: len(spins) * neighbourhood.centres]
 
     def forward(
         self,
@@ -124,7 +124,7 @@ class CovariantField(ForceField):
         inputs = self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
         last = len(self._stack) - 1
         for number, stretch in enumerate(self.architecture.layers):
-            table, centres = neighbourhood.padded(stretch, EMPTY), neighbourhood.centres_of(number)
+            table, centres = neighbourhood.padded(stretch, EMPTY), neighbourhood.stages[number]
             known = self._host_layer(number)(known, table, inputs, centres, 0 < number < last, torch.get_num_threads())
         rows, _ = neighbourhood.outputs_of(1, spins.device)
         return known.vectors.squeeze(2).index_select(0, rows) * self.field_scale
@@ -160,7 +160,7 @@ class CovariantField(ForceField):
             run = _compiled() if self.fused else _trained
             made = run(layer, known, self._convolution(number, neighbourhood), inputs)
             return Site(made.vectors.to(self.dtype), made.scalars.to(self.dtype))
-        centres = neighbourhood.centres_of(number) if batch == 1 else batch * len(neighbourhood.table)
+        centres = neighbourhood.stages[number] if batch == 1 else batch * neighbourhood.centres
         group, end = together(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
         parts, maps = [], self._maps_of(number)
         for start in range(0, end, group):
