@@ -59,23 +59,9 @@ class SlotGather:
         index = self._table[:, None, those] * width + torch.arange(width, device=x.device)[:, None]
         return x.flatten().index_select(0, index.flatten()).view(index.shape)
 
-    def rows(self, x: Tensor, those: slice) -> Tensor:
-        """What the spins in the slots of some centres have.
-
-        Parameters
-        ----------
-        x
-            Shape (k, rows + 1, width), zero for the last row.
-        those
-            As in `pull`.
-
-        Returns
-        -------
-        Tensor
-            Shape (k, centres, slots, width), without derivative.
-        """
-        table = self._table[:, those].T
-        return x.index_select(1, table.flatten()).unflatten(1, table.shape)
+    def slots_of(self, those: slice) -> Tensor:
+        """Rows in the slots of some centres, shape (centres, slots)."""
+        return self._table[:, those].T
 
     def own(self, x: Tensor, those: slice) -> Tensor:
         """What some centres themselves have: shape (k, rows + 1, width) to (k, centres, width)."""
