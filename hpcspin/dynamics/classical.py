@@ -24,8 +24,18 @@ Vector = tuple[float, float, float]
 Offset = tuple[int, int]
 
 
-def _vector(components: Vector, like: Tensor) -> Tensor:
-    return torch.tensor(components, dtype=like.dtype, device=like.device)
+class _Uniform:
+    """A vector that is the same everywhere; it is brought to the device of the spins once."""
+
+    def __init__(self, components: Vector) -> None:
+        self._components = components
+        self._there: Tensor | None = None
+
+    def like(self, spins: Tensor) -> Tensor:
+        """Of the shape, type and device of the spins."""
+        if self._there is None or self._there.dtype != spins.dtype or self._there.device != spins.device:
+            self._there = torch.tensor(self._components, dtype=spins.dtype, device=spins.device)
+        return self._there.expand_as(spins)
 
 
 @dataclass(frozen=True)
@@ -48,10 +58,11 @@ class Zeeman:
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
+        field = _Uniform(self.field)
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
             scale = 1.0 if self.amplitude is None else self.amplitude(time)
-            return torch.zeros_like(spins) + scale * _vector(self.field, spins)
+            return torch.zeros_like(spins) + scale * field.like(spins)
 
         return evaluate
 
@@ -67,9 +78,10 @@ class Anisotropy:
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
+        uniform = _Uniform(self.axis)
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
-            axis = _vector(self.axis, spins).expand_as(spins)
+            axis = uniform.like(spins)
             return 2 * self.strength * dot(spins, axis) * axis
 
         return evaluate
@@ -155,15 +167,16 @@ class DzyaloshinskiiMoriya:
         """See :class:`hpcspin.dynamics.fields.Field`."""
         (nx, ny), (hx, hy), bonds = domain.shape, self.halo, domain.lattice.bonds
         _require_reach(bonds, self.halo)
+        vectors = [_Uniform(vector) for vector in self.vectors]
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
             def shifted(dx: int, dy: int) -> Tensor:
                 return spins[hx + dx : hx + dx + nx, hy + dy : hy + dy + ny]
 
             total = components_first(torch.zeros_like(shifted(0, 0)))
-            for (dx, dy), vector in zip(bonds, self.vectors, strict=True):
+            for (dx, dy), vector in zip(bonds, vectors, strict=True):
                 difference = shifted(-dx, -dy) - shifted(dx, dy)
-                total += cross(difference, _vector(vector, spins).expand_as(difference))
+                total += cross(difference, vector.like(difference))
             return total
 
         return evaluate
@@ -184,8 +197,9 @@ class Slonczewski:
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
+        polarization = _Uniform(self.polarization)
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
-            return cross(spins, _vector(self.polarization, spins).expand_as(spins))
+            return cross(spins, polarization.like(spins))
 
         return evaluate

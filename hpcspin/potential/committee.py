@@ -133,7 +133,7 @@ class Committee(Predictor):
         """
         fields = torch.stack([member(spins, neighbourhood, bias).field for member in self.members])
         deviations = fields - fields.mean(0)
-        axes = spins[:, torch.as_tensor(neighbourhood.outputs, device=spins.device)].to(fields.dtype)
+        axes = spins[:, neighbourhood.outputs_of(1, spins.device)[0]].to(fields.dtype)
         deviations = deviations - axes * (deviations * axes).sum(-1, keepdim=True)
         # Two perpendicular components share the square.
         return (deviations.square().sum((0, -1)) / (2 * (len(self.members) - 1))).sqrt()

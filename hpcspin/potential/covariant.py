@@ -82,9 +82,10 @@ class CovariantField(ForceField):
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
         """See `ForceField`."""
         number = layer % len(self._stack)
-        known, chosen = self._through(number, spins, neighbourhood, bias), self._stack[number]
+        inputs = self._inputs_of(spins, neighbourhood, bias)
+        known, chosen = self._through(number, spins, neighbourhood, inputs), self._stack[number]
         around = self._around(number, spins, neighbourhood, slice(-1))
-        return chosen.features(known, around, chosen.maps())[0][: len(spins) * len(neighbourhood.table)]
+        return chosen.features(known, around, chosen.maps().in_whole_vectors())[0][: len(spins) * neighbourhood.centres]
 
     def forward(
         self,
@@ -101,8 +102,9 @@ class CovariantField(ForceField):
             return self._prediction(field)
         _, places = neighbourhood.outputs_of(len(spins), spins.device)
         with torch.enable_grad() if self.training else torch.inference_mode():
-            known = self._through(len(self._stack) - 1, spins, neighbourhood, bias)
-            first, *others = self._made(len(self._stack) - 1, known, spins, neighbourhood, bias).vectors.unbind(2)
+            inputs, last = self._inputs_of(spins, neighbourhood, bias), len(self._stack) - 1
+            known = self._through(last, spins, neighbourhood, inputs)
+            first, *others = self._made(last, known, spins, neighbourhood, inputs).vectors.unbind(2)
             field = (sum(others, first) * self.field_scale)[:, places].T.unflatten(0, (len(spins), -1))
         return self._prediction(field)
 
@@ -124,7 +126,7 @@ class CovariantField(ForceField):
         inputs = self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
         last = len(self._stack) - 1
         for number, stretch in enumerate(self.architecture.layers):
-            table, centres = neighbourhood.padded(stretch, EMPTY), neighbourhood.centres_of(number)
+            table, centres = neighbourhood.padded(stretch, EMPTY), neighbourhood.stages[number]
             known = self._host_layer(number)(known, table, inputs, centres, 0 < number < last, torch.get_num_threads())
         rows, _ = neighbourhood.outputs_of(1, spins.device)
         return known.vectors.squeeze(2).index_select(0, rows) * self.field_scale
@@ -133,12 +135,17 @@ class CovariantField(ForceField):
     def _stack(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
-    def _through(self, layers: int, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Site:
+    def _inputs_of(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
+        """`_inputs` of all networks."""
+        tile = self._tile(spins, neighbourhood)
+        return self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, len(spins), tile)
+
+    def _through(self, layers: int, spins: Tensor, neighbourhood: Neighbourhood, inputs: Tensor) -> Site:
         """What is known of all rows after some layers, zero where nothing is, and a row of zeros after them."""
         flat = with_zero(spins.detach().to(self.dtype).flatten(0, 1))
         known = Site(flat.T[:, :, None], flat[:, :0])
         for number in range(layers):
-            made = self._made(number, known, spins, neighbourhood, bias)
+            made = self._made(number, known, spins, neighbourhood, inputs)
             rows = neighbourhood.centre_rows(len(spins), spins.device)[: len(made.scalars)]
             vectors, scalars = made
             if number:
@@ -152,27 +159,26 @@ class CovariantField(ForceField):
             known = Site(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
         return known
 
-    def _made(self, number: int, known: Site, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Site:
+    def _made(self, number: int, known: Site, spins: Tensor, neighbourhood: Neighbourhood, inputs: Tensor) -> Site:
         """What a layer makes of all centres on which later ones depend."""
         batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
-        inputs = self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, batch, tile)
         if self.training:
             run = _compiled() if self.fused else _trained
             made = run(layer, known, self._convolution(number, neighbourhood), inputs)
             return Site(made.vectors.to(self.dtype), made.scalars.to(self.dtype))
-        centres = neighbourhood.centres_of(number) if batch == 1 else batch * len(neighbourhood.table)
+        centres = neighbourhood.stages[number] if batch == 1 else batch * neighbourhood.centres
         group, end = together(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
         parts, maps = [], self._maps_of(number)
         for start in range(0, end, group):
             those = slice(start, min(start + group, end))
             around = self._around(number, spins, neighbourhood, those)
             parts.append(layer(known, around, inputs[:, those], maps))
-        vectors, scalars = (torch.cat(column, -2)[..., :centres, :] for column in zip(*parts, strict=True))
-        return Site(vectors, scalars)
+        joined = parts[0] if len(parts) == 1 else Site(*(torch.cat(column, -2) for column in zip(*parts, strict=True)))
+        return Site(*(part[..., :centres, :] for part in joined))
 
     def _maps_of(self, number: int) -> Maps:
         """Matrices of a layer; to evaluate, not to learn."""
-        return self._of_weights(number, Layer.maps)
+        return self._of_weights(number, _maps)
 
     def _host_layer(self, number: int) -> HostLayer:
         return self._of_weights(number, HostLayer)
@@ -193,6 +199,10 @@ class CovariantField(ForceField):
         if neighbourhood.grid is None:
             raise HpcspinError("training: fields of several layers learn from whole lattices, not from a window of one")
         return Convolution(neighbourhood.grid, self.architecture.layers[number])
+
+
+def _maps(layer: Layer) -> Maps:
+    return layer.maps().in_whole_vectors()
 
 
 def _trained(layer: Layer, known: Site, around: Convolution, inputs: Tensor) -> Site:

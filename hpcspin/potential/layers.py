@@ -72,6 +72,13 @@ class Maps(NamedTuple):
     mixtures: Tensor
     scalars: Tensor
 
+    def in_whole_vectors(self) -> Maps:
+        """The same with columns of zeros up to whole vectors of any processor.
+
+        With few odd columns a product adds in another order on the last centres of a tile (MKL on AVX2).
+        """
+        return Maps(*(functional.pad(matrix, (0, -matrix.shape[1] % _WHOLE)) for matrix in self))
+
 
 class Layer(nn.Module):
     """From the vectors and scalars of the sites around each centre to its own.
@@ -107,8 +114,8 @@ class Layer(nn.Module):
 
     Attributes
     ----------
-    trivial : int
-        Densities of the trivial irrep, the centre's spin among them.
+    trivial, densities : int
+        Densities of the trivial irrep, the centre's spin among them, and of all irreps, without it.
     dimensions, rows : list of int
         Dimension of each irrep, and how many components of mixtures each has on one side of the products.
     """
@@ -152,6 +159,7 @@ class Layer(nn.Module):
             else None
         )
         self.trivial = members[0]
+        self.densities = sum(count * basis.shape[1] for count, basis in zip(counts, bases, strict=True))
         self.dimensions = [basis.shape[1] for basis in bases]
         self.rows = [share * dimension for share, dimension in zip(shares, self.dimensions, strict=True)]
         self._constant("presence_counts", axis_presence(offsets, operations).T)
@@ -193,15 +201,18 @@ class Layer(nn.Module):
             Shapes (centres, features) and (3, centres, 2 vectors).
         """
         spin = around.own(known.vectors[:, :, :1])
-        densities = torch.cat([spin, around.sums(known.vectors, maps.kernels)], 2)
-        *mixed, sums = around.product(densities, maps.mixtures).split([sum(self.rows)] * 4 + [self.vectors.shape[1]], 2)
+        densities = torch.cat([spin, around.sums(known.vectors, maps.kernels)[..., : self.densities]], 2)
+        widths = [sum(self.rows)] * 4 + [self.vectors.shape[1]]
+        *mixed, sums = around.product(densities, maps.mixtures)[..., : sum(widths)].split(widths, 2)
         dots = self._over_rows(_dot(mixed[0], mixed[1]))
         triples = self._over_rows(_dot(spin, _cross(mixed[2], mixed[3])))
         parts = [_dot(spin, densities[:, :, 1 : self.trivial]), dots, triples]
         if self.scalar_kernels is None:
-            parts.append(around.sums(_present(known.vectors)[None], maps.scalars)[0])
+            counts = around.sums(_present(known.vectors)[None], maps.scalars)[0]
+            parts.append(counts[:, : self.presence_counts.shape[1]])
         else:
-            parts += [around.sums(known.scalars[None], maps.scalars)[0], around.own(known.scalars[None])[0]]
+            sums_of_scalars = around.sums(known.scalars[None], maps.scalars)[0]
+            parts += [sums_of_scalars[:, : self.reads.scalars], around.own(known.scalars[None])[0]]
         return torch.cat(parts, 1), sums
 
     def forward(self, known: Site, around: Surroundings, inputs: Tensor, maps: Maps) -> Site:
@@ -258,6 +269,8 @@ class Layer(nn.Module):
 
     def _over_rows(self, products: Tensor) -> Tensor:
         """Sums over the rows of each irrep, in a fixed order."""
+        if max(self.dimensions) == 1:
+            return products
         sums = []
         for part, dimension in zip(products.split(self.rows, 1), self.dimensions, strict=True):
             first, *others = part.unflatten(1, (-1, dimension)).unbind(2)
@@ -267,8 +280,8 @@ class Layer(nn.Module):
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Scalar product along the first axis, added in a fixed order."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
-    return ax * bx + ay * by + az * bz
+    x, y, z = (a * b).unbind()
+    return x + y + z
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
@@ -281,3 +294,7 @@ def _present(vectors: Tensor) -> Tensor:
     """One where there is a spin and zero where a site is missing: (3, rows, vectors) to (rows, 1)."""
     spin = vectors[:, :, :1].detach()
     return (_dot(spin, spin) > 0.5).to(spin.dtype)
+
+
+_WHOLE = 16
+"""Columns of matrices come in multiples of it."""

@@ -227,12 +227,12 @@ class ForceField(Predictor):
         return torch.where(largest > _ROUNDING, largest, 0).view(len(spins), -1)
 
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
-        return len(spins) * len(neighbourhood.table) if self.training else TILE[spins.device.type]
+        return len(spins) * neighbourhood.centres if self.training else TILE[spins.device.type]
 
     def _bias_of(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
         """The bias u in its unit, of each centre of a batch, shape (1, centres)."""
         u = bias.to(self.dtype) / self.architecture.bias_reference
-        repeated = u[:, None].expand(-1, len(neighbourhood.table)).reshape(1, -1)
+        repeated = u[:, None].expand(-1, neighbourhood.centres).reshape(1, -1)
         return functional.pad(repeated, (0, -repeated.shape[1] % tile))
 
     def _require_halo(self, neighbourhood: Neighbourhood, further: int = 0) -> None:

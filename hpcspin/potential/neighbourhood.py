@@ -2,7 +2,9 @@
 
 A potential is a sum over centres, each of which sees the spins within the
 cutoff radius. The same model serves a whole lattice and a block of it with a
-halo: only the table differs.
+halo: only the table differs. Centres form a rectangle, and so the table follows
+from the neighbours' coordinates along each axis. It is made of them where it is
+used, on a GPU or on the host, and only if it is used.
 """
 
 from __future__ import annotations
@@ -10,10 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
@@ -22,7 +27,8 @@ from hpcspin.potential.slots import SlotGather
 from hpcspin.potential.surroundings import Grid
 
 _EDGE = 1e-9
-_Places = tuple[torch.Tensor, torch.Tensor]
+_MOST = (2**31 - 1) // 3
+"""Spins of three components each whose places an int32 holds."""
 
 
 def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
@@ -40,8 +46,9 @@ def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
     ndarray
         Shape (1 + neighbours, 2).
     """
-    x, y = lattice.reach(radius)
-    grid = np.mgrid[-x : x + 1, -y : y + 1].reshape(2, -1).T
+    # No offset within the radius has a larger component: both lattices' cells are at least sqrt(3)/2 high.
+    reach = int(np.ceil(radius * 2 / np.sqrt(3)))
+    grid = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
     length = np.linalg.norm(lattice.cartesian(grid), axis=-1)
     inside = length <= radius + _EDGE
     grid, length = grid[inside], length[inside].round(9)
@@ -59,57 +66,51 @@ class Neighbourhood:
 
     Attributes
     ----------
-    table : ndarray
-        Rows of the spins around each centre, shape (centres, 1 + neighbours);
-        the centre itself comes first, -1 is a missing site.
-    rows : int
-        Number of spins that the table points into.
-    outputs : ndarray
-        Rows on which the field is asked for, shape (sites,).
+    extended : tuple of int
+        Rows of spins form a rectangle of so many along x and y.
+    block : tuple of slice
+        Where in this rectangle the sites are whose field is asked for.
+    axes : dict
+        For each number by which a layer stretches its neighbourhood along x: the coordinates, in the rectangle, of the
+        spins around the centres, along x and along y, shapes (centres along x, 1 + neighbours) and (centres along y,
+        1 + neighbours); the centre itself comes first, -1 is a missing site.
+    order : ndarray or None
+        Which centre, counted with y first, comes at each place; None if they stand in this order.
     reaches : tuple of float
         How many reaches away along x and y the spins that decide on these fields may be: see `ForceField.reaches`;
         infinite along an axis where all are there.
     distances : ndarray or None
-        Steps along x from each centre to the first and the last column of the
-        lattice, where the electrodes are, shape (2, centres); None if there are no such columns.
+        Steps along x from the centres of each column to the first and the last column of the lattice, where the
+        electrodes are, shape (2, centres along x); None if there are no such columns.
     inner : int
         How many centres, the first ones, see only spins of the block of a window: the others wait for its halo.
     stages : tuple of int
-        How many centres of a window, the first ones, each layer of the field needs; empty for a whole lattice.
-    stretched : dict
-        Tables of the neighbourhoods that are stretched along x, by how many times.
+        How many centres, the first ones, each layer of the field needs.
     grid : Grid or None
         Of a whole lattice: what its table comes from.
     borders : Borders or None
         Of a window whose centres act on spins of other blocks, and the other way round.
     """
 
-    table: NDArray[np.int64]
-    rows: int
-    outputs: NDArray[np.int64]
+    extended: tuple[int, int]
+    block: tuple[slice, slice]
+    axes: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    order: NDArray[np.int64] | None = None
     reaches: tuple[float, float] = (math.inf, math.inf)
     distances: NDArray[np.int64] | None = None
     inner: int = 0
     stages: tuple[int, ...] = ()
-    stretched: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     grid: Grid | None = None
     borders: Borders | None = None
-    _gathers: dict[tuple[int, int, torch.device, int], SlotGather] = field(default_factory=dict, repr=False)
-    _padded: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict, repr=False)
-    _outputs: dict[tuple[int, torch.device], _Places] = field(default_factory=dict, repr=False)
-    _nearness: dict[tuple[int, int, float, torch.dtype, torch.device], torch.Tensor] = field(
-        default_factory=dict, repr=False
-    )
+    _cached: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Neighbourhood:
         """All sites of a lattice; `layers` as of `of_window`."""
-        everything = np.arange(lattice.num_sites)
-        distances = None if lattice.periodic[0] else _distances(everything // lattice.size[1], lattice.size[0])
-        stretched = {number: lattice.shift(offsets * [number, 1]) for number in {*layers} - {1}}
-        grid = Grid(lattice.size, lattice.periodic, tuple((int(x), int(y)) for x, y in offsets))
-        table = lattice.shift(offsets)
-        return cls(table, lattice.num_sites, everything, distances=distances, stretched=stretched, grid=grid)
+        columns = (0, lattice.size[0])
+        whole = cls.of_window(lattice.size, (0, 0), offsets, (True, True), lattice.periodic, columns, layers)
+        whole.grid = Grid(lattice.size, lattice.periodic, tuple((int(x), int(y)) for x, y in offsets))
+        return whole
 
     @classmethod
     def of_window(
@@ -168,24 +169,51 @@ class Neighbourhood:
             margin = None if whole[axis] else int(around[0][axis]) * reach
             return _window_axis(shape[axis], halo[axis], margin, periodic[axis], steps)
 
-        axes = [along(axis, offsets[:, axis]) for axis in (0, 1)]
-        table = _joined(axes[0], axes[1], extended[1])
-        rows = np.arange(extended[0] * extended[1]).reshape(extended)
-        outputs = rows[halo[0] : halo[0] + shape[0], halo[1] : halo[1] + shape[1]].ravel()
-        mine = np.zeros(rows.size + 1, dtype=bool)
-        mine[outputs] = mine[-1] = True  # The last for what is missing.
-        inner = mine[table].all(1)
-        places = [axis[:, 0] - width for axis, width in zip(axes, halo, strict=True)]
-        needed = _needed(places, shape, reach, around)
-        # A layer needs no centre that the one before it does not: those that most layers need come first.
-        order = np.lexsort((~inner, -needed.sum(0)))
-        stretched = {
-            number: _joined(along(0, number * offsets[:, 0]), axes[1], extended[1])[order] for number in {*layers} - {1}
-        }
-        distances = _of_block(places, periodic, columns)
-        distances = None if distances is None else distances[:, order]
-        stages = tuple(needed.sum(1).tolist())
-        return cls(table[order], rows.size, outputs, (x, y), distances, int(inner.sum()), stages, stretched)
+        across = along(1, offsets[:, 1])
+        axes = {number: (along(0, number * offsets[:, 0]), across) for number in {*layers, 1}}
+        places = [axis[:, 0] - width for axis, width in zip(axes[1], halo, strict=True)]
+        away = [_reaches_away(place, length, reach) for place, length in zip(places, shape, strict=True)]
+        inside = _sees_block_alone(axes[1], shape, halo)
+        order = None if all(whole) else _most_needed_first(away, around, inside)
+        return cls(
+            extended,
+            (slice(halo[0], halo[0] + shape[0]), slice(halo[1], halo[1] + shape[1])),
+            axes,
+            order,
+            (x, y),
+            None if columns is None or periodic[0] else _distances(places[0] + columns[0], columns[1]),
+            int(inside.sum()),
+            tuple(int((away[0] <= x).sum() * (away[1] <= y).sum()) for x, y in around),
+        )
+
+    @property
+    def rows(self) -> int:
+        """Number of spins that the table points into."""
+        return self.extended[0] * self.extended[1]
+
+    @property
+    def centres(self) -> int:
+        """Number of centres."""
+        return math.prod(len(axis) for axis in self.axes[1])
+
+    def table(self, device: torch.device, stretch: int = 1, batch: int = 1) -> Tensor:
+        """Rows of the spins in the slots of all centres of a batch laid end to end, as `SlotGather` takes them.
+
+        Parameters
+        ----------
+        device
+            Where.
+        stretch
+            Of which neighbourhoods.
+        batch
+            Number of configurations.
+
+        Returns
+        -------
+        Tensor
+            Type int32, shape (1 + neighbours, batch * centres), with the number of all rows for a missing site.
+        """
+        return self._filled(device, stretch, batch, batch * self.centres)
 
     def gather(self, batch: int, tile: int, device: torch.device, stretch: int = 1) -> SlotGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.
@@ -202,18 +230,17 @@ class Neighbourhood:
         stretch
             Of which neighbourhoods.
         """
-        key = (batch, tile, device, stretch)
-        if key not in self._gathers:
-            shifts = self.rows * np.arange(batch)[:, None, None]
-            near = self.table if stretch == 1 else self.stretched[stretch]
-            table = np.where(near >= 0, near + shifts, -1).reshape(-1, near.shape[1])
-            table = np.pad(table, ((0, -len(table) % tile), (0, 0)), constant_values=-1)
-            if self.borders is not None:
-                table = np.concatenate([table, self.borders.table])
-            self._gathers[key] = SlotGather(table, batch * self.rows, device)
-        return self._gathers[key]
+        key = ("gather", batch, tile, device, stretch)
+        if key not in self._cached:
+            centres = -(-batch * self.centres // tile) * tile
+            foreign = None if self.borders is None else torch.from_numpy(self.borders.table.T).to(device, torch.int32)
+            table = self._filled(device, stretch, batch, centres + (0 if foreign is None else foreign.shape[1]) + 1)
+            if foreign is not None:
+                table[:, centres:-1] = torch.where(foreign >= 0, foreign, batch * self.rows)
+            self._cached[key] = SlotGather(table, batch * self.rows)
+        return self._cached[key]
 
-    def padded(self, stretch: int, centres: int) -> torch.Tensor:
+    def padded(self, stretch: int, centres: int) -> Tensor:
         """Rows in the slots of all centres, and of so many empty ones after them; what is missing is the row after all.
 
         Parameters
@@ -223,37 +250,35 @@ class Neighbourhood:
         centres
             How many empty ones.
         """
-        key = (stretch, centres)
-        if key not in self._padded:
-            near = self.table if stretch == 1 else self.stretched[stretch]
-            table = np.pad(near, ((0, centres), (0, 0)), constant_values=-1)
-            self._padded[key] = torch.from_numpy(np.where(table >= 0, table, self.rows).astype(np.int32))
-        return self._padded[key]
+        key = ("padded", stretch, centres)
+        if key not in self._cached:
+            table = self._filled(torch.device("cpu"), stretch, 1, self.centres + centres)
+            self._cached[key] = table.T.contiguous()
+        return self._cached[key]
 
-    def centres_of(self, layer: int) -> int:
-        """Number of centres, the first ones, that a layer needs; all of a whole lattice."""
-        return self.stages[layer] if self.stages else len(self.table)
-
-    def centre_rows(self, batch: int, device: torch.device) -> torch.Tensor:
+    def centre_rows(self, batch: int, device: torch.device) -> Tensor:
         """Rows of all centres of a batch laid end to end, shape (batch * centres,)."""
-        rows = self.table[:, 0] + self.rows * np.arange(batch)[:, None]
-        return torch.from_numpy(rows.ravel()).to(device)
+        key = ("centres", batch, device)
+        if key not in self._cached:
+            x, y = (torch.from_numpy(axis[:, 0].copy()).to(device) for axis in self.axes[1])
+            rows = self._ordered((x[:, None] * self.extended[1] + y).flatten())
+            self._cached[key] = (rows + self.rows * torch.arange(batch, device=device)[:, None]).flatten()
+        return self._cached[key]
 
-    def outputs_of(self, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def outputs_of(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows and centres, of a batch laid end to end, on which the field is asked for."""
-        key = (batch, device)
-        if key not in self._outputs:
-            number = np.arange(batch)[:, None]
-            centre = np.full(self.rows, -1)
-            centre[self.table[:, 0]] = np.arange(len(self.table))
-            places = self.outputs + self.rows * number, centre[self.outputs] + len(self.table) * number
-            rows, centres = (torch.from_numpy(part.ravel()).to(device) for part in places)
-            self._outputs[key] = rows, centres
-        return self._outputs[key]
+        key = ("outputs", batch, device)
+        if key not in self._cached:
+            own = self.centre_rows(1, device)
+            centre = torch.empty(self.rows, dtype=torch.int64, device=device)
+            centre[own] = torch.arange(len(own), device=device)
+            rows = torch.arange(self.rows, device=device).view(self.extended)[self.block].flatten()
+            number = torch.arange(batch, device=device)[:, None]
+            places = rows + self.rows * number, centre[rows] + self.centres * number
+            self._cached[key] = places[0].flatten(), places[1].flatten()
+        return self._cached[key]
 
-    def nearness_of(
-        self, batch: int, tile: int, length: float, dtype: torch.dtype, device: torch.device
-    ) -> torch.Tensor:
+    def nearness_of(self, batch: int, tile: int, length: float, dtype: torch.dtype, device: torch.device) -> Tensor:
         """exp(-distance / length) of all centres of a batch laid end to end, rounded up as in `gather`.
 
         Shape (2, centres), of the left and of the right end of x.
@@ -265,39 +290,59 @@ class Neighbourhood:
         """
         if self.distances is None:
             raise HpcspinError("electrode_range: the model sees electrodes at both ends of x, and here are none")
-        key = (batch, tile, length, dtype, device)
-        if key not in self._nearness:
-            repeated = np.tile(self.distances, batch)
-            padded = np.pad(repeated, ((0, 0), (0, -repeated.shape[1] % tile)))
-            self._nearness[key] = torch.from_numpy(np.exp(-padded / length)).to(device, dtype)
-        return self._nearness[key]
+        key = ("nearness", batch, tile, length, dtype, device)
+        if key not in self._cached:
+            columns = torch.from_numpy(np.exp(-self.distances / length)).to(device, dtype)
+            near = self._ordered(columns[:, :, None].expand(-1, -1, len(self.axes[1][1])).flatten(1))
+            near = near.repeat(1, batch)
+            self._cached[key] = functional.pad(near, (0, -near.shape[1] % tile), value=1.0)
+        return self._cached[key]
+
+    def _filled(self, device: torch.device, stretch: int, batch: int, centres: int) -> Tensor:
+        """`table` with so many centres, of which those after the batch are empty."""
+        missing = batch * self.rows
+        if missing > _MOST:
+            raise HpcspinError(
+                f"neighbour table: {missing} spins are more than it can number, which is {_MOST}; use more ranks, or "
+                "smaller batches"
+            )
+        x, y = (torch.from_numpy(axis.T.copy()).to(device, torch.int32) for axis in self.axes[stretch])
+        table = torch.full((len(x), centres), missing, dtype=torch.int32, device=device)
+        shifts = (self.rows * torch.arange(batch, device=device))[:, None].to(torch.int32)
+        for slot, along, across in zip(table, x[:, :, None], y, strict=True):
+            rows = self._ordered(
+                torch.where((along >= 0) & (across >= 0), along * self.extended[1] + across, -1).flatten()
+            )
+            slot[: batch * self.centres] = torch.where(rows >= 0, rows + shifts, missing).flatten()
+        return table
+
+    def _ordered(self, x: Tensor) -> Tensor:
+        """Numbers of the centres, counted with y first along the last axis, at their places."""
+        return x if self.order is None else x[..., torch.from_numpy(self.order).to(x.device)]
 
 
-def _joined(x: NDArray[np.int64], y: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """Table of the neighbours whose coordinates along both axes are known, in a window so wide along y."""
-    x, y = x[:, None], y[None]
-    return np.where((x >= 0) & (y >= 0), x * width + y, -1).reshape(-1, x.shape[-1])
+def _sees_block_alone(
+    axes: tuple[NDArray[np.int64], NDArray[np.int64]], shape: tuple[int, int], halo: Halo
+) -> NDArray[np.bool_]:
+    """Whether all that is around a centre stands in the block or is missing, shape (centres along x, along y)."""
+    there = [axis >= 0 for axis in axes]
+    mine = [(axis >= width) & (axis < width + length) for axis, width, length in zip(axes, halo, shape, strict=True)]
+    inside = np.ones((len(axes[0]), len(axes[1])), dtype=bool)
+    for x, y, own_x, own_y in zip(*(part.T for part in (*there, *mine)), strict=True):
+        inside &= ~(np.logical_and.outer(x, y) & ~np.logical_and.outer(own_x, own_y))
+    return inside
+
+
+def _most_needed_first(
+    away: list[NDArray[np.int64]], around: list[tuple[float, float]], inside: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Order of the centres: a layer needs none that the one before it does not, and those inside come first."""
+    needed = sum(np.logical_and.outer(away[0] <= x, away[1] <= y).astype(np.int16) for x, y in around)
+    return np.argsort((-2 * needed - inside).ravel(), kind="stable")
 
 
 def _distances(column: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
     return np.stack([column, columns - 1 - column]).clip(min=0)
-
-
-def _of_block(
-    places: list[NDArray[np.int64]], periodic: tuple[bool, bool], columns: tuple[int, int] | None
-) -> NDArray[np.int64] | None:
-    """Distances of the centres of a block; `places` are their coordinates along both axes, counted in the block."""
-    if columns is None or periodic[0]:
-        return None
-    return _distances(np.repeat(places[0] + columns[0], len(places[1])), columns[1])
-
-
-def _needed(
-    places: list[NDArray[np.int64]], shape: tuple[int, int], reach: int, around: list[tuple[float, float]]
-) -> NDArray[np.bool_]:
-    """Which centres stand at most so many reaches away from the block along both axes, shape (layers, centres)."""
-    away = [_reaches_away(place, length, reach) for place, length in zip(places, shape, strict=True)]
-    return np.stack([np.logical_and.outer(away[0] <= x, away[1] <= y).ravel() for x, y in around])
 
 
 def _reaches_away(place: NDArray[np.int64], length: int, reach: int) -> NDArray[np.int64]:

@@ -57,9 +57,9 @@ class PotentialField(ForceField):
         """See `ForceField`; with borders if centres act on spins of other blocks."""
         window = super().window(shape, whole, periodic, columns)
         if self.kind.reaches > 1 and self.reach and not all(whole):
-            rows, centres = window.outputs.reshape(shape), window.outputs_of(1, torch.device("cpu"))[1].numpy()
+            rows, centres = (part.numpy() for part in window.outputs_of(1, torch.device("cpu")))
             numbers = 3 * self.kind.potentials
-            window.borders = Borders(shape, self.offsets, whole, periodic, rows, centres, numbers)
+            window.borders = Borders(shape, self.offsets, whole, periodic, rows.reshape(shape), centres, numbers)
         return window
 
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
@@ -67,7 +67,7 @@ class PotentialField(ForceField):
         tile = self._tile(spins, neighbourhood)
         gather = neighbourhood.gather(len(spins), tile, spins.device)
         described: Tensor = self.descriptor(gather.pull(self._source(spins), slice(-1)), tile)
-        return described.T[: len(spins) * len(neighbourhood.table)]
+        return described.T[: len(spins) * neighbourhood.centres]
 
     def forward(
         self,
@@ -79,7 +79,7 @@ class PotentialField(ForceField):
     ) -> Prediction:
         """See `ForceField`."""
         self._require_halo(neighbourhood, self.kind.reaches - 1 if trade is None else 0)
-        batch, centres, tile = len(spins), len(neighbourhood.table), self._tile(spins, neighbourhood)
+        batch, centres, tile = len(spins), neighbourhood.centres, self._tile(spins, neighbourhood)
         rows, places = neighbourhood.outputs_of(batch, spins.device)
         with torch.enable_grad() if self.training else torch.inference_mode():
             parts = self._traded(spins, neighbourhood, bias, begun, trade)

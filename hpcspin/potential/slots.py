@@ -6,11 +6,10 @@ cache: kept for good they would be most of the memory of a simulation.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.errors import HpcspinError
@@ -27,24 +26,19 @@ class SlotGather:
     Parameters
     ----------
     table
-        Row of the spin in each slot, shape (centres, slots), -1 where it is missing.
+        Row of the spin in each slot, `rows` where it is missing: int32, shape (slots, centres + 1), of which the last
+        centre is empty.
     rows
         Number of spins.
-    device
-        Where.
-
-    Raises
-    ------
-    HpcspinError
-        If a row is the same neighbour of two centres.
     """
 
-    def __init__(self, table: NDArray[np.int64], rows: int, device: torch.device) -> None:
-        centres = len(table)
-        inverse = slot_inverse(table, rows)
-        table = np.pad(table, ((0, 1), (0, 0)), constant_values=-1)
-        self._table = torch.from_numpy(np.where(table >= 0, table, rows).T.astype(np.int32)).to(device)
-        self._inverse = torch.from_numpy(np.where(inverse >= 0, inverse, centres).astype(np.int32)).to(device)
+    def __init__(self, table: Tensor, rows: int) -> None:
+        self._table, self._rows = table, rows
+
+    @functools.cached_property
+    def _inverse(self) -> Tensor:
+        """As large as the table, and made for fields alone that add up what centres give back."""
+        return slot_inverse(self._table[:, :-1], self._rows)
 
     def pull(self, x: Tensor, those: slice = slice(None)) -> Tensor:
         """Numbers of the spins in the slots of some centres.
@@ -65,23 +59,9 @@ class SlotGather:
         index = self._table[:, None, those] * width + torch.arange(width, device=x.device)[:, None]
         return x.flatten().index_select(0, index.flatten()).view(index.shape)
 
-    def rows(self, x: Tensor, those: slice) -> Tensor:
-        """What the spins in the slots of some centres have.
-
-        Parameters
-        ----------
-        x
-            Shape (k, rows + 1, width), zero for the last row.
-        those
-            As in `pull`.
-
-        Returns
-        -------
-        Tensor
-            Shape (k, centres, slots, width), without derivative.
-        """
-        table = self._table[:, those].T
-        return x.index_select(1, table.flatten()).unflatten(1, table.shape)
+    def slots_of(self, those: slice) -> Tensor:
+        """Rows in the slots of some centres, shape (centres, slots)."""
+        return self._table[:, those].T
 
     def own(self, x: Tensor, those: slice) -> Tensor:
         """What some centres themselves have: shape (k, rows + 1, width) to (k, centres, width)."""
@@ -101,6 +81,11 @@ class SlotGather:
         -------
         Tensor
             Shape (rows, width).
+
+        Raises
+        ------
+        HpcspinError
+            If a row is the same neighbour of two centres.
         """
         result: Tensor = _Push.apply(x, self)
         return result
@@ -145,30 +130,33 @@ def with_zero(x: Tensor) -> Tensor:
     return torch.cat([x, torch.zeros_like(x[:1])])
 
 
-def slot_inverse(table: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+def slot_inverse(table: Tensor, rows: int) -> Tensor:
     """Inverse of a neighbour table, slot by slot.
 
     Parameters
     ----------
     table
-        Shape (centres, slots), -1 for a missing neighbour.
-    length
+        Type int32, shape (slots, centres), with the number of rows for a missing neighbour.
+    rows
         Number of rows that the table points into.
 
     Returns
     -------
-    ndarray
-        The centre of which each row is the neighbour, shape (slots, length), -1 where there is none.
+    Tensor
+        The centre of which each row is the neighbour, shape (slots, rows), the number of centres where there is none.
 
     Raises
     ------
     HpcspinError
         If a row is the same neighbour of two centres.
     """
-    inverse = np.full((table.shape[1], length), -1, dtype=np.int64)
-    for slot, rows in enumerate(table.T):
-        (centres,) = np.nonzero(rows >= 0)
-        inverse[slot, rows[centres]] = centres
-        if not np.array_equal(inverse[slot, rows[centres]], centres):
+    slots, centres = table.shape
+    # One more for what is missing.
+    inverse = torch.full((slots, rows + 1), centres, dtype=torch.int32, device=table.device)
+    numbers = torch.arange(centres, dtype=torch.int32, device=table.device)
+    for slot, (found, places) in enumerate(zip(inverse, table.unbind(), strict=True)):
+        index = places.long()
+        found[index] = numbers
+        if bool(((found[index] != numbers) & (places < rows)).any()):
             raise HpcspinError(f"neighbour table: a row is neighbour {slot} of two centres; list each centre once")
-    return inverse
+    return inverse[:, :-1]

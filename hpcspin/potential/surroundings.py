@@ -7,6 +7,7 @@ convolutions: nothing is gathered, and nothing is scattered on the way back.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -15,9 +16,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpcspin.potential.slots import SlotGather
-
-_WHOLE = 16
-"""Columns of matrices come in multiples of it, whole vectors of any processor."""
 
 
 class Grid(NamedTuple):
@@ -107,14 +105,17 @@ class Tables:
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
         """See `Surroundings`."""
-        return self.product(self.gather.rows(x, self.those).flatten(2), kernels)
+        return self.product(x.index_select(1, self._rows).view(len(x), -1, len(kernels)), kernels)
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """See `Surroundings`."""
-        tiles, columns = x.reshape(-1, self.tile, x.shape[-1]), matrix.shape[1]
-        # With few odd columns a product adds in another order on the last centres of a tile (MKL on AVX2).
-        matrix = functional.pad(matrix, (0, -columns % _WHOLE)).expand(len(tiles), -1, -1)
-        return torch.bmm(tiles, matrix)[..., :columns].reshape(*x.shape[:-1], columns)
+        """See `Surroundings`; the bits are those of a centre alone if the columns are whole vectors."""
+        tiles = x.reshape(-1, self.tile, x.shape[-1])
+        return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).view(*x.shape[:-1], matrix.shape[1])
+
+    @functools.cached_property
+    def _rows(self) -> Tensor:
+        """Rows in all slots of one centre after those of the other, shape (centres * slots,)."""
+        return self.gather.slots_of(self.those).flatten()
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,16 @@ class Convolution:
         (nx, ny), width = self.grid.size, x.shape[-1]
         images = x[:, :-1].reshape(-1, nx, ny, width).permute(0, 3, 1, 2)
         reaches = tuple(max(abs(offset[axis]) for offset in self.grid.offsets) for axis in (0, 1))
-        weight = kernels.new_zeros(kernels.shape[-1], width, 2 * reaches[0] + 1, 2 * reaches[1] + 1)
-        at = [[offset[axis] + reaches[axis] for offset in self.grid.offsets] for axis in (0, 1)]
-        weight[:, :, at[0], at[1]] = kernels.unflatten(0, (-1, width)).permute(2, 1, 0)
+        # Put together of slices: places by index would be copied to a GPU, there and back.
+        by_offset = dict(
+            zip(self.grid.offsets, kernels.unflatten(0, (-1, width)).permute(2, 1, 0).unbind(2), strict=True)
+        )
+        nothing = kernels.new_zeros(kernels.shape[-1], width)
+        rows = [
+            torch.stack([by_offset.get((x, y), nothing) for y in range(-reaches[1], reaches[1] + 1)], -1)
+            for x in range(-reaches[0], reaches[0] + 1)
+        ]
+        weight = torch.stack(rows, 2)
         margins = (self.stretch * reaches[0], reaches[1])
         for axis, margin in enumerate(margins):
             if self.grid.periodic[axis]:

@@ -118,12 +118,12 @@ def test_a_layer_is_given_no_centre_that_later_ones_do_not_see() -> None:
     model, reach = make_model(**STRETCHED), 2
     table = model.window((4, 5), (False, False), (False, True))
     assert table.stages == tuple((4 + 2 * x * reach) * (5 + 2 * y * reach) for x, y in ((5, 2), (2, 1), (0, 0)))
-    width = 5 + 2 * model.halo[1]
+    width, rows = 5 + 2 * model.halo[1], table.centre_rows(1, torch.device("cpu")).numpy()
     for layer, (x, y) in enumerate(((5, 2), (2, 1), (0, 0))):
-        centres = np.stack(np.divmod(table.table[: table.centres_of(layer), 0], width)) - np.array([model.halo]).T
+        centres = np.stack(np.divmod(rows[: table.stages[layer]], width)) - np.array([model.halo]).T
         assert centres.min(1).tolist() == [-x * reach, -y * reach]
         assert centres.max(1).tolist() == [3 + x * reach, 4 + y * reach]
-    assert set(table.table[: table.stages[-1], 0]) == set(table.outputs)
+    assert set(rows[: table.stages[-1]]) == set(table.outputs_of(1, torch.device("cpu"))[0].tolist())
     spanning = model.window((29, 5), (True, False), (False, True))
     assert spanning.stages == tuple(29 * (5 + 2 * y * reach) for y in (2, 1, 0))
 

@@ -72,7 +72,10 @@ def test_site_fields_are_derivatives_of_the_sites_own_potentials(descriptor, geo
     whole, spins = model.neighbourhood(lattice), random_spins(1, lattice.num_sites, 3)
     predicted, step = predict(model, spins, whole), 1e-5
     for site in range(lattice.num_sites):
-        alone = Neighbourhood(whole.table[site : site + 1], lattice.num_sites, np.array([site]))
+        x, y = divmod(site, lattice.size[1])
+        here = (slice(x, x + 1), slice(y, y + 1))
+        axes = tuple(axis[place] for axis, place in zip(whole.axes[1], here, strict=True))
+        alone = Neighbourhood(lattice.size, here, {1: axes})
         moves = torch.zeros((3, lattice.num_sites, 3), dtype=torch.float64)
         moves[:, site] = step * torch.eye(3, dtype=torch.float64)
         plus, minus = predict(model, spins + moves, alone), predict(model, spins - moves, alone)
