@@ -46,9 +46,8 @@ def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
     ndarray
         Shape (1 + neighbours, 2).
     """
-    # No offset within the radius has a larger component: both lattices' cells are at least sqrt(3)/2 high.
-    reach = int(np.ceil(radius * 2 / np.sqrt(3)))
-    grid = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
+    x, y = lattice.reach(radius)
+    grid = np.mgrid[-x : x + 1, -y : y + 1].reshape(2, -1).T
     length = np.linalg.norm(lattice.cartesian(grid), axis=-1)
     inside = length <= radius + _EDGE
     grid, length = grid[inside], length[inside].round(9)
