@@ -79,7 +79,7 @@ def test_impossible_settings_are_refused(changes, word):
         make_model(**{"electrode_range": 2.0, **changes})
 
 
-def test_the_card_says_it_and_cards_from_before_load(tmp_path):
+def test_the_card_says_it_and_one_that_does_not_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(path, make_model(electrode_range=3.0), {})
     assert load_model(path)[0].architecture.electrode_range == 3.0
@@ -87,4 +87,5 @@ def test_the_card_says_it_and_cards_from_before_load(tmp_path):
     card = json.loads(card_path(path).read_text())
     del card["architecture"]["electrode_range"]
     card_path(path).write_text(json.dumps(card))
-    assert load_model(path)[0].architecture.electrode_range == 0.0
+    with pytest.raises(HpcspinError, match="architecture is incomplete"):
+        load_model(path)
