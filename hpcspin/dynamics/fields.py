@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.dynamics.torque import components_first
-from hpcspin.dynamics.waveforms import Driven
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
@@ -230,11 +229,6 @@ class _BoundSum:
 def terms_of(field: Field) -> tuple[Field, ...]:
     """The terms of a sum, or the field itself."""
     return field.terms if isinstance(field, SumField) else (field,)
-
-
-def drives_of(field: Field) -> list[Driven]:
-    """The terms of a field that change with time by themselves."""
-    return [term for term in terms_of(field) if isinstance(term, Driven)]
 
 
 class SteadyStateLike(Protocol):

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching, drives_of
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame, make_observers
 from hpcspin.dynamics.recording import Recorder, checked_memory
 from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.stability import fastest_rate, precession_rate
-from hpcspin.dynamics.step_bounds import step_bounds
+from hpcspin.dynamics.step_bounds import drives_of, step_bounds
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.torque import angular_velocity, components_first
 from hpcspin.errors import HpcspinError

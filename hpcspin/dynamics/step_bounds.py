@@ -43,6 +43,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hpcspin.dynamics.fields import Field, terms_of
 from hpcspin.dynamics.integrators import INTEGRATORS, make_integrator
 from hpcspin.dynamics.stability import largest_within, tolerated_angle
 from hpcspin.dynamics.torque import angular_velocity, components_first
@@ -57,6 +58,11 @@ _NODES = 8
 _RAREST = 8.0
 """Standard deviations of the random field that the iteration of an implicit scheme must stand."""
 _WEAK = 1e-3
+
+
+def drives_of(field: Field) -> list[Driven]:
+    """The terms of a field that change with time by themselves."""
+    return [term for term in terms_of(field) if isinstance(term, Driven)]
 
 
 def step_bounds(

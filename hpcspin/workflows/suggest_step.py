@@ -7,9 +7,9 @@ import torch
 from hpcspin.config import Config
 from hpcspin.dynamics import INTEGRATORS
 from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.fields import FieldEvaluator, drives_of
+from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate
-from hpcspin.dynamics.step_bounds import DRIVE_ERROR, NOISE_ERROR, step_bounds
+from hpcspin.dynamics.step_bounds import DRIVE_ERROR, NOISE_ERROR, drives_of, step_bounds
 from hpcspin.dynamics.torque import components_first
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
