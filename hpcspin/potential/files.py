@@ -17,7 +17,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.factory import make_force_field
 from hpcspin.potential.model import ForceField
-from hpcspin.storage import atomic_file, provenance, sha256
+from hpcspin.storage import atomic_file, provenance, read_json, sha256
 
 FORMAT = "hpcspin force field"
 SCHEMA_VERSION = 2
@@ -103,13 +103,11 @@ def _checked(path: str | Path) -> Path:
 def _read_card(path: Path) -> dict[str, Any]:
     where = card_path(path)
     try:
-        card = json.loads(where.read_text())
+        card = read_json(where, "copy or train the model again")
     except FileNotFoundError as error:
         missing = where if path.exists() else path
         raise HpcspinError(f"{missing}: no such file; a model is NAME.safetensors with NAME.json beside it") from error
-    except (OSError, ValueError) as error:
-        raise HpcspinError(f"{where}: the card of the model is unreadable; copy or train the model again") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+    if card.get("format") != FORMAT:
         raise HpcspinError(f"{where}: is not the card of a force field; give a model that `hpcspin train` has written")
     if card.get("schema_version") != SCHEMA_VERSION:
         raise HpcspinError(

@@ -182,7 +182,8 @@ def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.n
         If they cannot be read, or do not fit the memory.
     """
     try:
-        return np.asarray(data[rows], dtype=np.float64)
+        with np.errstate(over="ignore"):
+            return np.asarray(data[rows], dtype=np.float64)
     except MemoryError as error:
         raise _too_large(path, data.name, data.shape) from error
     except _BROKEN as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tokenize import TokenError
@@ -67,7 +68,8 @@ def check_spins(
         If the shape is another, or a spin is not finite, or its length differs from 1 by more than 1e-6.
     """
     try:
-        array = np.ascontiguousarray(spins, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(spins, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise HpcspinError(f"{where}: spins are not real numbers; give shape (n, Lx, Ly, 3)") from error
     if array.ndim < 3 or array.shape[-1] != 3 or array.size == 0:
@@ -75,7 +77,8 @@ def check_spins(
     if size is not None and array.shape[-3:-1] != tuple(size):
         found, wanted = ("{} x {}".format(*pair) for pair in (array.shape[-3:-1], size))
         raise HpcspinError(f"{where}: spins are on {found} sites, the lattice has {wanted}; mend lattice.size")
-    length = np.linalg.norm(array, axis=-1)
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(array, axis=-1)
     if not np.isfinite(length).all():
         place = _first(~np.isfinite(length), frames)
         raise HpcspinError(f"{where}: spin {place} holds NaN, infinity or a number without bounds; mend the data")
@@ -230,7 +233,9 @@ def _files(path: Path) -> list[Path]:
 def _numpy_array(path: Path) -> NDArray[np.generic]:
     """An array on the disk, not in memory, with an axis of configurations."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise HpcspinError(f"{path}: is no intact .npy file of numbers ({reason}); save it again") from error

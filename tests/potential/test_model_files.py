@@ -54,7 +54,7 @@ def _pickle(path):
         (lambda path: path.with_suffix(".json").unlink(), r"model\.json: no such file"),
         (lambda path: path.write_bytes(path.read_bytes()[:-20]), "intact safetensors"),
         (_pickle, "intact safetensors"),
-        (lambda path: path.with_suffix(".json").write_text("{"), "unreadable"),
+        (lambda path: path.with_suffix(".json").write_text("{"), "no valid JSON"),
         (lambda path: path.with_suffix(".json").write_text("{}"), "not the card"),
         (lambda path: change_card(path, schema_version=99), "schema version 99"),
         (lambda path: change_card(path, architecture={"lattice": "square"}), "incomplete or foreign"),

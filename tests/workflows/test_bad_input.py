@@ -102,7 +102,7 @@ def test_simulate_refuses_a_model_that_is_not_one(hpcspin: Cli, config: Path, tm
     refused(hpcspin("simulate", config, "dynamics.model=none.safetensors", *learned), "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04junk")
     refused(hpcspin("simulate", config, f"dynamics.model={tmp_path}/bad.safetensors", *learned), "bad.json")
-    (tmp_path / "bad.json").write_text('{"format": "hpcspin force field", "schema_version": 1}')
+    (tmp_path / "bad.json").write_text('{"format": "hpcspin force field", "schema_version": 2}')
     refused(hpcspin("simulate", config, f"dynamics.model={tmp_path}/bad.safetensors", *learned), "bad.safetensors")
 
 
