@@ -77,9 +77,9 @@ def _learned(config: Config, lattice: Lattice, world: World, device: torch.devic
     model = load_force(config.dynamics.model)
     card = model.card
     model.require(lattice, config.dynamics.model)
+    _require_potential(config, model, config.dynamics.model)
     names = (config.dynamics.model, "the config")
     require_electrons(config.model_dump(mode="json"), card, names, config.dynamics.allow, world)
-    _require_potential(config, model, config.dynamics.model)
     model, system, dynamics = model.to(device).eval(), build_system(config), config.dynamics
     if dynamics.field == "corrected":
         assert dynamics.exact_interval is not None

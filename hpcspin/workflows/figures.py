@@ -77,7 +77,11 @@ def field_errors(
 def _parity(axis: Axes, exact: NDArray[np.float64], learned: NDArray[np.float64]) -> None:
     reach = float(np.abs(exact).max()) or 1.0
     edges = np.linspace(-reach, reach, 151)
-    counted = axis.hist2d(exact, learned, bins=(edges, edges), norm=LogNorm(), cmap="viridis", rasterized=True)
+    # Matplotlib finds no logarithmic scale where all counts are equal.
+    most = np.histogram2d(exact, learned, bins=(edges, edges))[0].max()
+    counted = axis.hist2d(
+        exact, learned, bins=(edges, edges), norm=LogNorm(1, max(most, 2)), cmap="viridis", rasterized=True
+    )
     axis.figure.colorbar(counted[3], ax=axis, label="components")
     axis.plot([-reach, reach], [-reach, reach], color="black", linewidth=0.8)
 

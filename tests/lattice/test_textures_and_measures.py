@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import bond_map, make_lattice, make_texture, wall_position
+from hpcspin.lattice import bond_map, has_wall, make_lattice, make_texture, wall_position
 
 LATTICE = make_lattice("square", (16, 6))
 
@@ -49,3 +49,16 @@ def test_without_a_wall_the_position_is_at_an_end() -> None:
 def test_unknown_texture_is_refused() -> None:
     with pytest.raises(HpcspinError, match="choose one of"):
         make_texture("vortex", LATTICE, 1)
+
+
+@pytest.mark.parametrize("kind", ["square", "triangular"])
+@pytest.mark.parametrize("size", [(6, 4), (12, 8)])
+def test_only_a_wall_is_a_wall(kind: str, size: tuple[int, int]) -> None:
+    lattice = make_lattice(kind, size)
+
+    def share(name: str, **parameters: float) -> float:
+        spins = np.stack([make_texture(name, lattice, seed, **parameters) for seed in range(50)])
+        return float(has_wall(lattice, spins).mean())
+
+    assert share("wall", position=size[0] / 2, tilt=0.2) > 0.9
+    assert [share(name) for name in ("random", "ferromagnet", "antiferromagnet")] == [0, 0, 0]

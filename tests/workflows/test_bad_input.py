@@ -129,6 +129,8 @@ def test_train_refuses_a_missing_or_changed_shard(hpcspin: Cli, config: Path, sp
     data = tmp_path / "data"
     data.mkdir()
     for name in ("a.h5", "b.h5"):
+        with h5py.File(spins_file, "r+") as file:
+            file["spins"][...] = np.roll(file["spins"][...], 1, axis=2)
         assert hpcspin("label", config, "--spins", spins_file, "--output", data / name).returncode == 0
     write_manifest(data)
     arguments = ("train", config, "training.validation=[b.h5]", "--data", data, "--output", tmp_path / "model")
