@@ -30,6 +30,8 @@ from hpcspin.errors import HpcspinError, exit_code, one_line
 from hpcspin.parallel.launcher import launched_ranks, one_process, under_torchrun
 
 logger = logging.getLogger("hpcspin")
+results = logging.getLogger("hpcspin.results")
+"""What a command is run for, which the command line writes to stdout; the rest of the log goes to stderr."""
 
 _GRACE_SECONDS = 1.0
 
@@ -227,6 +229,11 @@ class World:
         """Log a line from rank 0."""
         if self.rank == 0 and self.speaks:
             logger.info(message)
+
+    def tell(self, result: str) -> None:
+        """Log a result, such as numbers or what has been written where, from rank 0 of each team."""
+        if self.rank == 0:
+            results.info(result)
 
     def torch_group(self, device: str = "cpu") -> None:
         """Start torch.distributed over these ranks, for DistributedDataParallel.

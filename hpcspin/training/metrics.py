@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,3 +105,12 @@ class Errors:
             scatter = np.sum((self.sums[:, 2] - mse * self.sums[:, 0]) ** 2) * snapshots / (snapshots - 1)
             numbers["mse_error"] = float(np.sqrt(scatter)) / count
         return numbers
+
+
+def in_words(metrics: Mapping[str, float | int]) -> str:
+    """What `Errors.summary` has found, in one line for people."""
+    if not metrics:
+        return "no validation shards, the last weights"
+    error = f" ± {metrics['mse_error']:.1e}" if "mse_error" in metrics else ""
+    share = f", {metrics['variance_fraction']:.2%} of the variance" if "variance_fraction" in metrics else ""
+    return f"mse {metrics['mse']:.2e}{error}{share}, sigma {metrics['sigma']:.2e}, snapshots {metrics['snapshots']}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from math import erf
 from pathlib import Path
@@ -22,7 +21,7 @@ from hpcspin.workflows import figures
 from hpcspin.workflows.sole_writer import sole_writer
 
 
-def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> None:
+def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> dict[str, Any]:
     """Write the errors of a model as JSON, and beside it, as NAME.png, a picture of them.
 
     Parameters
@@ -38,6 +37,11 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
         committee the errors of its mean, and ``calibration``, see `hpcspin.training.calibrate`.
     world
         The ranks share the snapshots.
+
+    Returns
+    -------
+    dict
+        The numbers without ``snapshot_mse``.
 
     Raises
     ------
@@ -55,10 +59,11 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World) -> 
     with sole_writer(output, world, directory=False):
         numbers, components = evaluate(model, files, world)
         if world.rank == 0:
-            world.say(json.dumps({key: value for key, value in numbers.items() if key != "snapshot_mse"}))
             bins = numbers.get("calibration", {}).get("bins", [])
             figures.field_errors(components, numbers["sigma"], bins, picture)
             write_json(output, numbers)
+            world.say(f"evaluate: numbers in {output}, picture in {picture}")
+    return {key: value for key, value in numbers.items() if key != "snapshot_mse"}
 
 
 def evaluate(

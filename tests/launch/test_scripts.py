@@ -32,7 +32,9 @@ def test_shellcheck_would_find_an_unquoted_variable(shellcheck: str, tmp_path: P
     """The settings of the project do not silence it."""
     shutil.copy(ROOT / ".shellcheckrc", tmp_path)
     (tmp_path / "job.sbatch").write_text('#!/usr/bin/env bash\nsrun hpcspin simulate $1 --output "$2"\n')
-    done = subprocess.run([shellcheck, tmp_path / "job.sbatch"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [shellcheck, tmp_path / "job.sbatch"], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert "SC2086" in done.stdout
 
