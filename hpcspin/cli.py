@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -38,6 +39,22 @@ Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of th
 _GRACE_SECONDS = 1.0
 
 
+class _Lines(logging.Handler):
+    """Writes lines to what ``sys.stdout`` or ``sys.stderr`` is at the time: a progress bar takes their place."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=getattr(sys, self._name), flush=True)
+        except OSError:
+            # Results that do not arrive are a failure; the log may lie on the disk that is full.
+            if self._name == "stdout":
+                raise
+
+
 def _uses(sections: str, *, stops: bool = False) -> str:
     """What the help of a verb ends with."""
     code = " Exit code 75: stopped with a checkpoint, as by SIGTERM or Ctrl-C; run it again to go on."
@@ -62,8 +79,11 @@ def options(
     ] = False,
 ) -> None:
     """Set what holds for every verb."""
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(handlers=[_Lines("stderr")], format="%(message)s", level=logging.WARNING)
     logging.getLogger("hpcspin").setLevel(logging.DEBUG if debug else logging.INFO)
+    results = logging.getLogger("hpcspin.results")
+    results.addHandler(_Lines("stdout"))
+    results.propagate = False
 
 
 @app.command(epilog=_uses("lattice and electrons"))
@@ -104,12 +124,7 @@ def suggest_step(
     """Longest time step that each integrator tolerates at the initial spins."""
     from hpcspin.workflows.suggest_step import suggest_step
 
-    def verb(world: World) -> None:
-        table = suggest_step(load_config(config, overrides), world, evaluations)
-        if world.rank == 0:
-            typer.echo(table)
-
-    _run(verb)
+    _run(lambda world: world.tell(suggest_step(load_config(config, overrides), world, evaluations)))
 
 
 @app.command(epilog=_uses("lattice, potential and training", stops=True))
@@ -161,7 +176,7 @@ def evaluate(
     """Error of a force field on exact labels."""
     from hpcspin.workflows.evaluate import evaluate_files
 
-    _run(lambda world: evaluate_files(model, data, output, world, allow or ()))
+    _run(lambda world: world.tell(json.dumps(evaluate_files(model, data, output, world, allow or ()))))
 
 
 @app.command(epilog=_uses("lattice, electrons, initial, dynamics, potential, training and reproduce", stops=True))
@@ -218,12 +233,7 @@ def info() -> None:
     """Versions, MPI library, devices and backends in use."""
     from hpcspin.workflows.info import describe
 
-    def tell(world: World) -> None:
-        text = describe(world)  # All ranks together: they agree on what MPI can do.
-        if world.rank == 0:
-            typer.echo(text)
-
-    _run(tell)
+    _run(lambda world: world.tell(describe(world)))  # All ranks together: they agree on what MPI can do.
 
 
 def _run(verb: Callable[[World], int | None]) -> None:
@@ -234,7 +244,6 @@ def _run(verb: Callable[[World], int | None]) -> None:
         world = World.detect()
         with world.together():
             code = verb(world)
-            sys.stdout.flush()  # Results that do not arrive are a failure.
             world.finish()
     except (Exception, KeyboardInterrupt) as failure:
         if logging.getLogger("hpcspin").isEnabledFor(logging.DEBUG):

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Makes .venv with hpcspin in it, once; sourced by quickstart.sh and test.sh, which set EXTRAS.
 # Settings: PYTHON (interpreter to start from), HPCSPIN_TORCH (the torch to install).
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv and runs the main job on a small driven lattice: exact trajectories, training,
 # the same spins under the learned field, figures. Run again, it goes on where it stopped.
-EXTRAS=test
+EXTRAS="test"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_scatter
 hpcspin info

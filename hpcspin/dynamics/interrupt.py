@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from hpcspin.parallel.progress import say_below_bars
 from hpcspin.parallel.world import World
 
 EXIT_REQUEUE = 75
@@ -97,6 +97,5 @@ class StopRequest:
             if self._signalled:
                 raise KeyboardInterrupt
             if self._world.rank == 0 and self._world.speaks:
-                # The signal may have come in the midst of a print, which must not be entered again.
-                os.write(2, b"stopping with a checkpoint; Ctrl-C again ends at once\n")
+                say_below_bars("stopping with a checkpoint; Ctrl-C again ends at once")
         self._signalled = True

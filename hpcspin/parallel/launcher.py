@@ -20,9 +20,10 @@ def launched_ranks() -> int:
     return _first_of(_RANK_COUNTS)
 
 
-def ranks_variable() -> str:
-    """Name of the variable that `launched_ranks` reads; empty without one."""
-    return next((name for name in _RANK_COUNTS if name in os.environ), "")
+def one_process() -> str:
+    """How to run one process in a shell that a launcher has opened, as `srun --pty` does for several tasks."""
+    names = " ".join(f"-u {name}" for name in _RANK_COUNTS if name in os.environ)
+    return f"for one process in a shell that srun has opened, give env {names} hpcspin ..."
 
 
 def launched_rank() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from rich.progress import (
 from hpcspin.parallel.world import World
 
 _LINE_EVERY_SECONDS = 15.0
+_open: list[Progress] = []
+"""The bars on the terminal, the innermost last."""
 
 
 class Bar(Protocol):
@@ -84,5 +87,25 @@ def progress(world: World, title: str, total: int, done: int = 0) -> Iterator[Ba
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=Console(stderr=True)) as bars:
-            yield _Terminal(bars, title, total, done)
+        # Lines of the log appear above the bar, which takes the place of sys.stderr; results do not belong there.
+        with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bars:
+            _open.append(bars)
+            try:
+                yield _Terminal(bars, title, total, done)
+            finally:
+                _open.remove(bars)
+
+
+def say_below_bars(line: str) -> None:
+    """Close the bars and print a line on stderr; may be called by the handler of a signal, at any instant.
+
+    Whatever the handler has interrupted, a bar's drawing or a print, may hold locks that only it releases: another
+    thread waits for them.
+    """
+
+    def say() -> None:
+        for bars in reversed(_open):
+            bars.stop()
+        print(line, file=sys.stderr, flush=True)
+
+    threading.Thread(target=say).start()

@@ -27,9 +27,11 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError, exit_code, one_line
-from hpcspin.parallel.launcher import launched_ranks, ranks_variable, under_torchrun
+from hpcspin.parallel.launcher import launched_ranks, one_process, under_torchrun
 
 logger = logging.getLogger("hpcspin")
+results = logging.getLogger("hpcspin.results")
+"""What a command is run for, which the command line writes to stdout; the rest of the log goes to stderr."""
 
 _GRACE_SECONDS = 1.0
 
@@ -103,7 +105,8 @@ class World:
         except (ImportError, RuntimeError) as failure:
             raise HpcspinError(
                 f"started under an MPI launcher but mpi4py cannot load its MPI library ({failure}); "
-                "install the one of this launcher, or pip install 'hpcspin[mpi]' and use its mpiexec"
+                "install the one of this launcher, or pip install 'hpcspin[mpi]' and use its mpiexec; "
+                f"{one_process()}"
             ) from failure
         comm = MPI.COMM_WORLD
         if comm.size != launched:
@@ -111,7 +114,7 @@ class World:
             raise HpcspinError(
                 f"the launcher has started {launched} ranks and mpi4py's MPI library sees {comm.size}: they belong "
                 "to different MPI libraries; use the mpiexec of mpi4py's library, or srun --mpi=pmi2 or --mpi=pmix; "
-                f"for one process in a shell that srun has opened, give env -u {ranks_variable()} hpcspin ..."
+                f"{one_process()}"
             )
         node = comm.Split_type(MPI.COMM_TYPE_SHARED)
         return cls(comm.rank, comm.size, node.rank, node.size, "mpi", comm)._share_cores()
@@ -226,6 +229,11 @@ class World:
         """Log a line from rank 0."""
         if self.rank == 0 and self.speaks:
             logger.info(message)
+
+    def tell(self, result: str) -> None:
+        """Log a result, such as numbers or what has been written where, from rank 0 of each team."""
+        if self.rank == 0:
+            results.info(result)
 
     def torch_group(self, device: str = "cpu") -> None:
         """Start torch.distributed over these ranks, for DistributedDataParallel.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -143,3 +144,12 @@ def autocorrelation_frames(series: NDArray[np.float64]) -> float:
             break
         total += 2 * correlation
     return total
+
+
+def in_words(metrics: Mapping[str, float | int | None]) -> str:
+    """What `Errors.summary` has found, in one line for people."""
+    if not metrics:
+        return "no validation shards, the last weights"
+    error = f" ± {metrics['mse_error']:.1e}" if metrics["mse_error"] is not None else ""
+    share = f", {metrics['variance_fraction']:.2%} of the variance" if "variance_fraction" in metrics else ""
+    return f"mse {metrics['mse']:.2e}{error}{share}, sigma {metrics['sigma']:.2e}, snapshots {metrics['snapshots']}"

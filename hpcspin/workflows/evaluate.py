@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from math import erf
 from pathlib import Path
@@ -24,7 +23,9 @@ from hpcspin.workflows.agreement import warn_of_labels
 from hpcspin.workflows.sole_writer import sole_writer
 
 
-def evaluate_files(model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = ()) -> None:
+def evaluate_files(
+    model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = ()
+) -> dict[str, Any]:
     """Write the errors of a model as JSON, and beside it, as NAME.png, a picture of them.
 
     Parameters
@@ -43,6 +44,11 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World, all
     allow
         Keys of the electrons, such as ``electrons.exchange``, in which the labels are meant to differ from those that
         the model has learned from; the log warns of others, and of files that the model has learned from.
+
+    Returns
+    -------
+    dict
+        The numbers without ``snapshot_mse``.
 
     Raises
     ------
@@ -71,10 +77,11 @@ def evaluate_files(model_path: Path, data: Path, output: Path, world: World, all
                 "give a directory of several files, each of a trajectory of its own"
             )
         if world.rank == 0:
-            world.say(json.dumps({key: value for key, value in numbers.items() if key != "snapshot_mse"}))
             bins = numbers.get("calibration", {}).get("bins", [])
             figures.field_errors(components, numbers["sigma"], bins, picture)
             write_json(output, numbers)
+            world.say(f"evaluate: numbers in {output}, picture in {picture}")
+    return {key: value for key, value in numbers.items() if key != "snapshot_mse"}
 
 
 def evaluate(

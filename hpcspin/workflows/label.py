@@ -92,4 +92,4 @@ def _write(
         writer.append(snapshot, state.field, state.density, state.current, state.error)
     if writer is not None:
         writer.finish()
-        world.say(f"label: {count} snapshots in {output}")
+        world.tell(f"{output}: {count} snapshots")

@@ -42,6 +42,7 @@ from hpcspin.storage import (
     write_text,
 )
 from hpcspin.training import evaluate, is_new, spin_digests
+from hpcspin.training.metrics import in_words
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.stages import claim, simulate_all
@@ -124,7 +125,7 @@ def _learn(config: Config, learning: LearningSection, directory: Path, world: Wo
         if world.broadcast(_reached(config, this)):
             world.say(f"learn: round {number} has reached learning.target")
             break
-    world.say(f"learn: the last model is {this.model}")
+    world.tell(f"{this.model}: the last model")
     return 0
 
 
@@ -301,4 +302,4 @@ def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -
         spreads = [_origin(this, role)["spread"] for role in roles]
         record["spread"] = float(np.mean(np.concatenate(spreads)))
     write_text(log, "\n".join([*known, json.dumps(record)]) + "\n")
-    world.say(f"round {this.number}: the model before, on labels new to it: {numbers}")
+    world.say(f"round {this.number}: the model before, on labels new to it: {in_words(numbers)}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from hpcspin.config import Config, parse_config
@@ -36,6 +35,7 @@ from hpcspin.workflows.driven_distance import driven_distances
 from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.system import build_lattice, build_system
+from hpcspin.workflows.tables import new_table, print_table
 
 _MAPS = 5
 _PARITY_SITES = 20_000
@@ -151,7 +151,8 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
         "provenance": provenance(),
     }
     write_json(layout.numbers, numbers)
-    _print(numbers)
+    print_table(_table(numbers), world)
+    world.tell(f"{layout.numbers}: the numbers; figures in {layout.figures}")
 
 
 def _read_config(layout: Layout) -> Config:
@@ -268,13 +269,13 @@ def _wall_numbers(walls: Mapping[str, Walls]) -> dict[str, Any]:
     }
 
 
-def _print(numbers: dict[str, Any]) -> None:
+def _table(numbers: dict[str, Any]) -> Table:
     def estimate(value: dict[str, float | None], unit: str) -> str:
         error = "" if value["error"] is None else f" ± {value['error']:.2g}"
         return f"{value['mean']:.3g}{error} {unit}"
 
     test = numbers["test"]
-    table = Table(title="Learned against exact, on independent trajectories", show_header=False)
+    table = new_table("Learned against exact, on independent trajectories", header=False)
     table.add_row("test snapshots", str(test["snapshots"]))
     table.add_row("mean squared error of a perpendicular field component", f"{test['mse']:.3g}")
     table.add_row("sigma of its error", f"{test['sigma']:.3g}")
@@ -294,4 +295,4 @@ def _print(numbers: dict[str, Any]) -> None:
         table.add_row(f"nonconservativity of the exact field at time {state['time']:g}", value)
     for stage, seconds in numbers["stage_seconds"].items():
         table.add_row(f"seconds, {stage}", f"{seconds:.1f}")
-    Console().print(table)
+    return table

@@ -58,7 +58,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
     spins = initial_spins(config.initial, lattice, config.dynamics.seed)
     _warn_of_unfinished(config.initial, world)
     given = config.model_dump(mode="json")
-    return run_trajectory(
+    outcome = run_trajectory(
         lattice,
         field,
         spins,
@@ -68,7 +68,10 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         identity=_identity(config, spins, given),
         world=world,
         device=device,
-    ).exit_code
+    )
+    if outcome.finished:
+        world.tell(f"{directory / TRAJECTORY}: {outcome.step} steps, to time {outcome.step * config.dynamics.step:g}")
+    return outcome.exit_code
 
 
 def run_trajectory(

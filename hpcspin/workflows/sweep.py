@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from hpcspin.config import Config, load_config
@@ -20,8 +19,10 @@ from hpcspin.potential.files import card_path
 from hpcspin.storage import write_text
 from hpcspin.training.loop import METRICS, MODEL, DivergedError
 from hpcspin.workflows.sole_writer import sole_writer
+from hpcspin.workflows.tables import new_table, print_table
 from hpcspin.workflows.train import train_directory
 
+RECORD = "sweep.jsonl"
 Choice = dict[str, Any]
 """Dotted key to value."""
 
@@ -79,11 +80,12 @@ def _train_all(
             return code
         if world.rank == 0:
             records += [_record(choice, path, output) for path in sorted(directory.glob(f"**/{MODEL}"))]
-            write_text(output / "sweep.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
+            write_text(output / RECORD, "".join(f"{json.dumps(record)}\n" for record in records))
     if world.rank == 0:
         if not records:
             raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
-        _print(records)
+        print_table(_table(records), world, whole=len(chosen[0]))
+        world.tell(f"{output / RECORD}: {len(records)} force fields")
     return 0
 
 
@@ -134,13 +136,11 @@ def _record(choice: Choice, model: Path, output: Path) -> dict[str, Any]:
     }
 
 
-def _print(records: Sequence[dict[str, Any]]) -> None:
-    table = Table(title="Validation errors, the smallest first")
+def _table(records: Sequence[dict[str, Any]]) -> Table:
     keys = list(records[0]["overrides"])
-    for heading in keys:
-        table.add_column(heading, overflow="fold")
-    for heading in ("seed", "mse", "of variance", "epoch", "seconds", "directory"):
-        table.add_column(heading, no_wrap=True)
+    table = new_table("Validation errors, the smallest first")
+    for heading in (*keys, "seed", "mse", "of variance", "epoch", "sec", "directory"):
+        table.add_column(heading)
     for record in sorted(records, key=lambda record: record["metrics"]["mse"]):
         metrics = record["metrics"]
         error = f" ± {metrics['mse_error']:.1e}" if metrics.get("mse_error") is not None else ""
@@ -153,4 +153,4 @@ def _print(records: Sequence[dict[str, Any]]) -> None:
             f"{record['seconds']:.0f}",
             record["directory"],
         )
-    Console().print(table)
+    return table

@@ -16,6 +16,7 @@ from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field
 from hpcspin.storage import electrons_of, ensure_manifest
 from hpcspin.training import Outcome, Settings, TrainingData, find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
+from hpcspin.training.metrics import in_words
 from hpcspin.workflows.sole_writer import sole_writer
 from hpcspin.workflows.system import build_lattice
 
@@ -101,7 +102,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
             if not outcome.finished:
                 world.say("train: stopped with a checkpoint")
                 return EXIT_REQUEUE
-            world.say(f"train: {outcome.model} {outcome.metrics}")
+            world.tell(f"{outcome.model}: {in_words(outcome.metrics)}")
     return 0
 
 

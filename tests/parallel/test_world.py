@@ -170,3 +170,24 @@ def test_ranks_of_another_mpi_library_are_refused(
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode != 0
     assert "started 4 ranks and mpi4py's MPI library sees 1" in result.stderr
+
+
+@pytest.mark.mpi
+def test_a_shell_inside_an_allocation_is_told_how_to_run_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the one line advises is done literally."""
+    pytest.importorskip("mpi4py.MPI", exc_type=RuntimeError)
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.setenv(name, "4")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+
+    def info(*before: str) -> subprocess.CompletedProcess[str]:
+        command = [*before, sys.executable, "-m", "hpcspin", "info"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    refused = info()
+    assert refused.returncode == 1
+    line = refused.stderr.splitlines()[-1]  # mpi4py warns of the variables that Open MPI sets, too
+    advised = line[line.index("env -u") :].split()
+    done = info(*advised[: advised.index("hpcspin")])
+    assert done.returncode == 0, done.stderr
+    assert "single, 1 rank(s)" in done.stdout

@@ -1,0 +1,50 @@
+"""Tables on the terminal, or in the log of a job."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+from hpcspin.parallel.world import World
+
+
+def new_table(title: str, *, header: bool = True) -> Table:
+    """A table that leaves the width to the numbers: spaces between its columns, and no frame."""
+    return Table(
+        title=title,
+        title_justify="left",
+        show_header=header,
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def print_table(table: Table, world: World, whole: int = 1) -> None:
+    """Print a table as a result.
+
+    The first columns say which row is which, and are neither cut nor folded. Others are folded between words where
+    the terminal is too narrow; where that is not enough, as in 80 characters, which stand for the log of a job, the
+    table is wider.
+
+    Parameters
+    ----------
+    table
+        The table.
+    world
+        The ranks; the first one prints.
+    whole
+        How many columns stay whole.
+    """
+    for number, column in enumerate(table.columns):
+        column.no_wrap = number < whole
+        cells = [str(cell) for cell in (column.header, *column.cells)]
+        words = cells if column.no_wrap else [word for cell in cells for word in cell.split()]
+        column.min_width = max(map(cell_len, words))
+    console = Console()
+    with console.capture() as capture:
+        console.print(table, crop=False)
+    world.tell(capture.get().rstrip("\n"))
