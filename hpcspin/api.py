@@ -235,7 +235,9 @@ def train(
     return load_model(output)
 
 
-def evaluate(model: ForceField | Committee | str | Path, data: str | Path, device: str = "auto") -> dict[str, Any]:
+def evaluate(
+    model: ForceField | Committee | str | Path, data: str | Path, device: str = "auto", allow: Collection[str] = ()
+) -> dict[str, Any]:
     """Errors of a model on exact labels.
 
     Parameters
@@ -246,6 +248,8 @@ def evaluate(model: ForceField | Committee | str | Path, data: str | Path, devic
         Label file, or directory of label files.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    allow
+        Keys of the electrons in which the labels are meant to differ from those that the model has learned from.
 
     Returns
     -------
@@ -261,7 +265,7 @@ def evaluate(model: ForceField | Committee | str | Path, data: str | Path, devic
     world = World.current()
     force = load_model(model) if isinstance(model, str | Path) else model
     files, name = label_files(Path(data), world), str(model) if isinstance(model, str | Path) else "the model"
-    bias = warn_of_labels(files, Path(name), force.card, (), world)
+    bias = warn_of_labels(files, Path(name), force.card, allow, world)
     return evaluate_model(force, files, world, bias, device)[0]
 
 

@@ -120,8 +120,8 @@ def test_a_start_has_to_be_of_the_same_electrons(data: Path, tmp_path: Path, cap
 def test_the_members_of_a_committee_have_the_same_electrons(data: Path, tmp_path: Path) -> None:
     for number in range(2):
         run(data, tmp_path / "committee" / MEMBER.format(number), epochs=1, seed=number)
-    _, card = load_force(tmp_path / "committee")
-    assert [electrons["exchange"] for electrons in card["electrons"]] == [3.8]
+    known = load_force(tmp_path / "committee").card["electrons"]
+    assert [electrons["exchange"] for electrons in known] == [3.8]
     path = tmp_path / "committee" / MEMBER.format(1) / "model.json"
     content = json.loads(path.read_text())
     content["electrons"][0]["exchange"] = 2.0
