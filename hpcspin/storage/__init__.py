@@ -40,7 +40,7 @@ from hpcspin.storage.ovf import read_ovf, write_ovf
 from hpcspin.storage.provenance import code_version, provenance
 from hpcspin.storage.spins import SPINS, SpinsFile, check_spins, read_spins
 from hpcspin.storage.trajectory import TRAJECTORY, TrajectoryWriter, find_trajectory
-from hpcspin.storage.xdmf import write_xdmf
+from hpcspin.storage.xdmf import frames_path, write_xdmf
 
 __all__ = [
     "MANIFEST",
@@ -72,6 +72,7 @@ __all__ = [
     "electrons_of",
     "ensure_manifest",
     "find_trajectory",
+    "frames_path",
     "is_outside",
     "joined_differences",
     "kinds_of_electrons",

@@ -1,8 +1,7 @@
-"""XDMF descriptions of trajectories, with which ParaView and VisIt read the HDF5 files as they are."""
+"""Trajectories as XDMF, which ParaView, VisIt and VTK read, and meshio as a time series."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from xml.etree import ElementTree as xml
 
@@ -10,85 +9,112 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.storage.atomic import atomic_hdf5, write_bytes
+from hpcspin.errors import HpcspinError
+from hpcspin.storage.atomic import atomic_file, remove_remains, require_output, write_bytes
+from hpcspin.storage.disk import create_hdf5
 from hpcspin.storage.opening import count_frames, open_hdf5, read_rows, real_dataset
 
-_NUMBERS = {"f": "Float", "i": "Int", "u": "UInt"}
+_NUMBERS = {"f": "Float", "i": "Int"}
 
 
-def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.float64]) -> None:
-    """Describe the vectors and maps of a file of frames.
+def frames_path(path: str | Path) -> Path:
+    """Where the numbers of an XDMF file lie, beside it."""
+    return Path(path).with_suffix(".frames.h5")
+
+
+def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.float64]) -> int:
+    """Write the vectors and maps of a file of frames.
+
+    The frames are copied: what a run that goes on has written so far stays readable whatever becomes of the run, and
+    each array is a dataset of its own, since meshio reads no part of one.
 
     Parameters
     ----------
     path
-        XDMF file to write; the coordinates of the sites go beside it, into ``NAME.sites.h5``.  Both name the
-        trajectory relative to themselves, so they move together.
+        XDMF file to write. The numbers go beside it, to `frames_path`, which it names relative to itself: they move
+        together.
     trajectory
         File of frames on Lx x Ly sites.
     places
         Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2).
 
+    Returns
+    -------
+    int
+        Number of frames.
+
     Raises
     ------
     HpcspinError
-        If the trajectory cannot be read.
+        If the trajectory cannot be read, holds no frame, or would be overwritten; if something cannot be written.
     """
-    path, trajectory = Path(path), Path(trajectory)
-    sites = path.with_suffix(".sites.h5")
-    size = places.shape[:2]
-    with atomic_hdf5(sites) as file:
-        file["places"] = np.concatenate([places, np.zeros((*size, 1))], axis=-1)
+    path, trajectory, numbers = Path(path), Path(trajectory), frames_path(path)
+    if ":" in numbers.name:
+        raise HpcspinError(f"{path}: XDMF reads a colon as the end of a file's name; choose a name without")
+    require_output(numbers, trajectory)
+    remove_remains(numbers)
     root = xml.Element("Xdmf", Version="3.0")
-    frames = xml.SubElement(
+    series = xml.SubElement(
         xml.SubElement(root, "Domain"), "Grid", Name="trajectory", GridType="Collection", CollectionType="Temporal"
     )
-    with open_hdf5(trajectory) as file:
-        count = count_frames(file, trajectory)
-        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        total = len(arrays["spins"])
-        fitting = ((total, *size), (total, *size, 3))
-        shown = {name: real_dataset(file, trajectory, name) for name, item in arrays.items() if item.shape in fitting}
-        where = os.path.relpath(trajectory, path.parent)
-        times = np.arange(count)
-        if "time" in file:
-            times = read_rows(real_dataset(file, trajectory, "time", (total,)), trajectory, slice(count))
-        for index in range(count):
-            grid = _grid(frames, index, float(times[index]), size, sites.name)
+    with open_hdf5(trajectory) as source, atomic_file(numbers) as disk, create_hdf5(disk) as copy:
+        times, shown = _times(source, trajectory), _shown(source, trajectory, places.shape[:2])
+        mesh = {"cells": _cells(places.shape[:2]), "places": np.pad(places.reshape(-1, 2), ((0, 0), (0, 1)))}
+        stored = {name: copy.create_dataset(f"mesh/{name}", data=values) for name, values in mesh.items()}
+        for index, time in enumerate(times):
+            grid = _grid(series, index, float(time), stored, numbers.name)
             for name, data in shown.items():
-                _attribute(grid, name, data, index, where)
+                kind, shape = ("Vector", (-1, 3)) if data.ndim == 4 else ("Scalar", (-1,))
+                values = read_rows(data, trajectory, slice(index, index + 1)).reshape(shape)
+                attribute = xml.SubElement(grid, "Attribute", Name=name, AttributeType=kind, Center="Node")
+                _item(attribute, copy.create_dataset(f"frames/{index:08d}/{name}", data=values), numbers.name)
+            disk.check()
     xml.indent(root)
     write_bytes(path, xml.tostring(root, encoding="utf-8", xml_declaration=True))
+    return len(times)
 
 
-def _grid(parent: xml.Element, index: int, time: float, size: tuple[int, ...], sites: str) -> xml.Element:
+def _times(source: h5py.File, path: Path) -> NDArray[np.float64]:
+    """Times of the complete frames, or their numbers where the file knows no time."""
+    count = count_frames(source, path)
+    if count == 0:
+        raise HpcspinError(f"{path}: holds no complete frame; export it when its run has recorded one")
+    if "time" not in source:
+        return np.arange(count, dtype=np.float64)
+    return read_rows(real_dataset(source, path, "time", (len(source["spins"]),)), path, slice(count))
+
+
+def _shown(source: h5py.File, path: Path, size: tuple[int, ...]) -> dict[str, h5py.Dataset]:
+    """What has a number or a vector for each site."""
+    arrays = {name: item for name, item in source.items() if isinstance(item, h5py.Dataset)}
+    total = len(arrays["spins"])
+    fitting = ((total, *size), (total, *size, 3))
+    return {name: real_dataset(source, path, name) for name, item in arrays.items() if item.shape in fitting}
+
+
+def _cells(size: tuple[int, ...]) -> NDArray[np.int64]:
+    """Corners of the cells of the mesh: its plaquettes or, of a chain, its sites."""
+    sites = np.arange(np.prod(size), dtype=np.int64).reshape(size)
+    if min(size) == 1:
+        return sites.reshape(-1, 1)
+    corners = (sites[:-1, :-1], sites[1:, :-1], sites[1:, 1:], sites[:-1, 1:])
+    return np.stack(corners, axis=-1).reshape(-1, 4)
+
+
+def _grid(parent: xml.Element, index: int, time: float, mesh: dict[str, h5py.Dataset], file: str) -> xml.Element:
     grid = xml.SubElement(parent, "Grid", Name=f"frame {index}", GridType="Uniform")
     xml.SubElement(grid, "Time", Value=repr(time))
-    xml.SubElement(grid, "Topology", TopologyType="3DSMesh", Dimensions=_words((1, *size)))
-    geometry = xml.SubElement(grid, "Geometry", GeometryType="XYZ")
-    _item(geometry, (*size, 3), np.dtype(np.float64)).text = f"{sites}:/places"
+    count, corners = mesh["cells"].shape
+    kind = {"TopologyType": "Quadrilateral"} if corners == 4 else {"TopologyType": "Polyvertex", "NodesPerElement": "1"}
+    _item(xml.SubElement(grid, "Topology", kind, NumberOfElements=str(count)), mesh["cells"], file)
+    _item(xml.SubElement(grid, "Geometry", GeometryType="XYZ"), mesh["places"], file)
     return grid
 
 
-def _attribute(grid: xml.Element, name: str, data: h5py.Dataset, index: int, where: str) -> None:
-    shape = data.shape[1:]
-    kind = "Vector" if len(shape) == 3 else "Scalar"
-    attribute = xml.SubElement(grid, "Attribute", Name=name, AttributeType=kind, Center="Node")
-    # VTK's reader wants a slab of as many dimensions as the data: the lattice is one layer of a three-dimensional mesh.
-    slab = xml.SubElement(attribute, "DataItem", {"ItemType": "HyperSlab"} | _layout((1, *shape), data.dtype))
-    choice = xml.SubElement(slab, "DataItem", Dimensions=f"3 {data.ndim}", NumberType="Int", Format="XML")
-    start, stride, count = (index, *(0 for _ in shape)), (1,) * data.ndim, (1, *shape)
-    choice.text = " ".join(map(_words, (start, stride, count)))
-    _item(slab, data.shape, data.dtype).text = f"{where}:/{name}"
-
-
-def _item(parent: xml.Element, shape: tuple[int, ...], dtype: np.dtype) -> xml.Element:
-    return xml.SubElement(parent, "DataItem", {"Format": "HDF"} | _layout(shape, dtype))
-
-
-def _layout(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, str]:
-    return {"Dimensions": _words(shape), "NumberType": _NUMBERS[dtype.kind], "Precision": str(dtype.itemsize)}
-
-
-def _words(numbers: tuple[int, ...]) -> str:
-    return " ".join(map(str, numbers))
+def _item(parent: xml.Element, data: h5py.Dataset, file: str) -> None:
+    layout = {
+        "Dimensions": " ".join(map(str, data.shape)),
+        "NumberType": _NUMBERS[data.dtype.kind],
+        "Precision": str(data.dtype.itemsize),
+    }
+    xml.SubElement(parent, "DataItem", layout, Format="HDF").text = f"{file}:{data.name}"

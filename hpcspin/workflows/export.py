@@ -16,7 +16,9 @@ from hpcspin.storage import (
     SPINS,
     count_frames,
     find_trajectory,
+    frames_path,
     open_hdf5,
+    partial_path,
     read_attributes,
     read_rows,
     real_dataset,
@@ -40,7 +42,7 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
     source
         Trajectory or label file, finished or partial, or the directory of a simulation.
     target
-        ``xdmf`` (ParaView reads the HDF5 file through it), or one OVF 2.0 file a frame of spins and one of the field:
+        ``xdmf`` (for ParaView and meshio), or one OVF 2.0 file a frame of spins and one of the field:
         ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes) or ``ovf-text``.
     output
         The .xdmf file, or the directory of the OVF files.
@@ -61,17 +63,27 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
         if world.rank > 0:
             return
         if target == "xdmf":
-            write_xdmf(output, source, places)
+            count = write_xdmf(output, source, places)
+            _tell(output, f"{count} frames, whose numbers are in {frames_path(output)}", source, world)
             return
         if not is_square_grid(places):
             world.say(
                 f"warning: a {lattice.kind} lattice becomes an irregular mesh, with the place of each site; OOMMF "
                 "reads it, viewers of square grids, such as mumax3 and Ubermag, show nothing: take XDMF and ParaView"
             )
-        _write_all_ovf(output, source, places, _REPRESENTATIONS[target])
+        count = _write_all_ovf(output, source, places, _REPRESENTATIONS[target])
+        _tell(output, f"{count} frames, a file each of {' and of '.join(_VECTORS)}", source, world)
 
 
-def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], representation: Representation) -> None:
+def _tell(output: Path, what: str, source: Path, world: World) -> None:
+    if source.suffix == partial_path(source).suffix:
+        world.say(
+            f"warning: {source}: the simulation is not finished; its frames so far are copied, export again for more"
+        )
+    world.tell(f"{output}: {what}")
+
+
+def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], representation: Representation) -> int:
     with open_hdf5(source) as file:
         count = count_frames(file, source)
         shape = real_dataset(file, source, "spins", SPINS).shape
@@ -96,6 +108,7 @@ def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], repr
                     time=float(time[frame]),
                     representation=representation,
                 )
+    return count
 
 
 def _lattice(source: Path) -> Lattice:

@@ -6,16 +6,15 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
 
-import h5py
+import meshio
 import numpy as np
 import pytest
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
-from hpcspin.storage import TrajectoryWriter
+from hpcspin.storage import TrajectoryWriter, write_labels
 from hpcspin.workflows.export import Format, export
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -112,49 +111,84 @@ def test_an_export_of_ovf_says_what_viewers_of_square_grids_show(
     assert ("warning: a triangular lattice becomes an irregular mesh" in caplog.text) == (kind == "triangular")
 
 
-def load(item: ElementTree.Element, folder: Path) -> np.ndarray:
-    """What an XDMF data item stands for."""
-    shape = tuple(map(int, item.attrib["Dimensions"].split()))
-    if item.get("ItemType") == "HyperSlab":
-        choice, source = item
-        start, stride, count = load(choice, folder).astype(int)
-        slab = tuple(slice(s, s + n * d, d) for s, d, n in zip(start, stride, count, strict=True))
-        return load(source, folder)[slab].reshape(shape)
-    assert item.text is not None
-    if item.attrib["Format"] == "XML":
-        return np.array(item.text.split(), dtype=float).reshape(shape)
-    path, name = item.text.split(":")
-    with h5py.File(folder / path) as file:
-        found = file[name]
-        assert found.shape == shape
-        assert found.dtype.itemsize == int(item.attrib["Precision"])
-        return np.asarray(found[...])
+def series(path: Path) -> tuple[np.ndarray, list[meshio.CellBlock], list[tuple[float, dict[str, np.ndarray]]]]:
+    """Points, cells, and of each frame its time and data, as meshio reads them."""
+    with meshio.xdmf.TimeSeriesReader(path) as reader:
+        points, cells = reader.read_points_cells()
+        return points, cells, [reader.read_data(number)[:2] for number in range(reader.num_steps)]
 
 
 @kinds
-@pytest.mark.parametrize("written", [FRAMES, 2])
-def test_xdmf_points_to_every_frame(tmp_path: Path, kind: str, written: int) -> None:
-    (tmp_path / "run").mkdir()
-    frames = trajectory(tmp_path / "run", kind, written)
-    export(tmp_path / "run", "xdmf", tmp_path / "view" / "run.xdmf", World())
+def test_meshio_reads_every_frame_of_an_xdmf_export(tmp_path: Path, kind: str) -> None:
+    frames = trajectory(tmp_path / "run", kind)
     view = tmp_path / "view"
-    (collection,) = ElementTree.parse(view / "run.xdmf").getroot().findall("./Domain/Grid")
-    assert collection.attrib["CollectionType"] == "Temporal"
-    grids = collection.findall("Grid")
-    assert len(grids) == written
-    for frame, grid in enumerate(grids):
-        assert float(grid.find("Time").attrib["Value"]) == frames["time"][frame]  # type: ignore[union-attr]
-        assert grid.find("Topology").attrib == {"TopologyType": "3DSMesh", "Dimensions": "1 4 3"}  # type: ignore[union-attr]
-        points = load(grid.find("Geometry/DataItem"), view)  # type: ignore[arg-type]
-        assert np.array_equal(points[..., :2], places(kind))
-        attributes = {node.attrib["Name"]: node for node in grid.findall("Attribute")}
-        assert {name: node.attrib["AttributeType"] for name, node in attributes.items()} == {
-            "spins": "Vector",
-            "field": "Vector",
-            "bond_map": "Scalar",
-        }
-        for name, node in attributes.items():
-            assert np.array_equal(load(node[0], view)[0], frames[name][frame])
+    export(tmp_path / "run", "xdmf", view / "run.xdmf", World())
+    view = view.rename(tmp_path / "moved")
+    points, (cells,), found = series(view / "run.xdmf")
+    assert np.array_equal(points[:, :2].reshape(*SIZE, 2), places(kind))
+    assert not points[:, 2].any()
+    x, y = points[cells.data].transpose(2, 0, 1)[:2]
+    area = (x * np.roll(y, -1, axis=1) - np.roll(x, -1, axis=1) * y).sum(axis=1) / 2
+    assert cells.type == "quad"
+    assert np.allclose(area, {"square": 1.0, "triangular": 0.75**0.5}[kind])
+    assert len(area) == (SIZE[0] - 1) * (SIZE[1] - 1)
+    assert [time for time, _ in found] == frames["time"].tolist()
+    for frame, (_, data) in enumerate(found):
+        assert set(data) == {"spins", "field", "bond_map"}
+        for name, values in data.items():
+            assert np.array_equal(values, frames[name][frame].reshape(values.shape))
+            assert values.shape == ((12,) if name == "bond_map" else (12, 3))
+
+
+@pytest.mark.parametrize("size", [(4, 1), (1, 1)])
+def test_a_chain_is_a_mesh_of_its_sites(tmp_path: Path, size: tuple[int, int]) -> None:
+    spins = np.random.default_rng(1).normal(size=(2, *size, 3))
+    attributes = {"config": {"lattice": {"kind": "square", "size": size, "periodic": [False, False]}}}
+    write_labels(tmp_path / "labels.h5", spins, -spins, {**attributes, "precision": "complex128"})
+    export(tmp_path / "labels.h5", "xdmf", tmp_path / "view.xdmf", World())
+    points, (cells,), found = series(tmp_path / "view.xdmf")
+    assert cells.type == "vertex"
+    assert np.array_equal(points[cells.data.ravel(), 0], np.arange(size[0]))
+    assert np.array_equal([data["field"] for _, data in found], -spins.reshape(2, -1, 3))
+
+
+@pytest.mark.parametrize(("target", "name"), [("xdmf", "view/run.xdmf"), ("ovf", "view")])
+def test_an_export_of_a_run_that_goes_on_says_so_and_outlives_its_end(
+    hpcspin: Cli, tmp_path: Path, target: Format, name: str
+) -> None:
+    frames = trajectory(tmp_path / "run", "square", 2)
+    done = hpcspin("export", tmp_path / "run", "--format", target, "--output", tmp_path / name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path / name}: 2 frames")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("warning: ")
+    assert "its frames so far are copied" in line
+    (tmp_path / "run" / "trajectory.h5.partial").unlink()  # as at the end of the run
+    if target == "xdmf":
+        found = [data["spins"] for _, data in series(tmp_path / name)[2]]
+    else:
+        paths = sorted((tmp_path / name).glob("spins_*.ovf"))
+        found = [read_ovf(path)[1].reshape(*SIZE[::-1], 3).transpose(1, 0, 2) for path in paths]
+    assert np.array_equal(np.reshape(found, (2, *SIZE, 3)), frames["spins"][:2])
+
+
+def test_an_export_of_a_finished_run_says_where_it_is(hpcspin: Cli, tmp_path: Path) -> None:
+    trajectory(tmp_path, "square")
+    done = hpcspin("export", tmp_path, "--output", tmp_path / "run.xdmf")
+    assert done.stdout == f"{tmp_path}/run.xdmf: 3 frames, whose numbers are in {tmp_path}/run.frames.h5\n"
+    assert done.stderr == ""
+
+
+def test_an_export_does_not_replace_what_it_reads(tmp_path: Path) -> None:
+    trajectory(tmp_path, "square")
+    source = (tmp_path / "trajectory.h5").rename(tmp_path / "run.frames.h5")
+    before = source.read_bytes()
+    with pytest.raises(HpcspinError, match="would be overwritten"):
+        export(source, "xdmf", tmp_path / "run.xdmf", World())
+    with pytest.raises(HpcspinError, match="choose a name without"):
+        export(source, "xdmf", tmp_path / "a:b.xdmf", World())
+    assert source.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".xdmf"] == []
 
 
 def test_what_cannot_be_exported_is_refused(hpcspin: Cli, spins_file: Path, tmp_path: Path) -> None:
