@@ -39,7 +39,7 @@ from hpcspin.storage import (
     write_manifest,
     write_ovf,
 )
-from hpcspin.training.dataset import read_source
+from hpcspin.training.sources import read_source
 from hpcspin.workflows.export import export
 
 fuzz = settings(

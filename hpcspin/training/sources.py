@@ -59,16 +59,16 @@ def read_source(path: Path, kind: str, bias: float) -> Source:
     attributes = read_attributes(path)
     config = attributes.get("config")
     config = config if isinstance(config, dict) else {}
-    if attributes.get("kind") == "trajectory":
-        _require_exact(config.get("dynamics") or {}, path)
-    section = config.get("lattice") or {}
-    size = read_spins(path, section.get("size"), 0).shape[1:3]
-    electrons = electrons_of(config, str(path))
-    return Source(
-        make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True)))),
-        bias if electrons is None else float(electrons["bias"]),
-        electrons,
-    )
+    try:
+        if attributes.get("kind") == "trajectory":
+            _require_exact(config.get("dynamics") or {}, path)
+        section = config.get("lattice") or {}
+        size = read_spins(path, section.get("size"), 0).shape[1:3]
+        electrons = electrons_of(config, str(path))
+        lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise HpcspinError(f"{path}: its config is none of hpcspin's ({error}); label the spins again") from error
+    return Source(lattice, bias if electrons is None else float(electrons["bias"]), electrons)
 
 
 def agreed_sources(
