@@ -9,6 +9,9 @@ from rich.table import Table
 
 from hpcspin.parallel.world import World
 
+_BETWEEN = 2
+"""Spaces between two columns."""
+
 
 def new_table(title: str, *, header: bool = True) -> Table:
     """A table that leaves the width to the numbers: spaces between its columns, and no frame."""
@@ -39,12 +42,15 @@ def print_table(table: Table, world: World, whole: int = 1) -> None:
     whole
         How many columns stay whole.
     """
+    needed = 0
     for number, column in enumerate(table.columns):
         column.no_wrap = number < whole
         cells = [str(cell) for cell in (column.header, *column.cells)]
         words = cells if column.no_wrap else [word for cell in cells for word in cell.split()]
         column.min_width = max(map(cell_len, words))
+        needed += column.min_width + _BETWEEN
     console = Console()
+    console.width = max(console.width, needed)
     with console.capture() as capture:
         console.print(table, crop=False)
     world.tell(capture.get().rstrip("\n"))
