@@ -185,21 +185,23 @@ class PretendedGPU(TorchDispatchMode):
         return tree_map(lambda x: known.get(id(x), _pretended(x)) if isinstance(x, torch.Tensor) else x, result)
 
     def _look_at(self, func: Any, args: tuple[Any, ...], tensors: list[torch.Tensor], there: bool) -> None:
-        foreign = [x for x in tensors if not isinstance(x, PretendedTensor) and x.dim() > 0]
         if func in (_aten._to_copy.default, _aten.copy_.default):
             source = isinstance(args[0 if func is _aten._to_copy.default else 1], PretendedTensor)
             target = there if func is _aten._to_copy.default else isinstance(args[0], PretendedTensor)
             self._count("launches" if source and target else "copies")
-        elif func in _WAITING:
-            self._count("waits")
-        elif foreign and func in _INDEXING:
+            return
+        indices = [x for x in args[1] if x is not None] if func in _INDEXING else []
+        if any(not isinstance(x, PretendedTensor) for x in indices):
             self._count("copies")
-        elif foreign and torch._C._current_graph_task_id() == -1:
-            raise RuntimeError(f"{func}: expected all tensors on one device, found cuda:0 and cpu at {_place()}")
-        elif func not in _WITHOUT_KERNEL and not _is_view(func):
-            self._count("launches")
-        if func in _INDEXING and any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]):
+        if func in _WAITING or any(x.dtype in (torch.bool, torch.uint8) for x in indices):
             self._count("waits")
+        # Derivatives make tensors themselves, on what they take for the device.
+        derives = torch._C._current_graph_task_id() != -1
+        at_host = [x for x in tensors if not isinstance(x, PretendedTensor) and x.dim() > 0]
+        if any(all(x is not index for index in indices) for x in at_host) and not derives:
+            raise RuntimeError(f"{func}: expected all tensors on one device, found cuda:0 and cpu at {_place()}")
+        if func not in _WAITING | _WITHOUT_KERNEL and not _is_view(func):
+            self._count("launches")
 
     def _count(self, what: str) -> None:
         if self._counts is not None:

@@ -74,6 +74,10 @@ class CovariantField(ForceField):
             self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]
         self.to(self.dtype)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: what is made of the weights points into the memory of these, and is made anew."""
+        return {**self.__dict__, "_derived": {}}
+
     @property
     def networks(self) -> Sequence[Network]:
         """See `ForceField`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ def test_new_weights_are_noticed() -> None:
     with torch.no_grad():
         next(model.parameters()).mul_(1.5)
     assert not torch.equal(predict(model, lattice, spins), before)
+
+
+@needs_kernel
+def test_a_model_that_has_been_evaluated_can_be_copied() -> None:
+    lattice = make_lattice("square", (5, 4))
+    model, spins = make_model(**LAYERS), random_spins(1, lattice.num_sites, 8)
+    before = predict(model, lattice, spins)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        next(copied.parameters()).mul_(1.5)
+    assert torch.equal(predict(model, lattice, spins), before)
+    assert not torch.equal(predict(copied, lattice, spins), before)
 
 
 def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

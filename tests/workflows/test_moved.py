@@ -15,7 +15,6 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
 from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field, save_model, weights_digest
-from hpcspin.storage import read_checkpoint, write_checkpoint
 from hpcspin.workflows.simulate import simulate_directory
 
 
@@ -81,20 +80,6 @@ def test_initial_spins_from_a_file_may_move_but_not_change(config: Path, tmp_pat
     write_spins(tmp_path / "b.h5", 2)
     with pytest.raises(HpcspinError, match=r"initial\.path \(spins .* -> spins"):
         simulate(config, tmp_path / "run", "dynamics.duration=6", start(tmp_path / "b.h5"))
-
-
-def test_an_earlier_version_knew_a_model_by_its_path(config: Path, tmp_path: Path) -> None:
-    model, checkpoint = write_model(tmp_path / "a.safetensors", 1), tmp_path / "run" / "checkpoint.h5"
-    simulate(config, tmp_path / "run", SHORT, *learned(model))
-    found = read_checkpoint(checkpoint)
-    assert found is not None
-    older = {**found.config, "dynamics": {**found.config["dynamics"], "model": str(model)}}
-    write_checkpoint(checkpoint, found.arrays, found.meta, older)
-    other = write_model(tmp_path / "b.safetensors", 1)
-    with pytest.raises(HpcspinError, match=r"a\.safetensors -> weights"):
-        simulate(config, tmp_path / "run", *learned(other))
-    simulate(config, tmp_path / "run", *learned(model))
-    simulate(config, tmp_path / "run", "dynamics.duration=6", *learned(other))
 
 
 def test_checkpoints_may_be_written_at_other_times(config: Path, tmp_path: Path) -> None:
