@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from pretend_cupy import Card
@@ -18,6 +19,7 @@ def card(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
     monkeypatch.setitem(sys.modules, "array_api_compat.cupy", pretended.namespace)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: SimpleNamespace(uuid="pretended"))
     monkeypatch.setattr("hpcspin.electrons.fused._FASTER", {})
     monkeypatch.setattr("hpcspin.electrons.workers._mine", threading.local())
     return pretended
