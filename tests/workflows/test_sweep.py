@@ -25,9 +25,9 @@ def data(tmp_path: Path) -> Path:
     """Random fields on walls: what a training makes of them is of no interest here."""
     directory, rng = tmp_path / "data", np.random.default_rng(1)
     directory.mkdir()
-    for name, count in (("train", 4), ("validation", 2)):
+    for name, seeds in (("train", range(4)), ("validation", range(4, 6))):
         lattice = make_lattice("square", (6, 4))
-        spins = np.stack([make_texture("wall", lattice, seed, position=3, tilt=0.3) for seed in range(count)])
+        spins = np.stack([make_texture("wall", lattice, seed, position=3, tilt=0.3) for seed in seeds])
         write_labels(directory / f"{name}.h5", spins, rng.standard_normal(spins.shape), {"precision": "complex128"})
     write_manifest(directory)
     return directory
