@@ -59,7 +59,7 @@ electrons:
     - {name: bath,  sites: all,   width: 0.02, potential: 0.0}
 device: cpu
 """
-SNAPSHOTS, START_SECONDS = 1000, 4.0
+SNAPSHOTS, START_SECONDS = 400, 4.0
 LIMIT_SECONDS, PATIENCE_SECONDS = 10.0, 300.0
 
 

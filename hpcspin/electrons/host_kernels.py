@@ -20,13 +20,22 @@ from numpy.typing import NDArray
 Complex = NDArray[np.complex128]
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Sums may be reordered, which vector instructions need; NaN and infinity keep their meaning."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz"}}
+def _compiled(function: Callable[..., Any], *fastmath: str) -> Any:
+    """Compile; NaN and infinity keep their meaning.
+
+    Terms are not reordered: what is inlined would be so in one way by the process that compiles, and in another by
+    those that find the code in numba's cache.
+    """
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "nsz", *fastmath}}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # There is no folder in which numba may keep what it compiles.
         return njit(**options)(function)
+
+
+def _summing(function: Callable[..., Any]) -> Any:
+    """Compile with sums in the order of vector instructions."""
+    return _compiled(function, "reassoc")
 
 
 def cross(
@@ -133,7 +142,7 @@ def _cross(blocks, owners, energies, periodic, beyond, first, before):  # type: 
         first[e], before[e] = far, near
 
 
-@_compiled
+@_summing
 def _add_occupation(column, stops, weights, result):  # type: ignore[no-untyped-def]
     """Of one energy; ``column`` (m, k) as pairs of reals, shape (m, 2 k)."""
     for y in range(len(result)):
