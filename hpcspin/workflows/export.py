@@ -77,9 +77,7 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
 
 def _tell(output: Path, what: str, source: Path, world: World) -> None:
     if source.suffix == partial_path(source).suffix:
-        world.say(
-            f"warning: {source}: the simulation is not finished; its frames so far are copied, export again for more"
-        )
+        world.say(f"warning: {source}: its run is not finished; its frames so far are copied, export again for more")
     world.tell(f"{output}: {what}")
 
 
