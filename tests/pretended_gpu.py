@@ -29,6 +29,8 @@ import hpcspin
 
 GPU = torch.device("cuda", 0)
 _PACKAGE = str(Path(hpcspin.__file__).parent)
+_ELSEWHERE = "elsewhere"
+"""Place of what no line of the package has asked for, such as PyTorch's derivatives."""
 
 _aten = torch.ops.aten
 _WAITING = {
@@ -177,7 +179,7 @@ class PretendedGPU(TorchDispatchMode):
         real = dict(kwargs)
         if wanted is not None:
             real |= {"device": torch.device("cpu")}
-        result = func(*tree_map(_real, args), **tree_map(_real, real))
+        result = func(*tree_map(numbers, args), **tree_map(numbers, real))
         if not there or func in _WAITING:
             return result
         # What is changed in place stays the same tensor.
@@ -188,7 +190,10 @@ class PretendedGPU(TorchDispatchMode):
         if func in (_aten._to_copy.default, _aten.copy_.default):
             source = isinstance(args[0 if func is _aten._to_copy.default else 1], PretendedTensor)
             target = there if func is _aten._to_copy.default else isinstance(args[0], PretendedTensor)
-            self._count("launches" if source and target else "copies")
+            # PyTorch's own derivatives make zeros where it believes the tensors to be, and fill them with gradients:
+            # on a real GPU both are there. What a derivative of the package copies has a place in the package.
+            filled = source and torch._C._current_graph_task_id() != -1 and _place() == _ELSEWHERE
+            self._count("launches" if filled or (source and target) else "copies")
             return
         indices = [x for x in args[1] if x is not None] if func in _INDEXING else []
         if any(not isinstance(x, PretendedTensor) for x in indices):
@@ -242,7 +247,8 @@ def real(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.held
 
 
-def _real(x: Any) -> Any:
+def numbers(x: Any) -> Any:
+    """The numbers of a tensor, also of a gradient that PyTorch's derivatives have made, which says it is on the CPU."""
     return x.held if isinstance(x, PretendedTensor) else x
 
 
@@ -261,5 +267,5 @@ def _place() -> str:
     while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back  # type: ignore[assignment]
     if frame is None:
-        return "elsewhere"
+        return _ELSEWHERE
     return f"{frame.f_code.co_filename[len(_PACKAGE) + 1 :]}:{frame.f_lineno}"

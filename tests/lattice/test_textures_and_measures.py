@@ -62,3 +62,24 @@ def test_only_a_wall_is_a_wall(kind: str, size: tuple[int, int]) -> None:
 
     assert share("wall", position=size[0] / 2, tilt=0.2) > 0.9
     assert [share(name) for name in ("random", "ferromagnet", "antiferromagnet")] == [0, 0, 0]
+
+
+def test_a_driven_metal_of_bent_spins_has_a_wall() -> None:
+    """Its mean bond is 0.43, as of long runs of 12x6 sites; with 0.09 it is no metal any more."""
+
+    def share(strength: float) -> tuple[float, float]:
+        found, bonds = [], []
+        for seed in range(50):
+            spins = make_texture("wall", LATTICE, seed, position=8, tilt=0.2)
+            spins[:8] += strength * np.random.default_rng(seed).standard_normal((8, *spins.shape[1:]))
+            spins /= np.linalg.norm(spins, axis=-1, keepdims=True)
+            found.append(has_wall(LATTICE, spins))
+            bonds.append(np.nanmean(bond_map(LATTICE, spins)[:7]))
+        return float(np.mean(found)), float(np.mean(bonds))
+
+    bent, bond = share(0.55)
+    assert bent == 1
+    assert bond == pytest.approx(0.43, abs=0.03)
+    lost, bond = share(1.7)
+    assert lost < 0.1
+    assert bond == pytest.approx(0.09, abs=0.03)
