@@ -244,7 +244,8 @@ def _run(verb: Callable[[World], int | None]) -> None:
         world = World.detect()
         with world.together():
             code = verb(world)
-            world.finish()
+            if world.size > 1:
+                world.leave(code or 0)
     except (Exception, KeyboardInterrupt) as failure:
         if logging.getLogger("hpcspin").isEnabledFor(logging.DEBUG):
             raise
