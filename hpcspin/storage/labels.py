@@ -22,7 +22,7 @@ from hpcspin.storage.provenance import with_provenance
 from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_rows
 
 LARGEST_FIELD = 1e4
-"""No exchange field in units of the hopping comes near it: it is J times a polarisation of at most 1."""
+"""No exchange field comes near it, whatever the electrons."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
         stored = attributes(file, path)
     numbers = range(rows.start, rows.stop, rows.step)
     checked, field = check_spins(found["spins"], size, str(path), numbers), found["field"]
-    _require_field(field, path, numbers)
     error = found.get("error")
+    _require_field(field, path, numbers, _largest_field(stored, error))
     if error is not None and np.isnan(error).any():
         raise HpcspinError(
             f"{path}: {np.isnan(error).sum()} of {len(field)} fields are not exact, where /error is NaN; "
@@ -215,13 +215,24 @@ class LabelWriter:
             self.finish()
 
 
-def _require_field(field: NDArray[np.float64], path: Path, numbers: range) -> None:
-    wrong = ~(np.abs(field) <= LARGEST_FIELD)
+def _largest_field(stored: Mapping[str, Any], error: NDArray[np.float64] | None) -> float:
+    """Bound of labels whose electrons are known: H_i = J tr(sigma rho_ii), and rho_ii has eigenvalues from 0 to 1."""
+    config = stored.get("config")
+    section = config.get("electrons") if isinstance(config, dict) and stored.get("kind") == "labels" else None
+    exchange = section.get("exchange") if isinstance(section, dict) else None
+    if not isinstance(exchange, int | float):
+        return LARGEST_FIELD
+    achieved = 0.0 if error is None or not error.size else float(np.nanmax(error))
+    return 1.001 * abs(exchange) + achieved
+
+
+def _require_field(field: NDArray[np.float64], path: Path, numbers: range, largest: float) -> None:
+    wrong = ~(np.linalg.norm(field, axis=-1) <= largest)
     if wrong.any():
-        frame, *site = (int(index) for index in np.argwhere(wrong)[0][:3])
+        frame, *site = (int(index) for index in np.argwhere(wrong)[0])
         raise HpcspinError(
             f"{path}: /field of frame {numbers[frame]} at site {tuple(site)} is {field[frame][tuple(site)].tolist()}, "
-            "no exchange field in units of the hopping; label the spins again"
+            f"longer than the {largest:g} that an exchange field can be; label the spins again"
         )
 
 

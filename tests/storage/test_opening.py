@@ -289,6 +289,16 @@ def test_a_field_that_no_electrons_have_is_named(tmp_path: Path, field: float) -
     one_line(lambda: read_labels(tmp_path / "in.h5", frames=slice(2, 3)), r"frame 2 at site \(1, 0\)")
 
 
+@pytest.mark.parametrize(("exchange", "error", "right"), [(0.9, 0.0, False), (1.0, 0.0, True), (-0.9, 0.2, True)])
+def test_no_label_is_longer_than_the_exchange(tmp_path: Path, exchange: float, error: float, right: bool) -> None:
+    config = {"config": {"electrons": {"exchange": exchange}}}
+    write_labels(tmp_path / "in.h5", unit(3), unit(3), config, error=np.full(3, error))
+    if right:
+        read_labels(tmp_path / "in.h5")
+    else:
+        one_line(lambda: read_labels(tmp_path / "in.h5"), "longer than the 0.9009 that an exchange field can be")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
