@@ -38,6 +38,9 @@ def one_line(failure: BaseException) -> str:
         advice = _ADVICE.get(failure.errno)
         return f"{_place(failure)}: {os.strerror(failure.errno)}{f'; {advice}' if advice else ''}"
     message = " ".join(str(failure).split())
+    if isinstance(failure, RuntimeError) and re.search("gloo/transport|ncclRemoteError", message):
+        # torch.distributed has no exception of its own for it under gloo; the other rank says what has happened to it.
+        return "another rank of the job has gone, or its network; give the same command again to go on"
     return f"unexpected {type(failure).__name__}: {message} (hpcspin --debug shows the traceback)"
 
 

@@ -39,3 +39,17 @@ def test_the_name_in_a_message_of_hdf5_is_found(tmp_path: Path) -> None:
     with pytest.raises(OSError) as failure:
         h5py.File(path, "w")
     assert one_line(failure.value) == f"{path}: {os.strerror(errno.ENOENT)}"
+
+
+@pytest.mark.parametrize(
+    ("message", "gone"),
+    [
+        ("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:4787: reset by peer", True),
+        ("NCCL error in: ProcessGroupNCCL.cpp:3690, ncclRemoteError: A call failed, possibly by a network error", True),
+        ("NCCL error in: ProcessGroupNCCL.cpp:3690, invalid usage", False),
+    ],
+)
+def test_a_rank_that_has_gone_is_nothing_unexpected(message: str, gone: bool) -> None:
+    told = one_line(RuntimeError(message))
+    assert told.startswith("another rank of the job has gone") == gone
+    assert told.startswith("unexpected RuntimeError") != gone
