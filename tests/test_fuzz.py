@@ -197,14 +197,14 @@ items = st.one_of(
     st.tuples(st.sampled_from(["group", "type", "soft", "self", "external", "virtual", "raw", "lazy", "huge", "null"])),
 )
 words = st.one_of(
-    st.text(st.characters(exclude_characters="\0"), max_size=8),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
     st.integers(-9, 9),
     st.floats(),
     st.sampled_from(
         ["spins", "field", "error", "time", "{", "[1]", json.dumps(CONFIG), '{"lattice": 3}', b"x", np.ones(3)]
     ),
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8"), max_size=4),
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(

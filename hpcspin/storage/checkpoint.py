@@ -163,7 +163,9 @@ def read_checkpoint(
 def _read(path: Path) -> Checkpoint:
     arrays: dict[str, np.ndarray] = {}
 
-    def collect(name: str, item: h5py.Dataset | h5py.Group) -> None:
+    def collect(name: str | bytes, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(name, bytes):  # As h5py gives what is no UTF-8.
+            raise HpcspinError(f"{path}: is no checkpoint, it has {name!r}")
         if isinstance(item, h5py.Dataset):
             arrays[name] = stored_array(item, path)
 

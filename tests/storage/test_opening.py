@@ -207,6 +207,13 @@ def test_nothing_of_a_file_is_read_that_leads_out_of_it(
     one_line(lambda: read_checkpoint(tmp_path / "c.h5"), words)
 
 
+def test_a_checkpoint_has_no_names_that_are_no_text(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "c.h5", {"spins": unit()}, {"step": 1}, {})
+    with h5py.File(tmp_path / "c.h5", "r+") as file:
+        file["arrays"].create_dataset(b"\xff", data=np.ones(3))
+    one_line(lambda: read_checkpoint(tmp_path / "c.h5"), "is no checkpoint")
+
+
 def test_a_user_block_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "in.h5", "w", userblock_size=512) as file:
         file["spins"] = unit()
