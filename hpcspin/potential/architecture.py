@@ -112,7 +112,7 @@ class Architecture:
             return
         if len(layers) == 1:
             raise HpcspinError(f"potential.layers: {layers} is one layer, which is not stretched; give [1]")
-        if (self.kind, self.descriptor, self.time_reversal) != ("direct", "densities", "broken"):
+        if self.kind == "site" or (self.descriptor, self.time_reversal) != ("densities", "broken"):
             raise HpcspinError(
                 f"potential.layers: {len(layers)} layers are for kind: direct, descriptor: densities and "
                 "time_reversal: broken; give these, or layers: [1]"

@@ -61,7 +61,7 @@ class CovariantField(ForceField):
         inputs, width = 3 if architecture.electrode_range else 1, Width(architecture.channels)
         reads, layers = Channels(1, 0), []
         for number in range(len(architecture.layers)):
-            writes = width.last if number == len(architecture.layers) - 1 else width.between
+            writes = self._last(architecture) if number == len(architecture.layers) - 1 else width.between
             layers.append(
                 Layer(self.geometry, self.offsets, self.operations, reads, writes, width, inputs, architecture.hidden)
             )
@@ -73,6 +73,10 @@ class CovariantField(ForceField):
         with torch.no_grad():
             self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]
         self.to(self.dtype)
+
+    def _last(self, architecture: Architecture) -> Channels:
+        """What the last layer writes."""
+        return Width(architecture.channels).last
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a copy: what is made of the weights points into the memory of these, and is made anew."""

@@ -77,7 +77,7 @@ class Maps(NamedTuple):
 
         With few odd columns a product adds in another order on the last centres of a tile (MKL on AVX2).
         """
-        return Maps(*(functional.pad(matrix, (0, -matrix.shape[1] % _WHOLE)) for matrix in self))
+        return Maps(*(functional.pad(matrix, (0, -matrix.shape[1] % WHOLE)) for matrix in self))
 
 
 class Layer(nn.Module):
@@ -234,7 +234,7 @@ class Layer(nn.Module):
         spin = around.own(known.vectors[:, :, :1])
         outputs = self.network(features.T, inputs, around.tile or len(features)).T * _present(spin)
         straight, turned, scalars = outputs.split([self.writes.vectors, self.writes.vectors, self.writes.scalars], 1)
-        along, across = sums.split(self.writes.vectors, 2)
+        along, across = sums.split([self.writes.vectors] * 2, 2)
         return Site(straight * along + turned * _cross(spin, across), scalars)
 
     def _kernels(self) -> Tensor:
@@ -296,5 +296,5 @@ def _present(vectors: Tensor) -> Tensor:
     return (_dot(spin, spin) > 0.5).to(spin.dtype)
 
 
-_WHOLE = 16
+WHOLE = 16
 """Columns of matrices come in multiples of it."""

@@ -59,6 +59,21 @@ class Surroundings(Protocol):
         """
         ...
 
+    def placed(self, x: Tensor) -> Tensor:
+        """What the centres have, at their rows: zero elsewhere, and in a last row for what is missing.
+
+        Parameters
+        ----------
+        x
+            Shape (k, centres, width).
+
+        Returns
+        -------
+        Tensor
+            Shape (k, rows + 1, width).
+        """
+        ...
+
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre.
 
@@ -137,6 +152,10 @@ class Convolution:
     def own(self, x: Tensor) -> Tensor:
         """See `Surroundings`."""
         return x[:, :-1]
+
+    def placed(self, x: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        return torch.cat([x, torch.zeros_like(x[:, :1])], 1)
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
         """See `Surroundings`."""
