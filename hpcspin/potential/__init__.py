@@ -12,6 +12,7 @@ from hpcspin.potential.factory import make_force_field
 from hpcspin.potential.files import load_model, save_model
 from hpcspin.potential.irreps import SYMMETRIES
 from hpcspin.potential.kinds import KINDS, Prediction
+from hpcspin.potential.layered import LayeredPotentials
 from hpcspin.potential.model import ForceField
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.potentials import PotentialField
@@ -28,6 +29,7 @@ __all__ = [
     "CovariantField",
     "Descriptor",
     "ForceField",
+    "LayeredPotentials",
     "Neighbourhood",
     "PotentialField",
     "PredictedFields",

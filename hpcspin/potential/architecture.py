@@ -48,10 +48,10 @@ class Architecture:
         which says nothing far away, so that a model serves longer lattices.
         Zero: the electrodes are felt through the spins alone.
     layers : tuple of int
-        Of a ``"direct"`` field of ``"densities"``: a number for each layer of
-        neighbourhoods, one seen through the other, by which its offsets are
-        stretched along x. See `CovariantField`. One layer, ``(1,)``, for all
-        other fields.
+        Of a field of ``"densities"`` that is not of kind ``"site"``: a number
+        for each layer of neighbourhoods, one seen through the other, by which
+        its offsets are stretched along x. See `CovariantField` and
+        `LayeredPotentials`. One layer, ``(1,)``, for all other fields.
     channels : int
         Of a field of several layers: vectors that its sites exchange. What else a layer makes is in proportion.
 
@@ -114,8 +114,8 @@ class Architecture:
             raise HpcspinError(f"potential.layers: {layers} is one layer, which is not stretched; give [1]")
         if self.kind == "site" or (self.descriptor, self.time_reversal) != ("densities", "broken"):
             raise HpcspinError(
-                f"potential.layers: {len(layers)} layers are for kind: direct, descriptor: densities and "
-                "time_reversal: broken; give these, or layers: [1]"
+                f"potential.layers: {len(layers)} layers are for kind: conservative, direct or pair, descriptor: "
+                "densities and time_reversal: broken; give these, or layers: [1]"
             )
         if max(layers) > 1 and not (self.symmetry == "bias" and self._mirrors_along_y()):
             raise HpcspinError(

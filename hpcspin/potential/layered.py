@@ -1,8 +1,8 @@
 """Potentials of several layers: sites exchange vectors before each of them says what its ε and χ are.
 
 E = Σ_i ε_i and G = u Σ_i χ_i (Eq. 5 of arXiv:2112.12124) are sums over all sites, and the field
-H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) takes their derivatives through all layers: back from every site that has heard
-of the spin. Evaluation and training take them alike, by reverse sweeps of PyTorch; only how sites see each other differs.
+H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) takes their derivatives through all layers, by one reverse sweep of PyTorch for
+each potential. Evaluation and training do the same; only how sites see each other differs, see `Surroundings`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from hpcspin.potential.layers import WHOLE, Channels, Layer, Maps, Site
 from hpcspin.potential.model import Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.slots import slot_inverse, with_zero
-from hpcspin.potential.surroundings import Surroundings
-
-Derivatives = tuple[Tensor, tuple[Tensor, ...]]
+from hpcspin.potential.surroundings import Chained
 
 
 class LayeredPotentials(CovariantField):
@@ -69,7 +67,7 @@ class LayeredPotentials(CovariantField):
         self._require_halo(neighbourhood)
         batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
         inputs = self._inputs_of(spins, neighbourhood, bias)
-        around: list[Surroundings]
+        around: list[Chained]
         if self.training:
             around = [self._convolution(number, neighbourhood) for number in range(len(self._stack))]
             seen = [inputs] * len(around)
@@ -210,7 +208,7 @@ def _tile_product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:
 
 def local_potentials(
     layers: Sequence[Layer],
-    around: Sequence[Surroundings],
+    around: Sequence[Chained],
     spins: Tensor,
     inputs: Sequence[Tensor],
     maps: Sequence[Maps],
@@ -244,12 +242,12 @@ def local_potentials(
 
 def _derivatives(
     layers: Sequence[Layer],
-    around: Sequence[Surroundings],
+    around: Sequence[Chained],
     spins: Tensor,
     inputs: Sequence[Tensor],
     factors: Tensor,
     maps: Sequence[Maps],
-) -> Derivatives:
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Potentials of each centre, and the derivatives of their sums by each spin, shapes (rows, 3)."""
 
     def sums(spins: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -257,12 +255,12 @@ def _derivatives(
         local = local * factors
         return tuple(one.sum() for one in local), local
 
-    totals, pull, local = torch.func.vjp(sums, spins, has_aux=True)
+    totals, pull, local = torch.func.vjp(sums, spins, has_aux=True)  # type: ignore[misc]
     # One sweep back for each potential.
     seeds = [[torch.ones_like(one) if one is total else torch.zeros_like(one) for one in totals] for total in totals]
     return local.detach(), tuple(pull(tuple(seed))[0] for seed in seeds)
 
 
 @functools.cache
-def _compiled() -> Callable[..., Derivatives]:
+def _compiled() -> Callable[..., tuple[Tensor, tuple[Tensor, ...]]]:
     return torch.compile(_derivatives, dynamic=False)

@@ -59,21 +59,6 @@ class Surroundings(Protocol):
         """
         ...
 
-    def placed(self, x: Tensor) -> Tensor:
-        """What the centres have, at their rows: zero elsewhere, and in a last row for what is missing.
-
-        Parameters
-        ----------
-        x
-            Shape (k, centres, width).
-
-        Returns
-        -------
-        Tensor
-            Shape (k, rows + 1, width).
-        """
-        ...
-
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre.
 
@@ -93,6 +78,25 @@ class Surroundings(Protocol):
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         """Product of numbers of the centres, shape (..., centres, k), with a matrix (k, m)."""
+        ...
+
+
+class Chained(Surroundings, Protocol):
+    """Of centres whose numbers the next layer reads."""
+
+    def placed(self, x: Tensor) -> Tensor:
+        """What the centres have, at their rows: zero elsewhere, and in a last row for what is missing.
+
+        Parameters
+        ----------
+        x
+            Shape (k, centres, width).
+
+        Returns
+        -------
+        Tensor
+            Shape (k, rows + 1, width).
+        """
         ...
 
 

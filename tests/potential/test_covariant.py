@@ -1,4 +1,4 @@
-"""Laws of the direct field of several layers."""
+"""Laws of the fields of several layers: the direct one, and those with potentials."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from hpcspin.potential.tiles import GROUP, TILE
 
 LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1)}
 STRETCHED = {**LAYERS, "layers": (1, 3, 2)}
+PAIR = {**LAYERS, "kind": "pair", "layers": (1, 2), "radius": 1.5}
+CONSERVATIVE = {**PAIR, "kind": "conservative"}
 ROUNDING = 1e-11
 
 
@@ -29,7 +31,7 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor, bias: float = 1.
     return model(spins, model.neighbourhood(lattice), bias_of).field
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, PAIR, CONSERVATIVE])
 @given(seed=st.integers(0, 2**20))
 @settings(max_examples=5, deadline=None)
 def test_the_field_turns_with_the_spins(layers: dict[str, Any], seed: int) -> None:
@@ -52,7 +54,7 @@ def test_the_field_follows_the_point_group(kind: str) -> None:
         torch.testing.assert_close(predict(model, lattice, moved), expected, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, PAIR, CONSERVATIVE])
 def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (6, 6), (True, True))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 2)
@@ -66,12 +68,14 @@ def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[st
     assert errors[1] > 1e-4
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, PAIR, CONSERVATIVE])
 def test_a_field_sees_as_many_reaches_as_its_layers_and_no_farther(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (30, 25))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 3)
     assert isinstance(model, CovariantField)
-    assert model.halo == (sum(layers["layers"]) * model.reach, len(layers["layers"]) * model.reach)
+    # A field that is a derivative feels what the sites around it have heard of.
+    reach = model.reach * (1 if layers["kind"] == "direct" else 2)
+    assert model.halo == (sum(layers["layers"]) * reach, len(layers["layers"]) * reach)
     changed = spins.clone()
     changed[0, 15 * 25 + 12] = random_spins(1, 1, 4)[0, 0]
     difference = (predict(model, lattice, changed) - predict(model, lattice, spins)).abs().amax(-1).reshape(30, 25)
@@ -92,7 +96,7 @@ def test_layers_are_stretched_along_x() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("whole", [(False, True), (True, False), (False, False), (True, True)])
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED])
+@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, PAIR, CONSERVATIVE])
 def test_a_window_has_the_bits_of_the_whole_lattice(
     whole: tuple[bool, bool], precision: str, layers: dict[str, Any]
 ) -> None:
@@ -246,9 +250,9 @@ def test_a_committee_of_layers_is_their_mean() -> None:
     torch.testing.assert_close(found, mean)
 
 
-@pytest.mark.parametrize("change", [{"kind": "pair"}, {"descriptor": "bonds"}, {"time_reversal": "even"}])
+@pytest.mark.parametrize("change", [{"kind": "site"}, {"descriptor": "bonds"}, {"time_reversal": "even"}])
 def test_what_has_no_layers_is_refused(change: dict[str, str]) -> None:
-    with pytest.raises(HpcspinError, match=r"potential\.layers: 3 layers are for kind: direct"):
+    with pytest.raises(HpcspinError, match=r"potential\.layers: 3 layers are for kind: conservative, direct or pair"):
         Architecture("square", 2.0, (8,), **{**LAYERS, **change})
 
 

@@ -53,6 +53,14 @@ CASES: dict[str, dict[str, Any]] = {
         "layers": [1, 2],
         "electrode_range": 3.0,
     },
+    "potentials": {
+        "kind": "pair",
+        "precision": "float32",
+        "descriptor": "densities",
+        "layers": [1, 2],
+        "electrode_range": 3.0,
+        "size": "[24, 16]",
+    },
     "stretched": {
         "kind": "direct",
         "precision": "float32",
