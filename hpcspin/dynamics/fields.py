@@ -117,6 +117,15 @@ class Homogeneous(Protocol):
 
 
 @runtime_checkable
+class Energetic(Protocol):
+    """A field that may know an energy from which it, or its part h^eq, derives."""
+
+    def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
+        """Energy of spins of shape (Lx, Ly, 3) on the whole lattice; None if there is none."""
+        ...
+
+
+@runtime_checkable
 class SelfInteracting(Protocol):
     """A field on a spin that depends on that spin itself."""
 
@@ -371,12 +380,12 @@ class FieldEvaluator:
 
 
 def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: float = 0.0) -> float:
-    """Energy of a sum of homogeneous classical terms on the whole lattice, E = -sum_terms (1/d) sum_i S_i·H_i.
+    """Energy of a field on the whole lattice: of homogeneous terms E = -(1/d) sum_i S_i·H_i, of learned ones their E.
 
     Parameters
     ----------
     field
-        A term with a degree, or a sum of such.
+        A term with a degree, a learned field with a potential E, or a sum of such.
     lattice
         The lattice.
     spins
@@ -391,6 +400,8 @@ def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: flo
     """
     if isinstance(field, SumField):
         return sum(energy(term, lattice, spins, time) for term in field.terms)
+    if isinstance(field, Energetic) and (learned := field.energy(lattice, spins)) is not None:
+        return learned
     if not isinstance(field, Homogeneous):
         raise _without_energy("energy")
     everything = torch.as_tensor(spins, dtype=torch.float64)
@@ -401,7 +412,8 @@ def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: flo
 def _without_energy(observer: str) -> HpcspinError:
     return HpcspinError(
         f"dynamics.observers: {observer} needs a field with a known energy, as all classical terms but slonczewski "
-        "have; that of driven electrons, exact, learned or corrected, has none; leave this observer out"
+        "have, and for energy learned fields of kind pair or conservative; driven electrons, exact or corrected, have "
+        "none; leave this observer out"
     )
 
 

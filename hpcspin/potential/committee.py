@@ -86,6 +86,11 @@ class Committee(Predictor):
         """See `ForceField.halo`."""
         return self.first.halo
 
+    @property
+    def has_potentials(self) -> bool:
+        """See `Predictor`."""
+        return self.first.has_potentials
+
     def require(self, lattice: Lattice, where: str) -> None:
         """See `ForceField.require`."""
         self.first.require(lattice, where)

@@ -198,6 +198,11 @@ class ForceField(Predictor):
         )
 
     @property
+    def has_potentials(self) -> bool:
+        """See `Predictor`."""
+        return self.architecture.kind in ("conservative", "pair")
+
+    @property
     def has_envelope(self) -> bool:
         """Whether the model knows the range of its training data."""
         return self.envelope is not None

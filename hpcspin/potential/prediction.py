@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
+from hpcspin.potential.kinds import Prediction
 from hpcspin.storage import (
     check_spins,
     describe_differences,
@@ -61,6 +62,22 @@ class PredictedFields:
         return self.equilibrium + self.nonequilibrium
 
 
+@dataclass(frozen=True)
+class Potentials:
+    """Both potentials of snapshots, E and G (the paper's Eq. 5), in hoppings; arrays of shape (n,).
+
+    Attributes
+    ----------
+    energy
+        E = Σ_i ε_i, from which h^eq derives; up to a constant that no field decides.
+    nonequilibrium
+        G = Σ_i χ_i, from which h^neq derives; zero of a conservative model.
+    """
+
+    energy: NDArray[np.float64]
+    nonequilibrium: NDArray[np.float64]
+
+
 class Predictor(nn.Module):
     """A force field, or a committee of them, that can be asked for fields.
 
@@ -101,6 +118,56 @@ class Predictor(nn.Module):
             If the spins do not fit the lattice, the lattice not the model, or the model has learned from other
             electrons than the system's.
         """
+        self._require_electrons(system, allow)
+        snapshots, restore = as_snapshots(spins, system.lattice.size)
+        found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, system.bias).field
+        return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))
+
+    def energy(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
+        """Potential E from which h^eq derives, in hoppings, up to a constant that no field decides.
+
+        For both E and G see `potentials`.
+
+        Parameters
+        ----------
+        spins, system, allow
+            As of `field`.
+
+        Returns
+        -------
+        float or array
+            Of one snapshot, or of shape (n,).
+
+        Raises
+        ------
+        HpcspinError
+            As of `field`, or if the model has no potential that is a sum over the lattice.
+        """
+        self._require_electrons(system, allow)
+        snapshots, _ = as_snapshots(spins, system.lattice.size)
+        energies = self.potentials(check_spins(snapshots, None, "spins"), system.lattice, system.bias).energy
+        return energies if len(np.shape(spins)) == 4 else float(energies[0])
+
+    @property
+    def has_potentials(self) -> bool:
+        """Whether the field, or its part h^eq, derives from an energy of the whole lattice."""
+        return False
+
+    def potentials(self, spins: NDArray[np.float64], lattice: Lattice, bias: float) -> Potentials:
+        """E and G of snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device.
+
+        Raises
+        ------
+        HpcspinError
+            If the model has none.
+        """
+        if not self.has_potentials:
+            raise HpcspinError("energy: this model has no energy; take one of kind pair or conservative")
+        found = [(float(one.energy[0]), float(one.toroidal[0])) for one in self._predictions(spins, lattice, bias)]
+        energy, nonequilibrium = np.array(found).reshape(-1, 2).T
+        return Potentials(energy, nonequilibrium)
+
+    def _require_electrons(self, system: System, allow: Collection[str]) -> None:
         known = stored_electrons(self.card.get("electrons"), "the model")
         given = electrons_of(system.as_config(), "the system")
         differences = electron_differences(known, given, allow) if known and given else {}
@@ -109,22 +176,22 @@ class Predictor(nn.Module):
                 f"the model has learned from other electrons than the system's: {describe_differences(differences)}; "
                 f"it has no input for them: take another model, or give allow={list(differences)}"
             )
-        snapshots, restore = as_snapshots(spins, system.lattice.size)
-        found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, system.bias).field
-        return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))
 
     def predict(self, spins: NDArray[np.float64], lattice: Lattice, bias: float) -> PredictedFields:
         """Both parts of the field on snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device."""
-        self.require(lattice, "spins")
-        self.eval()
-        device, table = next(self.parameters()).device, self.neighbourhood(lattice)
         parts = []
-        for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
-            found = self(frame[None], table, torch.full((1,), bias, dtype=frame.dtype, device=device))
+        for found in self._predictions(spins, lattice, bias):
             pair = torch.stack([found.equilibrium[0], found.nonequilibrium[0]])
             parts.append(pair.double().cpu().numpy().reshape(2, *lattice.size, 3))
         equilibrium, nonequilibrium = np.stack(parts, axis=1)
         return PredictedFields(equilibrium, nonequilibrium)
+
+    def _predictions(self, spins: NDArray[np.float64], lattice: Lattice, bias: float) -> Iterator[Prediction]:
+        self.require(lattice, "spins")
+        self.eval()
+        device, table = next(self.parameters()).device, self.neighbourhood(lattice)
+        for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
+            yield self(frame[None], table, torch.full((1,), bias, dtype=frame.dtype, device=device))
 
     def require(self, lattice: Lattice, where: str) -> None:
         """Refuse a lattice for which the model was not made."""

@@ -77,6 +77,15 @@ class LearnedField:
         trade = BorderMessages(domain, table.borders.shapes, next(self.model.parameters())) if table.borders else None
         return _BoundLearned(self.model, table, self._bias, domain.shape, trade)
 
+    def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
+        """E of spins of shape (Lx, Ly, 3), from which h^eq derives; None of a model that has none."""
+        return self.potentials(lattice, spins)[0] if self.model.has_potentials else None
+
+    def potentials(self, lattice: Lattice, spins: NDArray[np.float64]) -> tuple[float, float]:
+        """E and G of spins of shape (Lx, Ly, 3); raises HpcspinError if the model has none."""
+        found = self.model.potentials(spins[None], lattice, self._bias)
+        return float(found.energy[0]), float(found.nonequilibrium[0])
+
     def on_lattice(
         self, lattice: Lattice, spins: Tensor, measure: Callable[[Tensor, Neighbourhood, Tensor], Tensor]
     ) -> NDArray[np.float64]:

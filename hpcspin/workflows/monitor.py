@@ -131,6 +131,12 @@ def outside(frame: Frame) -> NDArray[np.float64]:
     return found
 
 
+@observer("nonequilibrium_potential")
+def nonequilibrium_potential(frame: Frame) -> float:
+    """Potential G of a learned field, from which h^neq derives; `energy` is E."""
+    return _learned(frame, "nonequilibrium_potential").potentials(frame.lattice, frame.spins)[1]
+
+
 @observer("outside_share")
 def outside_share(frame: Frame) -> float:
     """Share of the sites whose surroundings lie outside the training data."""
