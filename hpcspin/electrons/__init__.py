@@ -2,6 +2,7 @@
 
 from hpcspin.electrons.closed_form import ClosedFormSolver
 from hpcspin.electrons.grand_potential import grand_potential
+from hpcspin.electrons.hamiltonian import effective_hamiltonian, retarded_green, sd_hamiltonian, self_energy
 from hpcspin.electrons.labelling import label_snapshots
 from hpcspin.electrons.model import DrivenLattice, Reservoir
 from hpcspin.electrons.negf import RecursiveSolver
@@ -11,23 +12,20 @@ from hpcspin.electrons.nonconservativity import (
     nonconservativity,
     tangent_jacobian,
 )
-from hpcspin.electrons.steady_state import SOLVERS, SteadyState, SteadyStateSolver, make_solver
+from hpcspin.electrons.sources import split_lesser
+from hpcspin.electrons.steady_state import (
+    SOLVERS,
+    SteadyState,
+    SteadyStateSolver,
+    exchange_field,
+    make_solver,
+    reservoir_currents,
+)
 from hpcspin.electrons.transmission import transmission
 
 __all__ = [
-    "SOLVERS",
-    "ClosedFormSolver",
-    "DrivenDistance",
-    "DrivenLattice",
-    "RecursiveSolver",
-    "Reservoir",
-    "SteadyState",
-    "SteadyStateSolver",
-    "estimate_nonconservativity",
-    "grand_potential",
-    "label_snapshots",
-    "make_solver",
-    "nonconservativity",
-    "tangent_jacobian",
-    "transmission",
-]
+    "SOLVERS", "ClosedFormSolver", "DrivenDistance", "DrivenLattice", "RecursiveSolver", "Reservoir", "SteadyState",
+    "SteadyStateSolver", "effective_hamiltonian", "estimate_nonconservativity", "exchange_field", "grand_potential",
+    "label_snapshots", "make_solver", "nonconservativity", "reservoir_currents", "retarded_green", "sd_hamiltonian",
+    "self_energy", "split_lesser", "tangent_jacobian", "transmission",
+]  # fmt: skip

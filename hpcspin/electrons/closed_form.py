@@ -1,6 +1,6 @@
 """The steady state without an energy integral: one dense eigenproblem a snapshot.
 
-With H - i sum Gamma_r = R diag(lambda) R^-1 and K_r = R^-1 2 Gamma_r R^-†,
+With H + Sigma^R = R diag(lambda) R^-1 and K_r = R^-1 2 Gamma_r R^-†,
 
     rho = sum_r R (K_r ∘ I_r) R†,
     I_r,mn = [psi_r(lambda_m) - psi_r(lambda_n)*] / [2 pi (lambda_m - lambda_n*)].
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hpcspin.electrons.fermi import psi
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
 from hpcspin.electrons.model import SIGMA, merge_potentials, site_matrices
-from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver
+from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents, width_traces
 from hpcspin.errors import HpcspinError
 
 Matrix = NDArray[np.complex128]
@@ -66,8 +66,8 @@ class ClosedFormSolver(SteadyStateSolver):
     def _currents(
         self, components: NDArray[np.float64], levels: Matrix, vectors: Matrix, inverse: Matrix
     ) -> NDArray[np.float64]:
-        """I_r = tr[2 Gamma_r (∫ f_r A de/2pi - rho)], where ∫ f_r A is minus Im psi_r(H - i Gamma) / pi."""
-        current = np.zeros(len(self.system.reservoirs))
+        """`reservoir_currents`, where ∫ de/2pi f_r A is minus the anti-Hermitian part of psi_r(H + Sigma) / pi."""
+        filled = np.zeros(len(self.system.reservoirs))
         for potential, members, _ in merge_potentials(self.system.reservoirs):
             values = psi(levels, potential, self.system.temperature)
             function = (vectors * values).reshape(-1, 2, len(levels))
@@ -75,10 +75,8 @@ class ClosedFormSolver(SteadyStateSolver):
             coefficients = np.einsum("kab,iba->ik", SIGMA, blocks)
             # i (X - X†) / 2 pi of a block that is not Hermitian: twice the imaginary part of each coefficient.
             spectral = -coefficients.imag.reshape(components.shape) / np.pi
-            for member in members:
-                widths = self.system.reservoirs[member].widths
-                current[member] = 2 * np.sum(widths * (spectral - components))
-        return current
+            filled[members] = width_traces(self.system, spectral)[members]
+        return reservoir_currents(self.system, filled, components)
 
 
 def _eigensystem(matrix: Matrix) -> tuple[NDArray[np.complex128], Matrix, Matrix]:

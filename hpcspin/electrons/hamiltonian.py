@@ -1,8 +1,8 @@
-"""Layer blocks of the Hamiltonian and the constant coupling of neighbouring columns.
+"""The Hamiltonian (Eq. 6 of arXiv:2112.12124), the self-energy and G^R, whole or in blocks of the columns of sites.
 
-Orbital order: site-major, spin minor; a column has m = 2 Ly orbitals. All
-matrices are in units of the hopping: blocks hold (H_x - i Gamma_x) / t and the
-coupling is H_{x,x+1} / t = -W. Both follow from the lattice's bonds alone.
+Orbital order: site-major, spin minor; a column has m = 2 Ly orbitals. The matrices of the whole lattice are in units
+of energy. Layer blocks are in units of the hopping: they hold (H_x + Sigma_x) / t = (H_x - i Gamma_x) / t, and the
+coupling of neighbouring columns is H_{x,x+1} / t = -W. All follow from the lattice's bonds.
 """
 
 from __future__ import annotations
@@ -136,30 +136,14 @@ def layer_blocks(
         Complex, shape (n, columns, m, m).
     """
     xp = backend.xp
-    local = _on_site(system, spins)[:, own]
+    local = (_exchange_energy(system, spins) + self_energy(system))[:, own]
     n, columns, rows = local.shape[:3]
     on_site = backend.asarray(local / system.hopping)
     eye = backend.asarray(np.eye(rows))
     blocks = xp.reshape(on_site, (n, columns, rows, 2, 1, 2)) * eye[:, None, :, None]
     blocks = xp.reshape(blocks, (n, columns, 2 * rows, 2 * rows))
-    within = -np.kron(bonds_within_column(system.lattice), np.eye(2))
-    return blocks + backend.asarray(within.astype(np.complex128))
-
-
-def _on_site(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """-J S·sigma - i sum Gamma of every site, shape (..., Lx, Ly, 2, 2)."""
-    exchange = -system.exchange * np.tensordot(spins, SIGMA[1:], axes=1)
-    return np.asarray(exchange - 1j * site_matrices(system.widths.sum(axis=0)), dtype=np.complex128)
-
-
-def bonds_within_column(lattice: Lattice) -> NDArray[np.float64]:
-    """Number of bonds between the sites of one column, shape (Ly, Ly)."""
-    rows = lattice.size[1]
-    if lattice.periodic[1]:
-        hops = [np.roll(np.eye(rows), step, axis=1) for step in _steps_to_column(lattice, 0)]
-    else:
-        hops = [np.eye(rows, k=step) for step in _steps_to_column(lattice, 0)]
-    return np.sum([np.zeros((rows, rows)), *hops], axis=0)
+    within = Coupling(backend, _steps_to_column(system.lattice, 0), system.lattice.periodic[1])
+    return blocks - within.up(backend.asarray(np.eye(2 * rows, dtype=np.complex128)))
 
 
 def is_chain(lattice: Lattice) -> bool:
@@ -167,13 +151,15 @@ def is_chain(lattice: Lattice) -> bool:
     return _steps_to_column(lattice, 0) == ((-1, 1) if lattice.size[1] > 1 else ())
 
 
-def effective_hamiltonian(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Dense H - i sum Gamma of one snapshot, shape (2 Lx Ly, 2 Lx Ly), in units of energy.
+def sd_hamiltonian(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """H_sd of one snapshot, Eq. 6 of arXiv:2112.12124, shape (2 Lx Ly, 2 Lx Ly).
+
+        H_sd = -t sum_<ij> (c†_i c_j + h.c.) - J sum_i S_i · c†_i sigma c_i.
 
     Parameters
     ----------
     system
-        Lattice, parameters and reservoirs; any periodic axes.
+        Lattice, with any periodic axes, and parameters.
     spins
         Unit vectors, shape (Lx, Ly, 3).
     """
@@ -182,8 +168,58 @@ def effective_hamiltonian(system: DrivenLattice, spins: NDArray[np.float64]) -> 
     hopping = np.zeros((sites, sites))
     origin, bond = np.nonzero(targets >= 0)
     np.add.at(hopping, (origin, targets[origin, bond]), -system.hopping)
-    dense = np.kron(hopping + hopping.T, np.eye(2)).astype(np.complex128)
-    local = _on_site(system, spins)
-    view = dense.reshape(sites, 2, sites, 2)
-    view[np.arange(sites), :, np.arange(sites), :] += local.reshape(sites, 2, 2)
-    return dense
+    return np.kron(hopping + hopping.T, np.eye(2)) + _block_diagonal(_exchange_energy(system, spins))
+
+
+def self_energy(system: DrivenLattice) -> NDArray[np.complex128]:
+    """Retarded self-energy of the wide-band reservoirs on each site, shape (Lx, Ly, 2, 2).
+
+    Sigma^R = -i sum_r Gamma_r with Gamma_r = g_r (1 + p_r·sigma), the same at all energies; it enters the paper's G^R
+    below Eq. 6. The lesser one follows by the fluctuation-dissipation theorem, Sigma^< = 2 i sum_r f_r Gamma_r.
+    """
+    return -1j * site_matrices(system.widths.sum(axis=0))
+
+
+def effective_hamiltonian(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """H_sd + Sigma^R of one snapshot, shape (2 Lx Ly, 2 Lx Ly); arguments as for `sd_hamiltonian`."""
+    return sd_hamiltonian(system, spins) + _block_diagonal(self_energy(system))
+
+
+def retarded_green(
+    system: DrivenLattice, spins: NDArray[np.float64], energies: NDArray[np.complex128]
+) -> NDArray[np.complex128]:
+    """G^R(e) = [e - H_sd - Sigma^R]^-1 as whole matrices, the formula below Eq. 6 of arXiv:2112.12124.
+
+    For a look at single energies; solvers take the columns of sites one by one.
+
+    Parameters
+    ----------
+    system, spins
+        As for `sd_hamiltonian`.
+    energies
+        Real, or complex above the real axis, shape (...).
+
+    Returns
+    -------
+    ndarray
+        In units of 1/energy, shape (..., 2 Lx Ly, 2 Lx Ly).
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If an energy is that of a level without a reservoir.
+    """
+    effective = effective_hamiltonian(system, spins)
+    shifted = np.asarray(energies)[..., None, None] * np.eye(len(effective)) - effective
+    return np.linalg.inv(shifted).astype(np.complex128, copy=False)
+
+
+def _exchange_energy(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """-J S·sigma of every site, shape (..., Lx, Ly, 2, 2)."""
+    return np.asarray(-system.exchange * np.tensordot(spins, SIGMA[1:], axes=1), dtype=np.complex128)
+
+
+def _block_diagonal(sites: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """The matrix of the lattice with these 2x2 blocks, shape (Lx, Ly, 2, 2), on its diagonal."""
+    blocks = sites.reshape(-1, 2, 2)
+    return np.einsum("iab,ij->iajb", blocks, np.eye(len(blocks))).reshape(2 * len(blocks), -1)

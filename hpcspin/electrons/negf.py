@@ -1,11 +1,8 @@
 """Production solver: recursive Green's functions, Matsubara frequencies and an adaptive window integral.
 
-For any reference potential mu_0
-
-    rho = ∫ de/2pi f_0 A + sum_s ∫ de/2pi (f_s - f_0) G 2 Gamma_s G†,
-
-because the widths of all reservoirs add up to the spectral function A. The
-first term is a sum over Matsubara frequencies, the second lives between the potentials.
+The density matrix rho = -i ∫ de/2pi G^<(e), with which Eq. 7 of arXiv:2112.12124 gives the field, is integrated in
+the two terms of `split_lesser`: the first one is a sum over Matsubara frequencies, the second lives between the
+potentials.
 """
 
 from __future__ import annotations
@@ -23,8 +20,8 @@ from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.quadrature import coarsened
-from hpcspin.electrons.sources import partition
-from hpcspin.electrons.steady_state import FINEST_TOLERANCE, SteadyState, SteadyStateSolver
+from hpcspin.electrons.sources import split_lesser
+from hpcspin.electrons.steady_state import FINEST_TOLERANCE, SteadyState, SteadyStateSolver, reservoir_currents
 from hpcspin.electrons.window import WindowIntegral
 from hpcspin.parallel.world import World
 
@@ -72,23 +69,23 @@ class RecursiveSolver(SteadyStateSolver):
         self.backend = replace(self.backend, most_sweeps=1 if team.size > 1 else batches.sweeps)
         self.columns = ColumnTeam(team, system.lattice.size[0], make_coupling(system, self.backend))
         accuracy = _ROUNDING * self.tolerance / self.scale
-        parts = partition(system, self.columns, accuracy)
-        share = _EQUILIBRIUM_SHARE if parts.sources else 1.0
+        split = split_lesser(system, self.columns, accuracy)
+        share = _EQUILIBRIUM_SHARE if split.sources else 1.0
         self.equilibrium = EquilibriumPart(
-            system, parts.reference, self.columns, self.scale, share * self.tolerance, batch
+            system, split.reference, self.columns, self.scale, share * self.tolerance, batch
         )
         self.windows = [
             WindowIntegral(
                 source,
-                parts.reference,
+                split.reference,
                 system.temperature,
                 self.scale,
-                (1 - share) * self.tolerance / len(parts.sources),
+                (1 - share) * self.tolerance / len(split.sources),
                 batch,
                 accuracy,
                 precision,
             )
-            for source in parts.sources
+            for source in split.sources
         ]
         self._choose()
         self._grids: list[list[NDArray[np.float64]]] = [[] for _ in self.windows]
@@ -122,7 +119,7 @@ class RecursiveSolver(SteadyStateSolver):
         """Components, currents and errors of the snapshots in slots first, first + 1, ..."""
         blocks = layer_blocks(self.system, spins, self.backend, self.columns.own)
         components, error = self.equilibrium.solve(blocks, spins, self._teams)
-        current = np.zeros((len(spins), len(self.system.reservoirs)))
+        filled = np.zeros((len(spins), len(self.system.reservoirs)))
         injected = np.zeros_like(components)
         slots = slice(first, first + len(spins))
         for window, grids in zip(self.windows, self._grids, strict=True):
@@ -133,10 +130,9 @@ class RecursiveSolver(SteadyStateSolver):
             self.evaluations += result.evaluations
             members = len(window.source.members)
             injected += result.values[:, :-members].reshape(components.shape)
-            current[:, window.source.members] += result.values[:, -members:]
+            filled[:, window.source.members] += result.values[:, -members:]
             error = error + result.errors + window.truncation
-        current -= 2 * np.einsum("rxyk,nxyk->nr", self.system.widths, injected)
-        return components + injected, current, error
+        return components + injected, reservoir_currents(self.system, filled, injected), error
 
     def reset(self) -> None:
         """Forget the energy grids of earlier snapshots."""

@@ -237,39 +237,39 @@ def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam, accuracy
 
 
 @dataclass(frozen=True)
-class Partition:
-    """How the occupation is divided: a reference potential that fills A, and sources beyond it."""
+class LesserSplit:
+    """Two parts of G^<: a reference potential mu_0 that fills the whole A, and sources beyond it."""
 
     reference: float
     sources: list[Source]
 
 
-def partition(system: DrivenLattice, columns: ColumnTeam, accuracy: float) -> Partition:
-    """The cheapest choice of a reference potential.
+def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) -> LesserSplit:
+    """Split the lesser function G^< = G^R Sigma^< G^A of arXiv:2112.12124 (between Eqs. 6 and 7) at a potential mu_0.
 
-    The widths of all reservoirs add up to the spectral function, G 2 Gamma G† =
-    A, whatever they are. Any potential mu_0 can therefore be taken out,
+    The widths of all reservoirs add up to the spectral function, G^R 2 Gamma G^A = A = i (G^R - G^A), whatever they
+    are. Any potential mu_0 can therefore be taken out,
 
-        -i G^< = f_0 A + sum_s (f_s - f_0) G 2 Gamma_s G†,
+        -i G^< = f_0 A + sum_s (f_s - f_0) G^R 2 Gamma_s G^A,
 
-    and the reservoirs that remain should touch nothing but the end columns.
-    Their rounding errors, relative to the response, are at most ``accuracy``.
+    and mu_0 is chosen so that the sum is the cheapest: its reservoirs should touch nothing but the end columns.
+
+    Parameters
+    ----------
+    system, columns
+        The driven lattice, and who holds its columns of sites.
+    accuracy
+        Largest rounding error of the sources, relative to the response.
     """
     groups = [Group(*merged) for merged in merge_potentials(system.reservoirs)]
-    choices = [(_cost(groups, reference), index) for index, reference in enumerate(groups)]
-    reference = groups[min(choices)[1]]
+    reference = min(groups, key=lambda group: _cost(groups, group))
     rest = [group for group in groups if group is not reference]
-    if not rest:
-        return Partition(reference.potential, [])
-    left = [group for group in rest if _end(group) == "left"]
-    right = [group for group in rest if _end(group) == "right"]
-    if len(left) + len(right) < len(rest):
-        return Partition(reference.potential, [AnySource(system, rest, columns)])
-    sources: list[Source] = []
-    for groups_of_end, mirrored in ((left, False), (right, True)):
-        if groups_of_end:
-            sources.append(EndSource(system, groups_of_end, columns, mirrored, accuracy))
-    return Partition(reference.potential, sources)
+    ends = {end: [group for group in rest if _end(group) == end] for end in ("left", "right", None)}
+    if ends[None]:
+        return LesserSplit(reference.potential, [AnySource(system, rest, columns)])
+    mirrored = {"left": False, "right": True}
+    sources = [EndSource(system, ends[end], columns, mirrored[end], accuracy) for end in mirrored if ends[end]]
+    return LesserSplit(reference.potential, list[Source](sources))
 
 
 def _end(group: Group) -> str | None:

@@ -54,7 +54,7 @@ class SteadyState:
         """Steady state from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4)."""
         spin_density = np.ascontiguousarray(components[..., 1:])
         density = np.ascontiguousarray(components[..., 0])
-        return SteadyState(system.exchange * spin_density, density, spin_density, current, error)
+        return SteadyState(exchange_field(system, spin_density), density, spin_density, current, error)
 
     @staticmethod
     def joined(states: Sequence[SteadyState]) -> SteadyState:
@@ -64,6 +64,43 @@ class SteadyState:
     def map(self, function: Callable[[NDArray[np.float64]], Any]) -> SteadyState:
         """The same with a function of each array in its place."""
         return SteadyState(*(function(getattr(self, f.name)) for f in fields(self)))
+
+
+def exchange_field(system: DrivenLattice, spin_density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """H_i = -<dH_sd/dS_i> = J tr(sigma rho_ii), Eq. 7 of arXiv:2112.12124, from tr(sigma rho_ii), shape (..., 3).
+
+    The paper integrates the lesser function there: rho_ii = -i ∫ de/2pi G^<_ii(e).
+    """
+    return system.exchange * spin_density
+
+
+def width_traces(system: DrivenLattice, components: NDArray[np.float64]) -> NDArray[np.float64]:
+    """tr(2 Gamma_r M) of each reservoir from the on-site blocks of M as tr(M_ii) and tr(sigma M_ii).
+
+    Shape (..., Lx, Ly, 4) to (..., reservoirs).
+    """
+    return 2 * np.einsum("rxyk,...xyk->...r", system.widths, components)
+
+
+def reservoir_currents(
+    system: DrivenLattice, filled: NDArray[np.float64], components: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Particle currents out of the reservoirs, I_r = tr[2 Gamma_r (∫ de/2pi f_r A - rho)], shape (..., reservoirs).
+
+    Equal to sum_s ∫ de/2pi T_rs (f_r - f_s); Y. Meir and N. S. Wingreen, Phys. Rev. Lett. 68, 2512 (1992), the paper's
+    reference 57.
+
+    Parameters
+    ----------
+    system
+        The driven lattice.
+    filled
+        tr(2 Gamma_r ∫ de/2pi f_r A), what reservoir r would fill if it were alone, shape (..., reservoirs).
+    components
+        On-site blocks of rho as tr(rho_ii) and tr(sigma rho_ii), shape (..., Lx, Ly, 4). Any part of rho that is
+        ∫ de/2pi f_0 A with one f_0 may be left out of both.
+    """
+    return filled - width_traces(system, components)
 
 
 class SteadyStateSolver(ABC):

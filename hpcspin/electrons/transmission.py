@@ -14,6 +14,7 @@ from hpcspin.electrons.inversion import SINGULAR
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.sources import Group, source_of
+from hpcspin.electrons.steady_state import width_traces
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
@@ -68,5 +69,5 @@ def transmission(
             infinite = part[~np.isfinite(sites).all(axis=(1, 2, 3))]
             if len(infinite):
                 raise HpcspinError(f"the Green's function is singular at the energy {infinite[0]:.9g}: {SINGULAR}")
-            result[start : start + step, :, s] = 2 * np.einsum("rxyk,exyk->er", system.widths, sites)
+            result[start : start + step, :, s] = width_traces(system, sites)
     return result

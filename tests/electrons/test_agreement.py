@@ -7,7 +7,7 @@ import pytest
 from systems import KINDS, OWN_KINDS, driven, from_reference, random_spins
 
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
-from hpcspin.electrons.hamiltonian import effective_hamiltonian
+from hpcspin.electrons.hamiltonian import retarded_green, sd_hamiltonian, self_energy
 from hpcspin.electrons.model import SIGMA
 from hpcspin.electrons.transmission import transmission
 from hpcspin.errors import HpcspinError
@@ -101,6 +101,20 @@ def test_every_lattice_has_one_steady_state(kind, columns, rows, periodic_y):
     assert np.abs(state.spin_density[0] - components[..., 1:]).max() < 1e-6
 
 
+def test_hamiltonian_and_self_energy_of_two_sites_by_hand():
+    """H = -t sum c†c - J S·sigma and Sigma = -i g (1 + p·sigma), written out."""
+    system = driven("square", (2, 1), periodic_y=False, hopping=0.7, exchange=2.5, left=(0.6, 0.0, (0, 1, 0)))
+    spins = np.array([[[1.0, 0, 0]], [[0, 0, 1.0]]])
+    by_hand = [[0, -2.5, -0.7, 0], [-2.5, 0, 0, -0.7], [-0.7, 0, -2.5, 0], [0, -0.7, 0, 2.5]]
+    assert np.array_equal(sd_hamiltonian(system, spins), by_hand)
+    assert np.array_equal(self_energy(system)[0, 0], [[-0.6j, -0.6], [0.6, -0.6j]])
+    assert not self_energy(system)[1].any()
+    green = retarded_green(system, spins, np.array([0.3]))[0]
+    sigma = np.zeros((4, 4), dtype=complex)
+    sigma[:2, :2] = [[-0.6j, -0.6], [0.6, -0.6j]]
+    assert np.abs(green @ (0.3 * np.eye(4) - by_hand - sigma) - np.eye(4)).max() < 1e-14
+
+
 def test_a_bond_past_the_next_column_is_refused_unless_the_lattice_is_too_short_for_it():
     system = driven("next_column_but_one", (4, 3), left=(1.0, -1.0), bath=(0.1, 0.0))
     with pytest.raises(HpcspinError, match=r"the bond \(2, 0\) of the lattice 'next_column_but_one' reaches past"):
@@ -118,8 +132,7 @@ def test_sites_that_no_bond_leads_to_a_reservoir_are_refused():
 
 def _transmission_of_the_dense_inverse(system: DrivenLattice, spins, energy: float):
     """tr[2 Gamma_r G 2 Gamma_s G†] of one energy."""
-    effective = effective_hamiltonian(system, spins)
-    green = np.linalg.inv(energy * np.eye(len(effective)) - effective)
+    green = retarded_green(system, spins, energy)
     widths = [2 * _width_matrix(reservoir) for reservoir in system.reservoirs]
     return np.array([[np.trace(r @ green @ s @ green.conj().T).real for s in widths] for r in widths])
 
@@ -132,16 +145,15 @@ def _width_matrix(reservoir: Reservoir):
 
 def _brute_components(system: DrivenLattice, spins):
     """Components of sum_r ∫ de/2pi f_r G 2 Gamma_r G† on every site, on a tan-stretched midpoint grid."""
-    effective = effective_hamiltonian(system, spins)
-    rho, sites = np.zeros_like(effective), system.lattice.num_sites
+    rho, sites = 0, system.lattice.num_sites
     angle = (np.arange(4000) + 0.5) / 4000 * np.pi - np.pi / 2
     for theta in np.array_split(angle, 20):
         energy = 4 * np.tan(theta)
-        green = np.linalg.inv(energy[:, None, None] * np.eye(len(effective)) - effective)
+        green = retarded_green(system, spins, energy)
         measure = 4 / np.cos(theta) ** 2 * np.pi / len(angle) / (2 * np.pi)
         for reservoir in system.reservoirs:
             occupation = 1 / (np.exp(np.clip((energy - reservoir.potential) / system.temperature, -700, 700)) + 1)
             left = green * (measure * occupation)[:, None, None]
-            rho += (left @ (2 * _width_matrix(reservoir)) @ green.conj().swapaxes(1, 2)).sum(axis=0)
+            rho = rho + (left @ (2 * _width_matrix(reservoir)) @ green.conj().swapaxes(1, 2)).sum(axis=0)
     blocks = np.einsum("iaib->iab", rho.reshape(sites, 2, sites, 2))
     return np.einsum("kab,iba->ik", SIGMA, blocks).real.reshape(*system.lattice.size, 4)

@@ -39,7 +39,10 @@ def test_every_source_is_compiled_here():
 @pytest.mark.parametrize("precision", SIZES)
 @pytest.mark.parametrize("number", range(3))
 def test_blocks_of_all_shapes_compile_without_a_warning(precision, number):
-    """Every shape, and every architecture with every third shape."""
+    """Every shape, and every architecture with every third shape: the whole matrix takes more than 40 s.
+
+    112 sizes, four W and three architectures; one of the largest, complex64 at m = 128, compiles for 14 s.
+    """
     for kernel in all_shapes(precision)[number::3]:
         Nvrtc().compile(SOURCE.read_text(), kernel.options, ARCHITECTURES[number])
 
