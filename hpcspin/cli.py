@@ -86,6 +86,21 @@ def options(
     results.propagate = False
 
 
+@app.command()
+def init(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file to write.")],
+    job: Annotated[
+        Literal["wall", "label", "train", "learn", "reproduce", "classical"],
+        typer.Option("--job", help="What the config is for."),
+    ] = "wall",
+    lattice: Annotated[Literal["square", "triangular"], typer.Option("--lattice", help="Kind of lattice.")] = "square",
+) -> None:
+    """Write a commented config to start from, valid as it stands; never over a file."""
+    from hpcspin.workflows.init import write_config
+
+    _run(lambda world: write_config(config, lattice, job, world))
+
+
 @app.command(epilog=_uses("lattice and electrons"))
 def label(
     config: ConfigFile,

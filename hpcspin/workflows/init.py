@@ -1,0 +1,74 @@
+"""``hpcspin init``: a commented config to start from, put together from the sections in ``hpcspin/templates``."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.storage import write_text
+
+Kind = Literal["square", "triangular"]
+Job = Literal["wall", "label", "train", "learn", "reproduce", "classical"]
+JOBS: dict[Job, tuple[str, str, str]] = {
+    "wall": (
+        "A wall that a voltage drives, under exact fields",
+        "simulate {} --output runs/wall",
+        "lattice electrons initial dynamics",
+    ),
+    "label": ("Exact fields of your spins", "label {} --spins SPINS.h5 --output labels.h5", "lattice electrons"),
+    "train": (
+        "A force field from label files",
+        "train {} --data DIR --output runs/model",
+        "lattice electrons potential training",
+    ),
+    "learn": (
+        "A force field of your own system from few labels",
+        "learn {} --output runs/learned",
+        "lattice electrons dynamics potential training learning",
+    ),
+    "reproduce": (
+        "Exact trajectories, a force field from them, both dynamics compared",
+        "reproduce {} --output runs/all",
+        "lattice electrons initial dynamics potential training reproduce",
+    ),
+    "classical": (
+        "Spins under classical terms, without electrons",
+        "simulate {} --output runs/classical",
+        "lattice initial classical",
+    ),
+}
+"""Of each job: what it is, the arguments of its command, the sections of its config."""
+
+
+def write_config(path: Path, kind: Kind, job: Job, world: World) -> None:
+    """Write a config that is valid as it stands, each of its keys with a comment.
+
+    Parameters
+    ----------
+    path
+        YAML file to write.
+    kind
+        Kind of the lattice.
+    job
+        What the config is for.
+    world
+        The ranks; the first one writes.
+
+    Raises
+    ------
+    HpcspinError
+        If there is a file of that name: it is never overwritten.
+    """
+    if world.broadcast(path.exists()):
+        raise HpcspinError(f"{path} is there already; remove it, or choose another name")
+    what, arguments, sections = JOBS[job]
+    command = f"hpcspin {arguments.format(path)}"
+    units = "Energies in the hopping t, times in hbar/t, lengths in lattice constants."
+    head = f"# {what}:\n#\n#     {command}\n#\n# {units}\n"
+    parts = [(files("hpcspin") / "templates" / f"{name}.yaml").read_text() for name in sections.split()]
+    if world.rank == 0:
+        write_text(path, "\n".join([head, *parts]).replace("kind: KIND      ", f"kind: {kind:<10}"))
+    world.tell(f"{path}: a config to change; {command}")
