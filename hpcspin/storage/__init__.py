@@ -8,6 +8,8 @@ from hpcspin.storage.agreement import (
     NUMERICS,
     Electrons,
     bias_range,
+    config_differences,
+    describe_differences,
     differ_among_themselves,
     electron_differences,
     electrons_of,
@@ -28,76 +30,25 @@ from hpcspin.storage.atomic import (
     write_text,
 )
 from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from hpcspin.storage.compare import config_differences, describe_differences
-from hpcspin.storage.frame_reader import FrameReader
-from hpcspin.storage.frames import partial_path
-from hpcspin.storage.hdf5 import SCHEMA_VERSION, UNITS
+from hpcspin.storage.frames import FrameReader, partial_path
 from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
 from hpcspin.storage.lock import OutputLock
 from hpcspin.storage.manifest import MANIFEST, Shard, ensure_manifest, read_manifest, write_manifest
 from hpcspin.storage.opening import count_frames, open_hdf5, read_attributes, read_json, read_rows, real_dataset
 from hpcspin.storage.ovf import read_ovf, write_ovf
-from hpcspin.storage.provenance import code_version, provenance
+from hpcspin.storage.provenance import SCHEMA_VERSION, UNITS, code_version, provenance
 from hpcspin.storage.spins import SPINS, SpinsFile, check_spins, read_spins
 from hpcspin.storage.trajectory import TRAJECTORY, TrajectoryWriter, find_trajectory
 from hpcspin.storage.xdmf import frames_path, write_xdmf
 
 __all__ = [
-    "MANIFEST",
-    "NUMERICS",
-    "SCHEMA_VERSION",
-    "SPINS",
-    "TRAJECTORY",
-    "UNITS",
-    "Checkpoint",
-    "Electrons",
-    "FrameReader",
-    "LabelWriter",
-    "Labels",
-    "OutputLock",
-    "Shard",
-    "SpinsFile",
-    "TrajectoryWriter",
-    "append_line",
-    "atomic_file",
-    "atomic_hdf5",
-    "bias_range",
-    "check_spins",
-    "code_version",
-    "config_differences",
-    "count_frames",
-    "describe_differences",
-    "differ_among_themselves",
-    "electron_differences",
-    "electrons_of",
-    "ensure_manifest",
-    "find_trajectory",
-    "frames_path",
-    "is_outside",
-    "joined_differences",
-    "kinds_of_electrons",
-    "make_directory",
-    "open_hdf5",
-    "partial_path",
-    "provenance",
-    "read_attributes",
-    "read_checkpoint",
-    "read_json",
-    "read_labels",
-    "read_manifest",
-    "read_ovf",
-    "read_rows",
-    "read_spins",
-    "real_dataset",
-    "require_output",
-    "sha256",
-    "stored_electrons",
-    "write_bytes",
-    "write_checkpoint",
-    "write_json",
-    "write_labels",
-    "write_manifest",
-    "write_ovf",
-    "write_text",
-    "write_xdmf",
-]
+    "MANIFEST", "NUMERICS", "SCHEMA_VERSION", "SPINS", "TRAJECTORY", "UNITS", "Checkpoint", "Electrons",
+    "FrameReader", "LabelWriter", "Labels", "OutputLock", "Shard", "SpinsFile", "TrajectoryWriter", "append_line",
+    "atomic_file", "atomic_hdf5", "bias_range", "check_spins", "code_version", "config_differences",
+    "count_frames", "describe_differences", "differ_among_themselves", "electron_differences", "electrons_of",
+    "ensure_manifest", "find_trajectory", "frames_path", "is_outside", "joined_differences", "kinds_of_electrons",
+    "make_directory", "open_hdf5", "partial_path", "provenance", "read_attributes", "read_checkpoint", "read_json",
+    "read_labels", "read_manifest", "read_ovf", "read_rows", "read_spins", "real_dataset", "require_output",
+    "sha256", "stored_electrons", "write_bytes", "write_checkpoint", "write_json", "write_labels",
+    "write_manifest", "write_ovf", "write_text", "write_xdmf",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whether labels, models and systems have the same electrons, as far as a force field has no input for them.
+"""Which keys of two configs differ, and whether labels, models and systems have the same electrons for a force field.
 
 A force field sees the spins and one number of the electrons, the bias: the largest minus the smallest potential of
 the reservoirs. Exchange, hopping, temperature, the reservoirs' sites, widths and polarisations, and each single
@@ -27,6 +27,33 @@ NUMERICS = frozenset({"solver", "tolerance", "precision"})
 """Keys of the section ``electrons`` that say how the steady state is computed, and nothing about the system."""
 _CLOSE = 1e-6
 _ABSENT = "absent"
+
+
+def config_differences(
+    stored: Mapping[str, Any], given: Mapping[str, Any], ignore: Collection[str] = ()
+) -> Differences:
+    """List the keys in which two nested configurations differ.
+
+    Parameters
+    ----------
+    stored, given
+        Nested mappings of JSON values; lists of mappings are compared entry by entry.
+    ignore
+        Dotted keys that may differ; a section's name covers the section.
+
+    Returns
+    -------
+    dict
+        Dotted key to the pair (stored value, given value).
+    """
+    left, right = _flatten(stored), _flatten(given)
+    pairs = {key: (left.get(key, _ABSENT), right.get(key, _ABSENT)) for key in sorted(left.keys() | right.keys())}
+    return _without({key: pair for key, pair in pairs.items() if pair[0] != pair[1]}, ignore)
+
+
+def describe_differences(differences: Differences) -> str:
+    """Put differing keys in one phrase: ``key (stored -> given), ...``."""
+    return ", ".join(f"{key} ({stored} -> {given})" for key, (stored, given) in differences.items())
 
 
 def electrons_of(config: Any, where: str) -> Electrons | None:
@@ -106,13 +133,13 @@ def electron_differences(known: Sequence[Electrons], given: Electrons, allow: Co
         Empty if they agree with some of the known ones but for the bias.
     """
     groups = _groups(known)
-    return min((_allowed(_differences(group, given), allow) for group in groups), key=len)
+    return min((_without(_differences(group, given), allow) for group in groups), key=len)
 
 
 def joined_differences(known: Sequence[Electrons], given: Electrons, allow: Collection[str] = ()) -> Differences:
     """The same where both are learned from: the given ones may then tell how the potentials follow from the bias."""
     groups = _groups(known)
-    return min((_allowed(_differences(group, given, joined=True), allow) for group in groups), key=len)
+    return min((_without(_differences(group, given, joined=True), allow) for group in groups), key=len)
 
 
 def kinds_of_electrons(found: Sequence[Electrons]) -> list[Electrons]:
@@ -264,12 +291,26 @@ def _same(one: Any, two: Any) -> bool:
     return bool(one == two)
 
 
-def _allowed(differences: Differences, allow: Collection[str]) -> Differences:
+def _without(differences: Differences, ignored: Collection[str]) -> Differences:
+    """Those of other keys; the name of a section ignores all of its keys."""
     return {
         key: pair
         for key, pair in differences.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in allow)
+        if not any(key == name or key.startswith(f"{name}.") for name in ignored)
     }
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items = [(str(key), inner) for key, inner in value.items()]
+    elif isinstance(value, list | tuple) and any(isinstance(inner, Mapping) for inner in value):
+        items = [(str(index), inner) for index, inner in enumerate(value)]
+    else:
+        return {prefix: list(value) if isinstance(value, tuple) else value}
+    flat: dict[str, Any] = {}
+    for key, inner in items:
+        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else key)
+    return flat
 
 
 def _biases(known: Electrons, given: Electrons) -> tuple[str, str]:

@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 
 from hpcspin.errors import HpcspinError
+from hpcspin.storage.agreement import config_differences, describe_differences
 from hpcspin.storage.atomic import atomic_hdf5
-from hpcspin.storage.compare import config_differences, describe_differences
-from hpcspin.storage.hdf5 import write_attributes
 from hpcspin.storage.opening import attributes, check_schema, open_hdf5, parse_json, stored_array
+from hpcspin.storage.provenance import write_attributes
 
 _log = logging.getLogger(__name__)
 
@@ -152,8 +152,12 @@ def read_checkpoint(
             failures.append(error)
             _log.warning("%s; falling back to the checkpoint before it", error)
             continue
-        if config is not None:
-            _require_config(checkpoint.path, checkpoint.config, config, ignore)
+        wanted = checkpoint.config if config is None else json.loads(_canonical(config))
+        if differences := config_differences(checkpoint.config, wanted, ignore):
+            raise HpcspinError(
+                f"{candidate}: belongs to another config: {describe_differences(differences)}; "
+                "restore these keys or start in another directory"
+            )
         return checkpoint
     if failures:
         raise HpcspinError(f"{failures[0]}; no intact checkpoint is left, start in another directory")
@@ -179,27 +183,13 @@ def _read(path: Path) -> Checkpoint:
         digest = attributes(file, path).get("sha256")
     if digest != _digest(dict(sorted(arrays.items())), words):
         raise HpcspinError(f"{path}: checkpoint is corrupt, its SHA-256 does not match")
-    meta, config = (_mapping(words[name], path) for name in ("meta", "config"))
-    return Checkpoint(arrays, meta, config, path)
-
-
-def _mapping(word: bytes, path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(word)
+        meta, config = (parse_json(words[name]) for name in ("meta", "config"))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        meta = config = None
+    if not (isinstance(meta, dict) and isinstance(config, dict)):
         raise HpcspinError(f"{path}: checkpoint is corrupt, its meta or config is no JSON mapping")
-    return found
-
-
-def _require_config(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any], ignore: Collection[str]) -> None:
-    differences = config_differences(stored, json.loads(_canonical(config)), ignore)
-    if differences:
-        raise HpcspinError(
-            f"{path}: belongs to another config: {describe_differences(differences)}; "
-            "restore these keys or start in another directory"
-        )
+    return Checkpoint(arrays, meta, config, path)
 
 
 def _canonical(value: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A file of equal frames that survives ``kill -9`` at any instant.
+"""Files of equal frames, read frame by frame, and written so that they survive ``kill -9`` at any instant.
 
 HDF5 has no journal: a process killed while it updates a file's metadata leaves a file nobody can open.
 A :class:`FrameFile` therefore never updates metadata.  All datasets are laid out once, contiguous, at
@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -34,8 +35,15 @@ from numpy.typing import ArrayLike
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import atomic_file, remove_remains, replace
 from hpcspin.storage.disk import DiskFile, create_hdf5, telling
-from hpcspin.storage.hdf5 import write_attributes
-from hpcspin.storage.opening import MARKER, count_frames, open_hdf5, real_dataset
+from hpcspin.storage.opening import (
+    MARKER,
+    attributes,
+    check_schema,
+    count_frames,
+    open_hdf5,
+    real_dataset,
+)
+from hpcspin.storage.provenance import with_provenance, write_attributes
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class FrameFile:
     capacity
         Number of frames of the whole file, at least 1.
     attributes
-        What to store with the file; see :func:`hpcspin.storage.hdf5.write_attributes`.
+        What to store with the file, beside the code's version and the libraries; see `write_attributes`.
     keep
         Frames to keep of the partial file (or, if there is none, of the finished one); 0 starts anew.
     integers
@@ -113,11 +121,15 @@ class FrameFile:
         self._shapes = dict(shapes)
         self._integers = frozenset(integers)
         self._at_most, self._compression = at_most, compression
-        self._kind, self._attributes = kind, attributes
+        self._kind, self._attributes = kind, with_provenance(attributes)
         self._done = keep
         self._places: dict[str, _Place] = {}
         if keep and self.partial.exists() and self._laid_out_alike():
-            self._forget_beyond(keep)
+            with open_hdf5(self.partial) as file:
+                _require_frames(file, self.partial, keep)
+            with DiskFile(self.partial) as disk:
+                self._mark_unwritten(disk, keep)
+                disk.sync()
         elif keep:
             self._lay_out(keep)
 
@@ -126,7 +138,7 @@ class FrameFile:
         """Number of complete frames."""
         return self._done
 
-    def append(self, **frames: np.ndarray) -> None:
+    def write(self, **frames: np.ndarray) -> None:
         """Write frames behind the complete ones; on return they outlive a crash.
 
         It may be called from another thread than the rest, by one thread at a time.
@@ -189,13 +201,6 @@ class FrameFile:
     def _dtype(self, name: str) -> np.dtype:
         return np.dtype("<i8" if name in self._integers else "<f8")
 
-    def _forget_beyond(self, keep: int) -> None:
-        with open_hdf5(self.partial) as file:
-            _require_frames(file, self.partial, keep)
-        with DiskFile(self.partial) as disk:
-            self._mark_unwritten(disk, keep)
-            disk.sync()
-
     def _mark_unwritten(self, disk: DiskFile, keep: int) -> None:
         self._places[self._marker].write(disk, keep, np.full(self.capacity - keep, np.nan))
 
@@ -224,6 +229,87 @@ class FrameFile:
                     raise HpcspinError(f"{source}: has no /{name} of shape {shape} a frame; keep the settings")
                 for frame in range(keep):
                     self._places[name].write(disk, frame, old[name][frame : frame + 1])
+
+
+class FrameReader:
+    """Frames of a label file or a trajectory, read where they are asked for.
+
+    Each dataset is an attribute that is indexed like an array: ``frames.spins[3]``, ``frames.field[-10:]``. A
+    context manager; what is read stays valid when it is left.
+
+    Parameters
+    ----------
+    path
+        HDF5 file, finished or partial.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the datasets.
+    attributes : dict
+        The file's attributes, JSON decoded.
+
+    Raises
+    ------
+    HpcspinError
+        If the file cannot be read, or holds no spins.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        with ExitStack() as stack:
+            self._file: h5py.File = stack.enter_context(open_hdf5(path))
+            check_schema(self._file, self._path)
+            self._frames = count_frames(self._file, self._path)
+            self._opened = stack.pop_all()
+        self.attributes = attributes(self._file, self._path)
+        self.names = tuple(name for name in self._file if isinstance(self._file[name], h5py.Dataset))
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getattr__(self, name: str) -> _Rows:
+        if name.startswith("_") or name not in self.names:
+            raise AttributeError(f"{self._path}: has no dataset {name!r}; it has {', '.join(self.names)}")
+        return _Rows(real_dataset(self._file, self._path, name), self._path, self._frames)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Rows:
+    """The complete frames of one dataset."""
+
+    def __init__(self, dataset: h5py.Dataset, path: Path, frames: int) -> None:
+        self._dataset, self._path, self._frames = dataset, path, frames
+        self.shape, self.dtype = (frames, *dataset.shape[1:]), dataset.dtype
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __getitem__(self, which: Any) -> Any:
+        first, *others = which if isinstance(which, tuple) else (which,)
+        if isinstance(first, slice):
+            first = slice(*first.indices(self._frames))
+        elif isinstance(first, int):
+            if not -self._frames <= first < self._frames:
+                raise IndexError(f"frame {first} of {self._frames}")
+            first %= self._frames
+        try:
+            return self._dataset[(first, *others)]
+        except OSError as error:
+            raise HpcspinError(f"{self._path}: {self._dataset.name} is damaged ({error}); make it again") from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        found = self[:]
+        return found if dtype is None else found.astype(dtype)
 
 
 def partial_path(path: str | Path) -> Path:

@@ -6,19 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
+from hpcspin.storage.agreement import config_differences, describe_differences
 from hpcspin.storage.atomic import atomic_hdf5
-from hpcspin.storage.compare import config_differences, describe_differences
 from hpcspin.storage.frames import FrameFile, partial_path
-from hpcspin.storage.hdf5 import write_attributes
 from hpcspin.storage.opening import attributes, check_schema, count_frames, open_hdf5, read_rows, real_dataset
-from hpcspin.storage.provenance import with_provenance
+from hpcspin.storage.provenance import with_provenance, write_attributes
 from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_rows
 
 LARGEST_FIELD = 1e4
@@ -120,7 +118,7 @@ def write_labels(
                 file.create_dataset(name, data=np.asarray(values, dtype=np.float64))
 
 
-class LabelWriter:
+class LabelWriter(FrameFile):
     """Append labels durably; a killed job resumes at the first snapshot without label.
 
     The labels grow in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`), and PATH appears when all
@@ -156,27 +154,16 @@ class LabelWriter:
         n_expected: int,
     ) -> None:
         given = {**attributes, "reservoirs": list(reservoirs), "snapshots": n_expected}
-        self._where = str(path)
-        self._frames = FrameFile(
+        sites = {"spins": (*size, 3), "field": (*size, 3), "density": tuple(size)}
+        super().__init__(
             path,
             kind="labels",
-            shapes={
-                "spins": (*size, 3),
-                "field": (*size, 3),
-                "density": tuple(size),
-                "current": (len(reservoirs),),
-                "error": (),
-            },
+            shapes={**sites, "current": (len(reservoirs),), "error": ()},
             marker="error",
             capacity=n_expected,
-            attributes=with_provenance(given),
+            attributes=given,
             keep=_resumable(partial_path(path), given),
         )
-
-    @property
-    def done(self) -> int:
-        """Number of snapshots labelled so far: the index of the next one."""
-        return self._frames.done
 
     def append(
         self,
@@ -197,21 +184,15 @@ class LabelWriter:
         for name, values in frames.items():
             if not np.isfinite(values).all():
                 raise HpcspinError(
-                    f"{self._where}: {name} from snapshot {self.done} on is not finite; mend the electrons"
+                    f"{self.path}: {name} from snapshot {self.done} on is not finite; mend the electrons"
                 )
-        self._frames.append(**frames)
-
-    def finish(self) -> None:
-        """Give the complete file its real name; incomplete raises HpcspinError."""
-        self._frames.finish()
+        self.write(**frames)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None and self.done == self._frames.capacity:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self.done == self.capacity:
             self.finish()
 
 

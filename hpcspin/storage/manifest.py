@@ -9,8 +9,8 @@ from typing import Any
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import sha256, write_json
-from hpcspin.storage.hdf5 import SCHEMA_VERSION
 from hpcspin.storage.opening import count_frames, open_hdf5, read_json
+from hpcspin.storage.provenance import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
 
@@ -101,8 +101,16 @@ def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard,
     shards = tuple(sorted(_shard(entry, path, again) for entry in listed))
     if len({shard.file for shard in shards}) < len(shards):
         raise HpcspinError(f"{path}: is not a valid manifest, it lists a file twice; {again}")
+    otherwise = f"delete {path} to train on the label files that are there"
     for shard in shards if verify else ():
-        _verify(path.parent / shard.file, shard)
+        file = path.parent / shard.file
+        if not file.is_file():
+            raise HpcspinError(f"{file}: shard is missing; restore it, or {otherwise}")
+        if sha256(file) != shard.checksum or _describe(file).snapshots != shard.snapshots:
+            raise HpcspinError(
+                f"{file}: shard is corrupt or changed, its SHA-256 or number of snapshots is not the manifest's; "
+                f"restore it, or {otherwise}"
+            )
     return shards
 
 
@@ -125,14 +133,3 @@ def _shard(entry: Any, path: Path, otherwise: str) -> Shard:
             f"{path}: names {shard.file!r}, which is no plain name of a file in its directory; {otherwise}"
         )
     return shard
-
-
-def _verify(path: Path, shard: Shard) -> None:
-    otherwise = f"delete {path.parent / MANIFEST} to train on the label files that are there"
-    if not path.is_file():
-        raise HpcspinError(f"{path}: shard is missing; restore it, or {otherwise}")
-    if sha256(path) != shard.checksum or _describe(path).snapshots != shard.snapshots:
-        raise HpcspinError(
-            f"{path}: shard is corrupt or changed, its SHA-256 or number of snapshots is not the manifest's; "
-            f"restore it, or {otherwise}"
-        )

@@ -19,7 +19,7 @@ import numpy as np
 from h5py import h5d, h5l, h5o, h5t, h5z
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.hdf5 import SCHEMA_VERSION
+from hpcspin.storage.provenance import SCHEMA_VERSION
 
 MARKER = "marker"
 """Attribute that names the dataset which is finite for every complete frame."""

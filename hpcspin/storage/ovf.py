@@ -60,41 +60,29 @@ def write_ovf(
     if not square:
         flat = places.transpose(1, 0, 2).reshape(-1, 2)
         values = np.column_stack([flat, np.zeros(len(flat)), values])
-    header = [*_description(title, unit, time), *(_rectangular if square else _irregular)(places), "End: Header"]
+    head = [
+        "OOMMF OVF 2.0", "Segment count: 1", "Begin: Segment", "Begin: Header", f"Title: {title}",
+        f"Desc: Total simulation time: {time!r} hbar/t", "valuedim: 3",
+        f"valuelabels: {title}_x {title}_y {title}_z", f"valueunits: {unit} {unit} {unit}", "meshunit: a",
+        *_mesh(places, square), "End: Header", f"Begin: Data {representation}",
+    ]  # fmt: skip
     file = BytesIO()
-    _lines(file, "OOMMF OVF 2.0", "Segment count: 1", "Begin: Segment", *header, f"Begin: Data {representation}")
+    file.write("".join(f"# {line}\n" for line in head).encode("ascii"))
     if representation == "Text":
         np.savetxt(file, values, fmt="%.17g")
     else:
         check = CHECK_VALUES[representation]
         file.write(check.tobytes() + np.ascontiguousarray(values, dtype=check.dtype).tobytes() + b"\n")
-    _lines(file, f"End: Data {representation}", "End: Segment")
+    file.write(f"# End: Data {representation}\n# End: Segment\n".encode("ascii"))
     write_bytes(path, file.getvalue())
 
 
-def _lines(file: BinaryIO, *lines: str) -> None:
-    file.write("".join(f"# {line}\n" for line in lines).encode("ascii"))
-
-
-def _description(title: str, unit: str, time: float) -> list[str]:
-    labels = " ".join(f"{title}_{axis}" for axis in "xyz")
-    return [
-        "Begin: Header",
-        f"Title: {title}",
-        f"Desc: Total simulation time: {time!r} hbar/t",
-        "valuedim: 3",
-        f"valuelabels: {labels}",
-        f"valueunits: {unit} {unit} {unit}",
-        "meshunit: a",
-    ]
-
-
-def _box(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[str]:
-    ends = {"min": (*low, -0.5), "max": (*high, 0.5)}
-    return [f"{axis}{end}: {float(ends[end][k])!r}" for end in ends for k, axis in enumerate("xyz")]
-
-
-def _rectangular(places: NDArray[np.float64]) -> list[str]:
+def _mesh(places: NDArray[np.float64], square: bool) -> list[str]:
+    """The lines of a header that say where the vectors are."""
+    if not square:
+        flat = places.reshape(-1, 2)
+        ends = flat.min(axis=0) - 0.5, flat.max(axis=0) + 0.5
+        return ["meshtype: irregular", f"pointcount: {len(flat)}", *_box(*ends)]
     nodes = (*places.shape[:2], 1)
     return [
         "meshtype: rectangular",
@@ -105,9 +93,9 @@ def _rectangular(places: NDArray[np.float64]) -> list[str]:
     ]
 
 
-def _irregular(places: NDArray[np.float64]) -> list[str]:
-    flat = places.reshape(-1, 2)
-    return ["meshtype: irregular", f"pointcount: {len(flat)}", *_box(flat.min(axis=0) - 0.5, flat.max(axis=0) + 0.5)]
+def _box(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[str]:
+    ends = {"min": (*low, -0.5), "max": (*high, 0.5)}
+    return [f"{axis}{end}: {float(ends[end][k])!r}" for end in ends for k, axis in enumerate("xyz")]
 
 
 def read_ovf(path: str | Path, places: NDArray[np.float64] | None = None) -> NDArray[np.float64]:

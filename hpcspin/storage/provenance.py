@@ -1,27 +1,30 @@
-"""Where a file comes from: the code's version and commit, and the libraries that computed it."""
+"""What every file says of itself: its kind, schema and units, the code's version and commit, and the libraries."""
 
 from __future__ import annotations
 
 import functools
+import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from hpcspin import __version__
+
+SCHEMA_VERSION = 1
+UNITS = (
+    "energy, field, potential: hopping t; time: hbar/t; length: lattice constant; spins: unit vectors; "
+    "current: t/hbar particles out of the reservoir; hbar = k_B = e = gamma = 1"
+)
 
 LIBRARIES = (
     "numpy", "scipy", "torch", "numba", "h5py", "mpi4py", "array-api-compat", "cupy-cuda13x", "torch-scatter",
 )  # fmt: skip
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git(*arguments: str) -> str | None:
@@ -47,11 +50,6 @@ def code_version() -> str:
 
 
 @functools.cache
-def _libraries() -> dict[str, str]:
-    found = {name: _version(name) for name in LIBRARIES}
-    return {name: version for name, version in found.items() if version is not None}
-
-
 def provenance() -> dict[str, str]:
     """Describe code and libraries, independent of the host: the same installation gives the same dict.
 
@@ -60,10 +58,33 @@ def provenance() -> dict[str, str]:
     dict
         ``code_version``, ``python`` and the version of each installed numerical library.
     """
-    return {"code_version": code_version(), "python": platform.python_version(), **_libraries()}
+    found = {"code_version": code_version(), "python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def with_provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Add the code's version and the libraries to a file's attributes."""
     origin = provenance()
     return {**attributes, "code_version": origin["code_version"], "provenance": origin}
+
+
+def write_attributes(file: h5py.File, kind: str, attributes: Mapping[str, Any]) -> None:
+    """Write the attributes that every hpcspin file carries, then the caller's (containers as JSON).
+
+    Parameters
+    ----------
+    file
+        Open file.
+    kind
+        What the file is: ``labels``, ``trajectory`` or ``checkpoint``.
+    attributes
+        The caller's; strings and numbers are stored as they are, mappings and sequences as JSON.
+    """
+    file.attrs["kind"] = kind
+    file.attrs["schema_version"] = SCHEMA_VERSION
+    file.attrs["units"] = UNITS
+    for name, value in attributes.items():
+        file.attrs[name] = value if isinstance(value, str | int | float) else json.dumps(value)

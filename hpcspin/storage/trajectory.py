@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hpcspin.storage.frames import FrameFile, partial_path
-from hpcspin.storage.provenance import with_provenance
 
 TRAJECTORY = "trajectory.h5"
 """Name of the trajectory in the directory of a simulation."""
@@ -22,7 +21,7 @@ def find_trajectory(directory: str | Path) -> Path:
     return finished if finished.exists() else partial_path(finished)
 
 
-class TrajectoryWriter:
+class TrajectoryWriter(FrameFile):
     """Append frames durably to ``PATH.partial``; PATH appears with the last frame.
 
     A plain HDF5 file at every instant of the run, whatever kills it; see :mod:`hpcspin.storage.frames`
@@ -66,28 +65,19 @@ class TrajectoryWriter:
         at_most: bool = False,
         compression: str | None = None,
     ) -> None:
-        self._frames = FrameFile(
+        super().__init__(
             path,
             kind="trajectory",
             shapes={"spins": (*size, 3), "field": (*size, 3), "step": (), **observables, "time": ()},
             marker="time",
             capacity=capacity,
-            attributes=with_provenance(attributes),
+            attributes=attributes,
             keep=keep,
             integers=("step",),
             at_most=at_most,
             compression=compression,
         )
 
-    @property
-    def done(self) -> int:
-        """Number of frames recorded."""
-        return self._frames.done
-
     def append(self, **frame: ArrayLike) -> None:
         """Append one frame, an array or number for each dataset; on return it outlives a crash."""
-        self._frames.append(**{name: np.asarray(values)[None] for name, values in frame.items()})
-
-    def finish(self) -> None:
-        """Give the complete file its real name; incomplete raises HpcspinError."""
-        self._frames.finish()
+        self.write(**{name: np.asarray(values)[None] for name, values in frame.items()})

@@ -243,7 +243,7 @@ class TestTrajectory:
         for step in (0, 1, 99):
             writer.append(**self.frame(step))
         writer = self.writer(tmp_path / "t.h5", 4, keep=2)
-        assert len(read_spins(writer._frames.partial, SIZE)) == 2
+        assert len(read_spins(writer.partial, SIZE)) == 2
         for step in (2, 3):
             writer.append(**self.frame(step))
         writer.finish()
@@ -272,7 +272,7 @@ class TestTrajectory:
     def test_serves_as_a_label_file_while_it_grows(self, tmp_path):
         writer = self.writer(tmp_path / "t.h5", 4)
         writer.append(**self.frame(0))
-        found = read_labels(writer._frames.partial, SIZE)
+        found = read_labels(writer.partial, SIZE)
         assert len(found.spins) == 1
         assert found.density is None
 
