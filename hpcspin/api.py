@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from hpcspin.config import Config, load_config, parse_config
-from hpcspin.config_errors import nearest
 from hpcspin.dynamics import Field, Settings, SumField
 from hpcspin.electrons import DrivenLattice, SteadyStateSolver, make_solver
 from hpcspin.errors import HpcspinError
@@ -23,6 +23,8 @@ from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
+from hpcspin.registry import load_plugins
+from hpcspin.settings import first_mistake
 from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output
 from hpcspin.workflows.agreement import require_electrons, warn_of_labels
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
@@ -285,7 +287,10 @@ def _config(given: Given, overrides: Sequence[str]) -> Config:
         return load_config(given, overrides)
     if overrides:
         raise HpcspinError("overrides belong to a config that is a file; change the mapping itself")
-    return given if isinstance(given, Config) else parse_config(dict(given), "config")
+    if isinstance(given, Config):
+        return given
+    load_plugins(given.get("plugins", ()), Path())
+    return parse_config(dict(given), "config")
 
 
 def _as_field(given: Any, system: DrivenLattice | Lattice, world: World, device: Any, allow: Collection[str]) -> Field:
@@ -312,14 +317,10 @@ def _as_field(given: Any, system: DrivenLattice | Lattice, world: World, device:
 
 
 def _settings(given: Mapping[str, Any]) -> Settings:
-    known = {field.name: field for field in dataclasses.fields(Settings)}
-    for name in given:
-        if name not in known:
-            raise HpcspinError(f"simulate: {name!r} is no setting; {nearest(name, known)}")
-    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in given]
-    if missing:
-        raise HpcspinError(f"simulate: {', '.join(missing)} must be given")
-    return Settings(**given)
+    try:
+        return Settings(**given)
+    except ValidationError as failure:
+        raise HpcspinError(f"simulate: {first_mistake(failure).message}") from failure
 
 
 def _described(system: DrivenLattice | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
@@ -328,7 +329,7 @@ def _described(system: DrivenLattice | Lattice, terms: Sequence[Any], settings: 
         about = system.as_config()
     else:
         about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
-    return {**about, "dynamics": {**dataclasses.asdict(settings), "field": [_named(term) for term in terms]}}
+    return {**about, "dynamics": {**settings.model_dump(mode="json"), "field": [_named(term) for term in terms]}}
 
 
 def _named(term: Any) -> str:

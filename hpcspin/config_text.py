@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +107,7 @@ def _require_plain(content: Any) -> None:
 
 @dataclass(frozen=True)
 class Override:
-    """One ``key.path=value`` of the command line; numbers in the path are those of a list's entries.
+    """One ``key.path=value`` of the command line; entries of a list have their names or numbers in the path.
 
     Attributes
     ----------
@@ -144,8 +143,8 @@ class Override:
             hint = "; close its brackets, and put it in quotes if it has spaces" if cut else ""
             raise HpcspinError(f"override {text!r}: {failure}{hint}") from failure
 
-    def apply(self, content: dict[str, Any]) -> None:
-        """Set the value in a config; sections on the way are made.
+    def apply(self, content: dict[str, Any]) -> list[str | int]:
+        """Set the value in a config; sections on the way are made. Gives the keys and indices that lead there.
 
         Raises
         ------
@@ -153,16 +152,14 @@ class Override:
             If there is no such place.
         """
         node: Any = content
-        for depth in range(len(self.keys) - 1):
-            place = self._place(node, depth)
-            node = node[place] if isinstance(node, list) else node.setdefault(place, {})
-        place = self._place(node, len(self.keys) - 1)
-        node[place] = self.value
-
-    def shared(self, keys: Sequence[str | int]) -> int:
-        """How many of the first keys of another path are those of mine."""
-        same = [mine == str(other) for mine, other in zip(self.keys, keys, strict=False)]
-        return [*same, False].index(False)
+        places = []
+        for depth in range(len(self.keys)):
+            places.append(place := self._place(node, depth))
+            if depth == len(self.keys) - 1:
+                node[place] = self.value
+            else:
+                node = node[place] if isinstance(node, list) else node.setdefault(place, {})
+        return places
 
     def _place(self, node: Any, depth: int) -> Any:
         """Key or index in a node, which the first keys of the path have led to."""
@@ -171,8 +168,13 @@ class Override:
             return key
         if not isinstance(node, list):
             raise HpcspinError(f"override {self.text!r}: {where} has no keys, its value is {node!r}")
+        names = [entry.get("name") if isinstance(entry, dict) else entry for entry in node]
+        if key in names:
+            return names.index(key)
         # Python reads no number of thousands of digits.
         if not key.isdecimal() or len(key) > 9 or int(key) >= len(node):
             entries = f"the entries 0 to {len(node) - 1}" if node else "no entries"
-            raise HpcspinError(f"override {self.text!r}: {where} has {entries}, and no {key}; give one of them")
+            named = [name for name in names if isinstance(name, str)]
+            called = f", called {', '.join(named)}" if named else ""
+            raise HpcspinError(f"override {self.text!r}: {where} has {entries}{called}, and no {key}; give one of them")
         return int(key)

@@ -1,8 +1,10 @@
 """The one exception that a user is meant to read."""
 
+import difflib
 import errno
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 _WHERE_TO = "choose another --output or make it writable"
@@ -47,6 +49,12 @@ def one_line(failure: BaseException) -> str:
 def exit_code(failure: BaseException) -> int:
     """Exit code of a process that ends by a failure: 130 by Ctrl-C, as of any process that SIGINT ends."""
     return 130 if isinstance(failure, KeyboardInterrupt) else 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to tell somebody who gave a name that is not among the known ones."""
+    near = difflib.get_close_matches(name, known := list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known) or 'none'}"
 
 
 def _place(failure: OSError) -> Path | str:

@@ -36,7 +36,6 @@ from hpcspin.storage import make_directory, provenance, write_labels, write_mani
 from hpcspin.training import evaluate, find_data, train
 from hpcspin.workflows.simulate import simulate_directory
 from hpcspin.workflows.system import build_solver, build_system
-from hpcspin.workflows.train import loop_settings
 
 CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_small.yaml"
 VARIANTS = [
@@ -139,7 +138,7 @@ def fit(
     outcome = train(
         Architecture(lattice=config.lattice.kind, **section.model_dump()),
         find_data([directory / "data"], ("validation.h5",), config.lattice.kind, World()),
-        loop_settings(config.training, seed=seed, epochs=epochs, checkpoint_interval=4),
+        config.training.model_copy(update={"seed": seed, "epochs": epochs, "checkpoint_interval": 4}),
         directory / f"{kind}_{descriptor}_{len(layers)}_{seed}",
         World(),
         CPU,

@@ -75,7 +75,7 @@ def compression(folder: Path) -> dict[str, dict[str, float]]:
     lattice = make_lattice("square", (128, 128))
     spins = make_texture("wall", lattice, 1, position=64, tilt=0.1)
     for name in (None, "lzf", "gzip"):
-        settings = Settings(0.2, 0.05, 0.05, 2.0, record_interval=2, compression=name)
+        settings = Settings(damping=0.2, temperature=0.05, step=0.05, duration=2.0, record_interval=2, compression=name)
         start = time.perf_counter()
         Simulation(lattice, Heisenberg(-1.0), spins, settings, folder / str(name), config={}).run()
         size = (folder / str(name) / "trajectory.h5").stat().st_size

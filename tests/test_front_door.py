@@ -98,8 +98,8 @@ def test_fields_add_up_and_a_lattice_alone_will_do(system: hs.DrivenLattice) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"damping": 0.1, "temperature": 0, "step": 0.1}, "duration must be given"),
-        ({**MOVING, "duration": 1, "dampling": 0.1}, "'dampling' is no setting; did you mean 'damping'"),
+        ({**MOVING, "duration": "1"}, "simulate: duration: must be a number"),
+        ({**MOVING, "duration": 1, "dampling": 0.1}, "unknown key 'dampling'; did you mean 'damping'"),
         ({**MOVING, "duration": 1, "field": 3}, "a int is no field"),
         ({**MOVING, "duration": 1, "field": "driven_sd_fats"}, "no such model"),
         ({**MOVING, "duration": 1, "spins": np.zeros((12, 6))}, "have shape"),

@@ -62,7 +62,7 @@ CONFIG = {
         ],
     },
     "initial": {"kind": "wall", "position": 1, "tilt": 0.1},
-    "dynamics": {"field": "classical", "step": 0.1, "duration": 1.0, "observers": ["energy"], "wave_vectors": []},
+    "dynamics": {"field": "classical", "step": 0.1, "duration": 1.0, "observers": ["energy"]},
     "potential": {"radius": 1.5, "hidden": [4, 4]},
     "training": {"epochs": 2, "validation": ["b.h5"]},
     "reproduce": {"train": [{"seed": 1}], "validation": [{"seed": 2}], "test": [{"seed": 3, "initial": None}]},

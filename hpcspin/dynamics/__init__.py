@@ -5,9 +5,10 @@ from hpcspin.dynamics.corrected import CorrectedField
 from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, SumField, WholeLatticeField, energy
 from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE
-from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, observer
+from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, ObserverSettings, observer
 from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.simulation import CHECKPOINTING, Outcome, Simulation
+from hpcspin.dynamics.terms import TERMS, ClassicalSettings
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.waveforms import WAVEFORMS, make_waveform
 
@@ -16,8 +17,10 @@ __all__ = [
     "EXIT_REQUEUE",
     "INTEGRATORS",
     "OBSERVERS",
+    "TERMS",
     "WAVEFORMS",
     "Anisotropy",
+    "ClassicalSettings",
     "CorrectedField",
     "DzyaloshinskiiMoriya",
     "Field",
@@ -27,6 +30,7 @@ __all__ = [
     "Integrator",
     "Observed",
     "Observer",
+    "ObserverSettings",
     "Outcome",
     "Settings",
     "Simulation",

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from hpcspin.dynamics.extremes import Largest, largest_on
 from hpcspin.dynamics.torque import cross, dot, normalise
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
+from hpcspin.registry import Registry
 
 AngularVelocity = Callable[[Tensor, float], Tensor]
 Step = Callable[..., Tensor]
@@ -66,7 +68,7 @@ class Integrator:
     pair: Pair | None = None
 
 
-INTEGRATORS: dict[str, Integrator] = {}
+INTEGRATORS: Registry[Integrator] = Registry("dynamics.integrator", call=attrgetter("step"))
 
 
 def integrator(
@@ -75,7 +77,7 @@ def integrator(
     """Register a step function."""
 
     def register(step: Step) -> Step:
-        INTEGRATORS[name] = Integrator(name, step, order, langevin, implicit, pair)
+        INTEGRATORS.add(name, Integrator(name, step, order, langevin, implicit, pair))
         return step
 
     return register
@@ -98,8 +100,6 @@ def make_integrator(name: str, *, noise: bool, largest: Largest | None = None) -
     HpcspinError
         If the name is unknown, or the integrator is not valid with noise.
     """
-    if name not in INTEGRATORS:
-        raise HpcspinError(f"dynamics.integrator: {name!r} is unknown; choose one of {', '.join(sorted(INTEGRATORS))}")
     found = INTEGRATORS[name]
     if noise and not found.langevin:
         valid = ", ".join(sorted(key for key, value in INTEGRATORS.items() if value.langevin))

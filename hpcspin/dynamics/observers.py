@@ -5,17 +5,19 @@ The density, currents and error estimate of an electronic field are not observer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
 from hpcspin.dynamics import fields
-from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, measures
-
-WaveVectors = tuple[tuple[float, float], ...]
+from hpcspin.registry import Choice, Registry
+from hpcspin.settings import Finite
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,6 @@ class Frame:
         Time.
     source : Field
         What the field comes from.
-    wave_vectors : tuple
-        Where the structure factor is asked for.
     """
 
     lattice: Lattice
@@ -41,63 +41,60 @@ class Frame:
     force: NDArray[np.float64]
     time: float
     source: fields.Field
-    wave_vectors: WaveVectors = ()
 
 
-Measure = Callable[[Frame], NDArray[np.float64] | float]
-Shape = Callable[[Lattice, WaveVectors], tuple[int, ...]]
+Measure = Callable[..., NDArray[np.float64] | float]
+Shape = Callable[..., tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Observer:
-    """A named measure; `shape(lattice, wave_vectors)` is that of its value."""
+    """A measure ``measure(frame, **parameters)`` and the shape of its value, ``shape(lattice, **parameters)``."""
 
-    name: str
-    shape: Shape
     measure: Measure
+    shape: Shape
 
 
-OBSERVERS: dict[str, Observer] = {}
+OBSERVERS: Registry[Observer] = Registry("dynamics.observers", given=1, call=attrgetter("measure"))
 
 
-def _scalar(lattice: Lattice, wave_vectors: WaveVectors) -> tuple[int, ...]:
+def _scalar(lattice: Lattice, **_: Any) -> tuple[int, ...]:
     return ()
 
 
-def _vector(lattice: Lattice, wave_vectors: WaveVectors) -> tuple[int, ...]:
+def _vector(lattice: Lattice, **_: Any) -> tuple[int, ...]:
     return (3,)
 
 
-def _map(lattice: Lattice, wave_vectors: WaveVectors) -> tuple[int, ...]:
+def a_site(lattice: Lattice, **_: Any) -> tuple[int, ...]:
+    """Shape of a number for each site."""
     return lattice.size
 
 
-def _spectrum(lattice: Lattice, wave_vectors: WaveVectors) -> tuple[int, ...]:
-    return (len(wave_vectors),)
-
-
 def observer(name: str, shape: Shape = _scalar) -> Callable[[Measure], Measure]:
-    """Register a measure."""
+    """Register a measure: a function of a frame, and of parameters of its own in the config."""
 
     def register(measure: Measure) -> Measure:
-        OBSERVERS[name] = Observer(name, shape, measure)
+        OBSERVERS.add(name, Observer(measure, shape))
         return measure
 
     return register
 
 
-def make_observers(names: Sequence[str]) -> tuple[Observer, ...]:
-    """Look up observers.
+class ObserverSettings(Choice):
+    """An observer by its name, or a section of its ``name`` and its parameters."""
 
-    Raises
-    ------
-    HpcspinError
-        If a name is unknown.
-    """
-    for name in names:
-        if name not in OBSERVERS:
-            raise HpcspinError(f"dynamics.observers: {name!r} is unknown; choose from {', '.join(sorted(OBSERVERS))}")
-    return tuple(OBSERVERS[name] for name in names)
+    registry = OBSERVERS
+    selector = "name"
+    name: Annotated[str, AfterValidator(OBSERVERS.check)]
+
+    def shape(self, lattice: Lattice) -> tuple[int, ...]:
+        """Shape of its value on a lattice."""
+        return OBSERVERS[self.name].shape(lattice, **self.parameters)
+
+    def measure(self, frame: Frame) -> NDArray[np.float64] | float:
+        """Its value at a frame."""
+        return OBSERVERS[self.name].measure(frame, **self.parameters)
 
 
 @observer("wall_position")
@@ -130,13 +127,13 @@ def spin_temperature(frame: Frame) -> float:
     return fields.spin_temperature(frame.source, frame.spins, frame.force)
 
 
-@observer("bond_map", _map)
+@observer("bond_map", a_site)
 def bond_map(frame: Frame) -> NDArray[np.float64]:
     """Mean of S_i·S_j over the bonds of each site towards +x and +y."""
     return measures.bond_map(frame.lattice, frame.spins)
 
 
-@observer("chirality", _map)
+@observer("chirality", a_site)
 def chirality(frame: Frame) -> NDArray[np.float64]:
     """Scalar chirality of each cell; NaN beyond open edges."""
     return measures.scalar_chirality(frame.lattice, frame.spins)
@@ -154,7 +151,7 @@ def topological_charge(frame: Frame) -> float:
     return measures.topological_charge(frame.lattice, frame.spins)
 
 
-@observer("structure_factor", _spectrum)
-def structure_factor(frame: Frame) -> NDArray[np.float64]:
-    """Static structure factor at the chosen wave vectors."""
-    return measures.structure_factor(frame.lattice, frame.spins, frame.wave_vectors)
+@observer("structure_factor", lambda lattice, wave_vectors: (len(wave_vectors),))
+def structure_factor(frame: Frame, wave_vectors: tuple[tuple[Finite, Finite], ...]) -> NDArray[np.float64]:
+    """Static structure factor at wave vectors in reciprocal ones: [0.5, 0.5] is the square antiferromagnet."""
+    return measures.structure_factor(frame.lattice, frame.spins, wave_vectors)

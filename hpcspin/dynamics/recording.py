@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from hpcspin.dynamics.fields import Observed
-from hpcspin.dynamics.observers import Frame, make_observers
+from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.settings import Settings
 from hpcspin.lattice import wall_position
 from hpcspin.storage import TrajectoryWriter
@@ -73,11 +73,10 @@ class Recorder:
         memory: Mapping[str, Any] | None,
     ) -> None:
         self._settings = settings
-        self._observers = make_observers(settings.observers)
         self._frames, self._closing, self._wall = 0, False, 0.0
         if memory is not None:
             self._frames, self._closing, self._wall = memory["frames"], memory["closing"], memory["wall"]
-        shapes = {observer.name: observer.shape(first.lattice, first.wave_vectors) for observer in self._observers}
+        shapes = {observer.name: observer.shape(first.lattice) for observer in settings.observers}
         if isinstance(first.source, Observed):
             shapes |= first.source.observable_shapes
         self._writer = TrajectoryWriter(
@@ -118,7 +117,7 @@ class Recorder:
         self._closing = not chosen and step == self._settings.last_step
         self._frames += chosen
         if chosen or self._closing:
-            measured = {observer.name: observer.measure(frame) for observer in self._observers}
+            measured = {observer.name: observer.measure(frame) for observer in self._settings.observers}
             own = frame.source.observables if isinstance(frame.source, Observed) else {}
             own = {name: np.array(values) for name, values in own.items()}
             self._appending(spins=frame.spins, field=frame.force, step=step, time=frame.time, **measured, **own)

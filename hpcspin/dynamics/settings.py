@@ -4,68 +4,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, model_validator
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.extremes import Largest
-from hpcspin.dynamics.integrators import Step, make_integrator
-from hpcspin.dynamics.observers import WaveVectors
+from hpcspin.dynamics.integrators import INTEGRATORS, Step, make_integrator
+from hpcspin.dynamics.observers import ObserverSettings
 from hpcspin.dynamics.step_bounds import tolerated_change
 from hpcspin.dynamics.waveforms import Driven
 from hpcspin.errors import HpcspinError
+from hpcspin.settings import Count, Finite, NonNegative, Positive, Section, Seed
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a run; the names are those of the config's section `dynamics`.
+class Settings(Section):
+    """Settings of a run: keys of the config's section ``dynamics``."""
 
-    Attributes
-    ----------
-    damping : float
-        Gilbert damping alpha.
-    temperature : float
-        Temperature of the Langevin noise; 0 for none.
-    step, duration : float
-        Time step and length of the run.
-    integrator : str
-        Registered name.
-    tolerance : float or None
-        Error of a spin component above which a step is divided; None for fixed steps.
-    seed : int
-        Of the noise.
-    record_interval : int
-        Steps between frames.
-    record_window : pair of float or None
-        Times between which frames are kept.
-    record_walls : tuple of float
-        Columns; where there are any, a frame is kept if the wall has passed one since the frame before.
-    observers : tuple of str
-        Names of what is recorded beside spins, field and the field's own observables.
-    wave_vectors : tuple of pairs
-        Of the observer `structure_factor`.
-    compression : str or None
-        HDF5 filter of the finished trajectory.
-    checkpoint_interval : int
-        Steps between checkpoints.
-    checkpoint_minutes : float or None
-        Minutes after which a checkpoint is written even if no interval is over.
-    """
+    damping: NonNegative = 0.2
+    """Gilbert damping alpha."""
+    temperature: NonNegative = 0.0
+    """Temperature of the Langevin noise; 0 for none."""
+    step: Positive = 0.4
+    """Longest where ``hpcspin suggest-step`` says: motion, drives and noise bound it, and a longer one is warned of."""
+    duration: Positive = 100.0
+    integrator: Annotated[str, AfterValidator(INTEGRATORS.check)] = "heun"
+    """``heun``, ``depondt_mertens``, ``sib``, ``midpoint``, or another registered one; without noise also ``rk4`` and
+    ``dormand_prince``."""
+    tolerance: Positive | None = None
+    """Error of a spin component above which ``dormand_prince`` divides a step, which it also does where a drive is
+    faster; none for fixed steps."""
+    seed: Seed = 1
+    """Of the noise, and of the tilts of the initial spins."""
+    record_interval: Count = 5
+    """Steps between recorded frames; the first and the last one are recorded always."""
+    record_window: tuple[NonNegative, NonNegative] | None = None
+    """Times between which frames are recorded."""
+    record_walls: tuple[Finite, ...] = ()
+    """Columns; if any are given a frame is recorded where the wall has passed one since the interval before."""
+    observers: tuple[ObserverSettings, ...] = tuple(
+        ObserverSettings(name=name) for name in ("wall_position", "magnetization", "mean_bond")
+    )
+    """What is recorded beside the spins, the field and its own observables: names, or sections of a ``name`` and
+    parameters. Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``,
+    ``topological_charge``, ``structure_factor`` (with ``wave_vectors``); of a learned field ``outside``,
+    ``outside_share``, and of a committee ``spread``."""
+    compression: Literal["gzip", "lzf"] | None = None
+    """Filter of the finished trajectory, with the bytes shuffled."""
+    checkpoint_interval: Count = 50
+    """Steps between checkpoints."""
+    checkpoint_minutes: Positive | None = None
+    """Minutes after which a checkpoint is written even if no interval is over."""
 
-    damping: float
-    temperature: float
-    step: float
-    duration: float
-    integrator: str = "heun"
-    tolerance: float | None = None
-    seed: int = 1
-    record_interval: int = 5
-    record_window: tuple[float, float] | None = None
-    record_walls: tuple[float, ...] = ()
-    observers: tuple[str, ...] = ("wall_position", "magnetization", "mean_bond")
-    wave_vectors: WaveVectors = ()
-    compression: str | None = None
-    checkpoint_interval: int = 50
-    checkpoint_minutes: float | None = None
+    @model_validator(mode="after")
+    def _recordable(self) -> Self:
+        if self.record_window is not None and self.record_window[0] > self.record_window[1]:
+            raise ValueError("record_window ends before it begins; give [from, until]")
+        names = [observer.name for observer in self.observers]
+        if len(set(names)) < len(names):
+            raise ValueError("observers has the same name twice; give it once")
+        return self
 
     @property
     def last_step(self) -> int:

@@ -24,7 +24,7 @@ from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.extremes import largest_on
 from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
-from hpcspin.dynamics.observers import Frame, make_observers
+from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.recording import Recorder, checked_memory
 from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.stability import fastest_rate, precession_rate
@@ -63,6 +63,7 @@ _MAY_DIFFER = (
     "reproduce",
     "learning",
     "device",
+    "plugins",
     "dynamics.allow",
 )
 
@@ -157,7 +158,6 @@ class Simulation:
         self._domain = Domain.cut(lattice, self.world, field.halo)
         self._evaluate = FieldEvaluator(field, self._domain)
         self._sites = torch.as_tensor(self._domain.sites, device=device)
-        make_observers(settings.observers)  # wrong names are found before anything is computed
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
         self._advance = settings.stepper(largest_on(self.world), drives_of(field))
         checked = check_spins(initial_spins, lattice.size, "initial spins")
@@ -265,8 +265,7 @@ class Simulation:
         return self._state.step * self.settings.step
 
     def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64]) -> Frame:
-        lattice, wave_vectors = self._domain.lattice, self.settings.wave_vectors
-        return Frame(lattice, spins, field, self._time, self._field, wave_vectors)
+        return Frame(self._domain.lattice, spins, field, self._time, self._field)
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         known = self._evaluate.known(self._state.spins, self._time)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from hpcspin.errors import HpcspinError
+from hpcspin.registry import Registry
+from hpcspin.settings import Finite, Positive
 
 _PULSE_REACH = 8.0
 """Widths from its centre at which a pulse has fallen to 1e-14."""
@@ -40,7 +42,7 @@ class Driven(Protocol):
         ...
 
 
-WAVEFORMS: dict[str, Callable[..., Waveform]] = {}
+WAVEFORMS: Registry[type[Waveform]] = Registry("dynamics.classical.drives")
 
 
 def waveform(name: str) -> Callable[[type[Waveform]], type[Waveform]]:
@@ -58,7 +60,7 @@ def waveform(name: str) -> Callable[[type[Waveform]], type[Waveform]]:
                 f"waveform {name}: {kind.__name__} is no hpcspin.dynamics.waveforms.Waveform, so that nothing says how "
                 "fast it changes; derive it from that class"
             )
-        WAVEFORMS[name] = kind
+        WAVEFORMS.add(name, kind)
         return kind
 
     return register
@@ -72,13 +74,8 @@ def make_waveform(name: str, **parameters: float) -> Waveform:
     HpcspinError
         If the name is unknown or the parameters are not those of the waveform.
     """
-    if name not in WAVEFORMS:
-        raise HpcspinError(f"waveform {name!r} is unknown; choose one of {', '.join(sorted(WAVEFORMS))}")
-    try:
-        return WAVEFORMS[name](**parameters)
-    except TypeError as error:
-        wanted = ", ".join(WAVEFORMS[name].__annotations__)
-        raise HpcspinError(f"waveform {name}: its parameters are {wanted}; mend dynamics.classical.drives") from error
+    made: Waveform = WAVEFORMS.make(name, **parameters)
+    return made
 
 
 @waveform("sinusoid")
@@ -86,8 +83,8 @@ def make_waveform(name: str, **parameters: float) -> Waveform:
 class Sinusoid(Waveform):
     """sin(frequency t + phase), the frequency an angular one."""
 
-    frequency: float
-    phase: float = 0.0
+    frequency: Positive
+    phase: Finite = 0.0
 
     def __call__(self, time: float) -> float:
         """Amplitude at a time."""
@@ -103,8 +100,8 @@ class Sinusoid(Waveform):
 class Pulse(Waveform):
     """Gaussian of height 1 and standard deviation `width` about `centre`."""
 
-    centre: float
-    width: float
+    centre: Finite
+    width: Positive
 
     def __call__(self, time: float) -> float:
         """Amplitude at a time."""
@@ -121,8 +118,8 @@ class Pulse(Waveform):
 class Sinc(Waveform):
     """sin(x)/x, x = frequency (t - centre): excites all angular frequencies below `frequency` alike."""
 
-    centre: float
-    frequency: float
+    centre: Finite
+    frequency: Positive
 
     def __call__(self, time: float) -> float:
         """Amplitude at a time."""

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.steady_state import SOLVERS, SteadyState, make_solver
-from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
@@ -48,10 +47,6 @@ def label_snapshots(
     HpcspinError
         If the spins do not fit, or a label misses its tolerance.
     """
-    if system.solver not in SOLVERS:
-        raise HpcspinError(
-            f"electrons.solver: {system.solver!r} is unknown; choose one of {', '.join(sorted(SOLVERS))}"
-        )
     needed = SOLVERS[system.solver].ranks_needed(system, world, pick_device(world, device))
     teams = max(1, min(world.size // needed, count - done))
     number, team = world.split(teams)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import NAMED_SITES, Lattice, as_snapshots, make_texture
+from hpcspin.lattice import SHAPES, Lattice, as_snapshots, make_texture
 from hpcspin.storage import check_spins
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ class DrivenLattice:
 
 
 def _sites_in_words(sites: NDArray[np.bool_], lattice: Lattice) -> str | list[list[int]]:
-    named = (name for name in NAMED_SITES if np.array_equal(sites, lattice.mask(name)))
+    named = (name for name in SHAPES if np.array_equal(sites, lattice.mask(name)))
     return next(named, np.argwhere(sites).tolist())
 
 

@@ -14,10 +14,11 @@ from hpcspin.electrons.inversion import SINGULAR
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
+from hpcspin.registry import Registry
 
 FINEST_TOLERANCE = 1e-11
 
-SOLVERS: dict[str, type[SteadyStateSolver]] = {}
+SOLVERS: Registry[type[SteadyStateSolver]] = Registry("electrons.solver")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class SteadyStateSolver(ABC):
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
-            SOLVERS[cls.name] = cls
+            SOLVERS.add(cls.name, cls)
 
     def __init__(
         self,
@@ -241,6 +242,4 @@ def make_solver(
     HpcspinError
         If the name is unknown or the solver cannot treat the system.
     """
-    if name not in SOLVERS:
-        raise HpcspinError(f"electrons.solver: {name!r} is unknown; choose one of {', '.join(sorted(SOLVERS))}")
     return SOLVERS[name](system, tolerance, world, device, precision)

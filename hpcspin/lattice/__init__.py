@@ -1,6 +1,6 @@
 """Sites, neighbour shells, point groups, initial textures and measures of a texture."""
 
-from hpcspin.lattice.lattice import LATTICES, NAMED_SITES, Halo, Lattice, SquareLattice, TriangularLattice, make_lattice
+from hpcspin.lattice.lattice import LATTICES, SHAPES, Halo, Lattice, SquareLattice, TriangularLattice, make_lattice
 from hpcspin.lattice.measures import (
     bond_columns,
     bond_map,
@@ -15,7 +15,7 @@ from hpcspin.lattice.textures import TEXTURES, make_texture
 
 __all__ = [
     "LATTICES",
-    "NAMED_SITES",
+    "SHAPES",
     "TEXTURES",
     "Halo",
     "Lattice",

@@ -7,20 +7,21 @@ transport direction. A new lattice is one subclass with a ``kind``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpcspin.errors import HpcspinError
+from hpcspin.registry import Registry
 
-LATTICES: dict[str, type[Lattice]] = {}
+LATTICES: Registry[type[Lattice]] = Registry("lattice.kind")
 Halo = tuple[int, int]
 """Lattice steps along x and along y by which a block is extended on both of its sides."""
-NAMED_SITES: dict[str, Any] = {"all": ..., "left": 0, "right": -1}
-"""Sites that a name stands for, as an index of an array (Lx, Ly)."""
+SHAPES: Registry[Callable[[Lattice], NDArray[np.bool_]]] = Registry("sites")
+"""Shapes of reservoirs: functions from a lattice to the sites that are touched, bool, shape (Lx, Ly)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Lattice:
     """Integer matrices, acting on offsets, that generate the point group."""
 
     def __init_subclass__(cls) -> None:
-        LATTICES[cls.kind] = cls
+        LATTICES.add(cls.kind, cls)
 
     def __post_init__(self) -> None:
         for axis, length, closed in zip("xy", self.size, self.periodic, strict=True):
@@ -73,6 +74,11 @@ class Lattice:
     def num_sites(self) -> int:
         """Number of sites Lx Ly."""
         return self.size[0] * self.size[1]
+
+    @property
+    def sites(self) -> NDArray[np.int64]:
+        """Coordinates (x, y) of all sites, shape (Lx, Ly, 2)."""
+        return np.moveaxis(np.indices(self.size), 0, -1)
 
     @property
     def neighbours(self) -> list[tuple[int, int]]:
@@ -136,21 +142,16 @@ class Lattice:
         Parameters
         ----------
         sites
-            ``"left"`` (column 0), ``"right"`` (the last column), ``"all"``, or pairs (x, y).
+            ``"left"`` (column 0), ``"right"`` (the last column), ``"all"``, another name in `SHAPES`, or pairs (x, y).
 
         Raises
         ------
         HpcspinError
             If the name is unknown or a site lies outside the lattice.
         """
-        mask = np.zeros(self.size, dtype=bool)
         if isinstance(sites, str):
-            if sites not in NAMED_SITES:
-                raise HpcspinError(
-                    f"sites: {sites!r} is unknown; choose one of {', '.join(NAMED_SITES)}, or give pairs"
-                )
-            mask[NAMED_SITES[sites]] = True
-            return mask
+            return SHAPES[sites](self)
+        mask = np.zeros(self.size, dtype=bool)
         for x, y in sites:
             if not (0 <= x < self.size[0] and 0 <= y < self.size[1]):
                 raise HpcspinError(f"site [{x}, {y}] lies outside the {self.size} lattice")
@@ -210,6 +211,24 @@ class TriangularLattice(Lattice):
     generators = (((0, -1), (1, 1)), ((1, 1), (0, -1)))
 
 
+@SHAPES.adding("all")
+def everywhere(lattice: Lattice) -> NDArray[np.bool_]:
+    """All sites."""
+    return np.ones(lattice.size, dtype=bool)
+
+
+@SHAPES.adding("left")
+def left_edge(lattice: Lattice) -> NDArray[np.bool_]:
+    """Column 0."""
+    return np.indices(lattice.size)[0] == 0
+
+
+@SHAPES.adding("right")
+def right_edge(lattice: Lattice) -> NDArray[np.bool_]:
+    """The last column."""
+    return np.indices(lattice.size)[0] == lattice.size[0] - 1
+
+
 def make_lattice(kind: str, size: tuple[int, int], periodic: tuple[bool, bool] = (False, True)) -> Lattice:
     """Lattice of a registered kind.
 
@@ -218,6 +237,4 @@ def make_lattice(kind: str, size: tuple[int, int], periodic: tuple[bool, bool] =
     HpcspinError
         If the kind is unknown or the size is impossible.
     """
-    if kind not in LATTICES:
-        raise HpcspinError(f"lattice.kind: {kind!r} is unknown; choose one of {', '.join(sorted(LATTICES))}")
     return LATTICES[kind](tuple(size), tuple(periodic))  # type: ignore[arg-type]

@@ -185,7 +185,7 @@ class _Trainer:
             directory / CHECKPOINT,
             {
                 "potential": self._model.architecture.as_dict(),
-                "training": asdict(settings),
+                "training": settings.model_dump(include=set(Settings.model_fields)),
                 "data": _listed(split),
                 **({"start": known[1]["weights_sha256"]} if known else {}),
             },
@@ -327,7 +327,7 @@ class _Trainer:
                 # Sorted, as they come back from a checkpoint: a finished training run again writes the same card.
                 "metrics": dict(sorted(self._state.metrics.items())),
                 "best_epoch": self._state.best_epoch,
-                "training": asdict(self._settings),
+                "training": self._settings.model_dump(include=set(Settings.model_fields)),
                 "data": _listed(self._split),
                 "electrons": kinds_of_electrons(
                     [self._sources[shard.file].electrons or {} for shard in self._split.train]

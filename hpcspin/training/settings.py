@@ -4,52 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from hpcspin.settings import Count, Flag, NonNegative, Positive, Section, Seed
 from hpcspin.training.metrics import Summary
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to train; the names are those of the config's section ``training``.
+class Settings(Section):
+    """How to train: keys of the config's section ``training``."""
 
-    Attributes
-    ----------
-    epochs, batch : int
-        Passes over the data; snapshots in a step, over all ranks.
-    optimiser : str
-        ``"adamw"`` or ``"muon"``, see `Optimiser`.
-    learning_rate, warmup, weight_decay : float
-        Largest learning rate; the share of the steps in which it rises; decay of the weights.
-    gauge : float
-        Weight of the mean square of h^neq beside the mean squared error. The
-        split of a field into E and G is not unique: this chooses the smallest G.
-    ema : float
-        Decay of the running mean of the weights, which is what is saved.
-    seed : int
-        Of the initial weights and of the order of the snapshots.
-    checkpoint_interval : int
-        Epochs between validations and checkpoints.
-    compile : bool
-        Whether full batches of a field of several layers go through torch.compile.
-    mixed_precision : bool
-        Whether products are made in bfloat16 while training; weights, gradients' sums and the saved model are not.
-    tf32 : bool
-        Whether the steps on a GPU round the factors of float32 products to TF32; all else never does.
-    """
-
-    epochs: int
-    batch: int
-    optimiser: str
-    learning_rate: float
-    warmup: float
-    weight_decay: float
-    gauge: float
-    ema: float
-    seed: int
-    checkpoint_interval: int
-    compile: bool = False
-    mixed_precision: bool = False
-    tf32: bool = False
+    epochs: Count = 100
+    """Passes over the data. More than before go on with a finished training: its learning rate then rises to what it
+    would be at that epoch of the longer training, and falls to 0 with it."""
+    batch: Count = 8
+    """Snapshots in a step, over all ranks."""
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """``muon`` steps the matrices among the weights, AdamW the rest; meant for fields of several layers."""
+    learning_rate: Positive = 1e-3
+    """The largest one."""
+    warmup: NonNegative = 0.05
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: NonNegative = 0.0
+    gauge: NonNegative = 1e-4
+    """Weight of the mean square of h^neq beside the mean squared error: the split of a field into E and G is not
+    unique, and this chooses the smallest G."""
+    ema: Annotated[NonNegative, Field(lt=1)] = 0.995
+    """Decay of the running mean of the weights, per step; the mean is what is saved."""
+    seed: Seed = 1
+    """Of the initial weights and of the order of the snapshots."""
+    checkpoint_interval: Count = 10
+    """Epochs between checkpoints and validations."""
+    compile: Flag = False
+    """Fuse the layers of a ``direct`` field by torch.compile: needs a C++ compiler and a minute or two to begin."""
+    mixed_precision: Flag = False
+    """Make the products of the training in bfloat16; the saved model computes in ``potential.precision``. Of use
+    on GPUs and on CPUs with units for bfloat16; without these it takes several times as long."""
+    tf32: Flag = False
+    """Let the steps on an NVIDIA GPU round the factors of float32 products to TF32 (10 bits); all else never does.
+    Either way a GPU adds gradients of convolutions in no fixed order: trainings are not bitwise equal there."""
 
 
 @dataclass(frozen=True)

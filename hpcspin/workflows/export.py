@@ -27,7 +27,7 @@ from hpcspin.storage import (
 )
 from hpcspin.storage.ovf import Representation, is_square_grid
 from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_lattice, site_places
+from hpcspin.workflows.system import build_lattice
 
 Format = Literal["ovf", "ovf-binary4", "ovf-text", "xdmf"]
 _REPRESENTATIONS: dict[str, Representation] = {"ovf": "Binary 8", "ovf-binary4": "Binary 4", "ovf-text": "Text"}
@@ -56,7 +56,7 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
     """
     source = find_trajectory(source) if source.is_dir() else source
     lattice = _lattice(source)
-    places = site_places(lattice)
+    places = lattice.cartesian(lattice.sites)
     if target == "xdmf" and output.suffix != ".xdmf":
         raise HpcspinError(f"{output}: ParaView knows XDMF by the name; end it with .xdmf")
     with sole_writer(output, world, directory=target != "xdmf"):

@@ -17,7 +17,6 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.storage import config_differences, describe_differences
 from hpcspin.workflows.agreement import require_electrons
-from hpcspin.workflows.classical import classical_terms
 from hpcspin.workflows.learned import LearnedField
 from hpcspin.workflows.monitor import CheckedField
 from hpcspin.workflows.system import build_solver, build_system
@@ -37,7 +36,7 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
         terms.append(_electronic(config, world))
     if config.dynamics.field in ("learned", "corrected"):
         terms.append(_learned(config, lattice, world, device))
-    terms.extend(classical_terms(config.dynamics.classical, lattice))
+    terms.extend(config.dynamics.classical.terms(lattice))
     if not terms:  # free spins: only the noise moves them
         terms.append(Zeeman((0.0, 0.0, 0.0)))
     return terms[0] if len(terms) == 1 else SumField(terms)

@@ -12,7 +12,7 @@ from hpcspin.electrons.labelling import Frame
 from hpcspin.parallel.world import World
 from hpcspin.storage import LabelWriter, SpinsFile, require_output
 from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_system, site_places
+from hpcspin.workflows.system import build_system
 
 
 def label_file(
@@ -43,7 +43,7 @@ def label_file(
         If the spins are invalid, the output cannot be written, or a label misses its tolerance.
     """
     system, attributes = build_system(config), None
-    places = site_places(system.lattice)
+    places = system.lattice.cartesian(system.lattice.sites)
     if world.rank == 0:
         source = SpinsFile(spins_path, config.lattice.size, places)
         source.check()

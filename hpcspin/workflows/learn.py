@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.config import Config, LearningSection
+from hpcspin.dynamics import ObserverSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
@@ -178,7 +179,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
     """Configs of the round's learned trajectories, each from a start of its own."""
     learning = _learning(config)
     assert config.dynamics is not None
-    observers = ("wall_position", "spread") if learning.selection == "spread" else ("wall_position",)
+    names = ("wall_position", "spread") if learning.selection == "spread" else ("wall_position",)
     configs = {}
     for number in range(learning.trajectories):
         changes = {
@@ -186,7 +187,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
             "exact_interval": None,
             "model": str(_model_before(config, this)),
             "seed": _seed(config, this, number),
-            "observers": observers,
+            "observers": tuple(ObserverSettings(name=name) for name in names),
         }
         configs[this.directory / f"trajectory-{number:03d}"] = config.model_copy(
             update={

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hpcspin.dynamics import CorrectedField
 from hpcspin.dynamics.fields import terms_of
-from hpcspin.dynamics.observers import Frame, observer
+from hpcspin.dynamics.observers import Frame, a_site, observer
 from hpcspin.electrons import SteadyStateSolver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
@@ -97,7 +97,7 @@ def _rms(spins: Tensor, field: NDArray[np.float64]) -> float:
     return float((perpendicular(spins, torch.from_numpy(field)).square().sum(-1).mean() / 2).sqrt())
 
 
-@observer("spread", lambda lattice, _: lattice.size)
+@observer("spread", a_site)
 def spread(frame: Frame) -> NDArray[np.float64]:
     """Disagreement of a learned field's committee: an estimate of its error on every site."""
     field = _learned(frame, "spread")
@@ -110,7 +110,7 @@ def spread(frame: Frame) -> NDArray[np.float64]:
     return field.on_lattice(frame.lattice, torch.from_numpy(frame.spins), model.spread)
 
 
-@observer("outside", lambda lattice, _: lattice.size)
+@observer("outside", a_site)
 def outside(frame: Frame) -> NDArray[np.float64]:
     """How far each site's surroundings lie outside the training data; 0 inside. See `ForceField.outside`."""
     field = _learned(frame, "outside")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpcspin.config import ClassicalSection, Config, ReproduceSection, RunSection
+from hpcspin.config import Config, ReproduceSection, RunSection
+from hpcspin.dynamics import ClassicalSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
@@ -126,7 +127,7 @@ def _run_stages(
 
 def _require_electrons_alone(config: Config) -> None:
     assert config.dynamics is not None
-    if config.dynamics.classical != ClassicalSection():
+    if config.dynamics.classical != ClassicalSettings():
         raise HpcspinError(
             "dynamics.classical: the exact fields of a reproduction would hold these terms, and the learned runs would "
             "have them twice; leave them out, or label spins with `hpcspin label` and train on these"

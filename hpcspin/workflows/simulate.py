@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.config import Config, DynamicsSection, InitialSection
+from hpcspin.config import Config
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.lattice import Lattice
+from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
@@ -62,7 +63,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         lattice,
         field,
         spins,
-        _settings(config.dynamics),
+        config.dynamics,
         directory,
         config=given,
         identity=_identity(config, spins, given),
@@ -87,8 +88,8 @@ def run_trajectory(
     return outcome
 
 
-def _warn_of_unfinished(initial: InitialSection, world: World) -> None:
-    source = Path(initial.path or "")
+def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:
+    source = Path(initial.parameters.get("path", ""))
     if initial.kind == "file" and source.is_dir() and find_trajectory(source) == partial_path(source / TRAJECTORY):
         world.say(f"warning: {source}: the simulation is not finished, its last frame so far is taken")
 
@@ -105,9 +106,3 @@ def _identity(config: Config, spins: NDArray[np.float64], given: Mapping[str, An
         digest = weights_digest(config.dynamics.model)[:_SHOWN]
         identity["dynamics"] = {**given["dynamics"], "model": f"weights {digest}"}
     return identity
-
-
-def _settings(dynamics: DynamicsSection) -> Settings:
-    return Settings(
-        **dynamics.model_dump(exclude={"field", "model", "allow", "exact_interval", "classical", "check_interval"})
-    )

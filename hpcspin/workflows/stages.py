@@ -12,7 +12,7 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import config_differences, describe_differences, make_directory, read_json, write_text
 from hpcspin.workflows.simulate import simulate_directory
 
-_FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow")
+_FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
 
 
 def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = ()) -> None:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.config import Config, InitialSection, LatticeSection, ReservoirSection
+from hpcspin.config import Config
 from hpcspin.electrons import DrivenLattice, Reservoir, SteadyStateSolver, make_solver
+from hpcspin.electrons.settings import ReservoirSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice, make_texture
+from hpcspin.lattice.settings import InitialSettings, LatticeSettings
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.storage import SpinsFile
 
 
-def build_lattice(section: LatticeSection) -> Lattice:
+def build_lattice(section: LatticeSettings) -> Lattice:
     """Lattice of a config."""
     return make_lattice(section.kind, section.size, section.periodic)
-
-
-def site_places(lattice: Lattice) -> NDArray[np.float64]:
-    """Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2)."""
-    return lattice.cartesian(np.moveaxis(np.indices(lattice.size), 0, -1))
 
 
 def build_system(config: Config) -> DrivenLattice:
@@ -55,21 +51,18 @@ def build_solver(config: Config, system: DrivenLattice, world: World) -> SteadyS
     return make_solver(electrons.solver, system, electrons.tolerance, world, device, electrons.precision)
 
 
-def initial_spins(initial: InitialSection, lattice: Lattice, seed: int) -> NDArray[np.float64]:
+def initial_spins(initial: InitialSettings, lattice: Lattice, seed: int) -> NDArray[np.float64]:
     """Spins at time zero, shape (Lx, Ly, 3).
 
     Raises
     ------
     HpcspinError
-        If the file of ``kind: file`` does not hold valid spins of this lattice.
+        If a parameter does not fit the lattice, or a file does not hold valid spins of it.
     """
-    if initial.kind == "file":
-        return SpinsFile(initial.path or "", lattice.size, site_places(lattice)).read(-1)[0]
-    parameters = initial.model_dump(include={"position", "tilt"}, exclude_none=True)
-    return make_texture(initial.kind, lattice, seed, **parameters)
+    return make_texture(initial.kind, lattice, seed, **initial.parameters)
 
 
-def _reservoir(section: ReservoirSection, lattice: Lattice) -> Reservoir:
+def _reservoir(section: ReservoirSettings, lattice: Lattice) -> Reservoir:
     try:
         sites = lattice.mask(section.sites)
     except HpcspinError as failure:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hpcspin.config import Config, TrainingSection
+from hpcspin.config import Config
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field
 from hpcspin.storage import electrons_of, ensure_manifest
-from hpcspin.training import Outcome, Settings, TrainingData, find_data, require_possible, train
+from hpcspin.training import Outcome, TrainingData, find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
 from hpcspin.training.metrics import in_words
 from hpcspin.workflows.sole_writer import sole_writer
@@ -117,7 +115,7 @@ def check_training(config: Config, world: World) -> None:
     """
     assert config.training is not None
     architecture, lattice = _architecture(config), build_lattice(config.lattice)
-    require_possible(architecture, loop_settings(config.training), world)
+    require_possible(architecture, config.training, world)
     model = make_force_field(architecture)
     model.require(lattice, "potential")
     model.neighbourhood(lattice)
@@ -130,18 +128,12 @@ def _architecture(config: Config) -> Architecture:
     return Architecture(lattice=config.lattice.kind, **config.potential.model_dump())
 
 
-def loop_settings(section: TrainingSection, **changes: Any) -> Settings:
-    """What the training loop needs of the section ``training``, with changes by name."""
-    names = {field.name for field in dataclasses.fields(Settings)}
-    return Settings(**{**section.model_dump(include=names), **changes})
-
-
 def _train_one(config: Config, seed: int, data: TrainingData, output: Path, world: World, stop: StopRequest) -> Outcome:
     assert config.training is not None
     return train(
         _architecture(config),
         data,
-        loop_settings(config.training, seed=seed),
+        config.training.model_copy(update={"seed": seed}),
         output,
         world,
         pick_device(world, config.device),

@@ -43,7 +43,6 @@ DEFAULTS = {
     "corrected": None,
     "tolerance": None,
     "observers": ["wall_position", "magnetization", "mean_bond"],
-    "wave_vectors": [],
     "record_window": None,
     "record_walls": [],
     "compression": None,
@@ -52,7 +51,6 @@ DEFAULTS = {
 SAME_NAMES = (
     "tolerance",
     "observers",
-    "wave_vectors",
     "record_window",
     "record_walls",
     "compression",

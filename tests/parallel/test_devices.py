@@ -121,7 +121,7 @@ world, gpu = World.detect(), torch.device("cuda", 0)
 torch.cuda.get_device_properties = lambda device: SimpleNamespace(uuid="one card")
 with world.together():
     if sys.argv[1] == "train":
-        settings = Settings(1, 4, "adamw", 1e-3, 0.0, 0.0, 0.0, 0.9, 1, 1)
+        settings = Settings(epochs=1, batch=4, gauge=0.0, ema=0.9, checkpoint_interval=1)
         train(Architecture("square", 1.0, (4,)), [], settings, Path(sys.argv[2]), world, gpu)
     else:
         domain = Domain.cut(make_lattice("square", (6, 6)), world, (1, 1))

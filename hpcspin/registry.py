@@ -1,0 +1,204 @@
+"""What a config chooses by name: one registry for each kind of thing, and the users' own modules that add to them.
+
+A lattice, texture, reservoir shape, solver, descriptor, force field, classical term, drive, integrator or observer is
+one class or function in one of these registries. A user's own stands in a module that the config names under
+``plugins``; it is imported when that config is read, and never because a data file, a model or a checkpoint names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, create_model, model_serializer, model_validator
+
+from hpcspin.errors import HpcspinError, nearest
+from hpcspin.settings import Finite, Flag, Integer, Section
+
+Entry = TypeVar("Entry")
+_STRICT = {float: Finite, int: Integer, bool: Flag}
+"""Annotations of parameters to the types of the config's numbers, which take no text for a number."""
+
+
+class Registry(dict[str, Entry]):
+    """Things of one kind by their names; ``registry[name]`` refuses an unknown name in one line.
+
+    Parameters
+    ----------
+    key
+        Key of the config that chooses one.
+    given
+        How many first arguments of an entry the program gives; the others are parameters of its own in the config.
+    call
+        What of an entry is called; None: itself.
+    """
+
+    def __init__(self, key: str, given: int = 0, call: Callable[[Entry], Callable[..., Any]] | None = None) -> None:
+        super().__init__()
+        self.key, self._given, self._call = key, given, call
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Register an entry.
+
+        Raises
+        ------
+        HpcspinError
+            If another one has the name already.
+        """
+        if name in self and (before := self._home(self[name])) != self._home(entry):  # else a notebook's cell, again
+            raise HpcspinError(f"{self.key}: {name!r} is registered already, by {before}; choose another name")
+        self[name] = entry
+
+    def adding(self, name: str) -> Callable[[Entry], Entry]:
+        """Register what a decorator stands above; see `add`."""
+
+        def register(entry: Entry) -> Entry:
+            self.add(name, entry)
+            return entry
+
+        return register
+
+    def __missing__(self, name: str) -> Entry:
+        raise HpcspinError(f"{self.key}: {self._unknown(name)}")
+
+    def check(self, name: str) -> str:
+        """Give back a known name; a ValueError, as pydantic wants it, for another one."""
+        if name not in self:
+            raise ValueError(self._unknown(name))
+        return name
+
+    def parameters(self, name: str) -> type[Section]:
+        """The settings of an entry: its parameters with their types and defaults, as its signature says."""
+        own = self._own(name)
+        fields = {p.name: (self.type_of(name, p.name), ... if p.default is p.empty else p.default) for p in own}
+        return create_model(name, __base__=Section, **fields)  # type: ignore[call-overload]
+
+    def type_of(self, name: str, parameter: str | None = None) -> Any:
+        """The type of one of an entry's own parameters, of the first one if none is named."""
+        called, own = self._called(self[name]), self._own(name)
+        annotation = next(p.annotation for p in own if parameter in (None, p.name))
+        # Resolved where the entry is written; other annotations there need not exist.
+        stub = SimpleNamespace(__annotations__={} if annotation is inspect.Parameter.empty else {"it": annotation})
+        hints = get_type_hints(stub, vars(sys.modules[called.__module__]), include_extras=True)
+        return _strict(hints.get("it", Any))
+
+    def make(self, name: str, *given: Any, **parameters: Any) -> Any:
+        """Call an entry with what the program gives and with parameters by name.
+
+        Raises
+        ------
+        HpcspinError
+            If the name is unknown, or a parameter is missing or unknown.
+        """
+        called = self._called(self[name])
+        try:
+            inspect.signature(called).bind(*given, **parameters)
+        except TypeError as failure:
+            takes = ", ".join(p.name for p in self._own(name)) or "none"
+            raise HpcspinError(f"{self.key}: {name}: {failure}; its parameters: {takes}") from failure
+        return called(*given, **parameters)
+
+    def _own(self, name: str) -> list[inspect.Parameter]:
+        return list(inspect.signature(self._called(self[name])).parameters.values())[self._given :]
+
+    def _home(self, entry: Any) -> str:
+        return f"{self._called(entry).__module__}.{self._called(entry).__qualname__}"
+
+    def _called(self, entry: Any) -> Any:
+        return self._call(entry) if self._call else entry
+
+    def _unknown(self, name: str) -> str:
+        hint = nearest(name, sorted(self)).replace("known keys:", "choose one of")
+        return f"{name!r} is unknown; {hint}; your own needs its module under plugins, or in --plugin"
+
+
+class Choice(Section):
+    """A section that names an entry of a registry; its other keys are the parameters of that entry."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    registry: ClassVar[Registry[Any]]
+    selector: ClassVar[str] = "kind"
+    """The key that holds the name."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the chosen entry, defaults included."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        if isinstance(given, str) and cls.selector == "name":
+            given = {"name": given}
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping):
+            raise ValueError(f"must be a section of {cls.selector} and parameters")
+        own = {key: value for key, value in given.items() if key in cls.model_fields}
+        name = given.get(cls.selector)
+        if not isinstance(name, str) or name not in cls.registry:
+            return own  # What is wrong with the name is said where it stands.
+        rest = {key: value for key, value in given.items() if key not in own}
+        return {**own, **dict(cls.registry.parameters(name).model_validate(rest))}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: Callable[[Any], dict[str, Any]]) -> Any:
+        content = dump(self)
+        return content[self.selector] if self.selector == "name" and list(content) == ["name"] else content
+
+
+def load_plugins(names: Sequence[str], folder: Path) -> None:
+    """Import modules that register things.
+
+    Parameters
+    ----------
+    names
+        Each a module's name, or that of a Python file in the folder, which comes first.
+    folder
+        Where the config is.
+
+    Raises
+    ------
+    HpcspinError
+        If there is no such module, or it fails.
+    """
+    for name in names:
+        file = folder / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
+        load = partial(_load_file, file.resolve()) if file.is_file() else partial(importlib.import_module, name)
+        try:
+            load()
+        except HpcspinError as failure:
+            raise HpcspinError(f"plugins: {name}: {failure}") from failure
+        except Exception as failure:
+            if isinstance(failure, ModuleNotFoundError) and failure.name == name.partition(".")[0]:
+                said = f"there is neither a file {file} nor a module of this name that Python finds"
+            else:
+                said = f"fails with {type(failure).__name__}: {' '.join(str(failure).split())}"
+            raise HpcspinError(f"plugins: {name}: {said}; mend the module, or its name") from failure
+
+
+def _load_file(file: Path) -> None:
+    if str(file) in sys.modules:  # Under its path: two configs may have plugins of one name.
+        return
+    spec = importlib.util.spec_from_file_location(str(file), file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[str(file)] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[str(file)]
+        raise
+
+
+def _strict(annotation: Any) -> Any:
+    if get_origin(annotation) is tuple:
+        return tuple[tuple(_strict(inner) for inner in get_args(annotation))]  # type: ignore[misc]
+    return _STRICT.get(annotation, annotation) if isinstance(annotation, type) else annotation

@@ -1,0 +1,120 @@
+"""What the settings of all rooms share: strict sections of a config, their numbers, and words for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from hpcspin.errors import nearest
+
+_WORDS = {
+    "missing": "is missing; add it",
+    "tuple_type": "must be a list in [ ]",
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} entries",
+    "string_type": "must be a word",
+    "literal_error": "must be {expected}",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+}
+"""Kind of a mistake, as pydantic calls it, to what a user is told about a key."""
+_UNKNOWN = "unknown_key"
+_SHOWN_CHARACTERS = 60
+
+
+def _only_number(value: Any) -> Any:
+    """Pydantic would take ``true`` for 1, and the text of a number for the number."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number, without quotes")
+    return value
+
+
+_Number = BeforeValidator(_only_number)
+Flag = Annotated[bool, Strict()]
+Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, _Number, Field(allow_inf_nan=False)]
+Integer = Annotated[int, _Number]
+Count = Annotated[int, _Number, Field(ge=1)]
+Seed = Annotated[int, _Number, Field(ge=0, lt=2**32)]
+Vector = tuple[Finite, Finite, Finite]
+
+
+class Section(BaseModel):
+    """Base of all settings: strict and immutable; an unknown key is refused with the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        if isinstance(given, cls):
+            return given
+        known = list(cls.model_fields)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"must be a section of keys: {', '.join(known)}")
+        for key in given:
+            if key not in known:
+                raise PydanticCustomError(_UNKNOWN, "{hint}", {"key": key, "hint": nearest(key, known)})
+        return given
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Something wrong with settings.
+
+    Attributes
+    ----------
+    keys : tuple
+        Where: keys and indices, from the root.
+    message : str
+        The key, what is wrong with it, and how to mend that.
+    """
+
+    keys: tuple[str | int, ...]
+    message: str
+
+
+def first_mistake(failure: ValidationError) -> Mistake:
+    """Choose one of the things that are wrong with settings; an unknown key explains a missing one."""
+    errors = [(_keys(error["loc"]), error) for error in failure.errors()]
+    for section, error in errors:
+        if error["type"] == _UNKNOWN:
+            keys = (*section, error["ctx"]["key"])
+            return Mistake(keys, f"unknown key {'.'.join(map(str, keys))!r}; {error['ctx']['hint']}")
+    first, _ = errors[0]
+    # Where a value may be of several kinds, the one that it fits best is told about.
+    keys, error = max((found for found in errors if found[0][: len(first)] == first), key=lambda found: len(found[0]))
+    told = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    message = told.format_map(error.get("ctx", {})) if error["type"] in _WORDS else told
+    where = ".".join(map(str, keys))
+    said = error["type"] == "missing" or repr(error["input"]) in message
+    shown = "" if said else _shown(error["input"])
+    return Mistake(keys, f"{where}: {message}{shown}" if where else f"{message}{shown}")
+
+
+def _keys(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Location of an error without the names of the types that were tried there."""
+    return tuple(part for part in location if isinstance(part, int) or not any(mark in part for mark in "[-("))
+
+
+def _shown(given: Any) -> str:
+    if isinstance(given, Mapping):  # A whole section: the message says what it is about.
+        return ""
+    return f" (given: {textwrap.shorten(json.dumps(given, default=str), _SHOWN_CHARACTERS)})"
