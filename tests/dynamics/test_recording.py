@@ -46,12 +46,7 @@ MEASURED = {
 def test_frames_of_a_window(tmp_path):
     simulation(tmp_path / "run", record_window=[1.2, 2.4]).run()
     assert contents(tmp_path / "run")["step"].tolist() == [0, 12, 15, 18, 21, 24, 40]
-    assert (
-        Settings(
-            damping=0.1, temperature=0.0, step=0.1, duration=4.0, record_interval=3, record_window=(1.2, 2.4)
-        ).capacity
-        == 7
-    )
+    assert Settings(step=0.1, duration=4.0, record_interval=3, record_window=(1.2, 2.4)).capacity == 7
 
 
 def moving_wall(directory, duration, **changes):
@@ -61,9 +56,8 @@ def moving_wall(directory, duration, **changes):
     x, y = np.indices(lattice.size)
     wall = np.zeros((*lattice.size, 3))
     wall[..., 2] = np.where(x < 5, 1.0, 1.0 - 2 * ((x + y) % 2))
-    settings = Settings(
-        damping=0.5, temperature=0.0, step=0.5, duration=duration, record_interval=2, checkpoint_interval=6, **changes
-    )
+    intervals = {"record_interval": 2, "checkpoint_interval": 6}
+    settings = Settings(damping=0.5, step=0.5, duration=duration, **intervals, **changes)
     field = SumField([Heisenberg(1.0), Zeeman((0, 0, 0.2)), Slonczewski((0.1, 0, 0.1))])
     config = {"dynamics": {"duration": duration}}
     return Simulation(lattice, field, wall, settings, directory, config=config)

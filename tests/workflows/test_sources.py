@@ -21,7 +21,6 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import SpinsFile, spins, write_ovf
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.simulate import simulate_directory
-from hpcspin.workflows.system import site_places
 
 CLASSICAL = [
     "dynamics.field=classical",
@@ -50,7 +49,8 @@ def test_a_simulation_starts_from_all_of_them(config: Path, tmp_path: Path, kind
     simulate(config, tmp_path / "a", *on)
     last = SpinsFile(tmp_path / "a", None).read(-1)[0]
     np.save(tmp_path / "one.npy", last)
-    places = site_places(make_lattice(kind, (6, 4)))
+    lattice = make_lattice(kind, (6, 4))
+    places = lattice.cartesian(lattice.sites)
     write_ovf(tmp_path / "one.ovf", last, places, title="spins", unit="1", time=0.0)
     for name, source in {"b": tmp_path / "a", "c": tmp_path / "one.npy", "d": tmp_path / "one.ovf"}.items():
         simulate(config, tmp_path / name, *on, *from_file(source))
@@ -75,7 +75,8 @@ def test_label_takes_what_simulations_start_from(config: Path, spins_file: Path,
     np.save(tmp_path / "two.npy", given)
     (tmp_path / "ovf").mkdir()
     for n, one in enumerate(given):
-        places = site_places(make_lattice("square", (6, 4)))
+        lattice = make_lattice("square", (6, 4))
+        places = lattice.cartesian(lattice.sites)
         write_ovf(tmp_path / "ovf" / f"m{n}.ovf", one, places, title="m", unit="1", time=0.0)
     with h5py.File(tmp_path / "two.h5", "w") as file:
         file["spins"] = given
