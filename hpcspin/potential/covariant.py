@@ -127,17 +127,21 @@ class CovariantField(ForceField):
 
     def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Field on the outputs for one configuration of shape (rows, 3)."""
-        spins = spins.to(self.dtype)
-        # The scalar before the first layer says where spins are.
-        scalars = is_present(spins.T)[:, None]
-        known = Known(functional.pad(spins[..., None], (0, 0, 0, 0, 0, ROOM)), functional.pad(scalars, (0, 0, 0, ROOM)))
-        inputs = self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
+        known, inputs = self._host_start(spins, bias, neighbourhood)
         last = len(self._stack) - 1
         for number, stretch in enumerate(self.architecture.layers):
             table, centres = neighbourhood.padded(stretch, EMPTY), neighbourhood.stages[number]
             known = self._host_layer(number)(known, table, inputs, centres, 0 < number < last, torch.get_num_threads())
         rows, _ = neighbourhood.outputs_of(1, spins.device)
         return known.vectors.squeeze(2).index_select(0, rows) * self.field_scale
+
+    def _host_start(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[Known, Tensor]:
+        """What the kernels know before the first layer, and the networks' other inputs, shape (centres, inputs)."""
+        spins = spins.to(self.dtype)
+        # The scalar before the first layer says where spins are.
+        scalars = is_present(spins.T)[:, None]
+        known = Known(functional.pad(spins[..., None], (0, 0, 0, 0, 0, ROOM)), functional.pad(scalars, (0, 0, 0, ROOM)))
+        return known, self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
 
     @property
     def _stack(self) -> list[Layer]:

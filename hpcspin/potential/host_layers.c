@@ -238,6 +238,28 @@ INLINE void finish(const layer *l, const float *spin, const float *sums, int64_t
     memcpy(scalars, told, m * sizeof(float));
 }
 
+/* Densities (BLOCK, 3, densities), mixtures (BLOCK, 3, columns) and features (BLOCK, features) of BLOCK centres, of which
+ * `count` are asked for. */
+INLINE void look(const layer *l, const float *vectors, const float *scalars, const int32_t *mine, const float *inputs,
+                 int64_t count, float *density, float *mixed, float *seen) {
+    const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
+    const int64_t sums = l->trivial + 2 * l->products, own = l->own_scalars ? l->scalars : 0;
+    for (int i = 0; i < BLOCK; i += ROWS / 3)
+        densities(l, vectors, mine + i * l->slots, density + 3 * i * n);
+    product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
+    for (int i = 0; i < BLOCK; i++) {
+        const float *known = vectors + mine[i * l->slots] * row;
+        float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+        invariants(l, spin, density + 3 * i * n, mixed + 3 * i * columns, columns, seen + i * l->features);
+    }
+    scalar_sums(l, scalars, mine, seen + sums, l->features);
+    for (int i = 0; i < count; i++) {
+        float *rest = seen + i * l->features + sums + l->told;
+        memcpy(rest, scalars + mine[i * l->slots] * (int64_t)l->scalars, own * sizeof(float));
+        memcpy(rest + own, inputs + i * l->inputs, l->inputs * sizeof(float));
+    }
+}
+
 /* Centres first to last - 1; `table` has BLOCK more of them after the last one.
  *
  * vectors (rows, 3, vectors), the spin first, and scalars (rows, scalars) are what is known, of LANES rows more than
@@ -251,26 +273,12 @@ void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, c
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
     float *density = scratch, *mixed = density + 3 * BLOCK * n, *seen = mixed + 3 * BLOCK * columns;
     float *x = seen + BLOCK * l->features, *y = x + BLOCK * l->widest, *made = y + BLOCK * l->widest;
-    const int64_t sums = l->trivial + 2 * l->products, own = l->own_scalars ? l->scalars : 0;
     const int64_t apart = l->made_scalars ? 3 * (1 + l->made_vectors) : 3;
     memset(seen, 0, BLOCK * l->features * sizeof(float));
     for (int64_t start = first; start < last; start += BLOCK) {
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
-        for (int i = 0; i < BLOCK; i += ROWS / 3)
-            densities(l, vectors, mine + i * l->slots, density + 3 * i * n);
-        product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
-        for (int i = 0; i < BLOCK; i++) {
-            const float *known = vectors + mine[i * l->slots] * row;
-            float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
-            invariants(l, spin, density + 3 * i * n, mixed + 3 * i * columns, columns, seen + i * l->features);
-        }
-        scalar_sums(l, scalars, mine, seen + sums, l->features);
-        for (int i = 0; i < count; i++) {
-            float *rest = seen + i * l->features + sums + l->told;
-            memcpy(rest, scalars + mine[i * l->slots] * (int64_t)l->scalars, own * sizeof(float));
-            memcpy(rest + own, inputs + (start + i) * l->inputs, l->inputs * sizeof(float));
-        }
+        look(l, vectors, scalars, mine, inputs + start * l->inputs, count, density, mixed, seen);
         const float *from = seen;
         int64_t width = l->features;
         for (int layer_number = 0; layer_number <= l->hidden_layers; layer_number++) {
@@ -291,6 +299,218 @@ void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, c
                    adds ? scalars + at * l->scalars : 0, made, new_vectors + at * apart,
                    new_scalars + at * l->made_scalars);
         }
+    }
+}
+
+/* The transposed matrices of a layer, for the way back: from mixtures to densities, of which so many are no padding, and
+ * of the network from its outputs to the features, the last matrix first. */
+typedef struct {
+    matrix mixtures;
+    const matrix *network;
+    int32_t densities;
+} adjoint;
+
+INLINE void multiply(float *restrict out, const float *restrict a, const float *restrict b, int64_t n) {
+    for (int64_t k = 0; k < n; k++) out[k] = a[k] * b[k];
+}
+
+/* out = f (a s - b t) */
+INLINE void multiply_difference(float *restrict out, const float *restrict f, const float *restrict a, float s,
+                                const float *restrict b, float t, int64_t n) {
+    for (int64_t k = 0; k < n; k++) out[k] = f[k] * (a[k] * s - b[k] * t);
+}
+
+/* sum of f (a d - b c) */
+INLINE float triple_sum(const float *f, const float *a, const float *d, const float *b, const float *c, int64_t n) {
+    vec sums = {};
+    int64_t k = 0;
+    for (; k + LANES <= n; k += LANES) sums += load(f + k) * (load(a + k) * load(d + k) - load(b + k) * load(c + k));
+    float sum = 0.0f;
+    for (int i = 0; i < LANES; i++) sum += sums[i];
+    for (; k < n; k++) sum += f[k] * (a[k] * d[k] - b[k] * c[k]);
+    return sum;
+}
+
+/* `activate`, and its derivative. */
+INLINE void activate_both(float *x, float *slope, const float *bias, int width) {
+    for (int k = 0; k < width; k += LANES) {
+        vec v = load(x + k) + load(bias + k), gate = reciprocal(1.0f + exponential(-v)), f = v * gate;
+        store(x + k, f);
+        store(slope + k, gate + f * (1.0f - gate));
+    }
+}
+
+/* From derivatives by new vectors (3, 1 + made vectors) and scalars of one centre to those by what the network says, and
+ * by the sums of its vectors; adds that by its spin. */
+static void adjoint_of_finish(const layer *l, const float *spin, const float *sums, int64_t columns, const float *said,
+                              const float *by_vectors, const float *by_scalars, float *by_said, float *by_sums,
+                              int64_t wide, float *by_spin) {
+    const int64_t n = l->made_vectors, m = l->made_scalars;
+    const float present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
+    for (int64_t k = 0; k < n; k++) {
+        const float g[3] = {present * by_vectors[1 + k], present * by_vectors[n + 2 + k],
+                            present * by_vectors[2 * n + 3 + k]};
+        const float along[3] = {sums[k], sums[columns + k], sums[2 * columns + k]};
+        const float across[3] = {sums[n + k], sums[columns + n + k], sums[2 * columns + n + k]};
+        const float straight = said[k], turned = said[n + k];
+        float by_straight = 0.0f, by_turned = 0.0f;
+        for (int i = 0; i < 3; i++) {
+            const int next = (i + 1) % 3, last = (i + 2) % 3;
+            by_straight += g[i] * along[i];
+            by_turned += g[i] * (spin[next] * across[last] - spin[last] * across[next]);
+            by_sums[i * wide + k] = straight * g[i];
+            by_sums[i * wide + n + k] = turned * (g[next] * spin[last] - g[last] * spin[next]);
+            by_spin[i] += turned * (across[next] * g[last] - across[last] * g[next]);
+        }
+        by_said[k] = by_straight;
+        by_said[n + k] = by_turned;
+    }
+    for (int64_t k = 0; k < m; k++) by_said[2 * n + k] = present * by_scalars[k];
+}
+
+/* From derivatives by the scalar and the triple products of one centre to those by its mixtures; adds that by its spin. */
+static void adjoint_of_products(const layer *l, const float *s, const float *mixed, int64_t columns, const float *by,
+                                float *by_mixed, int64_t wide, float *by_spin) {
+    const float *by_dots = by, *by_triples = by + l->products;
+    int64_t at = 0;
+    for (int irrep = 0; irrep < l->irreps; irrep++) {
+        const int64_t share = l->shares[irrep];
+        for (int row = 0; row < l->dimensions[irrep]; row++, at += 4 * share) {
+            for (int i = 0; i < 3; i++) {
+                const float *p = mixed + i * columns + at, *q = p + share;
+                float *by_p = by_mixed + i * wide + at, *by_q = by_p + share;
+                multiply(by_p, by_dots, q, share);
+                multiply(by_q, by_dots, p, share);
+            }
+            for (int i = 0; i < 3; i++) {
+                const int next = (i + 1) % 3, last = (i + 2) % 3;
+                const float *u1 = mixed + next * columns + at + 2 * share, *u2 = mixed + last * columns + at + 2 * share;
+                const float *v1 = u1 + share, *v2 = u2 + share;
+                float *by_u = by_mixed + i * wide + at + 2 * share;
+                multiply_difference(by_u, by_triples, v1, s[last], v2, s[next], share);
+                multiply_difference(by_u + share, by_triples, u2, s[next], u1, s[last], share);
+                by_spin[i] += triple_sum(by_triples, u1, v2, u2, v1, share);
+            }
+        }
+        by_dots += share;
+        by_triples += share;
+    }
+}
+
+/* The way back through a layer, for `potentials` derivatives at once: of its centres first to last - 1, from those by
+ * what the layer has made, by_vectors (potentials, rows, 3, 1 + made vectors) and by_scalars (potentials, rows, made
+ * scalars), to those by what it has summed, by_densities (potentials, room, 3, densities without padding), and by_sums (potentials, room,
+ * told) and by_own (potentials, room, scalars) where there are scalars. The scalars that the layer makes go to
+ * new_scalars (rows, made scalars) unless that is null. The rest is as of `hpcspin_layer`.
+ */
+void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vectors, const float *scalars,
+                           const int32_t *table, const float *inputs, int64_t first, int64_t last, int64_t potentials,
+                           int64_t rows, int64_t room, const float *by_vectors, const float *by_scalars,
+                           float *by_densities, float *by_sums, float *by_own, float *new_scalars, float *scratch) {
+    const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
+    const int64_t wide = columns + LANES, made = 3 * (1 + (int64_t)l->made_vectors), m = l->made_scalars;
+    const int64_t products = l->trivial, sums = l->trivial + 2 * l->products, widest = l->widest;
+    const int hidden = l->hidden_layers;
+    float *density = scratch, *mixed = density + 3 * BLOCK * n, *seen = mixed + 3 * BLOCK * columns;
+    float *by_mixed = seen + BLOCK * l->features, *by_density = by_mixed + 3 * BLOCK * wide;
+    float *said = by_density + 3 * BLOCK * n, *x = said + BLOCK * widest, *y = x + BLOCK * widest;
+    float *slopes = y + BLOCK * widest, by_spin[BLOCK][3];
+    memset(seen, 0, BLOCK * l->features * sizeof(float));
+    memset(by_mixed, 0, 3 * BLOCK * wide * sizeof(float));
+    for (int64_t start = first; start < last; start += BLOCK) {
+        const int32_t *mine = table + start * l->slots;
+        const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
+        look(l, vectors, scalars, mine, inputs + start * l->inputs, count, density, mixed, seen);
+        const float *from = seen;
+        int64_t width = l->features;
+        for (int number = 0; number <= hidden; number++) {
+            const matrix *layer_matrix = &l->network[number];
+            float *to = number == hidden ? said : number % 2 ? y : x;
+            product(from, width, BLOCK, layer_matrix, to, widest);
+            if (number < hidden)
+                for (int i = 0; i < BLOCK; i++)
+                    activate_both(to + i * widest, slopes + (number * BLOCK + i) * widest, l->biases[number],
+                                  layer_matrix->vectors * LANES);
+            from = to;
+            width = widest;
+        }
+        for (int64_t p = 0; p < potentials; p++) {
+            memset(x, 0, BLOCK * widest * sizeof(float));
+            memset(by_spin, 0, sizeof by_spin);
+            for (int i = 0; i < count; i++) {
+                const int64_t at = mine[i * l->slots], place = p * rows + at;
+                const float *known = vectors + at * row;
+                const float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+                adjoint_of_finish(l, spin, mixed + 3 * i * columns + l->sums, columns, said + i * widest,
+                                  by_vectors + place * made, by_scalars + place * m, x + i * widest,
+                                  by_mixed + 3 * i * wide + l->sums, wide, by_spin[i]);
+                if (new_scalars && !p)
+                    for (int64_t k = 0; k < m; k++)
+                        new_scalars[at * m + k] = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f
+                                                      ? said[i * widest + 2 * l->made_vectors + k]
+                                                      : 0.0f;
+            }
+            float *by = x;
+            for (int number = hidden; number >= 0; number--) {
+                float *to = by == x ? y : x;
+                product(by, widest, BLOCK, &back->network[hidden - number], to, widest);
+                if (number)
+                    for (int i = 0; i < BLOCK; i++)
+                        for (int k = 0; k < l->network[number - 1].vectors * LANES; k += LANES)
+                            store(to + i * widest + k, load(to + i * widest + k) *
+                                                           load(slopes + ((number - 1) * BLOCK + i) * widest + k));
+                by = to;
+            }
+            for (int i = 0; i < count; i++) {
+                const float *known = vectors + mine[i * l->slots] * row;
+                const float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+                adjoint_of_products(l, spin, mixed + 3 * i * columns, columns, by + i * widest + products,
+                                    by_mixed + 3 * i * wide, wide, by_spin[i]);
+            }
+            product(by_mixed, wide, 3 * BLOCK, &back->mixtures, by_density, n);
+            for (int i = 0; i < count; i++) {
+                const int64_t place = p * room + start + i;
+                const float *known = vectors + mine[i * l->slots] * row, *of = by + i * widest;
+                const int64_t kept = back->densities;
+                float *to = by_densities + 3 * place * kept;
+                for (int c = 0; c < 3; c++) {
+                    memcpy(to + c * kept, by_density + (3 * i + c) * n, kept * sizeof(float));
+                    const float *a = density + (3 * i + c) * n + 1;
+                    float own = by_spin[i][c];
+                    for (int64_t k = 0; k < l->trivial; k++) {
+                        to[c * kept + 1 + k] += of[k] * known[c * l->vectors];
+                        own += of[k] * a[k];
+                    }
+                    to[c * kept] += own; /* The first density is the spin. */
+                }
+                if (l->own_scalars) {
+                    memcpy(by_sums + place * l->told, of + sums, l->told * sizeof(float));
+                    memcpy(by_own + place * l->scalars, of + sums + l->told, l->scalars * sizeof(float));
+                }
+            }
+        }
+    }
+}
+
+int64_t hpcspin_adjoint_scratch(const layer *l) {
+    const int64_t columns = (int64_t)l->mixtures.vectors * LANES;
+    return BLOCK * (3 * (2 * (int64_t)l->densities + 2 * columns + LANES) + l->features +
+                    (3 + (int64_t)l->hidden_layers) * l->widest);
+}
+
+/* Sums over the slots of rows first to last - 1: densities (rows, 3, densities) and sums of scalars (rows, scalar_sums),
+ * the latter where there are any. `table` as of `hpcspin_layer`; scratch of BLOCK * (3 * densities + scalar_sums). */
+void hpcspin_sums(const layer *l, const float *vectors, const float *scalars, const int32_t *table, int64_t first,
+                  int64_t last, float *out, float *out_scalars, float *scratch) {
+    const int64_t n = 3 * (int64_t)l->densities, m = l->scalar_sums;
+    for (int64_t start = first; start < last; start += BLOCK) {
+        const int32_t *mine = table + start * l->slots;
+        const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
+        for (int i = 0; i < BLOCK; i += ROWS / 3) densities(l, vectors, mine + i * l->slots, scratch + i * n);
+        memcpy(out + start * n, scratch, count * n * sizeof(float));
+        if (!m) continue;
+        scalar_sums(l, scalars, mine, scratch + BLOCK * n, m);
+        memcpy(out_scalars + start * m, scratch + BLOCK * n, count * m * sizeof(float));
     }
 }
 

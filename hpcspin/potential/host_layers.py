@@ -39,7 +39,9 @@ class Known(NamedTuple):
     scalars: Tensor
 
 
-class _Matrix(ctypes.Structure):
+class HostMatrix(ctypes.Structure):
+    """``matrix`` of the kernels."""
+
     _fields_ = (
         ("numbers", ctypes.c_void_p),
         ("from_", ctypes.c_void_p),
@@ -49,7 +51,9 @@ class _Matrix(ctypes.Structure):
     )
 
 
-class _Layer(ctypes.Structure):
+class HostStruct(ctypes.Structure):
+    """``layer`` of the kernels."""
+
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("slots", "vectors", "scalars", "own_scalars")),
         *((name, ctypes.c_int32) for name in ("densities", "scalar_sums")),
@@ -57,7 +61,7 @@ class _Layer(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("shares", "dimensions")),
         *((name, ctypes.c_int32) for name in ("made_vectors", "made_scalars", "inputs", "hidden_layers")),
         *((name, ctypes.c_void_p) for name in ("kernels", "scalar_kernels")),
-        ("mixtures", _Matrix),
+        ("mixtures", HostMatrix),
         ("network", ctypes.c_void_p),
         ("biases", ctypes.c_void_p),
         *((name, ctypes.c_int32) for name in ("sums", "features", "widest")),
@@ -84,13 +88,14 @@ class HostLayer:
         self._kept: list[Any] = []
         self._writes = layer.writes
         maps, lanes = layer.maps(), _lanes()
-        kernels, scalars = _kernels(maps.kernels, layer.reads.vectors), _wide(_array(maps.scalars))
+        kernels, scalars = host_kernels(maps.kernels, layer.reads.vectors), wide(_array(maps.scalars))
         shares = [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
-        matrices, biases = _network(layer)
-        networks = (_Matrix * len(matrices))(*map(self._matrix, matrices))
+        matrices, biases = host_network(layer)
+        self._mixed = _mixtures(_array(maps.mixtures), layer, kernels.shape[2])
+        networks = (HostMatrix * len(matrices))(*map(self._matrix, matrices))
         pointers = (ctypes.c_void_p * len(biases))(*map(self._keep, biases))
         self._kept += [networks, pointers]
-        self._struct = _Layer(
+        self._struct = HostStruct(
             slots=len(kernels),
             vectors=layer.reads.vectors,
             scalars=layer.reads.scalars or 1,  # The first layer reads where there are spins.
@@ -109,7 +114,7 @@ class HostLayer:
             hidden_layers=len(biases),
             kernels=self._keep(kernels),
             scalar_kernels=self._keep(scalars),
-            mixtures=self._matrix(_mixtures(_array(maps.mixtures), layer, kernels.shape[2])),
+            mixtures=self._matrix(self._mixed),
             network=ctypes.addressof(networks),
             biases=ctypes.addressof(pointers),
             sums=4 * sum(layer.rows),
@@ -154,7 +159,7 @@ class HostLayer:
         self._kept.append(array)
         return array.ctypes.data
 
-    def _matrix(self, matrix: Floats) -> _Matrix:
+    def _matrix(self, matrix: Floats) -> HostMatrix:
         """A matrix in strips of two vectors of columns, the last perhaps of one, each where its rows are not zero."""
         numbers, ranges, at = [], [], [0]
         for columns in np.split(matrix, range(2 * _lanes(), matrix.shape[1], 2 * _lanes()), axis=1):
@@ -164,7 +169,7 @@ class HostLayer:
             ranges.append((first, last))
             at.append(at[-1] + numbers[-1].size)
         first_rows, last_rows = (np.array(column, np.int32) for column in zip(*ranges, strict=True))
-        return _Matrix(
+        return HostMatrix(
             self._keep(np.concatenate(numbers)),
             self._keep(first_rows),
             self._keep(last_rows),
@@ -173,10 +178,10 @@ class HostLayer:
         )
 
 
-def _kernels(kernels: Tensor, vectors: int) -> Floats:
+def host_kernels(kernels: Tensor, vectors: int) -> Floats:
     """Kernels of the densities, shape (slots, vectors, 1 + densities and zeros), the first of which is the spin."""
     given = _array(kernels).reshape(-1, vectors, kernels.shape[1])
-    packed = np.zeros((*given.shape[:2], _padded(1 + given.shape[2])), np.float32)
+    packed = np.zeros((*given.shape[:2], padded(1 + given.shape[2])), np.float32)
     packed[:, :, 1 : 1 + given.shape[2]] = given
     packed[0, 0, 0] = 1
     return packed
@@ -193,10 +198,10 @@ def _mixtures(maps: Floats, layer: Layer, densities: int) -> Floats:
         for side in sides
     ]
     joined = np.concatenate([*parts, vectors], axis=1)
-    return np.pad(_wide(joined), ((0, densities - len(joined)), (0, 0)))
+    return np.pad(wide(joined), ((0, densities - len(joined)), (0, 0)))
 
 
-def _network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
+def host_network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
     """Matrices and padded biases of the network's layers, the normalisation of the features in the first of them."""
     linears = [linear for linear in layer.network.layers if isinstance(linear, nn.Linear)]
     weights = [_array(linear.weight).T for linear in linears]
@@ -206,16 +211,17 @@ def _network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
     weights[0][: len(mean)] *= scale[:, None]
     # In double precision: the mean is not subtracted from each feature, as elsewhere.
     biases[0] = (biases[0] - mean.astype(np.float64) @ weights[0][: len(mean)]).astype(np.float32)
-    return [_wide(weight) for weight in weights], [_wide(bias[None])[0] for bias in biases]
+    return [wide(weight) for weight in weights], [wide(bias[None])[0] for bias in biases]
 
 
-def _padded(number: int) -> int:
+def padded(number: int) -> int:
+    """A number of columns up to whole vectors."""
     return -(-number // _lanes()) * _lanes()
 
 
-def _wide(matrix: Floats) -> Floats:
+def wide(matrix: Floats) -> Floats:
     """With zeros up to whole vectors."""
-    return np.pad(matrix, ((0, 0), (0, _padded(matrix.shape[1]) - matrix.shape[1])))
+    return np.pad(matrix, ((0, 0), (0, padded(matrix.shape[1]) - matrix.shape[1])))
 
 
 def _array(tensor: Tensor) -> Floats:

@@ -36,10 +36,14 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError):
         return None
     found.hpcspin_layer.restype = None
-    found.hpcspin_layer_scratch.restype = found.hpcspin_lanes.restype = ctypes.c_int64
+    found.hpcspin_layer_adjoint.restype = found.hpcspin_sums.restype = None
+    for name in ("layer_scratch", "adjoint_scratch", "lanes"):
+        getattr(found, f"hpcspin_{name}").restype = ctypes.c_int64
     address, number = ctypes.c_void_p, ctypes.c_int64
     found.hpcspin_layer.argtypes = (*[address] * 5, number, number, ctypes.c_int32, *[address] * 3)
-    found.hpcspin_layer_scratch.argtypes = (address,)
+    found.hpcspin_layer_adjoint.argtypes = (*[address] * 6, *[number] * 5, *[address] * 7)
+    found.hpcspin_sums.argtypes = (*[address] * 4, number, number, *[address] * 3)
+    found.hpcspin_layer_scratch.argtypes = found.hpcspin_adjoint_scratch.argtypes = (address,)
     return found
 
 

@@ -20,6 +20,8 @@ from torch.nn import functional
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Trade
 from hpcspin.potential.covariant import CovariantField
+from hpcspin.potential.host_adjoint import HostAdjoint, HostTables, derivatives_on_host, host_tables
+from hpcspin.potential.host_library import usable
 from hpcspin.potential.kinds import KINDS, Prediction
 from hpcspin.potential.layers import WHOLE, Channels, Layer, Maps, Site
 from hpcspin.potential.model import Part
@@ -47,10 +49,12 @@ class LayeredPotentials(CovariantField):
         self._tables: weakref.WeakKeyDictionary[Neighbourhood, dict[Any, list[DifferentiableTables]]] = (
             weakref.WeakKeyDictionary()
         )
+        self._host_tables: weakref.WeakKeyDictionary[Neighbourhood, list[HostTables]] = weakref.WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
         """Of a copy: tables are made anew."""
-        return {**super().__getstate__(), "_tables": weakref.WeakKeyDictionary()}
+        anew: dict[str, Any] = {name: weakref.WeakKeyDictionary() for name in ("_tables", "_host_tables")}
+        return {**super().__getstate__(), **anew}
 
     def _last(self, architecture: Architecture) -> Channels:
         return Channels(0, KINDS[architecture.kind].potentials)
@@ -65,6 +69,9 @@ class LayeredPotentials(CovariantField):
     ) -> Prediction:
         """See `ForceField`; E and G of a window are those of its centres."""
         self._require_halo(neighbourhood)
+        if not self.training and usable(self.dtype, spins.device):
+            each = [self._on_host_back(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
+            return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
         batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
         inputs = self._inputs_of(spins, neighbourhood, bias)
         around: list[Chained]
@@ -87,6 +94,22 @@ class LayeredPotentials(CovariantField):
         equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in (equilibrium, nonequilibrium))
         totals = local[:, : batch * neighbourhood.stages[-1]].unflatten(1, (batch, -1)).sum(2)
         potentials = functional.pad(totals, (0, 0, 0, 2 - len(totals)))
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials.unbind())
+
+    @torch.no_grad()
+    def _on_host_back(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Prediction:
+        """`forward` for one configuration of shape (rows, 3), by the kernels."""
+        known, inputs = self._host_start(spins, bias, neighbourhood)
+        layers = [self._of_weights(number, HostAdjoint) for number in range(len(self._stack))]
+        factors = self._factors(bias[None].to(self.dtype) / self.architecture.bias_reference)[:, 0]
+        tables = self._host_tables.get(neighbourhood)
+        if tables is None:
+            tables = self._host_tables[neighbourhood] = host_tables(neighbourhood, self.architecture.layers)
+        local, by_spin = derivatives_on_host(layers, tables, known, inputs, factors, torch.get_num_threads())
+        rows, _ = neighbourhood.outputs_of(1, spins.device)
+        sums = by_spin[:, rows].movedim(0, 1).flatten(1)
+        equilibrium, nonequilibrium = self.kind.combine(sums, spins[rows].to(self.dtype))
+        potentials = functional.pad((local * factors).sum(0), (0, 2 - len(factors)))
         return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials.unbind())
 
     def _factors(self, inputs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from force_fields import make_model, random_spins
 from torch import Tensor
 
 from hpcspin.lattice import Lattice, make_lattice
-from hpcspin.potential import ForceField, covariant, host_library
+from hpcspin.potential import ForceField, covariant, host_library, layered
 
 LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1), "precision": "float32"}
 BIAS = torch.full((1,), 1.3, dtype=torch.float64)
@@ -34,6 +34,10 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Tensor:
         ("square", {"channels": 24, "hidden": (40,)}),
         ("square", {"layers": (1, 3, 2), "electrode_range": 3.0, "hidden": (8, 24, 16)}),
         ("triangular", {"symmetry": "full", "channels": 15}),
+        ("square", {"kind": "pair"}),
+        ("square", {"kind": "pair", "layers": (1, 1), "channels": 24, "hidden": (40,), "symmetry": "full"}),
+        ("square", {"kind": "conservative", "layers": (1, 3, 2), "electrode_range": 3.0, "hidden": (8, 24, 16)}),
+        ("triangular", {"kind": "pair", "symmetry": "full", "channels": 15, "layers": (1, 1, 1, 1)}),
     ],
 )
 def test_it_is_the_field_of_the_layers(monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]) -> None:
@@ -48,16 +52,18 @@ def test_it_is_the_field_of_the_layers(monkeypatch: pytest.MonkeyPatch, kind: st
     expected = predict(exact, lattice, spins)
     scale = expected.square().mean().sqrt()
     assert (found - expected).abs().max() < 2e-5 * scale
-    monkeypatch.setattr(covariant, "usable", lambda *_: False)
+    for module in (covariant, layered):
+        monkeypatch.setattr(module, "usable", lambda *_: False)
     without = predict(model, lattice, spins)
     assert (found - without).abs().max() < 2e-5 * scale
     assert not torch.equal(found, without)
 
 
 @needs_kernel
-def test_threads_and_neighbours_in_the_batch_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["direct", "pair"])
+def test_threads_and_neighbours_in_the_batch_change_no_bit(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     lattice = make_lattice("square", (31, 17))
-    model, spins = make_model(**LAYERS), random_spins(2, lattice.num_sites, 8)
+    model, spins = make_model(**{**LAYERS, "kind": kind}), random_spins(2, lattice.num_sites, 8)
     together = predict(model, lattice, spins)
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
@@ -66,9 +72,10 @@ def test_threads_and_neighbours_in_the_batch_change_no_bit(monkeypatch: pytest.M
 
 
 @needs_kernel
-def test_new_weights_are_noticed() -> None:
+@pytest.mark.parametrize("kind", ["direct", "pair"])
+def test_new_weights_are_noticed(kind: str) -> None:
     lattice = make_lattice("square", (5, 4))
-    model, spins = make_model(**LAYERS), random_spins(1, lattice.num_sites, 8)
+    model, spins = make_model(**{**LAYERS, "kind": kind}), random_spins(1, lattice.num_sites, 8)
     before = predict(model, lattice, spins)
     with torch.no_grad():
         next(model.parameters()).mul_(1.5)
@@ -76,9 +83,10 @@ def test_new_weights_are_noticed() -> None:
 
 
 @needs_kernel
-def test_a_model_that_has_been_evaluated_can_be_copied() -> None:
+@pytest.mark.parametrize("kind", ["direct", "pair"])
+def test_a_model_that_has_been_evaluated_can_be_copied(kind: str) -> None:
     lattice = make_lattice("square", (5, 4))
-    model, spins = make_model(**LAYERS), random_spins(1, lattice.num_sites, 8)
+    model, spins = make_model(**{**LAYERS, "kind": kind}), random_spins(1, lattice.num_sites, 8)
     before = predict(model, lattice, spins)
     copied = copy.deepcopy(model)
     with torch.no_grad():
