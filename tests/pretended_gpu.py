@@ -5,7 +5,9 @@ they can be compared with those of the CPU. The rules are those of a device: ope
 refused. And what costs time on a GPU is counted by the line of the package that asks for it: launches of kernels,
 copies between host and device, and moments at which the host waits for the device.
 
-Not seen are other bits of other kernels, memory, and streams. A few operations launch more than the one kernel that is
+A copy that the host does not wait for, between the device and pinned memory, arrives when a stream or an event is
+waited for, and leaves nonsense in its place until then. Not seen are other bits of other kernels, memory, and kernels
+in streams of their own. A few operations launch more than the one kernel that is
 counted, and an index that is computed on the host inside of an operation of PyTorch escapes.
 """
 
@@ -13,15 +15,18 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
+from torch.utils._foreach_utils import _group_tensors_by_device_and_dtype
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -71,13 +76,16 @@ class Counts:
     launches
         Kernels.
     copies
-        From the host to the device and back.
+        From the host to the device and back, for which the host waits.
+    transfers
+        The same between the device and pinned memory, for which it does not.
     waits
         Moments at which the host waits for the device.
     """
 
     launches: Counter[str] = field(default_factory=Counter)
     copies: Counter[str] = field(default_factory=Counter)
+    transfers: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
 
 
@@ -122,6 +130,9 @@ class PretendedTensor(torch.Tensor):
     def cpu(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         return self.to("cpu")
 
+    def record_stream(self, stream: Any) -> None:
+        pass
+
     def numpy(self, **kwargs: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu()")
 
@@ -149,6 +160,8 @@ class PretendedGPU(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._counts: Counts | None = None
+        self._pinned: list[torch.Tensor] = []
+        self._under_way: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     @contextmanager
     def counting(self) -> Iterator[Counts]:
@@ -174,36 +187,73 @@ class PretendedGPU(TorchDispatchMode):
         given = [x for x in tensors if isinstance(x, PretendedTensor)]
         wanted = kwargs.get("device")
         there = bool(given) if wanted is None else torch.device(wanted).type == "cuda"
+        # PyTorch's own derivatives make zeros, and fill them with gradients, where PyTorch believes the tensors to be.
+        there |= len(given) == len(tensors) and func is not _aten._to_copy.default and _is_own_derivative()
         if given or there:
-            self._look_at(func, args, tensors, there)
+            self._look_at(func, args, kwargs, tensors, there)
         real = dict(kwargs)
         if wanted is not None:
             real |= {"device": torch.device("cpu")}
+        pinned = real.pop("pin_memory", None)
+        to_host = func is _aten.copy_.default and not isinstance(args[0], PretendedTensor)
+        if to_host and self._is_asynchronous(func, args, kwargs):
+            self._under_way.append((args[0], args[1].held.clone()))
+            return args[0].fill_(torch.nan)
         result = func(*tree_map(numbers, args), **tree_map(numbers, real))
+        if pinned:
+            self._pinned.append(result)
         if not there or func in _WAITING:
             return result
         # What is changed in place stays the same tensor.
         known = {id(x.held): x for x in given}
         return tree_map(lambda x: known.get(id(x), _pretended(x)) if isinstance(x, torch.Tensor) else x, result)
 
-    def _look_at(self, func: Any, args: tuple[Any, ...], tensors: list[torch.Tensor], there: bool) -> None:
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy of a tensor in memory that a device reads while the host goes on."""
+        self._pinned.append(tensor.clone())
+        return self._pinned[-1]
+
+    def synchronize(self) -> None:
+        """The host waits until all copies have arrived."""
+        self._count("waits")
+        for target, values in self._under_way:
+            target.copy_(values)
+        self._under_way.clear()
+
+    def _is_asynchronous(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether an operation copies between pinned memory and the device, and the host goes on."""
+        if func is _aten.copy_.default:
+            host, asked = (args[1] if isinstance(args[0], PretendedTensor) else args[0]), len(args) > 2 and args[2]
+        elif func is _aten._to_copy.default:
+            host, asked = args[0], kwargs.get("non_blocking")
+        else:
+            return False
+        if not asked or isinstance(host, PretendedTensor):
+            return False
+        memory = host.untyped_storage().data_ptr()
+        return any(one.untyped_storage().data_ptr() == memory for one in self._pinned)
+
+    def _look_at(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        tensors: list[torch.Tensor],
+        there: bool,
+    ) -> None:
         if func in (_aten._to_copy.default, _aten.copy_.default):
             source = isinstance(args[0 if func is _aten._to_copy.default else 1], PretendedTensor)
             target = there if func is _aten._to_copy.default else isinstance(args[0], PretendedTensor)
-            # PyTorch's own derivatives make zeros where it believes the tensors to be, and fill them with gradients:
-            # on a real GPU both are there. What a derivative of the package copies has a place in the package.
-            filled = source and torch._C._current_graph_task_id() != -1 and _place() == _ELSEWHERE
-            self._count("launches" if filled or (source and target) else "copies")
+            across = "transfers" if self._is_asynchronous(func, args, kwargs) else "copies"
+            self._count("launches" if source and target else across)
             return
         indices = [x for x in args[1] if x is not None] if func in _INDEXING else []
         if any(not isinstance(x, PretendedTensor) for x in indices):
             self._count("copies")
         if func in _WAITING or any(x.dtype in (torch.bool, torch.uint8) for x in indices):
             self._count("waits")
-        # Derivatives make tensors themselves, on what they take for the device.
-        derives = torch._C._current_graph_task_id() != -1
         at_host = [x for x in tensors if not isinstance(x, PretendedTensor) and x.dim() > 0]
-        if any(all(x is not index for index in indices) for x in at_host) and not derives:
+        if any(all(x is not index for index in indices) for x in at_host):
             raise RuntimeError(f"{func}: expected all tensors on one device, found cuda:0 and cpu at {_place()}")
         if func not in _WAITING | _WITHOUT_KERNEL and not _is_view(func):
             self._count("launches")
@@ -213,13 +263,32 @@ class PretendedGPU(TorchDispatchMode):
             getattr(self._counts, what)[_place()] += 1
 
 
+class _Stream:
+    """A stream, or the event at its end; all operations are done when they are asked for."""
+
+    def __init__(self, gpu: PretendedGPU) -> None:
+        self.synchronize = gpu.synchronize
+
+    def wait_stream(self, other: _Stream) -> None:
+        pass
+
+    def record_event(self) -> _Stream:
+        return self
+
+
 class _Constructors(TorchFunctionMode):
-    """`torch.tensor` and `torch.as_tensor` copy to a device where no mode of operations sees it."""
+    """`torch.tensor` and `torch.as_tensor` copy to a device where no mode of operations sees it; memory is pinned."""
+
+    def __init__(self, gpu: PretendedGPU) -> None:
+        super().__init__()
+        self._gpu = gpu
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         given = dict(kwargs or {})
+        if func is torch.Tensor.pin_memory:
+            return self._gpu.pin(args[0])
         if func not in (torch.tensor, torch.as_tensor):
             return func(*args, **given)
         data, device = args[0], given.pop("device", None)
@@ -233,12 +302,40 @@ class _Constructors(TorchFunctionMode):
 def pretended_gpu() -> Iterator[PretendedGPU]:
     """Pretend that there is a GPU: tensors and modules can be moved to the device `GPU`."""
     swapped = torch.__future__.get_swap_module_params_on_conversion()
-    with patch.object(torch.cuda, "_lazy_init", lambda: None), PretendedGPU() as gpu, _Constructors():
+    gpu, card = PretendedGPU(), SimpleNamespace(uuid="pretended")
+    in_place_of = {
+        "_lazy_init": lambda: None,
+        "get_device_properties": lambda device: card,
+        "mem_get_info": lambda device: (1 << 40, 1 << 40),
+        "Stream": lambda: _Stream(gpu),
+        "current_stream": lambda device=None: _Stream(gpu),
+        "stream": lambda stream: nullcontext(),
+        "synchronize": lambda device=None: gpu.synchronize(),
+    }
+    groups = patch.object(clip_grad, "_group_tensors_by_device_and_dtype", _grouped)
+    with patch.multiple(torch.cuda, **in_place_of), groups, gpu, _Constructors(gpu):
         torch.__future__.set_swap_module_params_on_conversion(True)
         try:
             yield gpu
         finally:
             torch.__future__.set_swap_module_params_on_conversion(swapped)
+
+
+def _grouped(lists: list[list[torch.Tensor]]) -> dict[Any, Any]:
+    """PyTorch's own function, which asks no Python code for the device."""
+    found = _group_tensors_by_device_and_dtype(lists)
+    return {(group[0][0].device, dtype): (group, index) for (_, dtype), (group, index) in found.items()}
+
+
+def undisturbed(gpu: PretendedGPU, ask: Callable[[], Any]) -> Any:
+    """The answer, for which the device has neither copied nor made the host wait."""
+    with gpu.counting() as counts:
+        answer = ask()
+    assert sum(counts.launches.values()) > 0
+    assert not counts.copies
+    assert not counts.transfers
+    assert not counts.waits
+    return answer
 
 
 def real(tensor: torch.Tensor) -> torch.Tensor:
@@ -259,6 +356,17 @@ def _pretended(x: torch.Tensor) -> PretendedTensor:
 def _is_view(func: Any) -> bool:
     aliases = (argument.alias_info for argument in func._schema.arguments)
     return any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def _is_own_derivative() -> bool:
+    """Whether a derivative of PyTorch asks for an operation, and not one of the package."""
+    if torch._C._current_graph_task_id() == -1:
+        return False
+    frame = sys._getframe(1)
+    while not frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_code.co_name != "_engine_run_backward":
+        assert frame.f_back is not None
+        frame = frame.f_back
+    return frame.f_code.co_name == "_engine_run_backward"
 
 
 def _place() -> str:

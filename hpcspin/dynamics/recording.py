@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
+from numpy.typing import ArrayLike
 
 from hpcspin.dynamics.fields import Observed
 from hpcspin.dynamics.observers import Frame
@@ -105,8 +105,10 @@ class Recorder:
         """What a checkpoint needs to hold."""
         return {"frames": self._frames, "closing": self._closing, "wall": self._wall}
 
-    def take(self, frame: Frame, step: int) -> None:
-        """Have a frame written if it is to be kept; its arrays must not be changed any more.
+    def take(self, frame: Frame, step: int, observed: Mapping[str, ArrayLike]) -> None:
+        """Have a frame written if it is to be kept, with what its field has observed.
+
+        The arrays must not be changed any more.
 
         Raises
         ------
@@ -118,9 +120,7 @@ class Recorder:
         self._frames += chosen
         if chosen or self._closing:
             measured = {observer.name: observer.measure(frame) for observer in self._settings.observers}
-            own = frame.source.observables if isinstance(frame.source, Observed) else {}
-            own = {name: np.array(values) for name, values in own.items()}
-            self._appending(spins=frame.spins, field=frame.force, step=step, time=frame.time, **measured, **own)
+            self._appending(spins=frame.spins, field=frame.force, step=step, time=frame.time, **measured, **observed)
 
     def flush(self) -> None:
         """Wait until all frames outlive a crash; raises what has kept one from being written."""

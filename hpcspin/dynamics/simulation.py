@@ -9,7 +9,7 @@ with the checkpoint, and time is counted, never summed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.fields import Field, FieldEvaluator, Stateful, Watching
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, Watching
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.recording import Recorder, checked_memory
@@ -163,6 +163,7 @@ class Simulation:
         checked = check_spins(initial_spins, lattice.size, "initial spins")
         self._state = State(self._block(checked), 0)
         self._memory: Mapping[str, Any] | None = None
+        self._unfinished: Callable[[], None] | None = None
         self._resumed = self._resume()
 
     @property
@@ -253,24 +254,42 @@ class Simulation:
             self._checkpoint(recorder)
 
     def _record(self, recorder: Recorder | None) -> None:
-        field = self._domain.gather(self._evaluate(self._state.spins, self._time))
-        spins = self._finite_spins()
+        """Take a frame; on a GPU it is finished later, so that no step waits until it has been copied."""
+        step, time, moving = self._state.step, self._time, self._state.spins
+        spins, field = (self._domain.start_gather(block) for block in (moving, self._evaluate(moving, time)))
+        self._finish_frame()  # The one before, now that the device has work again.
         if isinstance(self._field, Watching):
-            self._field.watch(self._state.step, lambda: self._domain.whole(self._state.spins))
-        if recorder is not None and spins is not None and field is not None:
-            recorder.take(self._frame(spins, field), self._state.step)
+            self._field.watch(step, lambda: self._domain.whole(moving))
+        own = self._field.observables if isinstance(self._field, Observed) else {}
+        observed = {name: np.array(values) for name, values in own.items()}
+
+        def finish() -> None:
+            whole, force = self._finite(spins(), step), field()
+            if recorder is not None and whole is not None and force is not None:
+                recorder.take(self._frame(whole, force, time), step, observed)
+
+        self._unfinished = finish
+        if self._device.type == "cpu":
+            self._finish_frame()
+
+    def _finish_frame(self) -> None:
+        """Hand the last frame to the recorder; all ranks call together."""
+        finish, self._unfinished = self._unfinished, None
+        if finish is not None:
+            finish()
 
     @property
     def _time(self) -> float:
         return self._state.step * self.settings.step
 
-    def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64]) -> Frame:
-        return Frame(self._domain.lattice, spins, field, self._time, self._field)
+    def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64], time: float) -> Frame:
+        return Frame(self._domain.lattice, spins, field, time, self._field)
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
+        self._finish_frame()
         known = self._evaluate.known(self._state.spins, self._time)
         field = None if known is None else self._domain.gather(known)
-        spins = self._finite_spins()
+        spins = self._finite(self.spins, self._state.step)
         if spins is None or recorder is None:
             return
         arrays = {"spins": spins}
@@ -284,12 +303,11 @@ class Simulation:
         recorder.flush()  # Of the frames that the checkpoint counts.
         write_checkpoint(self._path(CHECKPOINT), arrays, meta, self._identity)
 
-    def _finite_spins(self) -> NDArray[np.float64] | None:
-        spins = self.spins
+    def _finite(self, spins: NDArray[np.float64] | None, step: int) -> NDArray[np.float64] | None:
         if spins is not None and not np.isfinite(spins).all():
             raise HpcspinError(
-                f"spins are not finite at step {self._state.step}; make dynamics.step smaller than "
-                f"{self.settings.step} or mend the field"
+                f"spins are not finite at step {step}; make dynamics.step smaller than {self.settings.step} or mend "
+                "the field"
             )
         return spins
 
@@ -370,7 +388,7 @@ class Simulation:
         attributes = {"config": self._config, "precision": str(self._dtype).removeprefix("torch.")}
         return Recorder(
             self._path(TRAJECTORY),
-            self._frame(empty, empty),
+            self._frame(empty, empty, 0.0),
             self.settings,
             attributes,
             self._state.step,

@@ -7,7 +7,9 @@ computed: every site sees the same numbers in the same order whatever the blocks
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,13 +33,6 @@ def _fits(length: int, blocks: int, width: int) -> bool:
     # A single block wraps onto itself by copies, however thin it is; several trade whole strips of the
     # halo's width, and each holds a site.
     return blocks == 1 or length // blocks >= max(width, 1)
-
-
-def _on_host(block: Tensor) -> NDArray[np.float64]:
-    """A contiguous copy; from a GPU through pinned memory, several times as fast as through any other."""
-    if block.device.type == "cpu":
-        return np.array(block.numpy(), order="C")
-    return torch.empty(block.shape, dtype=block.dtype, pin_memory=True).copy_(block.contiguous()).numpy()
 
 
 def _candidates(size: tuple[int, int], ranks: int, halo: Halo) -> list[tuple[int, int]]:
@@ -211,27 +206,59 @@ class Domain:
         """Join the blocks of all ranks, on every rank: shape (Lx, Ly, components)."""
         if self.world.size == 1:
             return block
-        return torch.as_tensor(self._join(block, everywhere=True), device=block.device)
+        return torch.as_tensor(self._join(self._to_host(block)(), everywhere=True), device=block.device)
 
     def gather(self, block: Tensor) -> NDArray[np.float64] | None:
         """Join the blocks of all ranks as an array of its own memory on rank 0; None elsewhere."""
-        return self._join(block, everywhere=False)
+        return self.start_gather(block)()
 
-    def _join(self, block: Tensor, *, everywhere: bool) -> NDArray[np.float64] | None:
-        mine, components = _on_host(block), block.shape[2:]
+    def start_gather(self, block: Tensor) -> Callable[[], NDArray[np.float64] | None]:
+        """Start what `gather` does; the function that is returned, which all ranks call together, finishes it.
+
+        On a GPU the block travels to the host meanwhile, for which nothing that comes between has to wait.
+        """
+        arrived = self._to_host(block)
+        return lambda: self._join(arrived(), everywhere=False)
+
+    def _to_host(self, block: Tensor) -> Callable[[], NDArray[np.float64]]:
+        """Start to copy a block to contiguous memory of its own; the function that is returned waits for it.
+
+        On a GPU a stream of its own copies into pinned memory, which torch keeps for the next frames: the computing
+        stream and the host go on meanwhile.
+        """
+        if block.device.type == "cpu":
+            copied = np.array(block.numpy(), order="C")
+            return lambda: copied
+        stream = self._copy_stream
+        stream.wait_stream(torch.cuda.current_stream(block.device))
+        with torch.cuda.stream(stream):
+            host = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
+            host.copy_(block.contiguous(), non_blocking=True)
+        block.record_stream(stream)  # Its memory is not handed out again before it is copied.
+        done = stream.record_event()
+
+        def wait() -> NDArray[np.float64]:
+            done.synchronize()
+            return host.numpy()
+
+        return wait
+
+    @functools.cached_property
+    def _copy_stream(self) -> torch.cuda.Stream:
+        """On the current device, which is that of the blocks."""
+        return torch.cuda.Stream()
+
+    def _join(self, mine: NDArray[np.float64], *, everywhere: bool) -> NDArray[np.float64] | None:
         if self.world.size == 1:
             return mine
-        shapes = [(*(part.stop - part.start for part in self.slices_of(r)), *components) for r in self._ranks]
+        ranks, components = range(self.world.size), mine.shape[2:]
+        shapes = [(*(part.stop - part.start for part in self.slices_of(r)), *components) for r in ranks]
         lengths = [math.prod(shape) for shape in shapes]
         with self.stopwatch.measure(WAITING):
             flat = self.world.join(mine.ravel(), lengths, everywhere=everywhere)
         if flat is None:
             return None
         joined = np.empty((*self.lattice.size, *components), dtype=flat.dtype)
-        for rank, part in zip(self._ranks, np.split(flat, np.cumsum(lengths)[:-1]), strict=True):
+        for rank, part in zip(ranks, np.split(flat, np.cumsum(lengths)[:-1]), strict=True):
             joined[self.slices_of(rank)] = part.reshape(shapes[rank])
         return joined
-
-    @property
-    def _ranks(self) -> range:
-        return range(self.world.size)

@@ -39,6 +39,11 @@ def tensor_float32(allowed: bool) -> Iterator[None]:
             kind.allow_tf32 = was
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device: through pinned memory, so that the host does not wait for what a GPU does."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
 class Batches:
     """Snapshots on their way to the device that trains.
 
@@ -64,13 +69,9 @@ class Batches:
         """Spins, fields and biases of some rows of a list, on the device."""
         chosen, tensors = torch.from_numpy(rows), self._data[number]
         if self._resident:
-            chosen = self._send(chosen)
+            chosen = send(chosen, self._device)
             return [tensor.index_select(0, chosen) for tensor in tensors]
-        return [self._send(tensor.index_select(0, chosen)) for tensor in tensors]
-
-    def _send(self, tensor: Tensor) -> Tensor:
-        # A copy from pinned memory does not wait for what the GPU still has to do.
-        return tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
+        return [send(tensor.index_select(0, chosen), self._device) for tensor in tensors]
 
 
 def _free_memory(device: torch.device) -> float:

@@ -16,6 +16,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots
+from hpcspin.training.device import send
 from hpcspin.training.metrics import Errors, Summary, perpendicular, tangent_components
 from hpcspin.training.sources import read_source
 
@@ -115,18 +116,18 @@ def examine(
 def _predictions(
     model: ForceField | Committee, snapshots: Snapshots, device: torch.device
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Rows, spins, predicted and exact fields of a few of my snapshots at a time, on the CPU."""
+    """Rows, spins, predicted and exact fields of a few of my snapshots at a time, on the device."""
     table = model.neighbourhood(snapshots.lattice)
     step = max(1, _SITES_AT_ONCE // snapshots.lattice.num_sites)
     parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
-    for start, spins, field, bias in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
-        predicted = model(spins.to(device), table, bias.to(device)).field
-        yield slice(start, start + step), spins, predicted.cpu(), field
+    for start, *given in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
+        spins, field, bias = (send(tensor, device) for tensor in given)
+        yield slice(start, start + step), spins, model(spins, table, bias).field, field
 
 
 def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact: Tensor) -> NDArray[np.float64]:
     """Exact and predicted components on a few sites of each snapshot, chosen by its number, shape (2, sampled)."""
-    both = torch.stack([tangent_components(spins.double(), field.double()) for field in (exact, predicted)])
+    both = torch.stack([tangent_components(spins.double(), field.double()) for field in (exact, predicted)]).cpu()
     sites = [np.random.default_rng(number).permutation(spins.shape[1])[:_SAMPLED_SITES] for number in numbers]
     return np.concatenate([both[:, row, those].flatten(1).numpy() for row, those in enumerate(sites)], axis=1)
 

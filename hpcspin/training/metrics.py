@@ -36,7 +36,7 @@ def tangent_components(spins: Tensor, field: Tensor) -> Tensor:
         Components along e_1 and e_2 = S x e_1, shape (..., 2); e_1 lies in
         the plane of S and the coordinate axis farthest from it.
     """
-    axis = torch.nn.functional.one_hot(spins.abs().argmin(-1), 3).to(spins.dtype)
+    axis = torch.zeros_like(spins).scatter_(-1, spins.abs().argmin(-1, keepdim=True), 1.0)
     first = torch.nn.functional.normalize(perpendicular(spins, axis), dim=-1)
     second = torch.linalg.cross(spins, first)
     return torch.stack([(field * first).sum(-1), (field * second).sum(-1)], -1)

@@ -113,7 +113,7 @@ def default_field(chosen, lattice):
     return every_term(lattice) if chosen["rich"] else classical()
 
 
-def simulation(directory, field=None, world=None, start=None, **changes):
+def simulation(directory, field=None, world=None, start=None, device="cpu", **changes):
     """A simulation with a few of its parameters changed."""
     chosen = DEFAULTS | changes
     lattice = make_lattice(chosen["kind"], tuple(chosen["size"]), tuple(chosen["periodic"]))
@@ -136,6 +136,7 @@ def simulation(directory, field=None, world=None, start=None, **changes):
         directory,
         config={"seed": chosen["seed"], "dynamics": {"duration": chosen["duration"]}},
         world=world,
+        device=device,
         dtype=getattr(torch, chosen["dtype"]),
     )
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from force_fields import make_model, random_spins
-from pretended_gpu import GPU, PretendedGPU, numbers, pretended_gpu, real
+from pretended_gpu import GPU, numbers, pretended_gpu, real, undisturbed
+from shipped import NAMES, in_double, shipped
 from torch import Tensor
 
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import Committee, ForceField, load_model, make_force_field
+from hpcspin.potential import Committee, ForceField
 
-MODELS = Path(__file__).parents[2] / "configs" / "models"
-NAMES = ("driven_sd", "driven_sd_light", "driven_sd_fast", "driven_sd_pair")
 KINDS: list[dict[str, Any]] = [
     *(
         {"kind": kind, "descriptor": descriptor}
@@ -29,16 +25,6 @@ KINDS: list[dict[str, Any]] = [
     {"kind": "direct", "descriptor": "densities", "layers": (1, 2), "electrode_range": 3.0},
 ]
 Model = ForceField | Committee
-
-
-def in_double(name: str) -> ForceField:
-    """A shipped model in double precision."""
-    shipped = load_model(MODELS / f"{name}.safetensors")[0]
-    model = make_force_field(replace(shipped.architecture, precision="float64"))
-    assert shipped.envelope is not None
-    model.envelope = shipped.envelope.double()
-    model.load_state_dict(shipped.state_dict())
-    return model.eval()
 
 
 def assert_same_without_the_host(
@@ -58,16 +44,6 @@ def assert_same_without_the_host(
             torch.testing.assert_close(real(one), other, rtol=0, atol=tolerance * scale)
 
 
-def undisturbed(gpu: PretendedGPU, ask: Callable[[], Any]) -> Any:
-    """The answer, for which the device has neither copied nor made the host wait."""
-    with gpu.counting() as counts:
-        answer = ask()
-    assert sum(counts.launches.values()) > 0
-    assert not counts.copies
-    assert not counts.waits
-    return answer
-
-
 def parts(answer: Any) -> tuple[Tensor, ...]:
     return answer if isinstance(answer, tuple) else (answer,)
 
@@ -81,7 +57,7 @@ def test_shipped_models_in_double_precision(name: str, measure: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_models_in_single_precision(name: str) -> None:
     """On the CPU the kernel in C computes layers."""
-    assert_same_without_the_host(load_model(MODELS / f"{name}.safetensors")[0], (30, 24), 1e-5)
+    assert_same_without_the_host(shipped(name), (30, 24), 1e-5)
 
 
 @pytest.mark.parametrize("changes", KINDS, ids=str)

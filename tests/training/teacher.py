@@ -91,7 +91,7 @@ def write_data(
 
 
 def run(data: Path | list[Path], directory: Path, world: World | None = None, **changes: Any) -> Outcome:
-    """A short double-precision training; changes may name settings, the kind, or ``stop``."""
+    """A short double-precision training; changes may name settings, the kind, the device, or ``stop``."""
     numbers: dict[str, Any] = {
         "epochs": 4,
         "batch": 4,
@@ -119,12 +119,13 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
         descriptor="bonds" if len(layers) == 1 else "densities",
     )
     directories = data if isinstance(data, list) else [data]
+    device = changes.pop("device", CPU)
     names = ("z.h5",) if len(directories) == 1 else tuple(str(directory / "z.h5") for directory in directories)
     validation = changes.pop("validation", names)
     settings = Settings(**{**numbers, **changes})
     ranks, start = world or World(), extra.get("start")
     found = find_data(directories, validation, "square", ranks, start=start, **checks)
-    return train(architecture, found, settings, directory, ranks, CPU, **extra)
+    return train(architecture, found, settings, directory, ranks, device, **extra)
 
 
 if __name__ == "__main__":

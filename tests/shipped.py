@@ -1,0 +1,26 @@
+"""The shipped models, also in double precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hpcspin.potential import ForceField, load_model, make_force_field
+
+NAMES = ("driven_sd", "driven_sd_light", "driven_sd_fast", "driven_sd_pair")
+_MODELS = Path(__file__).parents[1] / "configs" / "models"
+
+
+def shipped(name: str) -> ForceField:
+    """A shipped model, to evaluate."""
+    return load_model(_MODELS / f"{name}.safetensors")[0].eval()
+
+
+def in_double(name: str) -> ForceField:
+    """A shipped model in double precision, to evaluate."""
+    single = shipped(name)
+    model = make_force_field(replace(single.architecture, precision="float64"))
+    assert single.envelope is not None
+    model.envelope = single.envelope.double()
+    model.load_state_dict(single.state_dict())
+    return model.eval()
