@@ -1,8 +1,10 @@
-"""What the benchmarks have in common: timing, and tables in ``perf/README.md`` that are made from their JSON."""
+"""What benchmarks and studies have in common: their runner, timing, tables of ``perf/README.md``."""
 
 from __future__ import annotations
 
+import runpy
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,22 @@ from typing import Any
 
 import torch
 
-README = Path(__file__).parent / "README.md"
-RESULTS = Path(__file__).parent / "results"
+PERF = Path(__file__).parent
+README = PERF / "README.md"
+RESULTS = PERF / "results"
+
+
+def run_script(folder: str) -> None:
+    """Run the script of a folder that the command line names with the arguments behind its name, or list all."""
+    scripts = {path.stem: path for path in sorted((PERF / folder).glob("*.py"))}
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in scripts:
+        for script, path in scripts.items():
+            print(f"{script:16}{path.read_text().splitlines()[0].strip(chr(34))}")
+        sys.exit(f"{name!r} is none of these; choose one" if name else 0)
+    sys.argv = [str(scripts[name]), *sys.argv[2:]]
+    sys.path.insert(0, str(PERF / folder))
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def seconds(work: Callable[[], Any], repeats: int) -> float:
@@ -36,6 +52,6 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 def write_section(script: str, text: str) -> None:
     """Replace what a script has written in ``perf/README.md``, between its two marks."""
-    first, last = f"<!-- perf/{script} writes from here -->", f"<!-- perf/{script} ends here -->"
+    first, last = f"<!-- {script} writes from here -->", f"<!-- {script} ends here -->"
     before, rest = README.read_text().split(first)
     README.write_text(f"{before}{first}\n\n{text}\n\n{last}{rest.split(last)[1]}")

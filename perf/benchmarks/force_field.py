@@ -1,6 +1,6 @@
 """Field evaluations x sites a second of the learned force fields, against arithmetic and against an exact label.
 
-    python perf/force_field.py [--output perf/results/force_field.json] [--repeats 10]
+    python perf/benchmark.py force_field [--output perf/results/force_field.json] [--repeats 10]
 
 The architecture is that of ``configs/driven_sd.yaml`` with random weights, all
 kinds and descriptors in turn, and the shipped models. Flops are those of all
@@ -52,7 +52,7 @@ from hpcspin.potential import (
 from hpcspin.storage import provenance, read_spins
 from hpcspin.workflows.system import build_system
 
-CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd.yaml"
 SIZES = ((12, 6), (30, 24), (120, 96))
 PAPER = (30, 24)
 TOLERANCE = 1e-6

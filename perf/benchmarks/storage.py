@@ -1,6 +1,6 @@
 """What a recorded frame costs, and what compressing a trajectory gains.
 
-    mpiexec -n 2 python perf/storage.py [--output perf/results/storage.json]
+    mpiexec -n 2 python perf/benchmark.py storage [--output perf/results/storage.json]
 
 The root writes the gathered frame, or each rank writes its block to a file of its own; both with a flush to the disk.
 The share of the gather says what the second could save on one disk.
@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from shared import RESULTS
 
 from hpcspin.dynamics import Heisenberg, Settings, Simulation
 from hpcspin.lattice import make_lattice, make_texture
@@ -86,7 +87,7 @@ def compression(folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measure and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("perf/results/storage.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "storage.json")
     arguments = parser.parse_args()
     world = World.detect()
     folder = Path(world.broadcast(tempfile.mkdtemp(dir=".") if world.rank == 0 else None))

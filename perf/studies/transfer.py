@@ -1,6 +1,6 @@
 """A force field on lattices larger than those that it was trained on: exact fields there, and the wall's speed.
 
-    python perf/transfer.py CONFIG MODEL --output DIR [--sizes 30x24:4 60x48:3 120x96:1 120x96@8:1]
+    python perf/study.py transfer CONFIG MODEL --output DIR [--sizes 30x24:4 60x48:3 120x96:1 120x96@8:1]
         [--exact 30x24 60x48] [KEY=VALUE ...]
 
 For every size, so many times as stands behind it, the force field moves a wall from a quarter of the
@@ -34,7 +34,7 @@ from hpcspin.workflows.simulate import simulate_directory
 CORRECTED = {
     "field": "corrected",
     "exact_interval": 6,
-    "model": str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_light.safetensors"),
+    "model": str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_light.safetensors"),
 }
 """Dynamics that stand for the exact one, whichever model is compared with it."""
 

@@ -1,6 +1,6 @@
 """Sites times steps a second of the dynamics in one process, against the memory bandwidth, and the memory it takes.
 
-    python perf/dynamics.py [--network MODEL] [--output perf/results/dynamics.json] [--quick]
+    python perf/benchmark.py dynamics [--network MODEL] [--output perf/results/dynamics.json] [--quick]
 
 The limit of the Heisenberg field is the time to read the spins once and write the field once at the bandwidth that a
 large copy reaches in this run. MODEL is a saved model, by default the shipped pair of potentials, or the word
@@ -24,7 +24,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from shared import RESULTS, seconds, table, write_section
+from shared import PERF, RESULTS, seconds, table, write_section
 from torch import Tensor
 
 from hpcspin.dynamics import Field, FieldEvaluator, Heisenberg, make_integrator
@@ -39,7 +39,7 @@ from hpcspin.workflows.fields import LearnedField
 
 DAMPING, STEP, BIAS = 0.1, 0.1, 3.2
 BYTES = 8 * 3
-SHIPPED = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_pair.safetensors")
+SHIPPED = str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_pair.safetensors")
 GIGABYTE = 1e9
 MEMORY_BAR = 16 * GIGABYTE
 HUGE, HUGE_STEPS = 4096, 100
@@ -119,7 +119,8 @@ def memory_worker(model: str, length: int) -> None:
 
 def memory(model: str, length: int) -> dict[str, Any]:
     """What `memory_worker` prints in a process of its own."""
-    command = [sys.executable, __file__, "--network", model, "--memory-worker", str(length)]
+    worker = ["dynamics", "--network", model, "--memory-worker", str(length)]
+    command = [sys.executable, str(PERF / "benchmark.py"), *worker]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return found | {"within_16_GB": found["peak_bytes"] <= MEMORY_BAR}

@@ -1,6 +1,6 @@
 """Time and memory of neighbour tables on the host, and what those of 4096 x 4096 would take.
 
-    python perf/neighbours.py [--output perf/results/neighbours.json]
+    python perf/benchmark.py neighbours [--output perf/results/neighbours.json]
 
 Each table is made in a process of its own. That of the largest lattice is not made: its time and memory are those of
 1024 x 1024 times the ratio of the numbers of sites.

@@ -1,6 +1,6 @@
 """One potential against two, site potentials and direct fields, on data of the same small systems.
 
-    python perf/ablation.py [--output perf/results/ablation.json] [--epochs 24] [--seeds 3] [--workers 2]
+    python perf/study.py ablation [--output perf/results/ablation.json] [--epochs 24] [--seeds 3] [--workers 2]
 
 Three systems: the wall of ``configs/driven_sd_small.yaml``, the same with a bath
 ten times wider, and a spin valve of two ferromagnetic regions that bridge the
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from shared import RESULTS
 
 from hpcspin.config import Config, load_config
 from hpcspin.electrons import nonconservativity
@@ -37,7 +38,7 @@ from hpcspin.training import evaluate, find_data, train
 from hpcspin.workflows.simulate import simulate_directory
 from hpcspin.workflows.system import build_solver, build_system
 
-CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_small.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd_small.yaml"
 VARIANTS = [
     *product(("conservative", "pair", "site", "direct"), ("densities",), ((1,),)),
     ("direct", "densities", (1, 1, 1)),
@@ -212,7 +213,7 @@ def measure(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
 def main() -> None:
     """Enter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "ablation.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "ablation.json")
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, a thread each")

@@ -1,6 +1,6 @@
 """Levers of training, each against the same baseline on the same labels and with the same number of passes over them.
 
-    python perf/levers.py --data DIR [--labels 200] [--epochs 24] [--seeds 2] [--output perf/results/levers.json]
+    python perf/study.py levers --data DIR [--labels 200] [--epochs 24] [--seeds 2] [--output perf/results/levers.json]
 
 DIR holds label files of one trajectory each with a ``manifest.json``. Every
 fifth file judges; frames of the others, equally spaced, are learned from. The
@@ -36,7 +36,7 @@ from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 from hpcspin.training.sources import read_source
 
-CONFIG = Path(__file__).parents[1] / "configs" / "driven_sd_pair.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd_pair.yaml"
 CPU = torch.device("cpu")
 NEAR = 2.0
 """Columns from the wall within which a site is near it."""

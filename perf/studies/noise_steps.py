@@ -1,6 +1,6 @@
 """What spins take for the bath's temperature, at the steps that `suggest-step` allows and at four times these.
 
-    python perf/noise_steps.py [--output perf/results/noise_steps.json]
+    python perf/study.py noise_steps [--output perf/results/noise_steps.json]
 
 The component z of independent spins in a field or an anisotropy along z is a Markov chain from step to step. Its
 transfer operator, from Gauss-Hermite sums over the noise, on Legendre polynomials of z, gives the stationary means

@@ -1,13 +1,16 @@
 """Walls of exact and learned dynamics from the same spins with the same noise.
 
-    python perf/walls.py --exact DIR ... --learned DIR ... [--until TIME ...] [--output perf/results/walls.json]
+    python perf/study.py walls --exact DIR ... --learned DIR ... [--until TIME ...] [--output perf/results/walls.json]
+    python perf/study.py walls --figure FILE.png MODEL=RESULT.json ...
 
 Each DIR is one of ``hpcspin simulate``; the n-th exact run belongs to the n-th
 learned one. Exact runs are dear: the output keeps their walls, and can stand in
 the place of their directories. Writes the mean distance of the walls over time,
 how far the walls went, and their speeds, with standard errors over the runs, and
 a plot. Distances of exact runs with one start from each other say how much of
-that is chaos. With ``--until`` there is one set of numbers for each of the times.
+that is chaos. With ``--until`` there is one set of numbers for each of the times. ``--figure``
+draws the way of the walls that earlier outputs keep, each run, and mean and spread
+(standard deviation over the runs), of the exact dynamics and of each model's.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from shared import RESULTS
 
@@ -66,14 +70,41 @@ def compare(exact: list[Run], learned: list[Run]) -> dict[str, Any]:
     }
 
 
+def draw(results: list[str], path: str) -> None:
+    """Columns that the walls have travelled, of runs that belong together."""
+    named = dict(result.split("=", 1) for result in results)
+    kept = {model: json.loads(Path(result).read_text())["walls"] for model, result in named.items()}
+    first = next(iter(kept.values()))
+    if any(walls["exact"] != first["exact"] for walls in kept.values()):
+        raise SystemExit("walls: the results have other exact runs; draw those of the same")
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axis = figure.subplots()
+    groups = {"exact": first["exact"], **{name: walls["learned"] for name, walls in kept.items()}}
+    for number, (name, runs) in enumerate(groups.items()):
+        ways = np.array(runs) - np.array(runs)[:, :1]
+        mean, spread, colour = ways.mean(0), ways.std(0, ddof=1), f"C{number}"
+        axis.plot(first["time"], ways.T, color=colour, linewidth=0.5, alpha=0.5)
+        axis.plot(first["time"], mean, color=colour, label=f"{name}, mean of {len(runs)} seeds")
+        axis.fill_between(first["time"], mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+    axis.set(xlabel="time (ħ/t)", ylabel="the wall's way (columns)")
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     """Enter from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exact", type=Path, nargs="+", required=True)
-    parser.add_argument("--learned", type=Path, nargs="+", required=True)
+    parser.add_argument("--exact", type=Path, nargs="+", default=[])
+    parser.add_argument("--learned", type=Path, nargs="+", default=[])
+    parser.add_argument("--figure", nargs="+", metavar=("FILE.png", "MODEL=RESULT.json"))
     parser.add_argument("--until", type=float, nargs="+", default=[np.inf])
     parser.add_argument("--output", type=Path, default=RESULTS / "walls.json")
     arguments = parser.parse_args()
+    if arguments.figure:
+        draw(arguments.figure[1:], arguments.figure[0])
+        return
+    if not (arguments.exact and arguments.learned):
+        parser.error("--exact and --learned are needed, or --figure")
     exact, learned = ([run for path in group for run in read(path)] for group in (arguments.exact, arguments.learned))
     found: dict[str, Any] = {"provenance": provenance()}
     for until in arguments.until:

@@ -1,6 +1,6 @@
 """Seconds an exact label takes, against dense inversion, the closed form, and what the machine can do.
 
-    python perf/labeler.py [--output perf/results/labeler.json] [--kwant-python PYTHON] [--quick]
+    python perf/benchmark.py labeler [--output perf/results/labeler.json] [--kwant-python PYTHON] [--quick]
 
 All comparisons are ratios within this one run. Dense inversion is timed on a
 few energies and extrapolated to the label's nodes, and the output says so.
@@ -30,7 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from kwant_check import is_there
-from shared import RESULTS, seconds, table, write_section
+from shared import PERF, RESULTS, seconds, table, write_section
 
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
@@ -158,7 +158,7 @@ def rank_seconds(ranks: int) -> float | None:
     launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if launcher is None:
         return None
-    command = [launcher, "-n", str(ranks), sys.executable, __file__, "--rank-worker"]
+    command = [launcher, "-n", str(ranks), sys.executable, str(PERF / "benchmark.py"), "labeler", "--rank-worker"]
     result = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
     )

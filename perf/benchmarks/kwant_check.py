@@ -1,6 +1,6 @@
 """Cross-check against Kwant: G^R, transmissions, currents, densities and fields of small driven lattices.
 
-    python perf/kwant_check.py [--kwant-python PYTHON] [--output perf/results/kwant_check.json]
+    python perf/benchmark.py kwant_check [--kwant-python PYTHON] [--output perf/results/kwant_check.json]
 
 Kwant needs numpy < 2 and therefore an environment of its own; PYTHON is that
 environment's interpreter. Kwant gets the reservoirs as self-energy leads on
@@ -217,7 +217,7 @@ def main() -> None:
     """Compare, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kwant-python", default=sys.executable)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "kwant_check.json")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "kwant_check.json")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--seconds-an-energy", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """Active against plain learning: test error against the number of exact labels, from the same first labels.
 
-    python perf/active.py --directory DIR [--seeds 2] [--rounds 3] [--output perf/results/active.json]
+    python perf/study.py active --directory DIR [--seeds 2] [--rounds 3] [--output perf/results/active.json]
 
 `hpcspin learn` runs in DIR with ``learning.selection: spread``, which labels the
 frames on which the committee disagrees most, and with ``time``, which labels
@@ -35,7 +35,7 @@ from hpcspin.workflows.label import label_file
 from hpcspin.workflows.learn import learn_directory
 from hpcspin.workflows.simulate import simulate_directory
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 WALLS = (3.0, 9.0, 5.0, 13.0, 7.0, 11.0)
 """Columns of the walls from which trajectories start."""
 SYSTEM = (

@@ -1,6 +1,6 @@
 """Exact, learned and corrected dynamics from the same spins with the same noise: how far apart, and at what price.
 
-    python perf/corrected.py --output DIR [--intervals 5 10] [--times 10 20 40] [--seeds 301 302] [--model FILE]
+    python perf/study.py corrected --output DIR [--intervals 5 10] [--times 10 20 40] [--seeds 301 302] [--model FILE]
         [KEY=VALUE]
 
 Simulates ``configs/driven_sd.yaml`` with a wall at 8 and electrons.tolerance 1e-3 under the exact field, the learned
@@ -26,7 +26,7 @@ from shared import RESULTS, table, write_section
 
 from hpcspin.storage import provenance, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def simulate(directory: Path, overrides: list[str]) -> float:

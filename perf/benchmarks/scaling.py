@@ -1,12 +1,12 @@
 """Strong and weak scaling of the dynamics over MPI ranks of one thread each, and what the halos cost.
 
-    python perf/scaling.py [--ranks 1 2] [--network MODEL] [--output perf/results/scaling.json] [--quick]
+    python perf/benchmark.py scaling [--ranks 1 2] [--network MODEL] [--output perf/results/scaling.json] [--quick]
                            [--launcher mpiexec] [--slurm FILE]
 
 Speed-ups are ratios within this one run; they mean little where ``load_before`` says that the cores were busy. MODEL is
-a saved model, by default the shipped pair of potentials, beside which the standard network of ``perf/dynamics.py`` is
-measured. ``shares`` are those of the rank that waits longest. ``halo_bytes_over_minimum`` compares the bytes that the
-ranks receive in one exchange with the distinct foreign sites that their halos hold. Cases called `patient` wait for the
+a saved model, by default the shipped pair of potentials, beside which the standard network of the benchmark
+``dynamics`` is measured. ``shares`` are those of the rank that waits longest.
+``halo_bytes_over_minimum`` compares the bytes that the ranks receive in one exchange with the distinct foreign sites that their halos hold. Cases called `patient` wait for the
 whole halo before they compute. ``--slurm`` writes a batch script that repeats all of this on a cluster with ``srun``.
 """
 
@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from dynamics import SHIPPED, network, peak_memory, random_block, stepper
-from shared import RESULTS, table, write_section
+from shared import PERF, RESULTS, table, write_section
 
 from hpcspin.dynamics import Field, Heisenberg
 from hpcspin.dynamics.fields import BoundField
@@ -43,7 +43,7 @@ SLURM = """#!/bin/bash
 #SBATCH --exclusive
 #SBATCH --time=01:00:00
 export OMP_NUM_THREADS=1
-python perf/scaling.py --launcher srun --ranks {counts}{network} --output scaling-$SLURM_JOB_ID.json
+python perf/benchmark.py scaling --launcher srun --ranks {counts}{network} --output scaling-$SLURM_JOB_ID.json
 """
 PATIENT = "patient "
 
@@ -121,7 +121,7 @@ def launch(launcher: str, ranks: int, case: str) -> dict[str, Any]:
     path = shutil.which(launcher, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if path is None:
         sys.exit(f"no {launcher} on this machine; pip install 'hpcspin[mpi]' brings mpiexec")
-    command = [path, "-n", str(ranks), sys.executable, __file__, "--worker", case]
+    command = [path, "-n", str(ranks), sys.executable, str(PERF / "benchmark.py"), "scaling", "--worker", case]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])

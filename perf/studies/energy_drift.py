@@ -1,6 +1,6 @@
 """Energy of a conservative system over 1e5 steps, for each integrator.
 
-    python perf/energy_drift.py [--steps 100000] [--output perf/results/energy_drift.json]
+    python perf/study.py energy_drift [--steps 100000] [--output perf/results/energy_drift.json]
 
 Sixteen spins with exchange and anisotropy, started at random, without damping. The drift is the slope of a straight
 line through the energy over time, the scatter what is left beside it; both in units of the exchange, the whole system.
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from shared import RESULTS
 
 from hpcspin.dynamics import INTEGRATORS, Anisotropy, FieldEvaluator, Heisenberg, SumField, make_integrator
 from hpcspin.dynamics.torque import components_first, normalise
@@ -54,7 +55,7 @@ def main() -> None:
     """Measure all integrators and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--output", type=Path, default=Path("perf/results/energy_drift.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "energy_drift.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {"provenance": provenance(), "steps": arguments.steps, "step": STEP, "integrators": {}}

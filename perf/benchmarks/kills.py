@@ -1,6 +1,6 @@
 """SIGKILL of one random rank at a random moment, many times: the job ends, goes on, and no trace is left.
 
-    python perf/kills.py [--kills 20] [--ranks 2] [--seed 1] [--full-disks 5] [--output perf/results/kills.json]
+    python perf/benchmark.py kills [--kills 20] [--ranks 2] [--seed 1] [--full-disks 5] [--output FILE]
 
 Each time a simulation of classical spins with noise is started on several ranks, under mpiexec and torchrun in turn.
 One of its processes is killed at a moment drawn uniformly from the life of an undisturbed run, the start of Python and

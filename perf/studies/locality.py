@@ -1,6 +1,6 @@
 """How much of the exact field no local model can know: the scatter of fields under equal surroundings.
 
-    python perf/locality.py CONFIG MODEL LABELS [--radii 3 5 8] [--frames 8] [--hardest 3]
+    python perf/study.py locality CONFIG MODEL LABELS [--radii 3 5 8] [--frames 8] [--hardest 3]
         [--output perf/results/locality.json]
 
 Discs of radius R are frozen in a labelled frame and all other spins are moved by
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from shared import RESULTS
 
 from hpcspin.config import Config, load_config
 from hpcspin.dynamics.integrators import make_integrator
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--hardest", type=int, help="discs a frame, around the sites of the largest errors")
     parser.add_argument("--duration", type=float, default=20.0)
-    parser.add_argument("--output", type=Path, default=Path("perf/results/locality.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "locality.json")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
     system = build_system(config)
@@ -150,7 +151,9 @@ def main() -> None:
                 bar.advance(note=f"R = {radius:g}: {found[-1]:.1e}")
     result = {
         "provenance": provenance(),
-        "command": f"python perf/locality.py {arguments.config.name} {arguments.model.name} {arguments.labels.name}",
+        "command": " ".join(
+            ("python perf/study.py locality", arguments.config.name, arguments.model.name, arguments.labels.name)
+        ),
         "overrides": arguments.overrides,
         "hardest": arguments.hardest,
         "frames": len(chosen),

@@ -1,6 +1,6 @@
 """Global potentials on blocks: terms that cross the sides against redundant centres, in whole evaluations of the field.
 
-    mpiexec -n 2 python perf/schemes.py [--network MODEL] [--output perf/results/schemes.json]
+    mpiexec -n 2 python perf/benchmark.py schemes [--network MODEL] [--output perf/results/schemes.json]
 
 The field on a spin derives from the energies of all centres within one reach, each of which sees one reach further. A
 block either evaluates its own centres alone inside a halo of one reach and sends the terms that belong to other blocks
@@ -33,7 +33,7 @@ from hpcspin.storage import provenance
 from hpcspin.workflows.learned import LearnedField
 
 SIDES, REPEATS, BIAS = (16, 32, 64, 128, 256), 9, 3.2
-PAIR = str(Path(__file__).parents[1] / "configs" / "models" / "driven_sd_pair.safetensors")
+PAIR = str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_pair.safetensors")
 
 
 class Redundant:

@@ -1,6 +1,6 @@
 """What a random split of one trajectory hides: errors on its other frames, and on an independent trajectory.
 
-    python perf/same_trajectory.py CONFIG --output DIR [KEY=VALUE ...]
+    python perf/study.py same_trajectory CONFIG --output DIR [KEY=VALUE ...]
 
 Runs exact dynamics twice, from walls at two columns with seeds of their own,
 records every step of the first run, trains on three quarters of its frames,

@@ -1,6 +1,6 @@
 """How much of |T^neq| / |T^eq| near the wall is physics, and how much is the choice of a gauge.
 
-    python perf/gauge.py DIR --output RUNS [--weights 1e-6 1e-5 1e-4 1e-3 1e-2] [--seeds 1 2]
+    python perf/study.py gauge DIR --output RUNS [--weights 1e-6 1e-5 1e-4 1e-3 1e-2] [--seeds 1 2]
 
 The fields decide on E and G only up to a gauge; ``training.gauge``, the weight
 of the mean square of h^neq in the loss, chooses the smallest G. DIR is what
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from shared import RESULTS, table, write_section
 
-from hpcspin.config import Config, completed, parse_config
+from hpcspin.config import Config, parse_config
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
 from hpcspin.storage import provenance, read_labels
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory for the trained models")
     arguments = parser.parse_args()
     layout = Layout(arguments.directory)
-    config = parse_config(completed(json.loads(layout.config.read_text())), str(layout.config))
+    config = parse_config(json.loads(layout.config.read_text()), str(layout.config))
     runs = [
         measure(config, layout, weight, seed, arguments.output / f"{weight:g}-{seed}")
         for weight in arguments.weights
