@@ -56,7 +56,7 @@ def measure(model: str, side: int) -> dict[str, Any]:
 def main() -> None:
     """Measure all sides, write the JSON and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "neighbours.json")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "neighbours.json")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

@@ -5,9 +5,10 @@
 
 Speed-ups are ratios within this one run; they mean little where ``load_before`` says that the cores were busy. MODEL is
 a saved model, by default the shipped pair of potentials, beside which the standard network of the benchmark
-``dynamics`` is measured. ``shares`` are those of the rank that waits longest.
-``halo_bytes_over_minimum`` compares the bytes that the ranks receive in one exchange with the distinct foreign sites that their halos hold. Cases called `patient` wait for the
-whole halo before they compute. ``--slurm`` writes a batch script that repeats all of this on a cluster with ``srun``.
+``dynamics`` is measured. ``shares`` are those of the rank that waits longest. ``halo_bytes_over_minimum`` compares the
+bytes that the ranks receive in one exchange with the distinct foreign sites that their halos hold. Cases called
+`patient` wait for the whole halo before they compute. ``--slurm`` writes a batch script that repeats all of this on a
+cluster with ``srun``.
 """
 
 from __future__ import annotations
