@@ -15,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from hpcspin.assembly.agreement import require_electrons, warn_of_labels
+from hpcspin.assembly.fields import solver_field
+from hpcspin.assembly.learned import LearnedField
+from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config, parse_config
 from hpcspin.dynamics import Field, Settings, SumField
 from hpcspin.electrons import DrivenLattice, SteadyStateSolver, make_solver
@@ -26,14 +30,10 @@ from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.registry import load_plugins
 from hpcspin.settings import first_mistake
 from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output
-from hpcspin.workflows.agreement import require_electrons, warn_of_labels
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
-from hpcspin.workflows.fields import solver_field
 from hpcspin.workflows.label import write_label_file
-from hpcspin.workflows.learned import LearnedField
 from hpcspin.workflows.simulate import run_trajectory
-from hpcspin.workflows.system import build_system
 from hpcspin.workflows.train import train_directory
 
 Given = str | Path | Mapping[str, Any] | Config

@@ -6,22 +6,21 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hpcspin.config import load_config
 from hpcspin.errors import exit_code, one_line
 from hpcspin.parallel.launcher import launched_rank
 
 if TYPE_CHECKING:
+    from hpcspin.config import Config
     from hpcspin.parallel.world import World
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Spin dynamics driven by electrons out of equilibrium: exact, learned, distributed.",
@@ -77,13 +76,26 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version.")
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--plugin",
+            metavar="MODULE",
+            help="Python module or file whose registered names a model or a directory uses; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Set what holds for every verb."""
     logging.basicConfig(handlers=[_Lines("stderr")], format="%(message)s", level=logging.WARNING)
     logging.getLogger("hpcspin").setLevel(logging.DEBUG if debug else logging.INFO)
     results = logging.getLogger("hpcspin.results")
-    results.addHandler(_Lines("stdout"))
+    results.handlers[:] = [_Lines("stdout")]
     results.propagate = False
+    if plugin:
+        with _told():
+            from hpcspin.registry import load_plugins
+
+            load_plugins(plugin, Path())
 
 
 @app.command()
@@ -114,7 +126,7 @@ def label(
     """Exact fields, densities and currents of given spins."""
     from hpcspin.workflows.label import label_file
 
-    _run(lambda world: label_file(load_config(config, overrides), spins, output, world))
+    _run(lambda world: label_file(_config(config, overrides), spins, output, world))
 
 
 @app.command(
@@ -124,7 +136,7 @@ def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None)
     """Landau-Lifshitz-Gilbert dynamics under any field; resumes on its directory."""
     from hpcspin.workflows.simulate import simulate_directory
 
-    _run(lambda world: simulate_directory(load_config(config, overrides), output, world))
+    _run(lambda world: simulate_directory(_config(config, overrides), output, world))
 
 
 @app.command(
@@ -139,7 +151,7 @@ def suggest_step(
     """Longest time step that each integrator tolerates at the initial spins."""
     from hpcspin.workflows.suggest_step import suggest_step
 
-    _run(lambda world: world.tell(suggest_step(load_config(config, overrides), world, evaluations)))
+    _run(lambda world: world.tell(suggest_step(_config(config, overrides), world, evaluations)))
 
 
 @app.command(epilog=_uses("lattice, potential and training", stops=True))
@@ -161,7 +173,7 @@ def train(
     """
     from hpcspin.workflows.train import train_directory
 
-    _run(lambda world: train_directory(load_config(config, overrides), data, output, world))
+    _run(lambda world: train_directory(_config(config, overrides), data, output, world))
 
 
 @app.command(epilog=_uses("lattice, potential and training", stops=True))
@@ -199,7 +211,7 @@ def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None
     """Run all stages (label, train, simulate both fields, compare); resumes on its directory."""
     from hpcspin.workflows.reproduce import reproduce_directory
 
-    _run(lambda world: reproduce_directory(load_config(config, overrides), output, world))
+    _run(lambda world: reproduce_directory(_config(config, overrides), output, world))
 
 
 @app.command(epilog=_uses("lattice, electrons, dynamics, potential, training and learning", stops=True))
@@ -207,7 +219,7 @@ def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) ->
     """Active learning: label what the committee disagrees on, train, repeat; resumes on its directory."""
     from hpcspin.workflows.learn import learn_directory
 
-    _run(lambda world: learn_directory(load_config(config, overrides), output, world))
+    _run(lambda world: learn_directory(_config(config, overrides), output, world))
 
 
 @app.command()
@@ -251,9 +263,15 @@ def info() -> None:
     _run(lambda world: world.tell(describe(world)))  # All ranks together: they agree on what MPI can do.
 
 
+def _config(path: Path, overrides: list[str] | None) -> Config:
+    from hpcspin.config import load_config  # It imports all rooms, and shell completion need not wait for them.
+
+    return load_config(path, overrides)
+
+
 def _run(verb: Callable[[World], int | None]) -> None:
-    """Run a verb on all ranks; a failure is one line and a non-zero exit, on every rank."""
-    try:
+    """Run a verb on all ranks."""
+    with _told():
         from hpcspin.parallel.world import World
 
         world = World.detect()
@@ -261,13 +279,20 @@ def _run(verb: Callable[[World], int | None]) -> None:
             code = verb(world)
             if world.size > 1:
                 world.leave(code or 0)
+    raise typer.Exit(code or 0)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A failure is one line and a non-zero exit, on every rank."""
+    try:
+        yield
     except (Exception, KeyboardInterrupt) as failure:
         if logging.getLogger("hpcspin").isEnabledFor(logging.DEBUG):
             raise
         with suppress(OSError):  # The log may lie on the disk that is full.
             typer.echo(f"hpcspin: {one_line(failure)}", err=True)
         raise typer.Exit(exit_code(failure)) from None
-    raise typer.Exit(code or 0)
 
 
 def main() -> None:

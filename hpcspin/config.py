@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-import hpcspin.workflows.monitor  # noqa: F401  It registers the observers of learned fields.
+import hpcspin.assembly.monitor  # noqa: F401  It registers the observers of learned fields.
 from hpcspin import dynamics, training
 from hpcspin.config_text import Override, read_yaml
 from hpcspin.dynamics import ClassicalSettings

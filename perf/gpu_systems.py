@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hpcspin.assembly.learned import LearnedField
+from hpcspin.assembly.system import build_system
 from hpcspin.config import load_config
 from hpcspin.dynamics import Field, FieldEvaluator, Thermostat, make_integrator
 from hpcspin.dynamics.torque import angular_velocity, components_first
@@ -26,8 +28,6 @@ from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_model, make_force_field
 from hpcspin.storage import read_spins
-from hpcspin.workflows.learned import LearnedField
-from hpcspin.workflows.system import build_system
 
 Size = tuple[int, int]
 

@@ -1,1 +1,1 @@
-"""One file a verb: here the rooms are joined."""
+"""One file a verb of the command line; `hpcspin.api` calls the same functions."""

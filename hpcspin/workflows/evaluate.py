@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.assembly.agreement import warn_of_labels
+from hpcspin.assembly.outputs import sole_writer
 from hpcspin.config import allowed_key
+from hpcspin.drawing import figures
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
@@ -18,9 +21,6 @@ from hpcspin.potential import Committee, ForceField, load_force, model_files
 from hpcspin.potential.files import card_path
 from hpcspin.storage import MANIFEST, read_manifest, require_output, write_json
 from hpcspin.training import calibrate, examine
-from hpcspin.workflows import figures
-from hpcspin.workflows.agreement import warn_of_labels
-from hpcspin.workflows.sole_writer import sole_writer
 
 
 def evaluate_files(

@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.assembly.outputs import sole_writer
+from hpcspin.assembly.system import build_lattice
 from hpcspin.config import parse_config
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
@@ -26,8 +28,6 @@ from hpcspin.storage import (
     write_xdmf,
 )
 from hpcspin.storage.ovf import Representation, is_square_grid
-from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_lattice
 
 Format = Literal["ovf", "ovf-binary4", "ovf-text", "xdmf"]
 _REPRESENTATIONS: dict[str, Representation] = {"ovf": "Binary 8", "ovf-binary4": "Binary 4", "ovf-text": "Text"}

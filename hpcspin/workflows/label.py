@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpcspin.assembly.outputs import sole_writer
+from hpcspin.assembly.system import build_system
 from hpcspin.config import Config
 from hpcspin.electrons import DrivenLattice, label_snapshots
 from hpcspin.electrons.labelling import Frame
 from hpcspin.parallel.world import World
 from hpcspin.storage import LabelWriter, SpinsFile, require_output
-from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_system
 
 
 def label_file(

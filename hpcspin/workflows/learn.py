@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.assembly.outputs import claim, sole_writer
+from hpcspin.assembly.system import build_lattice, initial_spins
 from hpcspin.config import Config, LearningSection
 from hpcspin.dynamics import ObserverSettings
 from hpcspin.errors import HpcspinError
@@ -45,9 +47,7 @@ from hpcspin.storage import (
 from hpcspin.training import evaluate, is_new, spin_digests
 from hpcspin.training.metrics import in_words
 from hpcspin.workflows.label import label_file
-from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.stages import claim, simulate_all
-from hpcspin.workflows.system import build_lattice, initial_spins
+from hpcspin.workflows.simulate import simulate_all
 from hpcspin.workflows.train import check_training, train_members
 
 _SEEDS_A_ROUND = 10_000

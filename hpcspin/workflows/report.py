@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from hpcspin.assembly.agreement import require_electrons
+from hpcspin.assembly.outputs import Layout, sole_writer
+from hpcspin.assembly.system import build_lattice, build_system
 from hpcspin.config import Config, parse_config
+from hpcspin.drawing import figures
+from hpcspin.drawing.comparison import Estimate, near_wall, wall_speed
+from hpcspin.drawing.tables import new_table, print_table
+from hpcspin.electrons import estimate_nonconservativity, make_solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map, has_wall, wall_position
 from hpcspin.parallel.devices import pick_device
@@ -28,16 +35,10 @@ from hpcspin.storage import (
     real_dataset,
     write_json,
 )
-from hpcspin.workflows import figures
-from hpcspin.workflows.agreement import require_electrons
-from hpcspin.workflows.comparison import Estimate, near_wall, wall_speed
-from hpcspin.workflows.driven_distance import driven_distances
-from hpcspin.workflows.layout import Layout
-from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_lattice, build_system
-from hpcspin.workflows.tables import new_table, print_table
 
 _MAPS = 5
+_DIFFERENCED = 1e-8
+"""Tolerance of the fields whose differences are taken."""
 _PARITY_SITES = 20_000
 
 Array = NDArray[np.float64]
@@ -89,7 +90,7 @@ def report_directory(directory: Path, world: World, driven_states: int = 0) -> N
     with sole_writer(directory, world):
         if driven_states:
             run = _read_run(layout.trajectory("electrons", "test-000"))
-            driven_distances(config, run.time, run.spins, driven_states, world, layout.nonconservativity)
+            _driven_distances(config, run, driven_states, world, layout.nonconservativity)
         write_numbers(layout, draw_figures(layout, world), world)
 
 
@@ -153,6 +154,22 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
     write_json(layout.numbers, numbers)
     print_table(_table(numbers), world)
     world.tell(f"{layout.numbers}: the numbers; figures in {layout.figures}")
+
+
+def _driven_distances(config: Config, run: Run, states: int, world: World, output: Path) -> None:
+    """Nonconservativity of some states of a trajectory, equally spaced in time; rank 0 writes it to a JSON file."""
+    assert config.electrons is not None
+    tolerance = min(config.electrons.tolerance, _DIFFERENCED)
+    solver = make_solver(
+        config.electrons.solver, build_system(config), tolerance, world, pick_device(world, config.device)
+    )
+    found = []
+    for frame in np.unique(np.linspace(0, len(run.time) - 1, states).round().astype(int)):
+        distance = estimate_nonconservativity(solver, run.spins[frame])
+        found.append({"time": float(run.time[frame]), **asdict(distance)})
+        world.say(f"report: nonconservativity {distance.ratio:.3g} ± {distance.error:.2g} at time {run.time[frame]:g}")
+    if world.rank == 0:
+        write_json(output, found)
 
 
 def _read_config(layout: Layout) -> Config:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hpcspin.assembly.outputs import Layout, claim, sole_writer
+from hpcspin.assembly.system import build_lattice, initial_spins
 from hpcspin.config import Config, ReproduceSection, RunSection
 from hpcspin.dynamics import ClassicalSettings
 from hpcspin.errors import HpcspinError
@@ -25,11 +27,8 @@ from hpcspin.storage import (
 )
 from hpcspin.training import is_new, spin_digests
 from hpcspin.workflows.evaluate import evaluate_files
-from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.report import draw_figures, write_numbers
-from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.stages import claim, simulate_all
-from hpcspin.workflows.system import build_lattice, initial_spins
+from hpcspin.workflows.simulate import simulate_all
 from hpcspin.workflows.train import check_training, train_members
 
 

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.assembly.fields import build_field
+from hpcspin.assembly.outputs import sole_writer
+from hpcspin.assembly.system import build_lattice, initial_spins
 from hpcspin.config import Config
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
@@ -19,9 +22,6 @@ from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
 from hpcspin.storage import TRAJECTORY, find_trajectory, partial_path
-from hpcspin.workflows.fields import build_field
-from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_lattice, initial_spins
 
 _SHOWN = 16
 """Digits of a digest that tell two files apart in a line that people read."""
@@ -86,6 +86,25 @@ def run_trajectory(
         if isinstance(term, CorrectedField):
             simulation.world.say(f"{term.tally}")
     return outcome
+
+
+def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
+    """Simulate every directory's trajectory, a team of ranks each.
+
+    Returns
+    -------
+    int
+        The largest exit code: 0 when all are finished.
+    """
+    teams = min(world.size, len(configs))
+    number, team = world.split(teams)
+    code = 0
+    for directory, config in list(configs.items())[number::teams]:
+        team.say(f"{directory}")
+        code = simulate_directory(config, directory, team)
+        if code:
+            break
+    return max(world.allgather(code))
 
 
 def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:

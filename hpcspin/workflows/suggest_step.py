@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from hpcspin.assembly.fields import build_field
+from hpcspin.assembly.system import build_lattice, initial_spins
 from hpcspin.config import Config
 from hpcspin.dynamics import INTEGRATORS
 from hpcspin.dynamics.extremes import largest_on
@@ -14,8 +16,6 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.workflows.fields import build_field
-from hpcspin.workflows.system import build_lattice, initial_spins
 
 
 def suggest_step(config: Config, world: World, evaluations: int) -> str:

@@ -11,15 +11,15 @@ from typing import Any
 
 from rich.table import Table
 
+from hpcspin.assembly.outputs import sole_writer
 from hpcspin.config import Config, load_config
 from hpcspin.config_text import read_yaml
+from hpcspin.drawing.tables import new_table, print_table
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
 from hpcspin.storage import write_text
 from hpcspin.training.loop import METRICS, MODEL, DivergedError
-from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.tables import new_table, print_table
 from hpcspin.workflows.train import train_directory
 
 RECORD = "sweep.jsonl"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpcspin.assembly.outputs import sole_writer
+from hpcspin.assembly.system import build_lattice
 from hpcspin.config import Config
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
@@ -15,8 +17,6 @@ from hpcspin.storage import electrons_of, ensure_manifest
 from hpcspin.training import Outcome, TrainingData, find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
 from hpcspin.training.metrics import in_words
-from hpcspin.workflows.sole_writer import sole_writer
-from hpcspin.workflows.system import build_lattice
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:

@@ -27,6 +27,7 @@ import torch
 from shared import PERF, RESULTS, seconds, table, write_section
 from torch import Tensor
 
+from hpcspin.assembly.fields import LearnedField
 from hpcspin.dynamics import Field, FieldEvaluator, Heisenberg, make_integrator
 from hpcspin.dynamics.torque import angular_velocity, components_first, normalise
 from hpcspin.lattice import make_lattice
@@ -35,7 +36,6 @@ from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, load_force, make_force_field
 from hpcspin.storage import provenance
-from hpcspin.workflows.fields import LearnedField
 
 DAMPING, STEP, BIAS = 0.1, 0.1, 3.2
 BYTES = 8 * 3

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from shared import RESULTS, table, write_section
 from torch.utils.flop_counter import FlopCounterMode
 
+from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config
 from hpcspin.electrons import RecursiveSolver
 from hpcspin.lattice import make_lattice, make_texture
@@ -50,7 +51,6 @@ from hpcspin.potential import (
     make_force_field,
 )
 from hpcspin.storage import provenance, read_spins
-from hpcspin.workflows.system import build_system
 
 CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd.yaml"
 SIZES = ((12, 6), (30, 24), (120, 96))

@@ -22,6 +22,7 @@ import torch
 from shared import RESULTS, table, write_section
 from torch import Tensor
 
+from hpcspin.assembly.learned import LearnedField
 from hpcspin.dynamics.fields import BoundField, Field, FieldEvaluator
 from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, make_lattice
@@ -30,7 +31,6 @@ from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import Neighbourhood, PotentialField, load_force
 from hpcspin.storage import provenance
-from hpcspin.workflows.learned import LearnedField
 
 SIDES, REPEATS, BIAS = (16, 32, 64, 128, 256), 9, 3.2
 PAIR = str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_pair.safetensors")

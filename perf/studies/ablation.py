@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from shared import RESULTS
 
+from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config, load_config
 from hpcspin.electrons import nonconservativity
 from hpcspin.lattice import make_texture
@@ -36,7 +37,6 @@ from hpcspin.potential import Architecture, load_model
 from hpcspin.storage import make_directory, provenance, write_labels, write_manifest
 from hpcspin.training import evaluate, find_data, train
 from hpcspin.workflows.simulate import simulate_directory
-from hpcspin.workflows.system import build_solver, build_system
 
 CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd_small.yaml"
 VARIANTS = [

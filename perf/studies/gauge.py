@@ -23,14 +23,14 @@ import torch
 from numpy.typing import NDArray
 from shared import RESULTS, table, write_section
 
+from hpcspin.assembly.outputs import Layout
+from hpcspin.assembly.system import build_lattice, build_system
 from hpcspin.config import Config, parse_config
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
 from hpcspin.storage import provenance, read_labels
 from hpcspin.training import evaluate
-from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.report import Run, torque_ratio
-from hpcspin.workflows.system import build_lattice, build_system
 from hpcspin.workflows.train import train_directory
 
 

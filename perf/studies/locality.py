@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from shared import RESULTS
 
+from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config, load_config
 from hpcspin.dynamics.integrators import make_integrator
 from hpcspin.dynamics.thermostat import Thermostat
@@ -35,7 +36,6 @@ from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.potential import ForceField, load_model
 from hpcspin.storage import provenance, read_labels, write_json
-from hpcspin.workflows.system import build_solver, build_system
 
 CPU = torch.device("cpu")
 _METAL = 0.95

@@ -27,9 +27,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from shared import RESULTS
 
+from hpcspin.drawing.comparison import Estimate, wall_speed
+from hpcspin.drawing.figures import wall_positions
 from hpcspin.storage import provenance, write_json
-from hpcspin.workflows.comparison import Estimate, wall_speed
-from hpcspin.workflows.figures import wall_positions
 
 _DIGITS = 6
 _SAME_START = 0.5

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from hpcspin.assembly.system import build_system
 from hpcspin.config import load_config
 from hpcspin.electrons import RecursiveSolver, memory
 from hpcspin.electrons.backend import Backend
 from hpcspin.parallel.world import World
 from hpcspin.workflows.label import label_file
-from hpcspin.workflows.system import build_system
 
 world = World.detect()
 with world.together():

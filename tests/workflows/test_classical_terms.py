@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from hpcspin.assembly.system import build_lattice
 from hpcspin.config import load_config
 from hpcspin.dynamics import Heisenberg
 from hpcspin.errors import HpcspinError
-from hpcspin.workflows.system import build_lattice
 
 
 def terms(path: Path, *overrides: str) -> list[object]:

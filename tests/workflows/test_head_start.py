@@ -8,14 +8,14 @@ import pytest
 import torch
 from messages_in_process import MessagesInProcess
 
+from hpcspin.assembly import learned
+from hpcspin.assembly.learned import LearnedField
 from hpcspin.dynamics.fields import HeadStart
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, Committee, ForceField, make_force_field
 from hpcspin.potential.tiles import GROUP, TILE
-from hpcspin.workflows import learned
-from hpcspin.workflows.learned import LearnedField
 
 LATTICE = make_lattice("square", (20, 24), (False, True))
 CASES: dict[str, dict[str, Any]] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcspin.assembly.outputs import Layout
 from hpcspin.config import load_config
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -14,9 +15,8 @@ from hpcspin.potential import Architecture, make_force_field, save_model
 from hpcspin.storage import read_attributes
 from hpcspin.workflows import evaluate as evaluation
 from hpcspin.workflows import label as labelling
-from hpcspin.workflows.layout import Layout
 from hpcspin.workflows.reproduce import _shards, run_config
-from hpcspin.workflows.stages import simulate_all
+from hpcspin.workflows.simulate import simulate_all
 
 
 @pytest.fixture

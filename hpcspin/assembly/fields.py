@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from hpcspin.assembly.agreement import require_electrons
+from hpcspin.assembly.learned import LearnedField
+from hpcspin.assembly.monitor import CheckedField
+from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config
 from hpcspin.dynamics import CorrectedField, Field, SumField, WholeLatticeField, Zeeman
 from hpcspin.electrons import SteadyStateSolver
@@ -16,10 +20,6 @@ from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.storage import config_differences, describe_differences
-from hpcspin.workflows.agreement import require_electrons
-from hpcspin.workflows.learned import LearnedField
-from hpcspin.workflows.monitor import CheckedField
-from hpcspin.workflows.system import build_solver, build_system
 
 
 def build_field(config: Config, lattice: Lattice, world: World, device: torch.device) -> Field:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hpcspin.workflows.comparison import Estimate, autocorrelation_frames, near_wall, wall_speed
+from hpcspin.drawing.comparison import Estimate, autocorrelation_frames, near_wall, wall_speed
 
 
 def test_wall_speed_of_a_straight_line_is_exact() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hpcspin.drawing.tables import new_table, print_table
 from hpcspin.parallel.world import World
-from hpcspin.workflows.tables import new_table, print_table
 
 words = st.text("abcxyz019.,_ħ", min_size=1, max_size=30)
 cells = st.lists(words, min_size=1, max_size=4).map(" ".join)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcspin.assembly.learned import LearnedField
 from hpcspin.dynamics import CorrectedField
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.observers import Frame, a_site, observer
@@ -25,7 +26,6 @@ from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField
 from hpcspin.training import perpendicular
-from hpcspin.workflows.learned import LearnedField
 
 logger = logging.getLogger("hpcspin")
 

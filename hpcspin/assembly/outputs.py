@@ -1,0 +1,152 @@
+"""Outputs of runs: one run an output, a directory for one config, and the files of a reproduction."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcspin.config import Config
+from hpcspin.dynamics import CHECKPOINTING
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.storage import (
+    TRAJECTORY,
+    OutputLock,
+    config_differences,
+    describe_differences,
+    make_directory,
+    read_json,
+    write_text,
+)
+
+_FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
+
+
+@contextmanager
+def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterator[None]:
+    """Keep other runs from an output within a block; all ranks enter together, and rank 0 has the lock.
+
+    Parameters
+    ----------
+    output
+        Directory, which is made, or file.
+    world
+        The ranks.
+    directory
+        Which of both it is.
+
+    Raises
+    ------
+    HpcspinError
+        If another run writes there.
+    """
+
+    def end(message: str) -> None:
+        with suppress(OSError):
+            print(f"hpcspin: {message}", file=sys.stderr, flush=True)
+        world.abort(1)
+
+    lock = None
+    if world.rank == 0:
+        make_directory(output if directory else output.parent)
+        lock = OutputLock(output, end)
+        lock.acquire()
+    try:
+        world.barrier()
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = ()) -> None:
+    """Store the config in a directory; refuse the directory of another one.
+
+    Parameters
+    ----------
+    config
+        What the directory is for.
+    path
+        File of the config in the directory, which is made.
+    world
+        The ranks.
+    may_grow
+        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING`, and what is allowed to
+        differ between labels and models, always may.
+
+    Raises
+    ------
+    HpcspinError
+        If the directory belongs to another config.
+    """
+    if world.rank == 0:
+        make_directory(path.parent)
+        if path.exists():
+            stored = read_json(path, "choose another --output")
+            differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *_FREE))
+            if differences:
+                raise HpcspinError(
+                    f"{path.parent}: belongs to another config: {describe_differences(differences)}; "
+                    "restore these keys or choose another --output"
+                )
+        write_text(path, config.as_json())
+    world.barrier()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the files of a reproduction below its directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.root / "config.json"
+
+    @property
+    def stages(self) -> Path:
+        """Seconds of each stage, over all restarts."""
+        return self.root / "stages.json"
+
+    @property
+    def data(self) -> Path:
+        """Training set: shards of the training and validation trajectories."""
+        return self.root / "data"
+
+    @property
+    def test(self) -> Path:
+        """Label files of the test trajectories."""
+        return self.root / "test"
+
+    @property
+    def model(self) -> Path:
+        """Checkpoints, metrics and the saved force field, or those of each member of a committee."""
+        return self.root / "model"
+
+    @property
+    def evaluation(self) -> Path:
+        """Errors of the force field on the test trajectories."""
+        return self.root / "evaluation.json"
+
+    @property
+    def figures(self) -> Path:
+        """The paper's figures."""
+        return self.root / "figures"
+
+    @property
+    def numbers(self) -> Path:
+        """All numbers of the reproduction."""
+        return self.root / "numbers.json"
+
+    @property
+    def nonconservativity(self) -> Path:
+        """How far states of the first test trajectory are from any energy function."""
+        return self.root / "nonconservativity.json"
+
+    def trajectory(self, field: str, name: str) -> Path:
+        """Trajectory of one run under the field ``electrons`` or ``learned``."""
+        return self.root / field / name / TRAJECTORY

@@ -1,0 +1,1 @@
+"""Figures, tables and the numbers that they show."""

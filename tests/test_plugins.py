@@ -1,0 +1,219 @@
+"""One of each kind of thing that a config names, from a module of the user's own, through the command line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from hpcspin import cli
+from hpcspin.config import load_config, parse_config
+from hpcspin.dynamics import INTEGRATORS, OBSERVERS, TERMS, WAVEFORMS
+from hpcspin.electrons import SOLVERS
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import LATTICES, SHAPES, TEXTURES
+from hpcspin.registry import load_plugins
+
+REGISTRIES = (LATTICES, SHAPES, TEXTURES, SOLVERS, INTEGRATORS, OBSERVERS, TERMS, WAVEFORMS)
+CONFIG = """
+plugins: [mine]
+lattice: {kind: square, size: [4, 3], periodic: [false, false]}
+electrons:
+  temperature: 0.1
+  solver: closed_form
+  reservoirs: [{name: left, sites: left, width: 1, potential: -1}, {name: bath, sites: all, width: 0.1, potential: 0}]
+initial: {kind: random}
+dynamics: {field: classical, classical: {zeeman: [0, 0, 1]}, step: 0.1, duration: 0.2, record_interval: 1}
+"""
+KINDS = {
+    "lattice": (
+        """
+import numpy as np
+from hpcspin.lattice import Lattice
+class Chains(Lattice):
+    kind = "chains"
+    bonds = ((1, 0),)
+    primitive_vectors = np.eye(2)
+    generators = (((-1, 0), (0, 1)), ((1, 0), (0, -1)))
+""",
+        ["lattice.kind=chains", "dynamics.field=electrons"],
+        lambda run: np.isfinite(run["field"]).all() and run["density"].shape == (3, 4, 3),
+    ),
+    "texture": (
+        """
+import numpy as np
+from hpcspin.lattice import TEXTURES
+@TEXTURES.adding("spiral")
+def spiral(lattice, rng, pitch: float = 4.0):
+    angle = 2 * np.pi * np.indices(lattice.size)[0] / pitch
+    return np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=-1)
+""",
+        ["initial={kind: spiral, pitch: 2}"],
+        lambda run: np.allclose(run["spins"][0, :, 0, 0], [1, -1, 1, -1]),
+    ),
+    "reservoir shape": (
+        """
+import numpy as np
+from hpcspin.lattice import SHAPES
+@SHAPES.adding("corner")
+def corner(lattice):
+    return np.indices(lattice.size).sum(axis=0) == 0
+""",
+        ["electrons.reservoirs.left.sites=corner", "dynamics.field=electrons"],
+        lambda run: run["current"].shape == (3, 2),
+    ),
+    "solver": (
+        """
+import dataclasses
+from hpcspin.electrons.closed_form import ClosedFormSolver
+class Doubled(ClosedFormSolver):
+    name = "doubled"
+    def solve(self, spins):
+        state = super().solve(spins)
+        return dataclasses.replace(state, density=2 * state.density)
+""",
+        ["electrons.solver=doubled", "dynamics.field=electrons"],
+        lambda run: run["density"].mean() > 1,
+    ),
+    "classical term": (
+        """
+from hpcspin.dynamics import TERMS, Zeeman
+@TERMS.adding("upwards")
+def upwards(lattice, strength: float):
+    return Zeeman((0.0, 0.0, strength))
+""",
+        ["dynamics.classical={upwards: 3}"],
+        lambda run: np.all(run["field"] == [0, 0, 3]),
+    ),
+    "drive": (
+        """
+from dataclasses import dataclass
+from hpcspin.dynamics.waveforms import Waveform, waveform
+@waveform("ramp")
+@dataclass(frozen=True)
+class Ramp(Waveform):
+    slope: float
+    def __call__(self, time):
+        return self.slope * time
+    def rate(self, start, end):
+        return abs(self.slope)
+""",
+        ["dynamics.classical={drives: [{kind: ramp, field: [0, 0, 1], slope: 0.5}]}"],
+        lambda run: np.allclose(run["field"][2], [0, 0, 0.1]),
+    ),
+    "integrator": (
+        """
+from hpcspin.dynamics.integrators import integrator
+@integrator("frozen", order=1, langevin=True)
+def frozen(spins, time, dt, omega):
+    return spins
+""",
+        ["dynamics.integrator=frozen"],
+        lambda run: np.array_equal(run["spins"][2], run["spins"][0]),
+    ),
+    "observer": (
+        """
+from hpcspin.dynamics import observer
+@observer("column", lambda lattice, number: (lattice.size[1], 3))
+def column(frame, number: int):
+    return frame.spins[number]
+""",
+        ["dynamics.observers=[{name: column, number: 2}]"],
+        lambda run: np.array_equal(run["column"], run["spins"][:, 2]),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers is no part of the next one."""
+    monkeypatch.setattr(logging.getLogger("hpcspin"), "level", logging.NOTSET)
+    names = [set(registry) for registry in REGISTRIES]
+    yield
+    for registry, kept in zip(REGISTRIES, names, strict=True):
+        for name in set(registry) - kept:
+            del registry[name]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "system.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_of_ones_own_through_the_command_line(kind: str, config: Path, tmp_path: Path) -> None:
+    source, overrides, right = KINDS[kind]
+    (tmp_path / "mine.py").write_text(source)
+    done = CliRunner().invoke(cli.app, ["simulate", str(config), "--output", str(tmp_path / "run"), *overrides])
+    assert done.exit_code == 0, done.output
+    with h5py.File(tmp_path / "run" / "trajectory.h5") as file:
+        assert right({name: file[name][()] for name in file})
+
+
+def test_what_a_file_names_is_not_imported_and_one_line_says_so(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(KINDS["lattice"][0])
+    stored = load_config(config, ["lattice.kind=chains"]).model_dump(mode="json")
+    assert stored["plugins"] == ["mine"]
+    del LATTICES["chains"]
+    with pytest.raises(HpcspinError, match=r"a file: lattice.kind: 'chains' is unknown; .*; your own needs its module"):
+        parse_config(stored, "a file")
+
+
+def test_verbs_without_a_config_take_a_plugin(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(KINDS["lattice"][0])
+    run, target = tmp_path / "run", str(tmp_path / "run.xdmf")
+    simulated = CliRunner().invoke(cli.app, ["simulate", str(config), "-o", str(run), "lattice.kind=chains"])
+    assert simulated.exit_code == 0, simulated.output
+    chains = LATTICES.pop("chains")
+    refused = CliRunner().invoke(cli.app, ["export", str(run), "-o", target])
+    assert refused.exit_code == 1
+    assert "'chains' is unknown" in refused.output
+    again = tmp_path / "again.py"
+    again.write_text(KINDS["lattice"][0])
+    told = CliRunner().invoke(cli.app, ["--plugin", str(again), "export", str(run), "-o", target])
+    assert told.exit_code == 0, told.output
+    assert chains is not LATTICES["chains"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "plugins: mine: there is neither a file .*mine.py nor a module of this name"),
+        ("import no_such_module", "plugins: mine: fails with ModuleNotFoundError: .*no_such_module"),
+        ("1 +", "plugins: mine: fails with SyntaxError"),
+        (KINDS["lattice"][0].replace("chains", "square"), "lattice.kind: 'square' is registered already, by hpcspin"),
+    ],
+)
+def test_a_plugin_that_fails_is_one_line(config: Path, tmp_path: Path, source: str | None, message: str) -> None:
+    if source is not None:
+        (tmp_path / "mine.py").write_text(source)
+    with pytest.raises(HpcspinError, match=message) as failure:
+        load_config(config)
+    assert "\n" not in str(failure.value)
+
+
+def test_the_same_entry_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    """As when a cell of a notebook runs again."""
+    first, second = {}, {}
+    for content in (first, second):
+        exec("def still(lattice, rng):\n    return 1", content)
+        content["still"].__module__ = "__main__"
+        TEXTURES.add("still", content["still"])
+    assert TEXTURES["still"] is second["still"]
+
+
+def test_a_plugin_may_be_a_module_that_python_finds() -> None:
+    load_plugins(["json"], Path("/nowhere"))
+
+
+def test_shell_completion_is_there() -> None:
+    done = CliRunner().invoke(cli.app, ["--show-completion", "bash"], prog_name="hpcspin")
+    assert "--install-completion" in CliRunner().invoke(cli.app, ["--help"]).output
+    assert done.exit_code == 0, done.output
