@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from hpcspin.config import Config, load_config
-from hpcspin.drawing import figures, reproduce
+from hpcspin.drawing import figures
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.training import spin_digests
+from hpcspin.workflows import reproduce
 from hpcspin.workflows.learn import learn_directory
 from hpcspin.workflows.report import report_directory
 from hpcspin.workflows.reproduce import reproduce_directory
