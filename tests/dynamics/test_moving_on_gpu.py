@@ -14,11 +14,11 @@ from shipped import in_double, shipped
 from test_simulation import assert_same_bits, contents
 from torch import Tensor
 
+from hpcspin.assembly.learned import LearnedField
 from hpcspin.dynamics import INTEGRATORS, CorrectedField, Field, Simulation
 from hpcspin.dynamics.thermostat import normal_vectors
 from hpcspin.lattice import make_lattice
 from hpcspin.potential import Committee, ForceField
-from hpcspin.workflows.learned import LearnedField
 
 SIZE = (12, 9)
 BIAS = 3.2
