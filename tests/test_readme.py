@@ -1,0 +1,53 @@
+"""README and pages: short, links that lead somewhere, verbs that exist, an example that runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from hpcspin.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "perf" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{page.name})" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / link).exists(), link
+    # perf/results/gpu_CARD.json is a pattern; what a script writes need not be there.
+    for path in re.findall(
+        r"\b(?:perf|configs|launch|examples|docs|tests)/[\w/.-]*\w\.(?:py|yaml|sh|md|h5|safetensors)\b", text
+    ):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_lists_the_verbs() -> None:
+    listed = set(re.findall(r"^hpcspin ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert listed == set(typer.main.get_command(app).commands)
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in example.splitlines() if line]) <= 12
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
