@@ -21,8 +21,9 @@ from hpcspin.dynamics import ClassicalSettings
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import InitialSettings, LatticeSettings
+from hpcspin.potential.settings import PotentialSection
 from hpcspin.registry import load_plugins
-from hpcspin.settings import Count, Mistake, NonNegative, Positive, Section, Seed, first_mistake
+from hpcspin.settings import Count, Mistake, Positive, Section, Seed, first_mistake
 from hpcspin.storage import NUMERICS
 
 _LONGEST = 1_000_000
@@ -70,30 +71,6 @@ class DynamicsSection(dynamics.Settings):
         elif self.exact_interval is None:
             raise ValueError("field: corrected needs exact_interval, the steps from one exact label to the next")
         return self
-
-
-class PotentialSection(Section):
-    """The learned force field."""
-
-    kind: str = "pair"
-    """``pair`` (potentials E and G), ``conservative`` (E alone), ``site`` (a pair of each site), ``direct`` (none)."""
-    descriptor: str = "bonds"
-    """``bonds`` (bonds and chiralities, the paper's) or ``densities`` (spin densities with learned kernels)."""
-    radius: Positive = 2.3
-    """Cutoff radius R_c in lattice constants."""
-    symmetry: Literal["full", "bias"] = "bias"
-    """``full`` point group of a site, or the subgroup that a bias along x leaves (the y mirror)."""
-    time_reversal: Literal["broken", "even"] = "broken"
-    """``broken``: features may be odd under S -> -S, as the fields of a driven system ask for; ``even``: none is."""
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 128, 128, 128, 128)
-    precision: Literal["float32", "float64"] = "float32"
-    electrode_range: NonNegative = 0.0
-    """Length in columns over which the network sees the electrodes at both ends of x, exp(-distance/length); 0: not."""
-    layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
-    """Of a ``direct`` field of ``densities``: layers of neighbourhoods of this radius, one seen through the other; the
-    number of each stretches it along x, from electrode to electrode."""
-    channels: Annotated[Count, Field(ge=3)] = 12
-    """Of a field of several layers: vectors that sites exchange; scalars, densities and products are in proportion."""
 
 
 class TrainingSection(training.Settings):

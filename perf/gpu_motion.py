@@ -52,7 +52,7 @@ from hpcspin.dynamics import (
 )
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, ForceField
+from hpcspin.potential import Block, Committee, ForceField
 from hpcspin.workflows.train import train_directory
 
 LIMITS = {"float32": 1e-6, "float64": 1e-12}
@@ -106,7 +106,7 @@ def _window(model: ForceField | Committee, spins: NDArray[np.float64], part: sli
     inside = (columns >= 0) & (columns < length)
     around = np.pad(spins, ((0, 0), (hy, hy), (0, 0)), mode="wrap")[columns % length] * inside[:, None, None]
     shape = (part.stop - part.start, rows)
-    table = model.window(shape, (False, True), (False, True), (part.start, length))
+    table = model.window(Block(shape, (False, True), (False, True), (part.start, length)))
     device = next(model.parameters()).device
     flat, bias = torch.from_numpy(around).reshape(1, -1, 3).to(device), torch.full((1,), BIAS, device=device)
     found: torch.Tensor = model(flat, table, bias).field[0].double().cpu().unflatten(0, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +130,9 @@ def _shipped(name: str) -> ForceField:
 def shipped(name: str, device: torch.device, precision: str = "float32") -> ForceField:
     """A shipped model on a device, in either precision, to evaluate."""
     model = _shipped(name)
-    if model.architecture.precision == precision:
+    if model.architecture.settings.precision == precision:
         return copy.deepcopy(model).to(device).eval()
-    other = make_force_field(replace(model.architecture, precision=precision))
+    other = make_force_field(model.architecture.changed(precision=precision))
     weights = model.state_dict()
     weights.pop("envelope", None)
     other.load_state_dict(weights)

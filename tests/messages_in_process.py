@@ -1,4 +1,4 @@
-"""Blocks of a lattice that trade with each other in one process."""
+"""Blocks of a lattice that exchange terms with each other in one process."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from hpcspin.potential import ForceField, load_model, make_force_field
@@ -19,7 +18,7 @@ def shipped(name: str) -> ForceField:
 def in_double(name: str) -> ForceField:
     """A shipped model in double precision, to evaluate."""
     single = shipped(name)
-    model = make_force_field(replace(single.architecture, precision="float64"))
+    model = make_force_field(single.architecture.changed(precision="float64"))
     assert single.envelope is not None
     model.envelope = single.envelope.double()
     model.load_state_dict(single.state_dict())

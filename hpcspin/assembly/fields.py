@@ -96,8 +96,7 @@ def _require_potential(config: Config, model: ForceField | Committee, where: str
     if config.potential is None:
         return
     described = config.potential.model_dump(mode="json")
-    stored = model.architecture.as_dict()
-    differences = config_differences({key: stored[key] for key in described}, described)
+    differences = config_differences(model.architecture.settings.model_dump(mode="json"), described)
     if differences:
         raise HpcspinError(
             f"{where}: the model is not the one that the section potential describes: "

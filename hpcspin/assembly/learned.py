@@ -15,11 +15,11 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.messages import NeighbourMessages
-from hpcspin.potential import Committee, ForceField, Neighbourhood, Side, Trade
+from hpcspin.potential import Block, BorderExchange, Committee, ForceField, Neighbourhood, Side
 
 
 class BorderMessages:
-    """Terms that cross the sides of blocks, as messages between their ranks; see :class:`hpcspin.potential.Trade`.
+    """Terms that cross the sides of blocks, as messages between ranks; see :class:`hpcspin.potential.BorderExchange`.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ class BorderMessages:
         self._received = {side: like.new_empty(shape) for side, shape in there.items()}
 
     def send(self, terms: Mapping[Side, Tensor]) -> None:
-        """See :class:`hpcspin.potential.Trade`."""
+        """See :class:`hpcspin.potential.BorderExchange`."""
         self._messages.send(terms)
 
     def receive(self) -> Mapping[Side, Tensor]:
-        """See :class:`hpcspin.potential.Trade`."""
+        """See :class:`hpcspin.potential.BorderExchange`."""
         self._messages.receive(self._received)
         return self._received
 
@@ -73,9 +73,10 @@ class LearnedField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
         whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
         columns = (domain.slices[0].start, domain.lattice.size[0])
-        table = self.model.window(domain.shape, whole, domain.lattice.periodic, columns)
-        trade = BorderMessages(domain, table.borders.shapes, next(self.model.parameters())) if table.borders else None
-        return _BoundLearned(self.model, table, self._bias, domain.shape, trade)
+        table = self.model.window(Block(domain.shape, whole, domain.lattice.periodic, columns))
+        like = next(self.model.parameters())
+        exchange = BorderMessages(domain, table.borders.shapes, like) if table.borders else None
+        return _BoundLearned(self.model, table, self._bias, domain.shape, exchange)
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
         """E of spins of shape (Lx, Ly, 3), from which h^eq derives; None of a model that has none."""
@@ -98,7 +99,7 @@ class LearnedField:
 
 
 class _BoundLearned:
-    """A learned field on a block; its interior can begin while the halo travels."""
+    """A learned field on a block; its interior is computed while the halo travels."""
 
     def __init__(
         self,
@@ -106,18 +107,18 @@ class _BoundLearned:
         table: Neighbourhood,
         bias: float,
         shape: tuple[int, int],
-        trade: Trade | None,
+        exchange: BorderExchange | None,
     ) -> None:
-        self._model, self._table, self._bias, self._shape, self._trade = model, table, bias, shape, trade
-        self._begun: Any = ()
+        self._model, self._table, self._bias, self._shape, self._exchange = model, table, bias, shape, exchange
+        self._interior: Any = ()
 
     def begin(self, spins: Tensor, time: float) -> None:
         """See :class:`hpcspin.dynamics.fields.HeadStart`."""
-        self._begun = self._model.begin(*self._arguments(spins))
+        self._interior = self._model.interior(*self._arguments(spins))
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
-        begun, self._begun = self._begun, ()
-        predicted = self._model(*self._arguments(spins), begun, self._trade).field
+        interior, self._interior = self._interior, ()
+        predicted = self._model(*self._arguments(spins), interior, self._exchange).field
         return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
 
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood, Tensor]:

@@ -1,43 +1,44 @@
-"""The learned force field: derivatives of two local potentials, or a covariant network of several layers.
+"""The learned force field: derivatives of two local potentials, or a covariant field of message passing.
 
 The room knows lattices, and nothing of electrons, dynamics or training.
 """
 
-from hpcspin.potential.architecture import Architecture
-from hpcspin.potential.borders import Side, Trade
+from hpcspin.potential.architecture import Architecture, make_force_field
+from hpcspin.potential.borders import BorderExchange, Side
 from hpcspin.potential.committee import MEMBER, Committee, load_force, model_files, shipped_models, weights_digest
-from hpcspin.potential.covariant import CovariantField
 from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
-from hpcspin.potential.factory import make_force_field
+from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model, save_model
-from hpcspin.potential.irreps import SYMMETRIES
-from hpcspin.potential.kinds import KINDS, Prediction
-from hpcspin.potential.layered import LayeredPotentials
+from hpcspin.potential.gather import segment_backend
+from hpcspin.potential.message_passing import CovariantField, LayeredPotentials, MessagePassing
 from hpcspin.potential.model import ForceField
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.potentials import PotentialField
 from hpcspin.potential.prediction import PredictedFields, Predictor, System
-from hpcspin.potential.segments import segment_backend
+from hpcspin.potential.settings import FORCE_FIELDS, PotentialSection
+from hpcspin.potential.window import Block
 
 __all__ = [
     "DESCRIPTORS",
-    "KINDS",
+    "FORCE_FIELDS",
     "MEMBER",
-    "SYMMETRIES",
     "Architecture",
+    "Block",
+    "BorderExchange",
     "Committee",
     "CovariantField",
     "Descriptor",
     "ForceField",
     "LayeredPotentials",
+    "MessagePassing",
     "Neighbourhood",
     "PotentialField",
+    "PotentialSection",
     "PredictedFields",
     "Prediction",
     "Predictor",
     "Side",
     "System",
-    "Trade",
     "load_force",
     "load_model",
     "make_force_field",

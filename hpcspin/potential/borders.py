@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcspin.potential.window import Block, reach_of
+
 Side = tuple[int, int]
 """Of a block: -1, 0 or 1 along x and y."""
 _Places = dict[Side, tuple[Tensor, Tensor]]
 
 
-class Trade(Protocol):
+class BorderExchange(Protocol):
     """How terms travel between blocks."""
 
     def send(self, terms: Mapping[Side, Tensor]) -> None:
@@ -41,14 +43,10 @@ class Borders:
 
     Parameters
     ----------
-    shape
-        Sites (nx, ny) of the block.
+    block
+        The block.
     offsets
         Lattice offset of each slot, shape (slots, 2).
-    whole
-        Whether the block spans the lattice along x and y.
-    periodic
-        Whether the lattice is periodic along x and y.
     rows
         Row of each site of the block among the spins, shape (nx, ny).
     centres
@@ -64,19 +62,18 @@ class Borders:
 
     def __init__(
         self,
-        shape: tuple[int, int],
+        block: Block,
         offsets: NDArray[np.int64],
-        whole: tuple[bool, bool],
-        periodic: tuple[bool, bool],
         rows: NDArray[np.int64],
         centres: NDArray[np.int64],
         numbers: int,
     ) -> None:
-        margins = [0 if spans else int(np.abs(offsets).max()) for spans in whole]
+        shape = block.shape
+        margins = [0 if spans else reach_of(offsets) for spans in block.whole]
         places = _around_the_sides(shape, margins)
         seen = places[:, None] + offsets
         for axis in (0, 1):
-            if whole[axis] and periodic[axis]:
+            if block.whole[axis] and block.periodic[axis]:
                 seen[..., axis] %= shape[axis]
         stands, lands = _side(places, shape), _side(seen, shape)
         foreign, away = np.any(stands, axis=-1), np.any(lands, axis=-1)

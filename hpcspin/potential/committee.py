@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.potential.architecture import Architecture
-from hpcspin.potential.borders import Trade
+from hpcspin.potential.borders import BorderExchange
+from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model
-from hpcspin.potential.kinds import Prediction
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.prediction import Predictor
+from hpcspin.potential.window import Block
 from hpcspin.storage import (
     Electrons,
     describe_differences,
@@ -59,7 +60,7 @@ class Committee(Predictor):
             raise HpcspinError("a committee needs at least two force fields; give one model as a .safetensors file")
         first = members[0].architecture.as_dict()
         for number, member in enumerate(members):
-            differing = [key for key, value in member.architecture.as_dict().items() if value != first[key]]
+            differing = [key for key, value in member.architecture.as_dict().items() if value != first.get(key)]
             if differing:
                 raise HpcspinError(
                     f"member {number} of the committee differs from the first in {', '.join(differing)}; "
@@ -99,33 +100,29 @@ class Committee(Predictor):
         """See `ForceField.neighbourhood`."""
         return self.first.neighbourhood(lattice)
 
-    def window(
-        self,
-        shape: tuple[int, int],
-        whole: tuple[bool, bool],
-        periodic: tuple[bool, bool],
-        columns: tuple[int, int] | None = None,
-    ) -> Neighbourhood:
+    def window(self, block: Block) -> Neighbourhood:
         """See `ForceField.window`."""
-        return self.first.window(shape, whole, periodic, columns)
+        return self.first.window(block)
 
     def forward(
         self,
         spins: Tensor,
         neighbourhood: Neighbourhood,
         bias: Tensor,
-        begun: Sequence[Sequence[Part]] = (),
-        trade: Trade | None = None,
+        interior: Sequence[Sequence[Part]] = (),
+        exchange: BorderExchange | None = None,
     ) -> Prediction:
-        """Mean over the members, which trade one after the other; see `ForceField.forward`."""
-        heads = begun or [()] * len(self._forces)
-        predictions = [m(spins, neighbourhood, bias, head, trade) for m, head in zip(self._forces, heads, strict=True)]
+        """Mean over the members, which exchange one after the other; see `ForceField.forward`."""
+        parts = interior or [()] * len(self._forces)
+        predictions = [
+            m(spins, neighbourhood, bias, part, exchange) for m, part in zip(self._forces, parts, strict=True)
+        ]
         # Added one after the other: a site's sum does not depend on the shape of its block.
         return Prediction(*(sum(parts[1:], parts[0]) / len(parts) for parts in zip(*predictions, strict=True)))
 
-    def begin(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[list[Part]]:
-        """See `ForceField.begin`; one list a member."""
-        return [member.begin(spins, neighbourhood, bias) for member in self._forces]
+    def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[list[Part]]:
+        """See `ForceField.interior`; one list a member."""
+        return [member.interior(spins, neighbourhood, bias) for member in self._forces]
 
     def spread(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
         """Disagreement of the members about the perpendicular field of each site.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from hpcspin.errors import HpcspinError
-from hpcspin.potential.architecture import Architecture
-from hpcspin.potential.factory import make_force_field
+from hpcspin.potential.architecture import Architecture, make_force_field
 from hpcspin.potential.model import ForceField
 from hpcspin.storage import atomic_file, provenance, read_json, sha256
 
@@ -119,12 +117,13 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 def _architecture(card: dict[str, Any], path: Path) -> Architecture:
     content = card.get("architecture")
-    if not isinstance(content, dict) or set(content) != {field.name for field in fields(Architecture)}:
-        raise HpcspinError(f"{card_path(path)}: the architecture is incomplete or foreign; train the model again")
     try:
-        return Architecture(**content)
-    except (TypeError, ValueError) as error:
+        architecture = Architecture(**content)  # type: ignore[arg-type]
+    except (TypeError, HpcspinError) as error:
         raise HpcspinError(f"{card_path(path)}: the architecture is invalid ({error}); train again") from error
+    if architecture.as_dict() != content:
+        raise HpcspinError(f"{card_path(path)}: the architecture is incomplete or foreign; train the model again")
+    return architecture
 
 
 def _fill(model: ForceField, weights: dict[str, torch.Tensor], path: Path) -> None:

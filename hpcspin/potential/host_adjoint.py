@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hpcspin.potential.host_layers import (
-    EMPTY,
     ROOM,
     HostLayer,
     HostMatrix,
     HostStruct,
-    Known,
+    RowData,
     host_kernels,
     host_network,
     padded,
     wide,
 )
 from hpcspin.potential.host_library import loaded, share_out
-from hpcspin.potential.neighbourhood import Neighbourhood
-from hpcspin.potential.slots import slot_inverse
 
 if TYPE_CHECKING:
     from hpcspin.potential.layers import Layer
@@ -75,13 +71,13 @@ class HostAdjoint(HostLayer):
             self._sums.scalar_kernels = self._keep(given)
 
     def back(
-        self, known: Known, tables: HostTables, inputs: Tensor, by: Known, threads: int, made: Tensor | None = None
-    ) -> Known:
-        """Derivatives of some potentials by what is known before the layer, from those by what it makes.
+        self, data: RowData, tables: HostTables, inputs: Tensor, by: RowData, threads: int, made: Tensor | None = None
+    ) -> RowData:
+        """Derivatives of some potentials by what is data before the layer, from those by what it makes.
 
         Parameters
         ----------
-        known, inputs
+        data, inputs
             As of the layer.
         tables
             Of its centres.
@@ -95,16 +91,16 @@ class HostAdjoint(HostLayer):
 
         Returns
         -------
-        Known
+        RowData
             Shapes (potentials, rows, 3, vectors), the spin first, and (potentials, rows, scalars).
         """
-        kernel, centres, rows = loaded(), tables.centres, len(known.vectors) - ROOM
+        kernel, centres, rows = loaded(), tables.centres, len(data.vectors) - ROOM
         potentials, density = len(by.vectors), self._back.densities
         by_densities = torch.zeros(potentials, centres + 1, 3, density)
         by_sums = torch.zeros(potentials, centres + 1, self._struct.told if self._scalars else 0)
         by_own = torch.empty(potentials, centres + 1, self._scalars)
         layer, back = ctypes.addressof(self._struct), ctypes.addressof(self._back)
-        reads = [part.data_ptr() for part in (*known, tables.forward, inputs)]
+        reads = [part.data_ptr() for part in (*data, tables.forward, inputs)]
         writes = [part.data_ptr() for part in (*by, by_densities, by_sums, by_own)]
         room = int(kernel.hpcspin_adjoint_scratch(layer))
 
@@ -117,7 +113,7 @@ class HostAdjoint(HostLayer):
 
         share_out(descend, centres, threads)
         sums, width, scalars = self._sums, self._sums.densities, self._sums.scalar_sums
-        given = Known(torch.empty(potentials, rows, 3, width), torch.empty(potentials, rows, scalars))
+        given = RowData(torch.empty(potentials, rows, 3, width), torch.empty(potentials, rows, scalars))
 
         def gather(number: int, first: int, last: int) -> None:
             scratch = torch.empty(12 * (3 * width + scalars))
@@ -133,18 +129,11 @@ class HostAdjoint(HostLayer):
         vectors, told = given.vectors[..., : self._vectors], given.scalars[..., : self._scalars]
         if self._scalars:
             told = told.index_add(1, tables.rows, by_own[:, :centres])
-        return Known(vectors, told)
+        return RowData(vectors, told)
 
 
-class HostTables:
+class HostTables(NamedTuple):
     """Tables of the centres of a layer, there and back, as the kernels read them.
-
-    Parameters
-    ----------
-    neighbourhood
-        Of one configuration.
-    number, stretch
-        Which layer, and by how many times its offsets are stretched along x.
 
     Attributes
     ----------
@@ -156,25 +145,16 @@ class HostTables:
         Rows in the slots of the centres, and centres in whose slots the rows are: int32, with empty ones at the end.
     """
 
-    def __init__(self, neighbourhood: Neighbourhood, number: int, stretch: int) -> None:
-        cpu = torch.device("cpu")
-        self.centres = neighbourhood.stages[number]
-        self.forward = neighbourhood.padded(stretch, EMPTY)
-        self.rows = neighbourhood.centre_rows(1, cpu)[: self.centres]
-        table = neighbourhood.table(cpu, stretch)[:, : self.centres]
-        inverse = slot_inverse(table, neighbourhood.rows)
-        self.back = functional.pad(inverse, (0, EMPTY), value=self.centres).T.contiguous()
-
-
-def host_tables(neighbourhood: Neighbourhood, stretches: Sequence[int]) -> list[HostTables]:
-    """Tables of each of the layers, which stretch their offsets along x by so many times."""
-    return [HostTables(neighbourhood, number, stretch) for number, stretch in enumerate(stretches)]
+    centres: int
+    rows: Tensor
+    forward: Tensor
+    back: Tensor
 
 
 def derivatives_on_host(
     layers: Sequence[HostAdjoint],
     tables: Sequence[HostTables],
-    known: Known,
+    data: RowData,
     inputs: Tensor,
     factors: Tensor,
     threads: int,
@@ -187,7 +167,7 @@ def derivatives_on_host(
         One after the other.
     tables
         Of their centres.
-    known
+    data
         Spins, and where there are some.
     inputs
         The networks' other inputs, shape (centres, inputs).
@@ -201,12 +181,12 @@ def derivatives_on_host(
     tuple of Tensor
         Shapes (rows, potentials), without the factors, and (potentials, rows, 3).
     """
-    states, last = [known], len(layers) - 1
+    states, last = [data], len(layers) - 1
     for number, (layer, of) in enumerate(zip(layers[:-1], tables[:-1], strict=True)):
         states.append(layer(states[-1], of.forward, inputs, of.centres, number > 0, threads))
-    rows, potentials = len(known.vectors) - ROOM, len(factors)
+    rows, potentials = len(data.vectors) - ROOM, len(factors)
     local, by_spin = torch.zeros(rows, potentials), torch.zeros(potentials, rows, 3)
-    by = Known(torch.zeros(potentials, rows, 3, 1), torch.diag(factors)[:, None].repeat(1, rows, 1))
+    by = RowData(torch.zeros(potentials, rows, 3, 1), torch.diag(factors)[:, None].repeat(1, rows, 1))
     for number in range(last, -1, -1):
         found = layers[number].back(
             states[number], tables[number], inputs, by, threads, local if number == last else None
@@ -215,8 +195,8 @@ def derivatives_on_host(
         if 0 < number < last:
             # The layer has added to what was there.
             found.vectors[..., 1:] += by.vectors[..., 1:]
-            found = Known(found.vectors, found.scalars + by.scalars)
-        by = Known(*(part.contiguous() for part in found))
+            found = RowData(found.vectors, found.scalars + by.scalars)
+        by = RowData(*(part.contiguous() for part in found))
     return local, by_spin
 
 

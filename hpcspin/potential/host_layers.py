@@ -29,7 +29,7 @@ ROOM = 16
 """Rows that must follow the last one: a vector of the processor is read from where a row begins."""
 
 
-class Known(NamedTuple):
+class RowData(NamedTuple):
     """Vectors (rows + ROOM, 3, vectors), the spin first, and scalars (rows + ROOM, scalars); zeros after the rows.
 
     The last layer, which writes no scalars, leaves the sum of its vectors alone.
@@ -124,12 +124,12 @@ class HostLayer:
         self._address = ctypes.addressof(self._struct)
         self._scratch = int(loaded().hpcspin_layer_scratch(self._address))
 
-    def __call__(self, known: Known, table: Tensor, inputs: Tensor, centres: int, adds: bool, threads: int) -> Known:
-        """What is known after the layer of all rows, zero where there is no centre.
+    def __call__(self, data: RowData, table: Tensor, inputs: Tensor, centres: int, adds: bool, threads: int) -> RowData:
+        """What is data after the layer of all rows, zero where there is no centre.
 
         Parameters
         ----------
-        known
+        data
             Before the layer; of the first one the scalars say where a spin is.
         table
             Rows in the slots of all centres and of `EMPTY` ones after them, int32, shape (centres + EMPTY, slots).
@@ -138,13 +138,13 @@ class HostLayer:
         centres
             How many of them, the first ones.
         adds
-            Whether to what is known already.
+            Whether to what is data already.
         threads
             Most threads.
         """
-        kernel, rows, (vectors, scalars) = loaded(), len(known.vectors), self._writes
-        made = Known(torch.zeros(rows, 3, 1 + vectors if scalars else 1), torch.zeros(rows, scalars))
-        reads = [part.data_ptr() for part in (*known, table, inputs)]
+        kernel, rows, (vectors, scalars) = loaded(), len(data.vectors), self._writes
+        made = RowData(torch.zeros(rows, 3, 1 + vectors if scalars else 1), torch.zeros(rows, scalars))
+        reads = [part.data_ptr() for part in (*data, table, inputs)]
         writes = [part.data_ptr() for part in made]
 
         def work(first: int, last: int) -> None:

@@ -14,10 +14,10 @@ from torch.nn import functional
 from hpcspin.lattice import Lattice
 from hpcspin.potential.descriptors.base import axis_presence
 from hpcspin.potential.descriptors.densities import site_bases
-from hpcspin.potential.irreps import irreps_of
+from hpcspin.potential.irreps import irreps_of, slot_permutations
 from hpcspin.potential.network import Network
-from hpcspin.potential.orbits import slot_permutations
 from hpcspin.potential.surroundings import Surroundings
+from hpcspin.potential.tiles import WHOLE, cross, dot, is_present
 
 
 class Channels(NamedTuple):
@@ -44,11 +44,6 @@ class Width(NamedTuple):
         return Channels(self.channels, 4 * self.channels // 3)
 
     @property
-    def last(self) -> Channels:
-        """Vectors of the last layer, whose sum is the field."""
-        return Channels(self.channels, 0)
-
-    @property
     def products(self) -> int:
         """Scalar products of two mixtures of densities, and as many scalar triple products."""
         return 8 * self.channels // 3
@@ -58,7 +53,7 @@ class Width(NamedTuple):
         return min(5 * self.channels // 6, max(1, copies * self.channels // 12), copies * vectors)
 
 
-class Site(NamedTuple):
+class SiteData(NamedTuple):
     """Vectors (3, sites, vectors) and scalars (sites, scalars) of sites."""
 
     vectors: Tensor
@@ -182,12 +177,12 @@ class Layer(nn.Module):
         """
         return Maps(self._kernels(), self._mixtures(), self._scalar_weights())
 
-    def features(self, known: Site, around: Surroundings, maps: Maps) -> tuple[Tensor, Tensor]:
+    def features(self, sites: SiteData, around: Surroundings, maps: Maps) -> tuple[Tensor, Tensor]:
         """What the network sees of each centre, and the sums of densities that become its vectors.
 
         Parameters
         ----------
-        known
+        sites
             Of all rows, and zeros after them for what is missing: vectors of shape (3, rows + 1, vectors), the spin
             first, and scalars (rows + 1, scalars).
         around
@@ -200,42 +195,42 @@ class Layer(nn.Module):
         tuple of Tensor
             Shapes (centres, features) and (3, centres, 2 vectors).
         """
-        spin = around.own(known.vectors[:, :, :1])
-        densities = torch.cat([spin, around.sums(known.vectors, maps.kernels)[..., : self.densities]], 2)
+        spin = around.own(sites.vectors[:, :, :1])
+        densities = torch.cat([spin, around.sums(sites.vectors, maps.kernels)[..., : self.densities]], 2)
         widths = [sum(self.rows)] * 4 + [self.vectors.shape[1]]
         *mixed, sums = around.product(densities, maps.mixtures)[..., : sum(widths)].split(widths, 2)
-        dots = self._over_rows(_dot(mixed[0], mixed[1]))
-        triples = self._over_rows(_dot(spin, _cross(mixed[2], mixed[3])))
-        parts = [_dot(spin, densities[:, :, 1 : self.trivial]), dots, triples]
+        dots = self._over_rows(dot(mixed[0], mixed[1], 0))
+        triples = self._over_rows(dot(spin, cross(mixed[2], mixed[3], 0), 0))
+        parts = [dot(spin, densities[:, :, 1 : self.trivial], 0), dots, triples]
         if self.scalar_kernels is None:
-            counts = around.sums(_present(known.vectors)[None], maps.scalars)[0]
+            counts = around.sums(is_present(sites.vectors[:, :, :1], 0)[None], maps.scalars)[0]
             parts.append(counts[:, : self.presence_counts.shape[1]])
         else:
-            sums_of_scalars = around.sums(known.scalars[None], maps.scalars)[0]
-            parts += [sums_of_scalars[:, : self.reads.scalars], around.own(known.scalars[None])[0]]
+            sums_of_scalars = around.sums(sites.scalars[None], maps.scalars)[0]
+            parts += [sums_of_scalars[:, : self.reads.scalars], around.own(sites.scalars[None])[0]]
         return torch.cat(parts, 1), sums
 
-    def forward(self, known: Site, around: Surroundings, inputs: Tensor, maps: Maps) -> Site:
+    def forward(self, sites: SiteData, around: Surroundings, inputs: Tensor, maps: Maps) -> SiteData:
         """New vectors and scalars of each centre, zero where it is missing.
 
         Parameters
         ----------
-        known, around, maps
+        sites, around, maps
             As in `features`.
         inputs
             The network's other inputs, shape (inputs, centres).
 
         Returns
         -------
-        Site
+        SiteData
             Shapes (3, centres, vectors) and (centres, scalars).
         """
-        features, sums = self.features(known, around, maps)
-        spin = around.own(known.vectors[:, :, :1])
-        outputs = self.network(features.T, inputs, around.tile or len(features)).T * _present(spin)
+        features, sums = self.features(sites, around, maps)
+        spin = around.own(sites.vectors[:, :, :1])
+        outputs = self.network(features.T, inputs, around.tile or len(features)).T * is_present(spin, 0)
         straight, turned, scalars = outputs.split([self.writes.vectors, self.writes.vectors, self.writes.scalars], 1)
         along, across = sums.split([self.writes.vectors] * 2, 2)
-        return Site(straight * along + turned * _cross(spin, across), scalars)
+        return SiteData(straight * along + turned * cross(spin, across, 0), scalars)
 
     def _kernels(self) -> Tensor:
         """Kernels of all densities, shape (slots * vectors, densities)."""
@@ -276,25 +271,3 @@ class Layer(nn.Module):
             first, *others = part.unflatten(1, (-1, dimension)).unbind(2)
             sums.append(sum(others, first))
         return torch.cat(sums, 1)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Scalar product along the first axis, added in a fixed order."""
-    x, y, z = (a * b).unbind()
-    return x + y + z
-
-
-def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """Vector product along the first axis."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(), b.unbind()
-    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
-
-
-def _present(vectors: Tensor) -> Tensor:
-    """One where there is a spin and zero where a site is missing: (3, rows, vectors) to (rows, 1)."""
-    spin = vectors[:, :, :1].detach()
-    return (_dot(spin, spin) > 0.5).to(spin.dtype)
-
-
-WHOLE = 16
-"""Columns of matrices come in multiples of it."""

@@ -10,19 +10,20 @@ from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice, make_lattice
-from hpcspin.potential.architecture import PRECISIONS, Architecture
-from hpcspin.potential.borders import Trade
+from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.borders import BorderExchange
+from hpcspin.potential.equations import Prediction
 from hpcspin.potential.irreps import symmetry_operations
-from hpcspin.potential.kinds import Prediction
-from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within, reach_of
+from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.prediction import Predictor
 from hpcspin.potential.tiles import TILE
+from hpcspin.potential.window import Block, offsets_within, reach_of
 
 _ROUNDING = 1e-4
 """Excess over the envelope that another device's rounding can make."""
 Part = tuple[Tensor, Tensor]
-"""What some centres have said already: see `ForceField.begin`."""
+"""Potentials of some centres, and their derivatives by the spins in their slots."""
 
 
 class ForceField(Predictor):
@@ -55,8 +56,8 @@ class ForceField(Predictor):
         super().__init__()
         self.architecture = architecture
         self.geometry = make_lattice(architecture.lattice, (1, 1), (False, False))
-        self.operations = symmetry_operations(self.geometry, architecture.symmetry)
-        self.offsets = offsets_within(self.geometry, architecture.radius)
+        self.operations = symmetry_operations(self.geometry, architecture.settings.symmetry)
+        self.offsets = offsets_within(self.geometry, architecture.settings.radius)
         self.register_buffer("field_scale", torch.ones(()))
         self.register_buffer("envelope", None)
 
@@ -87,8 +88,8 @@ class ForceField(Predictor):
         spins: Tensor,
         neighbourhood: Neighbourhood,
         bias: Tensor,
-        begun: Sequence[Part] = (),
-        trade: Trade | None = None,
+        interior: Sequence[Part] = (),
+        exchange: BorderExchange | None = None,
     ) -> Prediction:
         """Fields on the outputs of a neighbourhood.
 
@@ -103,9 +104,9 @@ class ForceField(Predictor):
             Table for these rows.
         bias
             Bias V of each configuration, shape (batch,), in units of the hopping.
-        begun
-            What `begin` has made of the same arguments; it changes no bit.
-        trade
+        interior
+            What `interior` has computed of the same arguments; it changes no bit.
+        exchange
             Between the blocks of a lattice, for a window with `borders`.
 
         Returns
@@ -116,29 +117,29 @@ class ForceField(Predictor):
         Raises
         ------
         HpcspinError
-            If the neighbourhood is a window with a narrower halo than the field asks for, or trades with no one.
+            If the neighbourhood is a window with a narrower halo than the field asks for, or exchanges with no one.
         """
         raise NotImplementedError
 
-    def begin(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
-        """The part of `forward` that reads no spin outside the block of a window, for one configuration.
+    def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
+        """The part of `forward` that reads no spin of the halo: it is computed while the halo travels.
 
         Parameters
         ----------
         spins, neighbourhood, bias
-            As in `forward`, for a model in evaluation mode.
+            As in `forward`, for a model in evaluation mode and one configuration.
 
         Returns
         -------
         list
-            For `forward`.
+            For `forward`; empty where everything waits for the halo.
         """
-        raise NotImplementedError
+        return []
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision in which the network computes."""
-        return PRECISIONS[self.architecture.precision]
+        return torch.float32 if self.architecture.settings.precision == "float32" else torch.float64
 
     @property
     def reach(self) -> int:
@@ -149,9 +150,9 @@ class ForceField(Predictor):
     def halo(self) -> Halo:
         """Lattice steps along x and y from a site to the farthest spin that its centre sees.
 
-        A field of several layers sees through all their neighbourhoods, of which some are stretched along x. One
+        A field of several layers sees through all their neighbourhoods, of which some are dilated along x. One
         that derives from the energies of all centres around a site asks for no more: what foreign ones add comes
-        from their blocks, see `Trade`.
+        from their blocks, see `BorderExchange`.
         """
         return self.reaches[0] * self.reach, self.reaches[1] * self.reach
 
@@ -175,7 +176,7 @@ class ForceField(Predictor):
                 f"{where}: the spins are on a {lattice.kind} lattice, and the model is for a "
                 f"{self.architecture.lattice} one; lattice.kind must be the same for both"
             )
-        if self.architecture.electrode_range and lattice.periodic[0]:
+        if self.architecture.settings.electrode_range and lattice.periodic[0]:
             raise HpcspinError(
                 f"{where}: the model measures the distance to electrodes at the ends of x, this lattice is periodic "
                 "there; train one with electrode_range: 0"
@@ -185,22 +186,14 @@ class ForceField(Predictor):
         """Neighbour table of a whole lattice for this model's cutoff."""
         return Neighbourhood.of_lattice(lattice, self.offsets, self.architecture.layers)
 
-    def window(
-        self,
-        shape: tuple[int, int],
-        whole: tuple[bool, bool],
-        periodic: tuple[bool, bool],
-        columns: tuple[int, int] | None = None,
-    ) -> Neighbourhood:
-        """Neighbour table of a block inside this model's halo; see `Neighbourhood.of_window`."""
-        return Neighbourhood.of_window(
-            shape, self.halo, self.offsets, whole, periodic, columns, self.architecture.layers
-        )
+    def window(self, block: Block) -> Neighbourhood:
+        """Neighbour table of a block inside this model's halo; see `Window.around`."""
+        return Neighbourhood.of_window(block, self.halo, self.offsets, self.architecture.layers)
 
     @property
     def has_potentials(self) -> bool:
         """See `Predictor`."""
-        return self.architecture.kind in ("conservative", "pair")
+        return self.architecture.settings.kind in ("conservative", "pair")
 
     @property
     def has_envelope(self) -> bool:
@@ -231,6 +224,11 @@ class ForceField(Predictor):
         largest = excess.amax(1)
         return torch.where(largest > _ROUNDING, largest, 0).view(len(spins), -1)
 
+    @property
+    def inputs(self) -> int:
+        """Number of inputs of a network that no spin decides: see `_inputs`."""
+        return 3 if self.architecture.settings.electrode_range else 1
+
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
         return len(spins) * neighbourhood.centres if self.training else TILE[spins.device.type]
 
@@ -242,12 +240,12 @@ class ForceField(Predictor):
 
     def _require_halo(self, neighbourhood: Neighbourhood, further: int = 0) -> None:
         """Raise if the spins of a window do not reach as far as the centres see, and so many reaches further."""
-        if any(have < need + further for have, need in zip(neighbourhood.reaches, self.reaches, strict=True)):
+        if any(have < need + further for have, need in zip(neighbourhood.window.reaches, self.reaches, strict=True)):
             hx, hy = (width + further * self.reach for width in self.halo)
-            trade = " or a trade with the other blocks" if further else ""
+            trade = " or an exchange with the other blocks" if further else ""
             raise HpcspinError(f"window: its halo is too narrow for this force field; give it {hx} x {hy}{trade}")
 
     def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
         """What the network sees besides features, shape (inputs, centres): u, and the nearness of both electrodes."""
-        length = self.architecture.electrode_range
+        length = self.architecture.settings.electrode_range
         return torch.cat([u, neighbourhood.nearness_of(batch, tile, length, u.dtype, u.device)]) if length else u

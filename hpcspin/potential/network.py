@@ -71,7 +71,7 @@ class Network(nn.Module):
             x = _affine(layer, functional.silu(x))
         return untiled(x)
 
-    def pull(self, features: Tensor, inputs: Tensor, seeds: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+    def with_adjoint(self, features: Tensor, inputs: Tensor, seeds: Tensor, tile: int) -> tuple[Tensor, Tensor]:
         """Potentials, and the derivative of each by the features times its seed, by the chain rule.
 
         All potentials go back through the layers as columns of one product.

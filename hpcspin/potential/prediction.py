@@ -13,7 +13,7 @@ from torch import nn
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
-from hpcspin.potential.kinds import Prediction
+from hpcspin.potential.equations import Prediction
 from hpcspin.storage import (
     check_spins,
     describe_differences,

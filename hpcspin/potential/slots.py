@@ -7,15 +7,15 @@ cache: kept for good they would be most of the memory of a simulation.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpcspin.errors import HpcspinError
+from hpcspin.potential.gather import linear
 
-_TOGETHER = {"cpu": 512, "cuda": 1 << 17}
-"""Spins whose sums are taken together, by device type."""
+_AT_ONCE = {"cpu": 512, "cuda": 1 << 17}
+"""Spins whose sums are taken at once, by device type."""
 
 
 class SlotGather:
@@ -40,7 +40,7 @@ class SlotGather:
         """As large as the table, and made for fields alone that add up what centres give back."""
         return slot_inverse(self._table[:, :-1], self._rows)
 
-    def pull(self, x: Tensor, those: slice = slice(None)) -> Tensor:
+    def gather(self, x: Tensor, those: slice = slice(None)) -> Tensor:
         """Numbers of the spins in the slots of some centres.
 
         Parameters
@@ -67,7 +67,7 @@ class SlotGather:
         """What some centres themselves have: shape (k, rows + 1, width) to (k, centres, width)."""
         return x.index_select(1, self._table[0, those])
 
-    def push(self, x: Tensor) -> Tensor:
+    def adjoint(self, x: Tensor) -> Tensor:
         """For each spin the sum over the places at which it stands, differentiable to any order.
 
         The order of a sum is that of the slots, whatever block of the lattice the table describes.
@@ -87,42 +87,19 @@ class SlotGather:
         HpcspinError
             If a row is the same neighbour of two centres.
         """
-        result: Tensor = _Push.apply(x, self)
-        return result
+        return linear(x, self._sums, lambda grad: self.gather(with_zero(grad)))
 
     def _sums(self, x: Tensor) -> Tensor:
         slots, width, centres = x.shape
         places, flat = torch.arange(slots * width, device=x.device).view(slots, width, 1) * centres, x.flatten()
         sums = []
-        for centre in self._inverse.split(_TOGETHER[x.device.type], 1):
+        for centre in self._inverse.split(_AT_ONCE[x.device.type], 1):
             index = places + centre[:, None]
             total, *others = flat.index_select(0, index.flatten()).view(index.shape).unbind()
             for other in others:
                 total += other
             sums.append(total)
         return torch.cat(sums, -1).T.contiguous()
-
-
-class _Push(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gather: SlotGather) -> Tensor:
-        ctx.gather = gather
-        return gather._sums(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Pull.apply(grad, ctx.gather), None
-
-
-class _Pull(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gather: SlotGather) -> Tensor:
-        ctx.gather = gather
-        return gather.pull(with_zero(x))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Push.apply(grad, ctx.gather), None
 
 
 def with_zero(x: Tensor) -> Tensor:

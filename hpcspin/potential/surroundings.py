@@ -1,4 +1,4 @@
-"""What the sites around many centres have, summed with weights: two ways to the same numbers.
+"""What the sites around many centres have, summed with weights: three ways to the same numbers.
 
 Evaluation gathers through tables, in tiles, so that the bits of a centre depend on
 nothing but its surroundings. Training reads whole lattices, on which such sums are
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hpcspin.potential.gather import linear
 from hpcspin.potential.slots import SlotGather
+from hpcspin.potential.tiles import WHOLE
 
 
 class Grid(NamedTuple):
@@ -81,8 +83,8 @@ class Surroundings(Protocol):
         ...
 
 
-class Chained(Surroundings, Protocol):
-    """Of centres whose numbers the next layer reads."""
+class DifferentiableSurroundings(Surroundings, Protocol):
+    """Surroundings that derivatives go through, from layer to layer."""
 
     def placed(self, x: Tensor) -> Tensor:
         """What the centres have, at their rows: zero elsewhere, and in a last row for what is missing.
@@ -128,13 +130,58 @@ class Tables:
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         """See `Surroundings`; the bits are those of a centre alone if the columns are whole vectors."""
-        tiles = x.reshape(-1, self.tile, x.shape[-1])
-        return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).view(*x.shape[:-1], matrix.shape[1])
+        return _tile_product(x, matrix, self.tile)
 
     @functools.cached_property
     def _rows(self) -> Tensor:
         """Rows in all slots of one centre after those of the other, shape (centres * slots,)."""
         return self.gather.slots_of(self.those).flatten()
+
+
+@dataclass(frozen=True)
+class DifferentiableTables:
+    """Surroundings by neighbour tables, whose sums, and those of their derivatives, have a fixed order.
+
+    The derivative of a gather adds slot after slot, whichever window of the lattice the tables describe; that by the
+    last row, which stands for what is missing, is zero.
+
+    Attributes
+    ----------
+    table : Tensor
+        Row in each slot of each centre, in whole tiles, shape (slots, centres); as many as there are rows where it is
+        missing.
+    inverse : Tensor
+        The centre of which each row is the neighbour in a slot, shape (slots, rows); as many as there are centres where
+        there is none.
+    tile : int
+        Centres in a tile of matrix products.
+    """
+
+    table: Tensor
+    inverse: Tensor
+    tile: int
+
+    def __len__(self) -> int:
+        return self.table.shape[1]
+
+    def own(self, x: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        return _gathered(x, self.table[:1], self.inverse[:1]).flatten(1, 2)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """See `DifferentiableSurroundings`."""
+        placed = _gathered(functional.pad(x, (0, 0, 0, 1)), self.inverse[:1], self.table[:1])
+        return functional.pad(placed.flatten(1, 2), (0, 0, 0, 1))
+
+    def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """See `Surroundings`."""
+        return self.product(_gathered(x, self.table, self.inverse).flatten(2), kernels)
+
+    def product(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """See `Surroundings`; the adjoint, too, has columns of whole vectors."""
+        back = functional.pad(matrix.T, (0, -len(matrix) % WHOLE))
+        adjoint = lambda grad: _tile_product(grad, back, self.tile)[..., : len(matrix)]  # noqa: E731
+        return linear(x, lambda x: _tile_product(x, matrix, self.tile), adjoint)
 
 
 @dataclass(frozen=True)
@@ -145,12 +192,12 @@ class Convolution:
     ----------
     grid : Grid
         The lattice.
-    stretch : int
-        By how many times the offsets are stretched along x.
+    dilation : int
+        Dilation of the offsets along x.
     """
 
     grid: Grid
-    stretch: int
+    dilation: int
     tile: None = None
 
     def own(self, x: Tensor) -> Tensor:
@@ -158,7 +205,7 @@ class Convolution:
         return x[:, :-1]
 
     def placed(self, x: Tensor) -> Tensor:
-        """See `Surroundings`."""
+        """See `DifferentiableSurroundings`."""
         return torch.cat([x, torch.zeros_like(x[:, :1])], 1)
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
@@ -176,17 +223,37 @@ class Convolution:
             for x in range(-reaches[0], reaches[0] + 1)
         ]
         weight = torch.stack(rows, 2)
-        margins = (self.stretch * reaches[0], reaches[1])
+        margins = (self.dilation * reaches[0], reaches[1])
         for axis, margin in enumerate(margins):
             if self.grid.periodic[axis]:
                 images = _around(images, 2 + axis, margin)
         padding = [0 if periodic else margin for periodic, margin in zip(self.grid.periodic, margins, strict=True)]
-        found = functional.conv2d(images, weight, padding=padding, dilation=(self.stretch, 1))
+        found = functional.conv2d(images, weight, padding=padding, dilation=(self.dilation, 1))
         return found.permute(0, 2, 3, 1).reshape(len(x), -1, kernels.shape[-1])
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         """See `Surroundings`."""
         return x @ matrix
+
+
+def _tile_product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:
+    """Product of numbers of the centres, shape (..., centres, k), with a matrix, tile by tile."""
+    tiles = x.reshape(-1, tile, x.shape[-1])
+    return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).view(*x.shape[:-1], matrix.shape[1])
+
+
+def _gathered(x: Tensor, table: Tensor, inverse: Tensor) -> Tensor:
+    """Numbers of all slots, (k, rows + 1, width) to (k, centres, slots, width); back by the inverse table."""
+
+    def gather(x: Tensor) -> Tensor:
+        return x.index_select(1, table.T.flatten()).unflatten(1, table.T.shape)
+
+    def sums(grad: Tensor) -> Tensor:
+        grad = functional.pad(grad, (0, 0, 0, 0, 0, 1))
+        first, *others = (grad[:, :, slot].index_select(1, centres) for slot, centres in enumerate(inverse))
+        return functional.pad(sum(others, first), (0, 0, 0, 1))
+
+    return linear(x, gather, sums)
 
 
 def _around(images: Tensor, axis: int, margin: int) -> Tensor:

@@ -17,18 +17,21 @@ from torch import Tensor
 TILE = {"cpu": 96, "cuda": 2048}
 """Centres in a tile, by device type: small lattices do not drown in padding, large ones keep the device busy.
 
-On a CPU a multiple of 16 and of 12, the columns that MKL takes together in double precision on AVX2.
+On a CPU a multiple of 16 and of 12, the columns of a register block of MKL in double precision on AVX2.
 """
 
 GROUP = {"cpu": 8, "cuda": 64}
-"""Tiles evaluated together at most, by device type: many enough to hide each call."""
+"""Most tiles in one evaluation, by device type: many enough to hide each call."""
+
+WHOLE = 16
+"""Columns of matrices come in multiples of it: whole vectors of any processor."""
 
 _CACHE = 2**20
-"""Bytes of features evaluated together on a CPU: they, and what is made of them, should stay in a core's own cache."""
+"""Bytes of features in one evaluation on a CPU: they, and what is made of them, should stay in a core's own cache."""
 
 
-def together(features: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Centres, in whole tiles, that are evaluated together where each has so many features."""
+def group_size(features: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Centres, in whole tiles, of one evaluation where each has so many features."""
     tile, most = TILE[device.type], GROUP[device.type]
     if device.type == "cpu":
         most = max(1, min(most, _CACHE // (features * dtype.itemsize * tile)))
@@ -55,18 +58,19 @@ def product(matrix: Tensor, x: Tensor, tile: int) -> Tensor:
     return untiled(tile_product(matrix, tiled(x, tile))).reshape(-1, *x.shape[1:])
 
 
-def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Vector product along the last axis but one."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(-2), b.unbind(-2)
-    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -2)
+def dot(a: Tensor, b: Tensor, axis: int = -2) -> Tensor:
+    """Scalar product along an axis, added in a fixed order."""
+    x, y, z = (a * b).unbind(axis)
+    return x + y + z
 
 
-def add_components(x: Tensor) -> Tensor:
-    """Sum over the last axis but one, of three components, in a fixed order."""
-    first, second, third = x.unbind(-2)
-    return first + second + third
+def cross(a: Tensor, b: Tensor, axis: int = -2) -> Tensor:
+    """Vector product along an axis."""
+    (ax, ay, az), (bx, by, bz) = a.unbind(axis), b.unbind(axis)
+    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis)
 
 
-def is_present(spins: Tensor) -> Tensor:
-    """One where there is a spin and zero where a site is missing: (..., 3, centres) to (..., centres)."""
-    return (add_components(spins.detach().square()) > 0.5).to(spins.dtype)
+def is_present(spins: Tensor, axis: int = -2) -> Tensor:
+    """One where there is a spin and zero where a site is missing, without the axis of the components."""
+    spins = spins.detach()
+    return (dot(spins, spins, axis) > 0.5).to(spins.dtype)

@@ -12,7 +12,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,14 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import require_own_gpu
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
-from hpcspin.potential import Architecture, CovariantField, ForceField, load_model, make_force_field, save_model
+from hpcspin.potential import (
+    Architecture,
+    ForceField,
+    MessagePassing,
+    load_model,
+    make_force_field,
+    save_model,
+)
 from hpcspin.storage import kinds_of_electrons, make_directory
 from hpcspin.training.data import TrainingData
 from hpcspin.training.dataset import Split, epoch_plan, load_shares
@@ -150,7 +157,7 @@ class _Trainer:
     ) -> None:
         self._settings, self._directory, self._world, self._device = settings, directory, world, device
         self._split, self._sources = split, sources = data.split, data.sources
-        dtype = torch.float64 if architecture.precision == "float64" else torch.float32
+        dtype = torch.float64 if architecture.settings.precision == "float64" else torch.float32
         self._train, self._validation = (
             load_shares(split.directory, shards, sources, world, settings.batch, dtype)
             for shards in (split.train, split.validation)
@@ -163,7 +170,7 @@ class _Trainer:
                 )
         biases = torch.cat([share.bias for share in self._train])
         largest = max(world.allgather(float(biases.max()) if len(biases) else 0.0))
-        architecture = replace(architecture, bias_reference=largest or 1.0)
+        architecture = architecture.changed(bias_reference=largest or 1.0)
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
         if settings.mixed_precision and _emulates_bfloat16(device):
             world.say(
@@ -267,7 +274,7 @@ class _Trainer:
         # A rank without a snapshot in the last batch still takes part in the exchange of gradients.
         rows = rows if mine else np.zeros(1, dtype=np.int64)
         spins, field, bias = self._batches.take(which, rows)
-        if isinstance(self._model, CovariantField):
+        if isinstance(self._model, MessagePassing):
             # The few batches that are not full would be compiled anew for their size.
             self._model.fused = self._settings.compile and count == self._settings.batch
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.mixed_precision):
@@ -351,7 +358,7 @@ def _initial(architecture: Architecture, seed: int) -> ForceField:
 
 def _again(model: ForceField, architecture: Architecture) -> ForceField:
     """A saved force field to be trained further, in its own unit of bias."""
-    wanted = replace(architecture, bias_reference=model.architecture.bias_reference).as_dict()
+    wanted = architecture.changed(bias_reference=model.architecture.bias_reference).as_dict()
     differing = [name for name, value in model.architecture.as_dict().items() if wanted[name] != value]
     if differing:
         raise HpcspinError(

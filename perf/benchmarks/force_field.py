@@ -41,14 +41,13 @@ from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.devices import keep_freed_memory
 from hpcspin.potential import (
     DESCRIPTORS,
-    KINDS,
     Architecture,
     CovariantField,
     ForceField,
     Neighbourhood,
-    covariant,
     load_model,
     make_force_field,
+    message_passing,
 )
 from hpcspin.storage import provenance, read_spins
 
@@ -111,7 +110,7 @@ def label_seconds(config: Config, repeats: int) -> dict[str, float]:
 
 def product_flops(evaluate: Callable[[], object]) -> int:
     """Real flops of PyTorch's matrix products in one evaluation, those of empty places in its last tile included."""
-    with patch.object(covariant, "usable", return_value=False), FlopCounterMode(display=False) as counter:
+    with patch.object(message_passing, "usable", return_value=False), FlopCounterMode(display=False) as counter:
         evaluate()
     return int(counter.get_total_flops())
 
@@ -121,13 +120,11 @@ def models(config: Config) -> Iterator[tuple[str, ForceField]]:
     for name in SHIPPED:
         yield name, load_model(CONFIG.parent / "models" / name)[0]
     assert config.potential is not None
-    for kind, descriptor in product(KINDS, DESCRIPTORS):
-        section = config.potential.model_copy(update={"kind": kind, "descriptor": descriptor})
+    section = config.potential.model_dump()
+    for kind, descriptor in product(("conservative", "pair", "site"), DESCRIPTORS):
         torch.manual_seed(1)
-        yield (
-            f"{kind}, {descriptor}",
-            make_force_field(Architecture("square", bias_reference=3.2, **section.model_dump())),
-        )
+        architecture = Architecture("square", bias_reference=3.2, **{**section, "kind": kind, "descriptor": descriptor})
+        yield f"{kind}, {descriptor}", make_force_field(architecture)
 
 
 def evaluations(config: Config, device: torch.device, repeats: int) -> Iterator[dict[str, Any]]:

@@ -29,7 +29,7 @@ from hpcspin.lattice import Halo, make_lattice
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import Neighbourhood, PotentialField, load_force
+from hpcspin.potential import Block, Neighbourhood, PotentialField, load_force
 from hpcspin.storage import provenance
 
 SIDES, REPEATS, BIAS = (16, 32, 64, 128, 256), 9, 3.2
@@ -47,22 +47,22 @@ class Redundant:
         """As any field."""
         whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
         columns = (domain.slices[0].start, domain.lattice.size[0])
-        periodic = domain.lattice.periodic
-        window = Neighbourhood.of_window(domain.shape, self.halo, self._model.offsets, whole, periodic, columns)
+        block = Block(domain.shape, whole, domain.lattice.periodic, columns)
+        window = Neighbourhood.of_window(block, self.halo, self._model.offsets)
         return _BoundRedundant(self._model, window, domain.shape)
 
 
 class _BoundRedundant:
     def __init__(self, model: PotentialField, window: Neighbourhood, shape: tuple[int, int]) -> None:
         self._model, self._window, self._shape = model, window, shape
-        self._begun: Any = ()
+        self._interior: Any = ()
 
     def begin(self, spins: Tensor, moment: float) -> None:
-        self._begun = self._model.begin(*self._arguments(spins))
+        self._interior = self._model.interior(*self._arguments(spins))
 
     def __call__(self, spins: Tensor, moment: float) -> Tensor:
-        begun, self._begun = self._begun, ()
-        predicted = self._model(*self._arguments(spins), begun).field
+        interior, self._interior = self._interior, ()
+        predicted = self._model(*self._arguments(spins), interior).field
         return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
 
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood, Tensor]:

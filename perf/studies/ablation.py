@@ -40,11 +40,11 @@ from hpcspin.workflows.simulate import simulate_directory
 
 CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd_small.yaml"
 VARIANTS = [
-    *product(("conservative", "pair", "site", "direct"), ("densities",), ((1,),)),
-    ("direct", "densities", (1, 1, 1)),
-    *product(("conservative", "pair"), ("bonds",), ((1,),)),
+    *({"kind": kind, "descriptor": "densities"} for kind in ("conservative", "pair", "site")),
+    *({"kind": kind, "descriptor": "bonds"} for kind in ("conservative", "pair")),
+    *({"kind": "direct", "layers": layers} for layers in ((1,), (1, 1, 1))),
 ]
-"""Kind, descriptor and layers."""
+"""Keys of the section ``potential``."""
 WALLS = {"train0": 3, "train1": 4, "train2": 5, "train3": 6, "train4": 3, "train5": 5, "validation": 4, "test": 4}
 VALVES = {"train": 400, "validation": 50, "test": 100}
 METER = ("lattice.size=[8, 4]",)
@@ -125,22 +125,23 @@ def meter(system: System) -> list[float]:
     return [nonconservativity(solver, spins) for spins in walls]
 
 
-def fit(
-    name: str, directory: Path, kind: str, descriptor: str, layers: tuple[int, ...], seed: int, epochs: int
-) -> dict[str, Any]:
+def _title(variant: dict[str, Any]) -> str:
+    return f"{variant['kind']}, {variant.get('descriptor') or str(len(variant['layers'])) + ' layers'}"
+
+
+def fit(name: str, directory: Path, variant: dict[str, Any], seed: int, epochs: int) -> dict[str, Any]:
     """Train one model; its errors on the shards learned from and on independent ones."""
     torch.set_num_threads(1)
     system = SYSTEMS[name]
     config, start = system.config(), time.perf_counter()
     assert config.potential is not None
     assert config.training is not None
-    changes = {"kind": kind, "descriptor": descriptor, "layers": layers, "radius": system.radius}
-    section = config.potential.model_copy(update=changes)
+    shared = config.potential.model_dump(include={"symmetry", "hidden", "precision"})
     outcome = train(
-        Architecture(lattice=config.lattice.kind, **section.model_dump()),
+        Architecture(lattice=config.lattice.kind, radius=system.radius, **shared, **variant),
         find_data([directory / "data"], ("validation.h5",), config.lattice.kind, World()),
         config.training.model_copy(update={"seed": seed, "epochs": epochs, "checkpoint_interval": 4}),
-        directory / f"{kind}_{descriptor}_{len(layers)}_{seed}",
+        directory / f"{_title(variant)}_{seed}",
         World(),
         CPU,
     )
@@ -148,9 +149,7 @@ def fit(
     shards = sorted((directory / "data").glob("train*.h5"))
     return {
         "system": name,
-        "kind": kind,
-        "descriptor": descriptor,
-        "layers": layers,
+        "variant": variant,
         "seed": seed,
         "best_epoch": card["best_epoch"],
         "seconds": time.perf_counter() - start,
@@ -163,16 +162,15 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean over the seeds, and its standard error, of every variant of a system, and ratios to one potential."""
     table: dict[str, Any] = {}
     for variant in VARIANTS:
-        kind, descriptor, layers = variant
-        members = [run for run in runs if (run["kind"], run["descriptor"], run["layers"]) == variant]
+        members = [run for run in runs if run["variant"] == variant]
         row: dict[str, Any] = {"seconds_a_training": float(np.mean([run["seconds"] for run in members]))}
         for role, metric in product(("train", "test"), ("mse", "variance_fraction")):
             values = np.array([run[role][metric] for run in members])
             error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
             row[f"{role}_{metric}"] = [float(values.mean()), float(error)]
-        reference = table.get(f"conservative, {descriptor}", row)
+        reference = table.get(_title({**variant, "kind": "conservative"}), row)
         row["test_mse_over_conservative"] = row["test_mse"][0] / reference["test_mse"][0]
-        table[f"{kind}, {descriptor}{f', {len(layers)} layers' if len(layers) > 1 else ''}"] = row
+        table[_title(variant)] = row
     return table
 
 
@@ -192,7 +190,7 @@ def measure(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
             list(pool.map(make_data, SYSTEMS.values(), places.values()))
             meters = list(pool.map(meter, SYSTEMS.values()))
             tasks = [
-                pool.submit(fit, name, place, *variant, seed, epochs)
+                pool.submit(fit, name, place, variant, seed, epochs)
                 for seed in range(1, seeds + 1)
                 for name, place in places.items()
                 for variant in VARIANTS

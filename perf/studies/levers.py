@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +140,9 @@ def fit(data: Snapshots, lever: Lever, seed: int, epochs: int) -> ForceField:
     assert config.training is not None
     settings = config.training
     architecture = Architecture(lattice="square", **config.potential.model_dump())
-    width = (lever.width,) * len(architecture.hidden)
+    width = (lever.width,) * len(architecture.settings.hidden)
     torch.manual_seed(seed)
-    model = make_force_field(replace(architecture, bias_reference=float(data.bias.max()), hidden=width))
+    model = make_force_field(architecture.changed(bias_reference=float(data.bias.max()), hidden=width))
     normalise(model, [data], World(), CPU)
     loss = make_loss(model, data, lever, settings.gauge)
     if lever.optimiser == "lbfgs":

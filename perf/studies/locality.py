@@ -159,7 +159,7 @@ def main() -> None:
         "frames": len(chosen),
         "seconds": round(time.perf_counter() - start, 1),
         "variance": _mean(own),
-        "model": {"mse": _mean(errors), "radius": model.architecture.radius, "reaches": model.reaches},
+        "model": {"mse": _mean(errors), "radius": model.architecture.settings.radius, "reaches": model.reaches},
         "metal": {"share_of_sites": metal[0] / len(chosen), "share_of_squared_error": metal[1] / max(metal[2], 1e-300)},
         "unavoidable_mse": {f"{radius:g}": _mean(found) for radius, found in scatter.items()},
         "model_mse_there": {f"{radius:g}": _mean(found) for radius, found in there.items()},

@@ -11,7 +11,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import ForceField, PotentialField
+from hpcspin.potential import Block, ForceField, PotentialField
 
 OPEN, CLOSED = (False, True), (True, True)
 CUTS = [
@@ -30,13 +30,13 @@ def blocks_of(model: ForceField, kind: str, size: tuple[int, int], periodic: tup
     for rank in range(ranks):
         domain = Domain(lattice, World(rank=rank, size=ranks), cut)
         columns = (domain.slices[0].start, size[0])
-        yield domain, model.window(domain.shape, (cut[0] == 1, cut[1] == 1), periodic, columns)
+        yield domain, model.window(Block(domain.shape, (cut[0] == 1, cut[1] == 1), periodic, columns))
 
 
 @pytest.mark.parametrize(("lattice", "size", "periodic", "cut"), CUTS)
 @pytest.mark.parametrize("kind", ["pair", "conservative"])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_blocks_that_trade_have_the_bits_of_the_whole_lattice(
+def test_blocks_that_exchange_terms_have_the_bits_of_the_whole_lattice(
     monkeypatch, lattice, size, periodic, cut, kind, precision
 ):
     monkeypatch.setattr(MessagesInProcess, "sent", {})
@@ -44,21 +44,21 @@ def test_blocks_that_trade_have_the_bits_of_the_whole_lattice(
     spins, bias = random_spins(1, size[0] * size[1], 12), torch.tensor([1.3], dtype=torch.float64)
     expected = model(spins, model.neighbourhood(make_lattice(lattice, size, periodic)), bias).field.reshape(*size, 3)
     grid = spins.reshape(*size, 3)
-    for everything_known in (False, True):
+    for everything_there in (False, True):
         for domain, window in blocks_of(model, lattice, size, periodic, cut):
             around = domain.window(grid, model.halo).reshape(1, -1, 3)
             messages = MessagesInProcess(domain, window.borders.shapes, torch.empty(0, dtype=model.dtype))
-            begun = model.begin(around, window, bias)
-            found = model(around, window, bias, begun, messages).field.reshape(*domain.shape, 3)
+            interior = model.interior(around, window, bias)
+            found = model(around, window, bias, interior, messages).field.reshape(*domain.shape, 3)
             # To the first block of the first round nothing has come, and it shows that it needs the others.
-            if everything_known or domain.world.rank == 0:
-                assert torch.equal(found, expected[domain.slices]) == everything_known
+            if everything_there or domain.world.rank == 0:
+                assert torch.equal(found, expected[domain.slices]) == everything_there
 
 
 def test_no_term_crosses_that_the_other_block_does_not_need():
     """Of a straight side, each slot sends as many columns as it reaches beyond it; a corner its rectangle."""
     model = make_model(kind="pair", radius=2.3)
-    window = model.window((10, 7), (False, False), (True, True))
+    window = model.window(Block((10, 7), (False, False), (True, True)))
     x, y = model.offsets.T
     terms = {side: count for side, (count, _) in window.borders.shapes.items()}
     assert terms[1, 0] == sum(dx * (7 - abs(dy)) for dx, dy in zip(x, y, strict=True) if dx > 0)
@@ -67,15 +67,14 @@ def test_no_term_crosses_that_the_other_block_does_not_need():
     assert len(window.borders.shapes) == 8
 
 
-def test_a_window_that_trades_with_no_one_needs_a_wider_halo():
+def test_a_window_without_an_exchange_needs_a_wider_halo():
     model = make_model(kind="pair")
-    window = model.window((5, 6), (False, True), OPEN)
-    with pytest.raises(HpcspinError, match=r"halo is too narrow.*give it 4 x 4 or a trade with the other blocks"):
+    window = model.window(Block((5, 6), (False, True), OPEN))
+    with pytest.raises(HpcspinError, match=r"halo is too narrow.*give it 4 x 4 or an exchange with the other blocks"):
         model(random_spins(1, window.rows, 1), window, torch.ones(1))
 
 
-@pytest.mark.parametrize("kind", ["site", "direct"])
-def test_centres_that_act_on_their_own_spin_alone_trade_nothing(kind):
-    model = make_model(kind=kind)
+def test_centres_that_act_on_their_own_spin_alone_exchange_nothing():
+    model = make_model(kind="site")
     assert isinstance(model, PotentialField)
-    assert model.window((5, 6), (False, True), OPEN).borders is None
+    assert model.window(Block((5, 6), (False, True), OPEN)).borders is None

@@ -15,12 +15,21 @@ from torch import Tensor
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice
-from hpcspin.potential import Architecture, Committee, CovariantField, ForceField, Neighbourhood, load_model, save_model
+from hpcspin.potential import (
+    Architecture,
+    Block,
+    Committee,
+    ForceField,
+    MessagePassing,
+    Neighbourhood,
+    load_model,
+    save_model,
+)
 from hpcspin.potential.surroundings import Convolution, Tables
 from hpcspin.potential.tiles import GROUP, TILE
 
-LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1)}
-STRETCHED = {**LAYERS, "layers": (1, 3, 2)}
+LAYERS = {"kind": "direct", "layers": (1, 1, 1)}
+DILATED = {**LAYERS, "layers": (1, 3, 2)}
 PAIR = {**LAYERS, "kind": "pair", "layers": (1, 2), "radius": 1.5}
 CONSERVATIVE = {**PAIR, "kind": "conservative"}
 ROUNDING = 1e-11
@@ -31,7 +40,7 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor, bias: float = 1.
     return model(spins, model.neighbourhood(lattice), bias_of).field
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, PAIR, CONSERVATIVE])
+@pytest.mark.parametrize("layers", [LAYERS, DILATED, PAIR, CONSERVATIVE])
 @given(seed=st.integers(0, 2**20))
 @settings(max_examples=5, deadline=None)
 def test_the_field_turns_with_the_spins(layers: dict[str, Any], seed: int) -> None:
@@ -54,7 +63,7 @@ def test_the_field_follows_the_point_group(kind: str) -> None:
         torch.testing.assert_close(predict(model, lattice, moved), expected, rtol=0, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, PAIR, CONSERVATIVE])
+@pytest.mark.parametrize("layers", [LAYERS, DILATED, PAIR, CONSERVATIVE])
 def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (6, 6), (True, True))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 2)
@@ -68,11 +77,11 @@ def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[st
     assert errors[1] > 1e-4
 
 
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, PAIR, CONSERVATIVE])
+@pytest.mark.parametrize("layers", [LAYERS, DILATED, PAIR, CONSERVATIVE])
 def test_a_field_sees_as_many_reaches_as_its_layers_and_no_farther(layers: dict[str, Any]) -> None:
     lattice = make_lattice("square", (30, 25))
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 3)
-    assert isinstance(model, CovariantField)
+    assert isinstance(model, MessagePassing)
     # A field that is a derivative feels what the sites around it have heard of.
     reach = model.reach * (1 if layers["kind"] == "direct" else 2)
     assert model.halo == (sum(layers["layers"]) * reach, len(layers["layers"]) * reach)
@@ -84,8 +93,8 @@ def test_a_field_sees_as_many_reaches_as_its_layers_and_no_farther(layers: dict[
         assert (seen.min(), seen.max()) == (centre - width, centre + width)
 
 
-def test_layers_are_stretched_along_x() -> None:
-    """The field of one column reads, through a layer stretched n times, that of the columns n steps away."""
+def test_layers_are_dilated_along_x() -> None:
+    """The field of one column reads, through a layer dilated n times, that of the columns n steps away."""
     lattice = make_lattice("square", (24, 5), (False, True))
     model, spins = make_model(**{**LAYERS, "layers": (1, 5)}, radius=1.0), random_spins(1, lattice.num_sites, 3)
     changed = spins.clone()
@@ -96,7 +105,7 @@ def test_layers_are_stretched_along_x() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("whole", [(False, True), (True, False), (False, False), (True, True)])
-@pytest.mark.parametrize("layers", [LAYERS, STRETCHED, PAIR, CONSERVATIVE])
+@pytest.mark.parametrize("layers", [LAYERS, DILATED, PAIR, CONSERVATIVE])
 def test_a_window_has_the_bits_of_the_whole_lattice(
     whole: tuple[bool, bool], precision: str, layers: dict[str, Any]
 ) -> None:
@@ -112,33 +121,33 @@ def test_a_window_has_the_bits_of_the_whole_lattice(
     axes = [np.arange(s - width, s + n + width) for s, n, width in zip(start, shape, model.halo, strict=True)]
     inside = torch.from_numpy((axes[0] >= 0) & (axes[0] < size[0]))[:, None, None]
     window = grid[axes[0] % size[0]][:, axes[1] % size[1]] * inside
-    table = model.window(shape, whole, lattice.periodic, (start[0], size[0]) if electrode_range else None)
+    table = model.window(Block(shape, whole, lattice.periodic, (start[0], size[0]) if electrode_range else None))
     bias = torch.full((1,), 1.3, dtype=torch.float64)
     found = model(window.reshape(1, -1, 3), table, bias).field.reshape(*shape, 3)
     assert torch.equal(found, expected[tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))])
 
 
 def test_a_layer_is_given_no_centre_that_later_ones_do_not_see() -> None:
-    model, reach = make_model(**STRETCHED), 2
-    table = model.window((4, 5), (False, False), (False, True))
-    assert table.stages == tuple((4 + 2 * x * reach) * (5 + 2 * y * reach) for x, y in ((5, 2), (2, 1), (0, 0)))
+    model, reach = make_model(**DILATED), 2
+    table = model.window(Block((4, 5), (False, False), (False, True)))
+    assert table.window.stages == tuple((4 + 2 * x * reach) * (5 + 2 * y * reach) for x, y in ((5, 2), (2, 1), (0, 0)))
     width, rows = 5 + 2 * model.halo[1], table.centre_rows(1, torch.device("cpu")).numpy()
     for layer, (x, y) in enumerate(((5, 2), (2, 1), (0, 0))):
-        centres = np.stack(np.divmod(rows[: table.stages[layer]], width)) - np.array([model.halo]).T
+        centres = np.stack(np.divmod(rows[: table.window.stages[layer]], width)) - np.array([model.halo]).T
         assert centres.min(1).tolist() == [-x * reach, -y * reach]
         assert centres.max(1).tolist() == [3 + x * reach, 4 + y * reach]
-    assert set(rows[: table.stages[-1]]) == set(table.outputs_of(1, torch.device("cpu"))[0].tolist())
-    spanning = model.window((29, 5), (True, False), (False, True))
-    assert spanning.stages == tuple(29 * (5 + 2 * y * reach) for y in (2, 1, 0))
+    assert set(rows[: table.window.stages[-1]]) == set(table.outputs_of(1, torch.device("cpu"))[0].tolist())
+    spanning = model.window(Block((29, 5), (True, False), (False, True)))
+    assert spanning.window.stages == tuple(29 * (5 + 2 * y * reach) for y in (2, 1, 0))
 
 
 @pytest.mark.parametrize("halo", [(10, 6), (12, 4)])
 def test_a_halo_that_is_too_narrow_is_refused(halo: tuple[int, int]) -> None:
     """By the window, if it knows the layers, else by the model, which is given a window of fewer ones."""
-    model, cut = make_model(**STRETCHED), ((False, False), (False, True))
+    model, block = make_model(**DILATED), Block((4, 4), (False, False), (False, True))
     with pytest.raises(HpcspinError, match=f"halo of {halo[0]} x {halo[1]} sites for a reach of 2"):
-        Neighbourhood.of_window((4, 4), halo, model.offsets, *cut, layers=(1, 3, 2))
-    narrow = Neighbourhood.of_window((4, 4), halo, model.offsets, *cut, layers=(1, 3))
+        Neighbourhood.of_window(block, halo, model.offsets, layers=(1, 3, 2))
+    narrow = Neighbourhood.of_window(block, halo, model.offsets, layers=(1, 3))
     with pytest.raises(HpcspinError, match="too narrow for this force field; give it 12 x 6"):
         model(random_spins(1, narrow.rows, 5), narrow, torch.ones(1))
 
@@ -186,13 +195,13 @@ def test_the_gradient_by_weights_is_that_of_finite_differences() -> None:
         assert (weight.grad * direction).sum() == pytest.approx(expected.item(), rel=1e-6, abs=1e-7), name
 
 
-@pytest.mark.parametrize("stretch", [1, 3])
+@pytest.mark.parametrize("dilation", [1, 3])
 @pytest.mark.parametrize("periodic", [(False, True), (True, True), (False, False)])
-def test_a_convolution_sums_what_the_tables_gather(periodic: tuple[bool, bool], stretch: int) -> None:
+def test_a_convolution_sums_what_the_tables_gather(periodic: tuple[bool, bool], dilation: int) -> None:
     """On a lattice that is shorter than what it wraps around it."""
     lattice = make_lattice("triangular", (7, 4), periodic)
     model = make_model(lattice="triangular", **LAYERS)
-    table = Neighbourhood.of_lattice(lattice, model.offsets, (1, stretch))
+    table = Neighbourhood.of_lattice(lattice, model.offsets, (1, dilation))
     assert table.grid is not None
     generator = torch.Generator().manual_seed(1)
     x, kernels = (
@@ -200,8 +209,8 @@ def test_a_convolution_sums_what_the_tables_gather(periodic: tuple[bool, bool], 
         for shape in ((3, 2 * 28 + 1, 5), (5 * len(model.offsets), 4))
     )
     x[:, -1] = 0
-    gathered = Tables(table.gather(2, 8, x.device, stretch), slice(-1), 8)
-    convolved = Convolution(table.grid, stretch)
+    gathered = Tables(table.table_of_slots(2, 8, x.device, dilation), slice(-1), 8)
+    convolved = Convolution(table.grid, dilation)
     for name in ("own", "sums"):
         arguments = (x, kernels) if name == "sums" else (x,)
         expected = getattr(gathered, name)(*arguments)
@@ -210,7 +219,7 @@ def test_a_convolution_sums_what_the_tables_gather(periodic: tuple[bool, bool], 
 
 def test_a_window_teaches_nothing() -> None:
     model = make_model(**LAYERS).train()
-    window = model.window((4, 4), (False, False), (False, True))
+    window = model.window(Block((4, 4), (False, False), (False, True)))
     with pytest.raises(HpcspinError, match="learn from whole lattices"):
         model(random_spins(1, window.rows, 5), window, torch.ones(1))
 
@@ -218,7 +227,7 @@ def test_a_window_teaches_nothing() -> None:
 @pytest.mark.parametrize("channels", [3, 12, 24])
 def test_channels_widen_all_layers(channels: int) -> None:
     model = make_model(channels=channels, **LAYERS)
-    assert isinstance(model, CovariantField)
+    assert isinstance(model, MessagePassing)
     lattice = make_lattice("square", (6, 5))
     spins = random_spins(1, lattice.num_sites, 3)
     evaluated = predict(model, lattice, spins)
@@ -250,22 +259,28 @@ def test_a_committee_of_layers_is_their_mean() -> None:
     torch.testing.assert_close(found, mean)
 
 
-@pytest.mark.parametrize("change", [{"kind": "site"}, {"descriptor": "bonds"}, {"time_reversal": "even"}])
-def test_what_has_no_layers_is_refused(change: dict[str, str]) -> None:
-    with pytest.raises(HpcspinError, match=r"potential\.layers: 3 layers are for kind: conservative, direct or pair"):
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"kind": "site"}, r"potential\.kind: must be 'direct', 'pair' or 'conservative'"),
+        ({"descriptor": "bonds"}, r"unknown key 'potential\.descriptor'"),
+        ({"time_reversal": "even"}, r"unknown key 'potential\.time_reversal'"),
+    ],
+)
+def test_what_has_no_layers_is_refused(change: dict[str, str], word: str) -> None:
+    with pytest.raises(HpcspinError, match=word):
         Architecture("square", 2.0, (8,), **{**LAYERS, **change})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layers": ()}, "stretch nothing"),
-        ({"layers": (1, 0)}, "stretch nothing"),
-        ({"layers": (2,)}, "one layer, which is not stretched"),
+        ({"layers": ()}, "1 or more entries"),
+        ({"layers": (1, 0)}, "at least 1"),
         ({"layers": (1, 2), "symmetry": "full"}, "single out the x direction"),
         ({"layers": (1, 2), "lattice": "triangular"}, "single out the x direction"),
     ],
 )
 def test_impossible_layers_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(HpcspinError, match=rf"potential\.layers: .*{message}"):
+    with pytest.raises(HpcspinError, match=rf"potential.*layers.* {message}"):
         Architecture(**{"lattice": "square", "radius": 2.0, "hidden": (8,), **LAYERS, **change})

@@ -9,7 +9,7 @@ from force_fields import make_model, random_spins
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import Neighbourhood, load_model, save_model
+from hpcspin.potential import Block, Neighbourhood, load_model, save_model
 from hpcspin.potential.files import card_path
 
 WIDTH = 6
@@ -56,7 +56,7 @@ def test_a_window_has_the_bits_of_the_whole_lattice(kind, first):
     x, y = np.arange(first - halo[0], first + shape[0] + halo[0]), np.arange(-halo[1], size[1] + halo[1])
     inside = torch.from_numpy((x >= 0) & (x < size[0]))[:, None, None]
     window = spins[x % size[0]][:, y % size[1]] * inside
-    table = Neighbourhood.of_window(shape, halo, model.offsets, (False, True), (False, True), (first, size[0]))
+    table = Neighbourhood.of_window(Block(shape, (False, True), (False, True), (first, size[0])), halo, model.offsets)
     bias = torch.tensor([1.3], dtype=torch.float64)
     found = model(window.reshape(1, -1, 3), table, bias).field.reshape(*shape, 3)
     assert torch.equal(found, fields(model, spins)[first : first + shape[0]])
@@ -67,13 +67,15 @@ def test_lattices_without_electrodes_at_the_ends_are_refused():
     with pytest.raises(HpcspinError, match=r"run.yaml: the model measures the distance to electrodes"):
         model.require(ring, "run.yaml")
     halo = (2 * model.reach, 2 * model.reach)
-    window = Neighbourhood.of_window((8, WIDTH), halo, model.offsets, (False, True), (False, True))
+    window = Neighbourhood.of_window(Block((8, WIDTH), (False, True), (False, True)), halo, model.offsets)
     for table in (model.neighbourhood(ring), window):
         with pytest.raises(HpcspinError, match="here are none"):
             model(random_spins(1, table.rows, 4), table, torch.ones(1))
 
 
-@pytest.mark.parametrize(("changes", "word"), [({"electrode_range": -1.0}, "negative"), ({"symmetry": "full"}, "bias")])
+@pytest.mark.parametrize(
+    ("changes", "word"), [({"electrode_range": -1.0}, "at least 0"), ({"symmetry": "full"}, "bias")]
+)
 def test_impossible_settings_are_refused(changes, word):
     with pytest.raises(HpcspinError, match=f"electrode_range.*{word}"):
         make_model(**{"electrode_range": 2.0, **changes})
@@ -82,7 +84,7 @@ def test_impossible_settings_are_refused(changes, word):
 def test_the_card_says_it_and_one_that_does_not_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(path, make_model(electrode_range=3.0), {})
-    assert load_model(path)[0].architecture.electrode_range == 3.0
+    assert load_model(path)[0].architecture.settings.electrode_range == 3.0
     save_model(path, make_model(), {})
     card = json.loads(card_path(path).read_text())
     del card["architecture"]["electrode_range"]

@@ -13,16 +13,13 @@ from shipped import NAMES, in_double, shipped
 from torch import Tensor
 
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import Committee, ForceField
+from hpcspin.potential import Block, Committee, ForceField
 
 KINDS: list[dict[str, Any]] = [
-    *(
-        {"kind": kind, "descriptor": descriptor}
-        for kind in ("pair", "site", "direct")
-        for descriptor in ("bonds", "densities")
-    ),
+    *({"kind": kind, "descriptor": descriptor} for kind in ("pair", "site") for descriptor in ("bonds", "densities")),
     {"kind": "conservative", "time_reversal": "even"},
-    {"kind": "direct", "descriptor": "densities", "layers": (1, 2), "electrode_range": 3.0},
+    {"kind": "direct"},
+    {"kind": "direct", "layers": (1, 2), "electrode_range": 3.0},
 ]
 Model = ForceField | Committee
 
@@ -73,14 +70,14 @@ def test_committees(changes: dict[str, Any], measure: str) -> None:
 
 
 def test_a_block_of_a_lattice() -> None:
-    """A window whose centres stand in another order than its rows; terms that blocks trade are left out."""
-    model = make_model(kind="direct", descriptor="densities", layers=(1, 2), electrode_range=3.0)
-    cut = ((5, 6), (False, False), (False, True), (0, 20))
-    spins, bias = random_spins(1, model.window(*cut).rows, 3), torch.ones(1, dtype=torch.float64)
-    expected = model(spins, model.window(*cut), bias).field
+    """A window whose centres stand in another order than its rows; terms that blocks exchange are left out."""
+    model = make_model(kind="direct", layers=(1, 2), electrode_range=3.0)
+    cut = Block((5, 6), (False, False), (False, True), (0, 20))
+    spins, bias = random_spins(1, model.window(cut).rows, 3), torch.ones(1, dtype=torch.float64)
+    expected = model(spins, model.window(cut), bias).field
     with pretended_gpu() as gpu:
         there = copy.deepcopy(model).to(GPU)
-        arguments = spins.to(GPU), there.window(*cut), bias.to(GPU)
+        arguments = spins.to(GPU), there.window(cut), bias.to(GPU)
         there(*arguments)
         found = undisturbed(gpu, lambda: there(*arguments).field)
         torch.testing.assert_close(real(found), expected, rtol=0, atol=1e-12)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from hpcspin.errors import HpcspinError
 from hpcspin.potential import segment_backend, slots
-from hpcspin.potential.gather import StaticGather, packed_inverse
-from hpcspin.potential.segments import BACKENDS, SegmentSum
+from hpcspin.potential.gather import BACKENDS, SegmentSum, StaticGather
 from hpcspin.potential.slots import SlotGather, slot_inverse, with_zero
 from hpcspin.potential.tiles import product
 
@@ -86,34 +85,34 @@ def rows_in_slots(neighbours):
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
-def test_transpose_of_a_neighbour_gather_is_its_adjoint(seed):
+def test_sums_over_slots_are_the_adjoint_of_the_gather(seed):
     neighbours = table(seed)
     gather = SlotGather(rows_in_slots(neighbours), 6)
     x, y = draw(6, 3, seed=seed), draw(3, 3, 7, seed=seed + 1)
     y[..., -1] = 0
-    pulled = gather.pull(with_zero(x))
-    torch.testing.assert_close((pulled * y).sum(), (x * gather.push(y)).sum())
+    gathered = gather.gather(with_zero(x))
+    torch.testing.assert_close((gathered * y).sum(), (x * gather.adjoint(y)).sum())
     for centre, slot in np.ndindex(neighbours.shape):
         row = neighbours[centre, slot]
-        assert torch.equal(pulled[slot, :, centre], x[row] if row >= 0 else torch.zeros(3, dtype=torch.float64))
-    assert torch.equal(gather.pull(with_zero(x), slice(2, 5)), pulled[..., 2:5])
+        assert torch.equal(gathered[slot, :, centre], x[row] if row >= 0 else torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(gather.gather(with_zero(x), slice(2, 5)), gathered[..., 2:5])
 
 
-@pytest.mark.parametrize("together", [1, 4, 6])
-def test_sums_over_slots_do_not_depend_on_how_many_spins_go_together(together, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 4, 6])
+def test_sums_over_slots_do_not_depend_on_how_many_spins_are_taken_at_once(at_once, monkeypatch):
     gather, y = SlotGather(rows_in_slots(table(4)), 6), draw(3, 2, 7)
-    expected = gather.push(y)
-    monkeypatch.setitem(slots._TOGETHER, "cpu", together)
-    assert torch.equal(gather.push(y), expected)
+    expected = gather.adjoint(y)
+    monkeypatch.setitem(slots._AT_ONCE, "cpu", at_once)
+    assert torch.equal(gather.adjoint(y), expected)
 
 
 def test_gathers_are_differentiable_twice():
     neighbours = table(5)
-    static = StaticGather(neighbours.ravel(), packed_inverse(neighbours.ravel(), 6))
+    static = StaticGather(neighbours[neighbours >= 0], 6)
     by_slot = SlotGather(rows_in_slots(neighbours), 6)
     for function, x in (
         (lambda x: static(x * x) ** 2, draw(6, 6)),
-        (lambda x: by_slot.push(torch.nn.functional.pad(x * x, (0, 1))) ** 2, draw(3, 2, 6)),
+        (lambda x: by_slot.adjoint(torch.nn.functional.pad(x * x, (0, 1))) ** 2, draw(3, 2, 6)),
     ):
         assert torch.autograd.gradcheck(function, x.requires_grad_())
         assert torch.autograd.gradgradcheck(function, x)

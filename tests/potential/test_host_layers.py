@@ -12,9 +12,9 @@ from force_fields import make_model, random_spins
 from torch import Tensor
 
 from hpcspin.lattice import Lattice, make_lattice
-from hpcspin.potential import ForceField, covariant, host_library, layered
+from hpcspin.potential import ForceField, host_library, message_passing
 
-LAYERS = {"kind": "direct", "descriptor": "densities", "layers": (1, 1, 1), "precision": "float32"}
+LAYERS = {"kind": "direct", "layers": (1, 1, 1), "precision": "float32"}
 BIAS = torch.full((1,), 1.3, dtype=torch.float64)
 
 needs_kernel = pytest.mark.skipif(host_library.library() is None, reason="there is no C compiler, or it fails")
@@ -52,8 +52,7 @@ def test_it_is_the_field_of_the_layers(monkeypatch: pytest.MonkeyPatch, kind: st
     expected = predict(exact, lattice, spins)
     scale = expected.square().mean().sqrt()
     assert (found - expected).abs().max() < 2e-5 * scale
-    for module in (covariant, layered):
-        monkeypatch.setattr(module, "usable", lambda *_: False)
+    monkeypatch.setattr(message_passing, "usable", lambda *_: False)
     without = predict(model, lattice, spins)
     assert (found - without).abs().max() < 2e-5 * scale
     assert not torch.equal(found, without)

@@ -7,9 +7,11 @@ from force_fields import make_model, random_spins, rotation, site_permutation
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import DESCRIPTORS, Neighbourhood
+from hpcspin.potential import DESCRIPTORS, Block, Neighbourhood
+from hpcspin.potential.window import Window
 
-local_kinds = pytest.mark.parametrize("kind", ["site", "direct"])
+SITE = [{"kind": "site", "descriptor": descriptor} for descriptor in sorted(DESCRIPTORS)]
+local_kinds = pytest.mark.parametrize("kind", [*SITE, {"kind": "direct"}], ids=lambda kind: " ".join(kind.values()))
 every_descriptor = pytest.mark.parametrize("descriptor", sorted(DESCRIPTORS))
 both_lattices = pytest.mark.parametrize("geometry", ["square", "triangular"])
 ROUNDING = 1e-11
@@ -34,10 +36,9 @@ def test_fields_of_potentials_see_two_reaches_and_need_a_halo_of_one(kind, reach
 
 
 @local_kinds
-@every_descriptor
-def test_field_turns_with_the_spins(kind, descriptor):
+def test_field_turns_with_the_spins(kind):
     lattice = make_lattice("square", (5, 4))
-    model, spins = make_model(kind=kind, descriptor=descriptor), random_spins(2, lattice.num_sites, 1)
+    model, spins = make_model(**kind), random_spins(2, lattice.num_sites, 1)
     table = model.neighbourhood(lattice)
     still = predict(model, spins, table)
     assert still.field.abs().max() > 1e-3
@@ -49,11 +50,10 @@ def test_field_turns_with_the_spins(kind, descriptor):
 
 
 @local_kinds
-@every_descriptor
 @both_lattices
-def test_field_follows_the_point_group(kind, descriptor, geometry):
+def test_field_follows_the_point_group(kind, geometry):
     lattice = make_lattice(geometry, (6, 6), (True, True))
-    model = make_model(lattice=geometry, kind=kind, descriptor=descriptor, symmetry="full")
+    model = make_model(lattice=geometry, **kind, symmetry="full")
     table, spins = model.neighbourhood(lattice), random_spins(1, lattice.num_sites, 2)
     field = predict(model, spins, table).field
     for operation in lattice.point_group:
@@ -74,8 +74,8 @@ def test_site_fields_are_derivatives_of_the_sites_own_potentials(descriptor, geo
     for site in range(lattice.num_sites):
         x, y = divmod(site, lattice.size[1])
         here = (slice(x, x + 1), slice(y, y + 1))
-        axes = tuple(axis[place] for axis, place in zip(whole.axes[1], here, strict=True))
-        alone = Neighbourhood(lattice.size, here, {1: axes})
+        axes = tuple(axis[place] for axis, place in zip(whole.window.axes[1], here, strict=True))
+        alone = Neighbourhood(Window(lattice.size, here, {1: axes}))
         moves = torch.zeros((3, lattice.num_sites, 3), dtype=torch.float64)
         moves[:, site] = step * torch.eye(3, dtype=torch.float64)
         plus, minus = predict(model, spins + moves, alone), predict(model, spins - moves, alone)
@@ -96,7 +96,7 @@ def test_site_field_without_bias_has_no_nonequilibrium_part():
 
 @local_kinds
 def test_field_on_a_site_ignores_spins_beyond_one_reach(kind):
-    lattice, model = make_lattice("square", (9, 9), (False, False)), make_model(kind=kind)
+    lattice, model = make_lattice("square", (9, 9), (False, False)), make_model(**kind)
     table, spins = model.neighbourhood(lattice), random_spins(1, 81, 5)
     corner = spins.clone()
     corner[0, 0] *= -1
@@ -106,13 +106,12 @@ def test_field_on_a_site_ignores_spins_beyond_one_reach(kind):
 
 
 @local_kinds
-@every_descriptor
 @pytest.mark.parametrize("whole", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_a_window_of_one_reach_has_the_bits_of_the_whole_lattice(kind, descriptor, whole, precision):
+def test_a_window_of_one_reach_has_the_bits_of_the_whole_lattice(kind, whole, precision):
     size = (14, 13)
     lattice = make_lattice("square", size)
-    model = make_model(kind=kind, descriptor=descriptor, precision=precision, hidden=(16, 16))
+    model = make_model(**kind, precision=precision, hidden=(16, 16))
     grid = random_spins(1, lattice.num_sites, 6).reshape(*size, 3)
     expected = predict(model, grid.reshape(1, -1, 3), model.neighbourhood(lattice)).field.reshape(*size, 3)
     start = tuple(0 if spans else 4 for spans in whole)
@@ -120,7 +119,7 @@ def test_a_window_of_one_reach_has_the_bits_of_the_whole_lattice(kind, descripto
     axes = [np.arange(s - width, s + n + width) for s, n, width in zip(start, shape, model.halo, strict=True)]
     inside = torch.from_numpy((axes[0] >= 0) & (axes[0] < size[0]))[:, None, None]
     window = grid[axes[0] % size[0]][:, axes[1] % size[1]] * inside
-    table = Neighbourhood.of_window(shape, model.halo, model.offsets, whole, lattice.periodic)
+    table = Neighbourhood.of_window(Block(shape, whole, lattice.periodic), model.halo, model.offsets)
     found = predict(model, window.reshape(1, -1, 3), table).field.reshape(*shape, 3)
     slices = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
     assert torch.equal(found, expected[slices])
@@ -128,20 +127,20 @@ def test_a_window_of_one_reach_has_the_bits_of_the_whole_lattice(kind, descripto
 
 def test_a_halo_that_is_too_narrow_is_refused():
     model, spins = make_model(kind="pair"), random_spins(1, 64, 9)
-    window = ((8 - 2 * model.reach,) * 2, (model.reach, model.reach), model.offsets, (False, False), (False, True))
+    block = Block((8 - 2 * model.reach,) * 2, (False, False), (False, True))
     with pytest.raises(HpcspinError, match="too narrow for this force field"):
-        predict(model, spins, Neighbourhood.of_window(*window))
+        predict(model, spins, Neighbourhood.of_window(block, (model.reach, model.reach), model.offsets))
     for halo in ((1, 4), (4, 1)):
         with pytest.raises(HpcspinError, match=f"halo of {halo[0]} x {halo[1]} sites for a reach of 2"):
-            Neighbourhood.of_window((6, 6), halo, *window[2:])
+            Neighbourhood.of_window(Block((6, 6), (False, False), (False, True)), halo, model.offsets)
 
 
 @local_kinds
 def test_weights_are_differentiated_through_the_fields(kind):
     """The derivative of a force loss by a weight against a central difference."""
     lattice = make_lattice("square", (4, 3))
-    model, spins = make_model(kind=kind).train(), random_spins(2, 12, 8)
-    weight, table = model.network.layers[0].weight, model.neighbourhood(lattice)
+    model, spins = make_model(**kind).train(), random_spins(2, 12, 8)
+    weight, table = model.networks[0].layers[0].weight, model.neighbourhood(lattice)
 
     def loss():
         return predict(model, spins, table).field.square().sum()

@@ -12,7 +12,7 @@ from torch import Tensor
 from hpcspin.lattice import make_lattice
 from hpcspin.potential import LayeredPotentials
 
-PAIR: dict[str, Any] = {"descriptor": "densities", "kind": "pair", "layers": (1, 2), "radius": 1.5, "channels": 3}
+PAIR: dict[str, Any] = {"kind": "pair", "layers": (1, 2), "radius": 1.5, "channels": 3}
 KINDS = ("pair", "conservative")
 STEP = 1e-4
 BIAS = torch.full((1,), 1.3, dtype=torch.float64)

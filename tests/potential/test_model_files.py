@@ -57,7 +57,7 @@ def _pickle(path):
         (lambda path: path.with_suffix(".json").write_text("{"), "no valid JSON"),
         (lambda path: path.with_suffix(".json").write_text("{}"), "not the card"),
         (lambda path: change_card(path, schema_version=99), "schema version 99"),
-        (lambda path: change_card(path, architecture={"lattice": "square"}), "incomplete or foreign"),
+        (lambda path: change_card(path, architecture={"lattice": "square"}), "architecture is invalid"),
         (lambda path: change_card(path, weights_sha256="0"), "does not belong to the card"),
     ],
 )

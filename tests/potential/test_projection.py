@@ -8,9 +8,9 @@ import torch
 from force_fields import make_model, random_spins
 
 from hpcspin.lattice import make_lattice
-from hpcspin.potential.irreps import group_transform, irreps_of, symmetry_operations
-from hpcspin.potential.neighbourhood import Neighbourhood, offsets_within
-from hpcspin.potential.orbits import find_orbits, slot_permutations
+from hpcspin.potential.irreps import find_orbits, group_transform, irreps_of, slot_permutations, symmetry_operations
+from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.potential.window import offsets_within
 
 groups = pytest.mark.parametrize(
     ("kind", "symmetry"), [("square", "full"), ("square", "bias"), ("triangular", "full"), ("triangular", "bias")]

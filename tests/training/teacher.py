@@ -107,16 +107,15 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
     kind = changes.pop("kind", "pair")
     extra = {name: changes.pop(name) for name in ("start", "stop", "card") if name in changes}
     checks = {name: changes.pop(name) for name in ("electrons", "allow") if name in changes}
-    layers = changes.pop("layers", (1,))
+    layers = changes.pop("layers", (1,) if kind == "direct" else None)
+    description = {"layers": layers, "channels": 6} if layers else {"descriptor": "bonds"}
     architecture = Architecture(
         "square",
         1.0,
         (16, 16),
         kind=kind,
         precision=changes.pop("precision", "float64"),
-        channels=6,
-        layers=layers,
-        descriptor="bonds" if len(layers) == 1 else "densities",
+        **description,
     )
     directories = data if isinstance(data, list) else [data]
     device = changes.pop("device", CPU)

@@ -24,7 +24,7 @@ def test_features_have_no_mean_and_scatter_by_one() -> None:
         count_of_files = np.zeros(count, int)
         bias = torch.full((count,), 3.2)
         shares.append(Snapshots(moved, moved.roll(1, 1), bias, np.arange(count), count_of_files, count, lattice))
-    model = make_force_field(Architecture("square", 1.0, (8,), kind="direct", descriptor="densities", layers=(1, 1)))
+    model = make_force_field(Architecture("square", 1.0, (8,), kind="direct", layers=(1, 1)))
     normalise(model, shares, World(), torch.device("cpu"))
     for number, network in enumerate(model.networks):
         seen = [model.features(share.spins, model.neighbourhood(share.lattice), share.bias, number) for share in shares]

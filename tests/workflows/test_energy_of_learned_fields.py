@@ -32,9 +32,7 @@ device: cpu
 def simulated(directory: Path, kind: str, name: str, *overrides: str) -> dict[str, np.ndarray]:
     torch.manual_seed(1)
     model = make_force_field(
-        Architecture(
-            "square", 1.5, (8, 8), kind=kind, precision="float64", descriptor="densities", layers=(1, 2), channels=3
-        )
+        Architecture("square", 1.5, (8, 8), kind=kind, precision="float64", layers=(1, 2), channels=3)
     )
     for network in model.networks:
         features = network.mean.shape

@@ -45,7 +45,7 @@ def test_labels(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path, so
 
 @pytest.mark.parametrize(
     "settings",
-    [{"kind": "pair"}, {"kind": "conservative"}, {"kind": "direct", "descriptor": "densities", "layers": (1, 2)}],
+    [{"kind": "pair"}, {"kind": "conservative"}, {"kind": "direct", "layers": (1, 2)}],
 )
 def test_learned_trajectory(hpcspin: Cli, config: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     from hpcspin.potential import Architecture, make_force_field, save_model

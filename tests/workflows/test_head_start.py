@@ -19,18 +19,18 @@ from hpcspin.potential.tiles import GROUP, TILE
 
 LATTICE = make_lattice("square", (20, 24), (False, True))
 CASES: dict[str, dict[str, Any]] = {
-    "pair": {"kind": "pair"},
-    "conservative": {"kind": "conservative", "precision": "float64"},
+    "pair": {"kind": "pair", "descriptor": "densities"},
+    "conservative": {"kind": "conservative", "descriptor": "densities", "precision": "float64"},
     "site": {"kind": "site", "descriptor": "bonds"},
     "direct": {"kind": "direct"},
-    "electrodes": {"kind": "pair", "electrode_range": 3.0},
+    "electrodes": {"kind": "pair", "descriptor": "densities", "electrode_range": 3.0},
     "layers": {"kind": "direct", "layers": (1, 3)},
 }
 
 
 def make_model(seed: int, **settings: Any) -> ForceField:
     torch.manual_seed(seed)
-    model = make_force_field(Architecture("square", 2.0, (16, 16), **{"descriptor": "densities", **settings}))
+    model = make_force_field(Architecture("square", 2.0, (16, 16), **settings))
     for network in model.networks:
         features = network.mean.shape
         network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
@@ -86,6 +86,6 @@ def test_the_inside_of_a_block_goes_ahead(
     domain = Domain(LATTICE, World(rank=1, size=2), (2, 1))
     spins = torch.ones((1, (10 + 2 * field.halo[0]) * (24 + 2 * field.halo[1]), 3))
     bound = field.bind(domain)
-    begun = model.begin(spins, bound._table, torch.ones(1))
+    interior = model.interior(spins, bound._table, torch.ones(1))
     inner = (10 - 2 * model.reach) * 24
-    assert sum(local.shape[-1] for local, _ in begun) == inner // TILE["cpu"] // share * TILE["cpu"] > 0
+    assert sum(local.shape[-1] for local, _ in interior) == inner // TILE["cpu"] // share * TILE["cpu"] > 0

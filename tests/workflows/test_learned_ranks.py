@@ -49,14 +49,12 @@ CASES: dict[str, dict[str, Any]] = {
     "layers": {
         "kind": "direct",
         "precision": "float32",
-        "descriptor": "densities",
         "layers": [1, 2],
         "electrode_range": 3.0,
     },
     "potentials": {
         "kind": "pair",
         "precision": "float32",
-        "descriptor": "densities",
         "layers": [1, 2],
         "electrode_range": 3.0,
         "size": "[24, 16]",
@@ -64,7 +62,6 @@ CASES: dict[str, dict[str, Any]] = {
     "stretched": {
         "kind": "direct",
         "precision": "float32",
-        "descriptor": "densities",
         "layers": [1, 1, 2, 5],
         "size": "[13, 16]",
     },

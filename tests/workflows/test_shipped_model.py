@@ -51,7 +51,5 @@ def test_it_is_what_its_config_describes(name: str) -> None:
     model, card = load_model(CONFIGS / f"models/{name}.safetensors")
     assert config.potential is not None
     assert config.training is not None
-    stored = model.architecture.as_dict()
-    described = config.potential.model_dump(mode="json")
-    assert {key: stored[key] for key in described} == described
+    assert model.architecture.settings == config.potential
     assert {key: getattr(config.training, key) for key in card["training"]} == card["training"]

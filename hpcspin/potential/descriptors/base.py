@@ -2,7 +2,8 @@
 
 A descriptor turns the spins in the slots of a neighbourhood into numbers that
 do not change under a global rotation of the spins, nor under the symmetry
-operations of the site. A new one is one class, registered by its name.
+operations of the site. A new one is one class, registered by its name, with a
+`forward` alone.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpcspin.lattice import Lattice
-from hpcspin.potential.gather import StaticGather, packed_inverse
-from hpcspin.potential.orbits import slot_permutations
+from hpcspin.potential.irreps import slot_permutations
 from hpcspin.potential.tiles import is_present, product
+from hpcspin.registry import Registry
 
-DESCRIPTORS: dict[str, type[Descriptor]] = {}
+DESCRIPTORS: Registry[type[Descriptor]] = Registry("potential.descriptor")
 
 
 class Descriptor(nn.Module):
@@ -47,7 +48,7 @@ class Descriptor(nn.Module):
     parity: NDArray[np.int64]
 
     def __init_subclass__(cls) -> None:
-        DESCRIPTORS[cls.name] = cls
+        DESCRIPTORS.add(cls.name, cls)
 
     def __init__(self, lattice: Lattice, offsets: NDArray[np.int64], operations: NDArray[np.int64], even: bool) -> None:
         super().__init__()
@@ -81,8 +82,10 @@ class Descriptor(nn.Module):
         """
         raise NotImplementedError
 
-    def pull(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
-        """Derivative of Σ_f λ_f · feature f by the spins, for several λ at once, by the chain rule.
+    def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
+        """Derivative of Σ_f λ_f · feature f by the spins, for several λ at once.
+
+        By automatic differentiation of `forward`; a descriptor may know a faster way.
 
         Parameters
         ----------
@@ -98,13 +101,12 @@ class Descriptor(nn.Module):
         Tensor
             Shape (slots, m, 3, centres).
         """
-        raise NotImplementedError
-
-
-def selection(places: ArrayLike, length: int) -> StaticGather:
-    """Gather of entries of the first axis, of the given length."""
-    index = np.asarray(places, dtype=np.int64)
-    return StaticGather(index, packed_inverse(index, length))
+        with torch.inference_mode(False), torch.enable_grad():
+            spins = spins.clone().requires_grad_()
+            features = self(spins, tile)
+            sums = [(features * seed).sum() for seed in cotangents.clone().flatten(2).unbind(1)]
+            by_spin = [torch.autograd.grad(one, spins, retain_graph=True)[0] for one in sums]
+        return torch.stack(by_spin, 1)[:slots]
 
 
 def axis_presence(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.lattice import Lattice
-from hpcspin.potential.descriptors.base import Descriptor, selection
-from hpcspin.potential.gather import StaticGather
-from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of
-from hpcspin.potential.orbits import Orbit, find_orbits
-from hpcspin.potential.segments import SegmentSum
-from hpcspin.potential.tiles import add_components, cross, product
+from hpcspin.potential.descriptors.base import Descriptor
+from hpcspin.potential.gather import SegmentSum, StaticGather
+from hpcspin.potential.irreps import Irrep, Orbit, find_orbits, group_transform, independent_copies, irreps_of
+from hpcspin.potential.tiles import cross, dot, product
 
 
 class Bonds(Descriptor):
@@ -60,7 +58,7 @@ class Bonds(Descriptor):
         copies = [*direct, *squared, *referenced]
         self.order = len(operations)
         self.left, self.right = _entries(orbits, len(offsets))
-        self.components = selection([place for copy in copies for place in copy.places], len(orbits) * self.order)
+        self.components = StaticGather([place for copy in copies for place in copy.places], len(orbits) * self.order)
         self.sizes = [sum(len(c.places) for c in group) for group in (direct, squared, referenced)]
         self.powers = SegmentSum(np.array([len(c.places) for c in (*squared, *referenced)]))
         self.products = SegmentSum(np.array([len(c.places) for c in referenced]))
@@ -79,7 +77,7 @@ class Bonds(Descriptor):
     def coefficients(self, spins: Tensor) -> Tensor:
         """Coefficients f^Γ of all copies of all irreps, orthonormal on each orbit: (coefficients, centres)."""
         left, right = self._factors(spins)
-        selected: Tensor = self.components(self._transformed(add_components(left * right), self.transform))
+        selected: Tensor = self.components(self._transformed(dot(left, right), self.transform))
         return selected * self.scale[:, None]
 
     def forward(self, spins: Tensor, tile: int) -> Tensor:
@@ -95,14 +93,14 @@ class Bonds(Descriptor):
         ]
         return torch.cat(features)
 
-    def pull(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
+    def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
         """See `Descriptor`: back through the invariants, the irreps, and the bonds and chiralities."""
-        back = self.components.transpose(self._by_coefficient(spins, cotangents, tile))
+        back = self.components.adjoint(self._by_coefficient(spins, cotangents, tile))
         by_value = self._transformed(back, self.transform.T)[:, :, None]
         left, right = self._factors(spins)
         by_left, by_spin = (
-            self.left.transpose(by_value * right[:, None]),
-            self.right.transpose(by_value * left[:, None]),
+            self.left.adjoint(by_value * right[:, None]),
+            self.right.adjoint(by_value * left[:, None]),
         )
         by_spin += by_left[: len(spins)]
         by_crossed, centre, neighbours = by_left[len(spins) :], spins[:1, None], spins[1:, None]
@@ -183,4 +181,4 @@ def _entries(orbits: list[Orbit], slots: int) -> list[StaticGather]:
     """Where the factors of each orbit member stand: the first among S_j and S_0 x S_j, the second among S_k."""
     left = [orbit.pairs[:, 0] + (slots - 1 if orbit.kind == "chirality" else 0) for orbit in orbits]
     right = [orbit.pairs[:, 1] for orbit in orbits]
-    return [selection(np.concatenate(left), 2 * slots - 1), selection(np.concatenate(right), slots)]
+    return [StaticGather(np.concatenate(left), 2 * slots - 1), StaticGather(np.concatenate(right), slots)]

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpcspin.lattice import Lattice
-from hpcspin.potential.descriptors.base import Descriptor, selection
-from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of
-from hpcspin.potential.orbits import slot_permutations
-from hpcspin.potential.segments import SegmentSum
+from hpcspin.potential.descriptors.base import Descriptor
+from hpcspin.potential.gather import SegmentSum, StaticGather
+from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of, slot_permutations
 from hpcspin.potential.tiles import cross, product, tiled
 
 
@@ -77,7 +76,7 @@ class Densities(Descriptor):
         even = self.bonds(densities, densities)
         return torch.cat([even, odd * odd if self._even else odd, self.presence(spins, tile)])
 
-    def pull(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
+    def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
         """See `Descriptor`.
 
         With the symmetric P_c = Σ_c' λ_cc' A_c' of the bonds and the antisymmetric Q_c = Σ_c' λ_cc' A_c' of the
@@ -146,7 +145,7 @@ class _Pairs(nn.Module):
         super().__init__()
         rows = [(blocks[b].rows(left), blocks[b].rows(right)) for b, left, right in pairs]
         total = blocks[-1].rows(blocks[-1].channels).start
-        self.left, self.right = (selection([row for pair in rows for row in pair[side]], total) for side in (0, 1))
+        self.left, self.right = (StaticGather([row for pair in rows for row in pair[side]], total) for side in (0, 1))
         self.total = SegmentSum(np.array([len(left) for left, _ in rows]))
         self._sign = sign
         order = sorted(range(len(pairs)), key=lambda n: (pairs[n][0], pairs[n][2] - pairs[n][1], pairs[n][1]))

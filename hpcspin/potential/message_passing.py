@@ -1,0 +1,364 @@
+"""Fields and potentials of message passing: sites exchange vectors layer after layer before the last one says what is.
+
+Layer after layer a site learns what lies one reach farther: the receptive field of L layers is L times as wide as one
+reach, at a cost that grows with L alone. A layer that is dilated n times along x, from electrode to electrode, sees n
+reaches farther there at the same cost: it reads every n-th column of what layers before it have gathered around each
+site. See `Layer`.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpcspin.errors import HpcspinError
+from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.borders import BorderExchange
+from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors
+from hpcspin.potential.host_adjoint import HostAdjoint, derivatives_on_host
+from hpcspin.potential.host_layers import ROOM, HostLayer, RowData
+from hpcspin.potential.host_library import usable
+from hpcspin.potential.layers import Channels, Layer, Maps, SiteData, Width
+from hpcspin.potential.model import ForceField, Part
+from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.potential.network import Network
+from hpcspin.potential.settings import MessagePassingSettings
+from hpcspin.potential.slots import with_zero
+from hpcspin.potential.surroundings import Convolution, DifferentiableSurroundings, Tables
+from hpcspin.potential.tiles import group_size, is_present
+
+_Derived = TypeVar("_Derived")
+_version = operator.attrgetter("_version")
+_SMALL = 0.1
+_COMPILED = 64
+"""Variants of a layer, by its place and the sizes of lattices, that are compiled before the rest runs as it is."""
+
+
+class MessagePassing(ForceField):
+    """What force fields of message-passing layers share.
+
+    Parameters
+    ----------
+    architecture
+        What to build, with `MessagePassingSettings`.
+
+    Attributes
+    ----------
+    fused : bool
+        Whether training mode goes through torch.compile; each shape of a batch is compiled once.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        settings = architecture.settings
+        assert isinstance(settings, MessagePassingSettings)
+        self.fused = False
+        self._derived: dict[Any, tuple[tuple[tuple[int, ...], tuple[int, ...]], Any]] = {}
+        self.dilations = settings.layers
+        self.reaches = (sum(self.dilations), len(self.dilations))
+        width = Width(settings.channels)
+        reads, layers = Channels(1, 0), []
+        for writes in [width.between] * (len(self.dilations) - 1) + [self.last_writes(settings)]:
+            layers.append(
+                Layer(self.geometry, self.offsets, self.operations, reads, writes, width, self.inputs, settings.hidden)
+            )
+            reads = Channels(1 + writes.vectors, writes.scalars)
+        self.layers = nn.ModuleList(layers)
+        # To walk through modules for these takes longer than a narrow layer.
+        self._weights = [tuple(layer.parameters()) for layer in layers]
+        # Training begins near no field; many wrong ones would be unlearned first.
+        with torch.no_grad():
+            self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]
+        self.to(self.dtype)
+
+    @staticmethod
+    def last_writes(settings: MessagePassingSettings) -> Channels:
+        """Vectors and scalars that the last layer makes."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: what is derived from the weights points into the memory of these, and is made anew."""
+        return {**self.__dict__, "_derived": {}}
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        """See `ForceField`."""
+        return [layer.network for layer in self._stack]
+
+    def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
+        """See `ForceField`."""
+        number = layer % len(self._stack)
+        inputs = self._inputs_of(spins, neighbourhood, bias)
+        sites, chosen = self._before(number, spins, neighbourhood, inputs), self._stack[number]
+        around = self._around(number, spins, neighbourhood, slice(-1))
+        return chosen.features(sites, around, chosen.maps().in_whole_vectors())[0][: len(spins) * neighbourhood.centres]
+
+    @property
+    def _stack(self) -> list[Layer]:
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
+    def _inputs_of(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
+        """`_inputs` of all networks."""
+        tile = self._tile(spins, neighbourhood)
+        return self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, len(spins), tile)
+
+    def _before(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, inputs: Tensor) -> SiteData:
+        """Vectors and scalars of all rows before a layer, zero where there are none, and a row of zeros after them."""
+        flat = with_zero(spins.detach().to(self.dtype).flatten(0, 1))
+        sites = SiteData(flat.T[:, :, None], flat[:, :0])
+        for earlier in range(number):
+            vectors, scalars = self._layer(earlier, sites, spins, neighbourhood, inputs)
+            rows = neighbourhood.centre_rows(len(spins), spins.device)[: len(scalars)]
+            if earlier:
+                # Layers add to what there was: the first of them would hardly learn through many that replace it.
+                vectors = vectors + sites.vectors[:, rows, 1:]
+                scalars = scalars + sites.scalars[rows]
+            vectors, scalars = (
+                new.new_zeros(*new.shape[:-2], len(flat), new.shape[-1]).index_copy(-2, rows, new)
+                for new in (vectors, scalars)
+            )
+            sites = SiteData(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
+        return sites
+
+    def _layer(
+        self, number: int, sites: SiteData, spins: Tensor, neighbourhood: Neighbourhood, inputs: Tensor
+    ) -> SiteData:
+        """What a layer makes of all centres on which later ones depend."""
+        batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
+        if self.training:
+            run = _compiled(_run_layer) if self.fused else _run_layer
+            made = run(layer, sites, self._convolution(number, neighbourhood), inputs)
+            return SiteData(made.vectors.to(self.dtype), made.scalars.to(self.dtype))
+        centres = neighbourhood.window.stages[number] if batch == 1 else batch * neighbourhood.centres
+        group, end = group_size(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
+        parts, maps = [], self._maps_of(number)
+        for start in range(0, end, group):
+            those = slice(start, min(start + group, end))
+            around = self._around(number, spins, neighbourhood, those)
+            parts.append(layer(sites, around, inputs[:, those], maps))
+        joined = parts[0] if len(parts) == 1 else SiteData(*(torch.cat(one, -2) for one in zip(*parts, strict=True)))
+        return SiteData(*(part[..., :centres, :] for part in joined))
+
+    def _maps_of(self, number: int) -> Maps:
+        """Matrices of a layer; to evaluate, not to learn."""
+        return self._of_weights(number, _whole_maps)
+
+    def _of_weights(self, number: int, make: Callable[[Layer], _Derived]) -> _Derived:
+        """What is derived from a layer's weights, anew where these have changed."""
+        weights = tuple(map(Tensor.data_ptr, self._weights[number])), tuple(map(_version, self._weights[number]))
+        kept = self._derived.get((number, make))
+        if kept is None or kept[0] != weights:
+            kept = self._derived[number, make] = weights, make(self._stack[number])
+        return kept[1]
+
+    def _host_start(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[RowData, Tensor]:
+        """What the kernels read before the first layer, and the networks' other inputs, shape (centres, inputs)."""
+        spins = spins.to(self.dtype)
+        # The scalar before the first layer says where spins are.
+        scalars = is_present(spins.T)[:, None]
+        rows = RowData(
+            functional.pad(spins[..., None], (0, 0, 0, 0, 0, ROOM)), functional.pad(scalars, (0, 0, 0, ROOM))
+        )
+        return rows, self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
+
+    def _around(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, those: slice) -> Tables:
+        tile = self._tile(spins, neighbourhood)
+        return Tables(neighbourhood.table_of_slots(len(spins), tile, spins.device, self.dilations[number]), those, tile)
+
+    def _convolution(self, number: int, neighbourhood: Neighbourhood) -> Convolution:
+        if neighbourhood.grid is None:
+            raise HpcspinError("training: fields of several layers learn from whole lattices, not from a window of one")
+        return Convolution(neighbourhood.grid, self.dilations[number])
+
+
+class CovariantField(MessagePassing):
+    """The vectors of the last of several layers: a covariant field without potentials; see `MessagePassing`."""
+
+    @staticmethod
+    def last_writes(settings: MessagePassingSettings) -> Channels:
+        """See `MessagePassing`: vectors, whose sum is the field."""
+        return Channels(settings.channels, 0)
+
+    def forward(
+        self,
+        spins: Tensor,
+        neighbourhood: Neighbourhood,
+        bias: Tensor,
+        interior: Sequence[Part] = (),
+        exchange: BorderExchange | None = None,
+    ) -> Prediction:
+        """See `ForceField`."""
+        self._require_halo(neighbourhood)
+        if not self.training and usable(self.dtype, spins.device):
+            field = torch.stack([self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)])
+        else:
+            _, places = neighbourhood.outputs_of(len(spins), spins.device)
+            with torch.enable_grad() if self.training else torch.inference_mode():
+                inputs, last = self._inputs_of(spins, neighbourhood, bias), len(self._stack) - 1
+                sites = self._before(last, spins, neighbourhood, inputs)
+                first, *others = self._layer(last, sites, spins, neighbourhood, inputs).vectors.unbind(2)
+                field = (sum(others, first) * self.field_scale)[:, places].T.unflatten(0, (len(spins), -1))
+        none = field.new_zeros(len(field))
+        return Prediction(field, field, torch.zeros_like(field), none, none)
+
+    def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """Field on the outputs for one configuration of shape (rows, 3)."""
+        rows, inputs = self._host_start(spins, bias, neighbourhood)
+        for number, dilation in enumerate(self.dilations):
+            table, centres = neighbourhood.padded(dilation), neighbourhood.window.stages[number]
+            adds = 0 < number < len(self.dilations) - 1
+            rows = self._of_weights(number, HostLayer)(rows, table, inputs, centres, adds, torch.get_num_threads())
+        outputs, _ = neighbourhood.outputs_of(1, spins.device)
+        return rows.vectors.squeeze(2).index_select(0, outputs) * self.field_scale
+
+
+class LayeredPotentials(MessagePassing):
+    """E, or E and G, of the scalars ε_i and χ_i of the last of several layers; see `MessagePassing`.
+
+    E = Σ_i ε_i and G = u Σ_i χ_i (Eq. 5) are sums over all sites, and H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) takes
+    their derivatives through all layers, by one reverse sweep of PyTorch for each potential. Evaluation and training do
+    the same; only how sites see each other differs, see `DifferentiableSurroundings`.
+
+    The field on a site depends on spins twice as far away as a centre sees, so that the halo is twice as wide as that
+    of a `CovariantField` of the same layers: what crosses a border on the way back is computed on both sides.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self.reaches = (2 * self.reaches[0], 2 * self.reaches[1])
+
+    @staticmethod
+    def last_writes(settings: MessagePassingSettings) -> Channels:
+        """See `MessagePassing`: no vectors; ε, or ε and χ."""
+        return Channels(0, 1 if settings.kind == "conservative" else 2)
+
+    def forward(
+        self,
+        spins: Tensor,
+        neighbourhood: Neighbourhood,
+        bias: Tensor,
+        interior: Sequence[Part] = (),
+        exchange: BorderExchange | None = None,
+    ) -> Prediction:
+        """See `ForceField`; E and G of a window are those of its centres."""
+        self._require_halo(neighbourhood)
+        if not self.training and usable(self.dtype, spins.device):
+            each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
+            return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
+        batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
+        inputs = self._inputs_of(spins, neighbourhood, bias)
+        numbers, around = range(len(self._stack)), list[DifferentiableSurroundings]()
+        if self.training:
+            around += [self._convolution(number, neighbourhood) for number in numbers]
+            maps, seen = [layer.maps() for layer in self._stack], [inputs] * len(around)
+            run = _compiled(_derivatives) if self.fused else _derivatives
+            local, by_spin = run(self._stack, around, flat, seen, self._factors(inputs), maps)
+        else:
+            tile = self._tile(spins, neighbourhood)
+            tables = [
+                neighbourhood.differentiable(batch, tile, spins.device, dilation, number)
+                for number, dilation in enumerate(self.dilations)
+            ]
+            around += tables
+            maps, seen = [self._maps_of(number) for number in numbers], [inputs[:, : len(one)] for one in tables]
+            with torch.no_grad():
+                local, by_spin = _derivatives(self._stack, around, flat, seen, self._factors(seen[-1]), maps)
+        rows, _ = neighbourhood.outputs_of(batch, spins.device)
+        parts = exchange_field(flat[rows], torch.cat(by_spin, 1)[rows])
+        equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in parts)
+        potentials = global_potentials(local[:, : batch * neighbourhood.window.stages[-1]], batch)
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials)
+
+    @torch.no_grad()
+    def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Prediction:
+        """`forward` for one configuration of shape (rows, 3), by the kernels."""
+        data, inputs = self._host_start(spins, bias, neighbourhood)
+        layers = [self._of_weights(number, HostAdjoint) for number in range(len(self._stack))]
+        factors = self._factors(bias[None].to(self.dtype) / self.architecture.bias_reference)[:, 0]
+        tables = [neighbourhood.host_tables(dilation, number) for number, dilation in enumerate(self.dilations)]
+        local, by_spin = derivatives_on_host(layers, tables, data, inputs, factors, torch.get_num_threads())
+        rows, _ = neighbourhood.outputs_of(1, spins.device)
+        by_output = by_spin[:, rows].movedim(0, 1).flatten(1)
+        equilibrium, nonequilibrium = exchange_field(spins[rows].to(self.dtype), by_output)
+        energy, toroidal = functional.pad((local * factors).sum(0), (0, 2 - len(factors))).unbind()
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal)
+
+    def _factors(self, inputs: Tensor) -> Tensor:
+        return local_factors(inputs[:1], self._stack[-1].writes.scalars) * self.field_scale
+
+
+def local_potentials(
+    layers: Sequence[Layer],
+    around: Sequence[DifferentiableSurroundings],
+    spins: Tensor,
+    inputs: Sequence[Tensor],
+    maps: Sequence[Maps],
+) -> Tensor:
+    """ε and χ of the centres of the last layer, zero where one is missing, shape (potentials, centres).
+
+    Parameters
+    ----------
+    layers
+        One after the other.
+    around
+        The surroundings of the centres, as each layer sees them.
+    spins
+        Shape (rows, 3).
+    inputs
+        Of each layer the network's other inputs, shape (inputs, centres).
+    maps
+        Of each layer.
+    """
+    flat = with_zero(spins)
+    sites = SiteData(flat.T[:, :, None], flat[:, :0])
+    for number, (layer, those) in enumerate(zip(layers[:-1], around[:-1], strict=True)):
+        made = layer(sites, those, inputs[number], maps[number])
+        vectors, scalars = those.placed(made.vectors), those.placed(made.scalars[None])[0]
+        if number:
+            # As of fields: layers add to what there was.
+            vectors, scalars = vectors + sites.vectors[:, :, 1:], scalars + sites.scalars
+        sites = SiteData(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
+    return layers[-1](sites, around[-1], inputs[-1], maps[-1]).scalars.T
+
+
+def _derivatives(
+    layers: Sequence[Layer],
+    around: Sequence[DifferentiableSurroundings],
+    spins: Tensor,
+    inputs: Sequence[Tensor],
+    factors: Tensor,
+    maps: Sequence[Maps],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Potentials of each centre, and the derivatives of their sums by each spin, shapes (rows, 3)."""
+
+    def sums(spins: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        local = local_potentials(layers, around, spins, inputs, maps).to(spins.dtype) * factors
+        return tuple(one.sum() for one in local), local
+
+    totals, pull, local = torch.func.vjp(sums, spins, has_aux=True)  # type: ignore[misc]
+    # One sweep back for each potential.
+    seeds = [[torch.ones_like(one) if one is total else torch.zeros_like(one) for one in totals] for total in totals]
+    return local.detach(), tuple(pull(tuple(seed))[0] for seed in seeds)
+
+
+def _whole_maps(layer: Layer) -> Maps:
+    return layer.maps().in_whole_vectors()
+
+
+def _run_layer(layer: Layer, sites: SiteData, around: Convolution, inputs: Tensor) -> SiteData:
+    """What a layer makes of all centres of a batch."""
+    made: SiteData = layer(sites, around, inputs, layer.maps())
+    return made
+
+
+@functools.cache
+def _compiled(run: Callable[..., Any]) -> Callable[..., Any]:
+    # Each layer is compiled for each size of the lattice.
+    torch._dynamo.config.recompile_limit = _COMPILED
+    return torch.compile(run, dynamic=False)

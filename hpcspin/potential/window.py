@@ -1,0 +1,214 @@
+"""Where the centres of a block of a lattice and the spins around them stand.
+
+Centres form a rectangle, and so everything follows from the neighbours' coordinates along each axis.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Halo, Lattice
+
+_EDGE = 1e-9
+
+
+class Block(NamedTuple):
+    """A rectangle of the sites of a lattice.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Sites (nx, ny) of the block.
+    whole : tuple of bool
+        Whether the block spans the lattice along x and y.
+    periodic : tuple of bool
+        Whether the lattice is periodic along x and y.
+    columns : tuple of int or None
+        Column of the lattice with which the block begins, and their number; needed by models
+        that see the electrodes.
+    """
+
+    shape: tuple[int, int]
+    whole: tuple[bool, bool]
+    periodic: tuple[bool, bool]
+    columns: tuple[int, int] | None = None
+
+
+def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
+    """Lattice offsets no longer than a radius, sorted by length, the zero offset first.
+
+    Parameters
+    ----------
+    lattice
+        Whose geometry counts; its size does not.
+    radius
+        Cutoff radius in lattice constants.
+
+    Returns
+    -------
+    ndarray
+        Shape (1 + neighbours, 2).
+    """
+    x, y = lattice.reach(radius)
+    grid = np.mgrid[-x : x + 1, -y : y + 1].reshape(2, -1).T
+    length = np.linalg.norm(lattice.cartesian(grid), axis=-1)
+    inside = length <= radius + _EDGE
+    grid, length = grid[inside], length[inside].round(9)
+    return grid[np.lexsort((grid[:, 1], grid[:, 0], length))]
+
+
+def reach_of(offsets: NDArray[np.int64]) -> int:
+    """Largest component of any offset: how many lattice steps the neighbourhood extends."""
+    return int(np.abs(offsets).max(initial=0))
+
+
+@dataclass(eq=False)
+class Window:
+    """The spins of a block inside a halo of foreign ones, and the centres among them.
+
+    Attributes
+    ----------
+    extended : tuple of int
+        Rows of spins form a rectangle of so many along x and y.
+    block : tuple of slice
+        Where in this rectangle the sites are whose field is asked for.
+    axes : dict
+        For each dilation of a layer along x: the coordinates, in the rectangle, of the
+        spins around the centres, along x and along y, shapes (centres along x, 1 + neighbours) and (centres along y,
+        1 + neighbours); the centre itself comes first, -1 is a missing site.
+    order : ndarray or None
+        Which centre, counted with y first, comes at each place; None if they stand in this order.
+    reaches : tuple of float
+        How many reaches away along x and y the spins that decide on these fields may be: see `ForceField.reaches`;
+        infinite along an axis where all are there.
+    distances : ndarray or None
+        Steps along x from the centres of each column to the first and the last column of the lattice, where the
+        electrodes are, shape (2, centres along x); None if there are no such columns.
+    inner : int
+        How many centres, the first ones, see only spins of the block: the others wait for its halo.
+    stages : tuple of int
+        How many centres, the first ones, each layer of the field needs.
+    """
+
+    extended: tuple[int, int]
+    block: tuple[slice, slice]
+    axes: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    order: NDArray[np.int64] | None = None
+    reaches: tuple[float, float] = (math.inf, math.inf)
+    distances: NDArray[np.int64] | None = None
+    inner: int = 0
+    stages: tuple[int, ...] = ()
+
+    @classmethod
+    def around(cls, block: Block, halo: Halo, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Window:
+        """A block of a lattice inside a halo.
+
+        In a halo of one reach the centres of the block alone know all that they see. With each further reach those
+        that far around the block do, too: layers of a network depend on what the ones before have made of their
+        neighbourhoods, and global derivatives on all centres that see a spin, unless their terms are exchanged over
+        the borders. Each layer needs fewer centres than the one before it, by what it sees itself: one reach
+        along y and its dilation along x. Along an axis that the block spans wholly no halo is needed and none is
+        read.
+
+        Parameters
+        ----------
+        block
+            The block.
+        halo
+            Widths of the halo: multiples of `reach_of` the offsets, at least `ForceField.halo`.
+        offsets
+            As from `offsets_within`.
+        layers
+            Dilation of each layer of the field along x.
+
+        Raises
+        ------
+        HpcspinError
+            If the halo is narrower than what the layers see.
+        """
+        reach = reach_of(offsets)
+        x, y = (math.inf if spans else width // reach for width, spans in zip(halo, block.whole, strict=True))
+        # How many reaches away from the block along both axes the centres stand that each layer needs.
+        around = [(x - sum(layers[: number + 1]), y - number - 1) for number in range(len(layers))]
+        if min(around[-1]) < 0:
+            raise HpcspinError(
+                f"window: a halo of {halo[0]} x {halo[1]} sites for a reach of {reach}; give it ForceField.halo"
+            )
+        shape = block.shape
+
+        def along(axis: int, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+            margin = None if block.whole[axis] else int(around[0][axis]) * reach
+            return _window_axis(shape[axis], halo[axis], margin, block.periodic[axis], steps)
+
+        across = along(1, offsets[:, 1])
+        axes = {number: (along(0, number * offsets[:, 0]), across) for number in {*layers, 1}}
+        places = [axis[:, 0] - width for axis, width in zip(axes[1], halo, strict=True)]
+        away = [_reaches_away(place, length, reach) for place, length in zip(places, shape, strict=True)]
+        inside = _sees_block_alone(axes[1], shape, halo)
+        order = None if all(block.whole) else _most_needed_first(away, around, inside)
+        return cls(
+            (shape[0] + 2 * halo[0], shape[1] + 2 * halo[1]),
+            (slice(halo[0], halo[0] + shape[0]), slice(halo[1], halo[1] + shape[1])),
+            axes,
+            order,
+            (x, y),
+            _distances(places[0], block),
+            int(inside.sum()),
+            tuple(int((away[0] <= x).sum() * (away[1] <= y).sum()) for x, y in around),
+        )
+
+
+def _sees_block_alone(
+    axes: tuple[NDArray[np.int64], NDArray[np.int64]], shape: tuple[int, int], halo: Halo
+) -> NDArray[np.bool_]:
+    """Whether all that is around a centre stands in the block or is missing, shape (centres along x, along y)."""
+    there = [axis >= 0 for axis in axes]
+    mine = [(axis >= width) & (axis < width + length) for axis, width, length in zip(axes, halo, shape, strict=True)]
+    inside = np.ones((len(axes[0]), len(axes[1])), dtype=bool)
+    for x, y, own_x, own_y in zip(*(part.T for part in (*there, *mine)), strict=True):
+        inside &= ~(np.logical_and.outer(x, y) & ~np.logical_and.outer(own_x, own_y))
+    return inside
+
+
+def _most_needed_first(
+    away: list[NDArray[np.int64]], around: list[tuple[float, float]], inside: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Order of the centres: a layer needs none that the one before it does not, and those inside come first."""
+    needed = sum(np.logical_and.outer(away[0] <= x, away[1] <= y).astype(np.int16) for x, y in around)
+    return np.argsort((-2 * needed - inside).ravel(), kind="stable")
+
+
+def _distances(place: NDArray[np.int64], block: Block) -> NDArray[np.int64] | None:
+    if block.columns is None or block.periodic[0]:
+        return None
+    column = place + block.columns[0]
+    return np.stack([column, block.columns[1] - 1 - column]).clip(min=0)
+
+
+def _reaches_away(place: NDArray[np.int64], length: int, reach: int) -> NDArray[np.int64]:
+    """How many reaches away from 0..length-1 each place is, rounded up."""
+    return -(-np.maximum(-place, place - length + 1).clip(min=0) // reach)
+
+
+def _window_axis(
+    length: int, halo: int, margin: int | None, periodic: bool, steps: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Coordinates, in the window, of the neighbours of the centres along one axis; -1 if missing.
+
+    Centres stand on the block and in a margin around it; without a margin the block spans the lattice.
+    Those far outside the block have neighbours of a dilated layer outside the window, which nothing asks for.
+    """
+    if margin is not None:
+        found = halo + np.arange(-margin, length + margin)[:, None] + steps
+        return np.where((found >= 0) & (found < length + 2 * halo), found, -1)
+    coordinate = np.arange(length)[:, None] + steps
+    if periodic:
+        return halo + coordinate % length
+    return np.where((coordinate >= 0) & (coordinate < length), halo + coordinate, -1)
