@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import DESCRIPTORS, Architecture, Block, Neighbourhood, Prediction
+from hpcspin.potential import DESCRIPTORS, Architecture, Block, Descriptor, Neighbourhood, Prediction
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.tiles import GROUP
 
@@ -321,3 +321,20 @@ def test_symmetry_groups_have_their_orders():
 def test_architecture_survives_json():
     architecture = make_model().architecture
     assert Architecture(**architecture.as_dict()) == architecture
+
+
+@every_descriptor
+@pytest.mark.parametrize("changes", [{}, {"time_reversal": "even"}, {"symmetry": "full"}])
+def test_an_adjoint_by_hand_is_the_default_one(descriptor, changes):
+    """A descriptor needs its forward alone; what overrides the derivative must agree with it."""
+    model = make_model(descriptor=descriptor, radius=1.5, **changes)
+    spins = random_spins(len(model.offsets), 12, 18).mT
+    seeds = torch.randn(
+        (len(model.descriptor.parity), 2, 3, 4), generator=torch.Generator().manual_seed(19), dtype=torch.float64
+    )
+    for slots in (1, len(model.offsets)):
+        with torch.inference_mode():
+            by_hand = model.descriptor.adjoint(spins, seeds, slots, 4)
+            default = Descriptor.adjoint(model.descriptor, spins, seeds, slots, 4)
+        assert by_hand.shape == (slots, 2, 3, 12)
+        torch.testing.assert_close(by_hand, default, rtol=1e-12, atol=1e-12)
