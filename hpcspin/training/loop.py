@@ -34,6 +34,7 @@ from hpcspin.potential import (
     make_force_field,
     save_model,
 )
+from hpcspin.potential.settings import PotentialSettings
 from hpcspin.storage import kinds_of_electrons, make_directory
 from hpcspin.training.data import TrainingData
 from hpcspin.training.dataset import Split, epoch_plan, load_shares
@@ -131,7 +132,7 @@ def require_possible(architecture: Architecture, settings: Settings, world: Worl
             f"training.batch: {settings.batch} snapshots on {world.size} ranks leave ranks without work; "
             f"give at least {world.size}"
         )
-    if settings.compile and len(architecture.layers) == 1:
+    if settings.compile and isinstance(architecture.settings, PotentialSettings):
         raise HpcspinError(
             "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
             "several layers"

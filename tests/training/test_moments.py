@@ -18,7 +18,10 @@ def test_features_have_no_mean_and_scatter_by_one() -> None:
     for size, count in (((12, 6), 20), ((8, 5), 8)):
         lattice = make_lattice("square", size)
         spins = np.stack(
-            [make_texture("wall", lattice, n, position=n % (size[0] - 1), tilt=0.5).reshape(-1, 3) for n in range(count)]
+            [
+                make_texture("wall", lattice, n, position=n % (size[0] - 1), tilt=0.5).reshape(-1, 3)
+                for n in range(count)
+            ]
         )
         moved = torch.from_numpy(spins).float()
         count_of_files = np.zeros(count, int)

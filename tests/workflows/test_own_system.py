@@ -34,7 +34,7 @@ electrons:
 initial: {kind: random}
 dynamics: {field: electrons, damping: 0.2, temperature: 0.01, step: 0.2, duration: 0.6, record_interval: 1,
            observers: [magnetization]}
-potential: {kind: direct, descriptor: densities, radius: 1.5, hidden: [4]}
+potential: {kind: direct, radius: 1.5, hidden: [4]}
 training: {epochs: 1, batch: 4, checkpoint_interval: 1}
 reproduce:
   train: [{seed: 1}, {seed: 2}]
@@ -107,7 +107,7 @@ def test_trajectories_of_other_electrons_are_not_reported(own: Path, tmp_path: P
     ("overrides", "message"),
     [
         (["potential.radius=0.5"], r"potential\.radius"),
-        (["training.compile=true"], r"training\.compile"),
+        (["training.compile=true", "potential.kind=pair"], r"training\.compile"),
         (["potential.electrode_range=3", "lattice.periodic=[true, true]"], "electrodes"),
         (["training.start=none.safetensors"], "no such file"),
         (["dynamics.classical.zeeman=[0, 0, 1]"], r"dynamics\.classical: the exact fields"),
