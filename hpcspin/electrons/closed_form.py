@@ -38,15 +38,16 @@ class ClosedFormSolver(SteadyStateSolver):
         return SteadyState.from_components(self.system, *total)
 
     def _snapshot(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        levels, vectors, inverse = _eigensystem(effective_hamiltonian(self.system, spins))
+        found = torch.linalg.eig(torch.from_numpy(effective_hamiltonian(self.system, spins)))
+        levels, vectors, inverse = found[0].numpy(), found[1].numpy(), torch.linalg.inv(found[1]).numpy()
         difference = levels[:, None] - levels.conj()[None, :]
         if np.min(np.abs(difference.diagonal())) == 0:
             raise HpcspinError("a level is coupled to no reservoir; its occupation is undefined, add a bath")
         groups = merge_potentials(self.system.reservoirs)
-        overlaps = [_congruence(inverse, 2 * site_matrices(widths)) for _, _, widths in groups]
+        overlaps = [_congruence(inverse, 2 * site_matrices(group.widths)) for group in groups]
         weighted = np.zeros_like(difference)
-        for (potential, _, _), overlap in zip(groups, overlaps, strict=True):
-            values = psi(levels, potential, self.system.temperature)
+        for group, overlap in zip(groups, overlaps, strict=True):
+            values = psi(levels, group.potential, self.system.temperature)
             weighted += overlap * (values[:, None] - values.conj()[None, :])
         weighted /= 2 * np.pi * difference
         components = self._sites(vectors, weighted)
@@ -68,20 +69,15 @@ class ClosedFormSolver(SteadyStateSolver):
     ) -> NDArray[np.float64]:
         """`reservoir_currents`, where ∫ de/2pi f_r A is minus the anti-Hermitian part of psi_r(H + Sigma) / pi."""
         filled = np.zeros(len(self.system.reservoirs))
-        for potential, members, _ in merge_potentials(self.system.reservoirs):
-            values = psi(levels, potential, self.system.temperature)
+        for group in merge_potentials(self.system.reservoirs):
+            values = psi(levels, group.potential, self.system.temperature)
             function = (vectors * values).reshape(-1, 2, len(levels))
             blocks = np.einsum("iak,kib->iab", function, inverse.reshape(len(levels), -1, 2))
             coefficients = np.einsum("kab,iba->ik", SIGMA, blocks)
             # i (X - X†) / 2 pi of a block that is not Hermitian: twice the imaginary part of each coefficient.
             spectral = -coefficients.imag.reshape(components.shape) / np.pi
-            filled[members] = width_traces(self.system, spectral)[members]
+            filled[group.members] = width_traces(self.system, spectral)[group.members]
         return reservoir_currents(self.system, filled, components)
-
-
-def _eigensystem(matrix: Matrix) -> tuple[NDArray[np.complex128], Matrix, Matrix]:
-    levels, vectors = torch.linalg.eig(torch.from_numpy(matrix))
-    return levels.numpy(), vectors.numpy(), torch.linalg.inv(vectors).numpy()
 
 
 def _congruence(inverse: Matrix, widths: NDArray[np.complex128]) -> Matrix:

@@ -1,10 +1,8 @@
 """Columns of sites divided over ranks, for lattices whose recursion does not fit one device.
 
-Each rank of a team holds a slab of neighbouring columns F ... L. With A =
-(H - i Gamma - z)/t and C its inverse on the slab alone, the neighbours to the
-right act on the last column only, so that block elimination (the Schur
-complement of the slab's interior) leaves the four corner blocks of C. With
-S = W u_next W† from the next slab,
+Each rank of a team holds a slab of neighbouring columns F ... L. With A = (H - i Gamma - z)/t and C its inverse on the
+slab alone, the neighbours to the right act on the last column only, so that block elimination (the Schur complement of
+the slab's interior) leaves the four corner blocks of C. With S = W u_next W† from the next slab,
 
     K = (1 - C_LL S)^-1,    r_LF = K C_LF,    r_LL = K C_LL,
     r_FF = C_FF + C_FL S r_LF,                r_FL = C_FL + C_FL S r_LL,
@@ -14,13 +12,11 @@ is what the slab before needs. From the first slab on,
 
     Y_L = r_LF W† Y_prev,       U_L = r_LL + r_LF W† U_prev W r_FL
 
-are the electrode's column and the diagonal at the last column of every slab.
-All ranks solve this reduced system from gathered corners; then each one runs
-the ordinary recursion of `recursion` inside its slab.
+are the electrode's column and the diagonal at the last column of every slab. All ranks solve this reduced system from
+gathered corners; then each one runs the ordinary recursion of `recursion` inside its slab.
 
-A slab cut out of the lattice may be touched by no reservoir and nearly
-singular at a real energy. Its last column is therefore opened by the
-self-energy -i t of a lead at the centre of its band, which S takes out again.
+A slab cut out of the lattice may be touched by no reservoir and nearly singular at a real energy. Its last column is
+therefore opened by the self-energy -i t of a lead at the centre of its band, which S takes out again.
 
 A slab costs one more inversion and three more products a column than the
 undivided recursion: it buys memory, and time only with many ranks.
@@ -34,10 +30,17 @@ from typing import Any
 
 import numpy as np
 
-from hpcspin.electrons.backend import Array
+from hpcspin.electrons.backend import Array, invert
 from hpcspin.electrons.hamiltonian import Coupling
-from hpcspin.electrons.inversion import invert
-from hpcspin.electrons.recursion import adjoint, diagonals, first_columns, lesser, partial_lesser, right_connected
+from hpcspin.electrons.recursion import (
+    adjoint,
+    diagonals,
+    first_columns,
+    lesser,
+    partial_lesser,
+    right_connected,
+    shifted_layer,
+)
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
@@ -90,9 +93,8 @@ class Slab:
     def lesser(self, sources: list[Array]) -> Iterator[tuple[Array, Array]]:
         """Diagonal blocks of t² G Q G† and of -t G on my columns; see `recursion.lesser`.
 
-        A collective call. Both sweeps of the recursion are affine in what
-        enters a slab: each one runs with nothing entering, the results are
-        gathered, and it runs again with what the other slabs send.
+        A collective call. Both sweeps of the recursion are affine in what enters a slab: each one runs with nothing
+        entering, the results are gathered, and it runs again with what the other slabs send.
         """
         coupling, place = self.columns.coupling, self.columns.place
         beyond, entering = None, None
@@ -211,10 +213,10 @@ class ColumnTeam:
     def _corners(self, blocks: Array, energies: Array, snapshots: Array | None) -> Corners:
         """Corners of the inverse on my slab, its last column opened."""
         xp, coupling = self.coupling.backend.xp, self.coupling
-        last = invert(xp, _layer(blocks, energies - _OPEN, snapshots, -1))
+        last = invert(xp, shifted_layer(xp, blocks, -1, energies - _OPEN, snapshots))
         corners = Corners(last, last, last, last)
         for x in reversed(range(blocks.shape[1] - 1)):
-            u = invert(xp, _layer(blocks, energies, snapshots, x) - coupling.wrap_up(corners.first))
+            u = invert(xp, shifted_layer(xp, blocks, x, energies, snapshots, coupling.wrap_up(corners.first)))
             above = coupling.up(corners.first_last)
             last_first = corners.last_first @ coupling.down(u)
             corners = Corners(u, u @ above, last_first, corners.last + last_first @ above)
@@ -284,12 +286,3 @@ def divide(world: World, column_ranks: int) -> tuple[World, World]:
         return world, World()
     _, team = world.split(world.size // column_ranks)
     return _Leaders(world, team), team
-
-
-def _layer(blocks: Array, energies: Array, snapshots: Array | None, x: int) -> Array:
-    """(H_x - i Gamma_x - z) / t of every energy, shape (batch, m, m)."""
-    block = blocks[:, x] if snapshots is None else blocks[snapshots, x]
-    batch, m = len(energies), blocks.shape[-1]
-    layer = block + 0 * energies[:, None, None]
-    layer.reshape(batch, m * m)[:, :: m + 1] -= energies[:, None]
-    return layer

@@ -2,17 +2,14 @@
 
     rho = 1/2 + T sum_n F(omega_n),     F(y) = G(mu_0 + i y) + h.c.,     omega_n = (2 n + 1) pi T.
 
-The frequencies are the middles of intervals of length h = 2 pi T. Beyond the
-first ones F is smooth on that scale, and the Euler-Maclaurin formula turns
-their sum into an integral from Omega = M h to infinity,
+The frequencies are the middles of intervals of length h = 2 pi T. Beyond the first ones F is smooth on that scale, and
+the Euler-Maclaurin formula turns their sum into an integral from Omega = M h to infinity,
 
     h sum_{n >= M} F(omega_n) = ∫ F dy + h²/24 F'(Omega) - 7 h⁴/5760 F'''(Omega) + 31 h⁶/967680 F⁽⁵⁾(Omega) - ...,
 
-the derivatives by differences over the frequencies around Omega. In u = 1 / y
-the integrand is analytic down to u = 0: a few dozen nodes do at any
-temperature, and certify themselves. The Green's function of the isolated site
-(its own on-site Hamiltonian and width) is subtracted everywhere and its sum
-added back in closed form, so that F falls fast.
+the derivatives by differences over the frequencies around Omega. In u = 1 / y the integrand is analytic down to u = 0:
+a few dozen nodes do at any temperature, and certify themselves. The Green's function of the isolated site (its own
+on-site Hamiltonian and width) is subtracted everywhere and its sum added back in closed form, so that F falls fast.
 """
 
 from __future__ import annotations
@@ -22,10 +19,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.backend import Array, Backend
+from hpcspin.electrons.backend import SINGULAR, Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fermi import psi_of_sites
-from hpcspin.electrons.inversion import SINGULAR
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.onsite import on_site_places, real_part
 from hpcspin.electrons.quadrature import Integrand, integrate
@@ -102,8 +98,7 @@ class EquilibriumPart:
         Raises
         ------
         HpcspinError
-            If no affordable number of frequencies reaches the tolerance, or the
-            Green's function is not finite.
+            If no affordable number of frequencies reaches the tolerance, or the Green's function is not finite.
         """
         site = _IsolatedSites(self.system, spins, self.reference, self.backend)
         count = _FREQUENCIES

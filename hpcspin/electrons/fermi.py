@@ -25,9 +25,8 @@ def psi_of_sites(
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
     """The matrix function psi(a + b·sigma) of 2x2 matrices.
 
-    psi(a + b·sigma) = mean + slope b·sigma with beta = sqrt(b·b), the mean of
-    psi(a + beta) and psi(a - beta), and slope their divided difference. Where
-    the matrix is nearly defective, beta -> 0, the difference would cancel and
+    psi(a + b·sigma) = mean + slope b·sigma with beta = sqrt(b·b), the mean of psi(a + beta) and psi(a - beta), and
+    slope their divided difference. Where the matrix is nearly defective, beta -> 0, the difference would cancel and
     both come from Cauchy's formula on a circle inside the domain of analyticity.
 
     Parameters

@@ -1,11 +1,9 @@
 """The electrode's column in one CUDA kernel: an energy a thread block, no round trips between operations.
 
-Batched routines read and write every block of every energy at each inversion,
-sum and product. The kernel `fused.cu` keeps the block of one energy in
-registers and shared memory while it sweeps the columns of sites, and writes
-the recursion's u_x once. Its arithmetic and its barriers are tested on a CPU,
-where the same source is compiled with emulated threads, and NVRTC compiles it
-for compute capabilities 8.0, 9.0 and 10.0; the kernel and the launch below have
+Batched routines read and write every block of every energy at each inversion, sum and product. The kernel `fused.cu`
+keeps the block of one energy in registers and shared memory while it sweeps the columns of sites, and writes the
+recursion's u_x once. Its arithmetic and its barriers are tested on a CPU, where the same source is compiled with
+emulated threads, and NVRTC compiles it for compute capabilities 8.0, 9.0 and 10.0; the kernel and the launch below have
 never run on a GPU.
 """
 
@@ -227,9 +225,8 @@ class Fastest:
     def choose(self, precision: str, first: Sweep, second: Sweep, case: Hashable, world: World) -> None:
         """Take the second way if it is faster and gives what the first one gives.
 
-        A collective call: rank 0 decides, since results of both ways differ by
-        rounding and no rank may compute what another one would not. It times a
-        case, what the times depend on, once in the life of the process.
+        A collective call: rank 0 decides, since results of both ways differ by rounding and no rank may compute what
+        another one would not. It times a case, what the times depend on, once in the life of the process.
         """
         if world.rank == 0 and case not in _FASTER:
             (slow, one), (fast, other) = self._timed(first), self._timed(second)

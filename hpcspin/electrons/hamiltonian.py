@@ -22,9 +22,8 @@ from hpcspin.lattice import Lattice
 class Coupling:
     """W = -H_{x,x+1} / t, applied without ever being formed.
 
-    W is a sum of shifts: for each of its steps d, site y of a column is bound to
-    site y + d of the next one. A product with W is one shifted addition a step;
-    where d = 0 is the only one W is the identity and costs nothing.
+    W is a sum of shifts: for each of its steps d, site y of a column is bound to site y + d of the next one. A product
+    with W is one shifted addition a step; where d = 0 is the only one W is the identity and costs nothing.
 
     Attributes
     ----------

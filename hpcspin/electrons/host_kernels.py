@@ -1,11 +1,9 @@
 """Groups of columns crossed on the host's cores, an energy at a time.
 
-A_x has four elements a row: to multiply by it costs what reading and writing
-costs, a quarter of a product of full blocks, as long as the block of one energy
-stays in the cache from the first column of a group to the last. Array libraries
-pass the blocks of all energies through memory several times a column; these
-loops, which numba compiles at the first call and keeps, do not. Threads that
-are inside do not hold Python's lock.
+A_x has four elements a row: to multiply by it costs what reading and writing costs, a quarter of a product of full
+blocks, as long as the block of one energy stays in the cache from the first column of a group to the last. Array
+libraries pass the blocks of all energies through memory several times a column; these loops, which numba compiles at
+the first call and keeps, do not. Threads that are inside do not hold Python's lock.
 """
 
 from __future__ import annotations

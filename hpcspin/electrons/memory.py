@@ -85,8 +85,7 @@ def plan_batches(
         Ranks that plan together, a collective call: the one with the least
         memory decides, and ranks on one device share it.
     column_ranks
-        Over how many ranks to divide the columns of sites; None: over as few
-        as can hold them.
+        Over how many ranks to divide the columns of sites; None: over as few as can hold them.
 
     Raises
     ------

@@ -284,25 +284,25 @@ def _sites_in_words(sites: NDArray[np.bool_], lattice: Lattice) -> str | list[li
     return next(named, np.argwhere(sites).tolist())
 
 
-def merge_potentials(
-    reservoirs: Iterable[Reservoir],
-) -> list[tuple[float, list[int], NDArray[np.float64]]]:
-    """Reservoirs that share a potential act as one.
+@dataclass(frozen=True)
+class Group:
+    """Reservoirs at one potential that act as one: their indices and summed widths, shape (Lx, Ly, 4)."""
 
-    Returns
-    -------
-    list
-        For each potential, in order of appearance: the potential, the indices
-        of its reservoirs, and the sum of their widths, shape (Lx, Ly, 4).
-        Reservoirs without a width are left out.
-    """
-    merged: dict[float, tuple[list[int], NDArray[np.float64]]] = {}
+    potential: float
+    members: list[int]
+    widths: NDArray[np.float64]
+
+
+def merge_potentials(reservoirs: Iterable[Reservoir]) -> list[Group]:
+    """Reservoirs that have a width as one group a potential, in order of appearance."""
+    merged: dict[float, Group] = {}
     for index, reservoir in enumerate(reservoirs):
-        if reservoir.width == 0:
-            continue
-        members, widths = merged.get(reservoir.potential, ([], np.zeros_like(reservoir.widths)))
-        merged[reservoir.potential] = ([*members, index], widths + reservoir.widths)
-    return [(potential, members, widths) for potential, (members, widths) in merged.items()]
+        if reservoir.width > 0:
+            before = merged.get(reservoir.potential, Group(reservoir.potential, [], np.zeros_like(reservoir.widths)))
+            merged[reservoir.potential] = Group(
+                reservoir.potential, [*before.members, index], before.widths + reservoir.widths
+            )
+    return list(merged.values())
 
 
 def site_matrices(coefficients: NDArray[np.float64]) -> NDArray[np.complex128]:

@@ -1,8 +1,7 @@
 """Production solver: recursive Green's functions, Matsubara frequencies and an adaptive window integral.
 
-The density matrix rho = -i ∫ de/2pi G^<(e), with which Eq. 7 of arXiv:2112.12124 gives the field, is integrated in
-the two terms of `split_lesser`: the first one is a sum over Matsubara frequencies, the second lives between the
-potentials.
+The density matrix rho = -i ∫ de/2pi G^<(e), with which Eq. 7 of arXiv:2112.12124 gives the field, is integrated in the
+two terms of `split_lesser`: the first one is a sum over Matsubara frequencies, the second lives between the potentials.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ class RecursiveSolver(SteadyStateSolver):
     backend
         Array library, see `make_backend`.
     column_ranks
-        Ranks that hold the columns of one lattice together; None: as few as
-        have the memory, see `plan_batches`.
+        Ranks that hold the columns of one lattice together; None: as few as have the memory, see `plan_batches`.
     """
 
     name: ClassVar[str] = "negf"

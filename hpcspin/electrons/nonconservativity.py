@@ -91,14 +91,11 @@ def estimate_nonconservativity(
 ) -> DrivenDistance:
     """`nonconservativity` of a large lattice, from random tangent vectors.
 
-    A vector v rotates all spins at once: two steady states give K v. Vectors v
-    and w of independent random signs have w·Kv - v·Kw = 2 w·Av with mean
-    square 4 |A|², for the antisymmetric part A, and likewise for the symmetric
-    part. The signs of A's elements never cancel against the far larger
-    symmetric part, which would drown it in an estimate of |K|² - tr K². Every
-    round halves the sites at random: vectors on different halves do not see
-    the on-site blocks, whose norm is often the largest by far, and see each
-    pair of sites in every other round.
+    A vector v rotates all spins at once: two steady states give K v. Vectors v and w of independent random signs have
+    w·Kv - v·Kw = 2 w·Av with mean square 4 |A|², for the antisymmetric part A, and likewise for the symmetric part. The
+    signs of A's elements never cancel against the far larger symmetric part, which would drown it in an estimate of
+    |K|² - tr K². Every round halves the sites at random: vectors on different halves do not see the on-site blocks,
+    whose norm is often the largest by far, and see each pair of sites in every other round.
 
     Parameters
     ----------

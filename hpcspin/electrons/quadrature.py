@@ -1,31 +1,25 @@
 """Vector-valued adaptive quadrature by nested rules, one batch a refinement round.
 
-Many integrals (one a snapshot) are refined together: each round hands the new
-nodes of all of them to one evaluation. Every rank evaluates its share and
-decides alike on the same error estimates.
+Many integrals (one a snapshot) are refined together: each round hands the new nodes of all of them to one evaluation.
+Every rank evaluates its share and decides alike on the same error estimates.
 
-An interval begins with 21 nodes. Where these do not suffice but converge fast,
-22 more extend the rule; elsewhere the interval is halved. An extension keeps
-the nodes that bisection throws away.
+An interval begins with 21 nodes. Where these do not suffice but converge fast, 22 more extend the rule; elsewhere the
+interval is halved. An extension keeps the nodes that bisection throws away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.backend import Array, Backend
-from hpcspin.electrons.inversion import SINGULAR
+from hpcspin.electrons.backend import SINGULAR, Array, Backend
 from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
 from hpcspin.electrons.workers import each, shares
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
-
-Result = TypeVar("Result")
 
 _KEPT = 0.85
 """Part of the tolerance that intervals which stay as they are may use; the rest is for those that are refined."""
@@ -138,22 +132,6 @@ class Integrals:
     evaluations: int
 
 
-@dataclass(frozen=True)
-class FirstRule:
-    """Some intervals by 21 nodes.
-
-    Attributes
-    ----------
-    sums
-        Their integrals, and the part of the 43-point rule at these nodes, shape (intervals, 2, components).
-    judged
-        Error and promised error, shape (2, intervals).
-    """
-
-    sums: Array
-    judged: NDArray[np.float64]
-
-
 def integrate(
     integrand: Integrand,
     edges: list[NDArray[np.float64]],
@@ -196,10 +174,9 @@ def integrate(
         judged = np.zeros((2, len(leaves)))
         mine = fresh[leaves.holder[fresh] == world.rank]
         if len(mine):
-            rule = first_rule(integrand, leaves[mine], backend)
+            sums, judged[:, mine] = first_rule(integrand, leaves[mine], backend)
             leaves.row[mine] = len(kept) + np.arange(len(mine))
-            kept.extend(rule.sums)
-            judged[:, mine] = rule.judged
+            kept.extend(sums)
         mine = extended[leaves.holder[extended] == world.rank]
         if len(mine):
             known = [kept[row] for row in leaves.row[mine]]
@@ -221,10 +198,17 @@ def integrate(
     return Integrals(world.sum(totals), achieved, leaves, evaluations)
 
 
-def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> FirstRule:
-    """Integrals by 21 nodes, on all workers of this rank."""
+def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> tuple[Array, NDArray[np.float64]]:
+    """Integrals by 21 nodes, on all workers of this rank.
 
-    def rule(part: slice) -> FirstRule:
+    Returns
+    -------
+    tuple
+        The integrals and the part of the 43-point rule at these nodes, shape (intervals, 2, components); errors and
+        promised errors, shape (2, intervals).
+    """
+
+    def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
         half, values = _evaluate(integrand, intervals[part], NODES, backend)
         weights = np.stack([KRONROD, PATTERSON])
         sums = backend.asarray(half[:, None, None] * weights) @ values
@@ -233,13 +217,9 @@ def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> 
         error = _sizes(integrand, difference[:, 0], backend)
         # An error that falls as r^-n with the degree n of a rule: 19 of Gauss, 65 of the extension.
         promised = error * np.minimum(error / size, 1) ** 1.5
-        return FirstRule(sums, integrand.scale * np.stack([_kronrod_error(size, error), promised]))
+        return sums, integrand.scale * np.stack([_kronrod_error(size, error), promised])
 
-    parts = _rules(integrand, intervals, backend, rule)
-    return FirstRule(
-        backend.xp.concat([part.sums for part in parts], axis=0),
-        np.concatenate([part.judged for part in parts], axis=1),
-    )
+    return _by_parts(integrand, intervals, backend, rule)
 
 
 def _extended_rule(
@@ -257,14 +237,19 @@ def _extended_rule(
         error = _kronrod_error(size, _sizes(integrand, sums[:, 0] - before[:, 0], backend))
         return sums, integrand.scale * error
 
-    sums, errors = zip(*_rules(integrand, intervals, backend, rule), strict=True)
-    return xp.concat(sums, axis=0), np.concatenate(errors)
+    return _by_parts(integrand, intervals, backend, rule)
 
 
-def _rules(
-    integrand: Integrand, intervals: Intervals, backend: Backend, rule: Callable[[slice], Result]
-) -> list[Result]:
-    return each(backend, rule, shares(backend, len(intervals), max(1, integrand.nodes_at_once // len(NODES))))
+def _by_parts(
+    integrand: Integrand,
+    intervals: Intervals,
+    backend: Backend,
+    rule: Callable[[slice], tuple[Array, NDArray[np.float64]]],
+) -> tuple[Array, NDArray[np.float64]]:
+    """Integrals and errors of a rule that the workers apply to parts of the intervals."""
+    parts = shares(backend, len(intervals), max(1, integrand.nodes_at_once // len(NODES)))
+    sums, errors = zip(*each(backend, rule, parts), strict=True)
+    return backend.xp.concat(sums, axis=0), np.concatenate(errors, axis=-1)
 
 
 def _evaluate(
@@ -286,9 +271,8 @@ def _sizes(integrand: Integrand, vectors: Array, backend: Backend) -> NDArray[np
 def _kronrod_error(size: NDArray[np.float64], difference: NDArray[np.float64]) -> NDArray[np.float64]:
     """Error of a rule from its difference to the one that it contains.
 
-    The empirical law of QUADPACK: the longer rule's error falls as the power
-    3/2 of the difference, relative to the size of the integral, with a factor
-    200^(3/2) for safety, and never exceeds the difference.
+    The empirical law of QUADPACK: the longer rule's error falls as the power 3/2 of the difference, relative to the
+    size of the integral, with a factor 200^(3/2) for safety, and never exceeds the difference.
     """
     return np.minimum(difference, size * (200 * difference / size) ** 1.5)
 

@@ -1,8 +1,7 @@
 """Recursive Green's functions over the columns of sites, batched over energies.
 
-With V = H_{x,x+1} = -t W the Green's function that is connected to the right
-obeys g_x = [z - H_x - V g_{x+1} V†]^-1. In units of the hopping and with
-u_x = -t g_x every sign and factor disappears,
+With V = H_{x,x+1} = -t W the Green's function that is connected to the right obeys g_x = [z - H_x - V g_{x+1} V†]^-1.
+In units of the hopping and with u_x = -t g_x every sign and factor disappears,
 
     u_x = [(H_x - z)/t - W u_{x+1} W†]^-1,
     Y_0 = u_0,                  Y_x = u_x W† Y_{x-1}             (column, Y_x = -t G_{x,0}),
@@ -11,10 +10,9 @@ u_x = -t g_x every sign and factor disappears,
 and where W = 1, as on the square lattice, a column of sites costs one inversion and one
 or two products. Every function here takes lists over x of (batch, m, m) arrays.
 
-With W = 1, and columns that are chains, most of that can be spared. The column obeys a three-term recursion,
-A_x Y_x = Y_{x-1} + Y_{x+1} with A_x = (H_x - z)/t, and A_x has four elements a
-row: it crosses a group of columns F ... L without inversions or products of
-full blocks. From the right, with P_L = 1 and P_{L-1} = A_L - u_{L+1},
+With W = 1, and columns that are chains, most of that can be spared. The column obeys a three-term recursion, A_x Y_x =
+Y_{x-1} + Y_{x+1} with A_x = (H_x - z)/t, and A_x has four elements a row: it crosses a group of columns F ... L without
+inversions or products of full blocks. From the right, with P_L = 1 and P_{L-1} = A_L - u_{L+1},
 
     P_{x-1} = A_x P_x - P_{x+1},     u_F = P_F P_{F-1}^-1,
     Y_F = u_F Y_{F-1},               Y_L = P_{F-1}^-1 Y_{F-1},
@@ -36,9 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons import host_kernels
-from hpcspin.electrons.backend import Array
+from hpcspin.electrons.backend import Array, invert
 from hpcspin.electrons.hamiltonian import Coupling
-from hpcspin.electrons.inversion import invert
 from hpcspin.electrons.onsite import occupation
 
 
@@ -56,8 +53,7 @@ def right_connected(
     coupling
         W.
     snapshots
-        Which of the n snapshots each energy belongs to, shape (batch,); None
-        where n is 1 or the batch.
+        Which of the n snapshots each energy belongs to, shape (batch,); None where n is 1 or the batch.
     inner
         W u W† of a column beyond the last one; None where there is none.
 
@@ -69,12 +65,12 @@ def right_connected(
     xp = coupling.backend.xp
     connected: list[Array] = []
     for x in reversed(range(blocks.shape[1])):
-        connected.append(invert(xp, _shifted(xp, blocks, x, energies, snapshots, inner)))
+        connected.append(invert(xp, shifted_layer(xp, blocks, x, energies, snapshots, inner)))
         inner = coupling.wrap_up(connected[-1])
     return connected[::-1]
 
 
-def _shifted(
+def shifted_layer(
     xp: Any, blocks: Array, x: int, energies: Array, snapshots: Array | None, inner: Array | None = None
 ) -> Array:
     """(H_x - i Gamma_x - z)/t less what is inside, shape (batch, m, m)."""
@@ -203,7 +199,7 @@ class GroupedColumns:
         return backend.xp.stack([occupation(backend.xp, y, stops, weights) for y in before + after[::-1]], axis=1)
 
     def _layer(self, x: int) -> Array:
-        return _shifted(self.coupling.backend.xp, self.blocks, x, self.energies, self.snapshots)
+        return shifted_layer(self.coupling.backend.xp, self.blocks, x, self.energies, self.snapshots)
 
     def _host(self, columns: slice) -> tuple[Any, Any, Any, bool]:
         """What describes the layers to `host_kernels`."""

@@ -1,8 +1,7 @@
 """Occupation that reservoirs inject beyond the reference potential: G (sum_s w_s 2 Gamma_s) G†.
 
-A source gathers reservoirs that one kind of sweep serves. Reservoirs on an end
-column need one block column of G; reservoirs anywhere need the general
-recursion for G^<.
+A source gathers reservoirs that one kind of sweep serves. Reservoirs on an end column need one block column of G;
+reservoirs anywhere need the general recursion for G^<.
 """
 
 from __future__ import annotations
@@ -17,19 +16,10 @@ from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import Fastest, FusedSweep, Sweep, fused_sweep
 from hpcspin.electrons.hamiltonian import is_chain
-from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
+from hpcspin.electrons.model import DrivenLattice, Group, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import hermitian_sites, occupation, spectral_sites
 from hpcspin.electrons.recursion import GroupedColumns, group_length
 from hpcspin.parallel.world import World
-
-
-@dataclass(frozen=True)
-class Group:
-    """Reservoirs at one potential that act as one: their indices and summed widths (Lx, Ly, 4)."""
-
-    potential: float
-    members: list[int]
-    widths: NDArray[np.float64]
 
 
 class Source(ABC):
@@ -69,18 +59,16 @@ class Source(ABC):
         Parameters
         ----------
         blocks, energies, snapshots
-            As for `right_connected`; the blocks of my columns. Their type,
-            complex128 or complex64, is that of all blocks of G; what is summed
-            up is double in any case.
+            As for `right_connected`; the blocks of my columns. Their type, complex128 or complex64, is that of all
+            blocks of G; what is summed up is double in any case.
         weights
             w_s, real, shape (batch, groups).
 
         Returns
         -------
         tuple
-            Components of sum_s w_s G 2 Gamma_s G† on every site, shape
-            (batch, Lx, Ly, 4), and tr(2 Gamma_r A) of every member, shape
-            (batch, members), in units of 1/energy and 1.
+            Components of sum_s w_s G 2 Gamma_s G† on every site, shape (batch, Lx, Ly, 4), and tr(2 Gamma_r A) of every
+            member, shape (batch, members), in units of 1/energy and 1.
         """
 
     def choose(self, blocks: Array, energies: Array, weights: Array, world: World) -> None:
@@ -261,7 +249,7 @@ def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) ->
     accuracy
         Largest rounding error of the sources, relative to the response.
     """
-    groups = [Group(*merged) for merged in merge_potentials(system.reservoirs)]
+    groups = merge_potentials(system.reservoirs)
     reference = min(groups, key=lambda group: _cost(groups, group))
     rest = [group for group in groups if group is not reference]
     ends = {end: [group for group in rest if _end(group) == end] for end in ("left", "right", None)}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.inversion import SINGULAR
+from hpcspin.electrons.backend import SINGULAR
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -173,8 +173,7 @@ class SteadyStateSolver(ABC):
         Raises
         ------
         HpcspinError
-            If the spins do not fit the lattice, the tolerance is missed, or a
-            sum rule is violated.
+            If the spins do not fit the lattice, the tolerance is missed, or a sum rule is violated.
         """
         state = self._solve(self.system.check_spins(spins))
         self._check(state)

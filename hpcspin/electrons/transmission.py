@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.backend import make_backend
+from hpcspin.electrons.backend import SINGULAR, make_backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
-from hpcspin.electrons.inversion import SINGULAR
 from hpcspin.electrons.memory import plan_batches
-from hpcspin.electrons.model import DrivenLattice
-from hpcspin.electrons.sources import Group, source_of
+from hpcspin.electrons.model import DrivenLattice, Group
+from hpcspin.electrons.sources import source_of
 from hpcspin.electrons.steady_state import width_traces
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World

@@ -25,8 +25,7 @@ _WIDEST_INTERVAL = 0.2
 class WindowIntegral:
     """Occupation that a source injects beyond the reference potential.
 
-    sum_s ∫ de/2pi (f_s - f_0) G 2 Gamma_s G† on every site, and
-    ∫ de/2pi (f_r - f_0) tr(2 Gamma_r A) for the currents.
+    sum_s ∫ de/2pi (f_s - f_0) G 2 Gamma_s G† on every site, and ∫ de/2pi (f_r - f_0) tr(2 Gamma_r A) for the currents.
 
     Parameters
     ----------
@@ -45,9 +44,8 @@ class WindowIntegral:
     accuracy
         Bound on the source's rounding error, relative to the response; it counts as part of the error.
     precision
-        ``"complex128"`` or ``"complex64"``: of the blocks of G. What single
-        precision costs is measured on some intervals of the final grid and
-        added to the error.
+        ``"complex128"`` or ``"complex64"``: of the blocks of G. What single precision costs is measured on some
+        intervals of the final grid and added to the error.
     """
 
     def __init__(
@@ -131,7 +129,7 @@ class WindowIntegral:
         if len(mine):
             backend, sites = self.source.backend, 4 * self.source.size[0] * self.source.size[1]
             single, double = (
-                first_rule(self._integrand(blocks, precision), mine, backend).sums[:, 0, :sites]
+                first_rule(self._integrand(blocks, precision), mine, backend)[0][:, 0, :sites]
                 for precision in ("complex64", "complex128")
             )
             deviation = backend.to_numpy(backend.xp.max(backend.xp.abs(single - double), axis=-1))

@@ -1,27 +1,23 @@
 """Threads that share the sweeps of a rank.
 
-Batched LAPACK of torch works through a batch on one thread, and the threads of
-OpenMP wait for each other after every small operation. One sweep a thread
-keeps every core busy from the first column to the last. On a GPU with CuPy
-each thread launches into a stream of its own: while Python prepares the
-operations of one sweep, the device works on another's. That has not run on a
-GPU; the order of launches and waits is tested without one.
+Batched LAPACK of torch works through a batch on one thread, and the threads of OpenMP wait for each other after every
+small operation. One sweep a thread keeps every core busy from the first column to the last. On a GPU with CuPy each
+thread launches into a stream of its own: while Python prepares the operations of one sweep, the device works on
+another's. That has not run on a GPU; the order of launches and waits is tested without one.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 import torch
-from threadpoolctl import ThreadpoolController
 
 from hpcspin.electrons.backend import Backend
+from hpcspin.parallel.threads import thread_pool
 
 Result = TypeVar("Result")
 
@@ -57,21 +53,7 @@ def each(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slic
     threads = min(workers(backend), len(parts))
     if threads < 2:
         return [work(part) for part in parts]
-    if backend.on_gpu:
-        return list(_gpu_pool(threads).map(_in_stream(work), parts))
-    return list(_pool(threads).map(work, parts))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that stay: what they have freed is theirs to take again."""
-    openmp = ThreadpoolController().select(user_api="openmp")
-    return ThreadPoolExecutor(threads, initializer=_one_openmp_thread, initargs=(openmp,))
-
-
-@cache
-def _gpu_pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
+    return list(thread_pool(threads).map(_in_stream(work) if backend.on_gpu else work, parts))
 
 
 _mine = threading.local()
@@ -96,13 +78,3 @@ def _in_stream(work: Callable[[slice], Result]) -> Callable[[slice], Result]:
         return result
 
     return finished
-
-
-def _one_openmp_thread(openmp: ThreadpoolController) -> None:
-    """Let torch's elementwise operations in this thread, and in this thread alone, not call others to help.
-
-    Not by torch's own setting, which reaches beyond the thread: lowered and raised again, it makes MKL's LU of large
-    matrices fail.
-    """
-    torch.get_num_threads()  # Sets the thread up; later it would undo the limit.
-    openmp.limit(limits=1)

@@ -14,10 +14,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+
+from hpcspin.parallel.threads import thread_pool
 
 _SOURCE = Path(__file__).with_name("host_layers.c")
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
@@ -90,9 +91,4 @@ def share_out(work: Callable[[int, int], None], number: int, threads: int) -> No
         work(0, number)
     else:
         bounds = [part * number // parts for part in range(parts + 1)]
-        list(_pool(parts).map(work, bounds[:-1], bounds[1:]))
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
+        list(thread_pool(parts).map(work, bounds[:-1], bounds[1:]))

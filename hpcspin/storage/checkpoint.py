@@ -1,8 +1,7 @@
 """Checkpoints: atomic, versioned, checksummed, the one before kept.
 
-A checkpoint is a set of named arrays, a JSON mapping of numbers and words (`meta`), and the
-configuration it belongs to.  Its SHA-256 covers all three, so that a flipped bit inside the data is
-found as surely as a torn file.
+A checkpoint is a set of named arrays, a JSON mapping of numbers and words (`meta`), and the configuration it belongs
+to.  Its SHA-256 covers all three, so that a flipped bit inside the data is found as surely as a torn file.
 """
 
 from __future__ import annotations

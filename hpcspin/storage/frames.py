@@ -1,22 +1,19 @@
 """Files of equal frames, read frame by frame, and written so that they survive ``kill -9`` at any instant.
 
-HDF5 has no journal: a process killed while it updates a file's metadata leaves a file nobody can open.
-A :class:`FrameFile` therefore never updates metadata.  All datasets are laid out once, contiguous, at
-their final length, in a file named ``NAME.partial`` that is itself made under a temporary name, when the
-first frame is there: a run that fails before leaves nothing.  From
-then on HDF5 has no part in it: a frame is nothing but bytes, written at its place in each dataset and
-forced to the disk, followed by its entry in one small *marker* dataset that was filled with NaN, forced
-to the disk as well.  A kill, or a disk that is full, can only leave a frame without marker,
-which the next run writes again; the partial file is a plain HDF5 file at every instant, and rows
-without marker are simply not there for the readers of this package. The last frame makes the file
-whole, and only then does it take its real name.
+HDF5 has no journal: a process killed while it updates a file's metadata leaves a file nobody can open. A
+:class:`FrameFile` therefore never updates metadata.  All datasets are laid out once, contiguous, at their final length,
+in a file named ``NAME.partial`` that is itself made under a temporary name, when the first frame is there: a run that
+fails before leaves nothing.  From then on HDF5 has no part in it: a frame is nothing but bytes, written at its place in
+each dataset and forced to the disk, followed by its entry in one small *marker* dataset that was filled with NaN,
+forced to the disk as well.  A kill, or a disk that is full, can only leave a frame without marker, which the next run
+writes again; the partial file is a plain HDF5 file at every instant, and rows without marker are simply not there for
+the readers of this package. The last frame makes the file whole, and only then does it take its real name.
 
-Room for all frames is taken on the disk at the start, where the file system can, so that a job ends in its
-first minute and not in its last hour; a file that may be finished with fewer frames grows as they come.
-The number of frames has to be known at the start; a longer run lays out a longer file and copies once.
-Considered and left: SWMR (a killed writer leaves flags that plain readers refuse, and network file systems
-do not promise its ordering) and one file a checkpoint interval (thousands of small files, and a second copy
-of everything at the end).
+Room for all frames is taken on the disk at the start, where the file system can, so that a job ends in its first minute
+and not in its last hour; a file that may be finished with fewer frames grows as they come. The number of frames has to
+be known at the start; a longer run lays out a longer file and copies once. Considered and left: SWMR (a killed writer
+leaves flags that plain readers refuse, and network file systems do not promise its ordering) and one file a checkpoint
+interval (thousands of small files, and a second copy of everything at the end).
 """
 
 from __future__ import annotations

@@ -107,8 +107,7 @@ def write_labels(
     spins, field, density, current, error
         As in :class:`Labels`.
     attributes
-        ``config`` (mapping), ``precision`` (str), ``reservoirs`` (names) and whatever else belongs to
-        the labels.
+        ``config`` (mapping), ``precision`` (str), ``reservoirs`` (names) and whatever else belongs to the labels.
     """
     given = {"spins": spins, "field": field, "density": density, "current": current, "error": error}
     with atomic_hdf5(path) as file:
@@ -121,9 +120,8 @@ def write_labels(
 class LabelWriter(FrameFile):
     """Append labels durably; a killed job resumes at the first snapshot without label.
 
-    The labels grow in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`), and PATH appears when all
-    are there. As a context manager it finishes a complete file on leaving, and leaves an incomplete one
-    to be resumed.
+    The labels grow in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`), and PATH appears when all are there. As a
+    context manager it finishes a complete file on leaving, and leaves an incomplete one to be resumed.
 
     Parameters
     ----------

@@ -24,8 +24,7 @@ def find_trajectory(directory: str | Path) -> Path:
 class TrajectoryWriter(FrameFile):
     """Append frames durably to ``PATH.partial``; PATH appears with the last frame.
 
-    A plain HDF5 file at every instant of the run, whatever kills it; see :mod:`hpcspin.storage.frames`
-    for how.
+    A plain HDF5 file at every instant of the run, whatever kills it; see :mod:`hpcspin.storage.frames` for how.
 
     Parameters
     ----------
@@ -38,9 +37,8 @@ class TrajectoryWriter(FrameFile):
     capacity
         Number of frames of the whole run.
     observables
-        Shape of each dataset beside `/spins`, `/field`, `/time` and `/step`.  A dataset exists only
-        where the run defines the quantity: a learned or classical field has no `/density`, `/current`
-        or `/error`.
+        Shape of each dataset beside `/spins`, `/field`, `/time` and `/step`.  A dataset exists only where the run
+        defines the quantity: a learned or classical field has no `/density`, `/current` or `/error`.
     keep
         Frames that the checkpoint knows of; what a killed run wrote beyond them is forgotten.
     at_most

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import pytest
 from systems import driven
 
-from hpcspin.electrons import host_memory
-from hpcspin.electrons.backend import Backend, make_backend
+from hpcspin.electrons.backend import Backend, available_memory, make_backend
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -121,13 +120,13 @@ def test_the_control_group_limits_the_host(tmp_path: Path):
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable:   32000000 kB\n")
     (tmp_path / "proc/self/cgroup").write_text("0::/job/step\n")
-    assert host_memory.available(tmp_path) == 32_000_000 * 1024
+    assert available_memory(tmp_path) == 32_000_000 * 1024
     for folder, limit in ((group, "max"), (group.parent, "4000000000")):
         (folder / "memory.max").write_text(limit + "\n")
         (folder / "memory.current").write_text("1500000000\n")
         (folder / "memory.stat").write_text("anon 1\ninactive_file 500000000\n")
-    assert host_memory.available(tmp_path) == 3_000_000_000
+    assert available_memory(tmp_path) == 3_000_000_000
 
 
 def test_a_host_without_proc_counts_half_of_its_memory(tmp_path: Path):
-    assert host_memory.available(tmp_path) > 2**28
+    assert available_memory(tmp_path) > 2**28
