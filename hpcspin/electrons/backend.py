@@ -122,7 +122,13 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
         if place.type == "cpu":
             # Page faults of returned memory were a fifth of the time of a label of 30x24.
             keep_freed_memory()
-        where = place if name == "torch" else _use_card(place) if name == "cupy" else None
+        where: Any = place if name == "torch" else None
+        if name == "cupy":
+            import cupy
+
+            # CuPy's current card need not follow torch's.
+            where = torch.cuda.current_device() if place.index is None else place.index
+            cupy.cuda.Device(where).use()
         return Backend(name, import_module(f"array_api_compat.{name}"), where)
     raise HpcspinError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
 
@@ -134,15 +140,6 @@ def _has_cupy() -> bool:
         return bool(cupy.cuda.is_available())
     except ImportError:
         return False
-
-
-def _use_card(place: torch.device) -> int:
-    """Make the card of a torch device CuPy's own, which need not follow torch's, and return its number."""
-    import cupy
-
-    card = torch.cuda.current_device() if place.index is None else place.index
-    cupy.cuda.Device(card).use()
-    return int(card)
 
 
 def invert(xp: Any, matrices: Array) -> Array:

@@ -22,19 +22,7 @@ _INTERVALS = 256
 
 @dataclass(frozen=True)
 class Batches:
-    """How much one sweep computes.
-
-    Attributes
-    ----------
-    energies
-        Energies in one sweep.
-    sweeps
-        Sweeps that run at the same time.
-    snapshots
-        Snapshots that are refined together.
-    column_ranks
-        Ranks over which the columns of sites are divided; 1 where one device holds them all.
-    """
+    """Energies of a sweep, sweeps at the same time, snapshots refined together, ranks that divide the columns."""
 
     energies: int
     sweeps: int

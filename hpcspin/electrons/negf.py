@@ -67,23 +67,21 @@ class RecursiveSolver(SteadyStateSolver):
         self.backend = replace(self.backend, most_sweeps=1 if team.size > 1 else batches.sweeps)
         self.columns = ColumnTeam(team, system.lattice.size[0], make_coupling(system, self.backend))
         accuracy = _ROUNDING * self.tolerance / self.scale
-        split = split_lesser(system, self.columns, accuracy)
-        share = _EQUILIBRIUM_SHARE if split.sources else 1.0
-        self.equilibrium = EquilibriumPart(
-            system, split.reference, self.columns, self.scale, share * self.tolerance, batch
-        )
+        reference, sources = split_lesser(system, self.columns, accuracy)
+        share = _EQUILIBRIUM_SHARE if sources else 1.0
+        self.equilibrium = EquilibriumPart(system, reference, self.columns, self.scale, share * self.tolerance, batch)
         self.windows = [
             WindowIntegral(
                 source,
-                split.reference,
+                reference,
                 system.temperature,
                 self.scale,
-                (1 - share) * self.tolerance / len(split.sources),
+                (1 - share) * self.tolerance / len(sources),
                 batch,
                 accuracy,
                 precision,
             )
-            for source in split.sources
+            for source in sources
         ]
         self._choose()
         self._grids: list[list[NDArray[np.float64]]] = [[] for _ in self.windows]

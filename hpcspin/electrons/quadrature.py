@@ -91,12 +91,10 @@ class Integrand:
     Attributes
     ----------
     values
-        Points and the integrals they belong to, each of shape (nodes,), to
-        values of shape (nodes, components); never called with no points.
-    components
-        Number of components.
-    counted
-        How many of them, the first, the error is about.
+        Points and the integrals they belong to, each of shape (nodes,), to values of shape (nodes, components); never
+        called with no points.
+    components, counted
+        Number of components, and of the first ones among them that the error is about.
     scale
         From an error of a component to one in units of the tolerance.
     nodes_at_once

@@ -83,17 +83,7 @@ def shifted_layer(
 
 @dataclass(frozen=True)
 class ColumnGroup:
-    """Columns F ... L that share an inversion, connected to all columns on their right.
-
-    Attributes
-    ----------
-    columns
-        F ... L.
-    inverse
-        P_{F-1}^-1.
-    first
-        u_F.
-    """
+    """Columns F ... L that share an inversion, connected to all columns on their right: P_{F-1}^-1 and u_F."""
 
     columns: slice
     inverse: Array
@@ -104,12 +94,7 @@ class ColumnGroup:
 class GroupedColumns:
     """The electrode's column for W = 1 and columns that are chains, a group of columns an inversion.
 
-    Attributes
-    ----------
-    blocks, energies, coupling, snapshots
-        As for `right_connected`.
-    length
-        Columns of a group, see `group_length`.
+    The first four are those of `right_connected`, ``length`` the columns of a group, see `group_length`.
     """
 
     blocks: Array

@@ -7,7 +7,6 @@ reservoirs anywhere need the general recursion for G^<.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -224,15 +223,7 @@ def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam, accuracy
     return EndSource(system, [group], columns, end == "right", accuracy)
 
 
-@dataclass(frozen=True)
-class LesserSplit:
-    """Two parts of G^<: a reference potential mu_0 that fills the whole A, and sources beyond it."""
-
-    reference: float
-    sources: list[Source]
-
-
-def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) -> LesserSplit:
+def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) -> tuple[float, list[Source]]:
     """Split the lesser function G^< = G^R Sigma^< G^A of arXiv:2112.12124 (between Eqs. 6 and 7) at a potential mu_0.
 
     The widths of all reservoirs add up to the spectral function, G^R 2 Gamma G^A = A = i (G^R - G^A), whatever they
@@ -248,16 +239,21 @@ def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) ->
         The driven lattice, and who holds its columns of sites.
     accuracy
         Largest rounding error of the sources, relative to the response.
+
+    Returns
+    -------
+    tuple
+        mu_0, and the sources of the sum.
     """
     groups = merge_potentials(system.reservoirs)
     reference = min(groups, key=lambda group: _cost(groups, group))
     rest = [group for group in groups if group is not reference]
     ends = {end: [group for group in rest if _end(group) == end] for end in ("left", "right", None)}
     if ends[None]:
-        return LesserSplit(reference.potential, [AnySource(system, rest, columns)])
+        return reference.potential, [AnySource(system, rest, columns)]
     mirrored = {"left": False, "right": True}
     sources = [EndSource(system, ends[end], columns, mirrored[end], accuracy) for end in mirrored if ends[end]]
-    return LesserSplit(reference.potential, list[Source](sources))
+    return reference.potential, list[Source](sources)
 
 
 def _end(group: Group) -> str | None:

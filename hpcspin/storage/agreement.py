@@ -132,14 +132,12 @@ def electron_differences(known: Sequence[Electrons], given: Electrons, allow: Co
     dict
         Empty if they agree with some of the known ones but for the bias.
     """
-    groups = _groups(known)
-    return min((_without(_differences(group, given), allow) for group in groups), key=len)
+    return min((_without(_differences(group, given), allow) for group in _groups(known)), key=len)
 
 
 def joined_differences(known: Sequence[Electrons], given: Electrons, allow: Collection[str] = ()) -> Differences:
     """The same where both are learned from: the given ones may then tell how the potentials follow from the bias."""
-    groups = _groups(known)
-    return min((_without(_differences(group, given, joined=True), allow) for group in groups), key=len)
+    return min((_without(_differences(group, given, joined=True), allow) for group in _groups(known)), key=len)
 
 
 def kinds_of_electrons(found: Sequence[Electrons]) -> list[Electrons]:

@@ -17,7 +17,7 @@ from hpcspin.storage.atomic import atomic_hdf5
 from hpcspin.storage.frames import FrameFile, partial_path
 from hpcspin.storage.opening import attributes, check_schema, count_frames, open_hdf5, read_rows, real_dataset
 from hpcspin.storage.provenance import with_provenance, write_attributes
-from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_rows
+from hpcspin.storage.spins import SPINS, Frames, check_spins, chosen_rows
 
 LARGEST_FIELD = 1e4
 """No exchange field comes near it, whatever the electrons."""
@@ -66,7 +66,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
     path = Path(path)
     with open_hdf5(path) as file:
         check_schema(file, path)
-        rows = frame_rows(file, path, frames)
+        rows = chosen_rows(count_frames(file, path), frames, str(path))
         if "field" not in file:
             raise HpcspinError(f"{path}: has no dataset /field; label it first with `hpcspin label`")
         spins = real_dataset(file, path, "spins", SPINS)
@@ -79,7 +79,14 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
     numbers = range(rows.start, rows.stop, rows.step)
     checked, field = check_spins(found["spins"], size, str(path), numbers), found["field"]
     error = found.get("error")
-    _require_field(field, path, numbers, _largest_field(stored, error))
+    largest = _largest_field(stored, error)
+    wrong = ~(np.linalg.norm(field, axis=-1) <= largest)
+    if wrong.any():
+        frame, *site = (int(index) for index in np.argwhere(wrong)[0])
+        raise HpcspinError(
+            f"{path}: /field of frame {numbers[frame]} at site {tuple(site)} is {field[frame][tuple(site)].tolist()}, "
+            f"longer than the {largest:g} that an exchange field can be; label the spins again"
+        )
     if error is not None and np.isnan(error).any():
         raise HpcspinError(
             f"{path}: {np.isnan(error).sum()} of {len(field)} fields are not exact, where /error is NaN; "
@@ -203,16 +210,6 @@ def _largest_field(stored: Mapping[str, Any], error: NDArray[np.float64] | None)
         return LARGEST_FIELD
     achieved = 0.0 if error is None or not error.size else float(np.nanmax(error))
     return 1.001 * abs(exchange) + achieved
-
-
-def _require_field(field: NDArray[np.float64], path: Path, numbers: range, largest: float) -> None:
-    wrong = ~(np.linalg.norm(field, axis=-1) <= largest)
-    if wrong.any():
-        frame, *site = (int(index) for index in np.argwhere(wrong)[0])
-        raise HpcspinError(
-            f"{path}: /field of frame {numbers[frame]} at site {tuple(site)} is {field[frame][tuple(site)].tolist()}, "
-            f"longer than the {largest:g} that an exchange field can be; label the spins again"
-        )
 
 
 def _resumable(partial: Path, given: Mapping[str, Any]) -> int:

@@ -123,7 +123,12 @@ def real_dataset(file: h5py.File, path: Path, name: str, like: Sequence[str | in
     HpcspinError
         If there is none, or it is a group, of other numbers or another shape, or not all of it has been written.
     """
-    found = _dataset(file, path, name)
+    if name not in file:
+        raise HpcspinError(f"{path}: has no dataset /{name}; give a file that has one")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise HpcspinError(f"{path}: /{name} is a group or a type, not a dataset; give an array of numbers there")
+    _require_whole(found, path)
     try:
         kind = found.id.get_type().get_class()
         number = kind in _NUMBERS and found.dtype.kind in "fiu"
@@ -307,7 +312,9 @@ def _require_alone(file: h5py.File, path: Path) -> None:
         waiting, seen = [file["/"].id], set()
         while waiting:
             group = waiting.pop()
-            for name, kind in _links(group):
+            links: list[tuple[bytes, int]] = []
+            group.links.iterate(lambda name, info, links=links: links.append((name, info.type)), info=True)
+            for name, kind in links:
                 where = (
                     f"{h5py.h5i.get_name(group).decode(errors='replace').rstrip('/')}/{name.decode(errors='replace')}"
                 )
@@ -331,12 +338,6 @@ def _require_alone(file: h5py.File, path: Path) -> None:
         raise _unreadable(path, error) from error
 
 
-def _links(group: h5py.h5g.GroupID) -> list[tuple[bytes, int]]:
-    found: list[tuple[bytes, int]] = []
-    group.links.iterate(lambda name, info: found.append((name, info.type)), info=True)
-    return found
-
-
 def _require_inside(found: h5d.DatasetID, where: str) -> None:
     plan = found.get_create_plist()
     if plan.get_layout() not in _LAYOUTS or plan.get_external_count():
@@ -347,16 +348,6 @@ def _require_inside(found: h5d.DatasetID, where: str) -> None:
         raise HpcspinError(
             f"{where} is packed by the HDF5 filter {number}; write it with gzip, lzf or without a filter"
         )
-
-
-def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    if name not in file:
-        raise HpcspinError(f"{path}: has no dataset /{name}; give a file that has one")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset):
-        raise HpcspinError(f"{path}: /{name} is a group or a type, not a dataset; give an array of numbers there")
-    _require_whole(found, path)
-    return found
 
 
 def _require_whole(found: h5py.Dataset, path: Path) -> None:

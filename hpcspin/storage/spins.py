@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tokenize import TokenError
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -188,19 +187,14 @@ def read_spins(path: str | Path, size: Sequence[int] | None, frames: Frames = No
     return SpinsFile(path, size).read(frames)
 
 
-def frame_rows(file: h5py.File, path: Path, frames: Frames) -> slice:
-    """Translate a choice of frames into rows of the datasets, counting complete frames only.
+def chosen_rows(count: int, frames: Frames, where: str) -> slice:
+    """Translate a choice among a number of complete frames into rows of the datasets.
 
     Raises
     ------
     HpcspinError
-        If no frame is left.
+        If there is no such frame, or none is left.
     """
-    return chosen_rows(count_frames(file, path), frames, str(path))
-
-
-def chosen_rows(count: int, frames: Frames, where: str) -> slice:
-    """Translate a choice among a number of frames into rows; see `frame_rows`."""
     if isinstance(frames, int):
         if not -count <= frames < count:
             raise HpcspinError(f"{where}: has {count} frames, not frame {frames}; choose another")
