@@ -66,7 +66,7 @@ def test_local_kinds_learn_what_no_global_pair_can(tmp_path):
 def test_config_decides_on_time_reversal():
     content = {"lattice": {"size": [4, 4]}, "potential": {"kind": "site", "time_reversal": "even"}}
     section = parse_config(content, "test").potential
-    assert Architecture(lattice="square", **section.model_dump()).time_reversal == "even"
+    assert Architecture(lattice="square", **section.model_dump()).settings.time_reversal == "even"
     with pytest.raises(HpcspinError, match="time_reversal"):
         parse_config({**content, "potential": {"time_reversal": "odd"}}, "test")
 
