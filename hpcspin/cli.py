@@ -86,10 +86,9 @@ def options(
     ] = None,
 ) -> None:
     """Set what holds for every verb."""
-    logging.basicConfig(handlers=[_Lines("stderr")], format="%(message)s", level=logging.WARNING)
-    logging.getLogger("hpcspin").setLevel(logging.DEBUG if debug else logging.INFO)
-    results = logging.getLogger("hpcspin.results")
-    results.handlers[:] = [_Lines("stdout")]
+    log, results = logging.getLogger("hpcspin"), logging.getLogger("hpcspin.results")
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    log.handlers, results.handlers = [_Lines("stderr")], [_Lines("stdout")]
     results.propagate = False
     if plugin:
         with _told():

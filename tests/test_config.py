@@ -89,6 +89,8 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("initial={kind: wall, position: '3'}", "initial.position: must be a number, without quotes"),
         ("initial={kind: random, tilt: 0.1}", "unknown key 'initial.tilt'; known keys: none"),
         ("dynamics.integrator=nope", "dynamics.integrator: 'nope' is unknown; choose one of .*heun"),
+        ("potential={descriptor: nope}", "potential.descriptor: 'nope' is unknown; choose one of .*bonds"),
+        ("potential={kind: pare}", "potential.kind: 'pare' is unknown; did you mean 'pair'"),
         ("dynamics.integrator=huen", "dynamics.integrator: 'huen' is unknown; did you mean 'heun'"),
         ("dynamics.observers=[enrgy]", "dynamics.observers.0.name: 'enrgy' is unknown; did you mean 'energy'"),
         ("dynamics.observers=[energy, energy]", "the same name twice"),

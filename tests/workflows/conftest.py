@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from hpcspin import cli
 from hpcspin.lattice import make_lattice, make_texture
 
 TINY = """
@@ -57,6 +60,21 @@ def spins_file(tmp_path: Path) -> Path:
     with h5py.File(path, "w") as file:
         file["spins"] = np.stack([make_texture("wall", lattice, seed, position=3, tilt=0.3) for seed in range(5)])
     return path
+
+
+@pytest.fixture
+def hpcspin_here(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run ``hpcspin *arguments`` here, which saves the seconds that a process needs to import everything."""
+    for name in ("hpcspin", "hpcspin.results"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [str(word) for word in arguments]
+        done = CliRunner().invoke(cli.app, words, prog_name="hpcspin", env={"COLUMNS": "80"})
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+    return run
 
 
 @pytest.fixture

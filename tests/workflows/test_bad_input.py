@@ -14,6 +14,12 @@ import pytest
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture
+def hpcspin(hpcspin_here: Cli) -> Cli:
+    """Refusals need no process of their own."""
+    return hpcspin_here
+
+
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
     assert result.returncode == 1, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.strip()]
