@@ -274,7 +274,7 @@ def _run(verb: Callable[[World], int | None]) -> None:
         from hpcspin.parallel.world import World
 
         world = World.detect()
-        with world.together():
+        with world.abort_on_failure():
             code = verb(world)
             if world.size > 1:
                 world.leave(code or 0)

@@ -112,8 +112,8 @@ class _BoundLearned:
         self._model, self._table, self._bias, self._shape, self._exchange = model, table, bias, shape, exchange
         self._interior: Any = ()
 
-    def begin(self, spins: Tensor, time: float) -> None:
-        """See :class:`hpcspin.dynamics.fields.HeadStart`."""
+    def compute_interior(self, spins: Tensor, time: float) -> None:
+        """See :class:`hpcspin.dynamics.fields.Overlapped`."""
         self._interior = self._model.interior(*self._arguments(spins))
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:

@@ -70,25 +70,23 @@ class CheckedField(LearnedField):
             "exact_error": (),
             "deviation": (),
         }
-        self.observables: dict[str, NDArray[np.float64]] = {}
 
-    def watch(self, step: int, whole: Callable[[], Tensor]) -> None:
-        """See :class:`hpcspin.dynamics.fields.Watching`."""
-        self.observables = {name: np.full(shape, np.nan) for name, shape in self.observable_shapes.items()}
+    def observe(self, step: int, whole: Callable[[], Tensor]) -> dict[str, NDArray[np.float64]]:
+        """See :class:`hpcspin.dynamics.fields.Observed`."""
         if step % self._interval:
-            return
+            return {name: np.full(shape, np.nan) for name, shape in self.observable_shapes.items()}
         spins = whole().detach().to("cpu", torch.float64).contiguous()
         # Without the memory of the frames before, a restart finds the same bits.
         self._solver.reset()
         exact = self._solver.solve(spins.numpy()[None])
         learned = self.on_lattice(self._lattice, spins, lambda *given: self.model(*given).field)
         deviation = _rms(spins, learned - exact.field[0])
-        found = (exact.field[0], exact.error[0], deviation)
-        self.observables = {name: np.asarray(value) for name, value in zip(self.observable_shapes, found, strict=True)}
         self._world.say(
             f"step {step}: the learned field deviates from the exact one by {deviation:.1e} a component, "
             f"where the exact one has {_rms(spins, exact.field[0]):.1e}"
         )
+        values = (exact.field[0], exact.error[0], deviation)
+        return {name: np.asarray(value) for name, value in zip(self.observable_shapes, values, strict=True)}
 
 
 def _rms(spins: Tensor, field: NDArray[np.float64]) -> float:

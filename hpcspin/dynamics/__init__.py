@@ -2,7 +2,8 @@
 
 from hpcspin.dynamics.classical import Anisotropy, DzyaloshinskiiMoriya, Heisenberg, Slonczewski, Zeeman
 from hpcspin.dynamics.corrected import CorrectedField
-from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, SumField, WholeLatticeField, energy
+from hpcspin.dynamics.energies import energy
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, SumField
 from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE
 from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, ObserverSettings, observer
@@ -11,6 +12,7 @@ from hpcspin.dynamics.simulation import CHECKPOINTING, Outcome, Simulation
 from hpcspin.dynamics.terms import TERMS, ClassicalSettings
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.waveforms import WAVEFORMS, make_waveform
+from hpcspin.dynamics.whole_lattice import WholeLatticeField
 
 __all__ = [
     "CHECKPOINTING",

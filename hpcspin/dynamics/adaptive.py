@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from hpcspin.dynamics.extremes import Largest
-from hpcspin.dynamics.integrators import AngularVelocity, Pair
+from hpcspin.dynamics.integrators import AngularVelocity, Largest, Pair
 from hpcspin.errors import HpcspinError
 
 _DEEPEST = 20

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcspin.dynamics.energies import Conservative
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.stencil import neighbour_sum
 from hpcspin.dynamics.torque import components_first, cross, dot
@@ -39,7 +40,7 @@ class _Uniform:
 
 
 @dataclass(frozen=True)
-class Zeeman:
+class Zeeman(Conservative):
     """Uniform external field h: E = -sum_i h(t)·S_i, H_i = h(t), constant or with a waveform's amplitude."""
 
     field: Vector
@@ -68,7 +69,7 @@ class Zeeman:
 
 
 @dataclass(frozen=True)
-class Anisotropy:
+class Anisotropy(Conservative):
     """Single-ion anisotropy along the unit vector n: E = -K sum_i (S_i·n)^2, H_i = 2 K (S_i·n) n."""
 
     strength: float
@@ -87,12 +88,12 @@ class Anisotropy:
         return evaluate
 
     def divergence(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """See :class:`hpcspin.dynamics.fields.SelfInteracting`."""
+        """See :class:`hpcspin.dynamics.energies.Conservative`."""
         return 2 * self.strength * (1 - (spins @ np.asarray(self.axis)) ** 2)
 
 
 @dataclass(frozen=True)
-class Heisenberg:
+class Heisenberg(Conservative):
     """Exchange E = -J sum_<ij> S_i·S_j, H_i = J sum_j S_j, over nearest neighbours or over another shell's bonds.
 
     Parameters
@@ -138,7 +139,7 @@ def _require_reach(bonds: Sequence[Offset], halo: Halo) -> None:
 
 
 @dataclass(frozen=True)
-class DzyaloshinskiiMoriya:
+class DzyaloshinskiiMoriya(Conservative):
     """Antisymmetric exchange: E = sum_<ij> D_ij·(S_i x S_j), D_ji = -D_ij, H_i = sum_j D_ij x S_j.
 
     Parameters

@@ -13,7 +13,7 @@ not, and the spins are closer to exact ones.  Turning it with the spins, instead
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcspin.dynamics.fields import BoundField, Field, HeadStart, WholeLatticeField
+from hpcspin.dynamics.fields import BoundField, Field, Overlapped
 from hpcspin.dynamics.torque import components_first, dot
+from hpcspin.dynamics.whole_lattice import WholeLatticeField
 from hpcspin.parallel.domain import Domain
 
 _EXACT, _TALLY, _KEPT = "exact/", "tally/", ("deviation", "force_error")
@@ -104,6 +105,10 @@ class CorrectedField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
         return _BoundCorrected(self, domain)
 
+    def observe(self, step: int, whole: Callable[[], Tensor]) -> dict[str, NDArray[np.float64]]:
+        """See :class:`hpcspin.dynamics.fields.Observed`."""
+        return self.observables
+
     def forget(self) -> None:
         """Hide the exact field's observables, which belong to other spins."""
         self.observables |= {name: np.full(shape, np.nan) for name, shape in self.exact.observable_shapes.items()}
@@ -158,10 +163,10 @@ class _BoundCorrected:
         self._cheap, self._exact = field.cheap.bind(domain), field.exact.bind(domain)
         self._cut: tuple[Tensor, Tensor] | None = None
 
-    def begin(self, spins: Tensor, time: float) -> None:
-        """See :class:`hpcspin.dynamics.fields.HeadStart`."""
-        if isinstance(self._cheap, HeadStart):
-            self._cheap.begin(spins, time)
+    def compute_interior(self, spins: Tensor, time: float) -> None:
+        """See :class:`hpcspin.dynamics.fields.Overlapped`."""
+        if isinstance(self._cheap, Overlapped):
+            self._cheap.compute_interior(spins, time)
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         return self._cheap(spins, time) + self._correction(self._own(spins), time)

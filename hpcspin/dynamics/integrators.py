@@ -25,16 +25,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hpcspin.dynamics.elementary import sincos
-from hpcspin.dynamics.extremes import Largest, largest_on
 from hpcspin.dynamics.torque import cross, dot, normalise
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.registry import Registry
 
+Largest = Callable[[Tensor], float]
 AngularVelocity = Callable[[Tensor, float], Tensor]
 Step = Callable[..., Tensor]
 Pair = Callable[[Tensor, float, float, AngularVelocity], tuple[Tensor, Tensor]]
@@ -83,6 +84,18 @@ def integrator(
     return register
 
 
+def largest_on(world: World) -> Largest:
+    """A function that gives the largest absolute component on all ranks, NaN if there is one; all call together.
+
+    The one reduction that may steer the dynamics: a maximum has the same bits however the lattice is cut.
+    """
+
+    def largest(block: Tensor) -> float:
+        return float(np.max(world.allgather(float(block.abs().max()))))
+
+    return largest
+
+
 def make_integrator(name: str, *, noise: bool, largest: Largest | None = None) -> Integrator:
     """Look up an integrator; its `step` then takes four arguments.
 
@@ -100,17 +113,17 @@ def make_integrator(name: str, *, noise: bool, largest: Largest | None = None) -
     HpcspinError
         If the name is unknown, or the integrator is not valid with noise.
     """
-    found = INTEGRATORS[name]
-    if noise and not found.langevin:
+    chosen = INTEGRATORS[name]
+    if noise and not chosen.langevin:
         valid = ", ".join(sorted(key for key, value in INTEGRATORS.items() if value.langevin))
         raise HpcspinError(
             f"dynamics.integrator: {name} is not a scheme for Langevin noise, whose paths are too rough for its order "
             f"and its stages; choose one of {valid}, or dynamics.temperature 0"
         )
-    if found.implicit:
-        iterate, over_ranks = found.step, largest or largest_on(World())
-        return replace(found, step=lambda spins, time, dt, omega: iterate(spins, time, dt, omega, over_ranks))
-    return found
+    if chosen.implicit:
+        iterate, over_ranks = chosen.step, largest or largest_on(World())
+        return replace(chosen, step=lambda spins, time, dt, omega: iterate(spins, time, dt, omega, over_ranks))
+    return chosen
 
 
 def rotate(spins: Tensor, angle: Tensor) -> Tensor:

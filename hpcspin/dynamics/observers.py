@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
-from hpcspin.dynamics import fields
+from hpcspin.dynamics import energies
+from hpcspin.dynamics.fields import Field
 from hpcspin.lattice import Lattice, measures
 from hpcspin.registry import Choice, Registry
 from hpcspin.settings import Finite
@@ -40,7 +41,7 @@ class Frame:
     spins: NDArray[np.float64]
     force: NDArray[np.float64]
     time: float
-    source: fields.Field
+    source: Field
 
 
 Measure = Callable[..., NDArray[np.float64] | float]
@@ -118,13 +119,13 @@ def mean_bond(frame: Frame) -> float:
 @observer("energy")
 def energy(frame: Frame) -> float:
     """Energy of conservative classical fields."""
-    return fields.energy(frame.source, frame.lattice, frame.spins, frame.time)
+    return energies.energy(frame.source, frame.lattice, frame.spins, frame.time)
 
 
 @observer("spin_temperature")
 def spin_temperature(frame: Frame) -> float:
     """Temperature of conservative classical fields, from the spins' places."""
-    return fields.spin_temperature(frame.source, frame.spins, frame.force)
+    return energies.spin_temperature(frame.source, frame.spins, frame.force)
 
 
 @observer("bond_map", a_site)

@@ -9,8 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, model_validator
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
-from hpcspin.dynamics.extremes import Largest
-from hpcspin.dynamics.integrators import INTEGRATORS, Step, make_integrator
+from hpcspin.dynamics.integrators import INTEGRATORS, Largest, Step, make_integrator
 from hpcspin.dynamics.observers import ObserverSettings
 from hpcspin.dynamics.step_bounds import tolerated_change
 from hpcspin.dynamics.waveforms import Driven

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
-from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, Watching
+from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful
+from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.recording import Recorder, checked_memory
@@ -154,6 +154,8 @@ class Simulation:
         self.settings, self._field, self._config = settings, field, config
         self._identity = config if identity is None else identity
         self._directory = Path(directory)
+        self._trajectory, self._saved = self._directory / TRAJECTORY, self._directory / CHECKPOINT
+        self._partial = partial_path(self._trajectory)
         self._device, self._dtype = torch.device(device), dtype
         self._domain = Domain.cut(lattice, self.world, field.halo)
         self._evaluate = FieldEvaluator(field, self._domain)
@@ -185,13 +187,14 @@ class Simulation:
             If the spins cease to be finite, or the field fails.
         """
         last, step = self.settings.last_step, self._state.step
-        if self._complete():
-            self.world.say(f"{self._path(TRAJECTORY)}: already finished, nothing to do")
+        complete = self._trajectory.exists() and not self._partial.exists() and step == last
+        if self.world.broadcast(complete):
+            self.world.say(f"{self._trajectory}: already finished, nothing to do")
             return Outcome(step, finished=True)
         self._domain.stopwatch.restart()
         with (
             self._open_trajectory() as recorder,
-            StopRequest(self._path(STOP), self.world, self.settings.checkpoint_minutes) as stop,
+            StopRequest(self._directory / STOP, self.world, self.settings.checkpoint_minutes) as stop,
             progress(self.world, "simulate", last, step) as bar,
         ):
             if not self._resumed:
@@ -210,7 +213,7 @@ class Simulation:
                 self._state = self._next(self._state)
                 self._renew()
                 bar.advance()
-        report(self._domain.stopwatch, self.world, self._path(RANK_TIMES), write_json)
+        report(self._domain.stopwatch, self.world, self._directory / RANK_TIMES, write_json)
         if recorder is not None:
             recorder.finish()
         self.world.barrier()
@@ -258,10 +261,10 @@ class Simulation:
         step, time, moving = self._state.step, self._time, self._state.spins
         spins, field = (self._domain.start_gather(block) for block in (moving, self._evaluate(moving, time)))
         self._finish_frame()  # The one before, now that the device has work again.
-        if isinstance(self._field, Watching):
-            self._field.watch(step, lambda: self._domain.whole(moving))
-        own = self._field.observables if isinstance(self._field, Observed) else {}
-        observed = {name: np.array(values) for name, values in own.items()}
+        seen = (
+            self._field.observe(step, lambda: self._domain.whole(moving)) if isinstance(self._field, Observed) else {}
+        )
+        observed = {name: np.array(values) for name, values in seen.items()}
 
         def finish() -> None:
             whole, force = self._finite(spins(), step), field()
@@ -287,8 +290,8 @@ class Simulation:
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         self._finish_frame()
-        known = self._evaluate.known(self._state.spins, self._time)
-        field = None if known is None else self._domain.gather(known)
+        remembered = self._evaluate.remembered(self._state.spins, self._time)
+        field = None if remembered is None else self._domain.gather(remembered)
         spins = self._finite(self.spins, self._state.step)
         if spins is None or recorder is None:
             return
@@ -301,7 +304,7 @@ class Simulation:
         if isinstance(self._advance, AdaptiveStep):
             meta["level"] = self._advance.level
         recorder.flush()  # Of the frames that the checkpoint counts.
-        write_checkpoint(self._path(CHECKPOINT), arrays, meta, self._identity)
+        write_checkpoint(self._saved, arrays, meta, self._identity)
 
     def _finite(self, spins: NDArray[np.float64] | None, step: int) -> NDArray[np.float64] | None:
         if spins is not None and not np.isfinite(spins).all():
@@ -316,7 +319,7 @@ class Simulation:
         checkpoint: Checkpoint | None = None
         if self.world.rank == 0:
             make_directory(self._directory)
-            checkpoint = read_checkpoint(self._path(CHECKPOINT), self._identity, _MAY_DIFFER)
+            checkpoint = read_checkpoint(self._saved, self._identity, _MAY_DIFFER)
             self._check_extends(checkpoint)
         checkpoint = self.world.broadcast(checkpoint)
         if checkpoint is None:
@@ -335,8 +338,8 @@ class Simulation:
         self._state = State(self._block(spins), checkpoint.count("step", most=checkpoint.count("last_step")))
         self._memory = checked_memory(checkpoint.meta["recorder"])
         if "field" in checkpoint.arrays:
-            known = self._block(checkpoint.array("field", shape))
-            self._evaluate.remember(self._state.spins, self._time, known)
+            field = self._block(checkpoint.array("field", shape))
+            self._evaluate.remember(self._state.spins, self._time, field)
         if isinstance(self._field, Stateful):
             self._field.load_state_dict(
                 {k.removeprefix(_STATE): v for k, v in checkpoint.arrays.items() if k.startswith(_STATE)}
@@ -346,9 +349,9 @@ class Simulation:
 
     def _check_extends(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
-            if self._path(TRAJECTORY).exists():
+            if self._trajectory.exists():
                 raise HpcspinError(
-                    f"{self._path(TRAJECTORY)}: would be overwritten, there is no checkpoint beside it to resume from; "
+                    f"{self._trajectory}: would be overwritten, there is no checkpoint beside it to resume from; "
                     "choose another directory"
                 )
         elif self.settings.last_step < checkpoint.count("last_step"):
@@ -356,30 +359,21 @@ class Simulation:
                 f"{checkpoint.path}: belongs to a run of {checkpoint.meta['last_step']} steps, the config asks for "
                 f"{self.settings.last_step}; dynamics.duration can only be made longer"
             )
-        elif not (self._path(TRAJECTORY).exists() or partial_path(self._path(TRAJECTORY)).exists()):
-            raise HpcspinError(
-                f"{self._path(TRAJECTORY)}: is not there, nor its .partial, and {checkpoint.path} belongs to it; "
-                "restore it, or start with another --output"
-            )
-        elif partial_path(self._path(TRAJECTORY)).exists():
-            self._require_readable(partial_path(self._path(TRAJECTORY)))
-
-    def _require_readable(self, partial: Path) -> None:
-        """Say what to delete where the frames that a checkpoint knows of are lost; it does not hold them itself."""
-        if self._path(TRAJECTORY).exists():
-            otherwise = "delete it to go on from the finished trajectory beside it"
-        else:
+        elif self._partial.exists():
+            # The checkpoint knows of its frames and does not hold them.
             otherwise = (
-                "its frames are lost, and the checkpoint goes on only behind them: delete it, checkpoint.h5 and "
+                "delete it to go on from the finished trajectory beside it"
+                if self._trajectory.exists()
+                else "its frames are lost, and the checkpoint goes on only behind them: delete it, checkpoint.h5 and "
                 "checkpoint.previous.h5 to begin anew, or choose another --output"
             )
-        with open_hdf5(partial, otherwise):
-            pass
-
-    def _complete(self) -> bool:
-        trajectory = self._path(TRAJECTORY)
-        done = trajectory.exists() and not partial_path(trajectory).exists()
-        return self.world.broadcast(done and self._state.step == self.settings.last_step)
+            with open_hdf5(self._partial, otherwise):
+                pass
+        elif not self._trajectory.exists():
+            raise HpcspinError(
+                f"{self._trajectory}: is not there, nor its .partial, and {checkpoint.path} belongs to it; "
+                "restore it, or start with another --output"
+            )
 
     def _open_trajectory(self) -> Recorder | nullcontext[None]:
         if self.world.rank > 0:
@@ -387,7 +381,7 @@ class Simulation:
         empty = np.empty((*self._domain.lattice.size, 3))
         attributes = {"config": self._config, "precision": str(self._dtype).removeprefix("torch.")}
         return Recorder(
-            self._path(TRAJECTORY),
+            self._trajectory,
             self._frame(empty, empty, 0.0),
             self.settings,
             attributes,
@@ -397,6 +391,3 @@ class Simulation:
 
     def _block(self, whole: NDArray[np.float64]) -> Tensor:
         return components_first(torch.as_tensor(whole[self._domain.slices], device=self._device, dtype=self._dtype))
-
-    def _path(self, name: str) -> Path:
-        return self._directory / name

@@ -15,9 +15,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpcspin.dynamics.extremes import Largest
 from hpcspin.dynamics.fields import FieldEvaluator
-from hpcspin.dynamics.integrators import make_integrator, rotate
+from hpcspin.dynamics.integrators import Largest, make_integrator, rotate
 from hpcspin.dynamics.thermostat import normal_vectors
 from hpcspin.dynamics.torque import angular_velocity, components_first, cross, dot, normalise
 from hpcspin.errors import HpcspinError

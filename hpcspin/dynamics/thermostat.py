@@ -101,9 +101,9 @@ def normal_vectors(sites: Tensor, seed: int, stream: int, step: int, stage: int)
     """
     flat = sites.reshape(-1)
     vectors = torch.empty((3, len(flat)), dtype=torch.float64, device=sites.device)
-    together = _TILE[sites.device.type]
-    for start in range(0, len(flat), together):
-        tile = slice(start, start + together)
+    at_once = _TILE[sites.device.type]
+    for start in range(0, len(flat), at_once):
+        tile = slice(start, start + at_once)
         r0, r1, r2, r3 = philox((flat[tile], step & WORD, step >> 32, stage), (seed, stream))
         # Both pairs of words at once: half the operations.
         vectors[::2, tile], others = box_muller(torch.stack([r0, r2]), torch.stack([r1, r3]))

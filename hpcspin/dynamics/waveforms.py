@@ -74,8 +74,8 @@ def make_waveform(name: str, **parameters: float) -> Waveform:
     HpcspinError
         If the name is unknown or the parameters are not those of the waveform.
     """
-    made: Waveform = WAVEFORMS.make(name, **parameters)
-    return made
+    waveform: Waveform = WAVEFORMS.make(name, **parameters)
+    return waveform
 
 
 @waveform("sinusoid")

@@ -43,17 +43,13 @@ def bond_columns(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.flo
     bias of half a column towards either side. Shape (..., Lx, Ly).
     """
     bonds = _bonds(lattice, spins)
-    total = np.nansum(bonds, axis=-1)
-    count = np.sum(~np.isnan(bonds), axis=-1).astype(float)
-    flat_total = total.reshape(*total.shape[:-2], -1)
-    flat_count = count.reshape(*count.shape[:-2], -1)
-    flat_bonds = bonds.reshape(*bonds.shape[:-3], lattice.num_sites, -1)
     back = lattice.shift(-np.asarray(lattice.bonds))
-    for k in range(len(lattice.bonds)):
-        incoming = np.where(back[:, k] >= 0, flat_bonds[..., back[:, k], k], np.nan)
-        flat_total = flat_total + np.nan_to_num(incoming)
-        flat_count = flat_count + ~np.isnan(incoming)
-    return (flat_total / flat_count).reshape(total.shape)
+    leaving = bonds.reshape(*bonds.shape[:-3], lattice.num_sites, -1)
+    arriving = [np.where(back[:, k] >= 0, leaving[..., back[:, k], k], np.nan) for k in range(len(lattice.bonds))]
+    total, count = np.nansum(leaving, axis=-1), np.sum(~np.isnan(leaving), axis=-1).astype(float)
+    for one in arriving:
+        total, count = total + np.nan_to_num(one), count + ~np.isnan(one)
+    return (total / count).reshape(bonds.shape[:-1])
 
 
 def _triangles(lattice: Lattice, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -147,14 +143,14 @@ def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
     smooth = _smooth_bonds(lattice, spins)
     length = smooth.shape[-2]
     crossing = (smooth[..., :-1, :] > 0) & (smooth[..., 1:, :] <= 0)
-    found = crossing.any(axis=-2)
-    last = np.where(found, length - 2 - np.argmax(crossing[..., ::-1, :], axis=-2), 0)
+    crosses = crossing.any(axis=-2)
+    last = np.where(crosses, length - 2 - np.argmax(crossing[..., ::-1, :], axis=-2), 0)
     left = np.take_along_axis(smooth, last[..., None, :], axis=-2)[..., 0, :]
     right = np.take_along_axis(smooth, np.minimum(last + 1, length - 1)[..., None, :], axis=-2)[..., 0, :]
     with np.errstate(invalid="ignore", divide="ignore"):
         position = last + left / (left - right)
     without = np.where(smooth[..., -1, :] > 0, float(length), 0.0)
-    return np.where(found, position, without).mean(axis=-1)
+    return np.where(crosses, position, without).mean(axis=-1)
 
 
 def has_wall(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -163,17 +159,8 @@ def has_wall(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.bool_]:
     The columns before the wall have bonds above 1/4, and those behind it below -1/6, in the mean. A driven metal is no
     perfect ferromagnet, its bonds fall to 0.34 on small lattices; the triangular antiferromagnet has -1/3.
 
-    Parameters
-    ----------
-    lattice
-        The lattice of the spins.
-    spins
-        Unit vectors, shape (..., Lx, Ly, 3).
-
-    Returns
-    -------
-    ndarray
-        Shape (...); False where one order fills the lattice, and for random spins but one in a thousand of 8x4 sites.
+    Arguments and shapes are those of `wall_position`. False where one order fills the lattice, and for random spins but
+    one in a thousand of 8x4 sites.
     """
     profile = _smooth_bonds(lattice, spins).mean(axis=-1)
     left = np.arange(lattice.size[0]) <= wall_position(lattice, spins)[..., None]

@@ -62,8 +62,8 @@ def choose_blocks(size: tuple[int, int], ranks: int, halo: Halo) -> tuple[int, i
     HpcspinError
         If every factorisation has a block thinner than the halo; names the largest number of ranks that fits.
     """
-    found = _candidates(size, ranks, halo)
-    if not found:
+    cuts = _candidates(size, ranks, halo)
+    if not cuts:
         fitting = next(count for count in range(ranks, 0, -1) if _candidates(size, count, halo))
         raise HpcspinError(
             f"lattice of {size[0]} x {size[1]} sites on {ranks} ranks: a block would be thinner than the halo of "
@@ -74,7 +74,7 @@ def choose_blocks(size: tuple[int, int], ranks: int, halo: Halo) -> tuple[int, i
         nx, ny = (-(-length // count) for length, count in zip(size, blocks, strict=True))
         return (blocks[0] > 1) * max(halo[0], 1) * ny + (blocks[1] > 1) * max(halo[1], 1) * nx
 
-    return min(found, key=exchanged)
+    return min(cuts, key=exchanged)
 
 
 @dataclass

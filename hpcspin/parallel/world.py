@@ -254,7 +254,7 @@ class World:
         dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=timedelta(minutes=30))
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def abort_on_failure(self) -> Iterator[None]:
         """Run a block so that a failure on any rank, or Ctrl-C, ends all of them.
 
         A rank that fails prints its message and aborts the job, so that nobody waits

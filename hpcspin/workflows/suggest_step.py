@@ -8,8 +8,8 @@ from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.system import build_lattice, initial_spins
 from hpcspin.config import Config
 from hpcspin.dynamics import INTEGRATORS
-from hpcspin.dynamics.extremes import largest_on
 from hpcspin.dynamics.fields import FieldEvaluator
+from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate
 from hpcspin.dynamics.step_bounds import DRIVE_ERROR, NOISE_ERROR, drives_of, step_bounds
 from hpcspin.dynamics.torque import components_first

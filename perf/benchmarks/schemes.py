@@ -57,7 +57,7 @@ class _BoundRedundant:
         self._model, self._window, self._shape = model, window, shape
         self._interior: Any = ()
 
-    def begin(self, spins: Tensor, moment: float) -> None:
+    def compute_interior(self, spins: Tensor, moment: float) -> None:
         self._interior = self._model.interior(*self._arguments(spins))
 
     def __call__(self, spins: Tensor, moment: float) -> Tensor:

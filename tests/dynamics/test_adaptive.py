@@ -9,8 +9,7 @@ from test_simulation import assert_same_bits
 
 from hpcspin.dynamics import FieldEvaluator, Heisenberg, SumField, Zeeman, make_waveform
 from hpcspin.dynamics.adaptive import AdaptiveStep
-from hpcspin.dynamics.extremes import largest_on
-from hpcspin.dynamics.integrators import INTEGRATORS, rotate
+from hpcspin.dynamics.integrators import INTEGRATORS, largest_on, rotate
 from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World

@@ -157,7 +157,7 @@ def test_a_spin_turns_by_the_area_of_the_waveform(name, parameters, area):
 def test_unknown_waveforms_and_parameters_are_refused():
     with pytest.raises(HpcspinError, match="'square' is unknown; choose one of pulse, sinc, sinusoid"):
         make_waveform("square")
-    with pytest.raises(HpcspinError, match="its parameters are centre, width"):
+    with pytest.raises(HpcspinError, match="its parameters: centre, width"):
         make_waveform("pulse", frequency=1.0)
 
 

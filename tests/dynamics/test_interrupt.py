@@ -27,7 +27,7 @@ def tell():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-with world.together(), StopRequest(directory / "STOP", world) as stop:
+with world.abort_on_failure(), StopRequest(directory / "STOP", world) as stop:
     if world.rank == world.size - 1:
         threading.Timer(1.5, tell).start()
     step, start = 0, time.monotonic()

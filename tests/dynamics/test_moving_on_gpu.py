@@ -114,7 +114,7 @@ def test_a_step_that_measures_itself_waits_for_the_largest_change_alone(tmp_path
         with gpu.counting() as counts:
             step()
     assert not counts.copies
-    assert [place.partition(":")[0] for place in counts.waits] == ["dynamics/extremes.py"]
+    assert [place.partition(":")[0] for place in counts.waits] == ["dynamics/integrators.py"]
 
 
 def test_a_step_between_exact_fields_asks_the_host_for_nothing(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from hpcspin.dynamics import (
     Thermostat,
     Zeeman,
 )
-from hpcspin.dynamics.fields import FieldEvaluator, spin_temperature
+from hpcspin.dynamics.energies import spin_temperature
+from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
@@ -255,7 +256,7 @@ def append(writer, **frame):
 
 
 TrajectoryWriter.append = append
-with world.together():
+with world.abort_on_failure():
     simulation(sys.argv[1], world=world).run()
     world.finish()
 """

@@ -9,7 +9,7 @@ from laws import evolve, random_spins, single_domain
 from run_simulation import simulation
 
 from hpcspin.dynamics import INTEGRATORS, FieldEvaluator, Heisenberg, SumField, Zeeman
-from hpcspin.dynamics.extremes import largest_on
+from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate, tolerated_angle
 from hpcspin.dynamics.torque import components_first
 from hpcspin.parallel.world import World

@@ -119,7 +119,7 @@ from hpcspin.training import Settings, train
 
 world, gpu = World.detect(), torch.device("cuda", 0)
 torch.cuda.get_device_properties = lambda device: SimpleNamespace(uuid="one card")
-with world.together():
+with world.abort_on_failure():
     if sys.argv[1] == "train":
         settings = Settings(epochs=1, batch=4, gauge=0.0, ema=0.9, checkpoint_interval=1)
         train(Architecture("square", 1.0, (4,)), [], settings, Path(sys.argv[2]), world, gpu)

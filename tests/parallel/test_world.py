@@ -19,7 +19,7 @@ COLLECTIVES = """
 import numpy as np
 from hpcspin.parallel.world import World
 world = World.detect()
-with world.together():
+with world.abort_on_failure():
     assert world.broadcast({"from": world.rank}) == {"from": 0}
     assert world.allgather(world.rank) == list(range(world.size))
     gathered = world.gather(world.rank**2)
@@ -37,7 +37,7 @@ DISTRIBUTED = """
 import torch, torch.distributed as dist
 from hpcspin.parallel.world import World
 world = World.detect()
-with world.together():
+with world.abort_on_failure():
     world.torch_group()
     value = torch.tensor([float(world.rank + 1)])
     dist.all_reduce(value)
@@ -51,7 +51,7 @@ import time
 from hpcspin.parallel.world import World
 from hpcspin.errors import HpcspinError
 world = World.detect()
-with world.together():
+with world.abort_on_failure():
     if world.rank == 1:
         raise HpcspinError("the spins of this rank are broken")
     world.barrier()
@@ -64,7 +64,7 @@ from hpcspin.parallel.world import World
 from hpcspin.errors import HpcspinError
 world = World.detect()
 world.barrier()
-with world.together():
+with world.abort_on_failure():
     time.sleep(float(sys.argv[1 + world.rank]))
     raise HpcspinError("the config is wrong")
 """
@@ -75,7 +75,7 @@ from hpcspin.parallel.world import World
 world = World.detect()
 world.barrier()
 threading.Timer(0.5 + 0.2 * world.rank, os.kill, (os.getpid(), signal.SIGINT)).start()
-with world.together():
+with world.abort_on_failure():
     while True:
         world.barrier()
 """

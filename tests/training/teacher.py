@@ -129,7 +129,7 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
 
 if __name__ == "__main__":
     ranks = World.detect()
-    with ranks.together():
+    with ranks.abort_on_failure():
         data, output, batch, epochs, *rate = sys.argv[1:]
         run(
             [Path(part) for part in data.split(":")],

@@ -13,7 +13,7 @@ from hpcspin.parallel.world import World
 from hpcspin.workflows.label import label_file
 
 world = World.detect()
-with world.together():
+with world.abort_on_failure():
     config = load_config(Path(sys.argv[1]), ["electrons.solver=negf", "lattice.size=[24, 4]"])
     needs = [memory._Needs(build_system(config), ranks).least / memory._SHARE for ranks in (1, 2)]
     Backend.free_memory = lambda self: int(sum(needs) / 2 * world.local_size)  # type: ignore[method-assign]

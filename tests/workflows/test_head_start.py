@@ -10,7 +10,7 @@ from messages_in_process import MessagesInProcess
 
 from hpcspin.assembly import learned
 from hpcspin.assembly.learned import LearnedField
-from hpcspin.dynamics.fields import HeadStart
+from hpcspin.dynamics.fields import Overlapped
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
@@ -61,12 +61,12 @@ def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
         for rank in range(ranks):
             domain = Domain(LATTICE, World(rank=rank, size=ranks), blocks)
             bound = field.bind(domain)
-            assert isinstance(bound, HeadStart)
+            assert isinstance(bound, Overlapped)
             complete = domain.window(spins, field.halo)
             inside = tuple(slice(width, width + length) for width, length in zip(field.halo, domain.shape, strict=True))
             under_way = torch.full_like(complete, torch.nan)
             under_way[inside] = complete[inside]
-            bound.begin(under_way, 0.0)
+            bound.compute_interior(under_way, 0.0)
             found = bound(complete, 0.0)
             assert not known or torch.equal(found, expected[domain.slices])
     assert torch.equal(bound(complete, 0.0), expected[domain.slices])  # Nothing is kept from one call to the next.

@@ -14,7 +14,7 @@ import pytest
 
 from hpcspin.config import load_config
 from hpcspin.dynamics import WholeLatticeField
-from hpcspin.dynamics.fields import energy, spin_temperature
+from hpcspin.dynamics.energies import energy, spin_temperature
 from hpcspin.errors import HpcspinError, one_line
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World

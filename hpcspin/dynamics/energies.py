@@ -1,0 +1,102 @@
+"""Energies of fields on the whole lattice, and the temperature that spins in them have."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcspin.dynamics.fields import Field, FieldEvaluator, SumField, terms_of
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.world import World
+
+
+class Conservative:
+    """Base of terms that derive from an energy of degree d in the spins, E = -(1/d) sum S_i·H_i (Euler)."""
+
+    degree: ClassVar[int]
+
+    def divergence(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Divergence of a site's field under rotations of its own spin, the trace of dH_i/dS_i across S_i.
+
+        Spins of shape (Lx, Ly, 3), result of shape (Lx, Ly); 0 where no field on a spin depends on that spin itself.
+        """
+        return np.zeros(spins.shape[:2])
+
+
+@runtime_checkable
+class Energetic(Protocol):
+    """A field that may know an energy from which it, or its part h^eq, derives."""
+
+    def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
+        """Energy of spins of shape (Lx, Ly, 3) on the whole lattice; None if there is none."""
+        ...
+
+
+def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: float = 0.0) -> float:
+    """Energy of a field on the whole lattice: of homogeneous terms E = -(1/d) sum_i S_i·H_i, of learned ones their E.
+
+    Parameters
+    ----------
+    field
+        A term with a degree, a learned field with a potential E, or a sum of such.
+    lattice
+        The lattice.
+    spins
+        Shape (Lx, Ly, 3).
+    time
+        When.
+
+    Raises
+    ------
+    HpcspinError
+        If a term derives from no energy.
+    """
+    if isinstance(field, SumField):
+        return sum(energy(term, lattice, spins, time) for term in field.terms)
+    if isinstance(field, Energetic) and (learned := field.energy(lattice, spins)) is not None:
+        return learned
+    if not isinstance(field, Conservative):
+        raise _without_energy("energy")
+    everything = torch.as_tensor(spins, dtype=torch.float64)
+    force = FieldEvaluator(field, Domain.cut(lattice, World(), field.halo))(everything, time)
+    return -float((everything * force).sum()) / field.degree
+
+
+def _without_energy(observer: str) -> HpcspinError:
+    return HpcspinError(
+        f"dynamics.observers: {observer} needs a field with a known energy, as all classical terms but slonczewski "
+        "have, and for energy learned fields of kind pair or conservative; driven electrons, exact or corrected, have "
+        "none; leave this observer out"
+    )
+
+
+def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np.float64]) -> float:
+    """Temperature that spins in equilibrium have, from their places alone.
+
+    T = sum |S_i x H_i|^2 / sum (2 S_i·H_i - div_i H_i), the mean square gradient of the energy over its Laplacian on
+    the spheres: W. B. Nurdin and K.-D. Schotte, Phys. Rev. E 61, 3579 (2000); without self-interaction the formula
+    of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010).
+
+    Parameters
+    ----------
+    field
+        A classical term or a sum of such.
+    spins, force
+        Spins and their field, shape (Lx, Ly, 3).
+
+    Raises
+    ------
+    HpcspinError
+        If a term derives from no known energy.
+    """
+    own = 0.0
+    for term in terms_of(field):
+        if not isinstance(term, Conservative):
+            raise _without_energy("spin_temperature")
+        own += float(term.divergence(spins).sum())
+    return float((np.cross(spins, force) ** 2).sum() / (2 * (spins * force).sum() - own))
