@@ -38,7 +38,8 @@ def test_compiled_layers_take_the_same_steps(tmp_path: Path, two_threads: None) 
     """Seven and six snapshots in batches of six: one batch is not full and not compiled."""
     data = write_data(tmp_path / "data")
     plain, fused = (
-        run(data, tmp_path / name, compile=name == "fused", **LAYERS).metrics["mse"] for name in ("plain", "fused")
+        run(data, tmp_path / name, compile=name == "fused", **{**LAYERS, "layers": (1,)}).metrics["mse"]
+        for name in ("plain", "fused")
     )
     assert fused == pytest.approx(plain, rel=1e-9)
     np.testing.assert_allclose(weights(tmp_path / "fused"), weights(tmp_path / "plain"), rtol=0, atol=1e-9)
