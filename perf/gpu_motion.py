@@ -91,7 +91,7 @@ def bits(bench: Bench) -> None:
         together = Evaluation(model, spins).field()
         alone = [Evaluation(model, spins[number : number + 1]).field()[0] for number in range(len(spins))]
         bench.require(f"{name}: alone and in a batch", torch.equal(together, torch.stack(alone)))
-        if name == "driven_sd_pair":
+        if name == "driven_sd_strips":
             bench.skip(f"the window of {name}", "its terms cross to other blocks; two_ranks shows it")
             continue
         part = slice(model.halo[0] // 2, size[0] - model.halo[0])
@@ -265,7 +265,7 @@ def two_ranks(bench: Bench) -> None:
     system = ["lattice.size=[12,6]" if bench.pretend else "lattice.size=[60,24]", "electrons.tolerance=1e-8"]
     moves = ["dynamics.field=learned", "potential=null", "dynamics.duration=4", "dynamics.record_interval=1"]
     # A block of the small lattice would be thinner than the halo of layers.
-    names = ("driven_sd_pair",) if bench.pretend else (FAST, "driven_sd_pair")
+    names = ("driven_sd_strips",) if bench.pretend else (FAST, "driven_sd_strips")
     with _directory() as where:
         for name in bench.while_time(names):
             model = f"dynamics.model={MODELS / name}.safetensors"

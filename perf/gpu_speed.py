@@ -219,8 +219,8 @@ def accurate_fields(bench: Bench) -> None:
 
 @figure(2, 40)
 def pair_fields(bench: Bench) -> None:
-    """driven_sd_pair."""
-    _fields(bench, "driven_sd_pair")
+    """driven_sd_strips."""
+    _fields(bench, "driven_sd_strips")
 
 
 @figure(2, 30)

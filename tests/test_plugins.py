@@ -17,9 +17,10 @@ from hpcspin.dynamics import INTEGRATORS, OBSERVERS, TERMS, WAVEFORMS
 from hpcspin.electrons import SOLVERS
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, SHAPES, TEXTURES
+from hpcspin.potential import DESCRIPTORS, FORCE_FIELDS
 from hpcspin.registry import load_plugins
 
-REGISTRIES = (LATTICES, SHAPES, TEXTURES, SOLVERS, INTEGRATORS, OBSERVERS, TERMS, WAVEFORMS)
+REGISTRIES = (LATTICES, SHAPES, TEXTURES, SOLVERS, INTEGRATORS, OBSERVERS, TERMS, WAVEFORMS, DESCRIPTORS, FORCE_FIELDS)
 CONFIG = """
 plugins: [mine]
 lattice: {kind: square, size: [4, 3], periodic: [false, false]}
@@ -155,6 +156,61 @@ def test_one_of_ones_own_through_the_command_line(kind: str, config: Path, tmp_p
     assert done.exit_code == 0, done.output
     with h5py.File(tmp_path / "run" / "trajectory.h5") as file:
         assert right({name: file[name][()] for name in file})
+
+
+LEARNED = {
+    "descriptor": (
+        """
+import numpy as np
+from hpcspin.potential import Descriptor
+class NearestBonds(Descriptor):
+    name = "nearest_bonds"
+    def __init__(self, lattice, offsets, operations, even):
+        super().__init__(lattice, offsets, operations, even)
+        self.parity = np.ones(len(offsets) - 1 + len(self.presence_counts), dtype=np.int64)
+    def forward(self, spins, tile):
+        import torch
+        bonds = (spins[:1] * spins[1:]).sum(1)
+        return torch.cat([bonds, self.presence(spins, tile)])
+""",
+        "potential={kind: conservative, descriptor: nearest_bonds, radius: 1, symmetry: full, hidden: [4]}",
+    ),
+    "force field": (
+        """
+from typing import Literal
+from hpcspin.potential import FORCE_FIELDS
+from hpcspin.potential.settings import MessagePassingSettings
+@FORCE_FIELDS.adding("shallow")
+class Shallow(MessagePassingSettings):
+    kind: Literal["shallow"] = "shallow"
+    def make(self, architecture):
+        from hpcspin.potential import CovariantField
+        return CovariantField(architecture)
+""",
+        "potential={kind: shallow, radius: 1, hidden: [4], channels: 3}",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_a_force_field_of_ones_own_learns_and_moves_spins(kind: str, config: Path, tmp_path: Path) -> None:
+    source, potential = LEARNED[kind]
+    (tmp_path / "mine.py").write_text(source)
+    first, model, run = (str(tmp_path / name) for name in ("first", "model", "run"))
+    (tmp_path / "data").mkdir()
+    learning = ["training={epochs: 2, batch: 2}", potential]
+    moving = ["dynamics.field=learned", "dynamics.classical={}", f"dynamics.model={model}"]
+    for words in (
+        ["simulate", str(config), "--output", first, "dynamics.field=electrons", "dynamics.classical={}"],
+        ["label", str(config), "--spins", first, "--output", str(tmp_path / "data" / "a.h5")],
+        ["train", str(config), "--data", str(tmp_path / "data"), "--output", model, *learning],
+        ["simulate", str(config), "--output", run, *moving],
+    ):
+        done = CliRunner().invoke(cli.app, words)
+        assert done.exit_code == 0, done.output
+    with h5py.File(tmp_path / "run" / "trajectory.h5") as file:
+        assert np.isfinite(file["field"][()]).all()
+        assert file["field"][()].any()
 
 
 def test_what_a_file_names_is_not_imported_and_one_line_says_so(config: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from hpcspin.storage import provenance
 
 DAMPING, STEP, BIAS = 0.1, 0.1, 3.2
 BYTES = 8 * 3
-SHIPPED = str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_pair.safetensors")
+SHIPPED = str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_strips.safetensors")
 GIGABYTE = 1e9
 MEMORY_BAR = 16 * GIGABYTE
 HUGE, HUGE_STEPS = 4096, 100

@@ -33,7 +33,7 @@ from hpcspin.potential import Block, Neighbourhood, PotentialField, load_force
 from hpcspin.storage import provenance
 
 SIDES, REPEATS, BIAS = (16, 32, 64, 128, 256), 9, 3.2
-PAIR = str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_pair.safetensors")
+PAIR = str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_strips.safetensors")
 
 
 class Redundant:

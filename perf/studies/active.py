@@ -57,12 +57,12 @@ SELECTIONS = {"spread": "largest disagreement", "time": "random"}
 
 def config(*overrides: str) -> Config:
     """Config of the small system."""
-    return load_config(CONFIGS / "driven_sd_pair.yaml", [*SYSTEM, *overrides])
+    return load_config(CONFIGS / "driven_sd_strips.yaml", [*SYSTEM, *overrides])
 
 
 def make_test(directory: Path) -> list[Path]:
     """Label files of the trajectories that judge."""
-    files, model = [], CONFIGS / "models" / "driven_sd_pair.safetensors"
+    files, model = [], CONFIGS / "models" / "driven_sd_strips.safetensors"
     for number in range(TEST["trajectories"]):
         place = directory / f"test-{number:02d}"
         start = f"initial={json.dumps({'kind': 'wall', 'position': 2.5 + 1.2 * number})}"

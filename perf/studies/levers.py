@@ -4,7 +4,7 @@
 
 DIR holds label files of one trajectory each with a ``manifest.json``. Every
 fifth file judges; frames of the others, equally spaced, are learned from. The
-baseline is what `hpcspin train` does with ``configs/driven_sd_pair.yaml``.
+baseline is what `hpcspin train` does with ``configs/driven_sd_strips.yaml``.
 Errors are standard errors over the judging trajectories, those of ratios paired.
 """
 
@@ -36,7 +36,7 @@ from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 from hpcspin.training.sources import read_source
 
-CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd_pair.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd_strips.yaml"
 CPU = torch.device("cpu")
 NEAR = 2.0
 """Columns from the wall within which a site is near it."""

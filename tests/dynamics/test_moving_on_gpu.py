@@ -22,7 +22,7 @@ from hpcspin.potential import Committee, ForceField
 
 SIZE = (12, 9)
 BIAS = 3.2
-LAUNCHES = {"driven_sd_fast": 701, "driven_sd": 1001, "driven_sd_light": 851, "driven_sd_pair": 909}
+LAUNCHES = {"driven_sd_fast": 701, "driven_sd": 1001, "driven_sd_light": 851, "driven_sd_strips": 909}
 """Kernels of a thermal Heun step: 919 and 1291 of the first two before tables and parameters stayed on the device."""
 ADAPTIVE = {"integrator": "dormand_prince", "temperature": 0.0, "tolerance": 1e-6}
 
@@ -80,7 +80,7 @@ def test_corrected_dynamics(tmp_path: Path) -> None:
     assert_goes_the_same_way(tmp_path / "learned", learned, tolerance=1e-12)
 
 
-@pytest.mark.parametrize("make", [committee, lambda: in_double("driven_sd_pair")], ids=["committee", "potentials"])
+@pytest.mark.parametrize("make", [committee, lambda: in_double("driven_sd_strips")], ids=["committee", "potentials"])
 def test_learned_dynamics(tmp_path: Path, make: Callable[[], Committee | ForceField]) -> None:
     assert_goes_the_same_way(tmp_path, lambda device: LearnedField(make().to(device), BIAS), tolerance=1e-12)
 

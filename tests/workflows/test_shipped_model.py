@@ -30,8 +30,8 @@ NAMES = {"driven_sd": "driven_sd_model"} | {
         ("driven_sd_light", "driven_sd_exact", 9.748e-6, 0.00461),
         ("driven_sd_fast", "driven_sd_test", 5.726e-5, 0.0450),
         ("driven_sd_fast", "driven_sd_exact", 1.393e-5, 0.00659),
-        ("driven_sd_pair", "driven_sd_test", 1.105e-4, 0.0869),
-        ("driven_sd_pair", "driven_sd_exact", 4.053e-5, 0.0192),
+        ("driven_sd_strips", "driven_sd_test", 1.105e-4, 0.0869),
+        ("driven_sd_strips", "driven_sd_exact", 4.053e-5, 0.0192),
     ],
 )
 def test_its_error_on_exact_labels_of_30x24_is_the_one_reported(
