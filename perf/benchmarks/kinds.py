@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from hpcspin.lattice import make_lattice, make_texture
-from hpcspin.potential import Architecture, CovariantField, ForceField, make_force_field
+from hpcspin.potential import Architecture, ForceField, make_force_field
+from hpcspin.potential.message_passing import MessagePassing
 from hpcspin.storage import provenance, write_json
 
 KINDS = ("direct", "conservative", "pair")
@@ -51,7 +52,7 @@ def evaluation(model: ForceField) -> Callable[[], Any]:
 
 def step(model: ForceField) -> Callable[[], Any]:
     """One forward and backward pass, compiled."""
-    assert isinstance(model, CovariantField)
+    assert isinstance(model, MessagePassing)
     given = spins(4), model.train().neighbourhood(LATTICE), torch.ones(4)
     model.fused = True
 
