@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 NAMES = {"driven_sd": "driven_sd_model"} | {
-    f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair")
+    f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair", "strips")
 }
 """Models and the configs that they are trained by."""
 
@@ -30,6 +30,8 @@ NAMES = {"driven_sd": "driven_sd_model"} | {
         ("driven_sd_light", "driven_sd_exact", 9.748e-6, 0.00461),
         ("driven_sd_fast", "driven_sd_test", 5.726e-5, 0.0450),
         ("driven_sd_fast", "driven_sd_exact", 1.393e-5, 0.00659),
+        ("driven_sd_pair", "driven_sd_test", 8.192e-5, 0.0644),
+        ("driven_sd_pair", "driven_sd_exact", 7.131e-6, 0.00337),
         ("driven_sd_strips", "driven_sd_test", 1.105e-4, 0.0869),
         ("driven_sd_strips", "driven_sd_exact", 4.053e-5, 0.0192),
     ],
