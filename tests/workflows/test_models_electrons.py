@@ -227,7 +227,9 @@ def test_one_trajectory_has_no_error(
     assert "no error" not in caplog.text
 
 
-@pytest.mark.parametrize("name", ["driven_sd", "driven_sd_light", "driven_sd_fast", "driven_sd_pair", "driven_sd_strips"])
+@pytest.mark.parametrize(
+    "name", ["driven_sd", "driven_sd_light", "driven_sd_fast", "driven_sd_pair", "driven_sd_strips"]
+)
 def test_shipped_models_say_which_electrons_they_have_learned_from(name: str) -> None:
     _, card = load_model(MODELS / f"{name}.safetensors")
     known = stored_electrons(card["electrons"], name)
