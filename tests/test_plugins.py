@@ -36,13 +36,13 @@ KINDS = {
         """
 import numpy as np
 from hpcspin.lattice import Lattice
-class Chains(Lattice):
-    kind = "chains"
+class Wires(Lattice):
+    kind = "wires"
     bonds = ((1, 0),)
     primitive_vectors = np.eye(2)
     generators = (((-1, 0), (0, 1)), ((1, 0), (0, -1)))
 """,
-        ["lattice.kind=chains", "dynamics.field=electrons"],
+        ["lattice.kind=wires", "dynamics.field=electrons"],
         lambda run: np.isfinite(run["field"]).all() and run["density"].shape == (3, 4, 3),
     ),
     "texture": (
@@ -215,27 +215,27 @@ def test_a_force_field_of_ones_own_learns_and_moves_spins(kind: str, config: Pat
 
 def test_what_a_file_names_is_not_imported_and_one_line_says_so(config: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(KINDS["lattice"][0])
-    stored = load_config(config, ["lattice.kind=chains"]).model_dump(mode="json")
+    stored = load_config(config, ["lattice.kind=wires"]).model_dump(mode="json")
     assert stored["plugins"] == ["mine"]
-    del LATTICES["chains"]
-    with pytest.raises(HpcspinError, match=r"a file: lattice.kind: 'chains' is unknown; .*; your own needs its module"):
+    del LATTICES["wires"]
+    with pytest.raises(HpcspinError, match=r"a file: lattice.kind: 'wires' is unknown; .*; your own needs its module"):
         parse_config(stored, "a file")
 
 
 def test_verbs_without_a_config_take_a_plugin(config: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(KINDS["lattice"][0])
     run, target = tmp_path / "run", str(tmp_path / "run.xdmf")
-    simulated = CliRunner().invoke(cli.app, ["simulate", str(config), "-o", str(run), "lattice.kind=chains"])
+    simulated = CliRunner().invoke(cli.app, ["simulate", str(config), "-o", str(run), "lattice.kind=wires"])
     assert simulated.exit_code == 0, simulated.output
-    chains = LATTICES.pop("chains")
+    wires = LATTICES.pop("wires")
     refused = CliRunner().invoke(cli.app, ["export", str(run), "-o", target])
     assert refused.exit_code == 1
-    assert "'chains' is unknown" in refused.output
+    assert "'wires' is unknown" in refused.output
     again = tmp_path / "again.py"
     again.write_text(KINDS["lattice"][0])
     told = CliRunner().invoke(cli.app, ["--plugin", str(again), "export", str(run), "-o", target])
     assert told.exit_code == 0, told.output
-    assert chains is not LATTICES["chains"]
+    assert wires is not LATTICES["wires"]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_verbs_without_a_config_take_a_plugin(config: Path, tmp_path: Path) -> N
         (None, "plugins: mine: there is neither a file .*mine.py nor a module of this name"),
         ("import no_such_module", "plugins: mine: fails with ModuleNotFoundError: .*no_such_module"),
         ("1 +", "plugins: mine: fails with SyntaxError"),
-        (KINDS["lattice"][0].replace("chains", "square"), "lattice.kind: 'square' is registered already, by hpcspin"),
+        (KINDS["lattice"][0].replace("wires", "square"), "lattice.kind: 'square' is registered already, by hpcspin"),
     ],
 )
 def test_a_plugin_that_fails_is_one_line(config: Path, tmp_path: Path, source: str | None, message: str) -> None:

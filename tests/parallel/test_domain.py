@@ -1,7 +1,6 @@
 """Blocks and halos: every site sees the neighbours it has in the whole lattice."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,20 +173,3 @@ def test_exchange_under_torchrun(torchrun, tmp_path):
     script.write_text(EXCHANGE)
     result = torchrun(2, str(script), "2", timeout=120)
     assert "all halos agree" in result.stdout, result.stderr
-
-
-def test_blocks_leave_a_gpu_through_pinned_memory_in_the_order_of_arrays(monkeypatch):
-    """A tensor of the host stands for one of the device."""
-    values = field_of_numbers((4, 3))
-    kind = {"shape": values.shape, "dtype": values.dtype}
-    block = SimpleNamespace(device=torch.device("cuda"), contiguous=lambda: values, **kind)
-    empty, pinned = torch.empty, []
-
-    def on_host(shape, dtype, pin_memory):
-        pinned.append(pin_memory)
-        return empty(shape, dtype=dtype)
-
-    monkeypatch.setattr(torch, "empty", on_host)
-    found = Domain.cut(make_lattice("square", (4, 3)), World(), (1, 1)).gather(block)
-    assert pinned == [True]
-    assert np.array_equal(found, values.numpy())

@@ -17,13 +17,13 @@ from hpcspin.potential import Architecture, make_force_field, save_model
 from hpcspin.workflows.simulate import simulate_directory
 
 CONFIG = """
-lattice: {{kind: square, size: [8, 6], periodic: [false, true]}}
+lattice: {{kind: square, size: [6, 4], periodic: [false, true]}}
 electrons:
   reservoirs:
     - {{name: left, sites: left, width: 1, potential: -3.2}}
     - {{name: right, sites: right, width: 1, potential: 0}}
 initial: {{kind: random}}
-dynamics: {{field: learned, model: {model}, damping: 0.0, temperature: 0.0, step: 0.1, duration: 4,
+dynamics: {{field: learned, model: {model}, damping: 0.0, temperature: 0.0, step: 0.1, duration: 2,
            integrator: midpoint, observers: [energy, nonequilibrium_potential], record_interval: 1}}
 device: cpu
 """
