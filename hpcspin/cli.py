@@ -276,8 +276,7 @@ def _run(verb: Callable[[World], int | None]) -> None:
         world = World.detect()
         with world.abort_on_failure():
             code = verb(world)
-            if world.size > 1:
-                world.leave(code or 0)
+            world.leave(code or 0)
     raise typer.Exit(code or 0)
 
 

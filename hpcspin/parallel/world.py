@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -282,20 +282,18 @@ class World:
             self.barrier()
             dist.destroy_process_group()
 
-    def leave(self, code: int) -> NoReturn:
-        """End this rank, with all ranks at their end, without the interpreter's own end.
+    def leave(self, code: int) -> None:
+        """End with all ranks; under torchrun this does not return, and the interpreter's own end is left out.
 
         A thread of torch.distributed that asks for the interpreter while it ends is ended in turn, in the midst of
-        C++, which ends the process by SIGABRT: a job that had written everything failed so, now and then.
+        C++, which ends the process by SIGABRT: a job that had written everything failed so, now and then. Under MPI
+        messages are freed at the interpreter's end, before MPI's own.
         """
         self.finish()
-        if self.comm is not None:
-            from mpi4py import MPI
-
-            MPI.Finalize()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        if self.launcher == "torchrun":
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
     def abort(self, code: int) -> None:
         """End every rank of the job with an exit code."""

@@ -9,7 +9,7 @@ the place of their directories. Writes the mean distance of the walls over time,
 how far the walls went, and their speeds, with standard errors over the runs, and
 a plot. Distances of exact runs with one start from each other say how much of
 that is chaos. With ``--until`` there is one set of numbers for each of the times. ``--figure``
-draws the way of the walls that earlier outputs keep, each run, and mean and spread
+draws the distance travelled by the walls that earlier outputs keep, each run, and mean and spread
 (standard deviation over the runs), of the exact dynamics and of each model's.
 """
 
@@ -86,7 +86,7 @@ def draw(results: list[str], path: str) -> None:
         axis.plot(first["time"], ways.T, color=colour, linewidth=0.5, alpha=0.5)
         axis.plot(first["time"], mean, color=colour, label=f"{name}, mean of {len(runs)} seeds")
         axis.fill_between(first["time"], mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
-    axis.set(xlabel="time (ħ/t)", ylabel="the wall's way (columns)")
+    axis.set(xlabel="time (ħ/t)", ylabel="distance travelled by the wall (columns)")
     axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -51,6 +51,7 @@ def test_train_evaluate_and_simulate_with_a_committee(
     assert result.returncode == 0, result.stderr
     result = mpirun(2, "-m", "hpcspin", "simulate", str(config), "--output", str(tmp_path / "two"), *learned)
     assert result.returncode == 0, result.stderr
+    assert "MPI" not in result.stderr  # as of messages that are not freed
     with h5py.File(tmp_path / "one/trajectory.h5") as one, h5py.File(tmp_path / "two/trajectory.h5") as two:
         assert one["spread"].shape == one["spins"].shape[:3]
         assert (one["spread"][:] > 0).all()
