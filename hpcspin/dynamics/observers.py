@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 
 from hpcspin.dynamics import energies
 from hpcspin.dynamics.fields import Field
-from hpcspin.lattice import Lattice, measures
+from hpcspin.lattice import Lattice, domains, measures
 from hpcspin.registry import Choice, Registry
 from hpcspin.settings import Finite
 
@@ -146,6 +146,37 @@ def mean_chirality(frame: Frame) -> float:
     return float(np.nanmean(measures.scalar_chirality(frame.lattice, frame.spins)))
 
 
+@observer("chirality_correlation", lambda lattice: (domains.correlation_bins(lattice),))
+def chirality_correlation(frame: Frame) -> NDArray[np.float64]:
+    """Correlation of the scalar chirality at distances 0, 1, 2, ... up to half of the shorter side; 1 at distance 0."""
+    return domains.chirality_correlation(frame.lattice, frame.spins)[1]
+
+
+@observer("chirality_length")
+def chirality_length(frame: Frame) -> float:
+    """Distance at which the correlation of the chirality has fallen to 1/2; NaN where one domain fills the lattice."""
+    return domains.correlation_length(*domains.chirality_correlation(frame.lattice, frame.spins))
+
+
+@observer("chirality_walls")
+def chirality_walls(frame: Frame) -> float:
+    """Length of the walls between domains of opposite chirality, in lattice constants."""
+    return domains.chirality_walls(frame.lattice, frame.spins)
+
+
+@observer("bond_fractions", lambda lattice: (2,))
+def bond_fractions(frame: Frame) -> NDArray[np.float64]:
+    """Shares of ferromagnetic (S_i·S_j > 1/2) and of antiferromagnetic (< -1/2) bonds."""
+    return measures.bond_fractions(frame.lattice, frame.spins)
+
+
+@observer("puddles", _vector)
+def puddles(frame: Frame) -> NDArray[np.float64]:
+    """Number of ferromagnetic puddles, their mean size and the largest one's, in sites; 0 where there is none."""
+    sizes = domains.puddle_sizes(frame.lattice, frame.spins)
+    return np.array([len(sizes), sizes.mean(), sizes[0]] if len(sizes) else [0.0, 0.0, 0.0])
+
+
 @observer("topological_charge")
 def topological_charge(frame: Frame) -> float:
     """Skyrmion number."""
@@ -154,5 +185,5 @@ def topological_charge(frame: Frame) -> float:
 
 @observer("structure_factor", lambda lattice, wave_vectors: (len(wave_vectors),))
 def structure_factor(frame: Frame, wave_vectors: tuple[tuple[Finite, Finite], ...]) -> NDArray[np.float64]:
-    """Static structure factor at wave vectors in reciprocal ones: [0.5, 0.5] is the square antiferromagnet."""
+    """Static structure factor at wave vectors in reciprocal ones: `measures.structure_factor` names those of orders."""
     return measures.structure_factor(frame.lattice, frame.spins, wave_vectors)

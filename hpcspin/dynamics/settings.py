@@ -46,6 +46,7 @@ class Settings(Section):
     )
     """What is recorded beside the spins, the field and its own observables: names, or sections of a ``name`` and
     parameters. Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``,
+    ``chirality_correlation``, ``chirality_length``, ``chirality_walls``, ``bond_fractions``, ``puddles``,
     ``topological_charge``, ``structure_factor`` (with ``wave_vectors``); of a learned field ``outside``,
     ``outside_share``, and of a committee ``spread``."""
     compression: Literal["gzip", "lzf"] | None = None

@@ -1,12 +1,22 @@
 """Sites, neighbour shells, point groups, initial textures and measures of a texture."""
 
+from hpcspin.lattice.domains import (
+    chirality_correlation,
+    chirality_walls,
+    correlation_bins,
+    correlation_length,
+    puddle_sizes,
+)
 from hpcspin.lattice.lattice import LATTICES, SHAPES, Halo, Lattice, SquareLattice, TriangularLattice, make_lattice
 from hpcspin.lattice.measures import (
     bond_columns,
+    bond_fractions,
     bond_map,
     has_wall,
+    nearest_bonds,
     scalar_chirality,
     structure_factor,
+    structure_factors,
     topological_charge,
     wall_position,
 )
@@ -23,12 +33,20 @@ __all__ = [
     "TriangularLattice",
     "as_snapshots",
     "bond_columns",
+    "bond_fractions",
     "bond_map",
+    "chirality_correlation",
+    "chirality_walls",
+    "correlation_bins",
+    "correlation_length",
     "has_wall",
     "make_lattice",
     "make_texture",
+    "nearest_bonds",
+    "puddle_sizes",
     "scalar_chirality",
     "structure_factor",
+    "structure_factors",
     "topological_charge",
     "wall_position",
 ]

@@ -7,8 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpcspin.lattice.lattice import Lattice
 
+FERROMAGNETIC = 1 / 2
+"""S_i·S_j above which a bond counts as ferromagnetic; below its negative it counts as antiferromagnetic."""
 
-def _bonds(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+
+def nearest_bonds(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
     """S_i·S_j from each site along each bond offset, (..., Lx, Ly, bonds); NaN beyond an open edge."""
     table = lattice.shift(lattice.bonds)
     flat = spins.reshape(*spins.shape[:-3], lattice.num_sites, 3)
@@ -31,9 +34,23 @@ def bond_map(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64
     ndarray
         Shape (..., Lx, Ly); -1 in an antiferromagnet, +1 in a ferromagnet, NaN at a site that no such bond leaves.
     """
-    bonds = _bonds(lattice, spins)
+    bonds = nearest_bonds(lattice, spins)
     with np.errstate(invalid="ignore"):
         return np.nansum(bonds, axis=-1) / np.sum(~np.isnan(bonds), axis=-1)
+
+
+def bond_fractions(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of the bonds with S_i·S_j > 1/2 (ferromagnetic) and < -1/2 (antiferromagnetic), shape (..., 2).
+
+    Arguments are those of `bond_map`.
+    """
+    bonds = nearest_bonds(lattice, spins)
+    flat = bonds.reshape(*bonds.shape[:-3], -1)
+    number = np.sum(~np.isnan(flat), axis=-1)
+    return (
+        np.stack([np.sum(flat > FERROMAGNETIC, axis=-1), np.sum(flat < -FERROMAGNETIC, axis=-1)], axis=-1)
+        / (number[..., None])
+    )
 
 
 def bond_columns(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -42,7 +59,7 @@ def bond_columns(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.flo
     Unlike `bond_map` it is centred on the site, so a wall read from it has no
     bias of half a column towards either side. Shape (..., Lx, Ly).
     """
-    bonds = _bonds(lattice, spins)
+    bonds = nearest_bonds(lattice, spins)
     back = lattice.shift(-np.asarray(lattice.bonds))
     leaving = bonds.reshape(*bonds.shape[:-3], lattice.num_sites, -1)
     arriving = [np.where(back[:, k] >= 0, leaving[..., back[:, k], k], np.nan) for k in range(len(lattice.bonds))]
@@ -104,19 +121,27 @@ def structure_factor(lattice: Lattice, spins: NDArray[np.float64], wave_vectors:
     spins
         Unit vectors, shape (Lx, Ly, 3).
     wave_vectors
-        Shape (n, 2), in units of the reciprocal vectors: (1/2, 1/2) is the square antiferromagnet's, (1/3, 1/3)
-        that of the 120 degree order.
+        Shape (n, 2), in units of the reciprocal vectors: (1/2, 1/2) is the square antiferromagnet's; the 120 degree
+        order of the triangular lattice is at K = (1/3, 2/3) and K' = (2/3, 1/3), the tetrahedral order at (1/2, 0),
+        (0, 1/2) and (1/2, 1/2).
 
     Returns
     -------
     ndarray
-        Shape (n,); N for full order.
+        Shape (n,). The sum over all wave vectors of a periodic lattice is N: perfect order has N at its wave vector,
+        or an equal share at each of them: N/2 at K and at K', N/3 at each of the three of the tetrahedral order.
     """
     along_x, along_y = (
         np.exp(-2j * np.pi * np.outer(np.asarray(wave_vectors, dtype=float)[:, axis], np.arange(lattice.size[axis])))
         for axis in range(2)
     )
     amplitude = np.einsum("qx,qy,xya->qa", along_x, along_y, spins, optimize=True)
+    return (np.abs(amplitude) ** 2).sum(axis=-1) / lattice.num_sites
+
+
+def structure_factors(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`structure_factor` at all wave vectors (h / Lx, k / Ly) of the lattice, shape (Lx, Ly)."""
+    amplitude = np.fft.fft2(spins, axes=(0, 1))
     return (np.abs(amplitude) ** 2).sum(axis=-1) / lattice.num_sites
 
 

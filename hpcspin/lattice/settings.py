@@ -27,5 +27,5 @@ class InitialSettings(Choice):
 
     registry = TEXTURES
     kind: Annotated[str, AfterValidator(TEXTURES.check)]
-    """``wall``, ``antiferromagnet``, ``ferromagnet``, ``random``, ``file`` (with a ``path``), or another registered
-    texture."""
+    """``wall``, ``antiferromagnet``, ``ferromagnet``, ``order_120``, ``tetrahedral``, ``stripes``, ``puddles``,
+    ``skyrmions``, ``random``, ``file`` (with a ``path``), or another registered texture."""

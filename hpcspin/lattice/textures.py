@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice.lattice import Lattice
+from hpcspin.lattice.distances import nearest_vectors
+from hpcspin.lattice.lattice import Lattice, TriangularLattice
 from hpcspin.registry import Registry
-from hpcspin.settings import Finite, NonNegative
+from hpcspin.settings import Count, Finite, NonNegative, Positive
 
 TEXTURES: Registry[Callable[..., NDArray[np.float64]]] = Registry("initial.kind", given=2)
 """Functions of a lattice, a random generator and parameters of their own to unit spins, shape (Lx, Ly, 3)."""
@@ -34,7 +36,29 @@ def _tilted(spins: NDArray[np.float64], tilt: float, rng: np.random.Generator) -
     return spins / np.linalg.norm(spins, axis=-1, keepdims=True)
 
 
-def _staggered_z(lattice: Lattice) -> NDArray[np.float64]:
+def _require_period(lattice: Lattice, name: str, period: tuple[int, int]) -> None:
+    """Refuse periodic sides on which an order that repeats after ``period`` sites does not close."""
+    for axis, length, periodic, repeats in zip("xy", lattice.size, lattice.periodic, period, strict=True):
+        if periodic and length % repeats:
+            raise HpcspinError(
+                f"initial.kind: {name} repeats after {repeats} sites along {axis}, and lattice.size has {length} along "
+                f"periodic {axis}; give a multiple of {repeats}, or make {axis} open"
+            )
+
+
+def _require_triangular(lattice: Lattice, name: str) -> None:
+    """Refuse a lattice without the bonds of the triangular one, on which the order is defined."""
+    if set(lattice.neighbours) != {(s * x, s * y) for x, y in TriangularLattice.bonds for s in (1, -1)}:
+        raise HpcspinError(f"initial.kind: {name} is an order of lattice.kind triangular, not of {lattice.kind}")
+
+
+def _require_sign(name: str, value: int) -> None:
+    if value not in (1, -1):
+        raise HpcspinError(f"initial.{name}: {value!r} is neither 1 nor -1; choose one of them")
+
+
+def _staggered_z(lattice: Lattice, name: str, period: tuple[int, int]) -> NDArray[np.float64]:
+    _require_period(lattice, name, period)
     x, y = np.indices(lattice.size)
     spins = np.zeros((*lattice.size, 3))
     spins[..., 2] = 1 - 2 * ((x + y) % 2)
@@ -50,7 +74,7 @@ def wall(lattice: Lattice, rng: np.random.Generator, position: Finite, tilt: Non
             f"initial.position: {position:g} is no column of the lattice, whose lattice.size has the columns 0 to "
             f"{last}; choose one of them"
         )
-    spins = _staggered_z(lattice)
+    spins = _staggered_z(lattice, "wall", (1, 2))
     spins[np.arange(lattice.size[0]) < position] = (1.0, 0.0, 0.0)
     return _tilted(spins, tilt, rng)
 
@@ -58,13 +82,117 @@ def wall(lattice: Lattice, rng: np.random.Generator, position: Finite, tilt: Non
 @TEXTURES.adding("antiferromagnet")
 def antiferromagnet(lattice: Lattice, rng: np.random.Generator, tilt: NonNegative = 0.1) -> NDArray[np.float64]:
     """Spins alternately along +z and -z: on the square lattice the Néel state."""
-    return _tilted(_staggered_z(lattice), tilt, rng)
+    return _tilted(_staggered_z(lattice, "antiferromagnet", (2, 2)), tilt, rng)
 
 
 @TEXTURES.adding("ferromagnet")
 def ferromagnet(lattice: Lattice, rng: np.random.Generator, tilt: NonNegative = 0.1) -> NDArray[np.float64]:
     """All spins along +x."""
     return _tilted(np.broadcast_to((1.0, 0.0, 0.0), (*lattice.size, 3)), tilt, rng)
+
+
+@TEXTURES.adding("order_120")
+def order_120(lattice: Lattice, rng: np.random.Generator, tilt: NonNegative = 0.1) -> NDArray[np.float64]:
+    """120 degree order of the triangular lattice: in the xy plane, each spin turned by 120 degrees from its neighbours.
+
+    S = (cos K·r, sin K·r, 0) with K = (1/3, 2/3) in reciprocal vectors. Periodic sides are multiples of 3.
+    """
+    _require_triangular(lattice, "order_120")
+    _require_period(lattice, "order_120", (3, 3))
+    x, y = np.indices(lattice.size)
+    angle = 2 * np.pi / 3 * ((x + 2 * y) % 3)
+    return _tilted(np.stack([np.cos(angle), np.sin(angle), np.zeros(lattice.size)], axis=-1), tilt, rng)
+
+
+@TEXTURES.adding("tetrahedral")
+def tetrahedral(
+    lattice: Lattice, rng: np.random.Generator, chirality: Literal[1, -1] = 1, tilt: NonNegative = 0.1
+) -> NDArray[np.float64]:
+    """Tetrahedral order of the triangular lattice: four sublattices along the corners of a regular tetrahedron.
+
+    All triangles have the scalar chirality ``chirality`` * 4 / (3 sqrt 3) (I. Martin and C. D. Batista, Phys. Rev.
+    Lett. 101, 156402 (2008)). Periodic sides are even.
+    """
+    _require_triangular(lattice, "tetrahedral")
+    _require_period(lattice, "tetrahedral", (2, 2))
+    _require_sign("chirality", chirality)
+    corners = np.array([[[1, 1, 1], [-1, 1, -1]], [[1, -1, -1], [-1, -1, 1]]]) / math.sqrt(3)
+    x, y = np.indices(lattice.size) % 2
+    return _tilted(chirality * corners[x, y], tilt, rng)
+
+
+@TEXTURES.adding("stripes")
+def stripes(
+    lattice: Lattice, rng: np.random.Generator, width: Count = 1, tilt: NonNegative = 0.1
+) -> NDArray[np.float64]:
+    """Ferromagnetic stripes of ``width`` columns, alternately along +z and -z; a periodic x is a multiple of two."""
+    _require_period(lattice, f"stripes of width {width}", (2 * width, 1))
+    spins = np.zeros((*lattice.size, 3))
+    spins[..., 2] = 1 - 2 * (np.arange(lattice.size[0]) // width % 2)[:, None]
+    return _tilted(spins, tilt, rng)
+
+
+@TEXTURES.adding("puddles")
+def puddles(
+    lattice: Lattice, rng: np.random.Generator, count: Count = 1, radius: Positive = 2.0, tilt: NonNegative = 0.1
+) -> NDArray[np.float64]:
+    """Ferromagnetic puddles along +x at random places of an antiferromagnet along +z and -z.
+
+    A puddle is made of the sites within ``radius`` of its centre; no bond joins two of them, and periodic sides are
+    even.
+    """
+    spins = _staggered_z(lattice, "puddles", (2, 2))
+    sites = lattice.sites.reshape(-1, 2)
+    free = np.ones(lattice.num_sites, dtype=bool)
+    for number in range(count):
+        if not free.any():
+            raise HpcspinError(
+                f"initial.count: {number} puddles of radius {radius:g} leave no room for the rest of {count}; give "
+                "fewer or smaller ones"
+            )
+        centre = rng.choice(np.flatnonzero(free))
+        distance = np.linalg.norm(nearest_vectors(lattice, sites - sites[centre]), axis=-1)
+        spins.reshape(-1, 3)[distance <= radius + 1e-9] = (1.0, 0.0, 0.0)
+        free &= distance > 2 * radius + _longest_bond(lattice) + 1e-9
+    return _tilted(spins, tilt, rng)
+
+
+def _longest_bond(lattice: Lattice) -> float:
+    return float(np.linalg.norm(lattice.cartesian(lattice.bonds), axis=-1).max())
+
+
+_SMALLEST_SKYRMION = 5
+"""Sites between skyrmions below which triangles of three spins do not resolve that they wrap the sphere."""
+
+
+@TEXTURES.adding("skyrmions")
+def skyrmions(
+    lattice: Lattice,
+    rng: np.random.Generator,
+    period: Count = 8,
+    charge: Literal[1, -1] = -1,
+    tilt: NonNegative = 0.1,
+) -> NDArray[np.float64]:
+    """A lattice of skyrmions, one in each cell of ``period`` times ``period`` sites, in a ferromagnet along +z.
+
+    Within period / 2 of its centre a spin has the polar angle pi (1 - 2 r / period), and points away from the centre
+    in the plane (Néel skyrmion, of topological charge -1 as its centre is along -z), or into the mirrored direction
+    (antiskyrmion, of charge +1). Both sides are multiples of ``period``, open ones too.
+    """
+    _require_sign("charge", charge)
+    if period < _SMALLEST_SKYRMION:
+        raise HpcspinError(f"initial.period: {period} is too short; give at least {_SMALLEST_SKYRMION}")
+    if any(length % period for length in lattice.size):
+        raise HpcspinError(
+            f"initial.period: skyrmions repeat after {period} sites, and lattice.size is {lattice.size}; give sides "
+            f"that are multiples of {period}"
+        )
+    cell = type(lattice)((period, period), (True, True))
+    x, y = np.moveaxis(nearest_vectors(cell, cell.sites - period // 2), -1, 0)
+    polar = np.pi * np.clip(1 - 2 * np.hypot(x, y) / period, 0, 1)
+    azimuth = -charge * np.arctan2(y, x)
+    spins = np.stack([np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)], axis=-1)
+    return _tilted(np.tile(spins, (lattice.size[0] // period, lattice.size[1] // period, 1)), tilt, rng)
 
 
 @TEXTURES.adding("random")

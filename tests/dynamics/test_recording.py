@@ -39,6 +39,7 @@ from hpcspin.storage import TrajectoryWriter, read_checkpoint, read_spins, write
 MEASURED = {
     "observers": [
         *("bond_map", "chirality", "mean_chirality", "topological_charge", "magnetization"),
+        *("chirality_correlation", "chirality_length", "chirality_walls", "bond_fractions", "puddles"),
         {"name": "structure_factor", "wave_vectors": [[0, 0], [0.5, 0.5], [1 / 3, 1 / 3]]},
     ],
 }
@@ -136,7 +137,7 @@ def test_conservative_measures_refuse_other_fields():
 
 
 def test_an_unknown_observer_is_refused_before_the_run(tmp_path):
-    with pytest.raises(ValidationError, match=r"'wall' is unknown; choose one of bond_map"):
+    with pytest.raises(ValidationError, match=r"'wall' is unknown; choose one of bond_fractions, bond_map"):
         simulation(tmp_path / "run", observers=["wall"])
     assert not (tmp_path / "run").exists()
 

@@ -43,7 +43,7 @@ def test_the_error_estimate_is_honest(tolerance):
 
 def test_an_energy_interval_that_does_not_converge_is_named():
     system = driven(
-        "square", (9, 3), exchange=6.0, temperature=0.01, periodic_y=True, left=(1.0, -5.0), bath=(1e-13, 0.0)
+        "square", (9, 4), exchange=6.0, temperature=0.01, periodic_y=True, left=(1.0, -5.0), bath=(1e-13, 0.0)
     )
     spins = make_texture("antiferromagnet", system.lattice, 1, tilt=0.0)
     spins[6:] = (1.0, 0.0, 0.0)

@@ -15,7 +15,7 @@ from hpcspin.training.moments import normalise
 def test_features_have_no_mean_and_scatter_by_one() -> None:
     """Of both layers, over lattices of two sizes."""
     shares = []
-    for size, count in (((12, 6), 20), ((8, 5), 8)):
+    for size, count in (((12, 6), 20), ((8, 4), 8)):
         lattice = make_lattice("square", size)
         spins = np.stack(
             [
