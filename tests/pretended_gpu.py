@@ -313,7 +313,9 @@ def pretended_gpu() -> Iterator[PretendedGPU]:
         "synchronize": lambda device=None: gpu.synchronize(),
     }
     groups = patch.object(clip_grad, "_group_tensors_by_device_and_dtype", _grouped)
-    with patch.multiple(torch.cuda, **in_place_of), groups, gpu, _Constructors(gpu):
+    # No extension in C++ knows these tensors.
+    scatter = patch("hpcspin.potential.gather._scatter_has_kernels", lambda device: device.type == "cpu")
+    with patch.multiple(torch.cuda, **in_place_of), groups, scatter, gpu, _Constructors(gpu):
         torch.__future__.set_swap_module_params_on_conversion(True)
         try:
             yield gpu

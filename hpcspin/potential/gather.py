@@ -48,6 +48,13 @@ def segment_backend() -> str:
     return BACKENDS[0] if importlib.util.find_spec("torch_scatter") else BACKENDS[1]
 
 
+def _scatter_has_kernels(device: torch.device) -> bool:
+    """Whether torch-scatter was built for a device: built without CUDA it serves CPUs alone."""
+    import torch_scatter  # noqa: F401
+
+    return device.type == "cpu" or torch.ops.torch_scatter.cuda_version() >= 0
+
+
 class StaticGather(nn.Module):
     """Gather along the first axis at fixed positions, differentiable to any order.
 
@@ -60,16 +67,12 @@ class StaticGather(nn.Module):
     """
 
     index: Tensor
-    inverse: Tensor
 
     def __init__(self, places: ArrayLike, length: int) -> None:
         super().__init__()
         index = np.asarray(places, dtype=np.int64)
-        inverse = packed_inverse(index, length)
         self.register_buffer("index", torch.from_numpy(index), persistent=False)
-        places_of = np.where(inverse >= 0, inverse, len(index)).T
-        self.register_buffer("inverse", torch.from_numpy(places_of.copy()), persistent=False)
-        self._complete = bool((inverse >= 0).all())
+        self._sums = _Sums(np.bincount(index, minlength=length), np.argsort(index, kind="stable"), segment_backend())
 
     def forward(self, x: Tensor) -> Tensor:
         """Entries of x at the positions: the axis of ``length`` becomes one of m."""
@@ -82,27 +85,6 @@ class StaticGather(nn.Module):
     def _gather(self, x: Tensor) -> Tensor:
         return x.index_select(0, self.index)
 
-    def _sums(self, x: Tensor) -> Tensor:
-        if not self._complete:
-            x = torch.cat([x, torch.zeros_like(x[:1])])
-        # One place of all positions at a time, in the order of the table: torch.sum would add in one that depends on
-        # the place in memory, and all places at once do not fit the cache.
-        first, *others = self.inverse
-        total = x.index_select(0, first)
-        for places in others:
-            total += x.index_select(0, places)
-        return total
-
-
-def packed_inverse(index: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Inverse of a list of positions, as narrow as it can be, shape (length, most repetitions), -1 for none."""
-    order = np.argsort(index, kind="stable")
-    positions = index[order]
-    rank = np.arange(len(order)) - np.searchsorted(positions, positions)
-    inverse = np.full((length, int(rank.max(initial=0)) + 1), -1, dtype=np.int64)
-    inverse[positions, rank] = order
-    return inverse
-
 
 class SegmentSum(nn.Module):
     """Sum the first axis over contiguous segments, differentiable to any order.
@@ -114,42 +96,84 @@ class SegmentSum(nn.Module):
     Parameters
     ----------
     lengths
-        Length of each segment, at least 1.
+        Length of each segment.
     backend
         One of `BACKENDS`; None for the one in use.
     """
 
-    pointer: Tensor
     owner: Tensor
-    members: Tensor
 
     def __init__(self, lengths: NDArray[np.int64], backend: str | None = None) -> None:
         super().__init__()
-        self.backend = backend or segment_backend()
         self._trivial = bool((lengths == 1).all())
-        pointer = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        longest = int(np.max(lengths, initial=0))
-        members = np.full((len(lengths), longest), pointer[-1])
-        for slot in range(longest):
-            members[:, slot] = np.where(slot < lengths, pointer[:-1] + slot, pointer[-1])
-        self.register_buffer("pointer", torch.from_numpy(pointer), persistent=False)
+        self._segments = len(lengths)
         self.register_buffer("owner", torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)), persistent=False)
-        self.register_buffer("members", torch.from_numpy(members), persistent=False)
+        self._sums = _Sums(lengths, np.arange(lengths.sum()), backend or segment_backend())
+
+    def __len__(self) -> int:
+        return self._segments
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum segments: shape (entries, ...) to (segments, ...)."""
-        if self._trivial:
-            return x
-        return linear(x, self._sums, self.expand)
-
-    def _sums(self, x: Tensor) -> Tensor:
-        if self.backend == "torch-scatter":
-            from torch_scatter import segment_csr
-
-            return segment_csr(x.contiguous(), self.pointer, reduce="sum")
-        padded = torch.cat([x, torch.zeros_like(x[:1])])
-        return padded.index_select(0, self.members.T.reshape(-1)).unflatten(0, self.members.T.shape).sum(0)
+        return x if self._trivial else linear(x, self._sums, self.expand)
 
     def expand(self, x: Tensor) -> Tensor:
         """Adjoint of the sum: each entry gets its segment's value."""
         return x.index_select(0, self.owner)
+
+
+class _Sums(nn.Module):
+    """Sums over segments of entries in a given order; both backends add one after the other, to the same bits.
+
+    Parameters
+    ----------
+    lengths
+        Length of each segment.
+    places
+        The entries of all segments, laid end to end.
+    backend
+        One of `BACKENDS`.
+    """
+
+    pointer: Tensor
+    places: Tensor
+    members: Tensor
+    rank: Tensor
+
+    def __init__(self, lengths: NDArray[np.int64], places: NDArray[np.int64], backend: str) -> None:
+        super().__init__()
+        self.backend, self._empty = backend, int(np.sum(lengths == 0))
+        pointer = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        # One entry of every segment at a time: the first ones of all that have one, the second ones, and so on.
+        by_length = np.argsort(-lengths, kind="stable")
+        counts = [int(np.sum(lengths > entry)) for entry in range(int(np.max(lengths, initial=0)))]
+        members = [places[pointer[by_length[:count]] + entry] for entry, count in enumerate(counts)]
+        self._counts, rank = counts, np.argsort(by_length)
+        self._in_order = {"places": _counts_up(places), "rank": _counts_up(rank)}
+        for name, array in (("pointer", pointer), ("places", places), ("rank", rank)):
+            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+        joined = np.concatenate([np.empty(0, dtype=np.int64), *members])
+        self.register_buffer("members", torch.from_numpy(joined), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (entries, ...) to (segments, ...), without derivative."""
+        if self.backend == BACKENDS[0] and _scatter_has_kernels(x.device):
+            from torch_scatter import segment_csr
+
+            laid = x.contiguous() if self._in_order["places"] else x.index_select(0, self.places)
+            return segment_csr(laid, self.pointer, reduce="sum")
+        total = x.new_zeros((0, *x.shape[1:]))
+        for number, places in enumerate(self.members.split(self._counts)):
+            entries = x.index_select(0, places)
+            if number:
+                # Not torch.sum, which would add in an order that depends on the place in memory.
+                total[: len(places)] += entries
+            else:
+                total = entries
+        if self._empty:
+            total = torch.cat([total, x.new_zeros((self._empty, *x.shape[1:]))])
+        return total if self._in_order["rank"] else total.index_select(0, self.rank)
+
+
+def _counts_up(x: NDArray[np.int64]) -> bool:
+    return bool((x == np.arange(len(x))).all())

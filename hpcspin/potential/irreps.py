@@ -14,7 +14,7 @@ index a alone, f^Γ_ab -> Σ_a' Γ_aa' f^Γ_a'b, so that each b is one copy of �
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -25,6 +25,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 
 SYMMETRIES = ("full", "bias")
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -192,11 +193,10 @@ def slot_permutations(offsets: NDArray[np.int64], operations: NDArray[np.int64])
     return np.array([[slot[tuple(offset)] for offset in images] for images in moved.tolist()])
 
 
-def find_orbits(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> list[Orbit]:
-    """Orbits of all bonds b_0j, b_jk and chiralities χ_0jk of a neighbourhood.
-
-    Every pair within the cutoff radius of the centre counts, however far j and
-    k are from each other.
+def find_orbits(
+    offsets: NDArray[np.int64], operations: NDArray[np.int64], pairs: Sequence[tuple[int, int]] | None = None
+) -> list[Orbit]:
+    """Orbits of the bonds b_0j, b_jk and chiralities χ_0jk of a neighbourhood.
 
     Parameters
     ----------
@@ -204,17 +204,50 @@ def find_orbits(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> li
         Zero first, shape (slots, 2).
     operations
         Symmetry operations, identity first, shape (operations, 2, 2).
+    pairs
+        Slots j < k of the neighbours whose b_jk and χ_0jk count, closed under the operations; None: all pairs,
+        however far j and k are from each other.
     """
     permutations = slot_permutations(offsets, operations)
     slots = range(1, len(offsets))
-    bonds = [(0, j) for j in slots] + list(combinations(slots, 2))
+    pairs = list(combinations(slots, 2)) if pairs is None else pairs
     return [
-        *_partition("bond", bonds, permutations),
-        *_partition("chirality", list(combinations(slots, 2)), permutations),
+        *_partition("bond", [*((0, j) for j in slots), *pairs], permutations),
+        *_partition("chirality", pairs, permutations),
     ]
 
 
-def _partition(kind: str, pairs: list[tuple[int, int]], permutations: NDArray[np.int64]) -> Iterator[Orbit]:
+def close_pairs(lattice: Lattice, offsets: NDArray[np.int64], distance: float) -> list[tuple[int, int]]:
+    """Slots j < k of neighbours that are less than a distance, in lattice constants, from each other."""
+    places = lattice.cartesian(offsets)
+    slots = combinations(range(1, len(offsets)), 2)
+    return [(j, k) for j, k in slots if np.linalg.norm(places[j] - places[k]) < distance]
+
+
+def invariant(first: Irrep, second: Irrep, third: Irrep) -> NDArray[np.float64] | None:
+    """Invariant vector C_abc of the triple product Γ⊗Γ'⊗Γ'' of irreps of the groups of a site, with |C| = 1.
+
+    Σ_abc C_abc f_a f'_b f''_c is invariant for f, f' and f'' that transform like the irreps. In D4, D6 and their
+    subgroups there is at most one, so that a column of the projector onto the invariants is it.
+
+    Returns
+    -------
+    ndarray or None
+        Shape (d, d', d''); None where there is none.
+    """
+    products = np.einsum("gab,gcd,gef->gacebdf", first.matrices, second.matrices, third.matrices)
+    shape = products.shape[1:4]
+    projector = products.mean(0).reshape(math.prod(shape), -1)
+    weights = np.diag(projector)
+    # The first column that is not zero, whatever the rounding: the sign belongs to saved models.
+    found = np.flatnonzero(weights > _ROUNDING)
+    if not len(found):
+        return None
+    vector = projector[:, found[0]] / math.sqrt(weights[found[0]])
+    return np.where(np.abs(vector) > _ROUNDING, vector, 0.0).reshape(shape)
+
+
+def _partition(kind: str, pairs: Sequence[tuple[int, int]], permutations: NDArray[np.int64]) -> Iterator[Orbit]:
     seen: set[tuple[int, int]] = set()
     for pair in pairs:
         if pair in seen:

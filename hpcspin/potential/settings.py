@@ -50,7 +50,8 @@ class PotentialSettings(ForceFieldSettings):
     kind: Literal["pair", "conservative", "site"] = "pair"
     """``pair`` (E and G), ``conservative`` (E alone), ``site`` (a pair of each site)."""
     descriptor: Annotated[str, AfterValidator(DESCRIPTORS.check)] = "bonds"
-    """``bonds`` (bonds and chiralities, the paper's), ``densities`` (spin densities with learned kernels)."""
+    """``bonds`` (bonds and chiralities, the paper's), ``bispectrum`` (their invariants of third order, for a full
+    point group), ``densities`` (spin densities with learned kernels)."""
     time_reversal: Literal["broken", "even"] = "broken"
     """``broken``: features may be odd under S -> -S, as the fields of a driven system ask for; ``even``: none is."""
 

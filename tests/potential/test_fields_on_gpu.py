@@ -18,6 +18,7 @@ from hpcspin.potential import Block, Committee, ForceField
 KINDS: list[dict[str, Any]] = [
     *({"kind": kind, "descriptor": descriptor} for kind in ("pair", "site") for descriptor in ("bonds", "densities")),
     {"kind": "conservative", "time_reversal": "even"},
+    {"kind": "conservative", "descriptor": "bispectrum", "symmetry": "full", "time_reversal": "even"},
     {"kind": "direct"},
     {"kind": "direct", "layers": (1, 2), "electrode_range": 3.0},
 ]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +9,10 @@ from torch import Tensor
 
 from hpcspin.lattice import Lattice
 from hpcspin.potential.descriptors.base import Descriptor
-from hpcspin.potential.gather import SegmentSum, StaticGather
-from hpcspin.potential.irreps import Irrep, Orbit, find_orbits, group_transform, independent_copies, irreps_of
-from hpcspin.potential.tiles import cross, dot, product
+from hpcspin.potential.descriptors.coefficients import Coefficients, Copy, copies_of
+from hpcspin.potential.gather import SegmentSum
+from hpcspin.potential.irreps import Irrep, Orbit, find_orbits, irreps_of
+from hpcspin.potential.tiles import product
 
 
 class Bonds(Descriptor):
@@ -45,8 +42,6 @@ class Bonds(Descriptor):
 
     name = "bonds"
 
-    transform: Tensor
-    scale: Tensor
     to_reference: Tensor
     from_reference: Tensor
 
@@ -56,15 +51,11 @@ class Bonds(Descriptor):
         irreps = irreps_of(lattice, operations)
         direct, squared, referenced = _sorted_copies(orbits, irreps, even)
         copies = [*direct, *squared, *referenced]
-        self.order = len(operations)
-        self.left, self.right = _entries(orbits, len(offsets))
-        self.components = StaticGather([place for copy in copies for place in copy.places], len(orbits) * self.order)
+        self.coefficients = Coefficients(orbits, irreps, copies, len(offsets))
         self.sizes = [sum(len(c.places) for c in group) for group in (direct, squared, referenced)]
         self.powers = SegmentSum(np.array([len(c.places) for c in (*squared, *referenced)]))
         self.products = SegmentSum(np.array([len(c.places) for c in referenced]))
         to_reference, from_reference = _references(referenced, even)
-        self.constant("transform", group_transform(irreps)[0])
-        self.constant("scale", np.array([c.scale for c in copies for _ in c.places]))
         self.constant("to_reference", to_reference)
         self.constant("from_reference", from_reference)
         self.parity = np.array(
@@ -73,12 +64,6 @@ class Bonds(Descriptor):
             + [1 if even else c.parity for c in referenced]
             + [1] * len(self.presence_counts)
         )
-
-    def coefficients(self, spins: Tensor) -> Tensor:
-        """Coefficients f^Γ of all copies of all irreps, orthonormal on each orbit: (coefficients, centres)."""
-        left, right = self._factors(spins)
-        selected: Tensor = self.components(self._transformed(dot(left, right), self.transform))
-        return selected * self.scale[:, None]
 
     def forward(self, spins: Tensor, tile: int) -> Tensor:
         """See `Descriptor`."""
@@ -95,30 +80,7 @@ class Bonds(Descriptor):
 
     def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
         """See `Descriptor`: back through the invariants, the irreps, and the bonds and chiralities."""
-        back = self.components.adjoint(self._by_coefficient(spins, cotangents, tile))
-        by_value = self._transformed(back, self.transform.T)[:, :, None]
-        left, right = self._factors(spins)
-        by_left, by_spin = (
-            self.left.adjoint(by_value * right[:, None]),
-            self.right.adjoint(by_value * left[:, None]),
-        )
-        by_spin += by_left[: len(spins)]
-        by_crossed, centre, neighbours = by_left[len(spins) :], spins[:1, None], spins[1:, None]
-        by_spin[1:] += cross(by_crossed, centre)
-        for torque in cross(neighbours, by_crossed):
-            by_spin[0] += torque
-        return by_spin[:slots]
-
-    def _factors(self, spins: Tensor) -> tuple[Tensor, Tensor]:
-        """Both vectors of each scalar product, shape (products, 3, centres)."""
-        return self.left(torch.cat([spins, cross(spins[:1], spins[1:])])), self.right(spins)
-
-    def _transformed(self, values: Tensor, transform: Tensor) -> Tensor:
-        """Transform on the group, orbit by orbit; a sum of so few terms needs no matrix product."""
-        by_operation = values.unflatten(0, (-1, self.order)).unbind(1)
-        columns = transform.T.reshape(self.order, self.order, *[1] * (values.dim() - 1))
-        terms = (column * value[:, None] for column, value in zip(columns, by_operation, strict=True))
-        return functools.reduce(torch.add, terms).flatten(0, 1)
+        return self.coefficients.adjoint(spins, self._by_coefficient(spins, cotangents, tile))[:slots]
 
     def _reference(self, referenced: Tensor, tile: int) -> Tensor:
         return product(self.from_reference, product(self.to_reference, referenced, tile), tile)
@@ -126,47 +88,27 @@ class Bonds(Descriptor):
     def _by_coefficient(self, spins: Tensor, cotangents: Tensor, tile: int) -> Tensor:
         """Derivative by the values of the copies of the irreps, shape (coefficients, m, centres)."""
         coefficients = self.coefficients(spins)[:, None]
-        numbers = [self.sizes[0], len(self.powers.pointer) - 1, len(self.products.pointer) - 1]
+        numbers = [self.sizes[0], len(self.powers), len(self.products)]
         direct, powers, products = cotangents[: sum(numbers)].flatten(2).split(numbers)
         squares = 2 * self.powers.expand(powers) * coefficients[self.sizes[0] :]
         squared, referenced = squares.split(self.sizes[1:])
         factors, products = coefficients[len(coefficients) - self.sizes[2] :], self.products.expand(products)
         averaged = product(self.from_reference.T, products * factors, tile)
         by_factor = product(self.to_reference.T, averaged, tile) + products * self._reference(factors, tile)
-        return torch.cat([direct, squared, referenced + by_factor]) * self.scale[:, None, None]
-
-
-@dataclass(frozen=True)
-class _Copy:
-    """One copy of an irrep in an orbit: where its components stand among all orbits' transforms."""
-
-    irrep: int
-    places: tuple[int, ...]
-    scale: float
-    parity: int
+        return torch.cat([direct, squared, referenced + by_factor])
 
 
 def _sorted_copies(
     orbits: list[Orbit], irreps: tuple[Irrep, ...], even: bool
-) -> tuple[list[_Copy], list[_Copy], list[_Copy]]:
+) -> tuple[list[Copy], list[Copy], list[Copy]]:
     """Copies that are features themselves, that are only squared, and that have a reference besides."""
-    copies = list(_copies(orbits, irreps))
+    copies = list(copies_of(orbits, irreps))
     trivial = [c for c in copies if c.irrep == 0]
     direct = [c for c in trivial if c.parity > 0 or not even]
     return direct, [c for c in trivial if c not in direct], [c for c in copies if c.irrep > 0]
 
 
-def _copies(orbits: list[Orbit], irreps: tuple[Irrep, ...]) -> Iterator[_Copy]:
-    matrix, rows = group_transform(irreps)
-    row = {triple: number for number, triple in enumerate(rows)}
-    for number, orbit in enumerate(orbits):
-        for n, irrep in enumerate(irreps):
-            for b, scale in independent_copies(irrep, orbit.stabiliser):
-                places = tuple(number * len(matrix) + row[n, a, b] for a in range(irrep.dimension))
-                yield _Copy(n, places, scale, orbit.parity)
-
-
-def _references(copies: list[_Copy], even: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _references(copies: list[Copy], even: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Matrices that average coefficients to references, and that hand each coefficient its reference."""
     components = [(c.irrep, a, c.parity) for c in copies for a in range(len(c.places))]
     wanted = [(n, a, parity if even else 1) for n, a, parity in components]
@@ -175,10 +117,3 @@ def _references(copies: list[_Copy], even: bool) -> tuple[NDArray[np.float64], N
     to_reference /= np.sqrt(np.maximum(to_reference.sum(1, keepdims=True), 1))
     from_reference = np.array([[float(want == name) for name in names] for want in wanted])
     return to_reference.reshape(len(names), len(wanted)), from_reference.reshape(len(wanted), len(names))
-
-
-def _entries(orbits: list[Orbit], slots: int) -> list[StaticGather]:
-    """Where the factors of each orbit member stand: the first among S_j and S_0 x S_j, the second among S_k."""
-    left = [orbit.pairs[:, 0] + (slots - 1 if orbit.kind == "chirality" else 0) for orbit in orbits]
-    right = [orbit.pairs[:, 1] for orbit in orbits]
-    return [StaticGather(np.concatenate(left), 2 * slots - 1), StaticGather(np.concatenate(right), slots)]

@@ -1,0 +1,266 @@
+"""The bispectrum of bonds and scalar chiralities: invariants that see every irrep turn against the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hpcspin.lattice import Lattice
+from hpcspin.potential.descriptors.base import Descriptor
+from hpcspin.potential.descriptors.coefficients import Coefficients, Copy, copies_of
+from hpcspin.potential.gather import SegmentSum, StaticGather
+from hpcspin.potential.irreps import Irrep, close_pairs, find_orbits, invariant, irreps_of
+
+_CLOSE = 1.5
+"""Neighbours j and k closer to each other than this, in lattice constants, have a bond b_jk and a chirality χ_0jk."""
+
+_Kind = tuple[int, int]
+"""Number of an irrep and parity under time reversal."""
+_Term = tuple[float, int, int]
+"""Factor of a product of two components of references, and their numbers."""
+
+
+class Bispectrum(Descriptor):
+    """Invariants of third order of bonds and scalar chiralities, as many as grow linearly with the neighbours.
+
+    The building blocks are all b_0j, and b_jk and χ_0jk = S_0·(S_j x S_k) of neighbours j and k at most a diagonal of
+    the square lattice from each other. Each orbit of them is projected onto the irreps Γ of the point group, which
+    gives coefficients f^Γ. Every irrep and time parity has a reference r^Γ, the mean of all copies f^Γ. Invariant are
+
+    - f of the trivial irrep,
+    - the power spectrum |f^Γ|² of all others,
+    - f^Γ·r^Γ, which keeps the relative phase of different copies of Γ,
+    - B = Σ_abc C_abc r^Γ_a r^Γ'_b r^Γ''_c of all references, C the invariant vector of Γ⊗Γ'⊗Γ'': the products above
+      stay the same when one irrep alone is transformed by an operation, and these do not,
+    - B = Σ_abc C_abc f^Γ_a r^Γ'_b r^Γ''_c of each copy f^Γ of a doublet, of which |f^Γ|² and f^Γ·r^Γ leave a sign.
+
+    Bonds are even and chiralities odd under time reversal. If the features must be even, chiralities of the trivial
+    irrep, too, enter squared and through products, and products hold an even number of chiralities.
+
+    Of the products of references some vanish, those of a doublet with itself and A2; where an irrep has one copy,
+    which then is the reference, some are equal. They are kept: the set has a simple law.
+
+    The presence of the neighbours along the lattice's axes is added.
+
+    References
+    ----------
+    P. Zhang and G.-W. Chern, Phys. Rev. Lett. 127, 146401 (2021).
+    """
+
+    name = "bispectrum"
+
+    def __init__(self, lattice: Lattice, offsets: NDArray[np.int64], operations: NDArray[np.int64], even: bool) -> None:
+        super().__init__(lattice, offsets, operations, even)
+        irreps = irreps_of(lattice, operations)
+        orbits = find_orbits(offsets, operations, close_pairs(lattice, offsets, _CLOSE))
+        copies = list(copies_of(orbits, irreps))
+        direct = [copy for copy in copies if copy.irrep == 0 and (copy.parity > 0 or not even)]
+        others = sorted((copy for copy in copies if copy not in direct), key=_kind)
+        kinds = sorted({_kind(copy) for copy in others})
+        self.coefficients = Coefficients(orbits, irreps, [*direct, *others], len(offsets))
+        self.references = _References(irreps, others, kinds)
+        products = _Products(irreps, kinds, self.references.starts)
+        invariants = list(_invariants(irreps, others, kinds, products, even))
+        self.products = _Quadratic(products.terms, self.references.width)
+        self.numbers = [len(direct), sum(irreps[copy.irrep].dimension for copy in others), self.references.width]
+        length = sum(self.numbers[1:]) + len(products.terms)
+        places = [(left + a, right + a) for left, right, size, _ in invariants for a in range(size)]
+        self.left, self.right = (StaticGather([place[side] for place in places], length) for side in (0, 1))
+        self.totals = SegmentSum(np.array([size for _, _, size, _ in invariants], dtype=np.int64))
+        self.parity = np.array(
+            [copy.parity for copy in direct] + [parity for *_, parity in invariants] + [1] * len(self.presence_counts)
+        )
+
+    def forward(self, spins: Tensor, tile: int) -> Tensor:
+        """See `Descriptor`."""
+        direct, covariants = self._covariants(spins)
+        invariants = self.totals(self.left(covariants) * self.right(covariants))
+        return torch.cat([direct, invariants, self.presence(spins, tile)])
+
+    def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
+        """See `Descriptor`: back through the invariants, the references, the irreps, and the bonds and chiralities."""
+        _, covariants = self._covariants(spins)
+        numbers = [self.numbers[0], len(self.totals), len(self.presence_counts)]
+        direct, by_invariant, _ = cotangents.flatten(2).split(numbers)
+        by_product = self.totals.expand(by_invariant)
+        left, right = self.left(covariants)[:, None], self.right(covariants)[:, None]
+        back = self.left.adjoint(by_product * right) + self.right.adjoint(by_product * left)
+        sizes = [*self.numbers[1:], len(covariants) - sum(self.numbers[1:])]
+        by_copy, by_reference, by_quadratic = back.split(sizes)
+        references = covariants.split(sizes)[1]
+        by_reference = by_reference + self.products.adjoint(references, by_quadratic)
+        by_coefficient = torch.cat([direct, by_copy + self.references.adjoint(by_reference)])
+        return self.coefficients.adjoint(spins, by_coefficient)[:slots]
+
+    def _covariants(self, spins: Tensor) -> tuple[Tensor, Tensor]:
+        """Values that are invariant, and the components of all that transforms: copies, references, their products."""
+        coefficients = self.coefficients(spins)
+        direct, others = coefficients.split([self.numbers[0], self.numbers[1]])
+        references = self.references(others)
+        return direct, torch.cat([others, references, self.products(references)])
+
+
+class _References(nn.Module):
+    """The mean of the copies of each irrep and time parity, times the square root of their number.
+
+    Parameters
+    ----------
+    irreps
+        All of them.
+    copies
+        In the order of their kinds.
+    kinds
+        All kinds, in order.
+
+    Attributes
+    ----------
+    starts : dict
+        Number of the first component of each reference.
+    width : int
+        Number of all components.
+    """
+
+    scale: Tensor
+
+    def __init__(self, irreps: Sequence[Irrep], copies: Sequence[Copy], kinds: Sequence[_Kind]) -> None:
+        super().__init__()
+        self.starts: dict[_Kind, int] = {}
+        places, counts, start = list[int](), list[int](), 0
+        for kind in kinds:
+            self.starts[kind] = len(counts)
+            dimension, count = irreps[kind[0]].dimension, sum(_kind(copy) == kind for copy in copies)
+            places += [start + dimension * copy + a for a in range(dimension) for copy in range(count)]
+            counts += [count] * dimension
+            start += dimension * count
+        self.width = len(counts)
+        self.order = StaticGather(places, start)
+        self.sums = SegmentSum(np.array(counts, dtype=np.int64))
+        scale = 1 / np.sqrt(np.array(counts, dtype=np.float64))
+        self.register_buffer("scale", torch.from_numpy(scale), persistent=False)
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        """References of coefficients: (coefficients, ...) to (components, ...)."""
+        sums: Tensor = self.sums(self.order(coefficients))
+        return sums * self.scale[:, None]
+
+    def adjoint(self, by_reference: Tensor) -> Tensor:
+        """Derivative by the coefficients from that by the references."""
+        return self.order.adjoint(self.sums.expand(by_reference * self.scale[:, None, None]))
+
+
+class _Products:
+    """Products of two references that transform like an irrep, v_a = Σ_bc C_abc r_b r'_c, made where one is asked for.
+
+    Parameters
+    ----------
+    irreps
+        All of them.
+    kinds
+        Of the references.
+    starts
+        First component of each reference.
+
+    Attributes
+    ----------
+    terms : list of list
+        Of each component of all products.
+    """
+
+    def __init__(self, irreps: Sequence[Irrep], kinds: Sequence[_Kind], starts: dict[_Kind, int]) -> None:
+        self._irreps, self._starts = irreps, starts
+        self._known: dict[tuple[int, _Kind, _Kind], int | None] = {}
+        self.terms: list[list[_Term]] = []
+
+    def first(self, irrep: int, left: _Kind, right: _Kind) -> int | None:
+        """Number of the first component of a product like an irrep; None where there is none."""
+        key = irrep, left, right
+        if key not in self._known:
+            vector = invariant(*(self._irreps[n] for n in (irrep, left[0], right[0])))
+            self._known[key] = None if vector is None else len(self.terms)
+            for row in [] if vector is None else vector:
+                self.terms.append(
+                    [
+                        (float(row[b, c]), self._starts[left] + int(b), self._starts[right] + int(c))
+                        for b, c in np.argwhere(row)
+                    ]
+                )
+        return self._known[key]
+
+
+class _Quadratic(nn.Module):
+    """Sums of products of two components.
+
+    Parameters
+    ----------
+    terms
+        Of each sum.
+    length
+        Number of components.
+    """
+
+    factors: Tensor
+
+    def __init__(self, terms: Sequence[Sequence[_Term]], length: int) -> None:
+        super().__init__()
+        flat = [term for those in terms for term in those]
+        self.left, self.right = (StaticGather([term[side] for term in flat], length) for side in (1, 2))
+        self.sums = SegmentSum(np.array([len(those) for those in terms], dtype=np.int64))
+        factors = torch.tensor([term[0] for term in flat], dtype=torch.float64)
+        self.register_buffer("factors", factors, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (components, centres) to (sums, centres)."""
+        sums: Tensor = self.sums(self.left(x) * self.right(x) * self.factors[:, None])
+        return sums
+
+    def adjoint(self, x: Tensor, by_sum: Tensor) -> Tensor:
+        """Derivative by the components from that by the sums, shape (sums, m, centres)."""
+        by_term = self.sums.expand(by_sum) * self.factors[:, None, None]
+        left, right = self.left(x)[:, None], self.right(x)[:, None]
+        return self.left.adjoint(by_term * right) + self.right.adjoint(by_term * left)
+
+
+def _kind(copy: Copy) -> _Kind:
+    return copy.irrep, copy.parity
+
+
+def _invariants(
+    irreps: Sequence[Irrep], copies: Sequence[Copy], kinds: Sequence[_Kind], products: _Products, even: bool
+) -> Iterator[tuple[int, int, int, int]]:
+    """First components of both factors of each scalar product, its dimension and its time parity.
+
+    Components are numbered through copies, references and products of references.
+    """
+    dimensions = [irreps[copy.irrep].dimension for copy in copies]
+    firsts = [*np.cumsum([0, *dimensions]).tolist()]
+    width = sum(irreps[n].dimension for n, _ in kinds)
+    reference, product = firsts[-1], firsts[-1] + width
+    starts = dict(zip(kinds, np.cumsum([0, *(irreps[n].dimension for n, _ in kinds)]).tolist(), strict=False))
+    allowed = (1,) if even else (1, -1)
+    for first, size in zip(firsts, dimensions, strict=False):
+        yield first, first, size, 1
+    for first, size, copy in zip(firsts, dimensions, copies, strict=False):
+        for parity in (1, -1):
+            kind = copy.irrep, parity
+            if kind in starts and parity * copy.parity in allowed:
+                yield first, reference + starts[kind], size, parity * copy.parity
+    pairs = list(combinations_with_replacement(kinds, 2))
+    for one in kinds:
+        for pair in pairs:
+            parity, first = one[1] * pair[0][1] * pair[1][1], None
+            if one <= pair[0] and parity in allowed:
+                first = products.first(one[0], *pair)
+            if first is not None:
+                yield reference + starts[one], product + first, irreps[one[0]].dimension, parity
+    for place, size, copy in zip(firsts, dimensions, copies, strict=False):
+        for pair in pairs if size > 1 else []:
+            parity, first = copy.parity * pair[0][1] * pair[1][1], None
+            if parity in allowed:
+                first = products.first(copy.irrep, *pair)
+            if first is not None:
+                yield place, product + first, size, parity

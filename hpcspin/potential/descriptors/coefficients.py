@@ -1,0 +1,126 @@
+"""Coefficients f^Γ of bonds and scalar chiralities in the irreps of the site symmetry."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpcspin.potential.gather import StaticGather
+from hpcspin.potential.irreps import Irrep, Orbit, group_transform, independent_copies
+from hpcspin.potential.tiles import cross, dot
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy of an irrep in an orbit.
+
+    Attributes
+    ----------
+    irrep
+        Number of the irrep, 0 for the trivial one.
+    places
+        Where its components stand among the transforms of all orbits.
+    scale
+        Makes the coefficients orthonormal on the distinct members of the orbit.
+    parity
+        Sign under time reversal, S -> -S: 1 of bonds, -1 of chiralities.
+    """
+
+    irrep: int
+    places: tuple[int, ...]
+    scale: float
+    parity: int
+
+
+def copies_of(orbits: Sequence[Orbit], irreps: Sequence[Irrep]) -> Iterator[Copy]:
+    """All independent copies of all irreps, orbit by orbit."""
+    matrix, rows = group_transform(tuple(irreps))
+    row = {triple: number for number, triple in enumerate(rows)}
+    for number, orbit in enumerate(orbits):
+        for n, irrep in enumerate(irreps):
+            for b, scale in independent_copies(irrep, orbit.stabiliser):
+                places = tuple(number * len(matrix) + row[n, a, b] for a in range(irrep.dimension))
+                yield Copy(n, places, scale, orbit.parity)
+
+
+class Coefficients(nn.Module):
+    """Coefficients of chosen copies of irreps, and their derivative by the spins.
+
+    Parameters
+    ----------
+    orbits
+        Orbits of bonds and chiralities.
+    irreps
+        Of the site symmetry.
+    copies
+        Which coefficients are wanted, and in which order.
+    slots
+        Number of slots of a neighbourhood.
+
+    Attributes
+    ----------
+    copies : tuple of Copy
+        As given.
+    """
+
+    transform: Tensor
+    scale: Tensor
+
+    def __init__(self, orbits: Sequence[Orbit], irreps: Sequence[Irrep], copies: Sequence[Copy], slots: int) -> None:
+        super().__init__()
+        self.copies = tuple(copies)
+        matrix, _ = group_transform(tuple(irreps))
+        self._order = len(matrix)
+        first = [orbit.pairs[:, 0] + (slots - 1 if orbit.kind == "chirality" else 0) for orbit in orbits]
+        second = [orbit.pairs[:, 1] for orbit in orbits]
+        # Of a chirality S_0·(S_j x S_k) = (S_0 x S_j)·S_k the first factor stands after all spins.
+        self.left = StaticGather(np.concatenate(first), 2 * slots - 1)
+        self.right = StaticGather(np.concatenate(second), slots)
+        self.components = StaticGather([place for copy in copies for place in copy.places], len(orbits) * self._order)
+        scale = [copy.scale for copy in copies for _ in copy.places]
+        for name, constant in (("transform", matrix), ("scale", scale)):
+            self.register_buffer(name, torch.tensor(constant, dtype=torch.float64), persistent=False)
+
+    def forward(self, spins: Tensor) -> Tensor:
+        """Coefficients, orthonormal on each orbit: shape (coefficients, centres).
+
+        Parameters
+        ----------
+        spins
+            Spins in the slots, shape (slots, 3, centres).
+        """
+        left, right = self._factors(spins)
+        selected: Tensor = self.components(self._transformed(dot(left, right), self.transform))
+        return selected * self.scale[:, None]
+
+    def adjoint(self, spins: Tensor, by_coefficient: Tensor) -> Tensor:
+        """Derivative by the spins, (slots, m, 3, centres), from that by the coefficients, (..., m, centres)."""
+        back = self.components.adjoint(by_coefficient * self.scale[:, None, None])
+        by_value = self._transformed(back, self.transform.T)[:, :, None]
+        left, right = self._factors(spins)
+        by_left, by_spin = (
+            self.left.adjoint(by_value * right[:, None]),
+            self.right.adjoint(by_value * left[:, None]),
+        )
+        by_spin += by_left[: len(spins)]
+        by_crossed, centre, neighbours = by_left[len(spins) :], spins[:1, None], spins[1:, None]
+        by_spin[1:] += cross(by_crossed, centre)
+        for torque in cross(neighbours, by_crossed):
+            by_spin[0] += torque
+        return by_spin
+
+    def _factors(self, spins: Tensor) -> tuple[Tensor, Tensor]:
+        """Both vectors of each scalar product, shape (products, 3, centres)."""
+        return self.left(torch.cat([spins, cross(spins[:1], spins[1:])])), self.right(spins)
+
+    def _transformed(self, values: Tensor, transform: Tensor) -> Tensor:
+        """Transform on the group, orbit by orbit; a sum of so few terms needs no matrix product."""
+        by_operation = values.unflatten(0, (-1, self._order)).unbind(1)
+        columns = transform.T.reshape(self._order, self._order, *[1] * (values.dim() - 1))
+        terms = (column * value[:, None] for column, value in zip(columns, by_operation, strict=True))
+        return functools.reduce(torch.add, terms).flatten(0, 1)
