@@ -17,59 +17,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from hpcspin.dynamics.elementary import log, sincos_quarter
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.philox import WORD, philox
 
-WORD = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
 _TILE = {"cpu": 16384, "cuda": 1 << 22}
 """Sites worked on at a time, by device type.
 
 On a CPU the few hundred small kernels run in cache: 144 ns a site, 348 untiled.  On a GPU each of them is to keep the
 device busy, and the words in between take some hundreds of megabytes.
 """
-
-Word = Tensor | int
-Words = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def _multiply(constant: int, word: Any) -> tuple[Any, Any]:
-    # The 64-bit product wraps into the sign bit, which the masks remove: its bits are those of the
-    # unsigned one.
-    product = word * constant
-    return (product >> 32) & WORD, product & WORD
-
-
-def philox(counter: tuple[Tensor, Word, Word, Word], key: tuple[int, int]) -> Words:
-    """Philox4x32-10.
-
-    Parameters
-    ----------
-    counter
-        Four 32-bit words: an int64 tensor, and others that broadcast with it, or numbers, which stay on the host.
-    key
-        Two 32-bit words.
-
-    Returns
-    -------
-    tuple of Tensor
-        Four int64 tensors of random 32-bit words.
-    """
-    c0, c1, c2, c3 = cast("tuple[Any, ...]", counter)
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        high0, low0 = _multiply(_MULTIPLIERS[0], c0)
-        high1, low1 = _multiply(_MULTIPLIERS[1], c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + _WEYL[0]) & WORD, (k1 + _WEYL[1]) & WORD
-    return c0, c1, c2, c3
 
 
 def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,27 +10,8 @@ from scipy import stats
 
 from hpcspin.dynamics import Anisotropy, Thermostat, Zeeman
 from hpcspin.dynamics.elementary import log, sincos
-from hpcspin.dynamics.thermostat import normal_vectors, philox
+from hpcspin.dynamics.thermostat import normal_vectors
 from hpcspin.errors import HpcspinError
-
-ONES = 0xFFFFFFFF
-
-# Known-answer vectors of Random123 (D. E. Shaw Research), philox4x32 with 10 rounds.
-KNOWN = [
-    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-    ((ONES,) * 4, (ONES,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    (
-        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-        (0xA4093822, 0x299F31D0),
-        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-    ),
-]
-
-
-@pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
-def test_philox_known_answers(counter, key, answer):
-    words = philox(tuple(torch.tensor([word]) for word in counter), key)
-    assert tuple(int(word) for word in words) == answer
 
 
 def test_elementary_functions_to_the_last_bits():

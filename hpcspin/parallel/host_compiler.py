@@ -1,0 +1,49 @@
+"""Kernels in C, compiled for the machine at their first use and kept."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+
+
+def compiled(source: Path) -> ctypes.CDLL | None:
+    """The kernels of a source file, compiled if need be; None where there is no C compiler or it fails."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
+    if compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(_library(source, compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _library(source: Path, compiler: str) -> Path:
+    """Where the compiled kernels lie; ranks that come at the same time each compile them, and the last one stays."""
+    machine = f"{platform.machine()} {_processor()} {compiler} {' '.join(_FLAGS)}"
+    name = hashlib.sha256(source.read_bytes() + machine.encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpcspin" / "kernels"
+    path = folder / f"{source.stem}-{name}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            made = Path(temporary) / path.name
+            subprocess.run([compiler, *_FLAGS, "-o", made, source], check=True, capture_output=True, timeout=120)
+            made.replace(path)
+    return path
+
+
+def _processor() -> str:
+    """Model of the processor: a home directory serves machines of several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2] for line in lines if line.startswith(("model name", "CPU part"))), "")
