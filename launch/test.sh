@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs the whole test suite, ranks included. Arguments go to pytest, but for a first one
-# --with-scatter: it builds torch-scatter where no wheel of it is kept (5 to 6 minutes, once). Without it the tests
-# use torch-scatter where a wheel is at hand, and those that need it are skipped where there is none.
+# Sets up .venv and runs the whole test suite, ranks included. torch-scatter is built where no wheel of it is kept
+# (5 to 6 minutes, once). Arguments go to pytest, but for a first one --no-build: torch-scatter is then used where a
+# wheel is at hand, and where there is none the tests that need it are skipped.
 EXTRAS="test"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-if [ "${1:-}" = --with-scatter ]; then
+if [ "${1:-}" = --no-build ]; then
   shift
-  build_scatter
-else
   use_scatter
+else
+  build_scatter
 fi
 say "testing"
 # Two tests at a time: half of a test is one process after the other, each of which starts on one core.

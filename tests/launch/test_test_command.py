@@ -25,13 +25,13 @@ esac
 @pytest.mark.parametrize(
     ("kept", "arguments", "asked"),
     [
-        (False, [], []),
+        (False, [], ["build", "install"]),
         (True, [], ["install"]),
-        (False, ["--with-scatter"], ["build", "install"]),
-        (True, ["--with-scatter"], ["install"]),
+        (False, ["--no-build"], []),
+        (True, ["--no-build"], ["install"]),
     ],
 )
-def test_torch_scatter_is_built_where_that_is_asked_for_and_used_where_it_is_kept(
+def test_torch_scatter_is_built_unless_that_is_declined_and_used_where_it_is_kept(
     tmp_path: Path, kept: bool, arguments: list[str], asked: list[str]
 ) -> None:
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
@@ -51,4 +51,4 @@ def test_torch_scatter_is_built_where_that_is_asked_for_and_used_where_it_is_kep
     *installed, tests = (tmp_path / "asked").read_text().splitlines()
     assert installed == asked
     assert tests.endswith("tests/here.py")
-    assert "--with-scatter" not in tests
+    assert "--no-build" not in tests
