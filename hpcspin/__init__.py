@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpcspin.api import Run, evaluate, label, load_model, load_system, open_labels, open_trajectory, simulate, train
+    from hpcspin.electrons.closed import ClosedLattice
     from hpcspin.electrons.model import DrivenLattice, Reservoir
     from hpcspin.errors import HpcspinError
     from hpcspin.lattice import make_lattice
@@ -30,12 +31,14 @@ _VERBS = ("evaluate", "label", "load_model", "load_system", "open_labels", "open
 _HOMES = {
     **dict.fromkeys(("Run", *_VERBS), "hpcspin.api"),
     **dict.fromkeys(("DrivenLattice", "Reservoir"), "hpcspin.electrons.model"),
+    "ClosedLattice": "hpcspin.electrons.closed",
     "HpcspinError": "hpcspin.errors",
     "make_lattice": "hpcspin.lattice",
 }
 """Module of each name of the front door."""
 
 __all__ = [
+    "ClosedLattice",
     "DrivenLattice",
     "HpcspinError",
     "Reservoir",

@@ -20,8 +20,8 @@ from hpcspin.assembly.fields import solver_field
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config, parse_config
-from hpcspin.dynamics import Field, Settings, SumField
-from hpcspin.electrons import DrivenLattice, SteadyStateSolver, make_solver
+from hpcspin.dynamics import CLOSED_OBSERVERS, Field, Settings, SumField
+from hpcspin.electrons import DrivenLattice, ElectronSystem, Solver, make_solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.parallel.devices import pick_device
@@ -38,11 +38,11 @@ from hpcspin.workflows.train import train_directory
 
 Given = str | Path | Mapping[str, Any] | Config
 """A config: a YAML file, its content as a mapping, or read already."""
-FieldLike = Field | SteadyStateSolver | ForceField | Committee | str | Path | Sequence[Any] | None
+FieldLike = Field | Solver[Any, Any] | ForceField | Committee | str | Path | Sequence[Any] | None
 
 
-def load_system(config: Given, *overrides: str) -> DrivenLattice:
-    """Lattice, electrons and reservoirs of a config.
+def load_system(config: Given, *overrides: str) -> ElectronSystem:
+    """Lattice and electrons of a config: a `DrivenLattice` where they have reservoirs, else a `ClosedLattice`.
 
     Parameters
     ----------
@@ -59,13 +59,13 @@ def load_system(config: Given, *overrides: str) -> DrivenLattice:
     return build_system(_config(config, overrides))
 
 
-def label(system: DrivenLattice, spins: Any, output: str | Path, device: str = "auto") -> FrameReader:
-    """Write exact fields, densities and currents of spins to a label file, or go on where it stands.
+def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = "auto") -> FrameReader:
+    """Write exact fields of spins, and what else the electrons' state has, to a label file, or go on where it stands.
 
     Parameters
     ----------
     system
-        The driven lattice; its solver and tolerance count.
+        The lattice of electrons; its solver and tolerance count.
     spins
         Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3).
     output
@@ -141,7 +141,7 @@ class Run:
 
 
 def simulate(
-    system: DrivenLattice | Lattice,
+    system: ElectronSystem | Lattice,
     field: FieldLike = None,
     spins: Any = None,
     *,
@@ -155,7 +155,7 @@ def simulate(
     Parameters
     ----------
     system
-        The driven lattice; a `Lattice` alone will do for fields that need no electrons.
+        The lattice of electrons; a `Lattice` alone will do for fields that need no electrons.
     field
         None for the exact field of the system's electrons; a solver, a force field or a committee, the name or path
         of one, anything with the protocol `hpcspin.dynamics.Field`; or a list of these, whose sum it is.
@@ -176,13 +176,15 @@ def simulate(
         If something of this does not fit, or the field fails.
     """
     world = World.current()
-    lattice = system.lattice if isinstance(system, DrivenLattice) else system
+    lattice = system.lattice if isinstance(system, ElectronSystem) else system
     start, _ = as_snapshots(spins, lattice.size)
     if len(start) != 1:
         raise HpcspinError(f"spins: {len(start)} snapshots cannot be one start; give shape (Lx, Ly, 3)")
     chosen = pick_device(world, device)
     terms = list(field) if isinstance(field, list | tuple) else [field]
     parts = [_as_field(term, system, world, chosen, allow) for term in terms]
+    if isinstance(system, ElectronSystem) and not isinstance(system, DrivenLattice):
+        settings = {"observers": CLOSED_OBSERVERS, **settings}
     known = _settings(settings)
     config = _described(system, terms, known)
     directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
@@ -293,14 +295,14 @@ def _config(given: Given, overrides: Sequence[str]) -> Config:
     return parse_config(dict(given), "config")
 
 
-def _as_field(given: Any, system: DrivenLattice | Lattice, world: World, device: Any, allow: Collection[str]) -> Field:
+def _as_field(given: Any, system: ElectronSystem | Lattice, world: World, device: Any, allow: Collection[str]) -> Field:
     if isinstance(given, str | Path):
         given = load_model(given)
-    if isinstance(given, SteadyStateSolver):
+    if isinstance(given, Solver):
         return solver_field(given)
     if given is None or isinstance(given, ForceField | Committee):
-        if not isinstance(system, DrivenLattice):
-            raise HpcspinError("field: this field needs electrons; give a DrivenLattice instead of a Lattice")
+        if not isinstance(system, ElectronSystem):
+            raise HpcspinError("field: this field needs electrons; give a DrivenLattice or a ClosedLattice")
         if given is None:
             solver = make_solver(system.solver, system, system.tolerance, world, device, system.precision)
             return solver_field(solver)
@@ -323,9 +325,9 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         raise HpcspinError(f"simulate: {first_mistake(failure).message}") from failure
 
 
-def _described(system: DrivenLattice | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
+def _described(system: ElectronSystem | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
     """What is stored with the run, as JSON values."""
-    if isinstance(system, DrivenLattice):
+    if isinstance(system, ElectronSystem):
         about = system.as_config()
     else:
         about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}

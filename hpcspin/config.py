@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 import hpcspin.assembly.monitor  # noqa: F401  It registers the observers of learned fields.
 from hpcspin import dynamics, training
 from hpcspin.config_text import Override, read_yaml
-from hpcspin.dynamics import ClassicalSettings
+from hpcspin.dynamics import CLOSED_OBSERVERS, ClassicalSettings
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import InitialSettings, LatticeSettings
@@ -148,6 +148,16 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     plugins: tuple[str, ...] = ()
     """Modules of one's own that register lattices, textures, solvers and so on: names, or files beside the config."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _closed_observers(cls, given: Any) -> Any:
+        """A closed lattice has no wall, which is observed by default."""
+        sections = given if isinstance(given, dict) else {}
+        electrons, motion = sections.get("electrons"), sections.get("dynamics")
+        if not (isinstance(electrons, dict) and isinstance(motion, dict)) or electrons.get("reservoirs"):
+            return given
+        return {**sections, "dynamics": {"observers": list(CLOSED_OBSERVERS), **motion}}
 
     def need(self, *sections: str) -> None:
         """Check that the sections a verb uses are there.

@@ -17,6 +17,7 @@ from hpcspin.storage import (
     electrons_of,
     is_outside,
     read_attributes,
+    require_spin_rotations,
     sha256,
     stored_electrons,
 )
@@ -50,6 +51,7 @@ def require_electrons(
     known, given = stored_electrons(card.get("electrons"), model), electrons_of(config, where)
     if given is None:
         return
+    require_spin_rotations(given, where)
     if known is None:
         world.say(f"warning: {model}: {_UNTOLD}")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -14,7 +15,7 @@ from hpcspin.assembly.monitor import CheckedField
 from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config
 from hpcspin.dynamics import CorrectedField, Field, SumField, WholeLatticeField, Zeeman
-from hpcspin.electrons import SteadyStateSolver
+from hpcspin.electrons import Solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
@@ -42,25 +43,35 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
     return terms[0] if len(terms) == 1 else SumField(terms)
 
 
-class _SolverState:
-    """A solver's memory of earlier snapshots, in the form that checkpoints hold."""
+_NUMBER = "number"
 
-    def __init__(self, solver: SteadyStateSolver) -> None:
+
+class _SolverMemory:
+    """A solver as what a field keeps from step to step, in the form that checkpoints hold."""
+
+    def __init__(self, solver: Solver[Any, Any]) -> None:
         self._solver = solver
+
+    def start_step(self, step: int) -> bool:
+        """Key the solver's random vectors, if it has some, by the step; whether its field is another one then."""
+        self._solver.number = step
+        return self._solver.is_random
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Arrays of the memory."""
-        return self._solver.get_state()
+        return {**self._solver.get_state(), _NUMBER: np.array(self._solver.number)}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Return to a memory."""
-        self._solver.set_state(dict(state))
+        kept = dict(state)
+        self._solver.number = int(kept.pop(_NUMBER))
+        self._solver.set_state(kept)
 
 
-def solver_field(solver: SteadyStateSolver) -> WholeLatticeField:
+def solver_field(solver: Solver[Any, Any]) -> WholeLatticeField:
     """The exact field of a solver as the dynamics sees it."""
     system = solver.system
-    return WholeLatticeField(solver.solve, system.lattice.size, len(system.reservoirs), _SolverState(solver))
+    return WholeLatticeField(solver.solve, system.result_shapes, _SolverMemory(solver))
 
 
 def _electronic(config: Config, world: World) -> WholeLatticeField:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from hpcspin.assembly.learned import LearnedField
 from hpcspin.dynamics import CorrectedField
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.observers import Frame, a_site, observer
-from hpcspin.electrons import SteadyStateSolver
+from hpcspin.electrons import Solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
@@ -59,7 +60,7 @@ class CheckedField(LearnedField):
         model: ForceField | Committee,
         bias: float,
         lattice: Lattice,
-        solver: SteadyStateSolver,
+        solver: Solver[Any, Any],
         interval: int,
         world: World,
     ) -> None:
@@ -78,6 +79,7 @@ class CheckedField(LearnedField):
         spins = whole().detach().to("cpu", torch.float64).contiguous()
         # Without the memory of the frames before, a restart finds the same bits.
         self._solver.reset()
+        self._solver.number = step
         exact = self._solver.solve(spins.numpy()[None])
         learned = self.on_lattice(self._lattice, spins, lambda *given: self.model(*given).field)
         deviation = _rms(spins, learned - exact.field[0])

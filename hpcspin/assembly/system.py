@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.config import Config
-from hpcspin.electrons import DrivenLattice, Reservoir, SteadyStateSolver, make_solver
+from hpcspin.electrons import ClosedLattice, DrivenLattice, ElectronSystem, Reservoir, Solver, make_solver
 from hpcspin.electrons.settings import ReservoirSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice, make_texture
@@ -20,8 +22,8 @@ def build_lattice(section: LatticeSettings) -> Lattice:
     return make_lattice(section.kind, section.size, section.periodic)
 
 
-def build_system(config: Config) -> DrivenLattice:
-    """Lattice, electrons and reservoirs of a config.
+def build_system(config: Config) -> ElectronSystem:
+    """Lattice and electrons of a config, with their reservoirs where they have some.
 
     Raises
     ------
@@ -30,21 +32,17 @@ def build_system(config: Config) -> DrivenLattice:
     """
     config.need("electrons")
     assert config.electrons is not None
-    lattice = build_lattice(config.lattice)
-    return DrivenLattice(
-        lattice=lattice,
-        hopping=config.electrons.hopping,
-        exchange=config.electrons.exchange,
-        temperature=config.electrons.temperature,
-        reservoirs=tuple(_reservoir(section, lattice) for section in config.electrons.reservoirs),
-        solver=config.electrons.solver,
-        tolerance=config.electrons.tolerance,
-        precision=config.electrons.precision,
-    )
+    electrons, lattice = config.electrons, build_lattice(config.lattice)
+    shared = ("hopping", "exchange", "temperature", "rashba", "solver", "tolerance", "precision")
+    given: dict[str, Any] = {name: getattr(electrons, name) for name in shared}
+    if electrons.reservoirs:
+        reservoirs = tuple(_reservoir(section, lattice) for section in electrons.reservoirs)
+        return DrivenLattice(lattice, reservoirs=reservoirs, **given)
+    return ClosedLattice(lattice, potential=electrons.potential, filling=electrons.filling, **given)
 
 
-def build_solver(config: Config, system: DrivenLattice, world: World) -> SteadyStateSolver:
-    """Solver of the electrons' steady state that a config asks for, on the device of this rank."""
+def build_solver(config: Config, system: ElectronSystem, world: World) -> Solver[Any, Any]:
+    """Solver of the electrons' state that a config asks for, on the device of this rank."""
     electrons = config.electrons
     assert electrons is not None
     device = pick_device(world, config.device)

@@ -7,7 +7,7 @@ from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, S
 from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE
 from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, ObserverSettings, observer
-from hpcspin.dynamics.settings import Settings
+from hpcspin.dynamics.settings import CLOSED_OBSERVERS, Settings
 from hpcspin.dynamics.simulation import CHECKPOINTING, Outcome, Simulation
 from hpcspin.dynamics.terms import TERMS, ClassicalSettings
 from hpcspin.dynamics.thermostat import Thermostat
@@ -16,6 +16,7 @@ from hpcspin.dynamics.whole_lattice import WholeLatticeField
 
 __all__ = [
     "CHECKPOINTING",
+    "CLOSED_OBSERVERS",
     "EXIT_REQUEUE",
     "INTEGRATORS",
     "OBSERVERS",

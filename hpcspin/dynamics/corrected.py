@@ -177,6 +177,7 @@ class _BoundCorrected:
         if step % field.interval:
             field.forget()
             return False
+        field.exact.start_step(step)
         exact = self._exact(domain.whole(spins), time)
         around = domain.whole(spins) if field.halo is None else domain.extend(spins, field.halo)
         difference = exact - self._cheap(around, time)

@@ -38,12 +38,12 @@ class Energetic(Protocol):
 
 
 def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: float = 0.0) -> float:
-    """Energy of a field on the whole lattice: of homogeneous terms E = -(1/d) sum_i S_i·H_i, of learned ones their E.
+    """Energy of a field on the whole lattice: of homogeneous terms E = -(1/d) sum_i S_i·H_i, of others their own E.
 
     Parameters
     ----------
     field
-        A term with a degree, a learned field with a potential E, or a sum of such.
+        A term with a degree, closed electrons, a learned field with a potential E, or a sum of such.
     lattice
         The lattice.
     spins
@@ -58,8 +58,8 @@ def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: flo
     """
     if isinstance(field, SumField):
         return sum(energy(term, lattice, spins, time) for term in field.terms)
-    if isinstance(field, Energetic) and (learned := field.energy(lattice, spins)) is not None:
-        return learned
+    if isinstance(field, Energetic) and (own := field.energy(lattice, spins)) is not None:
+        return own
     if not isinstance(field, Conservative):
         raise _without_energy("energy")
     everything = torch.as_tensor(spins, dtype=torch.float64)
@@ -70,8 +70,8 @@ def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: flo
 def _without_energy(observer: str) -> HpcspinError:
     return HpcspinError(
         f"dynamics.observers: {observer} needs a field with a known energy, as all classical terms but slonczewski "
-        "have, and for energy learned fields of kind pair or conservative; driven electrons, exact or corrected, have "
-        "none; leave this observer out"
+        "have, and for energy closed electrons and learned fields of kind pair or conservative; driven electrons and "
+        "corrected fields have none; leave this observer out"
     )
 
 

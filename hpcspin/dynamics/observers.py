@@ -118,7 +118,7 @@ def mean_bond(frame: Frame) -> float:
 
 @observer("energy")
 def energy(frame: Frame) -> float:
-    """Energy of conservative classical fields."""
+    """Energy of the field: of closed electrons Omega or F, of classical terms and of learned fields E."""
     return energies.energy(frame.source, frame.lattice, frame.spins, frame.time)
 
 

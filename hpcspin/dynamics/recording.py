@@ -78,7 +78,7 @@ class Recorder:
             self._frames, self._closing, self._wall = memory["frames"], memory["closing"], memory["wall"]
         shapes = {observer.name: observer.shape(first.lattice) for observer in settings.observers}
         if isinstance(first.source, Observed):
-            shapes |= first.source.observable_shapes
+            shapes = {**first.source.observable_shapes, **shapes}
         self._writer = TrajectoryWriter(
             path,
             first.lattice.size,
@@ -119,8 +119,10 @@ class Recorder:
         self._closing = not chosen and step == self._settings.last_step
         self._frames += chosen
         if chosen or self._closing:
+            # An observer goes before what the field knows under its name: `energy` counts the classical terms, too.
             measured = {observer.name: observer.measure(frame) for observer in self._settings.observers}
-            self._appending(spins=frame.spins, field=frame.force, step=step, time=frame.time, **measured, **observed)
+            values = {**observed, **measured}
+            self._appending(spins=frame.spins, field=frame.force, step=step, time=frame.time, **values)
 
     def flush(self) -> None:
         """Wait until all frames outlive a crash; raises what has kept one from being written."""

@@ -16,6 +16,9 @@ from hpcspin.dynamics.waveforms import Driven
 from hpcspin.errors import HpcspinError
 from hpcspin.settings import Count, Finite, NonNegative, Positive, Section, Seed
 
+CLOSED_OBSERVERS = ("magnetization", "mean_bond", "mean_chirality")
+"""Observers of closed lattices where none are named: these have no wall between electrodes."""
+
 
 class Settings(Section):
     """Settings of a run: keys of the config's section ``dynamics``."""

@@ -12,45 +12,32 @@ from torch import Tensor
 
 from hpcspin.dynamics.fields import BoundField, Stateful
 from hpcspin.dynamics.torque import components_first
+from hpcspin.lattice import Lattice
 from hpcspin.parallel.domain import Domain
 
 
-class SteadyStateLike(Protocol):
-    """What a solver of the electrons returns for n snapshots; n = 1 here."""
+class Memory(Stateful, Protocol):
+    """What a solver keeps from step to step."""
 
-    @property
-    def field(self) -> NDArray[np.float64]:
-        """Shape (n, Lx, Ly, 3)."""
-
-    @property
-    def density(self) -> NDArray[np.float64]:
-        """Shape (n, Lx, Ly)."""
-
-    @property
-    def current(self) -> NDArray[np.float64]:
-        """Shape (n, reservoirs)."""
-
-    @property
-    def error(self) -> NDArray[np.float64]:
-        """Shape (n,)."""
+    def start_step(self, step: int) -> bool:
+        """Take notice of a new step; whether the field of the same spins is another one now."""
+        ...
 
 
 class WholeLatticeField:
     """A field that is computed from all spins at once, such as that of the electrons.
 
     Every rank receives the whole configuration and calls the solver, which may share the work among the
-    ranks; all must get the same result.  The density, currents and error estimate of the last
-    evaluation are kept, so that a recorded frame costs nothing more.
+    ranks; all must get the same result.  What else the solver finds, such as the density and the error estimate, is
+    kept from the last evaluation, so that a recorded frame costs nothing more.
 
     Parameters
     ----------
     solve
-        Spins of shape (1, Lx, Ly, 3) to their steady state.
-    size
-        Lattice size.
-    num_reservoirs
-        Number of currents.
-    state
+        Spins of shape (1, Lx, Ly, 3) to an object with the arrays ``field`` (1, Lx, Ly, 3) and the observables.
+    shapes
+        Shape of each observable of one snapshot.
+    memory
         Where the solver keeps something from step to step: the object that holds it.
     """
 
@@ -58,19 +45,15 @@ class WholeLatticeField:
 
     def __init__(
         self,
-        solve: Callable[[NDArray[np.float64]], SteadyStateLike],
-        size: tuple[int, int],
-        num_reservoirs: int,
-        state: Stateful | None = None,
+        solve: Callable[[NDArray[np.float64]], Any],
+        shapes: Mapping[str, tuple[int, ...]],
+        memory: Memory | None = None,
     ) -> None:
-        self._solve, self._state = solve, state
-        self.observable_shapes: dict[str, tuple[int, ...]] = {
-            "density": tuple(size),
-            "current": (num_reservoirs,),
-            "error": (),
-        }
+        self._solve, self._memory = solve, memory
+        self.observable_shapes: dict[str, tuple[int, ...]] = dict(shapes)
         self.observables: dict[str, NDArray[np.float64]] = {}
         """Of the last evaluation."""
+        self._spins: NDArray[np.float64] | None = None
 
     def observe(self, step: int, whole: Callable[[], Tensor]) -> dict[str, NDArray[np.float64]]:
         """See :class:`hpcspin.dynamics.fields.Observed`."""
@@ -78,21 +61,51 @@ class WholeLatticeField:
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
+        return _BoundWhole(self, domain)
 
-        def evaluate(spins: Tensor, time: float) -> Tensor:
-            whole = spins.detach().to("cpu", torch.float64).contiguous().numpy()
-            steady = self._solve(whole[None])
-            self.observables = {name: np.asarray(getattr(steady, name)[0]) for name in self.observable_shapes}
-            mine = np.ascontiguousarray(steady.field[0][domain.slices])
-            return components_first(torch.from_numpy(mine).to(spins.device, spins.dtype))
+    def evaluate(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Field on the whole lattice, shape (Lx, Ly, 3) as the spins; the observables are those of these spins then."""
+        state = self._solve(spins[None])
+        self._spins = spins
+        self.observables = {name: np.asarray(getattr(state, name)[0]) for name in self.observable_shapes}
+        return np.asarray(state.field[0])
 
-        return evaluate
+    def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
+        """Energy from which the field derives, Omega or F; None of driven electrons, which have none.
+
+        That of the spins of the last evaluation is at hand; for others all ranks call together.
+        """
+        if "energy" not in self.observable_shapes:
+            return None
+        if self._spins is None or not np.array_equal(spins, self._spins):
+            self.evaluate(spins)
+        return float(self.observables["energy"])
+
+    def start_step(self, step: int) -> bool:
+        """Take notice of a new step; whether the field is another one now."""
+        return self._memory is not None and self._memory.start_step(step)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """State of the solver."""
-        return self._state.state_dict() if self._state else {}
+        return self._memory.state_dict() if self._memory else {}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Return the solver to a state."""
-        if self._state:
-            self._state.load_state_dict(state)
+        if self._memory:
+            self._memory.load_state_dict(state)
+
+
+class _BoundWhole:
+    """A field of the whole lattice on a block."""
+
+    def __init__(self, field: WholeLatticeField, domain: Domain) -> None:
+        self._field, self._domain = field, domain
+
+    def __call__(self, spins: Tensor, time: float) -> Tensor:
+        whole = self._field.evaluate(spins.detach().to("cpu", torch.float64).contiguous().numpy())
+        mine = np.ascontiguousarray(whole[self._domain.slices])
+        return components_first(torch.from_numpy(mine).to(spins.device, spins.dtype))
+
+    def renew(self, step: int, spins: Tensor, time: float) -> bool:
+        """See :class:`hpcspin.dynamics.fields.Renewed`."""
+        return self._field.start_step(step)

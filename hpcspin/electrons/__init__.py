@@ -1,6 +1,8 @@
-"""Steady states of electrons that reservoirs drive: exchange fields, densities, currents."""
+"""Electrons on lattices of spins, driven by reservoirs or closed: exchange fields, densities, currents, energies."""
 
+from hpcspin.electrons.closed import ClosedLattice, EquilibriumState
 from hpcspin.electrons.closed_form import ClosedFormSolver
+from hpcspin.electrons.diagonalization import DiagonalizationSolver
 from hpcspin.electrons.grand_potential import grand_potential
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, retarded_green, sd_hamiltonian, self_energy
 from hpcspin.electrons.labelling import label_snapshots
@@ -12,19 +14,15 @@ from hpcspin.electrons.nonconservativity import (
     nonconservativity,
     tangent_jacobian,
 )
+from hpcspin.electrons.solver import SOLVERS, Solver, State, exchange_field, make_solver
 from hpcspin.electrons.sources import split_lesser
-from hpcspin.electrons.steady_state import (
-    SOLVERS,
-    SteadyState,
-    SteadyStateSolver,
-    exchange_field,
-    make_solver,
-    reservoir_currents,
-)
+from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents
+from hpcspin.electrons.system import ElectronSystem
 from hpcspin.electrons.transmission import transmission
 
 __all__ = [
-    "SOLVERS", "ClosedFormSolver", "DrivenDistance", "DrivenLattice", "RecursiveSolver", "Reservoir", "SteadyState",
+    "SOLVERS", "ClosedFormSolver", "ClosedLattice", "DiagonalizationSolver", "DrivenDistance", "DrivenLattice",
+    "ElectronSystem", "EquilibriumState", "RecursiveSolver", "Reservoir", "Solver", "State", "SteadyState",
     "SteadyStateSolver", "effective_hamiltonian", "estimate_nonconservativity", "exchange_field", "grand_potential",
     "label_snapshots", "make_solver", "nonconservativity", "reservoir_currents", "retarded_green", "sd_hamiltonian",
     "self_energy", "split_lesser", "tangent_jacobian", "transmission",

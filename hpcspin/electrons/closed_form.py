@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.fermi import psi
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
-from hpcspin.electrons.model import SIGMA, merge_potentials, site_matrices
+from hpcspin.electrons.model import merge_potentials, site_matrices
 from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents, width_traces
+from hpcspin.electrons.system import SIGMA
 from hpcspin.errors import HpcspinError
 
 Matrix = NDArray[np.complex128]

@@ -167,10 +167,10 @@ class EquilibriumPart:
         """Components of F, less that of the isolated sites, at heights y, shape (heights, 4 Lx Ly)."""
         backend, xp, m = self.backend, self.backend.xp, blocks.shape[-1]
         energies, owners = backend.asarray(self.reference + 1j * heights), backend.asarray(owner)
-        slab = self.columns.connect(blocks, energies / self.system.hopping, owners)
+        slab = self.columns.connect(blocks, energies / self.system.nearest_hopping, owners)
         elements = [xp.take(xp.reshape(full, (-1, m * m)), self._places, axis=1) for full in slab.diagonals()]
         whole = self.columns.gather(real_part(xp, xp.stack(elements, axis=1)))
-        return xp.reshape(whole * (-1 / self.system.hopping) - site.green(energies, owners), (len(heights), -1))
+        return xp.reshape(whole * (-1 / self.system.nearest_hopping) - site.green(energies, owners), (len(heights), -1))
 
 
 class _IsolatedSites:
@@ -178,8 +178,8 @@ class _IsolatedSites:
 
     def __init__(self, system: DrivenLattice, spins: NDArray[np.float64], reference: float, backend: Backend) -> None:
         widths = system.widths.sum(axis=0)
-        self._vector = -system.exchange * spins - 1j * widths[..., 1:]
-        self._scalar = np.tile(-1j * widths[..., 0], (len(spins), 1, 1))
+        self._vector = -np.asarray(system.exchange)[..., None] * spins - 1j * widths[..., 1:]
+        self._scalar = np.tile(system.on_site - 1j * widths[..., 0], (len(spins), 1, 1))
         self._reference, self._temperature, self._xp = reference, system.temperature, backend.xp
         # Uploaded before workers read it in streams of their own.
         square = np.sum(self._vector * self._vector, axis=-1)

@@ -2,64 +2,83 @@
 
 Orbital order: site-major, spin minor; a column has m = 2 Ly orbitals. The matrices of the whole lattice are in units
 of energy. Layer blocks are in units of the hopping: they hold (H_x + Sigma_x) / t = (H_x - i Gamma_x) / t, and the
-coupling of neighbouring columns is H_{x,x+1} / t = -W. All follow from the lattice's bonds.
+coupling of neighbouring columns is H_{x,x+1} / t = -W. All follow from the
+hopping terms of the system.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend
-from hpcspin.electrons.model import SIGMA, DrivenLattice, site_matrices
+from hpcspin.electrons.model import DrivenLattice, site_matrices
+from hpcspin.electrons.system import SIGMA, ElectronSystem
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
 
 
 @dataclass(frozen=True)
 class Coupling:
     """W = -H_{x,x+1} / t, applied without ever being formed.
 
-    W is a sum of shifts: for each of its steps d, site y of a column is bound to site y + d of the next one. A product
-    with W is one shifted addition a step; where d = 0 is the only one W is the identity and costs nothing.
+    W is a sum of shifts with a 2x2 matrix each: for a step d, site y of a column is bound to site y + d of the next
+    one. A product with W is one shifted addition a step; where W is the identity it costs nothing.
 
     Attributes
     ----------
     steps
         The steps d that stay on the lattice, the shortest first.
+    matrices
+        The matrix of each step in spin space, shape (steps, 2, 2).
     periodic
         Whether y closes on itself.
     """
 
     backend: Backend
     steps: tuple[int, ...]
+    matrices: NDArray[np.complex128]
     periodic: bool
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         """Whether W = 1."""
-        return self.steps == (0,)
+        return self.steps == (0,) and np.array_equal(self.matrices[0], np.eye(2))
 
     def mirrored(self) -> Coupling:
         """Coupling W† of the lattice with its columns in reverse order."""
-        return replace(self, steps=tuple(-step for step in self.steps))
+        return replace(self, steps=tuple(-step for step in self.steps), matrices=self.matrices.conj().swapaxes(-1, -2))
 
     def _shifted(self, matrix: Array, sign: int, axis: int) -> Array:
-        """Sum over the steps of ``matrix`` with its rows (-2) or columns (-1) at y taken from y + ``sign`` d."""
+        """W X or W† X (``axis`` -2, ``sign`` 1 or -1); X W† or X W (``axis`` -1)."""
         if self.is_identity:
             return matrix
         xp, total = self.backend.xp, None
-        for step in self.steps:
+        for step, spin in zip(self.steps, self.matrices, strict=True):
             moved = matrix
             if step:
                 moved = xp.roll(matrix, -2 * sign * step, axis=axis)
                 if not self.periodic:
                     edge = slice(-2 * sign * step, None) if sign * step > 0 else slice(0, -2 * sign * step)
                     moved[(..., edge, slice(None)) if axis == -2 else (..., edge)] = 0
+            moved = self._turned(moved, spin if sign > 0 else spin.conj().T, axis)
             total = moved if total is None else total + moved
         return xp.zeros_like(matrix) if total is None else total
+
+    def _turned(self, matrix: Array, spin: NDArray[np.complex128], axis: int) -> Array:
+        """The 2x2 matrix times every pair of rows of X, or every pair of columns times its adjoint."""
+        if np.array_equal(spin, np.eye(2)):
+            return matrix
+        if np.array_equal(spin, spin[0, 0].real * np.eye(2)):
+            return matrix * float(spin[0, 0].real)
+        xp = self.backend.xp
+        factor = xp.astype(self.backend.asarray(spin if axis == -2 else spin.conj().T), matrix.dtype, copy=False)
+        shape = matrix.shape
+        if axis == -1:
+            return xp.reshape(xp.reshape(matrix, (*shape[:-1], shape[-1] // 2, 2)) @ factor, shape)
+        return xp.reshape(factor @ xp.reshape(matrix, (*shape[:-2], shape[-2] // 2, 2, shape[-1])), shape)
 
     def up(self, matrix: Array) -> Array:
         """W X."""
@@ -93,24 +112,30 @@ def make_coupling(system: DrivenLattice, backend: Backend) -> Coupling:
             "electrons.solver: negf recurses from one end of the lattice to the other and x is periodic; "
             "use closed_form or open x"
         )
-    for bond in lattice.bonds:
-        if 1 < abs(bond[0]) < lattice.size[0]:
+    for term in system.hopping_terms:
+        if 1 < abs(term.offset[0]) < lattice.size[0]:
             raise HpcspinError(
-                f"electrons.solver: negf recurses over neighbouring columns and the bond {bond} of the lattice "
+                f"electrons.solver: negf recurses over neighbouring columns and the bond {term.offset} of the lattice "
                 f"{lattice.kind!r} reaches past the next one; use closed_form"
             )
-    return Coupling(backend, _steps_to_column(lattice, 1), lattice.periodic[1])
+    return _coupling_to_column(system, 1, backend)
 
 
-def _steps_to_column(lattice: Lattice, columns: int) -> tuple[int, ...]:
-    """Steps along y of the bonds from a site to sites some columns ahead, those of a periodic y in [-Ly/2, Ly/2)."""
-    rows = lattice.size[1]
-    if columns >= lattice.size[0]:
-        return ()
-    steps = [sign * dy for dx, dy in lattice.bonds for sign in (1, -1) if sign * dx == columns]
-    if lattice.periodic[1]:
-        steps = [(step + rows // 2) % rows - rows // 2 for step in steps]
-    return tuple(sorted((step for step in steps if abs(step) < rows), key=lambda step: (abs(step), step)))
+def _coupling_to_column(system: DrivenLattice, columns: int, backend: Backend) -> Coupling:
+    """W of the bonds from a site to sites some columns ahead; steps along a periodic y lie in [-Ly/2, Ly/2)."""
+    lattice = system.lattice
+    rows, closed = lattice.size[1], lattice.periodic[1]
+    found = []
+    if columns < lattice.size[0]:
+        for term in system.hopping_terms:
+            for sign, matrix in ((1, term.matrix), (-1, term.matrix.conj().T)):
+                if sign * term.offset[0] == columns:
+                    step = sign * term.offset[1]
+                    step = (step + rows // 2) % rows - rows // 2 if closed else step
+                    found.append((step, -matrix / system.nearest_hopping))
+    kept = sorted((pair for pair in found if abs(pair[0]) < rows), key=lambda pair: (abs(pair[0]), pair[0]))
+    matrices = np.array([matrix for _, matrix in kept]).reshape(-1, 2, 2)
+    return Coupling(backend, tuple(step for step, _ in kept), matrices, closed)
 
 
 def layer_blocks(
@@ -135,39 +160,50 @@ def layer_blocks(
         Complex, shape (n, columns, m, m).
     """
     xp = backend.xp
-    local = (_exchange_energy(system, spins) + self_energy(system))[:, own]
+    local = (site_energies(system, spins) + self_energy(system))[:, own]
     n, columns, rows = local.shape[:3]
-    on_site = backend.asarray(local / system.hopping)
+    on_site = backend.asarray(local / system.nearest_hopping)
     eye = backend.asarray(np.eye(rows))
     blocks = xp.reshape(on_site, (n, columns, rows, 2, 1, 2)) * eye[:, None, :, None]
     blocks = xp.reshape(blocks, (n, columns, 2 * rows, 2 * rows))
-    within = Coupling(backend, _steps_to_column(system.lattice, 0), system.lattice.periodic[1])
+    within = _coupling_to_column(system, 0, backend)
     return blocks - within.up(backend.asarray(np.eye(2 * rows, dtype=np.complex128)))
 
 
-def is_chain(lattice: Lattice) -> bool:
-    """Whether a column's only bonds are those of sites that follow one another along y."""
-    return _steps_to_column(lattice, 0) == ((-1, 1) if lattice.size[1] > 1 else ())
+def is_chain(system: DrivenLattice) -> bool:
+    """Whether a column's only bonds are those of nearest neighbours along y, with the same hopping of both spins."""
+    steps = {abs(term.offset[1]) for term in system.hopping_terms if term.offset[0] == 0}
+    plain = all(np.array_equal(term.matrix, term.matrix[0, 0].real * np.eye(2)) for term in system.hopping_terms)
+    return plain and (steps == {1} or system.lattice.size[1] == 1)
 
 
-def sd_hamiltonian(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """H_sd of one snapshot, Eq. 6 of arXiv:2112.12124, shape (2 Lx Ly, 2 Lx Ly).
+def sd_hamiltonian(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """H_sd, Eq. 6 of arXiv:2112.12124, shape (..., 2 Lx Ly, 2 Lx Ly).
 
-        H_sd = -t sum_<ij> (c†_i c_j + h.c.) - J sum_i S_i · c†_i sigma c_i.
+        H_sd = -t sum_<ij> (c†_i c_j + h.c.) - J sum_i S_i · c†_i sigma c_i,
+
+    with the further hopping, Rashba coupling and on-site energies that `ElectronSystem` may have.
 
     Parameters
     ----------
     system
         Lattice, with any periodic axes, and parameters.
     spins
-        Unit vectors, shape (Lx, Ly, 3).
+        Unit vectors, shape (..., Lx, Ly, 3).
     """
     sites = system.lattice.num_sites
-    targets = system.lattice.shift(system.lattice.bonds)
-    hopping = np.zeros((sites, sites))
-    origin, bond = np.nonzero(targets >= 0)
-    np.add.at(hopping, (origin, targets[origin, bond]), -system.hopping)
-    return np.kron(hopping + hopping.T, np.eye(2)) + _block_diagonal(_exchange_energy(system, spins))
+    hopping = np.zeros((sites, 2, sites, 2), dtype=np.complex128)
+    for term in system.hopping_terms:
+        target = system.lattice.shift(term.offset)[:, 0]
+        origin = np.flatnonzero(target >= 0)
+        # One offset leads from a site to one other: no element is addressed twice.
+        hopping[origin, :, target[origin]] += term.matrix
+    whole = hopping.reshape(2 * sites, 2 * sites)
+    whole = whole + whole.conj().T
+    local = site_energies(system, spins).reshape(*spins.shape[:-3], sites, 2, 2)
+    found = np.tile(whole, (*spins.shape[:-3], 1, 1)).reshape(*spins.shape[:-3], sites, 2, sites, 2)
+    np.einsum("...iaib->...iab", found)[...] += local
+    return found.reshape(*spins.shape[:-3], 2 * sites, 2 * sites)
 
 
 def self_energy(system: DrivenLattice) -> NDArray[np.complex128]:
@@ -213,9 +249,11 @@ def retarded_green(
     return np.linalg.inv(shifted).astype(np.complex128, copy=False)
 
 
-def _exchange_energy(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """-J S·sigma of every site, shape (..., Lx, Ly, 2, 2)."""
-    return np.asarray(-system.exchange * np.tensordot(spins, SIGMA[1:], axes=1), dtype=np.complex128)
+def site_energies(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """e_i - J_i S_i·sigma of every site, shape (..., Lx, Ly, 2, 2)."""
+    exchange = -np.asarray(system.exchange)[..., None] * spins
+    found = np.asarray(np.tensordot(exchange, SIGMA[1:], axes=1), dtype=np.complex128)
+    return found + np.asarray(system.on_site)[..., None, None] * SIGMA[0]
 
 
 def _block_diagonal(sites: NDArray[np.complex128]) -> NDArray[np.complex128]:

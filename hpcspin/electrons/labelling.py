@@ -1,4 +1,4 @@
-"""Many snapshots, shared out over the ranks: what `hpcspin label` and `DrivenLattice.solve` both do."""
+"""Many snapshots, shared out over the ranks: what `hpcspin label` and `ElectronSystem.solve` both do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.model import DrivenLattice
-from hpcspin.electrons.steady_state import SOLVERS, SteadyState, make_solver
+from hpcspin.electrons.solver import SOLVERS, State, make_solver
+from hpcspin.electrons.system import ElectronSystem
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
@@ -19,9 +19,9 @@ Frame = Callable[[int], NDArray[np.float64]]
 
 
 def label_snapshots(
-    system: DrivenLattice, frame: Frame, count: int, world: World, device: str = "auto", done: int = 0
-) -> Iterator[tuple[NDArray[np.float64], SteadyState]]:
-    """Spins and steady state of each snapshot, in order, on rank 0.
+    system: ElectronSystem, frame: Frame, count: int, world: World, device: str = "auto", done: int = 0
+) -> Iterator[tuple[NDArray[np.float64], State]]:
+    """Spins and the electrons' state of each snapshot, in order, on rank 0.
 
     The ranks form as many teams as there are snapshots left, at most one a rank, or fewer where one rank cannot
     hold the lattice; each team solves one snapshot at a time, its ranks sharing the energies or the columns of
@@ -55,6 +55,7 @@ def label_snapshots(
         for first in range(done, count, teams):
             mine = first + number
             solver.reset()
+            solver.number = mine
             state = solver.solve(frame(mine)) if mine < count else None
             solved = [found for found in world.gather(state if team.rank == 0 else None) or () if found is not None]
             for snapshot, found in enumerate(solved, first):
@@ -62,9 +63,9 @@ def label_snapshots(
                 bar.advance(note=f"error {found.error.max():.1e}")
 
 
-def solve(system: DrivenLattice, spins: NDArray[np.float64], world: World, device: Any) -> SteadyState:
-    """Steady state of some snapshots, shape (n, Lx, Ly, 3), the same on all ranks; see `DrivenLattice.solve`."""
+def solve(system: ElectronSystem, spins: NDArray[np.float64], world: World, device: Any) -> State:
+    """The electrons' state for snapshots of shape (n, Lx, Ly, 3), on all ranks; see `ElectronSystem.solve`."""
     spins = system.check_spins(spins)
     states = [state for _, state in label_snapshots(system, lambda i: spins[i : i + 1], len(spins), world, device)]
-    found: SteadyState = world.broadcast(SteadyState.joined(states) if states else None)
+    found: State = world.broadcast(type(states[0]).joined(states) if states else None)
     return found

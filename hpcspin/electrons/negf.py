@@ -19,8 +19,9 @@ from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.quadrature import coarsened
+from hpcspin.electrons.solver import FINEST_TOLERANCE
 from hpcspin.electrons.sources import split_lesser
-from hpcspin.electrons.steady_state import FINEST_TOLERANCE, SteadyState, SteadyStateSolver, reservoir_currents
+from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents
 from hpcspin.electrons.window import WindowIntegral
 from hpcspin.parallel.world import World
 

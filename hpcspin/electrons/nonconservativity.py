@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.steady_state import SteadyStateSolver
+from hpcspin.electrons.solver import Solver
 from hpcspin.errors import HpcspinError
 
 
@@ -20,7 +21,7 @@ def tangents(spins: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([first, np.cross(spins, first)], axis=-2)
 
 
-def tangent_jacobian(solver: SteadyStateSolver, spins: NDArray[np.float64], step: float = 1e-3) -> NDArray[np.float64]:
+def tangent_jacobian(solver: Solver[Any, Any], spins: NDArray[np.float64], step: float = 1e-3) -> NDArray[np.float64]:
     """K_ia,jb = e_a · ∂H_i / ∂(angle of spin j towards e_b), by central differences.
 
     Parameters
@@ -43,7 +44,7 @@ def tangent_jacobian(solver: SteadyStateSolver, spins: NDArray[np.float64], step
     return np.einsum("vix,iax->iav", slope, frames).reshape(sites, 2, sites, 2)
 
 
-def nonconservativity(solver: SteadyStateSolver, spins: NDArray[np.float64], step: float = 1e-3) -> float:
+def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64], step: float = 1e-3) -> float:
     """Norm of the antisymmetric part of the tangent Jacobian over that of its symmetric off-site part.
 
     The Jacobian is symmetric if and only if the field is a gradient: 0 in
@@ -82,7 +83,7 @@ class DrivenDistance:
 
 
 def estimate_nonconservativity(
-    solver: SteadyStateSolver,
+    solver: Solver[Any, Any],
     spins: NDArray[np.float64],
     rounds: int = 8,
     probes: int = 4,
@@ -153,7 +154,7 @@ def _squares(forms: NDArray[np.float64], probes: int) -> tuple[float, float]:
 
 
 def _directional(
-    solver: SteadyStateSolver,
+    solver: Solver[Any, Any],
     spins: NDArray[np.float64],
     vectors: NDArray[np.float64],
     frames: NDArray[np.float64],

@@ -1,14 +1,17 @@
-"""What a config says of the electrons and of how their steady state is solved."""
+"""What a config says of the electrons and of how their state is solved."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from hpcspin.electrons.closed import ClosedLattice, wrong_ensemble
 from hpcspin.electrons.model import DrivenLattice
-from hpcspin.electrons.steady_state import SOLVERS
+from hpcspin.electrons.solver import SOLVERS
+from hpcspin.electrons.system import ElectronSystem
 from hpcspin.lattice import SHAPES
 from hpcspin.settings import Finite, Integer, NonNegative, Positive, Section, Vector
 
@@ -34,23 +37,58 @@ class ReservoirSettings(Section):
 
 
 class ElectronsSettings(Section):
-    """The electrons of the s-d model and how their steady state is solved."""
+    """The electrons of the s-d model, driven by reservoirs or closed, and how their state is solved."""
 
-    hopping: Positive = 1.0
+    hopping: Positive | Annotated[tuple[Finite, ...], Field(min_length=1)] = 1.0
+    """t of nearest neighbours, or [t1, t2, ...] of one shell of neighbours after the other."""
+    rashba: Finite = 0.0
+    """Spin-orbit coupling of nearest neighbours; force fields refuse labels that have one."""
     exchange: Finite = 3.8
     temperature: Positive = 0.01
-    tolerance: Positive = DrivenLattice.tolerance
+    tolerance: Positive = ElectronSystem.tolerance
     """Largest error of a field component; a label that misses it is an error."""
-    solver: Annotated[str, AfterValidator(SOLVERS.check)] = DrivenLattice.solver
-    """``negf`` (recursive Green's functions, any size), ``closed_form`` (one dense eigenproblem), or another registered
-    solver."""
-    precision: Literal["complex128", "complex64"] = DrivenLattice.precision  # type: ignore[assignment]
+    solver: Annotated[str, AfterValidator(SOLVERS.check)] = ""
+    """Of driven lattices ``negf`` (recursive Green's functions, any size; the default) or ``closed_form`` (one dense
+    eigenproblem), of closed ones ``diagonalization`` (exact; the default) or ``kpm`` (kernel polynomials, linear in the
+    sites); or another registered one."""
+    precision: Literal["complex128", "complex64"] = ElectronSystem.precision  # type: ignore[assignment]
     """Of the Green's functions between the potentials; what complex64 costs is measured and counted as error."""
-    reservoirs: Annotated[tuple[ReservoirSettings, ...], Field(min_length=1)]
+    reservoirs: tuple[ReservoirSettings, ...] = ()
+    """None for a closed lattice, in equilibrium."""
+    potential: Finite | None = None
+    """Chemical potential of a closed lattice: its fields derive from the grand potential."""
+    filling: Finite | None = None
+    """Electrons a site of a closed lattice, 0 to 2: its fields derive from the free energy."""
+
+    @property
+    def system(self) -> type[ElectronSystem]:
+        """Class of the systems that are described."""
+        return DrivenLattice if self.reservoirs else ClosedLattice
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_solver(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and not given.get("solver"):
+            return {**given, "solver": (DrivenLattice if given.get("reservoirs") else ClosedLattice).default_solver}
+        return given
 
     @model_validator(mode="after")
-    def _unique(self) -> ElectronsSettings:
+    def _one_system(self) -> ElectronsSettings:
         names = [reservoir.name for reservoir in self.reservoirs]
         if len(set(names)) != len(names):
             raise ValueError("two reservoirs carry the same name")
+        given = [name for name in ("potential", "filling") if getattr(self, name) is not None]
+        if self.reservoirs and given:
+            raise ValueError(
+                f"reservoirs have potentials of their own; leave {' and '.join(given)} out, or the reservoirs"
+            )
+        message = None if self.reservoirs else wrong_ensemble(self.potential, self.filling)
+        if message:
+            raise ValueError(message + ("" if given else "; or give reservoirs, for a driven one"))
+        treats = SOLVERS[self.solver].treats
+        if not issubclass(self.system, treats):
+            raise ValueError(
+                f"solver {self.solver} is for {treats.described}, and this is {self.system.described}; "
+                f"choose {self.system.default_solver}"
+            )
         return self

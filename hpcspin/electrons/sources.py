@@ -38,7 +38,7 @@ class Source(ABC):
         self.groups = groups
         self.columns = columns
         self.backend: Backend = columns.coupling.backend
-        self.hopping = system.hopping
+        self.hopping = system.nearest_hopping
         self.size = system.lattice.size
         self.fastest = Fastest(self.backend)
         self.members = [member for group in groups for member in group.members]
@@ -96,14 +96,14 @@ class EndSource(Source):
         end = -1 if mirrored else 0
         roots = [_root(2 * site_matrices(group.widths[end])) for group in groups]
         self._stops = np.cumsum([0, *[root.shape[1] for root in roots]])
-        root = np.concatenate(roots, axis=1) / system.hopping
+        root = np.concatenate(roots, axis=1) / system.nearest_hopping
         scale = root[0, 0]
         # A uniform electrode needs no product: its root is a multiple of the identity.
         self._scale = float(scale.real) if np.array_equal(root, scale * np.eye(*root.shape)) else None
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
         self._fused: dict[str, FusedSweep] = {}
-        groups_fit = columns.team.size == 1 and columns.coupling.is_identity and is_chain(system.lattice)
+        groups_fit = columns.team.size == 1 and columns.coupling.is_identity and is_chain(system)
         self._group = group_length(_magnitude(system), accuracy) if groups_fit else 1
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
@@ -211,8 +211,9 @@ def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
 def _magnitude(system: DrivenLattice) -> float:
     """Bound on |H_x - i Gamma_x - z| / t between the potentials, where the columns are chains."""
     width = np.abs(system.widths.sum(axis=0)).sum(axis=-1).max()
-    within = 2 * system.hopping + abs(system.exchange) + width + np.abs(system.potentials).max()
-    return float(within / system.hopping)
+    local = system.largest_exchange + float(np.abs(system.on_site).max())
+    within = 2 * system.nearest_hopping + local + width + np.abs(system.potentials).max()
+    return float(within / system.nearest_hopping)
 
 
 def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam, accuracy: float) -> Source:

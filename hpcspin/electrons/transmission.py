@@ -62,7 +62,7 @@ def transmission(
         source = source_of(system, Group(reservoir.potential, [s], reservoir.widths), columns, accuracy=0)
         for start in range(0, len(energies), step):
             part = energies[start : start + step]
-            z = arrays.asarray((part / system.hopping).astype(np.complex128))
+            z = arrays.asarray((part / system.nearest_hopping).astype(np.complex128))
             response, _ = source.respond(blocks, z, arrays.asarray(np.ones((len(part), 1))), None)
             sites = arrays.to_numpy(response)
             infinite = part[~np.isfinite(sites).all(axis=(1, 2, 3))]

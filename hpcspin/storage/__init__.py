@@ -16,6 +16,7 @@ from hpcspin.storage.agreement import (
     is_outside,
     joined_differences,
     kinds_of_electrons,
+    require_spin_rotations,
     stored_electrons,
 )
 from hpcspin.storage.atomic import (
@@ -49,6 +50,6 @@ __all__ = [
     "ensure_manifest", "find_trajectory", "frames_path", "is_outside", "joined_differences", "kinds_of_electrons",
     "make_directory", "open_hdf5", "partial_path", "provenance", "read_attributes", "read_checkpoint", "read_json",
     "read_labels", "read_manifest", "read_ovf", "read_rows", "read_spins", "real_dataset", "require_output",
-    "sha256", "stored_electrons", "write_bytes", "write_checkpoint", "write_json", "write_labels",
-    "write_manifest", "write_ovf", "write_text", "write_xdmf",
+    "require_spin_rotations", "sha256", "stored_electrons", "write_bytes", "write_checkpoint", "write_json",
+    "write_labels", "write_manifest", "write_ovf", "write_text", "write_xdmf",
 ]  # fmt: skip

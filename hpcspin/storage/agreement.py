@@ -92,6 +92,21 @@ def electrons_of(config: Any, where: str) -> Electrons | None:
     return {**system, "reservoirs": reservoirs, "bias": max(potentials) - min(potentials)}
 
 
+def require_spin_rotations(electrons: Electrons | None, where: str) -> None:
+    """Refuse electrons whose fields do not turn with the spins, as those of force fields do.
+
+    Raises
+    ------
+    HpcspinError
+        If they have Rashba coupling.
+    """
+    if electrons is not None and electrons.get("rashba"):
+        raise HpcspinError(
+            f"{where}: electrons.rashba {electrons['rashba']:g} ties the spins to the lattice, and force fields turn "
+            "with the spins; they cannot learn such labels, nor stand for such electrons: leave rashba out"
+        )
+
+
 def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
     """Electrons in the card of a model, checked; None where the card does not say which.
 

@@ -1,9 +1,9 @@
-"""Label files: spins with the exact field on them, density, reservoir currents and the error estimate."""
+"""Label files: spins with the exact field on them and what else the electrons' state has, such as the density."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -31,8 +31,9 @@ class Labels:
     ----------
     spins, field : numpy.ndarray
         Shape (n, Lx, Ly, 3); the field in units of the hopping.
-    density, current, error : numpy.ndarray or None
-        Shapes (n, Lx, Ly), (n, reservoirs), (n,); None where the file has none.
+    density, current, energy, error : numpy.ndarray or None
+        Shapes (n, Lx, Ly), (n, reservoirs), (n,), (n,); None where the file has none. The energy of closed electrons is
+        that of the whole lattice from which the field derives.
     attributes : dict
         The file's attributes, JSON decoded.
     """
@@ -41,6 +42,7 @@ class Labels:
     field: NDArray[np.float64]
     density: NDArray[np.float64] | None
     current: NDArray[np.float64] | None
+    energy: NDArray[np.float64] | None
     error: NDArray[np.float64] | None
     attributes: dict[str, Any]
 
@@ -72,7 +74,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
         spins = real_dataset(file, path, "spins", SPINS)
         n, *sites = spins.shape[:3]
         data = {"spins": spins, "field": real_dataset(file, path, "field", spins.shape)}
-        shapes = {"density": (n, *sites), "current": (n, "reservoirs"), "error": (n,)}
+        shapes = {"density": (n, *sites), "current": (n, "reservoirs"), "energy": (n,), "error": (n,)}
         data |= {name: real_dataset(file, path, name, like) for name, like in shapes.items() if name in file}
         found = {name: read_rows(one, path, rows) for name, one in data.items()}
         stored = attributes(file, path)
@@ -92,7 +94,8 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
             f"{path}: {np.isnan(error).sum()} of {len(field)} fields are not exact, where /error is NaN; "
             "let dynamics.record_interval be a multiple of dynamics.exact_interval, and the duration one of both"
         )
-    return Labels(checked, field, found.get("density"), found.get("current"), error, attributes=stored)
+    others = {name: found.get(name) for name in shapes}
+    return Labels(checked, field, **others, attributes=stored)
 
 
 def write_labels(
@@ -100,10 +103,7 @@ def write_labels(
     spins: NDArray[np.float64],
     field: NDArray[np.float64],
     attributes: Mapping[str, Any],
-    *,
-    density: NDArray[np.float64] | None = None,
-    current: NDArray[np.float64] | None = None,
-    error: NDArray[np.float64] | None = None,
+    **others: NDArray[np.float64] | None,
 ) -> None:
     """Write whole label arrays at once, under a temporary name first.
 
@@ -111,12 +111,14 @@ def write_labels(
     ----------
     path
         File to write or replace.
-    spins, field, density, current, error
+    spins, field
         As in :class:`Labels`.
     attributes
         ``config`` (mapping), ``precision`` (str), ``reservoirs`` (names) and whatever else belongs to the labels.
+    **others
+        ``density``, ``current``, ``energy``, ``error`` and other datasets with a row for each snapshot; None for none.
     """
-    given = {"spins": spins, "field": field, "density": density, "current": current, "error": error}
+    given = {"spins": spins, "field": field, **others}
     with atomic_hdf5(path) as file:
         write_attributes(file, "labels", with_provenance(attributes))
         for name, values in given.items():
@@ -136,11 +138,12 @@ class LabelWriter(FrameFile):
         Label file.
     size
         Lattice size (Lx, Ly).
-    reservoirs
-        Reservoir names, in the order of the columns of `/current`.
+    shapes
+        Shape of each dataset of one snapshot beside the spins and the field; ``error`` is one of them.
     attributes
-        ``config``, ``precision`` and anything that decides the labels, such as the checksum of the
-        spins file: a partial file with labels is resumed only if all of them agree.
+        ``config``, ``precision``, ``reservoirs`` (names, in the order of the columns of `/current`) and anything that
+        decides the labels, such as the checksum of the spins file: a partial file with labels is resumed only if all
+        of them agree.
     n_expected
         Number of snapshots to label.
 
@@ -154,38 +157,29 @@ class LabelWriter(FrameFile):
         self,
         path: str | Path,
         size: tuple[int, int],
-        reservoirs: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
         attributes: Mapping[str, Any],
         n_expected: int,
     ) -> None:
-        given = {**attributes, "reservoirs": list(reservoirs), "snapshots": n_expected}
-        sites = {"spins": (*size, 3), "field": (*size, 3), "density": tuple(size)}
+        given = {**attributes, "snapshots": n_expected}
         super().__init__(
             path,
             kind="labels",
-            shapes={**sites, "current": (len(reservoirs),), "error": ()},
+            shapes={"spins": (*size, 3), "field": (*size, 3), **shapes},
             marker="error",
             capacity=n_expected,
             attributes=given,
             keep=_resumable(partial_path(path), given),
         )
 
-    def append(
-        self,
-        spins: NDArray[np.float64],
-        field: NDArray[np.float64],
-        density: NDArray[np.float64],
-        current: NDArray[np.float64],
-        error: NDArray[np.float64],
-    ) -> None:
-        """Append k labels, shapes as in :class:`Labels`; on return they outlive a crash.
+    def append(self, **frames: NDArray[np.float64]) -> None:
+        """Append k labels, an array (k, ...) for each dataset; on return they outlive a crash.
 
         Raises
         ------
         HpcspinError
             If a label is not finite.
         """
-        frames = {"spins": spins, "field": field, "density": density, "current": current, "error": error}
         for name, values in frames.items():
             if not np.isfinite(values).all():
                 raise HpcspinError(

@@ -18,6 +18,7 @@ from hpcspin.storage import (
     kinds_of_electrons,
     read_attributes,
     read_spins,
+    require_spin_rotations,
 )
 
 
@@ -65,6 +66,7 @@ def read_source(path: Path, kind: str, bias: float) -> Source:
         section = config.get("lattice") or {}
         size = read_spins(path, section.get("size"), 0).shape[1:3]
         electrons = electrons_of(config, str(path))
+        require_spin_rotations(electrons, str(path))
         lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HpcspinError(f"{path}: its config is none of hpcspin's ({error}); label the spins again") from error

@@ -9,7 +9,7 @@ from typing import Any
 from hpcspin.assembly.outputs import sole_writer
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config
-from hpcspin.electrons import DrivenLattice, label_snapshots
+from hpcspin.electrons import DrivenLattice, ElectronSystem, label_snapshots
 from hpcspin.electrons.labelling import Frame
 from hpcspin.parallel.world import World
 from hpcspin.storage import LabelWriter, SpinsFile, require_output
@@ -59,7 +59,7 @@ def label_file(
 
 
 def write_label_file(
-    system: DrivenLattice,
+    system: ElectronSystem,
     frame: Frame,
     count: int,
     output: Path,
@@ -73,7 +73,7 @@ def write_label_file(
 
 
 def _write(
-    system: DrivenLattice,
+    system: ElectronSystem,
     frame: Frame,
     count: int,
     output: Path,
@@ -83,13 +83,15 @@ def _write(
 ) -> None:
     writer = None
     if world.rank == 0:
-        names = [reservoir.name for reservoir in system.reservoirs]
         given = {**attributes, "precision": system.precision}
-        writer = LabelWriter(output, system.lattice.size, names, given, count)
+        if isinstance(system, DrivenLattice):
+            given["reservoirs"] = [reservoir.name for reservoir in system.reservoirs]
+        writer = LabelWriter(output, system.lattice.size, system.result_shapes, given, count)
     done = world.broadcast(writer.done if writer else None)
     for snapshot, state in label_snapshots(system, frame, count, world, device, done):
         assert writer is not None
-        writer.append(snapshot, state.field, state.density, state.current, state.error)
+        others = {name: getattr(state, name) for name in system.result_shapes}
+        writer.append(spins=snapshot, field=state.field, **others)
     if writer is not None:
         writer.finish()
         world.tell(f"{output}: {count} snapshots")

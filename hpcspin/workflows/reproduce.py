@@ -180,7 +180,7 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
             attributes,
             **{
                 key: values[kept]
-                for key in ("density", "current", "error")
+                for key in ("density", "current", "energy", "error")
                 if (values := getattr(frames, key)) is not None
             },
         )

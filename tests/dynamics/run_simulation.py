@@ -96,6 +96,9 @@ class Electrons:
     def load_state_dict(self, state):
         self.count = int(state["count"])
 
+    def start_step(self, step):
+        return False
+
 
 TARGET = SumField([Heisenberg(-1.0), Zeeman((0.1, 0.0, 0.2))])
 
@@ -103,7 +106,7 @@ TARGET = SumField([Heisenberg(-1.0), Zeeman((0.1, 0.0, 0.2))])
 def corrected(interval, size=(7, 5)):
     """A field ten per cent too weak, corrected every few steps by the target plus five times the spins."""
     electrons = Electrons()
-    exact = WholeLatticeField(electrons.solve, size, 2, electrons)
+    exact = WholeLatticeField(electrons.solve, {"density": size, "current": (2,), "error": ()}, electrons)
     return CorrectedField(SumField([Heisenberg(-0.9), Zeeman((0.1, 0.0, 0.2))]), exact, size, interval)
 
 

@@ -56,7 +56,7 @@ def constant(across, size=SIZE):
     """A whole-lattice field that no spin changes."""
     field = np.broadcast_to(across, (1, *size, 3)).astype(float)
     state = SimpleNamespace(field=field, density=np.ones((1, *size)), current=np.zeros((1, 2)), error=np.zeros(1))
-    return WholeLatticeField(lambda spins: state, size, 2)
+    return WholeLatticeField(lambda spins: state, {"density": size, "current": (2,), "error": ()})
 
 
 def bound(field):
@@ -91,7 +91,8 @@ def test_an_error_that_grows_evenly_is_followed_between_labels():
             field=height, density=np.ones((1, *SIZE)), current=np.zeros((1, 2)), error=np.full(1, 1e-9)
         )
 
-    field = CorrectedField(Zeeman((0.0, 0.0, 0.5)), WholeLatticeField(solve, SIZE, 2), SIZE, 2)
+    shapes = {"density": SIZE, "current": (2,), "error": ()}
+    field = CorrectedField(Zeeman((0.0, 0.0, 0.5)), WholeLatticeField(solve, shapes), SIZE, 2)
     evaluate, domain = bound(field)
     flat = torch.zeros((*SIZE, 3), dtype=torch.float64)
     flat[..., 0] = 1

@@ -18,7 +18,7 @@ def driven_field(meta, lattice):
         Reservoir("bath", everywhere, meta["gamma_bath"], meta["mu_bath"]),
     )
     system = DrivenLattice(lattice, 1.0, meta["J"], meta["T"], reservoirs)
-    return WholeLatticeField(make_solver("closed_form", system, 1e-8).solve, lattice.size, len(reservoirs))
+    return WholeLatticeField(make_solver("closed_form", system, 1e-8).solve, system.result_shapes)
 
 
 CASES = [("heun", (20, 40, 80)), ("depondt_mertens", (20, 40)), ("sib", (20, 40)), ("rk4", (10, 20))]

@@ -261,6 +261,9 @@ class History:
     def load_state_dict(self, state):
         self.weight = state["weight"]
 
+    def start_step(self, step):
+        return False
+
 
 @pytest.mark.parametrize("moment", [16, 29])
 def test_state_and_last_field_of_a_solver_travel_with_the_checkpoint(tmp_path, moment):
@@ -272,7 +275,7 @@ def test_state_and_last_field_of_a_solver_travel_with_the_checkpoint(tmp_path, m
                 os.kill(os.getpid(), signal.SIGTERM)
             return history.solve(spins)
 
-        return WholeLatticeField(solve, (7, 5), 2, state=history)
+        return WholeLatticeField(solve, {"density": (7, 5), "current": (2,), "error": ()}, history)
 
     simulation(tmp_path / "undisturbed", field()).run()
     assert not simulation(tmp_path / "run", field(moment)).run().finished

@@ -19,8 +19,9 @@ from hpcspin.electrons import (
     transmission,
 )
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
-from hpcspin.electrons.model import SIGMA, site_matrices
+from hpcspin.electrons.model import site_matrices
 from hpcspin.electrons.nonconservativity import tangents
+from hpcspin.electrons.system import SIGMA
 from hpcspin.errors import HpcspinError
 
 SOLVERS = [ClosedFormSolver, RecursiveSolver]

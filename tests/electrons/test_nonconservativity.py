@@ -41,7 +41,8 @@ class Linear(SteadyStateSolver):
     def _solve(self, spins):
         field = (spins.reshape(len(spins), -1) @ self.matrix.T).reshape(spins.shape)
         none = np.zeros(spins.shape[:3])
-        return SteadyState(field, none + 1, 0 * field, np.zeros((len(spins), 1)), np.zeros(len(spins)))
+        nothing = np.zeros(len(spins))
+        return SteadyState(field, none + 1, 0 * field, error=nothing, current=nothing[:, None])
 
 
 def test_probes_are_unbiased_and_on_site_blocks_do_not_count():

@@ -34,15 +34,21 @@ SPINS = np.zeros((FRAMES, *SIZE, 3))
 SPINS[..., 2] = 1
 FIELD = np.random.default_rng(1).normal(size=SPINS.shape)
 NUMBERS = np.arange(1.0, FRAMES + 1)
+SHAPES = {"density": SIZE, "current": (1,), "error": ()}
 CALLS = ("pwrite", "fsync", "ftruncate", "replace", "close")
+
+
+def labels(rows: slice) -> dict[str, np.ndarray]:
+    sites = {"spins": SPINS[rows], "field": FIELD[rows], "density": SPINS[rows, ..., 0]}
+    return {**sites, "current": NUMBERS[rows, None], "error": NUMBERS[rows]}
 
 
 def label(path: Path) -> None:
     """Label in two appends, and go on where an earlier call has stopped."""
-    with LabelWriter(path, SIZE, ("left",), {"config": {}, "precision": "float64"}, FRAMES) as writer:
+    with LabelWriter(path, SIZE, SHAPES, {"config": {}, "precision": "float64"}, FRAMES) as writer:
         while writer.done < FRAMES:
             rows = slice(writer.done, writer.done + 2)
-            writer.append(SPINS[rows], FIELD[rows], SPINS[rows, ..., 0], NUMBERS[rows, None], NUMBERS[rows])
+            writer.append(**labels(rows))
 
 
 def simulate(path: Path, compression: str | None = None, most: int = FRAMES) -> None:
@@ -159,13 +165,13 @@ def test_whatever_fails_is_one_line_and_the_next_run_ends_with_the_same_bytes(
 
 def test_a_frame_that_has_not_reached_the_disk_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.h5"
-    writer = LabelWriter(path, SIZE, ("left",), {"config": {}}, FRAMES)
-    frames = (SPINS[:1], FIELD[:1], SPINS[:1, ..., 0], NUMBERS[:1, None], NUMBERS[:1])
-    writer.append(*frames)
+    writer = LabelWriter(path, SIZE, SHAPES, {"config": {}}, FRAMES)
+    frames = labels(slice(0, 1))
+    writer.append(**frames)
     with monkeypatch.context() as patch:
         patch.setattr(disk.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
         with pytest.raises(HpcspinError, match=r"a\.h5\.partial: Input/output error"):
-            writer.append(*frames)
+            writer.append(**frames)
     assert writer.done == 1
     assert len(read_labels(partial_path(path)).spins) == 1
 
@@ -237,9 +243,9 @@ try:
                 file.create_dataset(f"{number}", data=np.ones((10, 100)), chunks=(1, 100), compression="gzip")
     else:
         spins = np.zeros((1, 10, 10, 3)); spins[..., 2] = 1
-        writer = LabelWriter("out.h5", (10, 10), ("l",), {"config": {}}, 100)
+        writer = LabelWriter("out.h5", (10, 10), {"density": (10, 10), "error": ()}, {"config": {}}, 100)
         for number in range(100):
-            writer.append(spins, spins, spins[..., 0], np.ones((1, 1)), np.ones(1))
+            writer.append(spins=spins, field=spins, density=spins[..., 0], error=np.ones(1))
         writer.finish()
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")

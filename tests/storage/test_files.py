@@ -41,7 +41,7 @@ CONFIG = {
     "electrons": {"tolerance": 1e-6, "reservoirs": [{"name": "l", "potential": 0.0}]},
 }
 ATTRIBUTES = {"config": CONFIG, "precision": "float64"}
-RESERVOIRS = ("left", "right")
+SHAPES = {"density": SIZE, "current": (2,), "error": ()}
 
 
 def unit_spins(n, seed=0):
@@ -51,13 +51,13 @@ def unit_spins(n, seed=0):
 
 def labels(n, seed=0):
     rng = np.random.default_rng(seed + 100)
-    return (
-        unit_spins(n, seed),
-        rng.normal(size=(n, *SIZE, 3)),
-        rng.normal(size=(n, *SIZE)),
-        rng.normal(size=(n, len(RESERVOIRS))),
-        rng.uniform(0, 1e-7, size=n),
-    )
+    return {
+        "spins": unit_spins(n, seed),
+        "field": rng.normal(size=(n, *SIZE, 3)),
+        "density": rng.normal(size=(n, *SIZE)),
+        "current": rng.normal(size=(n, 2)),
+        "error": rng.uniform(0, 1e-7, size=n),
+    }
 
 
 def one_line(error):
@@ -133,7 +133,7 @@ class TestSpins:
 
 class TestLabels:
     def test_round_trip_with_attributes(self, tmp_path):
-        given = dict(zip(("spins", "field", "density", "current", "error"), labels(3), strict=True))
+        given = labels(3)
         write_labels(tmp_path / "a.h5", attributes=ATTRIBUTES, **given)
         found = read_labels(tmp_path / "a.h5", SIZE)
         for name, value in given.items():
@@ -144,17 +144,17 @@ class TestLabels:
 
     def test_resumed_equals_uninterrupted(self, tmp_path):
         arrays = labels(5)
-        settings = (SIZE, RESERVOIRS, ATTRIBUTES, 5)
+        settings = (SIZE, SHAPES, ATTRIBUTES, 5)
         with LabelWriter(tmp_path / "once.h5", *settings) as writer:
-            writer.append(*arrays)
+            writer.append(**arrays)
         with contextlib.suppress(KeyboardInterrupt), LabelWriter(tmp_path / "a.h5", *settings) as writer:
-            writer.append(*(array[:2] for array in arrays))
+            writer.append(**{name: array[:2] for name, array in arrays.items()})
             raise KeyboardInterrupt
         assert not (tmp_path / "a.h5").exists()
         assert len(read_spins(partial_path(tmp_path / "a.h5"), SIZE)) == 2
         with LabelWriter(tmp_path / "a.h5", *settings) as writer:
             assert writer.done == 2
-            writer.append(*(array[2:] for array in arrays))
+            writer.append(**{name: array[2:] for name, array in arrays.items()})
         assert not partial_path(tmp_path / "a.h5").exists()
         with h5py.File(tmp_path / "a.h5") as resumed, h5py.File(tmp_path / "once.h5") as once:
             assert set(resumed) == set(once) == {"spins", "field", "density", "current", "error"}
@@ -162,30 +162,30 @@ class TestLabels:
                 assert np.array_equal(resumed[name][...], once[name][...])
 
     def test_another_config_is_refused_with_the_key(self, tmp_path):
-        LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5).append(*labels(1))
+        LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, ATTRIBUTES, 5).append(**labels(1))
         other = json.loads(json.dumps(ATTRIBUTES))
         other["config"]["electrons"]["reservoirs"][0]["potential"] = -3.2
         with pytest.raises(HpcspinError, match=r"config\.electrons\.reservoirs\.0\.potential \(0\.0 -> -3"):
-            LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, other, 5)
+            LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, other, 5)
 
     def test_nothing_is_there_before_the_first_label(self, tmp_path):
         """And what an earlier version has laid out without a label stands in nobody's way."""
-        LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5)
+        LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, ATTRIBUTES, 5)
         assert not list(tmp_path.iterdir())
-        LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5).append(*labels(1))
+        LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, ATTRIBUTES, 5).append(**labels(1))
         with h5py.File(partial_path(tmp_path / "a.h5"), "r+") as file:
             file["error"][...] = np.nan
-        writer = LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, {**ATTRIBUTES, "precision": "complex64"}, 1)
-        writer.append(*labels(1))
+        writer = LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, {**ATTRIBUTES, "precision": "complex64"}, 1)
+        writer.append(**labels(1))
         writer.finish()
         assert read_attributes(tmp_path / "a.h5")["precision"] == "complex64"
 
     def test_incomplete_is_not_finished_and_not_finite_is_refused(self, tmp_path):
-        writer = LabelWriter(tmp_path / "a.h5", SIZE, RESERVOIRS, ATTRIBUTES, 5)
+        writer = LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, ATTRIBUTES, 5)
         arrays = labels(1)
         with pytest.raises(HpcspinError, match="field from snapshot 0"):
-            writer.append(arrays[0], arrays[1] * np.nan, *arrays[2:])
-        writer.append(*arrays)
+            writer.append(**{**arrays, "field": arrays["field"] * np.nan})
+        writer.append(**arrays)
         with pytest.raises(HpcspinError, match="1 of 5"):
             writer.finish()
 
@@ -201,10 +201,10 @@ class TestLabels:
             "import sys, numpy as np\n"
             "from hpcspin.storage import LabelWriter\n"
             "spins = np.zeros((1, 40, 40, 3)); spins[..., 2] = 1\n"
-            "writer = LabelWriter(sys.argv[1], (40, 40), ('l',), {'config': {}}, 2000)\n"
+            "writer = LabelWriter(sys.argv[1], (40, 40), {'density': (40, 40), 'error': ()}, {'config': {}}, 2000)\n"
             "while True:\n"
             "    k = writer.done + 1.0\n"
-            "    writer.append(spins, spins * k, spins[..., 0] + k, np.full((1, 1), k), np.full(1, k))\n"
+            "    writer.append(spins=spins, field=spins * k, density=spins[..., 0] + k, error=np.full(1, k))\n"
             "    print('ready', flush=True)\n"
         )
         path, done = tmp_path / "a.h5", 0

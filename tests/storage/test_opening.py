@@ -364,11 +364,11 @@ def test_a_million_frames_are_checked_without_holding_them(tmp_path: Path) -> No
 def test_a_torn_partial_file_of_labels_is_named_with_what_to_do(tmp_path: Path) -> None:
     from hpcspin.storage import LabelWriter
 
-    writer = LabelWriter(tmp_path / "out.h5", SIZE, ("left",), {"config": {}}, 3)
-    writer.append(unit(1), unit(1), np.ones((1, *SIZE)), np.ones((1, 1)), np.ones(1))
+    writer = LabelWriter(tmp_path / "out.h5", SIZE, {"density": SIZE, "error": ()}, {"config": {}}, 3)
+    writer.append(spins=unit(1), field=unit(1), density=np.ones((1, *SIZE)), error=np.ones(1))
     partial = partial_path(tmp_path / "out.h5")
     partial.write_bytes(partial.read_bytes()[:-100])
     one_line(
-        lambda: LabelWriter(tmp_path / "out.h5", SIZE, ("left",), {"config": {}}, 3),
+        lambda: LabelWriter(tmp_path / "out.h5", SIZE, {"density": SIZE, "error": ()}, {"config": {}}, 3),
         r"out.h5.partial: .*; delete it to label from the first snapshot on$",
     )

@@ -139,7 +139,7 @@ def test_a_torn_trajectory_is_named_with_what_to_delete(config: Path, tmp_path: 
 
 def test_an_observer_without_energy_is_told_in_the_words_of_the_config() -> None:
     lattice = make_lattice("square", (3, 3))
-    field = WholeLatticeField(lambda spins: None, (3, 3), 1)  # type: ignore[arg-type, return-value]
+    field = WholeLatticeField(lambda spins: None, {"density": (3, 3), "current": (1,), "error": ()})
     up = np.zeros((3, 3, 3))
     up[..., 2] = 1
     for call in (lambda: energy(field, lattice, up, 0.0), lambda: spin_temperature(field, up, up)):

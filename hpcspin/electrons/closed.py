@@ -1,0 +1,112 @@
+"""Closed lattices: electrons in equilibrium at a chemical potential, or with a given number of electrons a site."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons.solver import Solver, State, exchange_field
+from hpcspin.electrons.system import ElectronSystem
+from hpcspin.errors import HpcspinError
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedLattice(ElectronSystem):
+    """Electrons of the s-d (Kondo) model on a lattice without reservoirs, in equilibrium.
+
+    Parameters
+    ----------
+    lattice, hopping, exchange, temperature, on_site, rashba, solver, tolerance, precision
+        As of `ElectronSystem`.
+    potential
+        Chemical potential mu; the fields derive from the grand potential Omega.
+    filling
+        Electrons a site, 0 to 2; the fields derive from the free energy F = Omega + mu N.
+
+    Raises
+    ------
+    HpcspinError
+        If a parameter makes no sense, or not exactly one of potential and filling is given.
+    """
+
+    potential: float | None = None
+    filling: float | None = None
+
+    default_solver: ClassVar[str] = "diagonalization"
+    described: ClassVar[str] = "a closed lattice, without reservoirs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        message = wrong_ensemble(self.potential, self.filling)
+        if message:
+            raise HpcspinError(f"electrons: {message}")
+
+    def _own_config(self) -> dict[str, Any]:
+        return {"potential": self.potential, "filling": self.filling}
+
+    @property
+    def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """See `ElectronSystem`."""
+        numbers = ("energy", "electrons", "chemical_potential", "error")
+        return {"density": self.lattice.size, **dict.fromkeys(numbers, ())}
+
+
+def wrong_ensemble(potential: float | None, filling: float | None) -> str | None:
+    """What is wrong with the pair; None where exactly one is given and possible."""
+    if (potential is None) == (filling is None):
+        return (
+            "a system without reservoirs needs exactly one of potential (the chemical potential) and filling "
+            "(electrons a site)"
+        )
+    if potential is not None and not math.isfinite(potential):
+        return f"potential {potential} must be a finite number"
+    if filling is not None and not 0 <= filling <= 2:
+        return f"filling {filling} must lie between 0 and 2 electrons a site"
+    return None
+
+
+@dataclass(frozen=True)
+class EquilibriumState(State):
+    """Equilibrium of n snapshots; energies in t.
+
+    Attributes
+    ----------
+    field, density, spin_density, error
+        As of every `State`; H_i = -dE/dS_i of the energy below.
+    energy
+        Omega at a fixed potential, F = Omega + mu N at a fixed filling, of the whole lattice, shape (n,).
+    electrons
+        Number of electrons N, shape (n,).
+    chemical_potential
+        mu, shape (n,). In a gap at low temperature any value there would do for all else.
+    """
+
+    energy: NDArray[np.float64]
+    electrons: NDArray[np.float64]
+    chemical_potential: NDArray[np.float64]
+
+    @staticmethod
+    def from_components(
+        system: ClosedLattice,
+        components: NDArray[np.float64],
+        energy: NDArray[np.float64],
+        chemical_potential: NDArray[np.float64],
+        error: NDArray[np.float64],
+    ) -> EquilibriumState:
+        """Equilibrium from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4)."""
+        spin_density = np.ascontiguousarray(components[..., 1:])
+        density = np.ascontiguousarray(components[..., 0])
+        electrons = density.sum(axis=(-2, -1))
+        field = exchange_field(system, spin_density)
+        return EquilibriumState(field, density, spin_density, error, energy, electrons, chemical_potential)
+
+
+class EquilibriumSolver(Solver[ClosedLattice, EquilibriumState]):
+    """Base of the solvers of closed lattices; see `Solver`."""
+
+    treats: ClassVar[type[ElectronSystem]] = ClosedLattice

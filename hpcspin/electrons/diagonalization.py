@@ -1,0 +1,131 @@
+"""Equilibrium from all levels of the closed lattice: exact, one dense Hermitian eigenproblem a snapshot.
+
+With H_sd = V diag(e) V† and f the Fermi function, rho = V f(e - mu) V†, H_i = J_i tr(sigma rho_ii) and
+
+    Omega = -T sum_n log(1 + exp(-(e_n - mu) / T)),     F = Omega + mu N.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from hpcspin.electrons.backend import Array, Backend, make_backend
+from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
+from hpcspin.electrons.hamiltonian import sd_hamiltonian
+from hpcspin.electrons.onsite import gram_sites
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+
+_EMPTY = 800.0
+"""(e - mu) / T beyond which the Fermi function of a double is 0."""
+_COPIES = 8
+"""Matrices of the lattice that an eigensolver holds at a time."""
+_MOST_AT_ONCE = 64
+
+
+class DiagonalizationSolver(EquilibriumSolver):
+    """Exact equilibrium, O((Lx Ly)³); any lattice, any edges, any hopping.
+
+    Snapshots are diagonalised as many at a time as the memory holds, on the device; the ranks share them.
+    """
+
+    name: ClassVar[str] = "diagonalization"
+
+    def __init__(
+        self,
+        system: ClosedLattice,
+        tolerance: float,
+        world: World | None = None,
+        device: Any = "cpu",
+        precision: str = "complex128",
+    ) -> None:
+        super().__init__(system, tolerance, world, device, precision)
+        self.backend: Backend = make_backend("auto", device)
+        needed = _COPIES * 16 * (2 * system.lattice.num_sites) ** 2
+        free = self.backend.free_memory() // self.backend.ranks_on_device(self.world)
+        if needed > free:
+            raise HpcspinError(
+                f"electrons.solver: diagonalization of {system.lattice.num_sites} sites needs about "
+                f"{needed / 2**30:.3g} GiB and {free / 2**30:.1f} are free; choose kpm, which is linear in the sites"
+            )
+        # One call for many matrices pays where a launch costs more than a small matrix does.
+        self._at_once = min(_MOST_AT_ONCE, free // needed) if self.backend.on_gpu else 1
+
+    def _solve(self, spins: NDArray[np.float64]) -> EquilibriumState:
+        n, size = len(spins), self.system.lattice.size
+        mine = np.arange(self.world.rank, n, self.world.size)
+        components, numbers = np.zeros((n, *size, 4)), np.zeros((n, 3))
+        for first in range(0, len(mine), self._at_once):
+            some = mine[first : first + self._at_once]
+            components[some], numbers[some] = self._snapshots(spins[some])
+        components, numbers = self.world.sum(components), self.world.sum(numbers)
+        return EquilibriumState.from_components(self.system, components, *numbers.T)
+
+    def _snapshots(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """On-site components (k, Lx, Ly, 4), and energy, chemical potential and error of each snapshot, (k, 3)."""
+        xp, matrices = self.backend.xp, self.backend.asarray(sd_hamiltonian(self.system, spins))
+        levels, vectors = xp.linalg.eigh(matrices)
+        defects = self.backend.to_numpy(_defects(xp, matrices, levels, vectors))
+        on_host = self.backend.to_numpy(levels)
+        temperature = self.system.temperature
+        numbers, weights = np.empty((len(spins), 3)), np.empty_like(on_host)
+        for number, one in enumerate(on_host):
+            potential = self.system.potential
+            if potential is None:
+                potential = chemical_potential(one, self._electrons, temperature)
+            weights[number] = expit((potential - one) / temperature)
+            energy = grand_potential_of_levels(one, potential, temperature)
+            if self.system.filling is not None:
+                energy += potential * self._electrons
+            # A perturbation of H by the residual changes rho by about its ratio to T.
+            numbers[number] = energy, potential, self.scale * defects[number] * (1 + 1 / temperature)
+        filled = vectors * xp.sqrt(self.backend.asarray(weights))[:, None, :]
+        return self.backend.to_numpy(gram_sites(xp, filled)).reshape(len(spins), *self.system.lattice.size, 4), numbers
+
+    @property
+    def _electrons(self) -> float:
+        assert self.system.filling is not None
+        return self.system.filling * self.system.lattice.num_sites
+
+
+def _defects(xp: Any, matrices: Array, levels: Array, vectors: Array) -> Array:
+    """Largest residual |H v - e v| of a level and its vector, shape (k,)."""
+    residual = matrices @ vectors - vectors * levels[:, None, :]
+    return xp.max(xp.sqrt(xp.sum(xp.real(residual * xp.conj(residual)), axis=1)), axis=1)
+
+
+def grand_potential_of_levels(levels: NDArray[np.float64], potential: float, temperature: float) -> float:
+    """Omega = -T sum_n log(1 + exp(-(e_n - mu) / T)), from levels of shape (n,)."""
+    return float(-temperature * np.logaddexp(0.0, (potential - levels) / temperature).sum())
+
+
+def chemical_potential(levels: NDArray[np.float64], electrons: float, temperature: float) -> float:
+    """Chemical potential at which the levels hold a number of electrons.
+
+    Counted are the electrons above and the holes below the level where a ground state would end: in a gap both are
+    exponentially small, and mu is found where their difference is still resolved.
+
+    Parameters
+    ----------
+    levels
+        In ascending order, shape (n,).
+    electrons
+        From 0 to n.
+    temperature
+        T > 0.
+    """
+    full = int(electrons)
+
+    def excess(potential: float) -> float:
+        above = expit((potential - levels[full:]) / temperature).sum()
+        below = expit((levels[:full] - potential) / temperature).sum()
+        return float(above - below - (electrons - full))
+
+    margin = _EMPTY * temperature
+    low, high = float(levels[0]) - margin, float(levels[-1]) + margin
+    return float(brentq(excess, low, high, xtol=1e-14 * max(1.0, abs(low), abs(high)), rtol=1e-15, maxiter=500))

@@ -1,0 +1,210 @@
+"""What a solver of the electrons returns, and what every solver is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons.system import ElectronSystem
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.registry import Registry
+
+FINEST_TOLERANCE = 1e-11
+
+SOLVERS: Registry[type[Solver[Any, Any]]] = Registry("electrons.solver")
+
+
+@dataclass(frozen=True)
+class State:
+    """State of the electrons for n snapshots; energies in t.
+
+    Attributes
+    ----------
+    field
+        Exchange field H_i = J_i tr(sigma rho_ii), shape (n, Lx, Ly, 3).
+    density
+        Electrons on each site, tr rho_ii, shape (n, Lx, Ly).
+    spin_density
+        tr(sigma rho_ii), shape (n, Lx, Ly, 3).
+    error
+        Estimate of the largest error of a field component, shape (n,).
+    """
+
+    field: NDArray[np.float64]
+    density: NDArray[np.float64]
+    spin_density: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, states: Sequence[Self]) -> Self:
+        """The snapshots of several states, one after the other."""
+        return cls(**{f.name: np.concatenate([getattr(s, f.name) for s in states]) for f in fields(cls)})
+
+    def map(self, function: Callable[[NDArray[np.float64]], Any]) -> Self:
+        """The same with a function of each array in its place."""
+        return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+
+
+def exchange_field(system: ElectronSystem, spin_density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """H_i = -<dH_sd/dS_i> = J_i tr(sigma rho_ii), Eq. 7 of arXiv:2112.12124, from tr(sigma rho_ii), shape (..., 3).
+
+    The paper integrates the lesser function there: rho_ii = -i ∫ de/2pi G^<_ii(e).
+    """
+    return np.asarray(system.exchange)[..., None] * spin_density
+
+
+SystemT = TypeVar("SystemT", bound=ElectronSystem)
+StateT = TypeVar("StateT", bound=State)
+
+
+class Solver(ABC, Generic[SystemT, StateT]):
+    """Solver of the electrons' state on a lattice of spins.
+
+    Parameters
+    ----------
+    system
+        The lattice of electrons.
+    tolerance
+        Largest error of a field component; a state that misses it is an error.
+    world
+        Ranks that share the work; every rank calls `solve` with the same spins.
+    device
+        ``"cpu"``, ``"cuda"`` or a torch device.
+    precision
+        ``"complex128"``, or ``"complex64"`` where the solver has it.
+
+    Raises
+    ------
+    HpcspinError
+        If the solver cannot treat the system, the tolerance or the precision.
+    """
+
+    name: ClassVar[str]
+    treats: ClassVar[type[ElectronSystem]] = ElectronSystem
+    """Systems that it can solve."""
+    is_random: ClassVar[bool] = False
+    """Whether its fields depend on random vectors, and so on `number`."""
+    finest: ClassVar[dict[str, float]] = {"complex128": FINEST_TOLERANCE}
+    """Least tolerance that each precision can certify."""
+
+    def __init_subclass__(cls) -> None:
+        if "name" in cls.__dict__:
+            SOLVERS.add(cls.name, cls)
+
+    def __init__(
+        self,
+        system: SystemT,
+        tolerance: float,
+        world: World | None = None,
+        device: Any = "cpu",
+        precision: str = "complex128",
+    ) -> None:
+        if not isinstance(system, self.treats):
+            raise HpcspinError(
+                f"electrons.solver: {self.name} is for {self.treats.described}, and this is {system.described}; "
+                f"choose {system.default_solver}"
+            )
+        if precision not in self.finest:
+            raise HpcspinError(
+                f"electrons.precision: {self.name} cannot compute in {precision}; choose {' or '.join(self.finest)}"
+            )
+        if not tolerance >= self.finest[precision]:
+            raise HpcspinError(
+                f"electrons.tolerance: {tolerance} must be at least {self.finest[precision]:g}, "
+                f"the least that {precision} can certify"
+            )
+        self.precision = precision
+        self.system = system
+        self.tolerance = float(tolerance)
+        self.world = world or World()
+        self.device = device
+        self.number = 0
+        """Number in its file of the first snapshot of the next call, or the step of its dynamics: it keys the random
+        vectors of a solver that has some."""
+
+    @property
+    def scale(self) -> float:
+        """From an error of an on-site component to one of the field; densities count even where J is small."""
+        return max(self.system.largest_exchange, self.system.nearest_hopping)
+
+    @classmethod
+    def ranks_needed(cls, system: SystemT, world: World, device: Any) -> int:
+        """Ranks of ``world`` that must work together because one cannot hold the lattice; a collective call."""
+        return 1
+
+    def solve(self, spins: NDArray[np.float64]) -> StateT:
+        """State of the electrons for some snapshots.
+
+        Parameters
+        ----------
+        spins
+            Unit vectors, shape (n, Lx, Ly, 3).
+
+        Raises
+        ------
+        HpcspinError
+            If the spins do not fit the lattice, the tolerance is missed, or a sum rule is violated.
+        """
+        state = self._solve(self.system.check_spins(spins))
+        self._check(state)
+        return state
+
+    @abstractmethod
+    def _solve(self, spins: NDArray[np.float64]) -> StateT:
+        """State for checked spins, with its error estimate."""
+
+    def reset(self) -> None:
+        """Forget what earlier snapshots taught: the next one is solved like the first."""
+        return
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """What earlier snapshots taught, as arrays that a checkpoint can hold."""
+        return {}
+
+    def set_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Continue as the solver whose state this was."""
+        return
+
+    def _check(self, state: StateT) -> None:
+        """Tolerance, and occupations between 0 and 1."""
+        missed = np.flatnonzero(~(state.error <= self.tolerance))
+        if len(missed):
+            single = self.precision != "complex128"
+            raise HpcspinError(
+                f"snapshot {missed[0]}: the field's error {state.error[missed[0]]:.1e} in {self.precision} exceeds the "
+                f"tolerance {self.tolerance:.1e}; raise electrons.tolerance"
+                + (" or set electrons.precision=complex128" if single else "")
+                + " and begin anew"
+            )
+        slack = self.tolerance / self.scale
+        polarized = np.linalg.norm(state.spin_density, axis=-1)
+        lowest, highest = (state.density - polarized) / 2, (state.density + polarized) / 2
+        if lowest.min() < -4 * slack or highest.max() > 1 + 4 * slack:
+            raise HpcspinError(
+                f"occupations between {lowest.min():.3g} and {highest.max():.12g} leave [0, 1] by more than the "
+                "tolerance; the electronic state is wrong, lower electrons.tolerance and begin anew"
+            )
+
+
+def make_solver(
+    name: str,
+    system: ElectronSystem,
+    tolerance: float,
+    world: World | None = None,
+    device: Any = "cpu",
+    precision: str = "complex128",
+) -> Solver[Any, Any]:
+    """Solver of a registered name: ``"negf"``, ``"closed_form"``, ``"diagonalization"``, ``"kpm"`` or another one.
+
+    Raises
+    ------
+    HpcspinError
+        If the name is unknown or the solver cannot treat the system.
+    """
+    return SOLVERS[name](system, tolerance, world, device, precision)

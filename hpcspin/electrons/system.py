@@ -1,0 +1,247 @@
+"""What every lattice of itinerant electrons has: bonds with their hopping, exchange with the spins, a temperature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice, as_snapshots, make_texture
+from hpcspin.storage import check_spins
+
+if TYPE_CHECKING:
+    from hpcspin.electrons.solver import State
+
+SIGMA = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
+"""Identity and Pauli matrices, shape (4, 2, 2)."""
+
+
+@dataclass(frozen=True)
+class HoppingTerm:
+    """sum_i c†_i T c_{i + offset} + h.c.: the electrons' motion along one direction of bonds.
+
+    Attributes
+    ----------
+    offset
+        Lattice offset (dx, dy).
+    matrix
+        T in spin space, shape (2, 2).
+    """
+
+    offset: tuple[int, int]
+    matrix: NDArray[np.complex128]
+
+
+@dataclass(frozen=True, eq=False)
+class ElectronSystem:
+    """Electrons of the s-d model on a lattice of classical spins; base of driven and of closed lattices.
+
+    H = -sum_ij t_ij c†_i c_j - sum_i J_i S_i · c†_i sigma c_i + sum_i e_i c†_i c_i + H_Rashba,
+
+    the paper's Eq. 6 with one hopping t and one exchange J.
+
+    Parameters
+    ----------
+    lattice
+        Sites and bonds.
+    hopping
+        t > 0 of nearest neighbours, or (t1, t2, ...) of one shell of neighbours after the other.
+    exchange
+        J, a number or one of each site, shape (Lx, Ly).
+    temperature
+        Electron temperature T > 0.
+    on_site
+        Energy e_i of each site, shape (Lx, Ly), or one number.
+    rashba
+        Spin-orbit coupling of nearest neighbours, H_Rashba = i rashba sum_<ij> c†_i (sigma x d_ij)_z c_j + h.c. with
+        the unit vector d_ij from i to j.
+    solver, tolerance, precision
+        How `solve` finds the electronic state: a registered solver, the largest error of a field component, and
+        ``"complex128"`` or ``"complex64"``.
+
+    Raises
+    ------
+    HpcspinError
+        If a parameter makes no sense.
+    """
+
+    lattice: Lattice
+    hopping: float | tuple[float, ...]
+    exchange: float | NDArray[np.float64]
+    temperature: float
+    on_site: float | NDArray[np.float64] = field(default=0.0, kw_only=True)
+    rashba: float = field(default=0.0, kw_only=True)
+    solver: str = field(default="", kw_only=True)
+    tolerance: float = field(default=1e-6, kw_only=True)
+    precision: str = field(default="complex128", kw_only=True)
+
+    default_solver: ClassVar[str]
+    described: ClassVar[str]
+    """What messages call such a system."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "solver", self.solver or self.default_solver)
+        if not isinstance(self.hopping, int | float):
+            object.__setattr__(self, "hopping", tuple(float(t) for t in self.hopping))
+            if not (self.hopping and all(map(math.isfinite, self.hopping))):
+                raise HpcspinError(f"electrons: hopping {self.hopping} must be a finite number, or one of each shell")
+        for name in ("nearest_hopping", "temperature"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                said = name.removeprefix("nearest_")
+                raise HpcspinError(f"electrons: {said} {value} must be a finite number > 0")
+        if not math.isfinite(self.rashba):
+            raise HpcspinError(f"electrons: rashba {self.rashba} must be a finite number")
+        for name in ("exchange", "on_site"):
+            values = np.asarray(getattr(self, name))
+            if values.shape not in ((), self.lattice.size):
+                raise HpcspinError(f"electrons: {name} of shape {values.shape} does not fit {self.lattice.size} sites")
+            if not np.isfinite(values).all():
+                raise HpcspinError(f"electrons: {name} {getattr(self, name)} must be a finite number")
+
+    def texture(self, kind: str, *, seed: int = 1, **parameters: float) -> NDArray[np.float64]:
+        """Spins of a registered texture on this lattice, shape (Lx, Ly, 3).
+
+        Parameters
+        ----------
+        kind
+            ``"wall"``, ``"antiferromagnet"``, ``"ferromagnet"``, ``"random"`` or another registered name.
+        seed
+            Of the random tilts.
+        **parameters
+            Those of the texture, such as ``position`` and ``tilt`` of a wall.
+
+        Raises
+        ------
+        HpcspinError
+            If the texture is unknown or has no such parameter.
+        """
+        return make_texture(kind, self.lattice, seed, **parameters)
+
+    def solve(
+        self,
+        spins: Any,
+        tolerance: float | None = None,
+        *,
+        solver: str | None = None,
+        precision: str | None = None,
+        device: str = "auto",
+    ) -> State:
+        """Exchange fields H_i = J tr(sigma rho_ii), densities and what else the electrons' state has (Eq. 7).
+
+        Under a launcher all ranks call together, with the same spins, and share the work.
+
+        Parameters
+        ----------
+        spins
+            Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3), NumPy or torch.
+        tolerance
+            Largest error of a field component, in hoppings; None for the system's.
+        solver, precision
+            As of the system; None for its own.
+        device
+            ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+        Returns
+        -------
+        SteadyState or EquilibriumState
+            ``.field``, ``.density``, ``.error``; of a driven lattice ``.current``, of a closed one ``.energy``,
+            ``.electrons`` and ``.chemical_potential``. Of one snapshot without the first axis where one was given;
+            torch tensors where the spins were one.
+
+        Raises
+        ------
+        HpcspinError
+            If the spins do not fit the lattice or are no unit vectors, or the tolerance is missed.
+        """
+        from hpcspin.electrons.labelling import solve  # It needs torch, which a system does not.
+        from hpcspin.parallel.world import World
+
+        system = replace(
+            self,
+            tolerance=self.tolerance if tolerance is None else tolerance,
+            solver=solver or self.solver,
+            precision=precision or self.precision,
+        )
+        snapshots, restore = as_snapshots(spins, self.lattice.size)
+        return solve(system, check_spins(snapshots, None, "spins"), World.current(), device).map(restore)
+
+    def as_config(self) -> dict[str, Any]:
+        """Sections ``lattice`` and ``electrons`` of a config of this system, as JSON values."""
+        lattice = self.lattice
+        shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
+        given = {name: np.asarray(getattr(self, name)).tolist() for name in shared}
+        if given["on_site"] == 0:
+            del given["on_site"]  # It has no key of a config yet.
+        return {
+            "lattice": {"kind": lattice.kind, "size": list(lattice.size), "periodic": list(lattice.periodic)},
+            "electrons": {**given, **self._own_config()},
+        }
+
+    def _own_config(self) -> dict[str, Any]:
+        """Keys of the section ``electrons`` that only this class has."""
+        raise NotImplementedError
+
+    @property
+    def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of each result of one snapshot, beside the field, in the order in which files hold them."""
+        raise NotImplementedError
+
+    @property
+    def bias(self) -> float:
+        """Largest minus smallest chemical potential of the electrons' reservoirs; 0 in equilibrium."""
+        return 0.0
+
+    @property
+    def nearest_hopping(self) -> float:
+        """Hopping t of nearest neighbours, the unit of energy."""
+        return self.hopping[0] if isinstance(self.hopping, tuple) else self.hopping
+
+    @property
+    def largest_exchange(self) -> float:
+        """Largest magnitude of J."""
+        return float(np.abs(self.exchange).max())
+
+    @property
+    def hopping_terms(self) -> tuple[HoppingTerm, ...]:
+        """The hopping along half of the bonds; the other half are the Hermitian conjugates."""
+        shells = self.hopping if isinstance(self.hopping, tuple) else (self.hopping,)
+        terms = []
+        for number, hopping in enumerate(shells, 1):
+            for offset in self.lattice.bonds if number == 1 else self.lattice.shell(number):
+                matrix = -hopping * SIGMA[0]
+                if number == 1 and self.rashba:
+                    x, y = self.lattice.cartesian(offset) / np.linalg.norm(self.lattice.cartesian(offset))
+                    matrix = matrix + 1j * self.rashba * (SIGMA[1] * y - SIGMA[2] * x)
+                terms.append(HoppingTerm(offset, matrix))
+        return tuple(terms)
+
+    @property
+    def band_edge(self) -> float:
+        """Bound on the magnitude of the lattice's energies: |J| + |e| and twice the norm of every hopping term."""
+        hoppings = sum(2 * float(np.linalg.norm(term.matrix, 2)) for term in self.hopping_terms)
+        return self.largest_exchange + float(np.abs(self.on_site).max()) + hoppings
+
+    def check_spins(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Snapshots of this lattice as float64, shape (n, Lx, Ly, 3).
+
+        Raises
+        ------
+        HpcspinError
+            If the shape is another one, or a component is not finite.
+        """
+        spins = np.asarray(spins, dtype=np.float64)
+        if spins.ndim != 4 or len(spins) == 0 or spins.shape[1:] != (*self.lattice.size, 3):
+            raise HpcspinError(
+                f"spins of shape {spins.shape} do not fit a lattice of {self.lattice.size}; "
+                f"give (n, {self.lattice.size[0]}, {self.lattice.size[1]}, 3)"
+            )
+        if not np.isfinite(spins).all():
+            snapshot = int(np.argwhere(~np.isfinite(spins))[0, 0])
+            raise HpcspinError(f"spins: snapshot {snapshot} has components that are not finite")
+        return spins
