@@ -41,8 +41,6 @@ class ElectronsSettings(Section):
 
     hopping: Positive | Annotated[tuple[Finite, ...], Field(min_length=1)] = 1.0
     """t of nearest neighbours, or [t1, t2, ...] of one shell of neighbours after the other."""
-    rashba: Finite = 0.0
-    """Spin-orbit coupling of nearest neighbours; force fields refuse labels that have one."""
     exchange: Finite = 3.8
     temperature: Positive = 0.01
     tolerance: Positive = ElectronSystem.tolerance
@@ -53,6 +51,8 @@ class ElectronsSettings(Section):
     sites); or another registered one."""
     precision: Literal["complex128", "complex64"] = ElectronSystem.precision  # type: ignore[assignment]
     """Of the Green's functions between the potentials; what complex64 costs is measured and counted as error."""
+    rashba: Finite = 0.0
+    """Spin-orbit coupling of nearest neighbours; force fields refuse labels that have one."""
     reservoirs: tuple[ReservoirSettings, ...] = ()
     """None for a closed lattice, in equilibrium."""
     potential: Finite | None = None
