@@ -11,12 +11,17 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import write_text
 
 Kind = Literal["square", "triangular"]
-Job = Literal["wall", "label", "train", "learn", "reproduce", "classical"]
+Job = Literal["wall", "quench", "label", "train", "learn", "reproduce", "classical"]
 JOBS: dict[Job, tuple[str, str, str]] = {
     "wall": (
         "A wall that a voltage drives, under exact fields",
         "simulate {} --output runs/wall",
         "lattice electrons initial dynamics",
+    ),
+    "quench": (
+        "Spins that order on a closed lattice, in equilibrium, under exact fields",
+        "simulate {} --output runs/quench",
+        "closed_lattice closed_electrons closed_dynamics",
     ),
     "label": ("Exact fields of your spins", "label {} --spins SPINS.h5 --output labels.h5", "lattice electrons"),
     "train": (
