@@ -269,7 +269,9 @@ def test_a_plugin_may_be_a_module_that_python_finds() -> None:
     load_plugins(["json"], Path("/nowhere"))
 
 
-def test_shell_completion_is_there() -> None:
+def test_shell_completion_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else the shell is looked for among the parents of the process, and tests may have none.
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     done = CliRunner().invoke(cli.app, ["--show-completion", "bash"], prog_name="hpcspin")
     assert "--install-completion" in CliRunner().invoke(cli.app, ["--help"]).output
     assert done.exit_code == 0, done.output

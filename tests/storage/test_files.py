@@ -335,8 +335,8 @@ class TestCheckpoint:
 class TestManifest:
     def shards(self, directory):
         for name, n in (("b.h5", 2), ("a.h5", 3)):
-            spins, field, *_ = labels(n)
-            write_labels(directory / name, spins, field, ATTRIBUTES)
+            given = labels(n)
+            write_labels(directory / name, given["spins"], given["field"], ATTRIBUTES)
         return write_manifest(directory)
 
     def test_sorted_and_read_back(self, tmp_path):
@@ -380,7 +380,7 @@ def test_provenance_is_json_and_names_the_code():
 
 
 def test_attributes_come_back_decoded(tmp_path):
-    write_labels(tmp_path / "a.h5", *labels(1)[:2], {"config": CONFIG, "reservoirs": ["l"], "n": 3})
+    write_labels(tmp_path / "a.h5", attributes={"config": CONFIG, "reservoirs": ["l"], "n": 3}, **labels(1))
     attributes = read_attributes(tmp_path / "a.h5")
     assert attributes["config"] == CONFIG
     assert attributes["reservoirs"] == ["l"]
