@@ -62,7 +62,7 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("electrons=3", "electrons: must be a section of keys: hopping, exchange"),
         ("electrons.hopping=true", r"electrons.hopping: must be a number, without quotes \(given: true\)"),
         ("electrons.reservoirs.0.sites=[[0, true]]", "electrons.reservoirs.0.sites.0.1: must be a number"),
-        ("electrons.solver=nefg", "electrons.solver: 'nefg' is unknown; .*closed_form"),
+        ("electrons.solver=nefg", "electrons.solver: 'nefg' is unknown; did you mean 'negf'"),
         ("dynamics.step=yes", r"dynamics.step: must be a number, without quotes \(given: \"yes\"\)"),
         ("dynamics.duration=1:30", r"dynamics.duration: must be a number, without quotes \(given: \"1:30\"\)"),
         ("dynamics.duration='90'", "dynamics.duration: must be a number"),
