@@ -23,7 +23,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import InitialSettings, LatticeSettings
 from hpcspin.potential.settings import PotentialSection
 from hpcspin.registry import load_plugins
-from hpcspin.settings import Count, Mistake, Positive, Section, Seed, first_mistake
+from hpcspin.settings import Count, Mistake, NonNegative, Positive, Section, Seed, first_mistake
 from hpcspin.storage import NUMERICS
 
 _LONGEST = 1_000_000
@@ -93,6 +93,7 @@ class RunSection(Section):
     seed: Seed
     initial: InitialSettings | None = None
     duration: Positive | None = None
+    temperature: NonNegative | None = None
 
 
 class ReproduceSection(Section):

@@ -134,7 +134,7 @@ class Layout:
 
     @property
     def figures(self) -> Path:
-        """The paper's figures."""
+        """The figures."""
         return self.root / "figures"
 
     @property
@@ -150,3 +150,7 @@ class Layout:
     def trajectory(self, field: str, name: str) -> Path:
         """Trajectory of one run under the field ``electrons`` or ``learned``."""
         return self.root / field / name / TRAJECTORY
+
+    def labelled(self, name: str) -> Path:
+        """Exact labels of some frames of a learned run of a closed lattice."""
+        return self.root / "learned" / f"{name}-labels.h5"

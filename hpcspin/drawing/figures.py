@@ -18,9 +18,12 @@ from hpcspin.storage import write_bytes
 mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 
 BLUE = "#1f4e79"
+_NARROW = 1e-3
+"""By which the edge of a histogram is beyond its numbers."""
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
     image = BytesIO()
     figure.savefig(image, dpi=160, bbox_inches="tight", format="png")
     write_bytes(path, image.getvalue())
@@ -39,11 +42,11 @@ def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     parity, histogram = figure.subplots(1, 2)
     _parity(parity, exact.ravel(), learned.ravel())
-    parity.set(xlabel=r"exact torque $\mathbf{S}\times\mathbf{H}$ (NEGF)", ylabel="predicted torque")
+    parity.set(xlabel=r"exact torque $\mathbf{S}\times\mathbf{H}$", ylabel="predicted torque")
     error = (learned - exact).ravel()
     _error_histogram(histogram, error, f"torque error σ = {error.std():.2g}")
     histogram.set(xlabel="error of a torque component")
-    _save(figure, path)
+    save(figure, path)
 
 
 def field_errors(
@@ -66,12 +69,12 @@ def field_errors(
     figure = Figure(figsize=(12.6 if bins else 8.4, 3.6), layout="constrained")
     parity, histogram, *rest = figure.subplots(1, 3 if bins else 2)
     _parity(parity, *components)
-    parity.set(xlabel=r"exact $\mathbf{H}_\perp$ component (NEGF)", ylabel="predicted component")
+    parity.set(xlabel=r"exact $\mathbf{H}_\perp$ component", ylabel="predicted component")
     _error_histogram(histogram, components[1] - components[0], f"field error σ = {sigma:.2g}")
     histogram.set(xlabel=r"error of an $\mathbf{H}_\perp$ component")
     for axis in rest:
         _calibration(axis, bins)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _parity(axis: Axes, exact: NDArray[np.float64], learned: NDArray[np.float64]) -> None:
@@ -100,30 +103,6 @@ def _calibration(axis: Axes, bins: Sequence[Mapping[str, float]]) -> None:
     axis.legend(frameon=False)
 
 
-def bond_maps(times: NDArray[np.float64], exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
-    """Nearest-neighbour correlation of both dynamics side by side in time (Fig. 4).
-
-    Parameters
-    ----------
-    times
-        Shape (n,).
-    exact, learned
-        Bond maps, shape (n, Lx, Ly).
-    path
-        Image file to write.
-    """
-    figure = Figure(figsize=(6.4, 1.5 + 1.2 * len(times) * exact.shape[2] / exact.shape[1] * 2))
-    axes = figure.subplots(len(times), 2, squeeze=False, sharex=True, sharey=True)
-    for row, time in enumerate(times):
-        for axis, maps, name in zip(axes[row], (exact, learned), ("NEGF–LLG", "ML–LLG"), strict=True):
-            image = axis.imshow(maps[row].T, origin="lower", cmap="RdBu_r", vmin=-1, vmax=1, aspect="equal")
-            axis.set_title(f"{name}, t = {time:.0f} ħ/t", fontsize=8)
-            axis.set_xticks([])
-            axis.set_yticks([])
-    figure.colorbar(image, ax=axes, label=r"$b_{ij}=\mathbf{S}_i\cdot\mathbf{S}_j$", shrink=0.6)
-    _save(figure, path)
-
-
 def wall_positions(
     runs: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]], path: Path
 ) -> None:
@@ -144,7 +123,7 @@ def wall_positions(
         axis.plot(times, learned, "--", color=colour, label=f"ML–LLG, run {number}")
     axis.set(xlabel="time (ħ/t)", ylabel="wall position (columns)")
     axis.legend(frameon=False, fontsize=7, ncols=1 + len(runs) // 4)
-    _save(figure, path)
+    save(figure, path)
 
 
 def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
@@ -161,4 +140,67 @@ def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
     axis = figure.subplots()
     axis.hist(np.log10(ratio[ratio > 0]), bins=80, density=True, color=BLUE)
     axis.set(xlabel=r"$\log_{10}\,|\mathbf{T}^{neq}|/|\mathbf{T}^{eq}|$ near the wall", ylabel="density")
-    _save(figure, path)
+    save(figure, path)
+
+
+def energies(runs: Sequence[Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]], path: Path) -> None:
+    """Energy a site against time.
+
+    Parameters
+    ----------
+    runs
+        For each test run, by the names of both dynamics: times and energies a site.
+    path
+        Image file to write.
+    """
+    figure = Figure(figsize=(5.0, 3.4))
+    axis = figure.subplots()
+    for number, curves in enumerate(runs):
+        for (name, (time, energy)), style in zip(curves.items(), ("-", "--"), strict=True):
+            axis.plot(time, energy, style, color=f"C{number % 10}", label=f"{name}, run {number}")
+    axis.set(xlabel="time (ħ/t)", ylabel="energy a site (t)")
+    axis.legend(frameon=False, fontsize=7, ncols=1 + len(runs) // 4)
+    save(figure, path)
+
+
+def energy_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
+    """Predicted against exact energies a site of snapshots.
+
+    Parameters
+    ----------
+    exact, learned
+        Shape (n,).
+    path
+        Image file to write.
+    """
+    figure = Figure(figsize=(3.8, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(exact, learned, ".", color=BLUE, markersize=3)
+    ends = [min(exact.min(), learned.min()), max(exact.max(), learned.max())]
+    axis.plot(ends, ends, color="black", linewidth=0.8)
+    error = float((learned - exact).std())
+    axis.set(xlabel="exact energy a site (t)", ylabel="predicted energy a site", title=f"σ = {error:.2g}")
+    save(figure, path)
+
+
+def histograms(panels: Mapping[str, Mapping[str, NDArray[np.float64]]], path: Path) -> None:
+    """Histograms of some numbers, those of several dynamics above each other.
+
+    Parameters
+    ----------
+    panels
+        By what the number is, its values by the name of the dynamics.
+    path
+        Image file to write.
+    """
+    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
+    for axis, (what, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        everything = np.concatenate(list(values.values()))
+        # In perfect order all are equal but for rounding errors, of which NumPy makes no bins.
+        low, high = everything.min() - _NARROW, everything.max() + _NARROW
+        edges = np.linspace(low, high, 61)
+        for name, numbers in values.items():
+            axis.hist(numbers, bins=edges, density=True, histtype="step", label=name)
+        axis.set(xlabel=what, ylabel="probability density", yscale="log")
+        axis.legend(frameon=False)
+    save(figure, path)

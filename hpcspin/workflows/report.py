@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.outputs import Layout, sole_writer
 from hpcspin.assembly.system import build_lattice, build_system
 from hpcspin.config import Config, parse_config
-from hpcspin.drawing import figures
-from hpcspin.drawing.comparison import Estimate, near_wall, wall_speed
+from hpcspin.drawing import closed, driven, figures
+from hpcspin.drawing.comparison import Compared, Run
 from hpcspin.drawing.tables import new_table, print_table
-from hpcspin.electrons import estimate_nonconservativity, make_solver
+from hpcspin.electrons import DrivenLattice, estimate_nonconservativity, make_solver
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, bond_map, has_wall, wall_position
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import PredictedFields, load_force
@@ -31,40 +30,19 @@ from hpcspin.storage import (
     provenance,
     read_attributes,
     read_json,
+    read_labels,
     read_rows,
     real_dataset,
     write_json,
 )
 
-_MAPS = 5
+_LABELLED = 21
+"""Frames of a learned run of a closed lattice that get exact labels."""
 _DIFFERENCED = 1e-8
 """Tolerance of the fields whose differences are taken."""
 _PARITY_SITES = 20_000
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One recorded trajectory, or some of its frames."""
-
-    time: Array
-    spins: Array
-    field: Array
-
-    def at(self, time: Array) -> Run:
-        """The frames at some of its times."""
-        frames = np.isin(self.time, time)
-        return Run(self.time[frames], self.spins[frames], self.field[frames])
-
-
-@dataclass(frozen=True)
-class Walls:
-    """Wall positions of a test run under both fields, at the frames that both have recorded."""
-
-    time: Array
-    electrons: Array
-    learned: Array
 
 
 def report_directory(directory: Path, world: World, driven_states: int = 0) -> None:
@@ -111,34 +89,33 @@ def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
     if world.rank > 0:
         return {}
     assert config.reproduce is not None
-    lattice = build_lattice(config.lattice)
+    lattice, system = build_lattice(config.lattice), build_system(config)
     names = [f"test-{number:03d}" for number in range(len(config.reproduce.test))]
     model = load_force(layout.model)
-    paths = [layout.trajectory(field, name) for field in ("electrons", "learned") for name in names]
-    for path in paths:
+    paths = {field: [layout.trajectory(field, name) for name in names] for field in ("electrons", "learned")}
+    for path in (*paths["electrons"], *paths["learned"]):
         _require_same_electrons(path, config, model.card, layout, world)
-    runs = [_read_run(path) for path in paths]
-    exact, learned = runs[: len(names)], runs[len(names) :]
+    exact, learned = ([_read_run(path) for path in found] for found in paths.values())
     evaluation = _read_json(layout.evaluation)
-    model, bias = model.to(pick_device(world, config.device)), build_system(config).bias
-    predicted = [model.predict(run.spins, lattice, bias) for run in exact]
+    model = model.to(pick_device(world, config.device))
+    predicted = [model.predict(run.spins, lattice, system.bias) for run in exact]
 
     make_directory(layout.figures)
     _draw_parity(exact, predicted, layout.figures / "torque_parity.png")
-    _draw_maps(lattice, exact[0], learned[0], layout.figures / "bond_maps.png")
-    walls = _walls(lattice, dict(zip(names, zip(exact, learned, strict=True), strict=True)))
-    figure = _drawn_anew(layout.figures / "wall_position.png")
-    if walls:
-        figures.wall_positions([(wall.time, wall.electrons, wall.learned) for wall in walls.values()], figure)
-    ratio = np.concatenate([torque_ratio(lattice, *pair) for pair in zip(exact, predicted, strict=True)])
-    figure = _drawn_anew(layout.figures / "torque_ratio.png")
-    if len(ratio):
-        figures.torque_ratio(ratio, figure)
-    return {
-        "test": {name: value for name, value in evaluation.items() if name != "snapshot_mse"},
-        **({"walls": _wall_numbers(walls)} if walls else {}),
-        **({"torque_ratio_near_wall": _quartiles(ratio)} if len(ratio) else {}),
-    }
+    test = {name: value for name, value in evaluation.items() if name != "snapshot_mse"}
+    pairs = dict(zip(names, zip(exact, learned, predicted, strict=True), strict=True))
+    if isinstance(system, DrivenLattice):
+        driven_runs = {name: Compared(*pair) for name, pair in pairs.items()}
+        return {"test": test, **driven.draw(lattice, driven_runs, layout.figures)}
+
+    def energies(run: Run) -> Array | None:
+        return model.potentials(run.spins, lattice, system.bias).energy if model.has_potentials else None
+
+    quenches = {}
+    for name, pair in pairs.items():
+        labelled = _read_labelled(layout.labelled(name), pair[1])
+        quenches[name] = closed.Quench(*pair, labelled, energies(pair[0]), energies(labelled))
+    return {"test": test, **closed.draw(lattice, quenches, layout.figures)}
 
 
 def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> None:
@@ -189,19 +166,28 @@ def _read_run(path: Path) -> Run:
     with open_hdf5(path) as file:
         shape = real_dataset(file, path, "spins", SPINS).shape
         likes = {"time": shape[:1], "spins": shape, "field": shape}
+        likes |= {name: like for name, like in {"density": shape[:3], "energy": shape[:1]}.items() if name in file}
         return Run(**{name: read_rows(real_dataset(file, path, name, like), path) for name, like in likes.items()})
+
+
+def _read_labelled(path: Path, learned: Run) -> Run:
+    """The labelled frames of a learned run, with their times."""
+    if not path.exists():
+        raise HpcspinError(f"{path}: not there; run `hpcspin reproduce` on the directory again")
+    labels = read_labels(path)
+    time = learned.time[labelled_frames(len(learned.time))]
+    return Run(time, labels.spins, labels.field, labels.density, labels.energy)
+
+
+def labelled_frames(count: int) -> NDArray[np.int64]:
+    """Frames of a learned run of a closed lattice that get exact labels, equally spaced, the last one among them."""
+    return np.unique(np.linspace(0, count - 1, _LABELLED).round().astype(int))
 
 
 def _require_same_electrons(path: Path, config: Config, card: Mapping[str, Any], layout: Layout, world: World) -> None:
     assert config.dynamics is not None
     stored = read_attributes(path).get("config", {})
     require_electrons(stored, card, (str(layout.model), str(path)), config.dynamics.allow, world)
-
-
-def _drawn_anew(path: Path) -> Path:
-    """The name of a figure, of which no earlier one stays behind."""
-    path.unlink(missing_ok=True)
-    return path
 
 
 def _draw_parity(exact: list[Run], predicted: list[PredictedFields], path: Path) -> None:
@@ -213,84 +199,7 @@ def _draw_parity(exact: list[Run], predicted: list[PredictedFields], path: Path)
     figures.torque_parity(np.cross(spins[shown], true[shown]), np.cross(spins[shown], learned[shown]), path)
 
 
-def _draw_maps(lattice: Lattice, exact: Run, learned: Run, path: Path) -> None:
-    both = np.intersect1d(exact.time, learned.time)
-    time = both[np.unique(np.linspace(0, len(both) - 1, _MAPS).round().astype(int))]
-    maps = [bond_map(lattice, run.at(time).spins) for run in (exact, learned)]
-    figures.bond_maps(time, maps[0], maps[1], path)
-
-
-def torque_ratio(lattice: Lattice, run: Run, fields: PredictedFields) -> Array:
-    """|T^neq| / |T^eq| of the sites near the wall (Fig. 5b of the paper), one number a site and frame.
-
-    Parameters
-    ----------
-    lattice
-        Of the frames.
-    run
-        The frames.
-    fields
-        What a force field says about them.
-
-    Returns
-    -------
-    ndarray
-        Empty where no frame has a wall, or the force field no nonequilibrium torque, as one without potentials.
-    """
-    walled = has_wall(lattice, run.spins)
-    if not walled.any() or not fields.nonequilibrium.any():
-        return np.zeros(0)
-    spins = run.spins[walled]
-    chosen = near_wall(wall_position(lattice, spins), lattice.size)
-    lengths = [
-        np.linalg.norm(np.cross(spins[chosen], field[walled][chosen]), axis=-1)
-        for field in (fields.nonequilibrium, fields.equilibrium)
-    ]
-    return lengths[0] / np.maximum(lengths[1], np.finfo(float).tiny)
-
-
-def _quartiles(ratio: Array) -> dict[str, float]:
-    return dict(
-        zip(("quartile_1", "median", "quartile_3"), np.quantile(ratio, (0.25, 0.5, 0.75)).tolist(), strict=True)
-    )
-
-
-def _walls(lattice: Lattice, runs: Mapping[str, tuple[Run, Run]]) -> dict[str, Walls]:
-    """Walls of the runs, exact and learned, that have one in most of the exact frames."""
-    found = {}
-    for name, (exact, learned) in runs.items():
-        if np.mean(has_wall(lattice, exact.spins)) < 1 / 2:
-            continue
-        time = np.intersect1d(exact.time, learned.time)
-        found[name] = Walls(time, *(wall_position(lattice, run.at(time).spins) for run in (exact, learned)))
-    return found
-
-
-def _wall_numbers(walls: Mapping[str, Walls]) -> dict[str, Any]:
-    """Wall speed of both dynamics and their distance, for each run and over all of them."""
-    runs: dict[str, dict[str, Any]] = {}
-    for name, wall in walls.items():
-        apart = np.abs(wall.electrons - wall.learned)
-        runs[name] = {
-            "electrons": dict(zip(("speed", "error"), wall_speed(wall.time, wall.electrons), strict=True)),
-            "learned": dict(zip(("speed", "error"), wall_speed(wall.time, wall.learned), strict=True)),
-            "travel": float(wall.electrons[-1] - wall.electrons[0]),
-            "mean_distance": float(apart.mean()),
-            "largest_distance": float(apart.max()),
-        }
-    return {
-        "runs": runs,
-        "speed_electrons": asdict(Estimate.of([run["electrons"]["speed"] for run in runs.values()])),
-        "speed_learned": asdict(Estimate.of([run["learned"]["speed"] for run in runs.values()])),
-        "mean_distance": asdict(Estimate.of([run["mean_distance"] for run in runs.values()])),
-    }
-
-
 def _table(numbers: dict[str, Any]) -> Table:
-    def estimate(value: dict[str, float | None], unit: str) -> str:
-        error = "" if value["error"] is None else f" ± {value['error']:.2g}"
-        return f"{value['mean']:.3g}{error} {unit}"
-
     test = numbers["test"]
     table = new_table("Learned against exact, on independent trajectories", header=False)
     table.add_row("test snapshots", str(test["snapshots"]))
@@ -298,15 +207,8 @@ def _table(numbers: dict[str, Any]) -> Table:
     table.add_row("sigma of its error", f"{test['sigma']:.3g}")
     if "variance_fraction" in test:
         table.add_row("fraction of its variance unexplained", f"{test['variance_fraction']:.2%}")
-    if "walls" in numbers:
-        walls = numbers["walls"]
-        table.add_row("wall speed, NEGF–LLG", estimate(walls["speed_electrons"], "columns per ħ/t"))
-        table.add_row("wall speed, ML–LLG", estimate(walls["speed_learned"], "columns per ħ/t"))
-        table.add_row("mean distance of the walls", estimate(walls["mean_distance"], "columns"))
-        largest = max(run["largest_distance"] for run in walls["runs"].values())
-        table.add_row("largest distance of the walls", f"{largest:.3g} columns")
-    if "torque_ratio_near_wall" in numbers:
-        table.add_row("median |T^neq|/|T^eq| near the wall", f"{numbers['torque_ratio_near_wall']['median']:.2g}")
+    for row in (closed if "order" in numbers else driven).rows(numbers):
+        table.add_row(*row)
     for state in numbers["nonconservativity"]:
         value = f"{state['ratio']:.3g} ± {state['error']:.2g}"
         table.add_row(f"nonconservativity of the exact field at time {state['time']:g}", value)

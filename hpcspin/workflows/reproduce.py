@@ -1,5 +1,7 @@
 """``hpcspin reproduce``: exact trajectories, training, the same spins under the learned field, figures.
 
+Of a closed lattice some frames of the learned trajectories are labelled, too: their exact energies and densities.
+
 Every stage resumes, so the verb can be stopped and run again, also with
 another number of ranks.
 """
@@ -8,16 +10,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hpcspin.assembly.outputs import Layout, claim, sole_writer
-from hpcspin.assembly.system import build_lattice, initial_spins
+from hpcspin.assembly.system import build_lattice, build_system, initial_spins
 from hpcspin.config import Config, ReproduceSection, RunSection
 from hpcspin.dynamics import ClassicalSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
+    FrameReader,
     make_directory,
     read_json,
     read_labels,
@@ -27,7 +34,8 @@ from hpcspin.storage import (
 )
 from hpcspin.training import is_new, spin_digests
 from hpcspin.workflows.evaluate import evaluate_files
-from hpcspin.workflows.report import draw_figures, write_numbers
+from hpcspin.workflows.label import write_label_file
+from hpcspin.workflows.report import draw_figures, labelled_frames, write_numbers
 from hpcspin.workflows.simulate import simulate_all
 from hpcspin.workflows.train import check_training, train_members
 
@@ -45,8 +53,9 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
     """Config of one trajectory: the common one with what differs in this run."""
     assert config.dynamics is not None
     changes: dict[str, Any] = {"seed": run.seed, "exact_interval": None, **dynamics}
-    if run.duration is not None:
-        changes["duration"] = run.duration
+    for name in ("duration", "temperature"):
+        if getattr(run, name) is not None:
+            changes[name] = getattr(run, name)
     return config.model_copy(
         update={
             "initial": run.initial or config.initial,
@@ -96,6 +105,8 @@ def _run_stages(
     config: Config, runs: Mapping[str, RunSection], exact: dict[str, Config], layout: Layout, world: World
 ) -> int:
     claim(config, layout.config, world)
+    assert config.electrons is not None
+    reservoirs = config.electrons.reservoirs
     learned = {
         name: run_config(config, run, field="learned", model=str(layout.model))
         for name, run in runs.items()
@@ -110,6 +121,7 @@ def _run_stages(
         ("training", lambda: _train(config, layout, world)),
         ("evaluation", lambda: _evaluate(layout, world)),
         ("learned trajectories", lambda: simulate_all(learned_runs, world)),
+        *([] if reservoirs else [("labels of learned frames", lambda: _label_learned(learned, layout, world))]),
         ("figures", lambda: measured.update(draw_figures(layout, world))),
     ]
     for number, (name, stage) in enumerate(stages, 1):
@@ -199,6 +211,25 @@ def _train(config: Config, layout: Layout, world: World) -> int | None:
 
 def _evaluate(layout: Layout, world: World) -> None:
     evaluate_files(layout.model, layout.test, layout.evaluation, world)
+
+
+def _label_learned(configs: Mapping[str, Config], layout: Layout, world: World) -> None:
+    """Exact labels of some frames of the learned trajectories."""
+    for name, config in configs.items():
+        target = layout.labelled(name)
+        if world.broadcast(target.exists()):
+            continue
+        path = layout.trajectory("learned", name)
+        with FrameReader(path) as frames:
+            spins = frames.spins[labelled_frames(len(frames.spins))]
+        attributes = {"config": config.model_dump(mode="json"), "source": f"learned/{name}/{path.name}"}
+        write_label_file(
+            build_system(config), partial(_one, spins), len(spins), target, attributes, world, config.device
+        )
+
+
+def _one(spins: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    return spins[number : number + 1]
 
 
 def _count(layout: Layout, name: str, seconds: float, world: World) -> None:

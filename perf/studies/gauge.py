@@ -26,11 +26,12 @@ from shared import RESULTS, table, write_section
 from hpcspin.assembly.outputs import Layout
 from hpcspin.assembly.system import build_lattice, build_system
 from hpcspin.config import Config, parse_config
+from hpcspin.drawing.comparison import Run
+from hpcspin.drawing.driven import torque_ratio
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
 from hpcspin.storage import provenance, read_labels
 from hpcspin.training import evaluate
-from hpcspin.workflows.report import Run, torque_ratio
 from hpcspin.workflows.train import train_directory
 
 

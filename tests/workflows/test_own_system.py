@@ -155,7 +155,7 @@ def test_learning_from_equal_starts_labels_no_spins_twice(own: Path, tmp_path: P
 
 def test_the_torques_have_a_spread_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(figures, "_save", lambda figure, _: shown.append(figure.axes[1].get_title()))
+    monkeypatch.setattr(figures, "save", lambda figure, _: shown.append(figure.axes[1].get_title()))
     error = np.random.default_rng(1).standard_normal((500, 3)) * 0.02
     exact = np.random.default_rng(2).standard_normal((500, 3))
     figures.torque_parity(exact, exact + error, tmp_path / "torques.png")

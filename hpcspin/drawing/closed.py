@@ -1,0 +1,208 @@
+"""Figures and numbers of a closed lattice's reproduction: what orders after a quench, and how the energy falls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcspin.drawing import figures
+from hpcspin.drawing.comparison import Array, Compared, Estimate, Run, shown_times
+from hpcspin.drawing.lattice_figures import BOND, site_maps, zone_maps
+from hpcspin.lattice import (
+    Lattice,
+    bond_columns,
+    bond_fractions,
+    bond_map,
+    nearest_bonds,
+    puddle_sizes,
+    scalar_chirality,
+    structure_factor,
+    structure_factors,
+)
+
+FIELDS = {"exact": "electrons", "learned": "learned"}
+"""Names of both dynamics in figures, and in the numbers."""
+ORDERS = {
+    "square": {"structure_factor_pi_pi": [(1 / 2, 1 / 2)], "structure_factor_stripes": [(1 / 2, 0), (0, 1 / 2)]},
+    "triangular": {
+        "structure_factor_K": [(1 / 3, 2 / 3), (2 / 3, 1 / 3)],
+        "structure_factor_M": [(1 / 2, 0), (0, 1 / 2), (1 / 2, 1 / 2)],
+    },
+}
+"""Of each kind of lattice the wave vectors of orders, whose structure factors are added up and divided by N."""
+
+_UNIFORM = 1e-12
+"""Product of the scatter of densities and bonds below which there is nothing to correlate but rounding errors."""
+
+
+@dataclass(frozen=True)
+class Quench(Compared):
+    """A test run under both fields, with what the exact solver says about some frames of the learned one.
+
+    Attributes
+    ----------
+    labelled : Run
+        Some frames of the learned run with their exact fields, densities and energies.
+    exact_energies, labelled_energies : ndarray or None
+        What the force field says of the energies of the exact frames and of the labelled ones, shape (n,); None of a
+        force field without an energy.
+    """
+
+    labelled: Run
+    exact_energies: Array | None
+    labelled_energies: Array | None
+
+
+def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[str, Any]:
+    """Draw the figures and measure what they show.
+
+    Parameters
+    ----------
+    lattice
+        The lattice.
+    runs
+        The test runs by name.
+    directory
+        Where the figures go.
+
+    Returns
+    -------
+    dict
+        ``order``: see `order`, at the end of each run under both fields, and its means over the runs with their
+        standard errors; ``energy``: see `_energy_numbers`.
+    """
+    first, quenches = next(iter(runs.values())), list(runs.values())
+    time = shown_times(first)
+    both = {name: run.at(time).spins for name, run in zip(FIELDS, (first.exact, first.learned), strict=True)}
+    for measure, label, reach, name in (
+        (bond_map, BOND, 1.0, "bond_maps"),
+        (scalar_chirality, r"$\mathbf{S}_i\cdot\mathbf{S}_j\times\mathbf{S}_k$", 0.77, "chirality_maps"),
+    ):
+        maps = {name: np.stack([measure(lattice, one) for one in spins]) for name, spins in both.items()}
+        site_maps(lattice, time, maps, label, directory / f"{name}.png", reach)
+    last = {f"{name}, t = {time[-1]:g} ħ/t": structure_factors(lattice, spins[-1]) for name, spins in both.items()}
+    zone_maps(lattice, last, directory / "structure_factor.png")
+    figures.histograms(_histograms(lattice, quenches), directory / "histograms.png")
+    figures.energies([_energy_curves(lattice, run) for run in quenches], directory / "energy.png")
+    numbers: dict[str, Any] = {"order": _order_numbers(lattice, runs)}
+    if all(run.exact_energies is not None for run in quenches):
+        exact, learned = _energies(lattice, quenches, "exact")
+        figures.energy_parity(exact, learned - (learned - exact).mean(), directory / "energy_parity.png")
+        numbers["energy"] = _energy_numbers(lattice, quenches)
+    return numbers
+
+
+def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the table of a report."""
+    order = numbers["order"]
+    found = [
+        (name.replace("_", " "), ", ".join(f"{Estimate(**order[key][name])} {said}" for said, key in FIELDS.items()))
+        for name in order["electrons"]
+    ]
+    if "energy" in numbers:
+        energy = numbers["energy"]
+        found += [
+            ("error of the learned energy a site, on exact runs", f"{energy['error_on_exact_runs']:.2g}"),
+            ("and on learned runs", f"{energy['error_on_learned_runs']:.2g}"),
+        ]
+    return found
+
+
+def order(lattice: Lattice, spins: Array, density: Array) -> dict[str, float]:
+    """What orders in a texture.
+
+    Parameters
+    ----------
+    lattice
+        The lattice.
+    spins
+        Unit vectors, shape (Lx, Ly, 3).
+    density
+        Electrons on each site, shape (Lx, Ly).
+
+    Returns
+    -------
+    dict
+        Structure factors over N, see `ORDERS`; ``chirality``, the mean scalar chirality without its sign; shares of
+        ``ferromagnetic_bonds`` and ``antiferromagnetic_bonds``; ``puddles`` and sites of ``largest_puddle``;
+        ``smallest_density`` and ``density_bond_correlation``, that of a site's density with the mean of its bonds, 0
+        where one of them is uniform.
+    """
+    found = {
+        name: float(structure_factor(lattice, spins, waves).sum() / lattice.num_sites)
+        for name, waves in ORDERS.get(lattice.kind, {}).items()
+    }
+    found["chirality"] = float(abs(np.nanmean(scalar_chirality(lattice, spins))))
+    found["ferromagnetic_bonds"], found["antiferromagnetic_bonds"] = bond_fractions(lattice, spins).tolist()
+    sizes = puddle_sizes(lattice, spins)
+    found["puddles"], found["largest_puddle"] = float(len(sizes)), float(sizes[0]) if len(sizes) else 0.0
+    bonds, deviation = bond_columns(lattice, spins), density - density.mean()
+    scatter = float(density.std() * bonds.std())
+    found["smallest_density"] = float(density.min())
+    found["density_bond_correlation"] = float((deviation * bonds).mean()) / scatter if scatter > _UNIFORM else 0.0
+    return found
+
+
+def _order_numbers(lattice: Lattice, runs: Mapping[str, Quench]) -> dict[str, Any]:
+    single = {
+        name: {
+            key: order(lattice, end.spins[-1], end.known("density")[-1])
+            for key, end in zip(FIELDS.values(), (run.exact, run.labelled), strict=True)
+        }
+        for name, run in runs.items()
+    }
+    means = {
+        key: {
+            name: asdict(Estimate.of([one[key][name] for one in single.values()]))
+            for name in next(iter(single.values()))[key]
+        }
+        for key in FIELDS.values()
+    }
+    return {"runs": single, **means}
+
+
+def _energies(lattice: Lattice, runs: list[Quench], of: str) -> tuple[Array, Array]:
+    """Exact and predicted energies a site of all ``exact`` or ``labelled`` frames."""
+    known = [getattr(run, of).known("energy") for run in runs]
+    predicted = [getattr(run, f"{of}_energies") for run in runs]
+    return np.concatenate(known) / lattice.num_sites, np.concatenate(predicted) / lattice.num_sites
+
+
+def _energy_numbers(lattice: Lattice, runs: list[Quench]) -> dict[str, float]:
+    """Root mean square errors of the predicted energies a site, and the largest one on learned runs.
+
+    A field decides on its energy up to a constant: ``offset``, the mean error on the exact runs, is taken off all.
+    """
+    exact, learned = _energies(lattice, runs, "exact")
+    offset = float((learned - exact).mean())
+    there, along = _energies(lattice, runs, "labelled")
+    error = along - there - offset
+    return {
+        "offset": offset,
+        "error_on_exact_runs": float((learned - exact).std()),
+        "error_on_learned_runs": float(np.sqrt((error**2).mean())),
+        "largest_error_on_learned_runs": float(np.abs(error).max()),
+    }
+
+
+def _energy_curves(lattice: Lattice, run: Quench) -> dict[str, tuple[Array, Array]]:
+    """Exact energies a site of the spins of both dynamics against time."""
+    return {
+        name: (one.time, one.known("energy") / lattice.num_sites)
+        for name, one in (("exact field", run.exact), ("learned field", run.labelled))
+    }
+
+
+def _histograms(lattice: Lattice, runs: list[Quench]) -> dict[str, dict[str, Array]]:
+    """Bonds and densities at the end of all runs."""
+    found: dict[str, dict[str, Array]] = {BOND: {}, "electrons on a site": {}}
+    for name, of in (("exact", "exact"), ("learned", "labelled")):
+        ends = [getattr(run, of) for run in runs]
+        bonds = np.concatenate([nearest_bonds(lattice, end.spins[-1]).ravel() for end in ends])
+        found[BOND][name] = bonds[~np.isnan(bonds)]
+        found["electrons on a site"][name] = np.concatenate([end.known("density")[-1].ravel() for end in ends])
+    return found

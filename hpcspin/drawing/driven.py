@@ -1,0 +1,153 @@
+"""Figures and numbers of a driven lattice's reproduction: the wall and the torques near it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcspin.drawing import figures
+from hpcspin.drawing.comparison import Array, Compared, Estimate, Run, near_wall, shown_times, wall_speed
+from hpcspin.drawing.lattice_figures import BOND, site_maps
+from hpcspin.lattice import Lattice, bond_map, has_wall, wall_position
+from hpcspin.potential import PredictedFields
+
+NAMES = ("NEGF–LLG", "ML–LLG")
+
+
+@dataclass(frozen=True)
+class Walls:
+    """Wall positions of a test run under both fields, at the frames that both have recorded."""
+
+    time: Array
+    electrons: Array
+    learned: Array
+
+
+def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dict[str, Any]:
+    """Draw the figures and measure what they show.
+
+    Parameters
+    ----------
+    lattice
+        The lattice.
+    runs
+        The test runs by name.
+    directory
+        Where the figures go; those of an earlier report for which there is nothing to show any more are removed.
+
+    Returns
+    -------
+    dict
+        ``walls`` and ``torque_ratio_near_wall``, where there are walls.
+    """
+    first = next(iter(runs.values()))
+    time = shown_times(first)
+    maps = (bond_map(lattice, run.at(time).spins) for run in (first.exact, first.learned))
+    site_maps(lattice, time, dict(zip(NAMES, maps, strict=True)), BOND, directory / "bond_maps.png")
+    walls = _walls(lattice, runs)
+    figure = _drawn_anew(directory / "wall_position.png")
+    if walls:
+        figures.wall_positions([(wall.time, wall.electrons, wall.learned) for wall in walls.values()], figure)
+    ratio = np.concatenate([torque_ratio(lattice, run.exact, run.predicted) for run in runs.values()])
+    figure = _drawn_anew(directory / "torque_ratio.png")
+    if len(ratio):
+        figures.torque_ratio(ratio, figure)
+    return {
+        **({"walls": _wall_numbers(walls)} if walls else {}),
+        **({"torque_ratio_near_wall": _quartiles(ratio)} if len(ratio) else {}),
+    }
+
+
+def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the table of a report."""
+    found = []
+    if "walls" in numbers:
+        walls = numbers["walls"]
+        found = [
+            (f"wall speed, {name}", f"{Estimate(**walls[key])} columns per ħ/t")
+            for name, key in zip(NAMES, ("speed_electrons", "speed_learned"), strict=True)
+        ]
+        largest = max(run["largest_distance"] for run in walls["runs"].values())
+        found += [
+            ("mean distance of the walls", f"{Estimate(**walls['mean_distance'])} columns"),
+            ("largest distance of the walls", f"{largest:.3g} columns"),
+        ]
+    if "torque_ratio_near_wall" in numbers:
+        found.append(("median |T^neq|/|T^eq| near the wall", f"{numbers['torque_ratio_near_wall']['median']:.2g}"))
+    return found
+
+
+def torque_ratio(lattice: Lattice, run: Run, fields: PredictedFields) -> Array:
+    """|T^neq| / |T^eq| of the sites near the wall (Fig. 5b of the paper), one number a site and frame.
+
+    Parameters
+    ----------
+    lattice
+        Of the frames.
+    run
+        The frames.
+    fields
+        What a force field says about them.
+
+    Returns
+    -------
+    ndarray
+        Empty where no frame has a wall, or the force field no nonequilibrium torque, as one without potentials.
+    """
+    walled = has_wall(lattice, run.spins)
+    if not walled.any() or not fields.nonequilibrium.any():
+        return np.zeros(0)
+    spins = run.spins[walled]
+    chosen = near_wall(wall_position(lattice, spins), lattice.size)
+    lengths = [
+        np.linalg.norm(np.cross(spins[chosen], field[walled][chosen]), axis=-1)
+        for field in (fields.nonequilibrium, fields.equilibrium)
+    ]
+    return lengths[0] / np.maximum(lengths[1], np.finfo(float).tiny)
+
+
+def _drawn_anew(path: Path) -> Path:
+    """The name of a figure, of which no earlier one stays behind."""
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _quartiles(ratio: Array) -> dict[str, float]:
+    return dict(
+        zip(("quartile_1", "median", "quartile_3"), np.quantile(ratio, (0.25, 0.5, 0.75)).tolist(), strict=True)
+    )
+
+
+def _walls(lattice: Lattice, runs: Mapping[str, Compared]) -> dict[str, Walls]:
+    """Walls of the runs, exact and learned, that have one in most of the exact frames."""
+    found = {}
+    for name, run in runs.items():
+        if np.mean(has_wall(lattice, run.exact.spins)) < 1 / 2:
+            continue
+        time = run.times
+        found[name] = Walls(time, *(wall_position(lattice, one.at(time).spins) for one in (run.exact, run.learned)))
+    return found
+
+
+def _wall_numbers(walls: Mapping[str, Walls]) -> dict[str, Any]:
+    """Wall speed of both dynamics and their distance, for each run and over all of them."""
+    runs: dict[str, dict[str, Any]] = {}
+    for name, wall in walls.items():
+        apart = np.abs(wall.electrons - wall.learned)
+        runs[name] = {
+            "electrons": dict(zip(("speed", "error"), wall_speed(wall.time, wall.electrons), strict=True)),
+            "learned": dict(zip(("speed", "error"), wall_speed(wall.time, wall.learned), strict=True)),
+            "travel": float(wall.electrons[-1] - wall.electrons[0]),
+            "mean_distance": float(apart.mean()),
+            "largest_distance": float(apart.max()),
+        }
+    return {
+        "runs": runs,
+        "speed_electrons": asdict(Estimate.of([run["electrons"]["speed"] for run in runs.values()])),
+        "speed_learned": asdict(Estimate.of([run["learned"]["speed"] for run in runs.values()])),
+        "mean_distance": asdict(Estimate.of([run["mean_distance"] for run in runs.values()])),
+    }

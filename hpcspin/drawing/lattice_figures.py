@@ -1,0 +1,123 @@
+"""Figures of whole lattices: numbers at the places of the sites, structure factors in the Brillouin zone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+from scipy.spatial import Voronoi
+
+from hpcspin.drawing.figures import save
+from hpcspin.lattice import Lattice
+
+Array = NDArray[np.float64]
+
+BOND = r"$b_{ij}=\mathbf{S}_i\cdot\mathbf{S}_j$"
+_PIXELS = 240
+"""Of a Brillouin zone, along each side of its picture."""
+_DARKEST = 1e-4
+"""Share of the largest structure factor below which all is one colour."""
+
+
+def site_maps(
+    lattice: Lattice, times: Array, maps: Mapping[str, Array], label: str, path: Path, reach: float = 1.0
+) -> None:
+    """A number of each site, of several dynamics side by side, time after time downwards (Fig. 4 of the paper).
+
+    Parameters
+    ----------
+    lattice
+        The lattice; each site is drawn as a cell at its Cartesian place.
+    times
+        Shape (n,).
+    maps
+        Of each dynamics, by its name, shape (n, Lx, Ly).
+    label
+        What the number is.
+    path
+        Image file to write.
+    reach
+        The colours go from -reach to +reach.
+    """
+    corners = lattice.cartesian(np.moveaxis(np.indices((lattice.size[0] + 1, lattice.size[1] + 1)), 0, -1) - 0.5)
+    width, height = np.ptp(corners.reshape(-1, 2), axis=0)
+    figure = Figure(figsize=(3.2 * len(maps), 1.5 + 2.4 * len(times) * height / width))
+    axes = figure.subplots(len(times), len(maps), squeeze=False, sharex=True, sharey=True)
+    for row, time in enumerate(times):
+        for axis, (name, values) in zip(axes[row], maps.items(), strict=True):
+            image = axis.pcolormesh(
+                corners[..., 0], corners[..., 1], values[row], cmap="RdBu_r", vmin=-reach, vmax=reach, rasterized=True
+            )
+            axis.set_title(f"{name}, t = {time:.0f} ħ/t", fontsize=8)
+            axis.set_aspect("equal")
+            axis.set_axis_off()
+    figure.colorbar(image, ax=axes, label=label, shrink=0.6)
+    save(figure, path)
+
+
+def zone_maps(lattice: Lattice, factors: Mapping[str, Array], path: Path) -> None:
+    """Static structure factors in the Brillouin zone, side by side in one scale of colours.
+
+    Parameters
+    ----------
+    lattice
+        The lattice.
+    factors
+        S(q) by name, shape (Lx, Ly), see `hpcspin.lattice.structure_factors`.
+    path
+        Image file to write.
+    """
+    figure = Figure(figsize=(3.4 * len(factors) + 0.8, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(factors), squeeze=False)[0]
+    most = max(float(values.max()) for values in factors.values())
+    outline = zone_corners(lattice)
+    for axis, (name, values) in zip(axes, factors.items(), strict=True):
+        image = _zone(axis, lattice, values, outline, LogNorm(most * _DARKEST, most, clip=True))
+        axis.set_title(name, fontsize=9)
+    figure.colorbar(image, ax=axes, label=r"$S(\mathbf{q})$", shrink=0.8)
+    save(figure, path)
+
+
+def reciprocal_vectors(lattice: Lattice) -> Array:
+    """Reciprocal vectors b_1 and b_2 as rows, a_i·b_j = 2 pi delta_ij, shape (2, 2)."""
+    return np.asarray(2 * np.pi * np.linalg.inv(lattice.primitive_vectors).T)
+
+
+def zone_corners(lattice: Lattice) -> Array:
+    """Corners of the first Brillouin zone, in order around it, shape (corners, 2): a square, or a hexagon."""
+    around = np.moveaxis(np.indices((5, 5)) - 2, 0, -1).reshape(-1, 2) @ reciprocal_vectors(lattice)
+    cells = Voronoi(around)
+    corners = cells.vertices[cells.regions[cells.point_region[len(around) // 2]]]
+    return corners[np.argsort(np.arctan2(corners[:, 1], corners[:, 0]))]
+
+
+def _zone(axis: Axes, lattice: Lattice, values: Array, outline: Array, scale: LogNorm) -> AxesImage:
+    reach = np.abs(outline).max(axis=0)
+    x, y = (np.linspace(-most, most, _PIXELS) for most in reach)
+    places = np.stack(np.meshgrid(x, y), axis=-1)
+    h, k = np.moveaxis(_nearest_wave_vectors(lattice, places), -1, 0)
+    image = axis.imshow(
+        values[h % lattice.size[0], k % lattice.size[1]],
+        origin="lower",
+        extent=(-reach[0], reach[0], -reach[1], reach[1]),
+        cmap="magma",
+        norm=scale,
+    )
+    (border,) = axis.fill(*outline.T, fill=False, edgecolor="black", linewidth=0.8)
+    image.set_clip_path(border)
+    axis.set_axis_off()
+    return image
+
+
+def _nearest_wave_vectors(lattice: Lattice, places: Array) -> NDArray[np.int64]:
+    """Integers (h, k) of the wave vector (h / Lx, k / Ly) that is nearest to each place, shape (..., 2)."""
+    basis = reciprocal_vectors(lattice) / np.array(lattice.size)[:, None]
+    around = np.round(places @ np.linalg.inv(basis)).astype(int)[..., None, :] + np.argwhere(np.ones((3, 3))) - 1
+    nearest = np.argmin(((around @ basis - places[..., None, :]) ** 2).sum(axis=-1), axis=-1)
+    return np.take_along_axis(around, nearest[..., None, None], axis=-2)[..., 0, :]
