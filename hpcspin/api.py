@@ -182,10 +182,10 @@ def simulate(
         raise HpcspinError(f"spins: {len(start)} snapshots cannot be one start; give shape (Lx, Ly, 3)")
     chosen = pick_device(world, device)
     terms = list(field) if isinstance(field, list | tuple) else [field]
-    parts = [_as_field(term, system, world, chosen, allow) for term in terms]
     if isinstance(system, ElectronSystem) and not isinstance(system, DrivenLattice):
         settings = {"observers": CLOSED_OBSERVERS, **settings}
     known = _settings(settings)
+    parts = [_as_field(term, system, world, chosen, allow, known.seed) for term in terms]
     config = _described(system, terms, known)
     directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
     try:
@@ -295,7 +295,9 @@ def _config(given: Given, overrides: Sequence[str]) -> Config:
     return parse_config(dict(given), "config")
 
 
-def _as_field(given: Any, system: ElectronSystem | Lattice, world: World, device: Any, allow: Collection[str]) -> Field:
+def _as_field(
+    given: Any, system: ElectronSystem | Lattice, world: World, device: Any, allow: Collection[str], seed: int
+) -> Field:
     if isinstance(given, str | Path):
         given = load_model(given)
     if isinstance(given, Solver):
@@ -305,6 +307,7 @@ def _as_field(given: Any, system: ElectronSystem | Lattice, world: World, device
             raise HpcspinError("field: this field needs electrons; give a DrivenLattice or a ClosedLattice")
         if given is None:
             solver = make_solver(system.solver, system, system.tolerance, world, device, system.precision)
+            solver.seed = seed
             return solver_field(solver)
         given.require(system.lattice, "field")
         require_electrons(system.as_config(), given.card, ("the model", "the system"), allow, world)

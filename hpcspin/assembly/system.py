@@ -46,7 +46,10 @@ def build_solver(config: Config, system: ElectronSystem, world: World) -> Solver
     electrons = config.electrons
     assert electrons is not None
     device = pick_device(world, config.device)
-    return make_solver(electrons.solver, system, electrons.tolerance, world, device, electrons.precision)
+    solver = make_solver(electrons.solver, system, electrons.tolerance, world, device, electrons.precision)
+    if config.dynamics is not None:
+        solver.seed = config.dynamics.seed
+    return solver
 
 
 def initial_spins(initial: InitialSettings, lattice: Lattice, seed: int) -> NDArray[np.float64]:

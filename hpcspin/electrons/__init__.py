@@ -5,6 +5,7 @@ from hpcspin.electrons.closed_form import ClosedFormSolver
 from hpcspin.electrons.diagonalization import DiagonalizationSolver
 from hpcspin.electrons.grand_potential import grand_potential
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, retarded_green, sd_hamiltonian, self_energy
+from hpcspin.electrons.kpm import KpmSolver
 from hpcspin.electrons.labelling import label_snapshots
 from hpcspin.electrons.model import DrivenLattice, Reservoir
 from hpcspin.electrons.negf import RecursiveSolver
@@ -22,7 +23,7 @@ from hpcspin.electrons.transmission import transmission
 
 __all__ = [
     "SOLVERS", "ClosedFormSolver", "ClosedLattice", "DiagonalizationSolver", "DrivenDistance", "DrivenLattice",
-    "ElectronSystem", "EquilibriumState", "RecursiveSolver", "Reservoir", "Solver", "State", "SteadyState",
+    "ElectronSystem", "EquilibriumState", "KpmSolver", "RecursiveSolver", "Reservoir", "Solver", "State", "SteadyState",
     "SteadyStateSolver", "effective_hamiltonian", "estimate_nonconservativity", "exchange_field", "grand_potential",
     "label_snapshots", "make_solver", "nonconservativity", "reservoir_currents", "retarded_green", "sd_hamiltonian",
     "self_energy", "split_lesser", "tangent_jacobian", "transmission",

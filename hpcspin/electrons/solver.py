@@ -124,6 +124,8 @@ class Solver(ABC, Generic[SystemT, StateT]):
         self.tolerance = float(tolerance)
         self.world = world or World()
         self.device = device
+        self.seed = 0
+        """Chooses the random vectors of a solver that has some, beside `number`; 32 bits."""
         self.number = 0
         """Number in its file of the first snapshot of the next call, or the step of its dynamics: it keys the random
         vectors of a solver that has some."""

@@ -1,0 +1,252 @@
+"""Equilibrium of closed lattices by the kernel polynomial method: linear in the sites, to any tolerance.
+
+What a label costs follows from its tolerance. The number of moments and the kernel come from a pilot on few probing
+vectors: the change of the field from M/2 to M moments bounds what M moments leave out. Then two sets of probing vectors
+with independent phases give the field, their mean, and its standard error; more colours are taken until four standard
+errors of the worst site are below the tolerance, or until there are as many colours as sites and nothing is random.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.electrons.backend import make_backend
+from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
+from hpcspin.electrons.kpm_estimates import Estimate, LocalMoments, Probing
+from hpcspin.electrons.kpm_host import HostRecursion, library
+from hpcspin.electrons.kpm_probes import Colouring, ProbeGroup, colouring, probe_groups, random_phases, unit_colouring
+from hpcspin.electrons.kpm_recursion import ArrayRecursion, scaled_hamiltonian
+from hpcspin.electrons.kpm_series import Expansion, spectral_interval
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+
+Real = NDArray[np.float64]
+
+MOST_MOMENTS = 1 << 15
+"""Moments beyond which a temperature is refused."""
+_LEAST_MOMENTS = 256
+"""Moments of a pilot; the changes from an eighth on say whether half of them are enough."""
+_FALLING = 0.25
+"""Ratio of successive changes below which the series converges."""
+_KERNELS = ("none", "jackson")
+_FIRST_DISTANCE = 6
+"""Steps between sites of a colour in the pilot and at the first trial."""
+_SETS = 2
+_STANDARD_ERRORS = 4
+_DECAY = 0.6
+"""Exponent by which one step more between sites of a colour reduces the noise, at least."""
+_TRUNCATION_SHARE = 0.25
+"""Part of the tolerance that is left to the truncation where there is noise as well."""
+_SAMPLED = 2048
+"""Sites on which the pilot looks at the truncation."""
+_ROUNDING = 1e-15
+"""Error of a component that a moment adds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a snapshot's search for the cheapest sufficient settings begins.
+
+    Attributes
+    ----------
+    distance
+        Steps between sites of a colour.
+    moments
+        Of the pilot, a power of two; its result has from half as many on.
+    """
+
+    distance: int
+    moments: int
+
+
+class KpmSolver(EquilibriumSolver):
+    """Kernel polynomial method; any lattice, edges and hopping, time and memory linear in the sites.
+
+    Parameters
+    ----------
+    system, tolerance, world, device, precision
+        As for every solver. The ranks share the probing vectors; results have the same bits on any number of them.
+
+    Raises
+    ------
+    HpcspinError
+        If the temperature is so low that no number of moments that is allowed resolves it.
+    """
+
+    name: ClassVar[str] = "kpm"
+    is_random: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        system: ClosedLattice,
+        tolerance: float,
+        world: World | None = None,
+        device: Any = "cpu",
+        precision: str = "complex128",
+    ) -> None:
+        super().__init__(system, tolerance, world, device, precision)
+        self.interval = spectral_interval(system)
+        resolved = self.interval.half_width / (math.pi * system.temperature)
+        if resolved > MOST_MOMENTS:
+            raise self._too_cold()
+        # A metal needs a few times as many moments as resolve T; a gap may need fewer.
+        self._first = Plan(_FIRST_DISTANCE, min(1024, _power_of_two(2 * resolved)))
+        self._plan = self._first
+        self._backend = make_backend("auto", device)
+
+    def _solve(self, spins: Real) -> EquilibriumState:
+        found = [self._snapshot(one, self.number + k) for k, one in enumerate(spins)]
+        components = np.stack([estimate.components.reshape(*self.system.lattice.size, 4) for estimate, _ in found])
+        numbers = np.array([(estimate.energy, estimate.potential, error) for estimate, error in found])
+        return EquilibriumState.from_components(self.system, components, *numbers.T)
+
+    def _snapshot(self, spins: Real, number: int) -> tuple[Estimate, float]:
+        """Estimate of one snapshot, and the error of its field."""
+        hamiltonian = scaled_hamiltonian(self.system, spins, self.interval)
+        on_host = not self._backend.on_gpu and library() is not None
+        recursion = HostRecursion(hamiltonian) if on_host else ArrayRecursion(hamiltonian, self._backend)
+        probing = Probing(self.system, recursion, self.world)
+        coloured = self._coloured(self._plan.distance)
+        if coloured.is_exact:
+            return self._exact(probing)
+        pilot = self._groups(probing, self._coloured(_FIRST_DISTANCE), number)
+        expansion, truncation, _ = self._converged(probing, pilot, _SAMPLED, _TRUNCATION_SHARE * self.tolerance)
+        distance, target = self._plan.distance, self.tolerance - truncation
+        while not coloured.is_exact:
+            sets = [
+                probing.gradient(self._groups(probing, coloured, number, stage), expansion) for stage in range(_SETS)
+            ]
+            noise = self._noise(sets)
+            steps = math.log(noise / target) / _DECAY
+            if noise <= target:
+                # A step back needs room: the noise of the next snapshot is another one.
+                closer = max(_FIRST_DISTANCE, distance - max(0, math.floor(-steps) - 1))
+                self._plan = Plan(closer, _power_of_two(expansion.count))
+                return _mean(sets), truncation + noise
+            distance, coloured = self._next(distance, math.ceil(steps), coloured)
+        self._plan = Plan(distance, _power_of_two(expansion.count))
+        return self._exact(probing)
+
+    def _coloured(self, distance: int) -> Colouring:
+        """Colours of a distance; one for each site where that costs no more vectors than the sets of few colours."""
+        coloured = colouring(self.system.lattice, distance)
+        if _SETS * coloured.count >= self.system.lattice.num_sites:
+            return unit_colouring(self.system.lattice)
+        return coloured
+
+    def _next(self, distance: int, steps: int, before: Colouring) -> tuple[int, Colouring]:
+        """The next larger distance that is another cut of the sides."""
+        coloured = self._coloured(distance := distance + steps)
+        while coloured.count <= before.count:
+            coloured = self._coloured(distance := distance + 1)
+        return distance, coloured
+
+    def _groups(self, probing: Probing, coloured: Colouring, number: int, stage: int = 0) -> list[ProbeGroup]:
+        phases = random_phases(self.system.lattice.num_sites, self.seed, number, stage)
+        return probe_groups(coloured, phases, probing.recursion.pairs)
+
+    def _exact(self, probing: Probing) -> tuple[Estimate, float]:
+        """Unit vectors: nothing is random."""
+        sites = self.system.lattice.num_sites
+        phases = np.tile([1.0, 0.0], (sites, 1))
+        groups = probe_groups(unit_colouring(self.system.lattice), phases, probing.recursion.pairs)
+        expansion, truncation, moments = self._converged(probing, groups, sites, self.tolerance)
+        return probing.densities(moments, expansion), truncation
+
+    def _converged(
+        self, probing: Probing, groups: list[ProbeGroup], sites: int, tolerance: float
+    ) -> tuple[Expansion, float, LocalMoments]:
+        """The shortest series that is long enough, its error, and moments of at most about so many sites."""
+        count = self._plan.moments
+        while count <= MOST_MOMENTS:
+            moments = probing.local_moments(groups, count, sites)
+            fields: dict[tuple[int, str], Real] = {}
+            for part in (count // 2, 3 * count // 4, count):
+                for kernel in _KERNELS:
+                    error = self._truncation(probing, moments, part, kernel, fields)
+                    if error <= tolerance:
+                        return self._expansion(part, kernel), error, moments
+            count *= 2
+        raise self._too_cold()
+
+    def _truncation(
+        self, probing: Probing, moments: LocalMoments, count: int, kernel: str, fields: dict[tuple[int, str], Real]
+    ) -> float:
+        """Error of the field with so many moments.
+
+        The change D(M) from M/2 to M moments, or from 3M/4 where it is larger, bounds what M moments leave out.
+        Once the changes fall, the next one is D(M) D(M) / D(M/2) or less: without a kernel they fall ever faster, and
+        twice as much is taken; with Jackson's they fall as a power of M, and the geometric mean with D(M) is taken.
+        """
+
+        def field(part: int) -> Real:
+            if (part, kernel) not in fields:
+                fields[part, kernel] = self.scale * probing.sample(moments, self._expansion(part, kernel))
+            return fields[part, kernel]
+
+        def change_to(whole: int) -> float:
+            return max(float(np.abs(field(whole) - field(part)).max()) for part in (whole // 2, 3 * whole // 4))
+
+        before, change = change_to(count // 2), change_to(count)
+        ratio = change / before if before else 1.0
+        if ratio < _FALLING:
+            change *= 2 * ratio if kernel == "none" else math.sqrt(ratio)
+        return change + _ROUNDING * count * self.scale
+
+    def _expansion(self, count: int, kernel: str) -> Expansion:
+        return Expansion(self.interval, self.system.temperature, count, kernel)
+
+    def _noise(self, sets: list[Estimate]) -> float:
+        """Four standard errors of the mean of two sets, on the worst site.
+
+        The sets differ by twice the standard error of their mean; a site's is that of itself and its neighbours.
+        """
+        lattice = self.system.lattice
+        difference = self.scale * (sets[0].components - sets[1].components)[:, 1:] / 2
+        variance = np.append((difference**2).sum(axis=1), np.nan)
+        around = lattice.shift([(0, 0), *lattice.neighbours])
+        return _STANDARD_ERRORS * math.sqrt(np.nanmean(variance[around], axis=1).max())
+
+    def _too_cold(self) -> HpcspinError:
+        return HpcspinError(
+            f"electrons.temperature: {self.system.temperature:g} needs more than {MOST_MOMENTS} Chebyshev moments "
+            f"for a tolerance of {self.tolerance:g}; raise electrons.temperature or electrons.tolerance, "
+            "or choose diagonalization"
+        )
+
+    def reset(self) -> None:
+        """Forget the settings that earlier snapshots needed."""
+        self._plan = self._first
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Settings from which the next call starts."""
+        return {"plan": np.array([self._plan.distance, self._plan.moments])}
+
+    def set_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Start from these settings: the next call then repeats, bit for bit, the call after `get_state`.
+
+        Raises
+        ------
+        ValueError
+            If they are no settings of this solver.
+        """
+        distance, moments = (int(number) for number in state["plan"])
+        if distance < _FIRST_DISTANCE or not moments == _power_of_two(moments) <= MOST_MOMENTS:
+            raise ValueError(f"plan of {distance} steps and {moments} moments is none of the solver kpm")
+        self._plan = Plan(distance, moments)
+
+
+def _power_of_two(count: float) -> int:
+    """The next power of two, and no less than moments of a pilot need."""
+    return max(_LEAST_MOMENTS, 1 << math.ceil(math.log2(count)))
+
+
+def _mean(sets: list[Estimate]) -> Estimate:
+    components = sum(estimate.components for estimate in sets) / len(sets)
+    energy, potential = (sum(getattr(one, name) for one in sets) / len(sets) for name in ("energy", "potential"))
+    return Estimate(np.asarray(components), energy, potential)
