@@ -92,6 +92,13 @@ class Committee(Predictor):
         """See `Predictor`."""
         return self.first.has_potentials
 
+    @property
+    def energy_of_a_site(self) -> float | None:
+        """Mean over the members; see `Predictor`."""
+        known = [member.energy_of_a_site for member in self._forces]
+        told = [energy for energy in known if energy is not None]
+        return sum(told) / len(told) if len(told) == len(known) else None
+
     def require(self, lattice: Lattice, where: str) -> None:
         """See `ForceField.require`."""
         self.first.require(lattice, where)

@@ -130,6 +130,8 @@ def _fill(model: ForceField, weights: dict[str, torch.Tensor], path: Path) -> No
     if "envelope" in weights:
         mean = model.networks[-1].mean
         model.envelope = mean.new_empty((2, len(mean)))
+    if "energy_offset" in weights:
+        model.energy_offset = torch.empty((), dtype=torch.float64)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -344,7 +344,7 @@ def _derivatives(
     totals, pull, local = torch.func.vjp(sums, spins, has_aux=True)  # type: ignore[misc]
     # One sweep back for each potential.
     seeds = [[torch.ones_like(one) if one is total else torch.zeros_like(one) for one in totals] for total in totals]
-    return local.detach(), tuple(pull(tuple(seed))[0] for seed in seeds)
+    return local, tuple(pull(tuple(seed))[0] for seed in seeds)
 
 
 def _whole_maps(layer: Layer) -> Maps:

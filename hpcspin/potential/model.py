@@ -46,10 +46,14 @@ class ForceField(Predictor):
     envelope : Tensor or None
         Smallest and largest value of each feature in the training data, shape
         (2, features); None of a model that has not kept them.
+    energy_offset : Tensor or None
+        Energy of a site, in hoppings, that is to be added to those of the potentials, shape (), in double precision:
+        no field decides it, labels with energies do. None of a model that knows none.
     """
 
     field_scale: Tensor
     envelope: Tensor | None
+    energy_offset: Tensor | None
     reaches: tuple[int, int]
 
     def __init__(self, architecture: Architecture) -> None:
@@ -60,6 +64,7 @@ class ForceField(Predictor):
         self.offsets = offsets_within(self.geometry, architecture.settings.radius)
         self.register_buffer("field_scale", torch.ones(()))
         self.register_buffer("envelope", None)
+        self.register_buffer("energy_offset", None)
 
     @property
     def networks(self) -> Sequence[Network]:
@@ -194,6 +199,11 @@ class ForceField(Predictor):
     def has_potentials(self) -> bool:
         """See `Predictor`."""
         return self.architecture.settings.kind in ("conservative", "pair")
+
+    @property
+    def energy_of_a_site(self) -> float | None:
+        """See `Predictor`."""
+        return None if self.energy_offset is None else float(self.energy_offset)
 
     @property
     def has_envelope(self) -> bool:

@@ -69,7 +69,8 @@ class Potentials:
     Attributes
     ----------
     energy
-        E = Σ_i ε_i, from which h^eq derives; up to a constant that no field decides.
+        E = Σ_i ε_i, from which h^eq derives. A constant for each site, which no field decides, is that of the energies
+        in the training data, and 0 where there were none.
     nonequilibrium
         G = Σ_i χ_i, from which h^neq derives; zero of a conservative model.
     """
@@ -124,9 +125,10 @@ class Predictor(nn.Module):
         return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))
 
     def energy(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
-        """Potential E from which h^eq derives, in hoppings, up to a constant that no field decides.
+        """Energy E from which h^eq derives, in hoppings.
 
-        For both E and G see `potentials`.
+        Of a model that has learned from labels with energies it is theirs, the grand potential or, at a fixed filling,
+        the free energy; without them it is known up to a constant for each site. For both E and G see `potentials`.
 
         Parameters
         ----------
@@ -153,6 +155,11 @@ class Predictor(nn.Module):
         """Whether the field, or its part h^eq, derives from an energy of the whole lattice."""
         return False
 
+    @property
+    def energy_of_a_site(self) -> float | None:
+        """What labels with energies add to E for each site, in hoppings; None of a model that knows none."""
+        return None
+
     def potentials(self, spins: NDArray[np.float64], lattice: Lattice, bias: float) -> Potentials:
         """E and G of snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device.
 
@@ -165,7 +172,7 @@ class Predictor(nn.Module):
             raise HpcspinError("energy: this model has no energy; take one of kind pair or conservative")
         found = [(float(one.energy[0]), float(one.toroidal[0])) for one in self._predictions(spins, lattice, bias)]
         energy, nonequilibrium = np.array(found).reshape(-1, 2).T
-        return Potentials(energy, nonequilibrium)
+        return Potentials(energy + lattice.num_sites * (self.energy_of_a_site or 0.0), nonequilibrium)
 
     def _require_electrons(self, system: System, allow: Collection[str]) -> None:
         known = stored_electrons(self.card.get("electrons"), "the model")

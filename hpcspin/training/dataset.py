@@ -29,6 +29,8 @@ class Snapshots:
         Shape (mine, sites, 3).
     bias : Tensor
         Shape (mine,).
+    energy : Tensor
+        Of a site, in double precision, NaN where labels have none, shape (mine,).
     numbers : ndarray
         Number of each of mine in the whole list, ascending, shape (mine,).
     files : ndarray
@@ -42,6 +44,7 @@ class Snapshots:
     spins: Tensor
     field: Tensor
     bias: Tensor
+    energy: Tensor
     numbers: NDArray[np.int64]
     files: NDArray[np.int64]
     total: int
@@ -193,22 +196,29 @@ def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) 
     if not parts:
         empty = torch.empty((0, lattice.num_sites, 3), dtype=dtype)
         nothing = np.empty(0, dtype=np.int64)
-        return Snapshots(empty, empty, empty[:, 0, 0], nothing, nothing, total, lattice)
+        return Snapshots(empty, empty, empty[:, 0, 0], empty[:, 0, 0].double(), nothing, nothing, total, lattice)
     numbers = np.concatenate([part.numbers for part in parts])
     order = np.argsort(numbers)
 
-    def tensor(arrays: list[NDArray[np.float64]]) -> Tensor:
+    def tensor(arrays: list[NDArray[np.float64]], dtype: torch.dtype = dtype) -> Tensor:
         return torch.from_numpy(np.concatenate(arrays)[order]).to(dtype)
 
     return Snapshots(
         tensor([part.labels.spins for part in parts]).flatten(1, 2),
         tensor([part.labels.field for part in parts]).flatten(1, 2),
         tensor([np.full(len(part.numbers), part.bias) for part in parts]),
+        tensor([energies_of_a_site(part.labels) for part in parts], torch.float64),
         numbers[order],
         np.concatenate([np.full(len(part.numbers), part.file) for part in parts])[order],
         total,
         lattice,
     )
+
+
+def energies_of_a_site(labels: Labels) -> NDArray[np.float64]:
+    """Energies of snapshots divided by the number of their sites, NaN where the labels have none, shape (n,)."""
+    count, nx, ny, _ = labels.spins.shape
+    return np.full(count, np.nan) if labels.energy is None else labels.energy / (nx * ny)
 
 
 def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:

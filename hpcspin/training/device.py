@@ -44,6 +44,11 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 take longer there than in float32."""
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 class Batches:
     """Snapshots on their way to the device that trains.
 
@@ -60,13 +65,13 @@ class Batches:
 
     def __init__(self, shares: Sequence[Snapshots], device: torch.device) -> None:
         self._device = device
-        self._data = [(share.spins, share.field, share.bias) for share in shares]
+        self._data = [[share.spins, share.field, share.bias, share.energy] for share in shares]
         self._resident = sum(t.nbytes for tensors in self._data for t in tensors) <= _SHARE * _free_memory(device)
         if self._resident:
-            self._data = [(spins.to(device), field.to(device), bias.to(device)) for spins, field, bias in self._data]
+            self._data = [[tensor.to(device) for tensor in tensors] for tensors in self._data]
 
     def take(self, number: int, rows: NDArray[np.int64]) -> list[Tensor]:
-        """Spins, fields and biases of some rows of a list, on the device."""
+        """Spins, fields, biases and energies of a site of some rows of a list, on the device."""
         chosen, tensors = torch.from_numpy(rows), self._data[number]
         if self._resident:
             chosen = send(chosen, self._device)

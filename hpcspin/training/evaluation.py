@@ -15,7 +15,7 @@ from torch import Tensor
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField
 from hpcspin.storage import read_labels
-from hpcspin.training.dataset import Snapshots
+from hpcspin.training.dataset import Snapshots, energies_of_a_site
 from hpcspin.training.device import send
 from hpcspin.training.metrics import Errors, Summary, perpendicular, tangent_components
 from hpcspin.training.sources import read_source
@@ -65,8 +65,8 @@ def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device:
         Where to compute.
     """
     errors = Errors()
-    for rows, spins, predicted, field in _predictions(model, snapshots, device):
-        errors.add(spins, predicted, field, snapshots.places[rows])
+    for rows, spins, predicted, field, energies in _predictions(model, snapshots, device):
+        errors.add(spins, predicted, field, snapshots.places[rows], energies)
     return errors
 
 
@@ -105,8 +105,8 @@ def examine(
     counts: dict[str, int] = {}
     for number, path in enumerate(files):
         mine = _my_share(number, path, model, world, bias)
-        for rows, spins, predicted, field in _predictions(model, mine, device):
-            errors.add(spins, predicted, field, mine.places[rows])
+        for rows, spins, predicted, field, energies in _predictions(model, mine, device):
+            errors.add(spins, predicted, field, mine.places[rows], energies)
             samples.append(_sample(mine.numbers[rows], spins, predicted, field))
         counts[str(path)] = mine.total
     components = world.gather(np.concatenate(samples, axis=1)) or [np.zeros((2, 0))]
@@ -115,14 +115,22 @@ def examine(
 
 def _predictions(
     model: ForceField | Committee, snapshots: Snapshots, device: torch.device
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Rows, spins, predicted and exact fields of a few of my snapshots at a time, on the device."""
-    table = model.neighbourhood(snapshots.lattice)
-    step = max(1, _SITES_AT_ONCE // snapshots.lattice.num_sites)
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, NDArray[np.float64]]]:
+    """Of a few of my snapshots at a time: rows, spins, predicted and exact fields on the device, and energies.
+
+    The energies of a site, predicted and exact, have shape (snapshots, 2), with NaN for those that are not known.
+    """
+    table, sites = model.neighbourhood(snapshots.lattice), snapshots.lattice.num_sites
+    step = max(1, _SITES_AT_ONCE // sites)
     parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
     for start, *given in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
         spins, field, bias = (send(tensor, device) for tensor in given)
-        yield slice(start, start + step), spins, model(spins, table, bias).field, field
+        rows, predicted = slice(start, start + step), model(spins, table, bias)
+        energies = np.full((len(spins), 2), np.nan)
+        if model.has_potentials:
+            energies[:, 0] = predicted.energy.double().cpu().numpy() / sites + (model.energy_of_a_site or 0.0)
+            energies[:, 1] = snapshots.energy[rows]
+        yield rows, spins, predicted.field, field, energies
 
 
 def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact: Tensor) -> NDArray[np.float64]:
@@ -189,4 +197,5 @@ def _my_share(number: int, path: Path, model: ForceField | Committee, world: Wor
     mine = np.arange(len(labels.spins))[world.rank :: world.size]
     spins, field = (torch.from_numpy(array[mine]).flatten(1, 2) for array in (labels.spins, labels.field))
     biases = torch.full((len(mine),), source.bias, dtype=torch.float64)
-    return Snapshots(spins, field, biases, mine, np.full(len(mine), number), len(labels.spins), source.lattice)
+    energies, places = torch.from_numpy(energies_of_a_site(labels)[mine]), np.full(len(mine), number)
+    return Snapshots(spins, field, biases, energies, mine, places, len(labels.spins), source.lattice)

@@ -30,6 +30,7 @@ from hpcspin.potential import (
     Architecture,
     ForceField,
     MessagePassing,
+    Prediction,
     load_model,
     make_force_field,
     save_model,
@@ -38,10 +39,11 @@ from hpcspin.potential.settings import PotentialSettings
 from hpcspin.storage import kinds_of_electrons, make_directory
 from hpcspin.training.data import TrainingData
 from hpcspin.training.dataset import Split, epoch_plan, load_shares
-from hpcspin.training.device import Batches, tensor_float32
+from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32
 from hpcspin.training.evaluation import snapshot_errors
-from hpcspin.training.metrics import Errors, Summary, perpendicular
-from hpcspin.training.moments import normalise, set_envelope
+from hpcspin.training.loss import batch_loss
+from hpcspin.training.metrics import Errors, Summary
+from hpcspin.training.moments import normalise, set_energy_offset, set_envelope
 from hpcspin.training.optimisers import Optimiser
 from hpcspin.training.schedule import RunningMean, learning_rate_factor
 from hpcspin.training.settings import Outcome, Settings
@@ -125,7 +127,8 @@ def require_possible(architecture: Architecture, settings: Settings, world: Worl
     Raises
     ------
     HpcspinError
-        If a batch has fewer snapshots than there are ranks, or the architecture cannot be compiled.
+        If a batch has fewer snapshots than there are ranks, the architecture cannot be compiled, or the energies that
+        count have no potential or no second snapshot in a batch.
     """
     if settings.batch < world.size:
         raise HpcspinError(
@@ -136,6 +139,16 @@ def require_possible(architecture: Architecture, settings: Settings, world: Worl
         raise HpcspinError(
             "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
             "several layers"
+        )
+
+    if settings.energy_weight and architecture.settings.kind != "conservative":
+        raise HpcspinError(
+            f"training.energy_weight: a force field of kind {architecture.settings.kind} is not the derivative of an "
+            "energy; give potential.kind: conservative, or energy_weight: 0"
+        )
+    if settings.energy_weight and settings.batch < 2:
+        raise HpcspinError(
+            "training.energy_weight: energies of a batch are compared with each other; give training.batch: 2 or more"
         )
 
 
@@ -169,11 +182,13 @@ class _Trainer:
                     f"{split.train[0].file}: {share.total} training snapshots of {share.lattice.size} for {world.size} "
                     "ranks; use fewer ranks"
                 )
+        if settings.energy_weight:
+            self._require_energies()
         biases = torch.cat([share.bias for share in self._train])
         largest = max(world.allgather(float(biases.max()) if len(biases) else 0.0))
         architecture = architecture.changed(bias_reference=largest or 1.0)
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
-        if settings.mixed_precision and _emulates_bfloat16(device):
+        if settings.mixed_precision and emulates_bfloat16(device):
             world.say(
                 "warning: training.mixed_precision: this CPU has no units for bfloat16 and will take several times as "
                 "long; false is quicker here"
@@ -237,6 +252,15 @@ class _Trainer:
             self._save(card)
         return Outcome(finished, self._directory / MODEL, state.metrics)
 
+    def _require_energies(self) -> None:
+        missing = [int(file) for share in self._train for file in share.files[share.energy.isnan().numpy()]]
+        lacking = sorted(set().union(*self._world.allgather(missing)))
+        if lacking:
+            raise HpcspinError(
+                f"{self._split.train[lacking[0]].file}: has no energies, which training.energy_weight asks for; label "
+                "spins of a closed system, or give energy_weight: 0"
+            )
+
     def _tell_of_more_epochs(self, before: int) -> None:
         settings, done = self._settings, self._state.epoch
         share = learning_rate_factor(done, settings.epochs, settings.warmup)
@@ -271,21 +295,18 @@ class _Trainer:
 
     def _step(self, module: nn.Module, which: int, rows: NDArray[np.int64], count: int) -> Tensor:
         """One step of the optimiser; returns my part of the loss of a batch of ``count`` snapshots of one lattice."""
-        data, mine = self._train[which], len(rows)
+        mine = len(rows)
         # A rank without a snapshot in the last batch still takes part in the exchange of gradients.
         rows = rows if mine else np.zeros(1, dtype=np.int64)
-        spins, field, bias = self._batches.take(which, rows)
+        spins, field, bias, energy = self._batches.take(which, rows)
         if isinstance(self._model, MessagePassing):
             # The few batches that are not full would be compiled anew for their size.
             self._model.fused = self._settings.compile and count == self._settings.batch
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.mixed_precision):
             predicted = module(spins, self._tables[which], bias)
-        error = perpendicular(spins, predicted.field - field).square().sum()
-        toroidal = predicted.nonequilibrium.square().sum()
-        components = 2 * count * data.lattice.num_sites
-        loss = (error + self._settings.gauge * toroidal) / (components * self._model.field_scale**2)
-        if not mine:
-            loss = 0 * loss
+        predicted = Prediction(*(part[:mine] for part in predicted))
+        parts = spins[:mine], field[:mine], energy[:mine]
+        loss = batch_loss(predicted, *parts, count, self._settings, self._world) / self._model.field_scale**2
         self._optimiser.zero_grad()
         # DistributedDataParallel takes the mean over the ranks of what is a sum.
         (loss * self._world.size).backward()
@@ -330,6 +351,7 @@ class _Trainer:
     def _save(self, card: Mapping[str, Any]) -> None:
         self._state.write_best_to(self._model)
         set_envelope(self._model.eval(), self._train, self._world, self._device)
+        set_energy_offset(self._model, self._train, self._world, self._device)
         if self._world.rank == 0:
             content = {
                 # Sorted, as they come back from a checkpoint: a finished training run again writes the same card.
@@ -367,11 +389,6 @@ def _again(model: ForceField, architecture: Architecture) -> ForceField:
             "take over its values, or train without a start"
         )
     return model.train()
-
-
-def _emulates_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 take longer there than in float32."""
-    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _mse(metrics: Summary) -> float:

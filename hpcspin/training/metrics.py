@@ -57,30 +57,44 @@ class Errors:
     places : ndarray
         For each snapshot the number of its file, which is of a trajectory of its own, and its number there; shape
         (snapshots, 2).
+    energies : ndarray
+        For each snapshot the predicted and the exact energy of a site, NaN where it is not known; shape (snapshots, 2).
     """
 
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
     places: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    energies: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
 
-    def add(self, spins: Tensor, predicted: Tensor, exact: Tensor, places: NDArray[np.int64]) -> None:
-        """Count a batch of configurations; shapes (snapshots, sites, 3), and (snapshots, 2) of the places."""
+    def add(
+        self,
+        spins: Tensor,
+        predicted: Tensor,
+        exact: Tensor,
+        places: NDArray[np.int64],
+        energies: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Count a batch of configurations; shapes (snapshots, sites, 3), and (snapshots, 2) of places and energies."""
         spins = spins.double()
         error = tangent_components(spins, predicted.double() - exact.double()).flatten(1)
         value = tangent_components(spins, exact.double()).flatten(1)
         powers = (torch.ones_like(error), error, error.square(), value, value.square())
+        unknown = np.full((len(spins), 2), np.nan)
         more = torch.stack([power.sum(1) for power in powers], 1)
-        self.include(Errors(more.cpu().numpy(), places))
+        self.include(Errors(more.cpu().numpy(), places, unknown if energies is None else energies))
 
     def include(self, others: Errors) -> None:
         """Count the snapshots of others, too."""
         self.sums = np.concatenate([self.sums, others.sums])
         self.places = np.concatenate([self.places, others.places])
+        self.energies = np.concatenate([self.energies, others.energies])
 
     def over(self, world: World) -> Errors:
         """The snapshots of all ranks in the order of their places; all call together."""
-        sums, places = (np.concatenate(world.allgather(part)) for part in (self.sums, self.places))
+        sums, places, energies = (
+            np.concatenate(world.allgather(part)) for part in (self.sums, self.places, self.energies)
+        )
         order = np.lexsort(places.T[::-1])
-        return Errors(sums[order], places[order])
+        return Errors(sums[order], places[order], energies[order])
 
     @property
     def mse(self) -> NDArray[np.float64]:
@@ -96,7 +110,8 @@ class Errors:
         dict
             ``mse``: mean squared error of a perpendicular component; ``mse_error``: its standard error, see
             `standard_error`; ``sigma``: standard deviation of that error; ``variance_fraction``: mse over the
-            variance of the exact component, absent where that is 0; ``snapshots``.
+            variance of the exact component, absent where that is 0; ``snapshots``; and where energies are known
+            ``energy_rms``: root mean square error of the energy of a site, apart from a constant for all snapshots.
         """
         snapshots = len(self.sums)
         count, error, error_squared, value, value_squared = self.sums.sum(0).tolist()
@@ -108,7 +123,14 @@ class Errors:
             "sigma": max(mse - (error / count) ** 2, 0.0) ** 0.5,
             **({"variance_fraction": mse / variance} if variance > 0 else {}),
             "snapshots": snapshots,
+            **({"energy_rms": float(np.std(self.energy_errors))} if len(self.energy_errors) else {}),
         }
+
+    @property
+    def energy_errors(self) -> NDArray[np.float64]:
+        """Predicted minus exact energy of a site of those snapshots of which both are known."""
+        errors = self.energies[:, 0] - self.energies[:, 1]
+        return errors[np.isfinite(errors)]
 
     @property
     def standard_error(self) -> float | None:
@@ -152,4 +174,8 @@ def in_words(metrics: Mapping[str, float | int | None]) -> str:
         return "no validation shards, the last weights"
     error = f" ± {metrics['mse_error']:.1e}" if metrics["mse_error"] is not None else ""
     share = f", {metrics['variance_fraction']:.2%} of the variance" if "variance_fraction" in metrics else ""
-    return f"mse {metrics['mse']:.2e}{error}{share}, sigma {metrics['sigma']:.2e}, snapshots {metrics['snapshots']}"
+    energy = f", energy rms {metrics['energy_rms']:.2e} a site" if "energy_rms" in metrics else ""
+    return (
+        f"mse {metrics['mse']:.2e}{error}{share}, sigma {metrics['sigma']:.2e}{energy}, "
+        f"snapshots {metrics['snapshots']}"
+    )

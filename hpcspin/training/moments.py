@@ -67,6 +67,33 @@ def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, dev
 
 
 @torch.no_grad()
+def set_energy_offset(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
+    """Fit the energy of a site that is to be added to those of the potentials; all ranks call together.
+
+    It is the mean difference on all training snapshots whose labels have energies; without any it stays.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, with its final weights.
+    data, world, device
+        As of `set_envelope`.
+    """
+    count = world.sum(np.array([sum(int(share.energy.isfinite().sum()) for share in data)]))[0]
+    if not (count and model.has_potentials):
+        return
+    total = 0.0
+    for share in data:
+        table, known = model.neighbourhood(share.lattice), np.flatnonzero(share.energy.isfinite().numpy())
+        for rows in np.array_split(known, max(1, len(known) // _AT_ONCE)):
+            if len(rows):
+                found = model(share.spins[rows].to(device), table, share.bias[rows].to(device)).energy
+                total += float((share.energy[rows] - found.double().cpu() / share.lattice.num_sites).sum())
+    mean = world.sum(np.array([total]))[0] / count
+    model.energy_offset = torch.tensor(mean, dtype=torch.float64, device=device)
+
+
+@torch.no_grad()
 def _features(
     model: ForceField,
     data: Sequence[Snapshots],

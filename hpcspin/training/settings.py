@@ -30,6 +30,10 @@ class Settings(Section):
     gauge: NonNegative = 1e-4
     """Weight of the mean square of h^neq beside the mean squared error: the split of a field into E and G is not
     unique, and this chooses the smallest G."""
+    energy_weight: NonNegative = 0.0
+    """Weight of the mean squared error of the energy of a site beside that of the field, of the kind ``conservative``
+    and labels with energies. It is taken up to a constant, over the snapshots of a batch; the constant is fitted in the
+    end. An energy of N sites divided by N errs as little as 1/√N: weights of 100 and more are usual."""
     ema: Annotated[NonNegative, Field(lt=1)] = 0.995
     """Decay of the running mean of the weights, per step; the mean is what is saved."""
     seed: Seed = 1

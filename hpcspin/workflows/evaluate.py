@@ -36,7 +36,8 @@ def evaluate_files(
         Label file, or directory of label files: those of its manifest, or all where it has none.
     output
         JSON file: see `hpcspin.training.Errors.summary`; ``half_width_68``, within which 68.3 % of the errors
-        of the picture's sites are, as many as within one sigma if they were normal; and ``snapshot_mse``,
+        of the picture's sites are, as many as within one sigma if they were normal; ``energy_shift``, the mean error of
+        the energy of a site where the model and the labels know it; and ``snapshot_mse``,
         the mean squared error of each snapshot of each label file; of a
         committee the errors of its mean, and ``calibration``, see `hpcspin.training.calibrate`.
     world
@@ -99,6 +100,8 @@ def evaluate(
     numbers: dict[str, Any] = dict(found.errors.summary())
     if isinstance(model, Committee):
         numbers["calibration"] = calibrate(model, files, world, picked, bias)
+    if model.energy_of_a_site is not None and len(found.errors.energy_errors):
+        numbers["energy_shift"] = float(np.mean(found.errors.energy_errors))
     exact, predicted = found.components
     half_width = float(np.quantile(abs(predicted - exact), erf(0.5**0.5))) if world.rank == 0 else 0.0
     numbers["half_width_68"] = world.broadcast(half_width)

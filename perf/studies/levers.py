@@ -83,7 +83,8 @@ def read(path: Path, frames: slice | NDArray[np.int64]) -> Snapshots:
     labels = read_labels(path, source.lattice.size)
     spins, field = (torch.from_numpy(a[frames]).flatten(1, 2).float() for a in (labels.spins, labels.field))
     bias = torch.full((len(spins),), source.bias)
-    return Snapshots(spins, field, bias, np.arange(len(spins)), np.zeros(len(spins), int), len(spins), source.lattice)
+    places = np.arange(len(spins)), np.zeros(len(spins), int)
+    return Snapshots(spins, field, bias, bias.double(), *places, len(spins), source.lattice)
 
 
 def near_wall(data: Snapshots) -> NDArray[np.bool_]:
@@ -105,9 +106,8 @@ def split(directory: Path, labels: int) -> tuple[Snapshots, Judge, dict[str, Any
         for shard, share in zip(learning, shares, strict=True)
     ]
     spins, field, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("spins", "field", "bias"))
-    train = Snapshots(
-        spins, field, bias, np.arange(len(spins)), np.zeros(len(spins), int), len(spins), parts[0].lattice
-    )
+    places = np.arange(len(spins)), np.zeros(len(spins), int)
+    train = Snapshots(spins, field, bias, bias.double(), *places, len(spins), parts[0].lattice)
     test = [read(directory / shard.file, slice(None)) for shard in judging]
     note = {
         "labels": len(spins),

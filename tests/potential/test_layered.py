@@ -69,14 +69,16 @@ def test_the_bits_of_a_configuration_do_not_depend_on_its_batch(precision: str) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_goes_through_the_derivative(kind: str) -> None:
-    """The slope of a loss by each weight, through both sweeps, by central differences along a random direction."""
+    """The slope of a loss of field and energy by each weight, through both sweeps, by central differences along a
+    random direction."""
     lattice = make_lattice("square", (6, 5))
     model = make_model(**{**PAIR, "kind": kind}).train()
     assert isinstance(model, LayeredPotentials)
     spins, table = random_spins(2, lattice.num_sites, 4), model.neighbourhood(lattice)
 
     def loss() -> Tensor:
-        return model(spins, table, BIAS.expand(2)).field.square().sum()
+        found = model(spins, table, BIAS.expand(2))
+        return found.field.square().sum() + found.energy.square().sum()
 
     loss().backward()
     weights = [weight for weight in model.parameters() if weight.numel()]

@@ -34,11 +34,17 @@ def bonds(lattice: Lattice, spins: Tensor, step: tuple[int, int]) -> Tensor:
     return (spins * padded[:, torch.from_numpy(lattice.shift([step])[:, 0])]).sum(-1)
 
 
+def teacher_energy(spins: Tensor, lattice: Lattice) -> Tensor:
+    """E = Σ (b + b²/2) over nearest neighbours."""
+    x, y = (bonds(lattice, spins, step) for step in ((1, 0), (0, 1)))
+    return (x + x**2 / 2 + y + y**2 / 2).sum(-1)
+
+
 def teacher_field(spins: Tensor, lattice: Lattice, bias: float) -> Tensor:
     """Field of E = Σ (b + b²/2) over nearest neighbours and G = bias Σ b_x (0.5 - 0.2 (b_y + b_-y))."""
     free = spins.clone().requires_grad_()
     x, y, back = (bonds(lattice, free, step) for step in ((1, 0), (0, 1), (0, -1)))
-    energy = (x + x**2 / 2 + y + y**2 / 2).sum()
+    energy = teacher_energy(free, lattice).sum()
     toroidal = bias * (x * (0.5 - 0.2 * (y + back))).sum()
     (dE,) = torch.autograd.grad(energy, free, retain_graph=True)
     (dG,) = torch.autograd.grad(toroidal, free)
@@ -62,13 +68,19 @@ def write_shard(
     bias: float = BIAS,
     teacher: Teacher = teacher_field,
     size: tuple[int, int] = SIZE,
+    energy_of_a_site: float | None = None,
 ) -> None:
-    """A label file of random spins with a teacher's field and a config that tells the bias."""
+    """A label file of random spins with a teacher's field and a config that tells the bias.
+
+    With an energy of a site the teacher's energies are in it, and this one for each site besides.
+    """
     lattice = make_lattice("square", size)
     draw = torch.randn((snapshots, lattice.num_sites, 3), generator=torch.Generator().manual_seed(seed))
     spins = torch.nn.functional.normalize(draw.double(), dim=-1)
     with h5py.File(path, "w") as file:
         file["spins"] = spins.reshape(-1, *size, 3).numpy()
+        if energy_of_a_site is not None:
+            file["energy"] = (teacher_energy(spins, lattice) + energy_of_a_site * lattice.num_sites).numpy()
         file["field"] = teacher(spins, lattice, bias).reshape(-1, *size, 3).numpy()
         reservoirs = [{"potential": -bias}, {"potential": 0.0}]
         content = {"lattice": {"kind": "square", "size": size}, "electrons": {"reservoirs": reservoirs}}

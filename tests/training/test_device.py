@@ -61,11 +61,12 @@ GPU = torch.device("cuda", 0)
 def snapshots(count, lattice):
     draw = torch.randn((2, count, lattice.num_sites, 3), generator=torch.Generator().manual_seed(count))
     numbers = np.arange(count)
-    return Snapshots(draw[0], draw[1], torch.arange(count).float(), numbers, np.zeros(count, int), count, lattice)
+    bias, energy = torch.arange(count).float(), -torch.arange(count).double()
+    return Snapshots(draw[0], draw[1], bias, energy, numbers, np.zeros(count, int), count, lattice)
 
 
 SHARES = [snapshots(7, make_lattice("square", (3, 4))), snapshots(5, make_lattice("square", (5, 3)))]
-BYTES = sum(tensor.nbytes for share in SHARES for tensor in (share.spins, share.field, share.bias))
+BYTES = sum(tensor.nbytes for share in SHARES for tensor in (share.spins, share.field, share.bias, share.energy))
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_batches_never_make_the_host_wait_and_travel_only_where_the_data_do_not_
     copies.clear()
     for number, share in enumerate(SHARES):
         rows = np.array([3, 0, 4])
-        expected = (share.spins[rows], share.field[rows], share.bias[rows])
+        expected = (share.spins[rows], share.field[rows], share.bias[rows], share.energy[rows])
         taken = batches.take(number, rows)
         assert all(torch.equal(one, other) for one, other in zip(taken, expected, strict=True))
         assert copies
@@ -109,8 +110,9 @@ def test_batches_never_make_the_host_wait_and_travel_only_where_the_data_do_not_
 def test_on_a_cpu_nothing_is_copied_but_the_batch(copies):
     batches = Batches(SHARES, torch.device("cpu"))
     copies.clear()
-    spins, _, bias = batches.take(1, np.array([2, 1]))
+    spins, _, bias, energy = batches.take(1, np.array([2, 1]))
     assert torch.equal(spins, SHARES[1].spins[[2, 1]])
     assert bias.tolist() == [2.0, 1.0]
+    assert energy.tolist() == [-2.0, -1.0]
     assert not copies
     assert device_module._free_memory(torch.device("cpu")) == np.inf

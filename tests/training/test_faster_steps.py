@@ -61,7 +61,7 @@ def test_mixed_precision_learns_as_much(tmp_path: Path) -> None:
 def test_it_is_said_where_bfloat16_is_slower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, emulated: bool
 ) -> None:
-    monkeypatch.setattr(loop, "_emulates_bfloat16", lambda device: emulated)
+    monkeypatch.setattr(loop, "emulates_bfloat16", lambda device: emulated)
     with caplog.at_level("INFO"):
         run(write_data(tmp_path / "data"), tmp_path / "model", mixed_precision=True, **LAYERS)
     assert ("no units for bfloat16" in caplog.text) == emulated

@@ -204,7 +204,8 @@ def test_an_error_that_drifts_along_one_trajectory_has_no_error():
 def test_the_summary_does_not_depend_on_the_order_of_the_ranks():
     errors = errors_of(np.random.default_rng(1).exponential(size=30), np.zeros(30, int))
     order = np.random.default_rng(2).permutation(30)
-    assert Errors(errors.sums[order], errors.places[order]).over(World()).summary() == errors.summary()
+    shuffled = Errors(errors.sums[order], errors.places[order], errors.energies[order])
+    assert shuffled.over(World()).summary() == errors.summary()
 
 
 def test_each_snapshot_has_its_error_in_the_order_of_its_file(tmp_path):

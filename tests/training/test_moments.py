@@ -24,9 +24,9 @@ def test_features_have_no_mean_and_scatter_by_one() -> None:
             ]
         )
         moved = torch.from_numpy(spins).float()
-        count_of_files = np.zeros(count, int)
         bias = torch.full((count,), 3.2)
-        shares.append(Snapshots(moved, moved.roll(1, 1), bias, np.arange(count), count_of_files, count, lattice))
+        places = np.arange(count), np.zeros(count, int)
+        shares.append(Snapshots(moved, moved.roll(1, 1), bias, bias.double(), *places, count, lattice))
     model = make_force_field(Architecture("square", 1.0, (8,), kind="direct", layers=(1, 1)))
     normalise(model, shares, World(), torch.device("cpu"))
     for number, network in enumerate(model.networks):

@@ -42,7 +42,7 @@ def test_the_training_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind
     for counts in asked[4:]:  # The first epoch makes tables for batches of each size.
         assert not counts.copies
         assert not counts.waits
-        assert sum(counts.transfers.values()) == (1 if resident else 3)
+        assert sum(counts.transfers.values()) == (1 if resident else 4)
     assert found.metrics["mse"] == pytest.approx(expected.metrics["mse"], rel=1e-9)
     weights, others = (load_file(tmp_path / name / "model.safetensors") for name in ("gpu", "cpu"))
     for name, weight in weights.items():

@@ -31,9 +31,8 @@ CPU = torch.device("cpu")
 
 def snapshots(spins: np.ndarray) -> Snapshots:
     flat = torch.from_numpy(spins).flatten(1, 2)
-    return Snapshots(
-        flat, flat, torch.zeros(len(flat)), np.arange(len(flat)), np.zeros(len(flat), int), len(flat), LATTICE
-    )
+    none, numbers = torch.zeros(len(flat)), np.arange(len(flat))
+    return Snapshots(flat, flat, none, none.double(), numbers, np.zeros(len(flat), int), len(flat), LATTICE)
 
 
 def walls(count: int) -> np.ndarray:

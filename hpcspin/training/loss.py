@@ -1,0 +1,61 @@
+"""The loss of a batch: errors of the perpendicular field and, where energies count, of the energy of a site."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from hpcspin.parallel.world import World
+from hpcspin.potential import Prediction
+from hpcspin.training.metrics import perpendicular
+from hpcspin.training.settings import Settings
+
+
+def batch_loss(
+    predicted: Prediction,
+    spins: Tensor,
+    field: Tensor,
+    energy: Tensor,
+    count: int,
+    settings: Settings,
+    world: World,
+) -> Tensor:
+    """My part of the loss of a batch of one lattice, in squares of the hopping; the sum over all ranks is the loss.
+
+    It is the mean squared error of a perpendicular component of the field, ``settings.gauge`` times the mean square of
+    h^neq, and ``settings.energy_weight`` times the variance of the error of the energy of a site.
+
+    Parameters
+    ----------
+    predicted
+        Of my snapshots.
+    spins, field
+        Spins and exact fields, shape (mine, sites, 3).
+    energy
+        Exact energies of a site, shape (mine,).
+    count
+        Snapshots in the batch, over all ranks.
+    settings
+        Weights of the parts.
+    world
+        The ranks; all call together.
+    """
+    sites = spins.shape[1]
+    error = perpendicular(spins, predicted.field - field).square().sum()
+    toroidal = predicted.nonequilibrium.square().sum()
+    loss = (error + settings.gauge * toroidal) / (2 * count * sites)
+    if settings.energy_weight:
+        part = _variance(predicted.energy.double() / sites - energy, count, world)
+        loss = loss + settings.energy_weight * part.to(loss.dtype)
+    return loss
+
+
+def _variance(x: Tensor, count: int, world: World) -> Tensor:
+    """My part of the variance of x over a batch, without bias: what a constant fitted to all data would leave of x².
+
+    The mean is that of all ranks, and a constant in the derivative, where deviations from it add up to zero.
+    """
+    total = x.detach().sum()
+    if world.size > 1:
+        total = total.new_tensor(world.sum(np.array([float(total)]))[0])
+    return (x - total / count).square().sum() / max(1, count - 1)
