@@ -90,7 +90,7 @@ def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[
     figures.energies([_energy_curves(lattice, run) for run in quenches], directory / "energy.png")
     numbers: dict[str, Any] = {"order": _order_numbers(lattice, runs)}
     if all(run.exact_energies is not None for run in quenches):
-        exact, learned = _energies(lattice, quenches, "exact")
+        exact, learned = np.concatenate(_energies(lattice, quenches, "exact"), axis=1)
         figures.energy_parity(exact, learned - (learned - exact).mean(), directory / "energy_parity.png")
         numbers["energy"] = _energy_numbers(lattice, quenches)
     return numbers
@@ -106,8 +106,8 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "energy" in numbers:
         energy = numbers["energy"]
         found += [
-            ("error of the learned energy a site, on exact runs", f"{energy['error_on_exact_runs']:.2g}"),
-            ("and on learned runs", f"{energy['error_on_learned_runs']:.2g}"),
+            ("rms error of the learned energy a site, exact runs", f"{Estimate(**energy['error_on_exact_runs'])}"),
+            ("and on learned runs", f"{Estimate(**energy['error_on_learned_runs'])}"),
         ]
     return found
 
@@ -165,27 +165,28 @@ def _order_numbers(lattice: Lattice, runs: Mapping[str, Quench]) -> dict[str, An
     return {"runs": single, **means}
 
 
-def _energies(lattice: Lattice, runs: list[Quench], of: str) -> tuple[Array, Array]:
-    """Exact and predicted energies a site of all ``exact`` or ``labelled`` frames."""
-    known = [getattr(run, of).known("energy") for run in runs]
-    predicted = [getattr(run, f"{of}_energies") for run in runs]
-    return np.concatenate(known) / lattice.num_sites, np.concatenate(predicted) / lattice.num_sites
+def _energies(lattice: Lattice, runs: list[Quench], of: str) -> list[Array]:
+    """Exact and predicted energies a site of the ``exact`` or ``labelled`` frames of each run, shape (2, n)."""
+    pairs = ((getattr(run, of).known("energy"), getattr(run, f"{of}_energies")) for run in runs)
+    return [np.stack(pair) / lattice.num_sites for pair in pairs]
 
 
-def _energy_numbers(lattice: Lattice, runs: list[Quench]) -> dict[str, float]:
-    """Root mean square errors of the predicted energies a site, and the largest one on learned runs.
+def _energy_numbers(lattice: Lattice, runs: list[Quench]) -> dict[str, Any]:
+    """Root mean square errors of the predicted energies a site, means over the runs, and the largest on learned runs.
 
     A field decides on its energy up to a constant: ``offset``, the mean error on the exact runs, is taken off all.
     """
-    exact, learned = _energies(lattice, runs, "exact")
-    offset = float((learned - exact).mean())
-    there, along = _energies(lattice, runs, "labelled")
-    error = along - there - offset
+    exact, labelled = ([pair[1] - pair[0] for pair in _energies(lattice, runs, of)] for of in ("exact", "labelled"))
+    offset = float(np.concatenate(exact).mean())
+
+    def error(errors: list[Array]) -> dict[str, float | None]:
+        return asdict(Estimate.of([float(np.sqrt(((one - offset) ** 2).mean())) for one in errors]))
+
     return {
         "offset": offset,
-        "error_on_exact_runs": float((learned - exact).std()),
-        "error_on_learned_runs": float(np.sqrt((error**2).mean())),
-        "largest_error_on_learned_runs": float(np.abs(error).max()),
+        "error_on_exact_runs": error(exact),
+        "error_on_learned_runs": error(labelled),
+        "largest_error_on_learned_runs": float(np.abs(np.concatenate(labelled) - offset).max()),
     }
 
 

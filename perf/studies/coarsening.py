@@ -1,7 +1,7 @@
 """Domains after a quench of a lattice larger than anyone can label: their size against time, and how it grows.
 
     python perf/study.py coarsening CONFIG --model MODEL --output RUNS [--size 192] [--seeds 1 2 3] [--duration 2000]
-        [--measure chirality | puddles] [--from 20] [--checks 3] [--tolerance 0.01]
+        [--measure chirality | puddles] [--from 100] [--checks 3] [--tolerance 0.01]
 
 CONFIG is that of a closed lattice, such as configs/triangular_tetrahedral.yaml, and MODEL a force field trained on its
 labels. From random spins each seed is a run of `hpcspin simulate` in RUNS/seed-N; a stopped study continues where it
@@ -73,6 +73,11 @@ def sizes(path: Path, measure: str, area: int) -> tuple[Array, dict[str, Array]]
         return time, {"correlation length": np.asarray(frames.chirality_length), "area over walls": walls}
 
 
+def listed(size: Array) -> list[float | None]:
+    """For JSON, which knows no NaN: that of a correlation which does not fall to one half, or of no walls."""
+    return [round(float(value), 4) if np.isfinite(value) else None for value in size]
+
+
 def exponent(time: Array, size: Array) -> float:
     """Slope of log(size) against log(time), each factor of time with the same weight; NaN of fewer than 3 points."""
     good = np.isfinite(size) & (size > 0) & (time > 0)
@@ -91,10 +96,13 @@ def fitted(runs: list[tuple[Array, Array]], start: float, most: float) -> dict[s
     end = time[too_large[0]] if len(too_large) else np.inf
     window = (time >= start) & (time < end)
     exponents = [exponent(time[window], size[window]) for _, size in runs]
+    if not np.isfinite(exponents).all():
+        raise SystemExit(
+            f"coarsening: too few frames from t = {start:g} on; give a longer --duration or another --from"
+        )
     estimate = Estimate.of(exponents)
     found: dict[str, Any] = {"runs": exponents, "mean": estimate.mean, "error": estimate.error}
-    if window.any():
-        found |= {"from": float(time[window][0]), "until": float(time[window][-1])}
+    found |= {"from": float(time[window][0]), "until": float(time[window][-1])}
     if estimate.error:
         found["standard_errors_from"] = {f"{power:g}": (estimate.mean - power) / estimate.error for power in EXPECTED}
     return found
@@ -158,7 +166,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--duration", type=float, default=2000.0)
     parser.add_argument("--record-interval", type=int, default=20)
-    parser.add_argument("--from", dest="start", type=float, default=20.0)
+    parser.add_argument("--from", dest="start", type=float, default=100.0)
     parser.add_argument("--checks", type=int, default=3)
     parser.add_argument("--tolerance", type=float, default=0.01)
     arguments = parser.parse_args()
@@ -191,7 +199,7 @@ def main() -> None:
         output = arguments.output / "checks.h5"
         numbers["checks"] = check(config, directory / TRAJECTORY, output, arguments.checks, arguments.tolerance)
     numbers["time"] = measured[next(iter(measured))][0][0].tolist()
-    numbers["sizes"] = {name: [size.round(4).tolist() for _, size in runs] for name, runs in measured.items()}
+    numbers["sizes"] = {name: [listed(size) for _, size in runs] for name, runs in measured.items()}
     numbers["provenance"] = provenance()
     draw(measured, arguments.output / "coarsening.png")
     write_json(arguments.output / "coarsening.json", numbers)
