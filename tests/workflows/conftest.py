@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,22 +64,22 @@ def spins_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hpcspin_here(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run ``hpcspin *arguments`` here, which saves the seconds that a process needs to import everything."""
+def hpcspin(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run ``hpcspin *arguments`` in this process, which saves the seconds that a new one needs to import everything."""
     for name in ("hpcspin", "hpcspin.results"):
-        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
-        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        for attribute, value in (("level", logging.NOTSET), ("handlers", []), ("propagate", True)):
+            monkeypatch.setattr(logging.getLogger(name), attribute, value)
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        words = [str(word) for word in arguments]
-        done = CliRunner().invoke(cli.app, words, prog_name="hpcspin", env={"COLUMNS": "80"})
+        words, columns = [str(word) for word in arguments], os.environ.get("COLUMNS", "80")
+        done = CliRunner().invoke(cli.app, words, prog_name="hpcspin", env={"COLUMNS": columns})
         return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
     return run
 
 
 @pytest.fixture
-def hpcspin() -> Cli:
+def hpcspin_process() -> Cli:
     """Run ``hpcspin *arguments`` in a process of its own."""
 
     def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -14,12 +14,6 @@ import pytest
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def hpcspin(hpcspin_here: Cli) -> Cli:
-    """Refusals need no process of their own."""
-    return hpcspin_here
-
-
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
     assert result.returncode == 1, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.strip()]
@@ -151,8 +145,8 @@ def test_train_refuses_a_missing_or_changed_shard(hpcspin: Cli, config: Path, sp
     assert not (tmp_path / "model" / "model.safetensors").exists()
 
 
-def test_report_of_an_empty_directory(hpcspin: Cli, tmp_path: Path) -> None:
-    refused(hpcspin("report", tmp_path), "config.json", "reproduce")
+def test_report_of_an_empty_directory(hpcspin_process: Cli, tmp_path: Path) -> None:
+    refused(hpcspin_process("report", tmp_path), "config.json", "reproduce")
 
 
 def test_model_cards_are_json(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_another_system_is_refused_unless_allowed(
 
 
 def test_a_run_goes_on_when_its_keys_are_allowed(config: Path, model: Path, tmp_path: Path) -> None:
-    """One that an earlier version has begun with other electrons asks for the key, and nothing else has changed."""
+    """A run that was started with other electrons asks for the key, and nothing else has changed."""
     write_card(model, electrons=None)
     simulate(config, model, tmp_path / "run", "electrons.exchange=2.0")
     write_card(model, electrons=[electrons(config)])
@@ -97,7 +97,7 @@ def test_a_run_goes_on_when_its_keys_are_allowed(config: Path, model: Path, tmp_
         ([1.0, 2.0], "electrons.reservoirs.0.potential=-3.2", "the bias 3.2 lies outside those .*, 1 to 2"),
         ([1.0, 4.0], "electrons.reservoirs.0.potential=-3.2", None),
         (None, "electrons.exchange=3.8", "its card does not say which electrons"),
-        ([], "electrons.exchange=3.8", "from labels without a config, nothing is known of their electrons"),
+        ([], "electrons.exchange=3.8", "from labels without a config, so that their electrons are unknown"),
     ],
 )
 def test_what_may_be_ignored_is_a_warning(

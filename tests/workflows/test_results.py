@@ -89,7 +89,7 @@ def test_the_log_of_active_learning_is_for_people(hpcspin: Cli, config: Path, tm
     done = hpcspin("learn", *given, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert not LONG_NUMBER.search(done.stdout + done.stderr)
-    assert re.search(r"round 1: the model before, on labels new to it: mse \d\.\d\de", done.stderr)
+    assert re.search(r"round 1: the previous model, on labels new to it: mse \d\.\d\de", done.stderr)
     assert done.stdout.splitlines()[-1] == f"{tmp_path}/out/round-01/model: the last model"
 
 

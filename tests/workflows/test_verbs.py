@@ -38,9 +38,9 @@ def labelled(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path) -> Pa
     return data
 
 
-def test_label_writes_the_contract(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path) -> None:
+def test_label_writes_the_contract(hpcspin_process: Cli, config: Path, spins_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "labels.h5"
-    result = hpcspin("label", config, "--spins", spins_file, "--output", output)
+    result = hpcspin_process("label", config, "--spins", spins_file, "--output", output)
     assert result.returncode == 0, result.stderr
     found = contents(output)
     shapes = {"spins": (5, 6, 4, 3), "field": (5, 6, 4, 3), "density": (5, 6, 4), "current": (5, 3), "error": (5,)}

@@ -22,7 +22,7 @@ from hpcspin.config import load_config
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
-from hpcspin.storage import OutputLock, partial_path
+from hpcspin.storage import OutputLock
 from hpcspin.workflows.evaluate import evaluate_files
 from hpcspin.workflows.export import export
 from hpcspin.workflows.label import label_file
@@ -106,8 +106,8 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
-def complaint(work: Callable[[Path], object], output: Path) -> str:
-    """What a command says that fails; nothing if it does not."""
+def failure_of(work: Callable[[Path], object], output: Path) -> str:
+    """The message of a command that fails; empty if it succeeds."""
     try:
         work(output)
     except HpcspinError as failure:
@@ -127,9 +127,9 @@ def test_a_verb_that_finds_no_room_goes_on_when_there_is_some(verb: str, verbs: 
     failed = 0
     for size in [400, *sizes]:
         with limit(size - 1):
-            told = complaint(verbs[verb], out)
-        failed += told != ""
-        assert re.fullmatch(r"([^\n]*: File too large; [^\n]* the same command goes on)?", told)
+            message = failure_of(verbs[verb], out)
+        failed += message != ""
+        assert re.fullmatch(r"([^\n]*: File too large; [^\n]* the same command goes on)?", message)
         found = contents(out)
         whole = {name for name, content in found.items() if content == expected.get(name)}
         # The manifest of a round is extended in the next one.
@@ -146,7 +146,7 @@ def test_every_verb_that_writes_is_refused_beside_another_run(verbs: Verbs, tmp_
         lock = OutputLock(out / LOCKED[verb] if verb in LOCKED else out, lambda message: None)
         lock.acquire()
         before = sorted(out.iterdir())
-        assert "another run writes there" in complaint(work, out)
+        assert "another run writes there" in failure_of(work, out)
         assert sorted(out.iterdir()) == before
         lock.release()
 
@@ -206,23 +206,21 @@ def start(config: Path, directory: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([*command, *longer], stderr=subprocess.PIPE, text=True)
 
 
-def holds(process: subprocess.Popen[str], directory: Path) -> bool:
-    """Whether a process has the lock of a directory and has recorded something."""
-    lock = directory / ".lock"
-    recorded = partial_path(directory / "trajectory.h5").exists()
-    return recorded and lock.exists() and f"|{process.pid}|" in lock.read_text()
+def stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def test_of_two_commands_one_is_refused_and_75_and_a_kill_make_way_for_the_next(tmp_path: Path) -> None:
     config, run = tmp_path / "c.yaml", tmp_path / "run"
     config.write_text(CLASSICAL)
     for end, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)):
+        before = stamp(run / "checkpoint.h5")
         first = start(config, run)
-        while not holds(first, run):
+        while stamp(run / "checkpoint.h5") == before:
             assert first.poll() is None
             time.sleep(0.02)
-        _, refused = start(config, run).communicate(timeout=300)
-        assert re.fullmatch(rf"hpcspin: {run}: another run writes there, process {first.pid} on [^\n]*\n", refused)
+        refused = failure_of(lambda directory: simulate_directory(load_config(config), directory, World()), run)
+        assert re.fullmatch(rf"{run}: another run writes there, process {first.pid} on [^\n]*", refused)
         first.send_signal(end)
         first.communicate(timeout=300)
         assert first.returncode == code
