@@ -36,12 +36,12 @@ from hpcspin.workflows.label import write_label_file
 from hpcspin.workflows.simulate import run_trajectory
 from hpcspin.workflows.train import train_directory
 
-Given = str | Path | Mapping[str, Any] | Config
+ConfigLike = str | Path | Mapping[str, Any] | Config
 """A config: a YAML file, its content as a mapping, or read already."""
 FieldLike = Field | Solver[Any, Any] | ForceField | Committee | str | Path | Sequence[Any] | None
 
 
-def load_system(config: Given, *overrides: str) -> ElectronSystem:
+def load_system(config: ConfigLike, *overrides: str) -> ElectronSystem:
     """Lattice and electrons of a config: a `DrivenLattice` where they have reservoirs, else a `ClosedLattice`.
 
     Parameters
@@ -121,7 +121,7 @@ class Run:
     spins, field : ndarray
         Spins and the field on them, shape (n, Lx, Ly, 3).
     wall_position : ndarray
-        In columns, shape (n,), where it is observed; and so every observer, and what the field tells besides.
+        In columns, shape (n,), where it is observed; likewise every other observer and observable of the field.
     finished : bool
         False if the run was stopped from outside: the same call goes on.
     """
@@ -162,7 +162,7 @@ def simulate(
     spins
         Unit vectors at time zero, shape (Lx, Ly, 3).
     path
-        Directory of the run, which goes on there when the call is given again; None for a run in memory.
+        Directory of the run, which resumes there when the call is repeated; None for a run in memory.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     allow
@@ -184,39 +184,39 @@ def simulate(
     terms = list(field) if isinstance(field, list | tuple) else [field]
     if isinstance(system, ElectronSystem) and not isinstance(system, DrivenLattice):
         settings = {"observers": CLOSED_OBSERVERS, **settings}
-    known = _settings(settings)
-    parts = [_as_field(term, system, world, chosen, allow, known.seed) for term in terms]
-    config = _described(system, terms, known)
+    checked = _settings(settings)
+    parts = [_as_field(term, system, world, chosen, allow, checked.seed) for term in terms]
+    config = _stored_config(system, terms, checked)
     directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
     try:
         outcome = run_trajectory(
             lattice,
             parts[0] if len(parts) == 1 else SumField(parts),
             start[0],
-            known,
+            checked,
             directory,
             config=config,
             identity={**config, "spins_sha256": _digest(start)},
             world=world,
             device=chosen,
         )
-        found = find_trajectory(directory)
+        trajectory = find_trajectory(directory)
         if path is not None:
-            return Run(found, outcome.finished)
+            return Run(trajectory, outcome.finished)
         arrays = None
         if world.rank == 0:
-            with FrameReader(found) as frames:
+            with FrameReader(trajectory) as frames:
                 arrays = {name: np.asarray(getattr(frames, name)) for name in frames.names}
-        return Run(found, outcome.finished, world.broadcast(arrays))
+        return Run(trajectory, outcome.finished, world.broadcast(arrays))
     finally:
         if path is None and world.rank == 0:
             shutil.rmtree(directory, ignore_errors=True)
 
 
 def train(
-    config: Given, data: str | Path | Sequence[str | Path], output: str | Path, *overrides: str
+    config: ConfigLike, data: str | Path | Sequence[str | Path], output: str | Path, *overrides: str
 ) -> ForceField | Committee:
-    """Fit the force field of a config to directories of label files, or go on where `output` stands.
+    """Fit the force field of a config to directories of label files, or resume the training in `output`.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def evaluate(
 
 
 def open_labels(path: str | Path) -> FrameReader:
-    """A label file, read where it is asked for: ``labels.spins[3]``, ``labels.field``, ``labels.attributes``."""
+    """A label file that reads frames when they are indexed: ``labels.spins[3]``, ``labels.attributes``."""
     return FrameReader(path)
 
 
@@ -284,7 +284,7 @@ def open_trajectory(path: str | Path) -> FrameReader:
     return FrameReader(find_trajectory(path) if path.is_dir() else path)
 
 
-def _config(given: Given, overrides: Sequence[str]) -> Config:
+def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
     if isinstance(given, str | Path):
         return load_config(given, overrides)
     if overrides:
@@ -328,17 +328,20 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         raise HpcspinError(f"simulate: {first_mistake(failure).message}") from failure
 
 
-def _described(system: ElectronSystem | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
+def _stored_config(system: ElectronSystem | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
     """What is stored with the run, as JSON values."""
     if isinstance(system, ElectronSystem):
         about = system.as_config()
     else:
         about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
-    return {**about, "dynamics": {**settings.model_dump(mode="json"), "field": [_named(term) for term in terms]}}
+    return {
+        **about,
+        "dynamics": {**settings.model_dump(mode="json"), "field": [_field_identity(term) for term in terms]},
+    }
 
 
-def _named(term: Any) -> str:
-    """A field in words that are the same when the same call is given again, and others for another field."""
+def _field_identity(term: Any) -> str:
+    """A text that is the same when the same field is given again, and another one for another field."""
     if term is None:
         return "electrons"
     model = load_model(term) if isinstance(term, str | Path) else term

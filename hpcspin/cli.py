@@ -60,7 +60,7 @@ def _uses(sections: str, *, stops: bool = False) -> str:
     return f"Sections of the config: {sections}.{code if stops else ''}"
 
 
-def _tell_version(asked: bool) -> None:
+def _show_version(asked: bool) -> None:
     if not asked:
         return
     if launched_rank() == 0:
@@ -74,7 +74,7 @@ def _tell_version(asked: bool) -> None:
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
     plugin: Annotated[
         list[str] | None,
@@ -91,7 +91,7 @@ def options(
     log.handlers, results.handlers = [_Lines("stderr")], [_Lines("stdout")]
     results.propagate = False
     if plugin:
-        with _told():
+        with _reported():
             from hpcspin.registry import load_plugins
 
             load_plugins(plugin, Path())
@@ -167,8 +167,8 @@ def train(
     which is written where there is none.
 
     Files named in training.validation, as with training.validation=\[b.h5],
-    are not learned from: they choose the epoch that is saved, and tell its
-    error. Without any the last weights are saved, and nothing tells their error.
+    are not learned from: they choose the epoch that is saved, and measure its
+    error. Without any the last weights are saved, and their error is unknown.
     """
     from hpcspin.workflows.train import train_directory
 
@@ -215,7 +215,7 @@ def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None
 
 @app.command(epilog=_uses("lattice, electrons, dynamics, potential, training and learning", stops=True))
 def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
-    """Active learning: label what the committee disagrees on, train, repeat; resumes on its directory."""
+    """Active learning: label frames on which the committee disagrees, train, repeat; resumes on its directory."""
     from hpcspin.workflows.learn import learn_directory
 
     _run(lambda world: learn_directory(_config(config, overrides), output, world))
@@ -233,7 +233,7 @@ def report(
         ),
     ] = 0,
 ) -> None:
-    """Figures and numbers of a finished reproduction, made anew from its files."""
+    """Figures and numbers of a finished reproduction, drawn again from its files."""
     from hpcspin.workflows.report import report_directory
 
     _run(lambda world: report_directory(directory, world, driven_states))
@@ -259,7 +259,7 @@ def info() -> None:
     """Versions, MPI library, devices and backends in use."""
     from hpcspin.workflows.info import describe
 
-    _run(lambda world: world.tell(describe(world)))  # All ranks together: they agree on what MPI can do.
+    _run(lambda world: world.tell(describe(world)))  # All ranks call it: they agree on what MPI can do.
 
 
 def _config(path: Path, overrides: list[str] | None) -> Config:
@@ -270,7 +270,7 @@ def _config(path: Path, overrides: list[str] | None) -> Config:
 
 def _run(verb: Callable[[World], int | None]) -> None:
     """Run a verb on all ranks."""
-    with _told():
+    with _reported():
         from hpcspin.parallel.world import World
 
         world = World.detect()
@@ -281,7 +281,7 @@ def _run(verb: Callable[[World], int | None]) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _reported() -> Iterator[None]:
     """A failure is one line and a non-zero exit, on every rank."""
     try:
         yield
@@ -294,7 +294,7 @@ def _told() -> Iterator[None]:
 
 
 def main() -> None:
-    """Enter from the command line; what is wrong with it is told by rank 0 alone."""
+    """Run the command line; only rank 0 reports what is wrong with it."""
     words = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # An option of all verbs: it has to stand first.
     if launched_rank() == 0:
         app(words)  # Does not return.
@@ -304,6 +304,6 @@ def main() -> None:
         code = getattr(failure, "exit_code", None)
         if code is None:
             raise
-        # The launcher may end all ranks, rank 0 in the midst of its words, as soon as one has gone.
+        # The launcher may end all ranks as soon as one has ended: rank 0 prints its message first.
         time.sleep(_GRACE_SECONDS)
     sys.exit(code)

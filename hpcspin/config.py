@@ -1,7 +1,7 @@
 """The typed configuration: one YAML file a system.
 
-Unknown keys are refused with the nearest known name. Sections that a verb
-does not use may be absent; `Config.need` says so in one line when a verb misses one.
+Unknown keys are refused with the nearest valid name. Sections that a verb does not use may be absent; `Config.need`
+refuses a config without one that it uses.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _LONGEST = 1_000_000
 def allowed_key(key: str) -> str:
     """Check a key of the electrons that may differ between labels, models and systems, such as `electrons.exchange`."""
     section, _, name = key.partition(".")
-    known = [f"electrons.{field}" for field in ElectronsSettings.model_fields if field not in NUMERICS]
-    if section != "electrons" or f"electrons.{name.partition('.')[0]}" not in known:
-        raise ValueError(f"{key!r} is no key of the electrons of a system; choose from {', '.join(known)}")
+    keys = [f"electrons.{field}" for field in ElectronsSettings.model_fields if field not in NUMERICS]
+    if section != "electrons" or f"electrons.{name.partition('.')[0]}" not in keys:
+        raise ValueError(f"{key!r} is no key of the electrons of a system; choose from {', '.join(keys)}")
     return key
 
 
@@ -97,7 +97,7 @@ class RunSection(Section):
 
 
 class ReproduceSection(Section):
-    """The runs from which the paper's figures are made."""
+    """The runs behind the paper's figures."""
 
     train: Annotated[tuple[RunSection, ...], Field(min_length=1)]
     """Trajectories that are learned from."""
@@ -126,7 +126,7 @@ class LearningSection(Section):
     target: Positive | None = None
     """Mean squared error of a model on the fresh labels of the next round at which that round is the last."""
     seed: Annotated[Seed, Field(le=4000)] = 1
-    """The seeds of all trajectories are made of it."""
+    """The seeds of all trajectories follow from it."""
 
     @model_validator(mode="after")
     def _enough(self) -> LearningSection:
@@ -190,14 +190,14 @@ def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Con
     written = copy.deepcopy(content)
     places = [override.apply(content) for override in given]
     load_plugins(_named_plugins(content), Path(path).parent)
-    found = _validated(content)
-    if isinstance(found, Config):
-        return found
-    shared = [_shared(place, found.keys) for place in places]
-    if not any(shared) or found == _validated(written):
-        raise HpcspinError(f"{path}: {found.message}")
+    parsed = _validated(content)
+    if isinstance(parsed, Config):
+        return parsed
+    shared = [_shared(place, parsed.keys) for place in places]
+    if not any(shared) or parsed == _validated(written):
+        raise HpcspinError(f"{path}: {parsed.message}")
     last = max(range(len(given)), key=lambda number: (shared[number], number))
-    raise HpcspinError(f"override {given[last].text!r}: {found.message}")
+    raise HpcspinError(f"override {given[last].text!r}: {parsed.message}")
 
 
 def parse_config(content: dict[str, Any], source: str) -> Config:
@@ -206,12 +206,12 @@ def parse_config(content: dict[str, Any], source: str) -> Config:
     Raises
     ------
     HpcspinError
-        Naming the key, what is wrong and the nearest known key.
+        Naming the key, what is wrong and the nearest valid key.
     """
-    found = _validated(content)
-    if isinstance(found, Mistake):
-        raise HpcspinError(f"{source}: {found.message}")
-    return found
+    parsed = _validated(content)
+    if isinstance(parsed, Mistake):
+        raise HpcspinError(f"{source}: {parsed.message}")
+    return parsed
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _validated(content: dict[str, Any]) -> Config | Mistake:
 
 
 def _named_plugins(content: dict[str, Any]) -> list[str]:
-    """The plugins that a config names; what is wrong with the key is said when all of it is validated."""
+    """The plugins that a config names; validation reports what is wrong with the key."""
     names = content.get("plugins")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 

@@ -1,4 +1,4 @@
-"""The texts that a config is made of: a YAML file, and overrides ``key.path=value`` of the command line."""
+"""The texts of a config: a YAML file, and overrides ``key.path=value`` of the command line."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ for _kind, (_pattern, _firsts) in _SCALARS.items():
 
 
 class _UniqueKeys(Composer):
-    """No key stands twice in a mapping, of which the last would count in silence."""
+    """Refuses a key that stands twice in a mapping, of which YAML would use the last."""
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         node = super().compose_mapping_node(anchor)
-        seen = set()
+        names = set()
         for key, _ in node.value:
             if isinstance(key, ScalarNode):
-                if key.value in seen:
+                if key.value in names:
                     line = key.start_mark.line + 1
                     raise HpcspinError(f"line {line}: the key {key.value!r} stands here a second time; keep one")
-                seen.add(key.value)
+                names.add(key.value)
         return node
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML 1.2 text says: mappings with keys of text, lists, text, numbers, true, false and null.
+    """The content of a YAML 1.2 text: mappings with keys of text, lists, text, numbers, true, false and null.
 
     Raises
     ------

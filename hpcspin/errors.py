@@ -17,7 +17,7 @@ _ADVICE = {
     errno.EFBIG: "larger than the file system or `ulimit -f` allows; raise the limit, and the same command goes on",
     errno.EIO: "the disk or its server has failed; mend it, and the same command goes on",
 }
-"""How to mend what the operating system refuses. What cannot be read is found, and said, where it is read."""
+"""How to correct what the operating system refuses to write. Reading reports its failures itself."""
 
 
 class HpcspinError(Exception):
@@ -29,7 +29,7 @@ class HpcspinError(Exception):
 
 
 def one_line(failure: BaseException) -> str:
-    """What to tell a user about a failure: its message, or its kind where it is not ours."""
+    """The line that a user reads of a failure: its message, or its kind where it is not a HpcspinError."""
     if isinstance(failure, HpcspinError):
         return str(failure)
     if isinstance(failure, KeyboardInterrupt):
@@ -41,7 +41,7 @@ def one_line(failure: BaseException) -> str:
         return f"{_place(failure)}: {os.strerror(failure.errno)}{f'; {advice}' if advice else ''}"
     message = " ".join(str(failure).split())
     if isinstance(failure, RuntimeError) and re.search("gloo/transport|ncclRemoteError", message):
-        # torch.distributed has no exception of its own for it under gloo; the other rank says what has happened to it.
+        # torch.distributed has no exception of its own for this under gloo; the other rank reports its failure.
         return "another rank of the job has gone, or its network; give the same command again to go on"
     return f"unexpected {type(failure).__name__}: {message} (hpcspin --debug shows the traceback)"
 
@@ -51,10 +51,10 @@ def exit_code(failure: BaseException) -> int:
     return 130 if isinstance(failure, KeyboardInterrupt) else 1
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to tell somebody who gave a name that is not among the known ones."""
-    near = difflib.get_close_matches(name, known := list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known) or 'none'}"
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Advice for a name that is not among the valid ones."""
+    near = difflib.get_close_matches(name, names := list(names), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names) or 'none'}"
 
 
 def _place(failure: OSError) -> Path | str:

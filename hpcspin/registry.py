@@ -57,7 +57,7 @@ class Registry(dict[str, Entry]):
         self[name] = entry
 
     def adding(self, name: str) -> Callable[[Entry], Entry]:
-        """Register what a decorator stands above; see `add`."""
+        """Register as a decorator; see `add`."""
 
         def register(entry: Entry) -> Entry:
             self.add(name, entry)
@@ -69,7 +69,7 @@ class Registry(dict[str, Entry]):
         raise HpcspinError(f"{self.key}: {self._unknown(name)}")
 
     def check(self, name: str) -> str:
-        """Give back a known name; a ValueError, as pydantic wants it, for another one."""
+        """Return a registered name; a ValueError, as pydantic expects it, for another one."""
         if name not in self:
             raise ValueError(self._unknown(name))
         return name
@@ -144,7 +144,7 @@ class Choice(Section):
         own = {key: value for key, value in given.items() if key in cls.model_fields}
         name = given.get(cls.selector)
         if not isinstance(name, str) or name not in cls.registry:
-            return own  # What is wrong with the name is said where it stands.
+            return own  # The validator of the name reports it.
         rest = {key: value for key, value in given.items() if key not in own}
         return {**own, **dict(cls.registry.parameters(name).model_validate(rest))}
 
@@ -178,10 +178,10 @@ def load_plugins(names: Sequence[str], folder: Path) -> None:
             raise HpcspinError(f"plugins: {name}: {failure}") from failure
         except Exception as failure:
             if isinstance(failure, ModuleNotFoundError) and failure.name == name.partition(".")[0]:
-                said = f"there is neither a file {file} nor a module of this name that Python finds"
+                reason = f"there is neither a file {file} nor a module of this name that Python finds"
             else:
-                said = f"fails with {type(failure).__name__}: {' '.join(str(failure).split())}"
-            raise HpcspinError(f"plugins: {name}: {said}; mend the module, or its name") from failure
+                reason = f"fails with {type(failure).__name__}: {' '.join(str(failure).split())}"
+            raise HpcspinError(f"plugins: {name}: {reason}; mend the module, or its name") from failure
 
 
 def _load_file(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the settings of all rooms share: strict sections of a config, their numbers, and words for what is wrong."""
+"""What the settings of all rooms share: strict sections of a config, types of numbers, messages for mistakes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WORDS = {
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
 }
-"""Kind of a mistake, as pydantic calls it, to what a user is told about a key."""
+"""Message for each kind of mistake, as pydantic names them."""
 _UNKNOWN = "unknown_key"
 _SHOWN_CHARACTERS = 60
 
@@ -57,7 +57,7 @@ Vector = tuple[Finite, Finite, Finite]
 
 
 class Section(BaseModel):
-    """Base of all settings: strict and immutable; an unknown key is refused with the nearest known one."""
+    """Base of all settings: strict and immutable; an unknown key is refused with the nearest valid one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,12 +66,12 @@ class Section(BaseModel):
     def _read(cls, given: Any) -> Any:
         if isinstance(given, cls):
             return given
-        known = list(cls.model_fields)
+        names = list(cls.model_fields)
         if not isinstance(given, Mapping):
-            raise ValueError(f"must be a section of keys: {', '.join(known)}")
+            raise ValueError(f"must be a section of keys: {', '.join(names)}")
         for key in given:
-            if key not in known:
-                raise PydanticCustomError(_UNKNOWN, "{hint}", {"key": key, "hint": nearest(key, known)})
+            if key not in names:
+                raise PydanticCustomError(_UNKNOWN, "{hint}", {"key": key, "hint": nearest(key, names)})
         return given
 
 
@@ -99,13 +99,16 @@ def first_mistake(failure: ValidationError) -> Mistake:
             keys = (*section, error["ctx"]["key"])
             return Mistake(keys, f"unknown key {'.'.join(map(str, keys))!r}; {error['ctx']['hint']}")
     first, _ = errors[0]
-    # Where a value may be of several kinds, the one that it fits best is told about.
-    keys, error = max((found for found in errors if found[0][: len(first)] == first), key=lambda found: len(found[0]))
-    told = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
-    message = told.format_map(error.get("ctx", {})) if error["type"] in _WORDS else told
+    # Where a value may be of several types, the message is about the one that it fits best.
+    keys, error = max(
+        (candidate for candidate in errors if candidate[0][: len(first)] == first),
+        key=lambda candidate: len(candidate[0]),
+    )
+    text = _WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    message = text.format_map(error.get("ctx", {})) if error["type"] in _WORDS else text
     where = ".".join(map(str, keys))
-    said = error["type"] == "missing" or repr(error["input"]) in message
-    shown = "" if said else _shown(error["input"])
+    shows_input = error["type"] == "missing" or repr(error["input"]) in message
+    shown = "" if shows_input else _shown(error["input"])
     return Mistake(keys, f"{where}: {message}{shown}" if where else f"{message}{shown}")
 
 

@@ -1,4 +1,4 @@
-"""Whether a model has learned from the electrons that it meets: those of a system, of labels, of trajectories."""
+"""Whether a model has learned from the electrons that it is used for: those of a system, of labels, of trajectories."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def require_electrons(
     card
         Of the model.
     names
-        What to call the model and where the config is from.
+        Names of the model and of the config in messages.
     allow
         Keys of `dynamics.allow`.
     world
-        Rank 0 speaks.
+        The ranks; rank 0 logs.
 
     Raises
     ------
@@ -48,21 +48,21 @@ def require_electrons(
         Naming the keys and both values, and how to allow them.
     """
     model, where = names
-    known, given = stored_electrons(card.get("electrons"), model), electrons_of(config, where)
+    learned, given = stored_electrons(card.get("electrons"), model), electrons_of(config, where)
     if given is None:
         return
     require_spin_rotations(given, where)
-    if known is None:
-        world.say(f"warning: {model}: {_UNTOLD}")
+    if learned is None:
+        world.say(f"warning: {model}: {_NO_ELECTRONS}")
         return
-    differences = electron_differences(known, given, allow)
+    differences = electron_differences(learned, given, allow)
     if differences:
         raise HpcspinError(
             f"{model}: has learned from labels of other electrons than those of {where}: "
             f"{describe_differences(differences)}; it has no input for them: mend the config, take another model, or "
             f"give dynamics.allow=[{', '.join(differences)}]"
         )
-    for warning in _doubts(known, given):
+    for warning in _doubts(learned, given):
         world.say(f"warning: {model}: {warning}")
 
 
@@ -74,66 +74,66 @@ def warn_of_labels(
     Returns
     -------
     float or None
-        Bias that files without a config are taken to have; None where the card does not tell one.
+        Bias that is assumed for files without a config; None where the card has none.
     """
-    known = stored_electrons(card.get("electrons"), str(model))
-    bias = bias_range(known)[1] if known else None
+    learned = stored_electrons(card.get("electrons"), str(model))
+    bias = bias_range(learned)[1] if learned else None
     doubts: dict[str, list[Path]] = {}
     if world.rank == 0:
-        learned = learned_files(card)
+        training_files = learned_files(card)
         for file in files:
-            told = electrons_of(read_attributes(file).get("config"), str(file))
-            for doubt in _doubts_of_labels(told, known, allow, bias):
+            electrons = electrons_of(read_attributes(file).get("config"), str(file))
+            for doubt in _doubts_of_labels(electrons, learned, allow, bias):
                 doubts.setdefault(doubt, []).append(file)
-            if learned and sha256(file) in learned:
+            if training_files and sha256(file) in training_files:
                 doubts.setdefault(_LEARNED, []).append(file)
-    if known is None:
-        world.say(f"warning: {model}: {_UNTOLD}")
+    if learned is None:
+        world.say(f"warning: {model}: {_NO_ELECTRONS}")
     for doubt, concerned in doubts.items():
         more = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
         world.say(f"warning: {concerned[0]}{more}: {doubt}")
     return bias
 
 
-_UNTOLD = "its card does not say which electrons it has learned from; make sure that they are those that it meets"
+_NO_ELECTRONS = "its card does not say which electrons it has learned from; check that they are those of this system"
 _LEARNED = "the model has learned from it, and the error is not that of independent data"
 
 
 def _doubts_of_labels(
-    told: Electrons | None, known: Sequence[Electrons] | None, allow: Collection[str], bias: float | None
+    electrons: Electrons | None, learned: Sequence[Electrons] | None, allow: Collection[str], bias: float | None
 ) -> list[str]:
-    if told is None:
-        taken = (
+    if electrons is None:
+        assumed = (
             "the largest that the model has learned from"
             if bias is None
             else f"{bias:g}, as the model has learned from"
         )
-        return [f"without a config in it, so its electrons are unknown and its bias is taken as {taken}"]
-    if known is None:
+        return [f"without a config in it, so its electrons are unknown and its bias is taken as {assumed}"]
+    if learned is None:
         return []
-    differences = electron_differences(known, told, allow)
+    differences = electron_differences(learned, electrons, allow)
     if differences:
         return [
             "its labels are of other electrons than those that the model has learned from: "
             f"{describe_differences(differences)}; --allow KEY says that this is meant"
         ]
-    return _doubts(known, told)
+    return _doubts(learned, electrons)
 
 
-def _doubts(known: Sequence[Electrons], given: Electrons) -> list[str]:
+def _doubts(learned: Sequence[Electrons], given: Electrons) -> list[str]:
     """What to warn of where electrons agree."""
-    found = []
-    if not any("reservoirs" in electrons for electrons in known):
-        found.append("it has learned from labels without a config, nothing is known of their electrons")
-    mixed = differ_among_themselves(known)
+    doubts = []
+    if not any("reservoirs" in entry for entry in learned):
+        doubts.append("it has learned from labels without a config, so that their electrons are unknown")
+    mixed = differ_among_themselves(learned)
     if mixed:
-        found.append(
+        doubts.append(
             f"it has learned from several electrons, which it cannot tell apart: {describe_differences(mixed)}"
         )
-    if is_outside(given["bias"], known):
-        low, high = bias_range(known)
-        found.append(
+    if is_outside(given["bias"], learned):
+        low, high = bias_range(learned)
+        doubts.append(
             f"the bias {given['bias']:g} lies outside those that it has learned from, "
             + (f"{low:g} to {high:g}" if low < high else f"{high:g} alone")
         )
-    return found
+    return doubts

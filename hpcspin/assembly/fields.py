@@ -46,8 +46,8 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
 _NUMBER = "number"
 
 
-class _SolverMemory:
-    """A solver as what a field keeps from step to step, in the form that checkpoints hold."""
+class _SolverState:
+    """The state that a solver keeps from step to step, in the form that checkpoints hold."""
 
     def __init__(self, solver: Solver[Any, Any]) -> None:
         self._solver = solver
@@ -58,20 +58,20 @@ class _SolverMemory:
         return self._solver.is_random
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Arrays of the memory."""
+        """Arrays of the state."""
         return {**self._solver.get_state(), _NUMBER: np.array(self._solver.number)}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Return to a memory."""
-        kept = dict(state)
-        self._solver.number = int(kept.pop(_NUMBER))
-        self._solver.set_state(kept)
+        """Return to a state."""
+        arrays = dict(state)
+        self._solver.number = int(arrays.pop(_NUMBER))
+        self._solver.set_state(arrays)
 
 
 def solver_field(solver: Solver[Any, Any]) -> WholeLatticeField:
     """The exact field of a solver as the dynamics sees it."""
     system = solver.system
-    return WholeLatticeField(solver.solve, system.result_shapes, _SolverMemory(solver))
+    return WholeLatticeField(solver.solve, system.result_shapes, _SolverState(solver))
 
 
 def _electronic(config: Config, world: World) -> WholeLatticeField:

@@ -24,7 +24,7 @@ class BorderMessages:
     Parameters
     ----------
     domain
-        My block; all ranks make and use their messages together.
+        My block; all ranks make and use their messages in the same order.
     shapes
         Shape of the terms of each side.
     like
@@ -32,9 +32,9 @@ class BorderMessages:
     """
 
     def __init__(self, domain: Domain, shapes: Mapping[Side, tuple[int, int]], like: Tensor) -> None:
-        there = {side: shape for side, shape in shapes.items() if domain.neighbour(side) is not None}
-        self._messages = NeighbourMessages(domain, there, like)
-        self._received = {side: like.new_empty(shape) for side, shape in there.items()}
+        present = {side: shape for side, shape in shapes.items() if domain.neighbour(side) is not None}
+        self._messages = NeighbourMessages(domain, present, like)
+        self._received = {side: like.new_empty(shape) for side, shape in present.items()}
 
     def send(self, terms: Mapping[Side, Tensor]) -> None:
         """See :class:`hpcspin.potential.BorderExchange`."""
@@ -84,18 +84,18 @@ class LearnedField:
 
     def potentials(self, lattice: Lattice, spins: NDArray[np.float64]) -> tuple[float, float]:
         """E and G of spins of shape (Lx, Ly, 3); raises HpcspinError if the model has none."""
-        found = self.model.potentials(spins[None], lattice, self._bias)
-        return float(found.energy[0]), float(found.nonequilibrium[0])
+        potentials = self.model.potentials(spins[None], lattice, self._bias)
+        return float(potentials.energy[0]), float(potentials.nonequilibrium[0])
 
     def on_lattice(
         self, lattice: Lattice, spins: Tensor, measure: Callable[[Tensor, Neighbourhood, Tensor], Tensor]
     ) -> NDArray[np.float64]:
-        """Ask the model about a whole lattice: a function of spins, neighbourhood and bias, for spins (Lx, Ly, 3)."""
+        """Apply a function of spins, neighbourhood and bias to a whole lattice; spins of shape (Lx, Ly, 3)."""
         device = next(self.model.parameters()).device
         flat = spins.reshape(1, -1, 3).to(device)
         bias = torch.full((1,), self._bias, dtype=flat.dtype, device=device)
-        found = measure(flat, self.model.neighbourhood(lattice), bias)[0]
-        return found.double().cpu().numpy().reshape(*lattice.size, *found.shape[1:])
+        values = measure(flat, self.model.neighbourhood(lattice), bias)[0]
+        return values.double().cpu().numpy().reshape(*lattice.size, *values.shape[1:])
 
 
 class _BoundLearned:

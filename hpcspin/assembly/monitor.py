@@ -1,9 +1,8 @@
-"""Watching a learned field while it moves the spins: unknown surroundings, a committee's doubt, exact spot checks.
+"""Checks of a learned field while it moves the spins: range of the training data, spread of a committee, exact labels.
 
-Three signs that a learned trajectory has gone where its field cannot be
-trusted, from the cheapest to the surest: spins whose surroundings lie outside
-the training data, members of a committee that disagree, and an exact label of a
-frame now and then. None of them changes the trajectory.
+Three signs that a learned field cannot be trusted any more, from the cheapest to the most reliable: spins whose
+surroundings lie outside the training data, members of a committee that disagree, and an exact label of a frame at
+intervals. None of them changes the trajectory.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from hpcspin.training import perpendicular
 logger = logging.getLogger("hpcspin")
 
 _ALARM = 0.05
-"""Share of the sites outside the training data at which the log warns first; it warns again at each doubling."""
+"""Share of the sites outside the training data at which the log first warns; it warns again at each doubling."""
 
 
 class CheckedField(LearnedField):
@@ -77,7 +76,7 @@ class CheckedField(LearnedField):
         if step % self._interval:
             return {name: np.full(shape, np.nan) for name, shape in self.observable_shapes.items()}
         spins = whole().detach().to("cpu", torch.float64).contiguous()
-        # Without the memory of the frames before, a restart finds the same bits.
+        # Without the solver's state of earlier frames: a restart gives the same bits.
         self._solver.reset()
         self._solver.number = step
         exact = self._solver.solve(spins.numpy()[None])
@@ -120,15 +119,15 @@ def outside(frame: Frame) -> NDArray[np.float64]:
             "dynamics.observers: outside needs a model that knows the range of its training data, which this one does "
             "not; train it again, or leave the observer out"
         )
-    found = field.on_lattice(frame.lattice, torch.from_numpy(frame.spins), model.outside)
-    share = float(np.mean(found > 0))
+    distances = field.on_lattice(frame.lattice, torch.from_numpy(frame.spins), model.outside)
+    share = float(np.mean(distances > 0))
     if share > max(_ALARM, 2 * field.alarmed):
         field.alarmed = share
         logger.warning(
             f"warning: at time {frame.time:g} the surroundings of {share:.0%} of the sites are unlike all that the "
             "model has learned from"
         )
-    return found
+    return distances
 
 
 @observer("nonequilibrium_potential")

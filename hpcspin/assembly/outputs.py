@@ -27,7 +27,7 @@ _FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
 
 @contextmanager
 def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterator[None]:
-    """Keep other runs from an output within a block; all ranks enter together, and rank 0 has the lock.
+    """Keep other runs from an output within a block, which all ranks enter; rank 0 has the lock.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
     world
         The ranks.
     directory
-        Which of both it is.
+        Whether the output is a directory.
 
     Raises
     ------

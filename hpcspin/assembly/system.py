@@ -1,4 +1,4 @@
-"""From the words of a config to the objects of the rooms."""
+"""The objects that a config describes: lattice, electrons, initial spins."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 The step of the config is divided into 2^level equal parts.  Frames, checkpoints and the count of steps stay on
 the config's grid, and the level, an integer decided by a maximum over all sites, is all that a restart needs.
-A drive shorter than a part would not be seen by the estimate: no part is longer than the drives allow while it lasts.
+The estimate misses a drive that is shorter than a part: while a drive lasts, no part is longer than it allows.
 """
 
 from __future__ import annotations

@@ -26,17 +26,17 @@ Offset = tuple[int, int]
 
 
 class _Uniform:
-    """A vector that is the same everywhere; it is brought to the device of the spins once."""
+    """A vector that is the same everywhere, copied to the device of the spins once."""
 
     def __init__(self, components: Vector) -> None:
         self._components = components
-        self._there: Tensor | None = None
+        self._tensor: Tensor | None = None
 
     def like(self, spins: Tensor) -> Tensor:
         """Of the shape, type and device of the spins."""
-        if self._there is None or self._there.dtype != spins.dtype or self._there.device != spins.device:
-            self._there = torch.tensor(self._components, dtype=spins.dtype, device=spins.device)
-        return self._there.expand_as(spins)
+        if self._tensor is None or self._tensor.dtype != spins.dtype or self._tensor.device != spins.device:
+            self._tensor = torch.tensor(self._components, dtype=spins.dtype, device=spins.device)
+        return self._tensor.expand_as(spins)
 
 
 @dataclass(frozen=True)

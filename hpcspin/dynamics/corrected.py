@@ -1,13 +1,13 @@
-"""Exact dynamics at a part of its price: a cheap field, put right by the exact one every few steps.
+"""Exact dynamics at a part of its cost: a cheap field, corrected by the exact one every few steps.
 
-The difference between the two changes slowly beside the fields themselves.  It is measured at the first stage of a
-step and carried on for some steps, in which the cheap field alone follows the spins (multiple time stepping).  What
-is left of the cheap field's error is at most what the next measurement finds, and each run says how much that was.
-It has another sign in the next interval, while errors of the cheap field last: where both are equally large the
-spins can still be far closer to exact ones.
+The difference between the two changes slowly compared with the fields themselves.  It is measured at the first stage of
+a step and extrapolated for some steps, in which only the cheap field follows the spins (multiple time stepping).  The
+remaining error is at most what the next measurement shows, and each run reports it.  It changes sign from interval to
+interval, while errors of the cheap field do not: where both are equally large, corrected spins are still far closer to
+the exact ones.
 
-A difference that is held lags behind by half an interval; continued along the line through the last two it does
-not, and the spins are closer to exact ones.  Turning it with the spins, instead of holding it in space, gains nothing.
+A constant difference lags behind by half an interval; linear extrapolation through the last two does not, and the spins
+are closer to the exact ones.  Rotating the difference with the spins, instead of fixing it in space, gains nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from hpcspin.dynamics.torque import components_first, dot
 from hpcspin.dynamics.whole_lattice import WholeLatticeField
 from hpcspin.parallel.domain import Domain
 
-_EXACT, _TALLY, _KEPT = "exact/", "tally/", ("deviation", "force_error")
+_EXACT, _TALLY, _LAST_ERRORS = "exact/", "tally/", ("deviation", "force_error")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What the exact fields of a run have told of its errors.
+    """Errors of a run as its exact fields have shown them.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Tally:
     deviations : float
         Sum of the mean squares of a perpendicular component of exact minus cheap field.
     errors : float
-        The same of exact field minus the one in use just before, from the second exact field on.
+        The same of exact minus corrected field just before, from the second exact field on.
     """
 
     labels: int = 0
@@ -52,23 +52,23 @@ class Tally:
         """One line for people."""
         cheap = math.sqrt(self.deviations / max(self.labels, 1))
         corrected = math.sqrt(self.errors / max(self.labels - 1, 1))
-        said = f"{self.labels} exact labels; root mean square error of a field component: {cheap:.1e} uncorrected"
+        text = f"{self.labels} exact labels; root mean square error of a field component: {cheap:.1e} uncorrected"
         if self.labels < 2:
-            return said
-        return f"{said}, {corrected:.1e} with the correction of before"
+            return text
+        return f"{text}, {corrected:.1e} corrected"
 
 
 class CorrectedField:
-    """A cheap field plus its difference from the exact one, measured every few steps and continued between.
+    """A cheap field plus its difference from the exact one, measured every few steps and extrapolated between.
 
-    Of the difference, the part across the spin is continued in space, linearly in time; the part along it, which
-    moves nothing, turns with the spin.  Fixed in space it would become a torque as soon as the spin turns.  Before
-    the first step begins the difference is zero.
+    The part of the difference across the spin is extrapolated linearly in time.  The part along the spin, which exerts
+    no torque, turns with the spin: fixed in space it would become a torque as soon as the spin turns.  Before the first
+    step the difference is zero.
 
     Its observables are those of the exact field at frames where that was measured, which is then the field, and NaN
     at others; beside them, of the last measurement, ``deviation`` and ``force_error``: root mean squares of a
-    perpendicular component of exact minus cheap field, and of exact field minus the one in use just before.  The
-    latter is NaN until there are two measurements.
+    perpendicular component of exact minus cheap field, and of exact minus corrected field just before.  The latter is
+    NaN until there are two measurements.
 
     Parameters
     ----------
@@ -94,9 +94,12 @@ class CorrectedField:
         self.halo = cheap.halo
         self.tally = Tally()
         # Difference across and along the spins, and the rate at which the former changes; the whole lattice.
-        self.held = torch.zeros((*size, 7), dtype=torch.float64)
-        self.since = 0.0
-        self.observable_shapes: dict[str, tuple[int, ...]] = {**exact.observable_shapes, **dict.fromkeys(_KEPT, ())}
+        self.difference = torch.zeros((*size, 7), dtype=torch.float64)
+        self.measured_at = 0.0
+        self.observable_shapes: dict[str, tuple[int, ...]] = {
+            **exact.observable_shapes,
+            **dict.fromkeys(_LAST_ERRORS, ()),
+        }
         self.observables: dict[str, NDArray[np.float64]] = {
             name: np.full(shape, np.nan) for name, shape in self.observable_shapes.items()
         }
@@ -110,26 +113,26 @@ class CorrectedField:
         return self.observables
 
     def forget(self) -> None:
-        """Hide the exact field's observables, which belong to other spins."""
+        """Set the exact field's observables, which belong to other spins, to NaN."""
         self.observables |= {name: np.full(shape, np.nan) for name, shape in self.exact.observable_shapes.items()}
 
-    def take(self, time: float, held: Tensor, missed: Tensor) -> None:
+    def take(self, time: float, difference: Tensor, miss: Tensor) -> None:
         """Take a new measurement.
 
         Parameters
         ----------
         time
             When it was made.
-        held
+        difference
             Difference across and along the spins, shape (Lx, Ly, 4).
-        missed
-            Exact field minus the one in use just before, across the spins, shape (Lx, Ly, 3).
+        miss
+            Exact minus corrected field just before, across the spins, shape (Lx, Ly, 3).
         """
         labels = self.tally.labels
-        across = held[..., :3]
-        rate = (across - self.held[..., :3]) / (time - self.since) if labels else torch.zeros_like(across)
-        self.held, self.since = torch.cat([held, rate], -1), time
-        deviation, error = _mean_square(across), _mean_square(missed) if labels else 0.0
+        across = difference[..., :3]
+        rate = (across - self.difference[..., :3]) / (time - self.measured_at) if labels else torch.zeros_like(across)
+        self.difference, self.measured_at = torch.cat([difference, rate], -1), time
+        deviation, error = _mean_square(across), _mean_square(miss) if labels else 0.0
         self.tally = Tally(labels + 1, self.tally.deviations + deviation, self.tally.errors + error)
         self.observables = {**self.exact.observables, "deviation": np.sqrt(deviation)}
         self.observables["force_error"] = np.sqrt(error) if labels else np.array(np.nan)
@@ -137,20 +140,20 @@ class CorrectedField:
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """See :class:`hpcspin.dynamics.fields.Stateful`."""
         return {
-            "held": self.held.numpy(),
-            "since": np.array(self.since),
-            **{name: np.asarray(self.observables[name]) for name in _KEPT},
+            "difference": self.difference.numpy(),
+            "measured_at": np.array(self.measured_at),
+            **{name: np.asarray(self.observables[name]) for name in _LAST_ERRORS},
             **{f"{_TALLY}{name}": np.array(value) for name, value in asdict(self.tally).items()},
             **{f"{_EXACT}{name}": array for name, array in self.exact.state_dict().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """See :class:`hpcspin.dynamics.fields.Stateful`."""
-        held = np.array(state["held"], dtype=np.float64)
-        if held.shape != self.held.shape or any(state[name].shape for name in _KEPT):
-            raise ValueError(f"the differences have shape {held.shape}, not {tuple(self.held.shape)}")
-        self.held, self.since = torch.from_numpy(held), float(state["since"])
-        self.observables |= {name: np.asarray(state[name]) for name in _KEPT}
+        difference = np.array(state["difference"], dtype=np.float64)
+        if difference.shape != self.difference.shape or any(state[name].shape for name in _LAST_ERRORS):
+            raise ValueError(f"the differences have shape {difference.shape}, not {tuple(self.difference.shape)}")
+        self.difference, self.measured_at = torch.from_numpy(difference), float(state["measured_at"])
+        self.observables |= {name: np.asarray(state[name]) for name in _LAST_ERRORS}
         self.tally = Tally(**{name: state[f"{_TALLY}{name}"].item() for name in asdict(self.tally)})
         self.exact.load_state_dict({k.removeprefix(_EXACT): v for k, v in state.items() if k.startswith(_EXACT)})
 
@@ -181,11 +184,11 @@ class _BoundCorrected:
         exact = self._exact(domain.whole(spins), time)
         around = domain.whole(spins) if field.halo is None else domain.extend(spins, field.halo)
         difference = exact - self._cheap(around, time)
-        along, missed = dot(spins, difference), difference - self._correction(spins, time)
-        parts = [difference - along * spins, along, missed - dot(spins, missed) * spins]
+        along, miss = dot(spins, difference), difference - self._correction(spins, time)
+        parts = [difference - along * spins, along, miss - dot(spins, miss) * spins]
         whole = domain.whole(torch.cat(parts, -1)).to("cpu", torch.float64)
         field.take(time, whole[..., :4], whole[..., 4:])
-        # Seldom, and ever more seldom.
+        # After 1, 2, 4, 8 ... labels.
         if field.tally.labels.bit_count() == 1:
             domain.world.say(f"step {step}: {field.tally}")
         return True
@@ -197,12 +200,12 @@ class _BoundCorrected:
         return spins[hx : hx + nx, hy : hy + ny]
 
     def _correction(self, spins: Tensor, time: float) -> Tensor:
-        """The difference as it is continued to these spins of my block."""
-        if self._cut is None or self._cut[0] is not self._field.held:
-            mine = self._field.held[self._domain.slices]
-            self._cut = self._field.held, components_first(mine.to(spins.device, spins.dtype))
+        """The difference, extrapolated to a time and to these spins of my block."""
+        if self._cut is None or self._cut[0] is not self._field.difference:
+            mine = self._field.difference[self._domain.slices]
+            self._cut = self._field.difference, components_first(mine.to(spins.device, spins.dtype))
         across, along, rate = self._cut[1].split((3, 1, 3), -1)
-        return across + (time - self._field.since) * rate + along * spins
+        return across + (time - self._field.measured_at) * rate + along * spins
 
 
 def _mean_square(across: Tensor) -> float:

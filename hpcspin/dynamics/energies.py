@@ -76,7 +76,7 @@ def _without_energy(observer: str) -> HpcspinError:
 
 
 def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np.float64]) -> float:
-    """Temperature that spins in equilibrium have, from their places alone.
+    """Temperature of spins in equilibrium, from one configuration.
 
     T = sum |S_i x H_i|^2 / sum (2 S_i·H_i - div_i H_i), the mean square gradient of the energy over its Laplacian on
     the spheres: W. B. Nurdin and K.-D. Schotte, Phys. Rev. E 61, 3579 (2000); without self-interaction the formula

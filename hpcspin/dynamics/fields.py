@@ -1,9 +1,9 @@
-"""What drives the spins: one protocol, sums of fields, and their evaluation on a block.
+"""Fields that drive the spins: their protocols, sums of fields, and their evaluation on a block.
 
 A field maps the spins of a domain with a halo to the field on the domain.  The halo holds copies of
 periodic images and of other ranks' spins, and zero vectors beyond open edges, so that every bond and
 chirality with a missing site vanishes by itself.  A field that needs more from other ranks than their
-spins asks the domain for it when it is bound.
+spins prepares that exchange when it is bound.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ class Field(Protocol):
         -------
         callable
             ``(spins, time) -> field``: spins of shape (nx + 2 hx, ny + 2 hy, 3), or (Lx, Ly, 3) if
-            `halo` is None; field of shape (nx, ny, 3), type and device as the spins.  All ranks call it
-            together.
+            `halo` is None; field of shape (nx, ny, 3), type and device as the spins.  All ranks call it.
         """
         ...
 
@@ -53,20 +52,20 @@ class Overlapped(Protocol):
 
 @runtime_checkable
 class Renewed(Protocol):
-    """A bound field that may change between two steps, such as one with a correction that is held for some."""
+    """A bound field that may change between two steps, such as one with a correction that lasts for some steps."""
 
     def renew(self, step: int, spins: Tensor, time: float) -> bool:
         """Start a step at the spins of my block, shape (nx, ny, 3); whether the field is another one now.
 
-        All ranks call together, once a step, before they ask for the field there.  A run that resumes does not call
-        for the step of its checkpoint: the state is that of after the call.
+        All ranks call it, once a step, before they evaluate the field there.  A run that resumes does not call it for
+        the step of its checkpoint, whose state is that after the call.
         """
         ...
 
 
 @runtime_checkable
 class Observed(Protocol):
-    """A field that knows more than the field: density, currents, its own error.
+    """A field with observables of its own: density, currents, an error estimate.
 
     Attributes
     ----------
@@ -77,9 +76,9 @@ class Observed(Protocol):
     observable_shapes: Mapping[str, tuple[int, ...]]
 
     def observe(self, step: int, whole: Callable[[], Tensor]) -> Mapping[str, NDArray[np.float64]]:
-        """Observables of a frame that is recorded, for which the field has been asked last.
+        """Observables of a recorded frame, on whose spins the field was evaluated last.
 
-        All ranks call together; `whole()` joins the spins on every rank.
+        All ranks call it; `whole()` joins the spins on every rank.
         """
         ...
 
@@ -199,8 +198,8 @@ def terms_of(field: Field) -> tuple[Field, ...]:
 class FieldEvaluator:
     """A field on my block, from the spins of my block: adds the halo, and remembers its last result.
 
-    Spins are never changed in place by this package, so the identity of the tensor says whether the
-    field is asked for again at the same point: the recorder and the first stage of the next step do so.
+    Spins are never changed in place by this package, so that the identity of the tensor shows whether the
+    field is needed again at the same point, as by the recorder and the first stage of the next step.
 
     Parameters
     ----------
@@ -216,7 +215,7 @@ class FieldEvaluator:
         self._last: tuple[Tensor, float, Tensor] | None = None
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
-        """Field of shape (nx, ny, 3) on spins of the same shape; all ranks call together."""
+        """Field of shape (nx, ny, 3) on spins of the same shape; all ranks call it."""
         remembered = self.remembered(spins, time)
         if remembered is not None:
             return remembered
@@ -225,7 +224,7 @@ class FieldEvaluator:
         return result
 
     def renew(self, step: int, spins: Tensor, time: float) -> None:
-        """Begin a step, before the field is asked for there; all ranks call together."""
+        """Start a step, before the field is evaluated there; all ranks call it."""
         if isinstance(self._bound, Renewed) and self._bound.renew(step, spins, time):
             self._last = None
 

@@ -43,7 +43,7 @@ Pair = Callable[[Tensor, float, float, AngularVelocity], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Integrator:
-    """A time step and what is known of it.
+    """A time step and its properties.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ def integrator(
 
 
 def largest_on(world: World) -> Largest:
-    """A function that gives the largest absolute component on all ranks, NaN if there is one; all call together.
+    """A function that gives the largest absolute component on all ranks, NaN if there is one; all ranks call it.
 
     The one reduction that may steer the dynamics: a maximum has the same bits however the lattice is cut.
     """
@@ -150,9 +150,9 @@ def cayley(spins: Tensor, angle: Tensor) -> Tensor:
 def _tangential(spins: Tensor, omega: AngularVelocity, time: float) -> Tensor:
     """Angular velocity without its component along the spin.
 
-    That component moves nothing, but a rotation by a finite angle about a vector that contains it does not know.
-    It is most of an electronic field, and arbitrary in a learned one: with it the rotating schemes were 150 times
-    less accurate on the reference trajectory of the driven s-d model at a step of 1/4.
+    That component exerts no torque, but changes a rotation by a finite angle.  It is most of an electronic field, and
+    arbitrary in a learned one: with it the rotating schemes were 150 times less accurate on the reference trajectory
+    of the driven s-d model at a step of 1/4.
     """
     full = omega(spins, time)
     return full - dot(spins, full) * spins
@@ -162,8 +162,8 @@ def _tangential(spins: Tensor, omega: AngularVelocity, time: float) -> Tensor:
 def heun(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
     """Predictor–corrector with projection onto the sphere at the end.
 
-    The field is asked at the projected predictor, since it is defined on unit vectors, but the slope is taken at
-    the straight one: projecting that too would be of the same order and four times further from the Boltzmann
+    The field is evaluated at the projected predictor, since it is defined on unit vectors, but the slope is taken at
+    the unprojected one: projecting that too would be of the same order and four times further from the Boltzmann
     distribution (free spins, T = h = alpha = 1, dt = 0.05: <m> off by 0.017 instead of 0.004).
     """
     slope = cross(omega(spins, time), spins)
@@ -184,7 +184,7 @@ def depondt_mertens(spins: Tensor, time: float, dt: float, omega: AngularVelocit
 def sib(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
     """Semi-implicit midpoint, scheme B: an implicit rotation about the field at a predicted midpoint.
 
-    The midpoint is normalised before the field sees it, since fields are defined on unit vectors.
+    The field is evaluated at the normalised midpoint, since fields are defined on unit vectors.
     """
     predicted = cayley(spins, dt * _tangential(spins, omega, time))
     midpoint = normalise(spins + predicted)

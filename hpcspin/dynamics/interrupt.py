@@ -12,24 +12,23 @@ from typing import Any, Self
 
 import numpy as np
 
-from hpcspin.parallel.progress import say_below_bars
+from hpcspin.parallel.progress import print_below_bars
 from hpcspin.parallel.world import World
 
 EXIT_REQUEUE = 75
 """Exit code of a run that was stopped with a checkpoint and wants to be started again (EX_TEMPFAIL)."""
 
 _ASK_SECONDS = 0.2
-"""Between two questions whether any rank has been told to stop."""
+"""Between two exchanges of requests among the ranks."""
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
-    """Listens for a stop while it is open; the ranks agree on the step at which they stop.
+    """Listens for a request to stop while it is open; the ranks agree on the step at which they stop.
 
-    Several ranks ask each other a few times a second and not in every step: each answer tells all of them after how
-    many steps they ask again. A signal to any one rank counts, and so does the file, which is removed when it has been
-    heeded.
-    Who presses Ctrl-C again does not want to wait for the checkpoint.
+    Several ranks exchange the requests a few times a second and not in every step; each exchange also fixes after how
+    many steps the next one follows. A signal to any one rank counts, and so does the file, which is then removed. A
+    second Ctrl-C ends the run at once, without a checkpoint.
 
     Parameters
     ----------
@@ -43,15 +42,15 @@ class StopRequest:
     Attributes
     ----------
     overdue : bool
-        Whether `heed` has just found it to be; the clock then started again.
+        Whether the last call of `requested` has found it to be; the clock then started again.
     """
 
     def __init__(self, stop_file: Path, world: World, minutes: float | None = None) -> None:
         self._file, self._world = stop_file, world
         self._seconds, self._since = math.inf if minutes is None else 60 * minutes, time.monotonic()
         self.overdue = False
-        self._steps = self._left = 1
-        self._asked = -math.inf
+        self._interval = self._steps_left = 1
+        self._asked_at = -math.inf
         self._signalled = False
         self._before: dict[int, Any] = {}
 
@@ -66,36 +65,36 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def heed(self) -> bool:
-        """Whether to stop now; all ranks call together, each step, and get the same answer."""
+    def requested(self) -> bool:
+        """Whether to stop now; all ranks call it in each step and get the same answer."""
         self.overdue = False
-        self._left -= 1
-        if self._left > 0:
+        self._steps_left -= 1
+        if self._steps_left > 0:
             return False
         first = self._world.rank == 0
         filed = first and self._file.exists()
         overdue = first and time.monotonic() - self._since > self._seconds
-        following = self._following() if first else 0
-        asked = self._world.sum(np.array([self._signalled or filed, overdue, following], dtype=np.int64))
+        interval = self._next_interval() if first else 0
+        asked = self._world.sum(np.array([self._signalled or filed, overdue, interval], dtype=np.int64))
         if filed:
             self._file.unlink(missing_ok=True)
         if overdue:
             self._since = time.monotonic()
         self.overdue = bool(asked[1])
-        self._steps = self._left = int(asked[2])
+        self._interval = self._steps_left = int(asked[2])
         return bool(asked[0])
 
-    def _following(self) -> int:
+    def _next_interval(self) -> int:
         """Steps until the ranks ask again: at most twice as many as the last time, since steps differ."""
         if self._world.size == 1:  # Nobody has to be waited for.
             return 1
-        before, self._asked = self._asked, time.monotonic()
-        return max(1, min(2 * self._steps, int(self._steps * _ASK_SECONDS / max(self._asked - before, 1e-9))))
+        before, self._asked_at = self._asked_at, time.monotonic()
+        return max(1, min(2 * self._interval, int(self._interval * _ASK_SECONDS / max(self._asked_at - before, 1e-9))))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             if self._signalled:
                 raise KeyboardInterrupt
             if self._world.rank == 0 and self._world.speaks:
-                say_below_bars("stopping with a checkpoint; Ctrl-C again ends at once")
+                print_below_bars("stopping with a checkpoint; Ctrl-C again ends at once")
         self._signalled = True

@@ -1,4 +1,4 @@
-"""Which frames are kept, and what is measured on them; on rank 0, where the whole lattice is.
+"""Which frames are recorded, and what is measured on them; on rank 0, where the whole lattice is.
 
 Frames are measured at once and written by a thread of its own, while the spins move on.
 """
@@ -25,24 +25,24 @@ _WAITING = 1
 """Frames that may wait while another is being written; a run that records faster than its disk writes waits itself."""
 
 
-def checked_memory(memory: Any) -> Mapping[str, Any]:
-    """The `Recorder.memory` that a checkpoint holds.
+def checked_state(state: Any) -> Mapping[str, Any]:
+    """Check that a checkpoint holds a `Recorder.state`, and return it.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If it does not.
     """
     kinds = {"frames": int, "closing": bool, "wall": float}
-    if not isinstance(memory, dict) or {name: type(value) for name, value in memory.items()} != kinds:
-        raise ValueError(f"the memory of recorded frames is {memory!r:.60}")
-    if memory["frames"] < 0 or not math.isfinite(memory["wall"]):
-        raise ValueError(f"{memory['frames']} frames are recorded and the wall is at {memory['wall']}")
-    return memory
+    if not isinstance(state, dict) or {name: type(value) for name, value in state.items()} != kinds:
+        raise ValueError(f"the state of the recorder is {state!r:.60}")
+    if state["frames"] < 0 or not math.isfinite(state["wall"]):
+        raise ValueError(f"{state['frames']} frames are recorded and the wall is at {state['wall']}")
+    return state
 
 
 class Recorder:
-    """Writes the frames of a run while it is open; what it has taken is on the disk after `flush`.
+    """Writes the frames of a run while it is open; all are on the disk after `flush`.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ class Recorder:
         What to keep.
     attributes
         Of the file.
-    step, memory
-        Where the run stands and the `memory` that its checkpoint holds; None at the start.
+    step, state
+        Steps done and the `state` in the checkpoint; None at the start.
 
     Raises
     ------
     HpcspinError
-        If the file does not hold what the checkpoint knows of.
+        If the file does not hold the frames that the checkpoint counts.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Recorder:
         settings: Settings,
         attributes: Mapping[str, Any],
         step: int,
-        memory: Mapping[str, Any] | None,
+        state: Mapping[str, Any] | None,
     ) -> None:
         self._settings = settings
         self._frames, self._closing, self._wall = 0, False, 0.0
-        if memory is not None:
-            self._frames, self._closing, self._wall = memory["frames"], memory["closing"], memory["wall"]
+        if state is not None:
+            self._frames, self._closing, self._wall = state["frames"], state["closing"], state["wall"]
         shapes = {observer.name: observer.shape(first.lattice) for observer in settings.observers}
         if isinstance(first.source, Observed):
             shapes = {**first.source.observable_shapes, **shapes}
@@ -101,12 +101,12 @@ class Recorder:
         self._appending.close()
 
     @property
-    def memory(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """What a checkpoint needs to hold."""
         return {"frames": self._frames, "closing": self._closing, "wall": self._wall}
 
     def take(self, frame: Frame, step: int, observed: Mapping[str, ArrayLike]) -> None:
-        """Have a frame written if it is to be kept, with what its field has observed.
+        """Write a frame, if it is to be recorded, with the observables of its field.
 
         The arrays must not be changed any more.
 
@@ -150,7 +150,7 @@ class _InOrder:
         self._failed = False
 
     def __call__(self, **given: Any) -> None:
-        """Begin a call; waits, or raises, for those before as far as need be."""
+        """Start a call, when at most `_WAITING` others are not done; raises what one of these has raised."""
         self.wait(_WAITING)
         self._calls.append(self._thread.submit(self._call, given))
 

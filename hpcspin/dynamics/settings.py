@@ -1,4 +1,4 @@
-"""What a run is told: how the spins move, which frames are kept, when checkpoints are written."""
+"""Settings of a run: how the spins move, which frames are recorded, when checkpoints are written."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Settings(Section):
     temperature: NonNegative = 0.0
     """Temperature of the Langevin noise; 0 for none."""
     step: Positive = 0.4
-    """Longest where ``hpcspin suggest-step`` says: motion, drives and noise bound it, and a longer one is warned of."""
+    """Time step; motion, drives and noise bound it, see ``hpcspin suggest-step``; the log warns of a longer one."""
     duration: Positive = 100.0
     integrator: Annotated[str, AfterValidator(INTEGRATORS.check)] = "heun"
     """``heun``, ``depondt_mertens``, ``sib``, ``midpoint``, or another registered one; without noise also ``rk4`` and
     ``dormand_prince``."""
     tolerance: Positive | None = None
-    """Error of a spin component above which ``dormand_prince`` divides a step, which it also does where a drive is
-    faster; none for fixed steps."""
+    """Error of a spin component above which ``dormand_prince`` divides a step, as it does for fast drives; none for
+    fixed steps."""
     seed: Seed = 1
     """Of the noise, and of the tilts of the initial spins."""
     record_interval: Count = 5

@@ -1,10 +1,10 @@
 """The simulation loop: step, record, checkpoint, stop, resume.
 
 At every step, in this order: a field that changes with the steps is renewed, a due frame is recorded, a
-due checkpoint written, a request to stop heeded, the spins moved.  A checkpoint of step s therefore
-knows the field and all frames up to s, and what a killed run wrote beyond them is written again, with
-the same bits: the noise is a function of the step, a remembered field and a field's own state travel
-with the checkpoint, and time is counted, never summed.
+due checkpoint is written, the run stops if that is requested, the spins move.  A checkpoint of step s
+therefore covers the field and all frames up to s, and frames that a killed run wrote beyond them are
+written again with the same bits: the noise is a function of the step, the last field and a field's own
+state are in the checkpoint, and time is a product of step and number, never a sum.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful
 from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.observers import Frame
-from hpcspin.dynamics.recording import Recorder, checked_memory
+from hpcspin.dynamics.recording import Recorder, checked_state
 from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.stability import fastest_rate, precession_rate
 from hpcspin.dynamics.step_bounds import drives_of, step_bounds
@@ -52,7 +52,7 @@ from hpcspin.storage import (
 CHECKPOINT, STOP, RANK_TIMES = "checkpoint.h5", "STOP", "rank_times.json"
 _STATE = "field_state/"
 _TRIAL_FIELDS = 6
-"""Fields of finite range that a run asks before it starts, to know whether its step is too long."""
+"""Evaluations of a field of finite range before a run starts, to decide whether its step is too long."""
 CHECKPOINTING = ("dynamics.checkpoint_interval", "dynamics.checkpoint_minutes")
 """Keys of the config that decide when checkpoints are written and on no frame."""
 _MAY_DIFFER = (
@@ -119,9 +119,9 @@ class Simulation:
     config
         What is stored with the trajectory, as JSON values.
     identity
-        The config that a checkpoint belongs to, in which files are told by what they hold and not by their
-        paths; None: `config`. A run resumes only if all of it agrees but `dynamics.duration`,
-        `CHECKPOINTING` and the sections that no trajectory depends on.
+        The config that a checkpoint belongs to, with digests of files in the place of their paths; None: `config`.
+        A run resumes only if it agrees, except for `dynamics.duration`, `CHECKPOINTING` and the sections that no
+        trajectory depends on.
     world
         The ranks; None for this process alone.
     device
@@ -164,7 +164,7 @@ class Simulation:
         self._advance = settings.stepper(largest_on(self.world), drives_of(field))
         checked = check_spins(initial_spins, lattice.size, "initial spins")
         self._state = State(self._block(checked), 0)
-        self._memory: Mapping[str, Any] | None = None
+        self._recorder_state: Mapping[str, Any] | None = None
         self._unfinished: Callable[[], None] | None = None
         self._resumed = self._resume()
 
@@ -202,7 +202,7 @@ class Simulation:
                 if self.settings.tolerance is None:
                     self._warn_of_a_long_step()
             while True:
-                stopping = stop.heed()
+                stopping = stop.requested()
                 if self._state.step > step or not self._resumed:
                     self._save(recorder, force=stopping or stop.overdue)
                 if self._state.step == last:
@@ -257,14 +257,14 @@ class Simulation:
             self._checkpoint(recorder)
 
     def _record(self, recorder: Recorder | None) -> None:
-        """Take a frame; on a GPU it is finished later, so that no step waits until it has been copied."""
+        """Record a frame; on a GPU it is finished later, so that no step waits for its copy."""
         step, time, moving = self._state.step, self._time, self._state.spins
         spins, field = (self._domain.start_gather(block) for block in (moving, self._evaluate(moving, time)))
-        self._finish_frame()  # The one before, now that the device has work again.
-        seen = (
+        self._finish_frame()  # The frame before, while the device computes.
+        observables = (
             self._field.observe(step, lambda: self._domain.whole(moving)) if isinstance(self._field, Observed) else {}
         )
-        observed = {name: np.array(values) for name, values in seen.items()}
+        observed = {name: np.array(values) for name, values in observables.items()}
 
         def finish() -> None:
             whole, force = self._finite(spins(), step), field()
@@ -276,7 +276,7 @@ class Simulation:
             self._finish_frame()
 
     def _finish_frame(self) -> None:
-        """Hand the last frame to the recorder; all ranks call together."""
+        """Hand the last frame to the recorder; all ranks call it."""
         finish, self._unfinished = self._unfinished, None
         if finish is not None:
             finish()
@@ -300,7 +300,7 @@ class Simulation:
             arrays["field"] = field
         if isinstance(self._field, Stateful):
             arrays |= {f"{_STATE}{name}": array for name, array in self._field.state_dict().items()}
-        meta = {"step": self._state.step, "last_step": self.settings.last_step, "recorder": recorder.memory}
+        meta = {"step": self._state.step, "last_step": self.settings.last_step, "recorder": recorder.state}
         if isinstance(self._advance, AdaptiveStep):
             meta["level"] = self._advance.level
         recorder.flush()  # Of the frames that the checkpoint counts.
@@ -315,7 +315,7 @@ class Simulation:
         return spins
 
     def _resume(self) -> bool:
-        """Take over the newest checkpoint, read by rank 0, if there is one."""
+        """Continue from the newest checkpoint, read by rank 0, if there is one."""
         checkpoint: Checkpoint | None = None
         if self.world.rank == 0:
             make_directory(self._directory)
@@ -336,7 +336,7 @@ class Simulation:
         shape = (*self._domain.lattice.size, 3)
         spins = check_spins(checkpoint.array("spins", shape), None, f"{checkpoint.path}: spins")
         self._state = State(self._block(spins), checkpoint.count("step", most=checkpoint.count("last_step")))
-        self._memory = checked_memory(checkpoint.meta["recorder"])
+        self._recorder_state = checked_state(checkpoint.meta["recorder"])
         if "field" in checkpoint.arrays:
             field = self._block(checkpoint.array("field", shape))
             self._evaluate.remember(self._state.spins, self._time, field)
@@ -360,14 +360,14 @@ class Simulation:
                 f"{self.settings.last_step}; dynamics.duration can only be made longer"
             )
         elif self._partial.exists():
-            # The checkpoint knows of its frames and does not hold them.
-            otherwise = (
+            # The checkpoint counts its frames and does not hold them.
+            advice = (
                 "delete it to go on from the finished trajectory beside it"
                 if self._trajectory.exists()
                 else "its frames are lost, and the checkpoint goes on only behind them: delete it, checkpoint.h5 and "
-                "checkpoint.previous.h5 to begin anew, or choose another --output"
+                "checkpoint.previous.h5 to start again, or choose another --output"
             )
-            with open_hdf5(self._partial, otherwise):
+            with open_hdf5(self._partial, advice):
                 pass
         elif not self._trajectory.exists():
             raise HpcspinError(
@@ -386,7 +386,7 @@ class Simulation:
             self.settings,
             attributes,
             self._state.step,
-            self._memory,
+            self._recorder_state,
         )
 
     def _block(self, whole: NDArray[np.float64]) -> Tensor:

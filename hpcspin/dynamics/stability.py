@@ -1,9 +1,9 @@
 r"""How fast the spins can move, and how long a step may be for it.
 
 Small deviations of the spins follow :math:`\dot v = J v`, J the derivative of the torque.  Its largest
-eigenvalue is found by power iteration, J v from the difference of two torques, so that any field will
-do.  What a step may be is asked of the integrators themselves, on two coupled spins, whose motion is
-known: the phase of a precession must stay within a twentieth of a radian over one period.
+eigenvalue follows from power iteration, J v from the difference of two torques, so that any field will
+do.  The longest step is measured with the integrators themselves, on two coupled spins, whose motion is
+exact: the phase of a precession must stay within a twentieth of a radian over one period.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STREAM = 1  # the noise has stream 0
 
 
 def precession_rate(spins: Tensor, field: Tensor, damping: float, largest: Largest) -> float:
-    """Largest component of any spin's velocity: what the field at hand says, at no cost."""
+    """Largest component of any spin's velocity in a field that is computed already."""
     return largest(_velocity(spins, field, damping))
 
 
@@ -49,7 +49,7 @@ def fastest_rate(
     largest
         Maximum over the ranks.
     evaluations
-        How often to ask the field, at least 3; the last half of the iterations are averaged.
+        Evaluations of the field, at least 3; the last half of the iterations are averaged.
 
     Returns
     -------
@@ -69,8 +69,8 @@ def fastest_rate(
             break
         growths.append(growth)
         direction = slope
-    settled = growths[len(growths) // 2 :]
-    radius = math.exp(sum(map(math.log, settled)) / len(settled)) if settled else 0.0
+    converged = growths[len(growths) // 2 :]
+    radius = math.exp(sum(map(math.log, converged)) / len(converged)) if converged else 0.0
     return max(radius, largest(base))
 
 

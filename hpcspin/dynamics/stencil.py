@@ -10,7 +10,7 @@ from torch import Tensor
 from hpcspin.lattice import Halo
 
 _CACHED = {"cpu": 1 << 19, "cuda": 1 << 62}
-"""Bytes of the sum that are finished before the next ones are begun, by device type: they stay in the cache.
+"""Bytes of the sum that are finished at a time, by device type: they stay in the cache.
 
 On 512 x 512 sites 2.0 times the time of one read and one write, of which a third is the halo's; 4.7 times without.
 """

@@ -1,6 +1,6 @@
 r"""How long a step may be for the motion of the spins, for the drives and for the noise.
 
-Each bound is asked of the integrators themselves, on a problem whose exact answer is known.
+Each bound is measured with the integrators themselves, on a problem with an exact answer.
 
 *Motion*: the phase of a precession, see :mod:`hpcspin.dynamics.stability`.
 
@@ -68,7 +68,7 @@ def drives_of(field: Field) -> list[Driven]:
 def step_bounds(
     name: str, rate: float, drives: Sequence[Driven], duration: float, damping: float, temperature: float
 ) -> dict[str, float]:
-    """Longest steps that an integrator tolerates, by what asks for them.
+    """Longest steps that an integrator tolerates, by their cause.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def temperature_at_turn(name: str, damping: float, turn: float) -> float:
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     noise = np.stack(np.meshgrid(nodes, nodes, nodes), axis=-1).reshape(-1, 3) * turn * math.sqrt(1 + damping**2)
     chance = np.einsum("i,j,k->ijk", weights, weights, weights).ravel() / weights.sum() ** 3
-    # To first order in h a step gives a h + b S (S·h) + c S x h: a spin along h and one across it tell the average.
+    # To first order in h a step gives a h + b S (S·h) + c S x h: a spin along h and one across it give the average.
     directions, shares = np.eye(3)[[2, 0]], np.array([1 / 3, 2 / 3])
     start = components_first(torch.from_numpy(np.repeat(directions[:, None], len(noise), axis=1)))
     advance = make_integrator(name, noise=True).step
@@ -166,10 +166,10 @@ def temperature_at_turn(name: str, damping: float, turn: float) -> float:
         without, up, down = mean(0.0), mean(_WEAK), mean(-_WEAK)
     except HpcspinError:
         return math.inf
-    kept = float((without * directions).sum(axis=-1) @ shares)
+    overlap = float((without * directions).sum(axis=-1) @ shares)
     response = float((up - down)[:, 2] @ shares) / (2 * _WEAK)
     temperature = turn**2 * (1 + damping**2) / (2 * damping)
-    return (1 - kept) / (3 * response) / temperature
+    return (1 - overlap) / (3 * response) / temperature
 
 
 def temperature_at_angle(name: str, damping: float, angle: float) -> float:
@@ -182,8 +182,8 @@ def temperature_at_angle(name: str, damping: float, angle: float) -> float:
         moved = advance(spins, 0.0, 1.0, lambda at, time: angular_velocity(at, field, damping))
     except HpcspinError:
         return math.inf
-    by_noise, kept = (moved[0, :, :2].norm(dim=-1) / small).tolist()
-    return 2 * damping * angle * by_noise**2 / (1 - kept**2) if kept < 1 else math.inf
+    by_noise, factor = (moved[0, :, :2].norm(dim=-1) / small).tolist()
+    return 2 * damping * angle * by_noise**2 / (1 - factor**2) if factor < 1 else math.inf
 
 
 def _converges(name: str, damping: float, angle: float) -> bool:

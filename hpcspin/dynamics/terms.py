@@ -47,8 +47,8 @@ class ClassicalSettings(Section):
         values, terms = self.model_extra or {}, list[Field]()
         for name, make in TERMS.items():
             if name in values:
-                made = make(lattice, values[name])
-                terms.extend(made if isinstance(made, Sequence) else [made])
+                term = make(lattice, values[name])
+                terms.extend(term if isinstance(term, Sequence) else [term])
         return terms
 
 

@@ -1,4 +1,4 @@
-r"""Langevin noise that knows nothing of ranks, restarts or devices.
+r"""Langevin noise that does not depend on ranks, restarts or devices.
 
 The random field of a site is a pure function of (seed, stream; site, step, stage), by the counter-based
 generator Philox4x32-10 of Salmon et al. (SC '11, doi:10.1145/2063384.2063405): key (seed, stream),
@@ -29,7 +29,7 @@ _TILE = {"cpu": 16384, "cuda": 1 << 22}
 """Sites worked on at a time, by device type.
 
 On a CPU the few hundred small kernels run in cache: 144 ns a site, 348 untiled.  On a GPU each of them is to keep the
-device busy, and the words in between take some hundreds of megabytes.
+device busy, and the intermediate words take some hundreds of megabytes.
 """
 
 
@@ -81,7 +81,7 @@ class Thermostat:
     temperature
         T of the bath, in units of the hopping.
     damping
-        Gilbert damping alpha; noise and damping belong together.
+        Gilbert damping alpha.
     step
         Time step.
     seed

@@ -38,7 +38,7 @@ class WholeLatticeField:
     shapes
         Shape of each observable of one snapshot.
     memory
-        Where the solver keeps something from step to step: the object that holds it.
+        State that the solver keeps from step to step; None for a solver without.
     """
 
     halo = None

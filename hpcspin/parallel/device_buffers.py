@@ -1,9 +1,9 @@
 """Whether MPI may be given buffers on a GPU.
 
-A wrong guess ends in a crash, so none is made: the MPI library must say that it can, and a trial in a process of its
-own must succeed, on every rank; else messages pass through pinned host memory.  The trial sends on one rank, so that
-what only several ranks can show is left to the library's word.  This path has been tested up to the device boundary,
-with host tensors in the place of device buffers; it has not run on a GPU yet.
+A wrong guess would end in a crash: the MPI library must report that it can, and a trial in a process of its own must
+succeed, on every rank; else messages pass through pinned host memory.  The trial uses one rank, so it does not test
+transfers between ranks.  This path has been tested up to the device boundary, with host tensors in the place of device
+buffers; it has not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDR
 
 
 def obstacle_to_device_buffers(world: World, device: torch.device) -> str | None:
-    """Say why MPI is not given buffers on a device; all ranks call together.
+    """Why MPI is not given buffers on a device; all ranks call it.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def obstacle_to_device_buffers(world: World, device: torch.device) -> str | None
     Returns
     -------
     str or None
-        The first obstacle that a rank has found, the same on all ranks; None if MPI can work on device buffers.
+        The first obstacle on any rank, the same on all ranks; None if MPI can work on device buffers.
     """
-    return next((found for found in world.allgather(_obstacle(device)) if found is not None), None)
+    return next((obstacle for obstacle in world.allgather(_obstacle(device)) if obstacle is not None), None)
 
 
 @functools.cache

@@ -16,20 +16,20 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 def pick_device(world: World, requested: str = "auto") -> torch.device:
     """Device of this rank: its own GPU by node-local rank, or the CPU.
 
-    Every stage of a workflow begins here: a GPU's memory that torch or CuPy kept when the stage before had done with it
-    is free for the other one again.
+    Every stage of a workflow calls this first: GPU memory that torch or CuPy has cached in the stage before is released
+    for the other library.
 
     Parameters
     ----------
     world
         The ranks.
     requested
-        ``"auto"`` takes a GPU where there is one, ``"cpu"`` and ``"cuda"`` insist.
+        ``"auto"`` takes a GPU where there is one; ``"cpu"``; ``"cuda"``.
 
     Raises
     ------
     HpcspinError
-        If a GPU is insisted on and there is none.
+        If ``"cuda"`` is requested and there is no GPU.
     """
     if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -45,10 +45,10 @@ def pick_device(world: World, requested: str = "auto") -> torch.device:
 
 
 def ranks_sharing(world: World, device: torch.device) -> int:
-    """How many ranks compute on the device of this rank; all ranks call together.
+    """How many ranks compute on the device of this rank; all ranks call it.
 
-    GPUs are told apart by their UUIDs, since each rank may see only its own under the number 0.  Teams made by
-    `World.split` go on with what the whole has found.
+    GPUs are compared by their UUIDs, since each rank may see only its own under the number 0.  Teams made by
+    `World.split` keep the count of the whole.
 
     Parameters
     ----------
@@ -65,14 +65,14 @@ def ranks_sharing(world: World, device: torch.device) -> int:
 
 
 def require_own_gpu(world: World, device: torch.device) -> None:
-    """Check that NCCL can connect the ranks, before it is started; all ranks call together.
+    """Check that NCCL can connect the ranks, before it is started; all ranks call it.
 
     Parameters
     ----------
     world
         The ranks.
     device
-        Of this rank; nothing is asked of CPUs.
+        Of this rank; a CPU always passes.
 
     Raises
     ------

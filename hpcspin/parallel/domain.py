@@ -30,8 +30,8 @@ def _bounds(length: int, blocks: int) -> list[int]:
 
 
 def _fits(length: int, blocks: int, width: int) -> bool:
-    # A single block wraps onto itself by copies, however thin it is; several trade whole strips of the
-    # halo's width, and each holds a site.
+    # A single block wraps onto itself by copies, however thin it is; several exchange strips of the halo's
+    # width, and each holds a site.
     return blocks == 1 or length // blocks >= max(width, 1)
 
 
@@ -159,7 +159,7 @@ class Domain:
         return place[0] * self.blocks[1] + place[1]
 
     def exchange(self, block: Tensor, halo: Halo) -> HaloExchange:
-        """The exchange of halos of given widths around blocks like the given one; all ranks ask together."""
+        """The exchange of halos of given widths around blocks like the given one; all ranks call it."""
         key = (halo, block.shape[-1], block.dtype, block.device)
         if key not in self._exchanges:
             self._exchanges[key] = HaloExchange(self, halo, block)
@@ -168,7 +168,7 @@ class Domain:
     def extend(self, block: Tensor, halo: Halo) -> Tensor:
         """Put a halo around my block: copies of periodic images and foreign sites, zero beyond open edges.
 
-        All ranks call together.
+        All ranks call it.
 
         Parameters
         ----------
@@ -213,7 +213,7 @@ class Domain:
         return self.start_gather(block)()
 
     def start_gather(self, block: Tensor) -> Callable[[], NDArray[np.float64] | None]:
-        """Start what `gather` does; the function that is returned, which all ranks call together, finishes it.
+        """Start what `gather` does; the function that is returned, which all ranks call, finishes it.
 
         On a GPU the block travels to the host meanwhile, for which nothing that comes between has to wait.
         """

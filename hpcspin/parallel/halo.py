@@ -1,9 +1,9 @@
 """Exchange of halos between neighbouring blocks, all sides and corners at once.
 
-Each block sends the sites that its up to eight neighbours need, once: nothing travels that is known to
-be empty beyond an open edge, nor what is an image of the receiver's own sites or of sites that it
-receives anyway.  Those are copied in place.  A message is known by the direction in which it travels, so
-that two ranks which are each other's neighbour on both sides do not mix them up.
+Each block sends the sites that its up to eight neighbours need, once.  Nothing is sent for sites beyond an
+open edge, nor for images of the receiver's own sites or of sites that it receives anyway: those are copied
+in place.  The tag of a message is its direction, so that two ranks which are each other's neighbour on both
+sides do not mix them up.
 
 `HaloExchange.start` and `HaloExchange.finish` are two calls, between which there is time to compute.
 """
@@ -30,7 +30,7 @@ class HaloExchange:
     Parameters
     ----------
     domain
-        The cut; all ranks make and call their exchanges together.
+        The cut; all ranks make and call their exchanges in the same order.
     halo
         Widths (hx, hy); along an axis that is cut at most that of the thinnest block.
     like
@@ -55,7 +55,7 @@ class HaloExchange:
 
     @property
     def travels(self) -> bool:
-        """Whether anything comes from another rank."""
+        """Whether anything is received from another rank."""
         return bool(self._strips)
 
     def start(self, block: Tensor) -> Tensor:

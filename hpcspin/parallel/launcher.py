@@ -32,5 +32,5 @@ def launched_rank() -> int:
 
 
 def _first_of(names: tuple[str, ...]) -> int:
-    found = [int(os.environ[name]) for name in names if name in os.environ]
-    return found[0] if found else 0
+    values = [int(os.environ[name]) for name in names if name in os.environ]
+    return values[0] if values else 0

@@ -45,7 +45,7 @@ class NeighbourMessages:
     Parameters
     ----------
     domain
-        The cut; all ranks make and use their messages together.
+        The cut; all ranks make and use their messages in the same order.
     shapes
         Shape of what is sent to each side, and of what comes from it; each side has a neighbour.
     like
@@ -81,7 +81,7 @@ class NeighbourMessages:
         return sum(buffer.nbytes for buffer in self._in.values())
 
     def send(self, parts: Mapping[Direction, Tensor]) -> None:
-        """Send what is given for each side, and begin to receive."""
+        """Start to send a tensor to each side, and to receive."""
         if not self._peers:
             return
         self._synchronise()  # What computes the parts is no packing.

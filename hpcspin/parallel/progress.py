@@ -70,10 +70,7 @@ class _Terminal:
 
 @contextmanager
 def progress(world: World, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-    """Report the progress of ``total`` units of work, ``done`` of which are behind us.
-
-    Only rank 0 speaks.
-    """
+    """Report the progress of ``total`` units of work, ``done`` of which are done already, on rank 0."""
     if world.rank != 0 or not world.speaks:
         yield _Silent()
     elif not sys.stderr.isatty():
@@ -96,16 +93,15 @@ def progress(world: World, title: str, total: int, done: int = 0) -> Iterator[Ba
                 _open.remove(bars)
 
 
-def say_below_bars(line: str) -> None:
-    """Close the bars and print a line on stderr; may be called by the handler of a signal, at any instant.
+def print_below_bars(line: str) -> None:
+    """Close the bars and print a line on stderr; a signal handler may call it at any instant.
 
-    Whatever the handler has interrupted, a bar's drawing or a print, may hold locks that only it releases: another
-    thread waits for them.
+    A thread does the work, since the interrupted code may hold the locks of a bar or of stderr.
     """
 
-    def say() -> None:
+    def close_and_print() -> None:
         for bars in reversed(_open):
             bars.stop()
         print(line, file=sys.stderr, flush=True)
 
-    threading.Thread(target=say).start()
+    threading.Thread(target=close_and_print).start()

@@ -23,9 +23,9 @@ class Stopwatch:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Set all times to zero."""
         self._seconds = {PACKING: 0.0, WAITING: 0.0}
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
 
     @contextmanager
     def measure(self, what: str) -> Iterator[None]:
@@ -36,12 +36,12 @@ class Stopwatch:
 
     def read(self) -> dict[str, float]:
         """Seconds of ``computing``, ``packing`` and ``waiting`` since the beginning; they add up to all of it."""
-        elapsed = time.perf_counter() - self._began
+        elapsed = time.perf_counter() - self._start
         return {"computing": elapsed - sum(self._seconds.values()), **self._seconds}
 
 
 def report(stopwatch: Stopwatch, world: World, path: Path, write: Callable[[Path, Any], None]) -> None:
-    """Write the times of all ranks as JSON, a list in rank order, and say the means in one line; all call together."""
+    """Write the times of all ranks as JSON, a list in rank order, and log the means in one line; all ranks call it."""
     ranks = world.gather(stopwatch.read())
     if ranks is None:
         return

@@ -11,16 +11,15 @@ from threadpoolctl import ThreadpoolController
 
 @cache
 def thread_pool(threads: int) -> ThreadPoolExecutor:
-    """So many threads, in which torch works alone; they stay, and what they have freed is theirs to take again."""
+    """A number of threads, each with one OpenMP thread; they are kept, and reuse the memory that they have freed."""
     openmp = ThreadpoolController().select(user_api="openmp")
     return ThreadPoolExecutor(threads, initializer=_one_openmp_thread, initargs=(openmp,))
 
 
 def _one_openmp_thread(openmp: ThreadpoolController) -> None:
-    """Let torch's elementwise operations in this thread, and in this thread alone, not call others to help.
+    """Limit torch's elementwise operations in this thread, and in this thread alone, to one OpenMP thread.
 
-    Not by torch's own setting, which reaches beyond the thread: lowered and raised again, it makes MKL's LU of large
-    matrices fail.
+    Torch's own setting is global: lowered and raised again, it makes MKL's LU of large matrices fail.
     """
     torch.get_num_threads()  # Sets the thread up; later it would undo the limit.
     openmp.limit(limits=1)

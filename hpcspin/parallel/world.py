@@ -1,8 +1,7 @@
 """One view of the ranks, whichever launcher started them.
 
-Under ``mpirun`` or ``srun`` the ranks talk through mpi4py, under ``torchrun``
-through torch.distributed, and alone there is nobody to talk to. Everything
-else in hpcspin asks the `World` and never the launcher.
+Under ``mpirun`` or ``srun`` the ranks communicate through mpi4py, under ``torchrun`` through torch.distributed.
+Everything else in hpcspin uses the `World` and never the launcher.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class World:
         The torch.distributed process group of a team made by `split` under
         ``"torchrun"``; None stands for all ranks.
     speaks
-        Whether rank 0 of these ranks reports progress: of several teams only the first does.
+        Whether rank 0 of these ranks logs progress: of several teams only the first does.
     sharing
         How many ranks of the job compute on my device, once :func:`hpcspin.parallel.devices.ranks_sharing` has counted.
     """
@@ -110,7 +109,7 @@ class World:
             ) from failure
         comm = MPI.COMM_WORLD
         if comm.size != launched:
-            # Going on would run that many copies of a one-rank job over the same files.
+            # To continue would run that many copies of a one-rank job over the same files.
             raise HpcspinError(
                 f"the launcher has started {launched} ranks and mpi4py's MPI library sees {comm.size}: they belong "
                 "to different MPI libraries; use the mpiexec of mpi4py's library, or srun --mpi=pmi2 or --mpi=pmix; "
@@ -120,7 +119,7 @@ class World:
         return cls(comm.rank, comm.size, node.rank, node.size, "mpi", comm)._share_cores()
 
     def _share_cores(self) -> World:
-        """Give each rank of a node its part of the cores, unless the user has decided."""
+        """Give each rank of a node its part of the cores, unless OMP_NUM_THREADS is set."""
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self.local_size))
         return self
@@ -257,8 +256,8 @@ class World:
     def abort_on_failure(self) -> Iterator[None]:
         """Run a block so that a failure on any rank, or Ctrl-C, ends all of them.
 
-        A rank that fails prints its message and aborts the job, so that nobody waits
-        for ever in a collective call. What rank 0 finds wrong within a second of the others is said once.
+        A rank that fails prints its message and aborts the job, so that no rank waits for ever in a collective call.
+        Ranks above 0 wait first: a failure of all ranks within a second is printed by rank 0 alone.
         """
         try:
             yield
@@ -277,17 +276,17 @@ class World:
             self.abort(exit_code(failure))
 
     def finish(self) -> None:
-        """Leave torch.distributed together, so that no rank closes what another still reads from."""
+        """Leave torch.distributed at the same time, so that no rank closes a connection that another still reads."""
         if dist.is_initialized():
             self.barrier()
             dist.destroy_process_group()
 
     def leave(self, code: int) -> None:
-        """End with all ranks; under torchrun this does not return, and the interpreter's own end is left out.
+        """End all ranks at the same time; under torchrun this does not return and skips the interpreter's shutdown.
 
-        A thread of torch.distributed that asks for the interpreter while it ends is ended in turn, in the midst of
-        C++, which ends the process by SIGABRT: a job that had written everything failed so, now and then. Under MPI
-        messages are freed at the interpreter's end, before MPI's own.
+        A thread of torch.distributed that needs the interpreter during its shutdown ends the process by SIGABRT, now
+        and then, after everything has been written. Under MPI the shutdown is needed: it frees the messages before
+        MPI ends.
         """
         self.finish()
         if self.launcher == "torchrun":

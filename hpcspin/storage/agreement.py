@@ -5,8 +5,8 @@ the reservoirs. Exchange, hopping, temperature, the reservoirs' sites, widths an
 potential it does not see: they have to be the same wherever it is used. The bands do not move with the potentials, so
 (-3.2, 0, 0) and (1.6, -1.6, 0) are two systems of one bias.
 
-Potentials follow from the bias V where they are mu + V v with one mu for all reservoirs. Labels of two biases tell mu
-and the vector v; of labels of a single bias mu is taken as 0, so that the potentials are in proportion to the bias.
+Potentials follow from the bias V where they are mu + V v with one mu for all reservoirs. Labels of two biases fix mu
+and the vector v; for labels of a single bias mu is taken as 0, so that the potentials are in proportion to the bias.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from hpcspin.errors import HpcspinError
 
 Electrons = dict[str, Any]
-"""``bias`` and what the section ``electrons`` of a config says of the system. Electrons that nothing is known about
-have a ``bias`` alone."""
+"""``bias`` and what the section ``electrons`` of a config says of the system; ``bias`` alone for labels without a
+config."""
 Differences = dict[str, tuple[Any, Any]]
-"""Dotted key of the config to the pair (known value, given value)."""
+"""Dotted key of the config to the pair (stored value, given value)."""
 
 NUMERICS = frozenset({"solver", "tolerance", "precision"})
 """Keys of the section ``electrons`` that say how the steady state is computed, and nothing about the system."""
@@ -118,71 +118,71 @@ def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
     if content is None:
         return None
     try:
-        found = [
+        electrons = [
             {**entry, "bias": float(entry["bias"])}
             | ({"reservoirs": [_reservoir(one, None) for one in entry["reservoirs"]]} if "reservoirs" in entry else {})
             for entry in content
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HpcspinError(f"{where}: its electrons are not in order; copy the model again, or train it") from error
-    if not found:
+    if not electrons:
         raise HpcspinError(f"{where}: its list of electrons is empty; copy the model again, or train it")
-    return found
+    return electrons
 
 
-def electron_differences(known: Sequence[Electrons], given: Electrons, allow: Collection[str] = ()) -> Differences:
-    """In what electrons differ from known ones, at their own bias.
+def electron_differences(learned: Sequence[Electrons], given: Electrons, allow: Collection[str] = ()) -> Differences:
+    """In what electrons differ from those that a model has learned from, compared at the same bias.
 
     Parameters
     ----------
-    known
-        What a model has learned from; at least one.
+    learned
+        Electrons that the model has learned from; at least one entry.
     given
-        What it meets.
+        Electrons that it is used for.
     allow
         Dotted keys that may differ; a section's name covers the section.
 
     Returns
     -------
     dict
-        Empty if they agree with some of the known ones but for the bias.
+        The differences from the most similar entry; empty if that differs in nothing but the bias.
     """
-    return min((_without(_differences(group, given), allow) for group in _groups(known)), key=len)
+    return min((_without(_differences(group, given), allow) for group in _groups(learned)), key=len)
 
 
-def joined_differences(known: Sequence[Electrons], given: Electrons, allow: Collection[str] = ()) -> Differences:
-    """The same where both are learned from: the given ones may then tell how the potentials follow from the bias."""
-    return min((_without(_differences(group, given, joined=True), allow) for group in _groups(known)), key=len)
+def joined_differences(learned: Sequence[Electrons], given: Electrons, allow: Collection[str] = ()) -> Differences:
+    """As `electron_differences`, where `given` is learned from too and may fix how the potentials follow the bias."""
+    return min((_without(_differences(group, given, joined=True), allow) for group in _groups(learned)), key=len)
 
 
-def kinds_of_electrons(found: Sequence[Electrons]) -> list[Electrons]:
-    """The fewest that say the same: those of the smallest and of the largest bias of each kind of electrons."""
-    return [electrons for group in _groups(found) for electrons in group]
+def kinds_of_electrons(electrons: Sequence[Electrons]) -> list[Electrons]:
+    """Of all entries that differ in the bias alone, those of the smallest and of the largest bias."""
+    return [entry for group in _groups(electrons) for entry in group]
 
 
-def differ_among_themselves(known: Sequence[Electrons]) -> Differences:
+def differ_among_themselves(learned: Sequence[Electrons]) -> Differences:
     """Keys in which a model's training data differed, which the user has allowed."""
-    first, *others = _groups(known)
+    first, *others = _groups(learned)
     return {key: pair for group in others for key, pair in _differences(first, group[0]).items()}
 
 
-def bias_range(known: Sequence[Electrons]) -> tuple[float, float]:
+def bias_range(electrons: Sequence[Electrons]) -> tuple[float, float]:
     """Smallest and largest bias."""
-    biases = [float(electrons["bias"]) for electrons in known]
+    biases = [float(entry["bias"]) for entry in electrons]
     return min(biases), max(biases)
 
 
-def is_outside(bias: float, known: Sequence[Electrons]) -> bool:
-    """Whether a bias is smaller or larger than all known ones."""
-    low, high = bias_range(known)
+def is_outside(bias: float, learned: Sequence[Electrons]) -> bool:
+    """Whether a bias is smaller or larger than all that a model has learned from."""
+    low, high = bias_range(learned)
     return not low - _CLOSE <= bias <= high + _CLOSE
 
 
 def _reservoir(entry: Mapping[str, Any], size: Sequence[int] | None) -> dict[str, Any]:
-    found = {**entry, "potential": float(entry["potential"])}
+    reservoir = {**entry, "potential": float(entry["potential"])}
     if not isinstance(entry.get("sites", ""), str):
-        found["sites"] = _named(sorted({(int(x), int(y)) for x, y in entry["sites"]}), size)
-    return found
+        reservoir["sites"] = _named(sorted({(int(x), int(y)) for x, y in entry["sites"]}), size)
+    return reservoir
 
 
 def _named(sites: list[tuple[int, int]], size: Sequence[int] | None) -> str | list[list[int]]:
@@ -195,19 +195,19 @@ def _named(sites: list[tuple[int, int]], size: Sequence[int] | None) -> str | li
     return [list(site) for site in sites]
 
 
-def _groups(found: Sequence[Electrons]) -> list[list[Electrons]]:
+def _groups(electrons: Sequence[Electrons]) -> list[list[Electrons]]:
     """Electrons that differ in the bias alone, those of the smallest and of the largest one."""
     groups: list[list[Electrons]] = []
-    # What nothing is known about agrees with everything of its bias, and would hide what is known.
-    for electrons in [one for one in found if "reservoirs" in one] or found:
+    # Entries without reservoirs agree with every entry of their bias: they would hide differences between the others.
+    for entry in [one for one in electrons if "reservoirs" in one] or electrons:
         for group in groups:
-            if not _differences(group, electrons, joined=True):
-                group.append(_in_order_of(group[0], electrons))
+            if not _differences(group, entry, joined=True):
+                group.append(_in_order_of(group[0], entry))
                 group.sort(key=lambda member: float(member["bias"]))
                 group[:] = group[:1] if group[0]["bias"] == group[-1]["bias"] else [group[0], group[-1]]
                 break
         else:
-            groups.append([electrons])
+            groups.append([entry])
     return groups
 
 
@@ -216,23 +216,23 @@ def _differences(group: Sequence[Electrons], given: Electrons, *, joined: bool =
     if ("reservoirs" in first) != ("reservoirs" in given):
         return {} if _same(first["bias"], bias) else {"electrons.reservoirs": _biases(first, given)}
     keys = (first.keys() & given.keys()) - {"bias", "reservoirs"}
-    found = {f"electrons.{key}": (first[key], given[key]) for key in keys if not _same(first[key], given[key])}
+    differences = {f"electrons.{key}": (first[key], given[key]) for key in keys if not _same(first[key], given[key])}
     if "reservoirs" not in first:
-        return found if _same(first["bias"], bias) else {"electrons.reservoirs": _biases(first, given)}
-    expected, met = _at(group, bias), given["reservoirs"]
-    pairs = _pairs(expected, met)
-    told = joined and len(group) == 1 and _tell_a_line(first, given, pairs)
-    for mine, other in pairs:
-        if mine is None or other is None:
-            one, two = (_ABSENT if at is None else _in_words(side[at]) for side, at in ((expected, mine), (met, other)))
-            found[f"electrons.reservoirs.{mine if other is None else other}"] = (one, two)
+        return differences if _same(first["bias"], bias) else {"electrons.reservoirs": _biases(first, given)}
+    expected, reservoirs = _at(group, bias), given["reservoirs"]
+    pairs = _pairs(expected, reservoirs)
+    line_fixed = joined and len(group) == 1 and _fixes_the_line(first, given, pairs)
+    for i, j in pairs:
+        if i is None or j is None:
+            one, two = (_ABSENT if at is None else _in_words(side[at]) for side, at in ((expected, i), (reservoirs, j)))
+            differences[f"electrons.reservoirs.{i if j is None else j}"] = (one, two)
             continue
-        found |= {
-            f"electrons.reservoirs.{other}.{key}": (expected[mine][key], met[other][key])
-            for key in _unlike(expected[mine], met[other])
-            if not (told and key == "potential")
+        differences |= {
+            f"electrons.reservoirs.{j}.{key}": (expected[i][key], reservoirs[j][key])
+            for key in _unlike(expected[i], reservoirs[j])
+            if not (line_fixed and key == "potential")
         }
-    return dict(sorted(found.items()))
+    return dict(sorted(differences.items()))
 
 
 def _at(group: Sequence[Electrons], bias: float) -> list[dict[str, Any]]:
@@ -249,38 +249,38 @@ def _at(group: Sequence[Electrons], bias: float) -> list[dict[str, Any]]:
     return [{**entry, "potential": value} for entry, value in zip(low["reservoirs"], potentials, strict=True)]
 
 
-def _tell_a_line(first: Electrons, given: Electrons, pairs: Sequence[tuple[int | None, int | None]]) -> bool:
+def _fixes_the_line(first: Electrons, given: Electrons, pairs: Sequence[tuple[int | None, int | None]]) -> bool:
     """Whether electrons of two biases fix how the potentials follow: all reservoirs meet where the bias vanishes."""
     near, far = first["bias"], given["bias"]
     if _same(near, far):
         return False
     ends = [
-        (first["reservoirs"][mine]["potential"], given["reservoirs"][other]["potential"])
-        for mine, other in pairs
-        if mine is not None and other is not None
+        (first["reservoirs"][i]["potential"], given["reservoirs"][j]["potential"])
+        for i, j in pairs
+        if i is not None and j is not None
     ]
     unbiased = [(far * one - near * two) / (far - near) for one, two in ends]
     return max(unbiased, default=0.0) - min(unbiased, default=0.0) <= _CLOSE * max(1.0, near, far)
 
 
 def _pairs(
-    known: Sequence[Mapping[str, Any]], given: Sequence[Mapping[str, Any]]
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
 ) -> list[tuple[int | None, int | None]]:
-    """Which reservoir is which, by what they are and not by name or order; the likest first, the lonely ones last."""
+    """Match reservoirs by their properties, not by name or order; the most similar pairs first, unmatched ones last."""
     likeness = sorted(
-        ("sites" in unlike, len(unlike), abs(one["potential"] - two["potential"]), mine, other)
-        for mine, one in enumerate(known)
-        for other, two in enumerate(given)
+        ("sites" in unlike, len(unlike), abs(one["potential"] - two["potential"]), i, j)
+        for i, one in enumerate(first)
+        for j, two in enumerate(second)
         for unlike in [_unlike(one, two)]
     )
-    left, right = set(range(len(known))), set(range(len(given)))
+    left, right = set(range(len(first))), set(range(len(second)))
     pairs: list[tuple[int | None, int | None]] = []
-    for *_, mine, other in likeness:
-        if mine in left and other in right:
-            pairs.append((mine, other))
-            left.remove(mine)
-            right.remove(other)
-    return [*pairs, *((mine, None) for mine in sorted(left)), *((None, other) for other in sorted(right))]
+    for *_, i, j in likeness:
+        if i in left and j in right:
+            pairs.append((i, j))
+            left.remove(i)
+            right.remove(j)
+    return [*pairs, *((i, None) for i in sorted(left)), *((None, j) for j in sorted(right))]
 
 
 def _in_order_of(first: Electrons, electrons: Electrons) -> Electrons:
@@ -288,8 +288,8 @@ def _in_order_of(first: Electrons, electrons: Electrons) -> Electrons:
     if "reservoirs" not in electrons or "reservoirs" not in first:
         return electrons
     pairs = dict(_pairs(_at([first], electrons["bias"]), electrons["reservoirs"]))
-    order = [pairs[mine] for mine in range(len(first["reservoirs"]))]
-    return {**electrons, "reservoirs": [electrons["reservoirs"][other] for other in order if other is not None]}
+    order = [pairs[i] for i in range(len(first["reservoirs"]))]
+    return {**electrons, "reservoirs": [electrons["reservoirs"][j] for j in order if j is not None]}
 
 
 def _unlike(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[str]:
@@ -326,8 +326,8 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _biases(known: Electrons, given: Electrons) -> tuple[str, str]:
-    one, two = (f"bias {electrons['bias']:g}" for electrons in (known, given))
+def _biases(first: Electrons, given: Electrons) -> tuple[str, str]:
+    one, two = (f"bias {electrons['bias']:g}" for electrons in (first, given))
     return one, two
 
 

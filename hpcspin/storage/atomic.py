@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.disk import DiskFile, create_hdf5, telling
+from hpcspin.storage.disk import DiskFile, create_hdf5, naming
 
 _RANDOM = 8
 """Random characters in the name of a temporary file."""
@@ -30,7 +30,7 @@ def replace(source: str | Path, target: str | Path) -> None:
 
 
 def _rename(source: str | Path, target: str | Path) -> None:
-    with telling(target):
+    with naming(target):
         os.replace(source, target)
         descriptor = os.open(Path(target).parent, os.O_RDONLY)
         try:
@@ -151,9 +151,9 @@ def remove_remains(path: str | Path) -> None:
     """Remove temporary files that killed runs have left beside `path`, of which the caller is the only writer."""
     path = Path(path)
     mark = "?" * _RANDOM
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.{mark}{glob.escape(path.suffix)}"):
-        with telling(left):
-            left.unlink(missing_ok=True)
+    for file in path.parent.glob(f".{glob.escape(path.stem)}.{mark}{glob.escape(path.suffix)}"):
+        with naming(file):
+            file.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:

@@ -1,7 +1,7 @@
 """Checkpoints: atomic, versioned, checksummed, the one before kept.
 
-A checkpoint is a set of named arrays, a JSON mapping of numbers and words (`meta`), and the configuration it belongs
-to.  Its SHA-256 covers all three, so that a flipped bit inside the data is found as surely as a torn file.
+A checkpoint is a set of named arrays, a JSON mapping (`meta`), and the configuration it belongs to.  Its SHA-256 covers
+all three and so detects a flipped bit inside the data as well as an incomplete file.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class Checkpoint:
         HpcspinError
             If there is none of this name and shape, or it is not finite.
         """
-        found = self.arrays.get(name)
-        if found is None or found.shape != tuple(shape) or found.dtype.kind not in "fiu":
-            there = "none" if found is None else f"{found.dtype} of shape {found.shape}"
-            raise self.foreign(f"it should have {name!r} of shape {tuple(shape)} and has {there}")
-        if not np.isfinite(found).all():
+        array = self.arrays.get(name)
+        if array is None or array.shape != tuple(shape) or array.dtype.kind not in "fiu":
+            stored = "none" if array is None else f"{array.dtype} of shape {array.shape}"
+            raise self.foreign(f"it should have {name!r} of shape {tuple(shape)} and has {stored}")
+        if not np.isfinite(array).all():
             raise self.foreign(f"{name!r} holds NaN or infinity")
-        return np.asarray(found, dtype=found.dtype.newbyteorder("="))
+        return np.asarray(array, dtype=array.dtype.newbyteorder("="))
 
     def count(self, name: str, most: int | None = None) -> int:
         """One of the numbers in `meta`: a whole one from 0 to `most`.
@@ -73,15 +73,15 @@ class Checkpoint:
         HpcspinError
             If there is none.
         """
-        found = self.meta.get(name)
-        if type(found) is not int or found < 0 or (most is not None and found > most):
-            raise self.foreign(f"its {name!r} is {found!r}")
-        return found
+        value = self.meta.get(name)
+        if type(value) is not int or value < 0 or (most is not None and value > most):
+            raise self.foreign(f"its {name!r} is {value!r}")
+        return value
 
     def foreign(self, reason: object) -> HpcspinError:
         """The error to raise where this is not the state of the run at hand."""
-        told = " ".join(str(reason).split())
-        return HpcspinError(f"{self.path}: does not hold the state of this run ({told}); start in another directory")
+        line = " ".join(str(reason).split())
+        return HpcspinError(f"{self.path}: does not hold the state of this run ({line}); start in another directory")
 
 
 def previous_path(path: str | Path) -> Path:
@@ -104,13 +104,13 @@ def write_checkpoint(
     """
     path = Path(path)
     contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
-    words = {"meta": _canonical(meta).encode(), "config": _canonical(config).encode()}
+    texts = {"meta": _canonical(meta).encode(), "config": _canonical(config).encode()}
     # For a moment the newest is missing and the previous one whole: readers expect that.
     with atomic_hdf5(path, keep=previous_path(path)) as file:
-        write_attributes(file, "checkpoint", {"sha256": _digest(contiguous, words)})
+        write_attributes(file, "checkpoint", {"sha256": _digest(contiguous, texts)})
         # Datasets, not attributes: HDF5 limits an attribute to 64 kB.
-        for name, word in words.items():
-            file[name] = np.frombuffer(word, dtype=np.uint8)
+        for name, text in texts.items():
+            file[name] = np.frombuffer(text, dtype=np.uint8)
         arrays_group = file.create_group("arrays")
         for name, array in contiguous.items():
             arrays_group[name] = array
@@ -177,13 +177,13 @@ def _read(path: Path) -> Checkpoint:
         missing = [name for name in _PARTS if not isinstance(file.get(name), _PARTS[name])]
         if missing:
             raise HpcspinError(f"{path}: is no checkpoint, it has no {missing[0]!r}")
-        words = {name: stored_array(file[name], path).tobytes() for name in ("meta", "config")}
+        texts = {name: stored_array(file[name], path).tobytes() for name in ("meta", "config")}
         file["arrays"].visititems(collect)
         digest = attributes(file, path).get("sha256")
-    if digest != _digest(dict(sorted(arrays.items())), words):
+    if digest != _digest(dict(sorted(arrays.items())), texts):
         raise HpcspinError(f"{path}: checkpoint is corrupt, its SHA-256 does not match")
     try:
-        meta, config = (parse_json(words[name]) for name in ("meta", "config"))
+        meta, config = (parse_json(texts[name]) for name in ("meta", "config"))
     except ValueError:
         meta = config = None
     if not (isinstance(meta, dict) and isinstance(config, dict)):
@@ -195,10 +195,10 @@ def _canonical(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _digest(arrays: Mapping[str, np.ndarray], words: Mapping[str, bytes]) -> str:
+def _digest(arrays: Mapping[str, np.ndarray], texts: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for name, word in sorted(words.items()):
-        digest.update(name.encode() + b":" + word + b"\n")
+    for name, text in sorted(texts.items()):
+        digest.update(name.encode() + b":" + text + b"\n")
     for name, array in arrays.items():
         digest.update(f"{name}:{array.dtype.str}:{array.shape}\n".encode(errors="surrogateescape"))
         digest.update(array.tobytes())

@@ -1,11 +1,11 @@
-"""Bytes that are known to have arrived: every file that hpcspin makes is written through here.
+"""Writes whose success is checked: every file that hpcspin makes is written through here.
 
 A write counts when the operating system has taken all of it, and a file when its flush to the disk and its closing have
 succeeded; whatever fails in between (a full disk, a quota, a limit, a broken server) is one line that names the file.
 
 HDF5 cannot be trusted with a disk that may be full: a handle whose cache cannot be written fails when it is closed,
 where h5py can only print, and the library crashes when it tries again at the end of the process. HDF5 therefore makes
-files through a `DiskFile`, which it never sees fail (`create_hdf5`); what has failed is told afterwards.
+files through a `DiskFile` that hides failures from it (`create_hdf5`) and raises them afterwards.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
-def telling(path: str | Path) -> Iterator[None]:
-    """Turn what the operating system refuses within a block into one line about a file.
+def naming(path: str | Path) -> Iterator[None]:
+    """Turn an OSError within a block into one line that names a file.
 
     Raises
     ------
@@ -55,63 +55,63 @@ class DiskFile:
     Attributes
     ----------
     failure : HpcspinError or None
-        The first one that HDF5 was not told of.
+        The first one, hidden from HDF5.
     """
 
     def __init__(self, path: str | Path, name: str | Path | None = None, *, create: bool = False) -> None:
         self._name = path if name is None else name
         self.failure: HpcspinError | None = None
-        with telling(self._name):
+        with naming(self._name):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o666)
 
     @property
     def size(self) -> int:
         """Length in bytes."""
-        with telling(self._name):
+        with naming(self._name):
             return os.fstat(self._descriptor).st_size
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of some bytes at an offset."""
         left = memoryview(data)
-        with telling(self._name):
+        with naming(self._name):
             while left:
                 written = os.pwrite(self._descriptor, left, offset)
                 left, offset = left[written:], offset + written
 
     def read_at(self, offset: int, target: memoryview) -> None:
         """Fill a buffer from an offset on, with zeros beyond the end of the file."""
-        with telling(self._name):
-            while target and (found := os.preadv(self._descriptor, [target], offset)):
-                target, offset = target[found:], offset + found
+        with naming(self._name):
+            while target and (count := os.preadv(self._descriptor, [target], offset)):
+                target, offset = target[count:], offset + count
         target[:] = bytes(len(target))
 
     def resize(self, length: int) -> None:
         """Set the length; what is new takes no room on the disk yet."""
-        with telling(self._name):
+        with naming(self._name):
             os.ftruncate(self._descriptor, length)
 
     def reserve(self) -> None:
         """Take room on the disk for the whole length, so that a full disk is found now and not after hours.
 
-        Where the file system cannot, later writes tell.
+        Where the file system cannot reserve room, a later write raises.
         """
-        with telling(self._name):
+        with naming(self._name):
             failed = _fallocate(self._descriptor, os.fstat(self._descriptor).st_size)
             if failed and failed not in _UNSUPPORTED:
                 raise OSError(failed, os.strerror(failed))
 
     def sync(self) -> None:
         """Force everything to the disk, so that it outlives a power failure."""
-        with telling(self._name):
+        with naming(self._name):
             os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Close; a network file system may find only then that it has no room."""
-        with telling(self._name):
+        with naming(self._name):
             os.close(self._descriptor)
 
     def check(self) -> None:
-        """Raise what HDF5 was not told of."""
+        """Raise the failure that was hidden from HDF5."""
         if self.failure is not None:
             raise self.failure
 

@@ -1,19 +1,17 @@
 """Files of equal frames, read frame by frame, and written so that they survive ``kill -9`` at any instant.
 
 HDF5 has no journal: a process killed while it updates a file's metadata leaves a file nobody can open. A
-:class:`FrameFile` therefore never updates metadata.  All datasets are laid out once, contiguous, at their final length,
-in a file named ``NAME.partial`` that is itself made under a temporary name, when the first frame is there: a run that
-fails before leaves nothing.  From then on HDF5 has no part in it: a frame is nothing but bytes, written at its place in
-each dataset and forced to the disk, followed by its entry in one small *marker* dataset that was filled with NaN,
-forced to the disk as well.  A kill, or a disk that is full, can only leave a frame without marker, which the next run
-writes again; the partial file is a plain HDF5 file at every instant, and rows without marker are simply not there for
-the readers of this package. The last frame makes the file whole, and only then does it take its real name.
+:class:`FrameFile` therefore never updates metadata.  When the first frame is to be written, all datasets are laid out,
+contiguous, at their final length, in a file named ``NAME.partial``.  Later frames are bytes written at their place in
+each dataset and forced to the disk, followed by an entry in a small *marker* dataset that was filled with NaN, forced
+to the disk as well.  A kill, or a full disk, can only leave a frame without marker, which the next run writes again.
+The partial file is a plain HDF5 file at every instant, and the readers of this package leave out rows without marker.
+With the last frame the file takes its real name.
 
-Room for all frames is taken on the disk at the start, where the file system can, so that a job ends in its first minute
-and not in its last hour; a file that may be finished with fewer frames grows as they come. The number of frames has to
-be known at the start; a longer run lays out a longer file and copies once. Considered and left: SWMR (a killed writer
-leaves flags that plain readers refuse, and network file systems do not promise its ordering) and one file a checkpoint
-interval (thousands of small files, and a second copy of everything at the end).
+Room for all frames is reserved on the disk at the start, where the file system can, so that a full disk ends a job in
+its first minute; a file that may be finished with fewer frames grows as they come. A longer run lays out a longer file
+and copies once. Not used: SWMR (a killed writer leaves flags that plain readers refuse, and network file systems do not
+promise its ordering) and one file a checkpoint interval (thousands of small files, and a second copy at the end).
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from numpy.typing import ArrayLike
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import atomic_file, remove_remains, replace
-from hpcspin.storage.disk import DiskFile, create_hdf5, telling
+from hpcspin.storage.disk import DiskFile, create_hdf5, naming
 from hpcspin.storage.opening import (
     MARKER,
     attributes,
@@ -121,7 +119,7 @@ class FrameFile:
         self._kind, self._attributes = kind, with_provenance(attributes)
         self._done = keep
         self._places: dict[str, _Place] = {}
-        if keep and self.partial.exists() and self._laid_out_alike():
+        if keep and self.partial.exists() and self._layout_matches():
             with open_hdf5(self.partial) as file:
                 _require_frames(file, self.partial, keep)
             with DiskFile(self.partial) as disk:
@@ -183,17 +181,17 @@ class FrameFile:
         remove_remains(self.path)
         with atomic_file(self.path) as disk, create_hdf5(disk) as file, open_hdf5(self.partial) as old:
             _pack(old, file, disk, self._done, self._compression)
-        with telling(self.partial):
+        with naming(self.partial):
             self.partial.unlink()
 
-    def _laid_out_alike(self) -> bool:
+    def _layout_matches(self) -> bool:
         with open_hdf5(self.partial) as file:
             if not all(isinstance(dataset, h5py.Dataset) for dataset in file.values()):
                 return False
             self._places = {name: _Place.of(dataset) for name, dataset in file.items()}
-            found = {name: (dataset.shape, dataset.dtype) for name, dataset in file.items()}
+            layout = {name: (dataset.shape, dataset.dtype) for name, dataset in file.items()}
         wanted = {name: ((self.capacity, *shape), self._dtype(name)) for name, shape in self._shapes.items()}
-        return found == wanted and all(place.offset is not None or 0 in place.shape for place in self._places.values())
+        return layout == wanted and all(place.offset is not None or 0 in place.shape for place in self._places.values())
 
     def _dtype(self, name: str) -> np.dtype:
         return np.dtype("<i8" if name in self._integers else "<f8")
@@ -221,15 +219,15 @@ class FrameFile:
         with open_hdf5(source) as old:
             _require_frames(old, source, keep)
             for name, shape in self._shapes.items():
-                found = real_dataset(old, source, name)
-                if found.shape[1:] != shape:
+                dataset = real_dataset(old, source, name)
+                if dataset.shape[1:] != shape:
                     raise HpcspinError(f"{source}: has no /{name} of shape {shape} a frame; keep the settings")
                 for frame in range(keep):
                     self._places[name].write(disk, frame, old[name][frame : frame + 1])
 
 
 class FrameReader:
-    """Frames of a label file or a trajectory, read where they are asked for.
+    """Frames of a label file or a trajectory, read when they are indexed.
 
     Each dataset is an attribute that is indexed like an array: ``frames.spins[3]``, ``frames.field[-10:]``. A
     context manager; what is read stays valid when it is left.
@@ -305,8 +303,8 @@ class _Rows:
             raise HpcspinError(f"{self._path}: {self._dataset.name} is damaged ({error}); make it again") from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        found = self[:]
-        return found if dtype is None else found.astype(dtype)
+        rows = self[:]
+        return rows if dtype is None else rows.astype(dtype)
 
 
 def partial_path(path: str | Path) -> Path:
@@ -316,10 +314,10 @@ def partial_path(path: str | Path) -> Path:
 
 
 def _require_frames(file: h5py.File, path: Path, keep: int) -> None:
-    found = count_frames(file, path)
-    if found < keep:
+    count = count_frames(file, path)
+    if count < keep:
         raise HpcspinError(
-            f"{path}: holds {found} frames, the checkpoint knows of {keep}; restore it or start in another directory"
+            f"{path}: holds {count} frames, the checkpoint counts {keep}; restore it or start in another directory"
         )
 
 

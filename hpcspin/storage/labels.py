@@ -62,8 +62,8 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
     Raises
     ------
     HpcspinError
-        If the file is unreadable or lacks spins or fields, or they are invalid or do not belong together, or not all
-        fields are exact in a trajectory where some are.
+        If the file is unreadable or lacks spins or fields, or they are invalid or of different shapes, or if only some
+        of the fields of a trajectory are exact.
     """
     path = Path(path)
     with open_hdf5(path) as file:
@@ -75,12 +75,12 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
         n, *sites = spins.shape[:3]
         data = {"spins": spins, "field": real_dataset(file, path, "field", spins.shape)}
         shapes = {"density": (n, *sites), "current": (n, "reservoirs"), "energy": (n,), "error": (n,)}
-        data |= {name: real_dataset(file, path, name, like) for name, like in shapes.items() if name in file}
-        found = {name: read_rows(one, path, rows) for name, one in data.items()}
+        data |= {name: real_dataset(file, path, name, shape) for name, shape in shapes.items() if name in file}
+        arrays = {name: read_rows(one, path, rows) for name, one in data.items()}
         stored = attributes(file, path)
     numbers = range(rows.start, rows.stop, rows.step)
-    checked, field = check_spins(found["spins"], size, str(path), numbers), found["field"]
-    error = found.get("error")
+    checked, field = check_spins(arrays["spins"], size, str(path), numbers), arrays["field"]
+    error = arrays.get("error")
     largest = _largest_field(stored, error)
     wrong = ~(np.linalg.norm(field, axis=-1) <= largest)
     if wrong.any():
@@ -94,7 +94,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
             f"{path}: {np.isnan(error).sum()} of {len(field)} fields are not exact, where /error is NaN; "
             "let dynamics.record_interval be a multiple of dynamics.exact_interval, and the duration one of both"
         )
-    others = {name: found.get(name) for name in shapes}
+    others = {name: arrays.get(name) for name in shapes}
     return Labels(checked, field, **others, attributes=stored)
 
 
@@ -213,13 +213,13 @@ def _resumable(partial: Path, given: Mapping[str, Any]) -> int:
     with open_hdf5(partial, "delete it to label from the first snapshot on") as file:
         done = count_frames(file, partial)
         stored = attributes(file, partial)
-    if not done:  # Nothing would be lost: whatever it was begun for, it is replaced.
+    if not done:  # Nothing would be lost: it is replaced, whatever its settings were.
         return 0
     wanted = json.loads(json.dumps(given))
     differences = config_differences({key: stored.get(key) for key in wanted}, wanted)
     if differences:
         raise HpcspinError(
-            f"{partial}: was begun with other settings: {describe_differences(differences)}; "
-            "restore them, or delete the file to begin anew"
+            f"{partial}: belongs to other settings: {describe_differences(differences)}; "
+            "restore them, or delete the file to start from the first snapshot"
         )
     return done

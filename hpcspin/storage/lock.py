@@ -28,7 +28,7 @@ import psutil
 from flufl.lock import AlreadyLockedError, Lock, NotLockedError, TimeOutError
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.disk import DiskFile, telling
+from hpcspin.storage.disk import DiskFile, naming
 
 LIFETIME_SECONDS = 600.0
 """After how long without a sign of life a holder elsewhere counts as dead; file systems of clusters pause, too."""
@@ -39,7 +39,7 @@ _FOREVER = timedelta(days=3650)
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 _READ_ONLY = (errno.EACCES, errno.EROFS)
 
-logging.getLogger("flufl.lock").propagate = False  # It logs tracebacks of what is told in one line here.
+logging.getLogger("flufl.lock").propagate = False  # It logs tracebacks of failures that are one line here.
 _log = logging.getLogger(__name__)
 
 
@@ -50,41 +50,41 @@ class Holder:
     Attributes
     ----------
     host, machine : str
-        Name of the host; what tells this start of it, and its table of processes, from any other.
+        Name of the host; identifier of its last boot and of the process namespace.
     process : int
-        Number of the process.
-    born : str or None
-        When it was started, in its machine's own words: numbers of processes are used again.
+        Process identifier (PID).
+    started : str or None
+        Start time of the process in its machine's units, since PIDs are used again.
     since : str
         When it took the lock.
     job : str or None
-        Of SLURM.
+        SLURM job identifier.
     """
 
     host: str
     machine: str
     process: int
-    born: str | None
+    started: str | None
     since: str
     job: str | None
 
     @classmethod
-    def here(cls) -> Self:
+    def this_process(cls) -> Self:
         """Describe this process, now."""
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         number = os.getpid()
-        return cls(socket.gethostname(), _machine(), number, _born(number), since, os.environ.get("SLURM_JOB_ID"))
+        return cls(socket.gethostname(), _machine(), number, _start_time(number), since, os.environ.get("SLURM_JOB_ID"))
 
     @property
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the process is there, on this machine."""
         try:
             os.kill(self.process, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            return True  # Another user's, of which no more may be known.
-        return _born(self.process) == self.born
+            return True  # It is another user's, whose start time may be hidden.
+        return _start_time(self.process) == self.started
 
     def __str__(self) -> str:
         job = f" of SLURM job {self.job}" if self.job else ""
@@ -121,14 +121,14 @@ class OutputLock:
             If another run has it.
         """
         try:
-            with telling(self._path):
+            with naming(self._path):
                 with DiskFile(self._card, create=True) as file:
-                    file.write_at(0, json.dumps(asdict(Holder.here())).encode())
+                    file.write_at(0, json.dumps(asdict(Holder.this_process())).encode())
                 while not self._linked():
                     self._displace()
                 self._sweep()
         except BaseException as failure:
-            _forget(Path(self._lock.claimfile))
+            _remove_claim(Path(self._lock.claimfile))
             number = getattr(failure.__cause__, "errno", None)
             if number in _NO_HARD_LINKS:
                 _log.warning("warning: %s: cannot be locked there; give no other command for it now", self._output)
@@ -146,7 +146,7 @@ class OutputLock:
         self._heart.join()
         with suppress(NotLockedError, OSError):
             self._lock.unlock()
-        _forget(Path(self._lock.claimfile))
+        _remove_claim(Path(self._lock.claimfile))
 
     def _linked(self) -> bool:
         try:
@@ -169,15 +169,15 @@ class OutputLock:
                 raise HpcspinError(f"{self._output}: its lock is being taken over; give the command again") from error
         elif self._path.exists():
             raise HpcspinError(
-                f"{self._output}: another run writes there, {self._holder() or 'of which nothing is known'}; wait for "
-                f"its end or choose another --output, and if you know that it is dead, rm {self._path}*"
+                f"{self._output}: another run writes there, {self._holder() or 'by an unknown process'}; wait for "
+                f"its end or choose another --output; if that run is dead, rm {self._path}*"
             )
 
     def _holder_is_dead(self) -> bool:
         """Whether there is a lock, and nobody who needs it."""
-        holder, me = self._holder(), Holder.here()
+        holder, me = self._holder(), Holder.this_process()
         if holder is not None and holder.machine == me.machine:
-            return not holder.lives
+            return not holder.is_alive
         if holder is not None and me.job is not None and holder.job == me.job:
             return True  # SLURM has ended a job before it starts it again.
         os.utime(self._card)
@@ -189,7 +189,7 @@ class OutputLock:
 
     def _holder(self) -> Holder | None:
         try:
-            return _described(_card(self._claim_of_holder()))
+            return _read_card(_card(self._claim_of_holder()))
         except OSError:
             return None
 
@@ -199,15 +199,15 @@ class OutputLock:
     def _remove(self) -> None:
         claim = self._claim_of_holder()
         self._path.unlink(missing_ok=True)
-        _forget(claim)
+        _remove_claim(claim)
 
     def _sweep(self) -> None:
         """Remove what runs have left that were killed on their way to the lock, or with a lock that was deleted."""
         machine = _machine()
         for card in self._path.parent.glob(f"{glob.escape(self._path.name)}|*.json"):
-            holder = _described(card)
-            if holder is not None and holder.machine == machine and not holder.lives:
-                _forget(card.with_suffix(""))
+            holder = _read_card(card)
+            if holder is not None and holder.machine == machine and not holder.is_alive:
+                _remove_claim(card.with_suffix(""))
 
     def _beat(self) -> None:
         """Touch the lock until it is released, or somebody else's."""
@@ -225,8 +225,8 @@ def _card(claim: str | Path) -> Path:
     return Path(f"{claim}.json")
 
 
-def _described(card: Path) -> Holder | None:
-    """The holder of a card; None where it is not there, or none that we have written."""
+def _read_card(card: Path) -> Holder | None:
+    """The holder that a file describes; None where it is missing or not of this form."""
     try:
         holder = Holder(**json.loads(card.read_text()))
     except (OSError, ValueError, TypeError):
@@ -234,7 +234,7 @@ def _described(card: Path) -> Holder | None:
     return holder if isinstance(holder.process, int) and holder.process > 0 else None
 
 
-def _forget(claim: Path) -> None:
+def _remove_claim(claim: Path) -> None:
     for path in (claim, _card(claim)):
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -247,8 +247,8 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def _born(process: int) -> str | None:
-    """When a process of this machine was started; None if it is dead."""
+def _start_time(process: int) -> str | None:
+    """Start time of a process of this machine; None if it is dead."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         return None if state[0] in "ZX" else state[19]  # In ticks from the start of the machine: no clock is set.

@@ -89,27 +89,27 @@ def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard,
         If the manifest is missing or invalid, or a shard is missing, or does not have its checksum.
     """
     path = Path(directory) / MANIFEST
-    again = "delete it, and it is made again"
+    advice = "delete it, and it is made again"
     try:
-        listed = read_json(path, again).get("shards")
+        listed = read_json(path, advice).get("shards")
     except FileNotFoundError as error:
         raise HpcspinError(
             f"{path}: no such file; `hpcspin train` writes it beside the label files of its --data"
         ) from error
     if not isinstance(listed, list):
-        raise HpcspinError(f"{path}: is not a valid manifest, it lists no shards; {again}")
-    shards = tuple(sorted(_shard(entry, path, again) for entry in listed))
+        raise HpcspinError(f"{path}: is not a valid manifest, it lists no shards; {advice}")
+    shards = tuple(sorted(_shard(entry, path, advice) for entry in listed))
     if len({shard.file for shard in shards}) < len(shards):
-        raise HpcspinError(f"{path}: is not a valid manifest, it lists a file twice; {again}")
-    otherwise = f"delete {path} to train on the label files that are there"
+        raise HpcspinError(f"{path}: is not a valid manifest, it lists a file twice; {advice}")
+    advice = f"delete {path} to train on the label files that are there"
     for shard in shards if verify else ():
         file = path.parent / shard.file
         if not file.is_file():
-            raise HpcspinError(f"{file}: shard is missing; restore it, or {otherwise}")
+            raise HpcspinError(f"{file}: shard is missing; restore it, or {advice}")
         if sha256(file) != shard.checksum or _describe(file).snapshots != shard.snapshots:
             raise HpcspinError(
                 f"{file}: shard is corrupt or changed, its SHA-256 or number of snapshots is not the manifest's; "
-                f"restore it, or {otherwise}"
+                f"restore it, or {advice}"
             )
     return shards
 
@@ -122,14 +122,12 @@ def _describe(path: Path) -> Shard:
     return Shard(path.name, snapshots, sha256(path))
 
 
-def _shard(entry: Any, path: Path, otherwise: str) -> Shard:
+def _shard(entry: Any, path: Path, advice: str) -> Shard:
     """An entry of the manifest, which may name files in its own directory only."""
-    known = {"file": str, "snapshots": int, "checksum": str}
-    if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in known.items()):
-        raise HpcspinError(f"{path}: is not a valid manifest, {entry!r:.60} is no shard; {otherwise}")
-    shard = Shard(**{name: entry[name] for name in known})
+    types = {"file": str, "snapshots": int, "checksum": str}
+    if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in types.items()):
+        raise HpcspinError(f"{path}: is not a valid manifest, {entry!r:.60} is no shard; {advice}")
+    shard = Shard(**{name: entry[name] for name in types})
     if shard.file in ("", "..") or shard.file != Path(shard.file).name or "\0" in shard.file or "\\" in shard.file:
-        raise HpcspinError(
-            f"{path}: names {shard.file!r}, which is no plain name of a file in its directory; {otherwise}"
-        )
+        raise HpcspinError(f"{path}: names {shard.file!r}, which is no plain name of a file in its directory; {advice}")
     return shard

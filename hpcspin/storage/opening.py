@@ -73,15 +73,15 @@ def require_file(path: str | Path) -> Path:
 
 
 @contextmanager
-def open_hdf5(path: str | Path, otherwise: str = "") -> Iterator[h5py.File]:
+def open_hdf5(path: str | Path, advice: str = "") -> Iterator[h5py.File]:
     """Open an HDF5 file for reading; whatever is wrong with it becomes one line that names the file.
 
     Parameters
     ----------
     path
         File to read.
-    otherwise
-        What to do where it cannot be read, if not the obvious.
+    advice
+        What to do where it cannot be read; empty: make it again.
 
     Yields
     ------
@@ -96,17 +96,17 @@ def open_hdf5(path: str | Path, otherwise: str = "") -> Iterator[h5py.File]:
     path = require_file(path)
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _require_alone(file, path)
+            _require_self_contained(file, path)
             yield file
     except OSError as error:
         what = describe(path)
         if what != "an HDF5 file":
-            advice = otherwise or "give an HDF5 file"
+            advice = advice or "give an HDF5 file"
             raise HpcspinError(f"{path}: cannot be read, it is {what}, not HDF5; {advice}") from error
-        raise _unreadable(path, error, otherwise) from error
+        raise _unreadable(path, error, advice) from error
 
 
-def real_dataset(file: h5py.File, path: Path, name: str, like: Sequence[str | int] | None = None) -> h5py.Dataset:
+def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | int] | None = None) -> h5py.Dataset:
     """A dataset of real numbers that is in the file as a whole.
 
     Parameters
@@ -115,7 +115,7 @@ def real_dataset(file: h5py.File, path: Path, name: str, like: Sequence[str | in
         From `open_hdf5`.
     name
         Of the dataset.
-    like
+    shape
         The shape it must have, with words for axes of any length: ``("n", "Lx", "Ly", 3)``.
 
     Raises
@@ -125,20 +125,20 @@ def real_dataset(file: h5py.File, path: Path, name: str, like: Sequence[str | in
     """
     if name not in file:
         raise HpcspinError(f"{path}: has no dataset /{name}; give a file that has one")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset):
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
         raise HpcspinError(f"{path}: /{name} is a group or a type, not a dataset; give an array of numbers there")
-    _require_whole(found, path)
+    _require_whole(dataset, path)
     try:
-        kind = found.id.get_type().get_class()
-        number = kind in _NUMBERS and found.dtype.kind in "fiu"
+        kind = dataset.id.get_type().get_class()
+        number = kind in _NUMBERS and dataset.dtype.kind in "fiu"
     except _BROKEN as error:
         raise _unreadable(path, error) from error
     if not number:
-        held = _OTHERS.get(kind, "other values")
-        raise HpcspinError(f"{path}: /{name} holds {held}; give real numbers, such as float64")
-    require_shape(found.shape, like, f"{path}: /{name}")
-    return found
+        content = _OTHERS.get(kind, "other values")
+        raise HpcspinError(f"{path}: /{name} holds {content}; give real numbers, such as float64")
+    require_shape(dataset.shape, shape, f"{path}: /{name}")
+    return dataset
 
 
 def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
@@ -160,7 +160,7 @@ def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
         raise _unreadable(path, error) from error
 
 
-def require_shape(shape: tuple[int, ...] | None, like: Sequence[str | int] | None, where: str) -> None:
+def require_shape(given: tuple[int, ...] | None, expected: Sequence[str | int] | None, where: str) -> None:
     """Refuse an array of another shape; see `real_dataset` for the arguments, None is the shape of no array at all.
 
     Raises
@@ -168,14 +168,17 @@ def require_shape(shape: tuple[int, ...] | None, like: Sequence[str | int] | Non
     HpcspinError
         With the shape that is there and the one to give.
     """
-    fits = shape is not None and (
-        like is None
-        or (len(shape) == len(like) and all(isinstance(b, str) or a == b for a, b in zip(shape, like, strict=True)))
+    fits = given is not None and (
+        expected is None
+        or (
+            len(given) == len(expected)
+            and all(isinstance(b, str) or a == b for a, b in zip(given, expected, strict=True))
+        )
     )
     if not fits:
-        wanted = f"give ({', '.join(map(str, like))})" if like is not None else "give an array of numbers"
-        hint = ", n for the frames" if like is not None and like[0] == "n" else ""
-        raise HpcspinError(f"{where} has {'no shape' if shape is None else f'shape {shape}'}; {wanted}{hint}")
+        wanted = f"give ({', '.join(map(str, expected))})" if expected is not None else "give an array of numbers"
+        hint = ", n for the frames" if expected is not None and expected[0] == "n" else ""
+        raise HpcspinError(f"{where} has {'no shape' if given is None else f'shape {given}'}; {wanted}{hint}")
 
 
 def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.ndarray:
@@ -249,12 +252,12 @@ def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
         If one cannot be read, or the config is no JSON mapping.
     """
     try:
-        found = {name: _decoded(file.attrs[name]) for name in file.attrs}
+        values = {name: _decoded(file.attrs[name]) for name in file.attrs}
     except _BROKEN as error:
         raise _unreadable(path, error) from error
-    if not isinstance(found.get("config", {}), dict):
+    if not isinstance(values.get("config", {}), dict):
         raise HpcspinError(f"{path}: its attribute 'config' is no JSON of a config; make it again, or delete it")
-    return {name: value for name, value in found.items() if isinstance(value, dict | list | str | int | float)}
+    return {name: value for name, value in values.items() if isinstance(value, dict | list | str | int | float)}
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -271,8 +274,8 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def read_json(path: Path, otherwise: str, kind: type = dict) -> Any:
-    """Read a JSON file that holds a mapping, or a list; `otherwise` says what to do where it does not.
+def read_json(path: Path, advice: str, kind: type = dict) -> Any:
+    """Read a JSON file that holds a mapping, or a list; `advice` says what to do where it does not.
 
     Raises
     ------
@@ -287,7 +290,7 @@ def read_json(path: Path, otherwise: str, kind: type = dict) -> Any:
         raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise HpcspinError(f"{path}: is no valid JSON of hpcspin ({reason}); {otherwise}") from error
+        raise HpcspinError(f"{path}: is no valid JSON of hpcspin ({reason}); {advice}") from error
     return content
 
 
@@ -300,7 +303,7 @@ def _decoded(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _require_alone(file: h5py.File, path: Path) -> None:
+def _require_self_contained(file: h5py.File, path: Path) -> None:
     """Refuse a file that reads others, or has links that lead nowhere or in circles."""
     block = file.id.get_create_plist().get_userblock()
     if block:
@@ -309,7 +312,7 @@ def _require_alone(file: h5py.File, path: Path) -> None:
             "HDF5 file"
         )
     try:
-        waiting, seen = [file["/"].id], set()
+        waiting, visited = [file["/"].id], set()
         while waiting:
             group = waiting.pop()
             links: list[tuple[bytes, int]] = []
@@ -324,22 +327,22 @@ def _require_alone(file: h5py.File, path: Path) -> None:
                         "into the file"
                     )
                 address = h5o.get_info(group, name).addr
-                if address in seen:
+                if address in visited:
                     continue
-                seen.add(address)
-                if len(seen) > _MOST_OBJECTS:
+                visited.add(address)
+                if len(visited) > _MOST_OBJECTS:
                     raise HpcspinError(f"{path}: holds more than {_MOST_OBJECTS} objects; give a file of hpcspin's own")
-                found = h5o.open(group, name)
-                if isinstance(found, h5py.h5g.GroupID):
-                    waiting.append(found)
-                elif isinstance(found, h5d.DatasetID):
-                    _require_inside(found, f"{path}: {where!r}")
+                opened = h5o.open(group, name)
+                if isinstance(opened, h5py.h5g.GroupID):
+                    waiting.append(opened)
+                elif isinstance(opened, h5d.DatasetID):
+                    _require_inside(opened, f"{path}: {where!r}")
     except _BROKEN as error:
         raise _unreadable(path, error) from error
 
 
-def _require_inside(found: h5d.DatasetID, where: str) -> None:
-    plan = found.get_create_plist()
+def _require_inside(dataset: h5d.DatasetID, where: str) -> None:
+    plan = dataset.get_create_plist()
     if plan.get_layout() not in _LAYOUTS or plan.get_external_count():
         raise HpcspinError(f"{where} is virtual or keeps its data in another file; copy the data into this one")
     filters = {plan.get_filter(number)[0] for number in range(plan.get_nfilters())}
@@ -350,23 +353,24 @@ def _require_inside(found: h5d.DatasetID, where: str) -> None:
         )
 
 
-def _require_whole(found: h5py.Dataset, path: Path) -> None:
+def _require_whole(dataset: h5py.Dataset, path: Path) -> None:
     """Refuse a dataset of which not all that it declares has been written: the rest would be read as zeros."""
-    if found.shape is None:
-        raise HpcspinError(f"{path}: {found.name} is empty, without a shape; give an array of numbers there")
+    if dataset.shape is None:
+        raise HpcspinError(f"{path}: {dataset.name} is empty, without a shape; give an array of numbers there")
     try:
-        plan = found.id.get_create_plist()
+        plan = dataset.id.get_create_plist()
         if plan.get_layout() == h5d.CHUNKED:
-            needed = math.prod(-(-length // part) for length, part in zip(found.shape, found.chunks, strict=True))
-            there = found.id.get_num_chunks()
+            needed = math.prod(-(-length // part) for length, part in zip(dataset.shape, dataset.chunks, strict=True))
+            stored = dataset.id.get_num_chunks()
         else:
-            needed = math.prod(found.shape) * found.id.get_type().get_size()
-            there = found.id.get_storage_size()
+            needed = math.prod(dataset.shape) * dataset.id.get_type().get_size()
+            stored = dataset.id.get_storage_size()
     except _BROKEN as error:
         raise _unreadable(path, error) from error
-    if there < needed:
+    if stored < needed:
         raise HpcspinError(
-            f"{path}: {found.name} declares the shape {found.shape}, but not all of it has been written; make it again"
+            f"{path}: {dataset.name} declares the shape {dataset.shape}, but not all of it has been written; "
+            "make it again"
         )
 
 
@@ -374,8 +378,8 @@ def _too_large(path: Path, name: str, shape: tuple[int, ...]) -> HpcspinError:
     return HpcspinError(f"{path}: {name} has shape {shape} and does not fit the memory; divide it into several files")
 
 
-def _unreadable(path: Path, error: BaseException, otherwise: str = "") -> HpcspinError:
+def _unreadable(path: Path, error: BaseException, advice: str = "") -> HpcspinError:
     reason = " ".join(str(error).split())
     return HpcspinError(
-        f"{path}: cannot be read, it is truncated, corrupt or not HDF5 ({reason}); {otherwise or 'make it again'}"
+        f"{path}: cannot be read, it is truncated, corrupt or not HDF5 ({reason}); {advice or 'make it again'}"
     )

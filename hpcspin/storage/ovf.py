@@ -159,9 +159,13 @@ def _header(file: BinaryIO, path: Path) -> tuple[dict[str, str], Representation]
             raise HpcspinError(f"{path}: is an OVF file of another version, {words!r:.60}; convert it to OVF 2.0")
         key, _, value = (part.strip() for part in words.partition(":"))
         if key == "begin" and value.startswith("data"):
-            known: dict[str, Representation] = {"text": "Text", "binary 4": "Binary 4", "binary 8": "Binary 8"}
-            if (kind := value.removeprefix("data").strip()) in known:
-                return header, known[kind]
+            representations: dict[str, Representation] = {
+                "text": "Text",
+                "binary 4": "Binary 4",
+                "binary 8": "Binary 8",
+            }
+            if (kind := value.removeprefix("data").strip()) in representations:
+                return header, representations[kind]
             raise HpcspinError(f"{path}: holds data as {kind!r:.60}; write them as Text, Binary 4 or Binary 8")
         if key == "segment count" and value != "1":
             raise HpcspinError(f"{path}: has {value!r:.20} segments; give a file of one")
@@ -187,7 +191,7 @@ def _numbers(
             values = np.array(text.split(), dtype=np.float64)
         except ValueError as error:
             raise HpcspinError(f"{path}: its data are no decimal numbers ({error}); write the file again") from error
-        found, rest = len(values), mark + rest
+        count, rest = len(values), mark + rest
     else:
         check = CHECK_VALUES[representation]
         size = check.itemsize
@@ -198,11 +202,11 @@ def _numbers(
                 f"{path}: its {representation} data {reason}; write OVF 2.0, least significant byte first"
             )
         content = file.read()
-        found = min(rows * columns, len(content) // size)
-        values, rest = np.frombuffer(content, check.dtype, found), content[found * size :]
-    if found != rows * columns or not rest.lstrip(b"#\r\n\t ").lower().startswith(b"end"):
+        count = min(rows * columns, len(content) // size)
+        values, rest = np.frombuffer(content, check.dtype, count), content[count * size :]
+    if count != rows * columns or not rest.lstrip(b"#\r\n\t ").lower().startswith(b"end"):
         raise HpcspinError(
-            f"{path}: is torn, its header declares {rows} points and its data hold {found / columns:g}, or more; "
+            f"{path}: is torn, its header declares {rows} points and its data hold {count / columns:g}, or more; "
             "write the file again"
         )
     return values.reshape(rows, columns).astype(np.float64)

@@ -58,11 +58,11 @@ def provenance() -> dict[str, str]:
     dict
         ``code_version``, ``python`` and the version of each installed numerical library.
     """
-    found = {"code_version": code_version(), "python": platform.python_version()}
+    versions = {"code_version": code_version(), "python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def with_provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:

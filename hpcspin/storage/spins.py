@@ -74,17 +74,19 @@ def check_spins(
     if array.ndim < 3 or array.shape[-1] != 3 or array.size == 0:
         raise HpcspinError(f"{where}: spins have shape {array.shape}; give shape (n, Lx, Ly, 3) with n > 0")
     if size is not None and array.shape[-3:-1] != tuple(size):
-        found, wanted = ("{} x {}".format(*pair) for pair in (array.shape[-3:-1], size))
-        raise HpcspinError(f"{where}: spins are on {found} sites, the lattice has {wanted}; mend lattice.size")
+        given, wanted = ("{} x {}".format(*pair) for pair in (array.shape[-3:-1], size))
+        raise HpcspinError(f"{where}: spins are on {given} sites, the lattice has {wanted}; mend lattice.size")
     with np.errstate(over="ignore"):
         length = np.linalg.norm(array, axis=-1)
     if not np.isfinite(length).all():
-        place = _first(~np.isfinite(length), frames)
+        place = _place_of_first(~np.isfinite(length), frames)
         raise HpcspinError(f"{where}: spin {place} holds NaN, infinity or a number without bounds; mend the data")
     wrong = np.abs(length - 1) > LENGTH_TOLERANCE
     if wrong.any():
-        found = f"{length[wrong][0]:.6g}"
-        raise HpcspinError(f"{where}: spin {_first(wrong, frames)} has length {found}, not 1; normalise the spins")
+        given = f"{length[wrong][0]:.6g}"
+        raise HpcspinError(
+            f"{where}: spin {_place_of_first(wrong, frames)} has length {given}, not 1; normalise the spins"
+        )
     return array
 
 
@@ -213,13 +215,13 @@ def _files(path: Path) -> list[Path]:
     if trajectory.exists():
         return [trajectory]
     series: dict[str, list[Path]] = {}
-    for file in sorted(found for found in path.iterdir() if found.suffix.lower() in (".ovf", ".omf")):
+    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in (".ovf", ".omf")):
         series.setdefault(re.sub(r"\d", "", file.name), []).append(file)
     chosen = series.get("spins_.ovf") or (next(iter(series.values())) if len(series) == 1 else None)
     if chosen is None:
-        held = f"the OVF files of {len(series)} quantities" if series else "neither trajectory.h5 nor OVF files"
+        content = f"the OVF files of {len(series)} quantities" if series else "neither trajectory.h5 nor OVF files"
         raise HpcspinError(
-            f"{path}: is a directory with {held}; give that of a simulation, of OVF files of one quantity, or a file"
+            f"{path}: is a directory with {content}; give that of a simulation, of OVF files of one quantity, or a file"
         )
     return chosen
 
@@ -240,7 +242,7 @@ def _numpy_array(path: Path) -> NDArray[np.generic]:
     return array
 
 
-def _first(mask: NDArray[np.bool_], frames: range | None) -> tuple[int, ...]:
+def _place_of_first(mask: NDArray[np.bool_], frames: range | None) -> tuple[int, ...]:
     place = [int(index) for index in np.argwhere(mask)[0]]
     if frames is not None:
         place[0] = frames[place[0]]

@@ -40,7 +40,7 @@ class TrajectoryWriter(FrameFile):
         Shape of each dataset beside `/spins`, `/field`, `/time` and `/step`.  A dataset exists only where the run
         defines the quantity: a learned or classical field has no `/density`, `/current` or `/error`.
     keep
-        Frames that the checkpoint knows of; what a killed run wrote beyond them is forgotten.
+        Frames that the checkpoint counts; frames behind them, of a killed run, are dropped.
     at_most
         Whether the run may keep fewer frames than the capacity.
     compression

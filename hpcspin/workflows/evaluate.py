@@ -96,16 +96,16 @@ def evaluate(
         The numbers, and on rank 0 the exact and predicted components of a sample of sites, shape (2, sampled).
     """
     picked = pick_device(world, device)
-    found = examine(model, files, world, picked, bias)
-    numbers: dict[str, Any] = dict(found.errors.summary())
+    examined = examine(model, files, world, picked, bias)
+    numbers: dict[str, Any] = dict(examined.errors.summary())
     if isinstance(model, Committee):
         numbers["calibration"] = calibrate(model, files, world, picked, bias)
-    if model.energy_of_a_site is not None and len(found.errors.energy_errors):
-        numbers["energy_shift"] = float(np.mean(found.errors.energy_errors))
-    exact, predicted = found.components
+    if model.energy_of_a_site is not None and len(examined.errors.energy_errors):
+        numbers["energy_shift"] = float(np.mean(examined.errors.energy_errors))
+    exact, predicted = examined.components
     half_width = float(np.quantile(abs(predicted - exact), erf(0.5**0.5))) if world.rank == 0 else 0.0
     numbers["half_width_68"] = world.broadcast(half_width)
-    return {**numbers, "snapshot_mse": found.snapshot_mse}, found.components
+    return {**numbers, "snapshot_mse": examined.snapshot_mse}, examined.components
 
 
 def label_files(data: Path, world: World) -> list[Path]:

@@ -15,7 +15,7 @@ from hpcspin.storage import provenance
 
 
 def describe(world: World) -> str:
-    """Versions, launcher and MPI library, devices, and backends in use, a line each; all ranks call together."""
+    """Versions, launcher and MPI library, devices, and backends in use, a line each; all ranks call it."""
     lines = {f"{name}": version for name, version in provenance().items()}
     lines["launcher"] = f"{world.launcher}, {world.size} rank(s)"
     lines["MPI library"] = _mpi_library()

@@ -1,4 +1,4 @@
-"""``hpcspin init``: a commented config to start from, put together from the sections in ``hpcspin/templates``."""
+"""``hpcspin init``: a commented config to start from, joined from the sections in ``hpcspin/templates``."""
 
 from __future__ import annotations
 

@@ -1,16 +1,12 @@
 """``hpcspin learn``: active learning of a force field from a handful of exact labels a round.
 
-Labels are expensive, configurations are cheap, and frames of one exact
-trajectory resemble each other. Here the model of the round before moves the
-spins, from starts that are new each time, and only frames on which its
-committee disagrees are labelled. Round 0 labels initial spins, unless a model
-that exists already, ``learning.start``, moves the spins of round 1.
+Labels are expensive, configurations are cheap, and frames of one exact trajectory are similar. Here the model of the
+previous round moves the spins, from new initial spins each time, and only frames on which its committee disagrees are
+labelled. Round 0 labels initial spins, unless an existing model, ``learning.start``, moves the spins of round 1.
 
-A round's labels are of trajectories that the model before has never seen.
-``rounds.jsonl`` holds its error on them: that on independent data where frames
-are chosen at random, and a larger one where the committee's doubt chose them.
-Where it falls below ``learning.target`` the rounds end; the model of the last
-one has also learned from the labels that said so.
+The labels of a round are of trajectories that the previous model has not learned from. ``rounds.jsonl`` holds its error
+on them: the error on independent data where frames are chosen at random, a larger one where the committee's spread
+chooses them. The rounds end when it falls below ``learning.target``; the last model has also learned from these labels.
 """
 
 from __future__ import annotations
@@ -115,9 +111,9 @@ def _learn(config: Config, learning: LearningSection, directory: Path, world: Wo
     claim(config, directory / "config.json", world, may_grow=("learning.rounds", "learning.target"))
     first = 0 if learning.start is None else 1
     numbers = range(first, learning.rounds + 1)
-    begun = [number for number in numbers if _Round(directory, number).directory.exists()]
+    started = [number for number in numbers if _Round(directory, number).directory.exists()]
     # The data of a later round would make the finished training before it another one.
-    for number in range(world.broadcast(max(begun, default=first)), numbers.stop):
+    for number in range(world.broadcast(max(started, default=first)), numbers.stop):
         this = _Round(directory, number)
         world.say(f"round {number} of {learning.rounds}")
         code = _learn_round(config, this, world)
@@ -131,7 +127,7 @@ def _learn(config: Config, learning: LearningSection, directory: Path, world: Wo
 
 
 def _learn_round(config: Config, this: _Round, world: World) -> int | None:
-    """Choose spins, label them, judge the model before, train the next one."""
+    """Choose spins, label them, evaluate the previous model on them, train the next one."""
     roles = ("train", "validation") if this.number else ("train",)
     if not world.broadcast(this.spins(roles[-1]).exists()):
         code = simulate_all(_trajectories(config, this), world) if this.number else 0
@@ -146,7 +142,7 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
             origin = world.broadcast(_origin(this, role) if world.rank == 0 else None)
             label_file(_system_only(config), this.spins(role), this.labels(role), world, origin)
     if this.number:
-        _judge(config, this, roles, world)
+        _evaluate_previous(config, this, roles, world)
     if world.rank == 0 and not this.model.exists():
         write_manifest(this.root / "data")
     assert config.training is not None
@@ -165,7 +161,7 @@ def _system_only(config: Config) -> Config:
     return Config(lattice=config.lattice, electrons=config.electrons, device=config.device)
 
 
-def _model_before(config: Config, this: _Round) -> Path:
+def _previous_model(config: Config, this: _Round) -> Path:
     """The model that moves the spins of a round."""
     start = _learning(config).start
     return Path(start) if start is not None and this.number == 1 else _Round(this.root, this.number - 1).model
@@ -176,7 +172,7 @@ def _seed(config: Config, this: _Round, number: int) -> int:
 
 
 def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
-    """Configs of the round's learned trajectories, each from a start of its own."""
+    """Configs of the round's learned trajectories, each with its own initial spins."""
     learning = _learning(config)
     assert config.dynamics is not None
     names = ("wall_position", "spread") if learning.selection == "spread" else ("wall_position",)
@@ -185,7 +181,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
         changes = {
             "field": "learned",
             "exact_interval": None,
-            "model": str(_model_before(config, this)),
+            "model": str(_previous_model(config, this)),
             "seed": _seed(config, this, number),
             "observers": tuple(ObserverSettings(name=name) for name in names),
         }
@@ -203,7 +199,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
 
 
 def _choose(config: Config, this: _Round) -> None:
-    """Write the spins to be labelled; trajectory 0 of a round is kept for validation."""
+    """Write the spins to be labelled; those of trajectory 0 of a round are for validation."""
     if this.number == 0:
         _write_spins(this.spins("train"), *_initial_textures(config, this))
         return
@@ -216,7 +212,7 @@ def _choose(config: Config, this: _Round) -> None:
     for role, part in (("train", slice(1, None)), ("validation", slice(0, 1))):
         spins, steps, spreads = (np.concatenate(column) for column in zip(*chosen[part], strict=True))
         origin = np.repeat(np.arange(len(paths))[part], [len(frames[0]) for frames in chosen[part]])
-        # Trajectories may start from the same spins: what is learned from must not validate, nor be labelled again.
+        # Trajectories may start from the same spins: no spins are labelled twice, or both learned from and validated.
         new = is_new(spins, labelled)
         if not new.any():
             raise HpcspinError(
@@ -252,7 +248,7 @@ def _frames(
         count, spread = shape[0], np.full(shape[0], np.nan)
         if "spread" in file:
             spread = np.sqrt(np.mean(read_rows(real_dataset(file, path, "spread", shape[:3]), path) ** 2, axis=(1, 2)))
-        # Random numbers stand for a spread that nobody has measured.
+        # Random numbers replace a spread that was not measured.
         rank = rng.random(count) if np.isnan(spread).any() else spread
         stretches = [part for part in np.array_split(np.arange(count), share) if len(part)]
         frames = np.array([part[np.argmax(rank[part])] for part in stretches])
@@ -276,20 +272,20 @@ def _origin(this: _Round, role: str) -> dict[str, Any]:
 
 
 def _reached(config: Config, this: _Round) -> bool:
-    """Whether the model before was as good on this round's labels, new to it, as the config asks."""
+    """Whether the error of the previous model on this round's labels is below the target."""
     target, log = _learning(config).target, this.root / "rounds.jsonl"
     if target is None or this.number == 0:
         return False
     return float(json.loads(log.read_text().splitlines()[this.number - 1])["mse"]) <= target
 
 
-def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -> None:
-    """Add the error of the model before on this round's labels, which it has not seen, to ``rounds.jsonl``."""
+def _evaluate_previous(config: Config, this: _Round, roles: tuple[str, ...], world: World) -> None:
+    """Add the error of the previous model on this round's labels, which are new to it, to ``rounds.jsonl``."""
     log = this.root / "rounds.jsonl"
-    known = world.broadcast(log.read_text().splitlines() if world.rank == 0 and log.exists() else [])
-    if len(known) >= this.number:
+    lines = world.broadcast(log.read_text().splitlines() if world.rank == 0 and log.exists() else [])
+    if len(lines) >= this.number:
         return
-    model = load_force(_model_before(config, this))
+    model = load_force(_previous_model(config, this))
     numbers: dict[str, Any] = dict(
         evaluate(model, [this.labels(role) for role in roles], world, pick_device(world, config.device))
     )
@@ -302,5 +298,5 @@ def _judge(config: Config, this: _Round, roles: tuple[str, ...], world: World) -
     if _learning(config).selection == "spread":
         spreads = [_origin(this, role)["spread"] for role in roles]
         record["spread"] = float(np.mean(np.concatenate(spreads)))
-    write_text(log, "\n".join([*known, json.dumps(record)]) + "\n")
-    world.say(f"round {this.number}: the model before, on labels new to it: {in_words(numbers)}")
+    write_text(log, "\n".join([*lines, json.dumps(record)]) + "\n")
+    world.say(f"round {this.number}: the previous model, on labels new to it: {in_words(numbers)}")

@@ -24,7 +24,7 @@ from hpcspin.potential import weights_digest
 from hpcspin.storage import TRAJECTORY, find_trajectory, partial_path
 
 _SHOWN = 16
-"""Digits of a digest that tell two files apart in a line that people read."""
+"""Digits of a digest in a message."""
 
 
 def simulate_directory(config: Config, directory: Path, world: World) -> int:
@@ -114,7 +114,7 @@ def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:
 
 
 def _identity(config: Config, spins: NDArray[np.float64], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with what files hold in the place of their paths: directories can be moved, files not replaced."""
+    """The config with digests of files in the place of their paths: a moved file is the same, a replaced one is not."""
     assert config.initial is not None
     assert config.dynamics is not None
     identity = dict(given)

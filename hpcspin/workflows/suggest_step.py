@@ -1,4 +1,4 @@
-"""``hpcspin suggest-step``: how long a step each integrator tolerates at the spins that a config starts from."""
+"""``hpcspin suggest-step``: how long a step each integrator tolerates at the initial spins of a config."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def suggest_step(config: Config, world: World, evaluations: int) -> str:
     world
         The ranks.
     evaluations
-        How often the field is asked.
+        Evaluations of the field.
 
     Raises
     ------

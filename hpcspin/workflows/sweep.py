@@ -94,12 +94,12 @@ def _combinations(vary: Sequence[str]) -> list[Choice]:
     for given in vary:
         key, separator, text = given.partition("=")
         try:
-            found = read_yaml(f"[{text}]")
+            parsed = read_yaml(f"[{text}]")
         except HpcspinError:
-            found = None
-        if not key or not separator or not found or key in values:
+            parsed = None
+        if not key or not separator or not parsed or key in values:
             raise HpcspinError(f"--vary {given!r}: write it as KEY=V1,V2,... and name each key once")
-        values[key] = found
+        values[key] = parsed
     return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
 
 

@@ -22,7 +22,7 @@ from hpcspin.training.metrics import in_words
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
     """Train on directories of label files, whose manifests are written where they have none.
 
-    The log warns of a training whose error no shard tells.
+    The log warns of a training without validation shards.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def train_directory(config: Config, data: Sequence[Path], output: Path, world: W
             ensure_manifest(directory)
         if not config.training.validation:
             world.say(
-                "warning: training.validation names no shard: the last weights will be saved, and nothing tells their "
-                "error; keep independent trajectories out of the training, as with "
+                "warning: training.validation names no shard: the last weights will be saved, and their error stays "
+                "unknown; keep independent trajectories out of the training, as with "
                 f"training.validation=[{listed_shards(data)[-1].file}]"
             )
     world.barrier()
@@ -84,7 +84,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
     assert config.training is not None
     members, start = config.training.members, config.training.start
     with sole_writer(output, world):
-        found = find_data(
+        training_data = find_data(
             data,
             config.training.validation,
             config.lattice.kind,
@@ -96,7 +96,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
         for number in range(members):
             directory = output / MEMBER.format(number) if members > 1 else output
             with StopRequest(output / "STOP", world) as stop:
-                outcome = _train_one(config, config.training.seed + number, found, directory, world, stop)
+                outcome = _train_one(config, config.training.seed + number, training_data, directory, world, stop)
             if not outcome.finished:
                 world.say("train: stopped with a checkpoint")
                 return EXIT_REQUEUE
@@ -105,7 +105,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
 
 
 def check_training(config: Config, world: World) -> None:
-    """Refuse before other stages what the training that comes after them would refuse.
+    """Refuse, before other stages run, what the training after them would refuse.
 
     Raises
     ------
@@ -139,5 +139,5 @@ def _train_one(config: Config, seed: int, data: TrainingData, output: Path, worl
         pick_device(world, config.device),
         start=Path(config.training.start) if config.training.start else None,
         card={"config": config.model_dump(mode="json")},
-        stop=stop.heed,
+        stop=stop.requested,
     )

@@ -266,7 +266,7 @@ class TestTrajectory:
 
     def test_fewer_frames_than_the_checkpoint_knows_is_an_error(self, tmp_path):
         self.writer(tmp_path / "t.h5", 4).append(**self.frame(0))
-        with pytest.raises(HpcspinError, match="holds 1 frames, the checkpoint knows of 2"):
+        with pytest.raises(HpcspinError, match="holds 1 frames, the checkpoint counts 2"):
             self.writer(tmp_path / "t.h5", 4, keep=2)
 
     def test_serves_as_a_label_file_while_it_grows(self, tmp_path):

@@ -126,7 +126,7 @@ def test_what_the_dead_have_left_beside_the_lock_is_swept(tmp_path: Path) -> Non
 
 def test_the_number_of_a_process_that_is_used_again_protects_nobody(tmp_path: Path) -> None:
     take(tmp_path)
-    change_holder(tmp_path, born="1")
+    change_holder(tmp_path, started="1")
     take(tmp_path).release()
 
 
@@ -140,9 +140,9 @@ def test_a_holder_elsewhere_is_trusted_until_it_gives_no_sign_of_life(
     take(held_elsewhere).release()
 
 
-def test_a_holder_elsewhere_whose_description_is_lost_is_told_as_unknown(held_elsewhere: Path) -> None:
+def test_a_holder_elsewhere_whose_description_is_lost_is_unknown(held_elsewhere: Path) -> None:
     change_holder(held_elsewhere, process="no number")
-    with pytest.raises(HpcspinError, match="another run writes there, of which nothing is known"):
+    with pytest.raises(HpcspinError, match="another run writes there, by an unknown process"):
         take(held_elsewhere)
 
 
@@ -164,7 +164,7 @@ def test_two_steps_of_one_job_do_not_displace_each_other(tmp_path: Path, monkeyp
     first.release()
 
 
-def test_who_has_lost_the_lock_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_has_lost_the_lock_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "_TOUCH_SECONDS", 0.01)
     told: list[str] = []
     first = OutputLock(tmp_path, told.append)
