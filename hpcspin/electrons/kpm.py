@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
+from hpcspin.electrons.kpm_cuda import CudaRecursion
 from hpcspin.electrons.kpm_estimates import Estimate, LocalMoments, Probing
 from hpcspin.electrons.kpm_host import HostRecursion, library
 from hpcspin.electrons.kpm_probes import Colouring, ProbeGroup, colouring, probe_groups, random_phases, unit_colouring
-from hpcspin.electrons.kpm_recursion import ArrayRecursion, scaled_hamiltonian
+from hpcspin.electrons.kpm_recursion import ArrayRecursion, Recursion, ScaledHamiltonian, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -108,9 +109,7 @@ class KpmSolver(EquilibriumSolver):
     def _snapshot(self, spins: Real, number: int) -> tuple[Estimate, float]:
         """Estimate of one snapshot, and the error of its field."""
         hamiltonian = scaled_hamiltonian(self.system, spins, self.interval)
-        on_host = not self._backend.on_gpu and library() is not None
-        recursion = HostRecursion(hamiltonian) if on_host else ArrayRecursion(hamiltonian, self._backend)
-        probing = Probing(self.system, recursion, self.world)
+        probing = Probing(self.system, self._recursion(hamiltonian), self.world)
         coloured = self._coloured(self._plan.distance)
         if coloured.is_exact:
             return self._exact(probing)
@@ -131,6 +130,14 @@ class KpmSolver(EquilibriumSolver):
             distance, coloured = self._next(distance, math.ceil(steps), coloured)
         self._plan = Plan(distance, _power_of_two(expansion.count))
         return self._exact(probing)
+
+    def _recursion(self, hamiltonian: ScaledHamiltonian) -> Recursion:
+        """The quickest way where this solver computes."""
+        if self._backend.name == "cupy":
+            return CudaRecursion(hamiltonian, self._backend)
+        if not self._backend.on_gpu and library() is not None:
+            return HostRecursion(hamiltonian)
+        return ArrayRecursion(hamiltonian, self._backend)
 
     def _coloured(self, distance: int) -> Colouring:
         """Colours of a distance; one for each site where that costs no more vectors than the sets of few colours."""

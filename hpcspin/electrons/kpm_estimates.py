@@ -12,7 +12,7 @@ both are exact but for the truncation. At a fixed filling mu follows from the mo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -100,13 +100,14 @@ class Probing:
         return LocalMoments(sites, np.concatenate(kept, axis=1), sum_in_order(totals))
 
     def densities(self, moments: LocalMoments, expansion: Expansion) -> Estimate:
-        """The estimate from densities; the moments are those of all sites."""
+        """The estimate from densities, with the energy of the series without a kernel; the moments are of all sites."""
         total = moments.total[: expansion.count]
         potential = self._potential(expansion, total)
         components = np.empty((len(moments.sites), 4))
         occupied = np.tensordot(expansion.occupation(potential), moments.local[: expansion.count], axes=1)
         components[moments.sites] = occupied
-        return Estimate(components, self._energy(expansion, potential, total), potential)
+        energy = self._energy(replace(expansion, kernel="none"), potential, total)
+        return Estimate(components, energy, potential)
 
     def sample(self, moments: LocalMoments, expansion: Expansion) -> Real:
         """Components tr(sigma rho_ii) on the sites that are kept, of the series that the gradient occupies; (k, 3)."""

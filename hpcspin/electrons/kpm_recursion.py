@@ -169,41 +169,60 @@ class ArrayRecursion:
         places = asarray(np.stack([rows, rows + width, rows + 1, rows + width + 1], axis=-1).reshape(-1))
         phases = asarray((group.phases[:, 0] - 1j * group.phases[:, 1])[:, None])
         near = self._start(group)
-        far, found = self._apply(near) / 2, []
+        far, found = xp.zeros_like(near), []
         for n in range(count):
             block = phases * xp.reshape(xp.take(xp.reshape(near, (-1,)), places), (-1, 4))
             uu, du, ud, dd = (block[:, k] for k in range(4))
             parts = [xp.real(uu + dd), xp.real(ud + du), xp.imag(du - ud), xp.real(uu - dd)]
             found.append(xp.stack(parts, axis=-1))
             if n + 1 < count:
-                near, far = far, self._apply(far) - near
+                near, far = self._advance(near, far, 1.0 if n else 0.5), near
         return self._backend.to_numpy(xp.stack(found))
 
     def total_moments(self, group: ProbeGroup, steps: int) -> tuple[Real, Any]:
         """See `Recursion`."""
         xp = self._xp
         near = self._start(group)
-        far, products = self._apply(near) / 2, []
+        far, products = xp.zeros_like(near), []
         for n in range(steps):
-            products += [_product(xp, near, near), _product(xp, near, far)]
-            if n + 1 < steps:
-                near, far = far, self._apply(far) - near
+            near, far = self._advance(near, far, 1.0 if n else 0.5), near
+            products += [_product(xp, far, far), _product(xp, far, near)]
         moments = self._backend.to_numpy(xp.stack(products))
         moments[2:] = 2 * moments[2:] - np.tile(moments[:2], steps - 1)
-        return moments, (near, far)
+        return moments, (far, near)
 
     def gradient(self, start: Any, even: Real, odd: Real) -> Real:
         """See `Recursion`."""
         xp, (near, far) = self._xp, start
         later, latest = float(odd[-1]) * near, xp.zeros_like(near)
-        result: Any = 0.0
-        for n in range(len(even) - 1, -1, -1):
-            result = result + (2 if n else 1) * _site_products(xp, later[:-1], near[:-1])
-            if n:
-                before = self._apply(near) - far
-                local = 2 * float(even[n]) * near + float(odd[n]) * far + float(odd[n - 1]) * before
-                near, far, later, latest = before, near, local + self._apply(later) - latest, later
-        return self._backend.to_numpy(result)
+        sums = self._zero_sums()
+        for n in range(len(even) - 1, 0, -1):
+            weights = (float(even[n]), float(odd[n]), float(odd[n - 1]))
+            before, earlier, sums = self._reverse(near, far, later, latest, sums, weights)
+            near, far, later, latest = before, near, earlier, later
+        return self._backend.to_numpy(xp.sum(sums, axis=-1) + _site_products(xp, later[:-1], near[:-1]))
+
+    def _advance(self, near: Array, far: Array, scale: float) -> Array:
+        """Vectors a_{n+1} from a_n and a_{n-1}; ``far`` may be overwritten."""
+        return scale * self._apply(near) - far
+
+    def _zero_sums(self) -> Array:
+        """Where `_reverse` sums, shape (sites, 4, parts of the sum)."""
+        return self._backend.asarray(np.zeros((self._sites, 4, 1)))
+
+    def _reverse(
+        self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: tuple[float, float, float]
+    ) -> tuple[Array, Array, Array]:
+        """A step of the way back from n > 0: a_{n-1}, l_n and the sums.
+
+        ``near`` is a_n, ``far`` a_{n+1}, ``later`` l_{n+1}, ``latest`` l_{n+2}; ``weights`` are even[n], odd[n] and
+        odd[n - 1]. ``far``, ``latest`` and ``sums`` may be overwritten.
+        """
+        even, odd, odd_before = weights
+        before = self._apply(near) - far
+        local = 2 * even * near + odd * far + odd_before * before
+        sums = sums + 2 * _site_products(self._xp, later[:-1], near[:-1])[..., None]
+        return before, local + self._apply(later) - latest, sums
 
 
 def _product(xp: Any, left: Array, right: Array) -> Array:
