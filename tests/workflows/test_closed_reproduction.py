@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hpcspin.config import load_config
+from hpcspin.drawing import figures, lattice_figures
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import read_labels
@@ -46,7 +47,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
-def test_small_configs_go_from_spins_to_figures(name: str, tmp_path: Path) -> None:
+def test_small_configs_go_from_spins_to_figures(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (figures, lattice_figures):
+        monkeypatch.setattr(module, "save", lambda _, path: path.touch())  # NAMES[0] draws them
     numbers = reproduced(name, tmp_path / "run")
     assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} == FIGURES
     assert "walls" not in numbers
@@ -83,13 +86,12 @@ def test_a_run_may_have_a_temperature_of_its_own(finished: Path) -> None:
 
 
 def test_a_second_call_computes_nothing_and_reports_the_same(finished: Path) -> None:
+    assert {path.stem for path in (finished / "figures").glob("*.png")} == FIGURES
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.h5")}
     numbers = json.loads((finished / "numbers.json").read_text())
     again = reproduced(NAMES[0], finished)
-    report_directory(finished, World())
-    reported = json.loads((finished / "numbers.json").read_text())
     for name in ("test", "order", "energy"):
-        assert numbers[name] == again[name] == reported[name]
+        assert numbers[name] == again[name]
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.h5")} == before
 
 
