@@ -33,7 +33,7 @@ class Settings(Section):
     energy_weight: NonNegative = 0.0
     """Weight of the mean squared error of the energy of a site beside that of the field, of the kind ``conservative``
     and labels with energies. It is taken up to a constant, over the snapshots of a batch; the constant is fitted in the
-    end. An energy of N sites divided by N errs as little as 1/√N: weights of 100 and more are usual."""
+    end. Along quenches energies of a site vary about as much as components of the field: 1 is where to begin."""
     ema: Annotated[NonNegative, Field(lt=1)] = 0.995
     """Decay of the running mean of the weights, per step; the mean is what is saved."""
     seed: Seed = 1

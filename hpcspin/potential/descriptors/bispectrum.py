@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -23,6 +23,8 @@ _Kind = tuple[int, int]
 """Number of an irrep and parity under time reversal."""
 _Term = tuple[float, int, int]
 """Factor of a product of two components of references, and their numbers."""
+_Invariant = tuple[int, int, int, int]
+"""First components of both factors of a scalar product, its dimension and its time parity."""
 
 
 class Bispectrum(Descriptor):
@@ -64,8 +66,8 @@ class Bispectrum(Descriptor):
         kinds = sorted({_kind(copy) for copy in others})
         self.coefficients = Coefficients(orbits, irreps, [*direct, *others], len(offsets))
         self.references = _References(irreps, others, kinds)
-        products = _Products(irreps, kinds, self.references.starts)
-        invariants = list(_invariants(irreps, others, kinds, products, even))
+        products = _Products(irreps, self.references.starts)
+        invariants = list(_invariants(irreps, others, self.references, products, even))
         self.products = _Quadratic(products.terms, self.references.width)
         self.numbers = [len(direct), sum(irreps[copy.irrep].dimension for copy in others), self.references.width]
         length = sum(self.numbers[1:]) + len(products.terms)
@@ -160,8 +162,6 @@ class _Products:
     ----------
     irreps
         All of them.
-    kinds
-        Of the references.
     starts
         First component of each reference.
 
@@ -171,7 +171,7 @@ class _Products:
         Of each component of all products.
     """
 
-    def __init__(self, irreps: Sequence[Irrep], kinds: Sequence[_Kind], starts: dict[_Kind, int]) -> None:
+    def __init__(self, irreps: Sequence[Irrep], starts: dict[_Kind, int]) -> None:
         self._irreps, self._starts = irreps, starts
         self._known: dict[tuple[int, _Kind, _Kind], int | None] = {}
         self.terms: list[list[_Term]] = []
@@ -230,37 +230,31 @@ def _kind(copy: Copy) -> _Kind:
 
 
 def _invariants(
-    irreps: Sequence[Irrep], copies: Sequence[Copy], kinds: Sequence[_Kind], products: _Products, even: bool
-) -> Iterator[tuple[int, int, int, int]]:
-    """First components of both factors of each scalar product, its dimension and its time parity.
-
-    Components are numbered through copies, references and products of references.
-    """
+    irreps: Sequence[Irrep], copies: Sequence[Copy], references: _References, products: _Products, even: bool
+) -> Iterator[_Invariant]:
+    """All scalar products; components are numbered through copies, references and products of references."""
     dimensions = [irreps[copy.irrep].dimension for copy in copies]
-    firsts = [*np.cumsum([0, *dimensions]).tolist()]
-    width = sum(irreps[n].dimension for n, _ in kinds)
-    reference, product = firsts[-1], firsts[-1] + width
-    starts = dict(zip(kinds, np.cumsum([0, *(irreps[n].dimension for n, _ in kinds)]).tolist(), strict=False))
+    *places, width = np.cumsum([0, *dimensions]).tolist()
+    starts = {kind: width + start for kind, start in references.starts.items()}
     allowed = (1,) if even else (1, -1)
-    for first, size in zip(firsts, dimensions, strict=False):
-        yield first, first, size, 1
-    for first, size, copy in zip(firsts, dimensions, copies, strict=False):
+
+    def with_products(kind: _Kind, place: int, pairs: Iterable[tuple[_Kind, _Kind]]) -> Iterator[_Invariant]:
+        for left, right in pairs:
+            parity = kind[1] * left[1] * right[1]
+            first = products.first(kind[0], left, right) if parity in allowed else None
+            if first is not None:
+                yield place, width + references.width + first, irreps[kind[0]].dimension, parity
+
+    for place, size in zip(places, dimensions, strict=True):
+        yield place, place, size, 1
+    for place, size, copy in zip(places, dimensions, copies, strict=True):
         for parity in (1, -1):
-            kind = copy.irrep, parity
-            if kind in starts and parity * copy.parity in allowed:
-                yield first, reference + starts[kind], size, parity * copy.parity
-    pairs = list(combinations_with_replacement(kinds, 2))
-    for one in kinds:
-        for pair in pairs:
-            parity, first = one[1] * pair[0][1] * pair[1][1], None
-            if one <= pair[0] and parity in allowed:
-                first = products.first(one[0], *pair)
-            if first is not None:
-                yield reference + starts[one], product + first, irreps[one[0]].dimension, parity
-    for place, size, copy in zip(firsts, dimensions, copies, strict=False):
-        for pair in pairs if size > 1 else []:
-            parity, first = copy.parity * pair[0][1] * pair[1][1], None
-            if parity in allowed:
-                first = products.first(copy.irrep, *pair)
-            if first is not None:
-                yield place, product + first, size, parity
+            if (copy.irrep, parity) in starts and parity * copy.parity in allowed:
+                yield place, starts[copy.irrep, parity], size, parity * copy.parity
+    pairs = list(combinations_with_replacement(starts, 2))
+    for kind, start in starts.items():
+        # Of three references the first one is not behind the others: each set of three counts once.
+        yield from with_products(kind, start, (pair for pair in pairs if kind <= pair[0]))
+    for place, size, copy in zip(places, dimensions, copies, strict=True):
+        if size > 1:
+            yield from with_products(_kind(copy), place, pairs)
