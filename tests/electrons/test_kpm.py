@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from systems import random_spins
 from test_closed import STATES, reference
 
+import hpcspin as hs
 from hpcspin.electrons import ClosedLattice, KpmSolver, make_solver
 from hpcspin.electrons import kpm as module
 from hpcspin.electrons.backend import make_backend
@@ -98,14 +99,14 @@ def test_the_error_bounds_the_field_and_is_no_exaggeration(system):
     spins = random_spins(system, 1, seed=3)
     exact = make_solver("diagonalization", system, 1e-9).solve(spins)
     solver, bounded, ratios = KpmSolver(system, 0.1), 0, []
-    for number in range(12):
+    for number in range(8):
         solver.reset()
         solver.number = number
         found = solver.solve(spins)
         actual = np.abs(found.field - exact.field).max()
         bounded += actual <= found.error[0]
         ratios.append(found.error[0] / actual)
-    assert bounded >= 11
+    assert bounded >= 7
     assert np.median(ratios) < 12
 
 
@@ -204,10 +205,11 @@ def test_threads_do_not_change_results(monkeypatch):
 
 
 def test_without_a_compiler_arrays_compute(monkeypatch):
-    spins = random_spins(metal(), 1, seed=3)
-    compiled = KpmSolver(metal(), 0.1).solve(spins)
+    system = metal((7, 6), temperature=0.2)
+    spins = random_spins(system, 1, seed=3)
+    compiled = KpmSolver(system, 0.1).solve(spins)
     monkeypatch.setattr(module, "library", lambda: None)
-    found = KpmSolver(metal(), 0.1).solve(spins)
+    found = KpmSolver(system, 0.1).solve(spins)
     np.testing.assert_allclose(found.field, compiled.field, atol=1e-9)
 
 
@@ -223,6 +225,26 @@ def test_temperatures_that_no_series_resolves_are_refused(monkeypatch):
 def test_driven_lattices_are_refused():
     with pytest.raises(HpcspinError, match="kpm is for a closed lattice"):
         KpmSolver(SimpleNamespace(described="a driven lattice", default_solver="negf"), 1e-3)
+
+
+def test_dynamics_key_the_phases_by_seed_and_step_and_go_on_with_the_same_bits(monkeypatch, tmp_path):
+    """All stages of a step have the same phases; a run in two parts has the bits of one that was not interrupted."""
+    system = metal(temperature=0.2, solver="kpm", tolerance=0.2)
+    keys, solve = [], KpmSolver.solve
+
+    def noted(self, spins):
+        keys.append((self.seed, self.number))
+        return solve(self, spins)
+
+    monkeypatch.setattr(KpmSolver, "solve", noted)
+    given = {"spins": random_spins(system, 1, seed=3)[0], "damping": 0.5, "step": 0.5, "seed": 5, "integrator": "heun"}
+    whole = hs.simulate(system, duration=1.5, path=tmp_path / "whole", **given)
+    assert set(keys) == {(5, 0), (5, 1), (5, 2), (5, 3)}
+    assert [keys.count((5, step)) for step in range(3)] == [2, 2, 2]
+    for duration in (1.0, 1.5):
+        parted = hs.simulate(system, duration=duration, path=tmp_path / "parts", **given)
+    assert np.array_equal(parted.spins, whole.spins)
+    assert np.array_equal(parted.energy, whole.energy)
 
 
 @pytest.mark.mpi
