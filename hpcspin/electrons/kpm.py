@@ -9,6 +9,7 @@ errors of the worst site are below the tolerance, or until there are as many col
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -121,7 +122,7 @@ class KpmSolver(EquilibriumSolver):
                 probing.gradient(self._groups(probing, coloured, number, stage), expansion) for stage in range(_SETS)
             ]
             noise = self._noise(sets)
-            steps = math.log(noise / target) / _DECAY
+            steps = math.log(max(noise, sys.float_info.min) / target) / _DECAY
             if noise <= target:
                 # A step back needs room: the noise of the next snapshot is another one.
                 closer = max(_FIRST_DISTANCE, distance - max(0, math.floor(-steps) - 1))

@@ -93,7 +93,8 @@ class Probing:
 
         def moments(group: ProbeGroup) -> tuple[Real, Real]:
             local = self.recursion.local_moments(group, count)
-            return local[:, ::stride], local[..., 0].sum(axis=1)
+            # A copy, so that the moments of the other sites are freed.
+            return local[:, ::stride].copy(), local[..., 0].sum(axis=1)
 
         kept, totals = zip(*self._everywhere(moments, groups), strict=True)
         sites = np.concatenate([group.sites[::stride] for group in groups])

@@ -197,6 +197,14 @@ def test_a_solver_goes_on_from_its_state_and_forgets_it():
             solver.set_state({"plan": np.array(wrong)})
 
 
+def test_electrons_that_see_no_spins_have_no_noise():
+    system = metal(exchange=0.0, temperature=0.2)
+    spins = random_spins(system, 1, seed=3)
+    found, exact = KpmSolver(system, 0.1).solve(spins), make_solver("diagonalization", system, 1e-9).solve(spins)
+    assert not found.field.any()
+    assert np.abs(found.density - exact.density).max() < 0.1
+
+
 def test_threads_do_not_change_results(monkeypatch):
     spins = random_spins(metal(), 1, seed=3)
     alone = KpmSolver(metal(), 0.1).solve(spins)
