@@ -331,9 +331,11 @@ class _Trainer:
         return {f"validation_{name}": value for name, value in summary.items() if name != "snapshots"}
 
     def _require_finite(self, *values: float | Tensor) -> None:
-        """Stop all ranks together, before anything of a training that has diverged is written."""
-        broken = not all(bool(torch.as_tensor(value).isfinite().all()) for value in values)
-        if self._world.sum(np.array([broken], dtype=np.int64))[0]:
+        """Stop all ranks, before anything of a training that has diverged is written; one wait for the device."""
+        tensors = [value.isfinite().all() for value in values if isinstance(value, Tensor)]
+        finite = all(math.isfinite(value) for value in values if not isinstance(value, Tensor))
+        finite = finite and (not tensors or bool(torch.stack(tensors).all()))
+        if self._world.sum(np.array([not finite], dtype=np.int64))[0]:
             raise DivergedError(
                 f"{self._directory}: the training has diverged in epoch {self._state.epoch}, its loss, weights or "
                 "validation error are not finite; what was saved before stays, lower training.learning_rate and run "
