@@ -46,25 +46,25 @@ LEAST_SECONDS = 3.0
 def sources_digest() -> str:
     """SHA-256 of the package's sources, which tells the code where a copy has no commit."""
     package = Path(hpcspin.__file__).parent
-    found = hashlib.sha256()
+    measured = hashlib.sha256()
     for path in sorted(path for kind in ("py", "cu", "c") for path in package.rglob(f"*.{kind}")):
-        found.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
-    return found.hexdigest()
+        measured.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes())
+    return measured.hexdigest()
 
 
 def environment(pretend: bool) -> dict[str, Any]:
     """Card, driver and versions, the commit among them."""
-    found: dict[str, Any] = {"card": "none, pretended", "versions": provenance(), "pretended": pretend}
-    found["sources_sha256"] = sources_digest()
+    measured: dict[str, Any] = {"card": "none, pretended", "versions": provenance(), "pretended": pretend}
+    measured["sources_sha256"] = sources_digest()
     if pretend:
-        return found
+        return measured
     where = torch.cuda.get_device_properties(0)
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         driver = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
         driver = "unknown"
-    return found | {
+    return measured | {
         "card": where.name,
         "memory_bytes": where.total_memory,
         "compute_capability": f"{where.major}.{where.minor}",
@@ -81,7 +81,7 @@ def file_of(card: str, pretend: bool) -> str:
 
 def measure(names: list[str], results: Results, pretend: bool, end: float) -> dict[str, dict[str, Any]]:
     """Run figures until the end, a monotonic time; what has no time left is left out."""
-    worker, found = Worker(FIGURES, pretend), {}
+    worker, measured = Worker(FIGURES, pretend), {}
     try:
         for name in names:
             seconds = min(FIGURES[name].seconds, end - time.monotonic() - GRACE)
@@ -89,12 +89,12 @@ def measure(names: list[str], results: Results, pretend: bool, end: float) -> di
                 one = worker.run(name, seconds, seconds + GRACE)
             else:
                 one = {"result": "left out", "seconds": 0.0, "checks": [], "numbers": {}, "message": "no time was left"}
-            found[name] = one
+            measured[name] = one
             results.write(name, FIGURES[name].part, one)
             print(line(name, one), flush=True)
     finally:
         worker.stop()
-    return found
+    return measured
 
 
 def main() -> None:
@@ -119,9 +119,9 @@ def main() -> None:
     except (ValueError, KeyError, TypeError) as error:
         sys.exit(f"error: {path}: is not what this script has written ({error}); move it away and begin anew")
     names = [name for name in of_part if not arguments.only or name in arguments.only]
-    found = measure(names, results, arguments.pretend, start + 60 * arguments.minutes - LAST_SECONDS)
-    print(f"\n{passes(found)}\n\n{path}, {time.monotonic() - start:.0f} s")
-    sys.exit(int(any(one["result"] == "failed" for one in found.values())))
+    measured = measure(names, results, arguments.pretend, start + 60 * arguments.minutes - LAST_SECONDS)
+    print(f"\n{passes(measured)}\n\n{path}, {time.monotonic() - start:.0f} s")
+    sys.exit(int(any(one["result"] == "failed" for one in measured.values())))
 
 
 if __name__ == "__main__":

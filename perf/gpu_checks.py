@@ -43,9 +43,9 @@ def kernel_error(kernel: Kernel, columns: int, energies: int) -> float:
     problem = kernel_problem(kernel, columns, energies)
     blocks, at, owners, source, groups, weights = problem
     on_card = (cupy.asarray(part) for part in (blocks, at, weights, owners))
-    found = cupy.asnumpy(FusedSweep(kernel, source, groups).respond(*on_card)[0])[..., 0]
+    results = cupy.asnumpy(FusedSweep(kernel, source, groups).respond(*on_card)[0])[..., 0]
     right = dense_columns(kernel, problem)
-    return float(np.abs(found - right).max() / np.abs(right).max())
+    return float(np.abs(results - right).max() / np.abs(right).max())
 
 
 @figure(1, 40)
@@ -116,13 +116,13 @@ def labels(bench: Bench) -> None:
                     bench.require(f"the fused kernel is there, {where}", False)
                     continue
                 solver.reset()
-                found = solver.solve(spins)
-                _compare(bench, f"{backend}{', fused' if fused else ''}, {where}", found, right)
+                results = solver.solve(spins)
+                _compare(bench, f"{backend}{', fused' if fused else ''}, {where}", results, right)
 
 
-def _compare(bench: Bench, name: str, found: SteadyState, right: SteadyState) -> None:
-    bench.check(f"field, {name}", np.abs(found.field - right.field).max(), FIELD_LIMIT)
-    bench.check(f"current, {name}", np.abs(found.current - right.current).max(), FIELD_LIMIT)
+def _compare(bench: Bench, name: str, results: SteadyState, right: SteadyState) -> None:
+    bench.check(f"field, {name}", np.abs(results.field - right.field).max(), FIELD_LIMIT)
+    bench.check(f"current, {name}", np.abs(results.current - right.current).max(), FIELD_LIMIT)
 
 
 @figure(1, 40)
@@ -136,8 +136,8 @@ def single_precision(bench: Bench) -> None:
         for fused in (True, False) if take_fused(solver, False) else (False,):
             take_fused(solver, fused)
             solver.reset()
-            found = solver.solve(spins)
-            excess = np.abs(found.field - right.field).max((1, 2, 3)) / found.error
+            results = solver.solve(spins)
+            excess = np.abs(results.field - right.field).max((1, 2, 3)) / results.error
             bench.check(f"error over its estimate, {kind}{', fused' if fused else ''}", excess.max(), 1.0)
 
 

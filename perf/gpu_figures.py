@@ -99,10 +99,10 @@ class Bench:
     def times(self, work: Callable[[], Any], repeats: int, most: float) -> list[float]:
         """Wall times after a warm-up, at least one."""
         self._timed(work)
-        found, end = [self._timed(work)], time.monotonic() + min(most, 0.2 if self.pretend else self.left)
-        while len(found) < repeats and time.monotonic() < end:
-            found.append(self._timed(work))
-        return found
+        results, end = [self._timed(work)], time.monotonic() + min(most, 0.2 if self.pretend else self.left)
+        while len(results) < repeats and time.monotonic() < end:
+            results.append(self._timed(work))
+        return results
 
     def _timed(self, work: Callable[[], Any]) -> float:
         self.wait()

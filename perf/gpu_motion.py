@@ -95,8 +95,8 @@ def bits(bench: Bench) -> None:
             bench.skip(f"the window of {name}", "its terms cross to other blocks; two_ranks shows it")
             continue
         part = slice(model.halo[0] // 2, size[0] - model.halo[0])
-        found = _window(model, spins[0], part)
-        bench.require(f"{name}: window and whole", torch.equal(found, together[0].unflatten(0, size)[part]))
+        results = _window(model, spins[0], part)
+        bench.require(f"{name}: window and whole", torch.equal(results, together[0].unflatten(0, size)[part]))
 
 
 def _window(model: ForceField | Committee, spins: NDArray[np.float64], part: slice) -> torch.Tensor:
@@ -109,8 +109,8 @@ def _window(model: ForceField | Committee, spins: NDArray[np.float64], part: sli
     table = model.window(Block(shape, (False, True), (False, True), (part.start, length)))
     device = next(model.parameters()).device
     flat, bias = torch.from_numpy(around).reshape(1, -1, 3).to(device), torch.full((1,), BIAS, device=device)
-    found: torch.Tensor = model(flat, table, bias).field[0].double().cpu().unflatten(0, shape)
-    return found
+    results: torch.Tensor = model(flat, table, bias).field[0].double().cpu().unflatten(0, shape)
+    return results
 
 
 def _classical(size: Size) -> Field:
@@ -243,10 +243,10 @@ def launcher() -> str:
         If there is none.
     """
     aside = [str(Path(part) / "bin") for part in (*os.environ.get("PYTHONPATH", "").split(os.pathsep), sys.prefix)]
-    found = shutil.which("mpiexec") or shutil.which("mpiexec", path=os.pathsep.join(aside))
-    if found is None:
+    results = shutil.which("mpiexec") or shutil.which("mpiexec", path=os.pathsep.join(aside))
+    if results is None:
         raise LeftOut("there is no mpiexec; launch/wheels.sh brings one")
-    return found
+    return results
 
 
 def _program(bench: Bench, ranks: int, arguments: Sequence[str]) -> None:
@@ -269,15 +269,15 @@ def two_ranks(bench: Bench) -> None:
     with _directory() as where:
         for name in bench.while_time(names):
             model = f"dynamics.model={MODELS / name}.safetensors"
-            found = []
+            results = []
             for ranks in (1, 2):
                 output = where / f"{name}-{ranks}"
                 _program(
                     bench, ranks, ["simulate", str(CONFIG), device, *system, *moves, model, "--output", str(output)]
                 )
                 with h5py.File(output / "trajectory.h5") as file:
-                    found.append(file["spins"][()])
-            bench.require(f"trajectory of {name}, the same bits", np.array_equal(*found))
+                    results.append(file["spins"][()])
+            bench.require(f"trajectory of {name}, the same bits", np.array_equal(*results))
         size = (12, 6)
         with h5py.File(where / "spins.h5", "w") as file:
             file["spins"] = walls(size, 2)
@@ -301,6 +301,6 @@ def training_variants(bench: Bench) -> None:
             if name == "compile" and bench.pretend:
                 bench.skip(name, "takes a minute on a CPU; tests/training/test_faster_steps.py runs it")
                 continue
-            found = _train(where, bench.device.type, 2, **{name: True})[-1]["loss"]
-            bench.numbers[name] = {"loss": found, "plain": plain}
-            bench.check(f"{name}: loss, relative", abs(found / plain - 1), limit)
+            results = _train(where, bench.device.type, 2, **{name: True})[-1]["loss"]
+            bench.numbers[name] = {"loss": results, "plain": plain}
+            bench.check(f"{name}: loss, relative", abs(results / plain - 1), limit)

@@ -153,11 +153,11 @@ def launching(bench: Bench) -> None:
         bench.wait()
         try:
             with torch.cuda.graph(graph):
-                found = evaluate()
+                results = evaluate()
         except RuntimeError as error:
             raise LeftOut(f"{name} cannot be captured: {' '.join(str(error).split())[:200]}") from error
         graph.replay()
-        bench.require(f"{name}: a graph has the same bits", torch.equal(found, right))
+        bench.require(f"{name}: a graph has the same bits", torch.equal(results, right))
         bench.numbers[name] = bench.paired(evaluate, graph.replay, most=5)
 
 

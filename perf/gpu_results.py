@@ -32,24 +32,24 @@ class Results:
             self.content["runs"].append(environment)
         self._run = self.content["runs"].index(environment)
 
-    def write(self, name: str, part: int, found: dict[str, Any]) -> None:
+    def write(self, name: str, part: int, results: dict[str, Any]) -> None:
         """Keep a figure."""
         stamp = {"part": part, "run": self._run, "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        self.content["figures"][name] = stamp | found
+        self.content["figures"][name] = stamp | results
         write_json(self.path, self.content)
 
 
-def line(name: str, found: dict[str, Any]) -> str:
+def line(name: str, results: dict[str, Any]) -> str:
     """A figure in one line: the check that is nearest to its limit, the message, what was left out."""
     notes = []
-    if failed := [check for check in found["checks"] if not check["passed"]]:
+    if failed := [check for check in results["checks"] if not check["passed"]]:
         notes.append("not so: " + ", ".join(map(_said, failed)))
-    elif limited := [check for check in found["checks"] if check.get("limit")]:
+    elif limited := [check for check in results["checks"] if check.get("limit")]:
         notes.append(_said(max(limited, key=lambda check: check["value"] / check["limit"])))
-    if "message" in found:
-        notes.append(found["message"])
-    notes += [f"left out {part}" for part in found.get("left_out", ())]
-    return f"{found['result']:<9} {name:<22} {found['seconds']:6.1f} s  {'; '.join(notes)}"
+    if "message" in results:
+        notes.append(results["message"])
+    notes += [f"left out {part}" for part in results.get("left_out", ())]
+    return f"{results['result']:<9} {name:<22} {results['seconds']:6.1f} s  {'; '.join(notes)}"
 
 
 def _said(check: dict[str, Any]) -> str:
@@ -58,7 +58,7 @@ def _said(check: dict[str, Any]) -> str:
     return f"{check['name']} {check['value']:.2g} (at most {check['limit']:.2g})"
 
 
-def passes(found: dict[str, dict[str, Any]]) -> str:
+def passes(results: dict[str, dict[str, Any]]) -> str:
     """The table that ends a part."""
     rows = [
         [
@@ -67,6 +67,6 @@ def passes(found: dict[str, dict[str, Any]]) -> str:
             f"{sum(check['passed'] for check in one['checks'])} of {len(one['checks'])}",
             f"{one['seconds']:.1f}",
         ]
-        for name, one in found.items()
+        for name, one in results.items()
     ]
     return table(["figure", "result", "checks", "seconds"], rows)

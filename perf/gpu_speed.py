@@ -55,7 +55,7 @@ def speed_rates(bench: Bench) -> None:
 
 def split(bench: Bench, solver: RecursiveSolver, label: Callable[[], Any]) -> dict[str, float]:
     """Seconds of one label: its equilibrium part, its windows, and the rest, which is the host's."""
-    found = {"equilibrium": 0.0, "window": 0.0}
+    results = {"equilibrium": 0.0, "window": 0.0}
 
     def timed(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def within(*arguments: Any) -> Any:
@@ -63,7 +63,7 @@ def split(bench: Bench, solver: RecursiveSolver, label: Callable[[], Any]) -> di
             start = time.perf_counter()
             result = work(*arguments)
             bench.wait()
-            found[name] += time.perf_counter() - start
+            results[name] += time.perf_counter() - start
             return result
 
         return within
@@ -77,7 +77,10 @@ def split(bench: Bench, solver: RecursiveSolver, label: Callable[[], Any]) -> di
     whole = time.perf_counter() - start
     for owner, method, _ in parts:
         delattr(owner, method)
-    return {**{f"{name}_seconds": value for name, value in found.items()}, "host_seconds": whole - sum(found.values())}
+    return {
+        **{f"{name}_seconds": value for name, value in results.items()},
+        "host_seconds": whole - sum(results.values()),
+    }
 
 
 def _label(bench: Bench, size: tuple[int, int], count: int, tolerance: float = LABEL_TOLERANCE) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def _label(bench: Bench, size: tuple[int, int], count: int, tolerance: float = L
     label()
     nodes = solver.evaluations - before
     chosen = {name: bool(value) for name, value in solver.get_state().items() if name.startswith("fused_")}
-    found = {
+    results = {
         "snapshots": count,
         "window_nodes": nodes,
         "seconds_a_label": taken / count,
@@ -99,17 +102,17 @@ def _label(bench: Bench, size: tuple[int, int], count: int, tolerance: float = L
         **chosen,
         "card": launches(bench, label),
     }
-    return found | _memory(bench)
+    return results | _memory(bench)
 
 
 def _memory(bench: Bench) -> dict[str, int]:
     """Bytes of the card that torch had taken at the most, and that CuPy's pool holds where CuPy has been used."""
     if bench.pretend:
         return {}
-    found = {"torch_peak_bytes": torch.cuda.max_memory_allocated()}
+    results = {"torch_peak_bytes": torch.cuda.max_memory_allocated()}
     if cupy := sys.modules.get("cupy"):
-        found["cupy_pool_bytes"] = int(cupy.get_default_memory_pool().total_bytes())
-    return found
+        results["cupy_pool_bytes"] = int(cupy.get_default_memory_pool().total_bytes())
+    return results
 
 
 @figure(2, 60)
@@ -176,22 +179,22 @@ def _sides(bench: Bench) -> Iterable[tuple[int, int]]:
 def _fields(bench: Bench, name: str) -> None:
     """Evaluations and Heun steps with noise of one model, from the paper's lattice to as large as time allows."""
     for size in _sides(bench):
-        sites, found = size[0] * size[1], {}
+        sites, results = size[0] * size[1], {}
         start = time.perf_counter()
         evaluate = Evaluation(shipped(name, bench.device), walls(size, 1)).ready()
-        found["tables_seconds"] = time.perf_counter() - start
+        results["tables_seconds"] = time.perf_counter() - start
         few = 9 if sites < 1 << 19 else 3
         taken = bench.seconds(evaluate, few, 2.0)
         small = sites <= 1 << 18
         flops = model_flops(evaluate) if small else _flops_a_site(bench, name) * sites
-        found["field"] = bench.beside_limits(taken, flops, 2 * VECTOR_BYTES * sites, "float32")
+        results["field"] = bench.beside_limits(taken, flops, 2 * VECTOR_BYTES * sites, "float32")
         step = stepper(learned(name, bench.device), size, bench.device)
         taken = bench.seconds(step, few, 2.0)
-        found["step"] = bench.beside_limits(taken, 2 * flops, 4 * VECTOR_BYTES * sites, "float32")
-        found["sites_steps_a_second"] = sites / taken
+        results["step"] = bench.beside_limits(taken, 2 * flops, 4 * VECTOR_BYTES * sites, "float32")
+        results["sites_steps_a_second"] = sites / taken
         if small:
-            found["field_launches"], found["step_launches"] = launches(bench, evaluate), launches(bench, step)
-        bench.numbers[f"{size[0]}x{size[1]}"] = found | _memory(bench)
+            results["field_launches"], results["step_launches"] = launches(bench, evaluate), launches(bench, step)
+        bench.numbers[f"{size[0]}x{size[1]}"] = results | _memory(bench)
         # The tables of a large lattice take as much memory as its fields.
         del evaluate, step
         if not bench.pretend:

@@ -110,7 +110,7 @@ def dense_columns(kernel: Kernel, problem: tuple[NDArray[Any], ...]) -> NDArray[
     """Densities of sum_s w_s Y Y† on all sites by dense inverses, shape (energies, Lx, Ly); W the identity."""
     blocks, energies, owners, source, groups, weights = problem
     columns, m = blocks.shape[1:3]
-    found = np.empty((len(energies), columns, m // 2))
+    results = np.empty((len(energies), columns, m // 2))
     for e, (z, owner) in enumerate(zip(energies, owners, strict=True)):
         full = np.zeros((columns, m, columns, m), dtype=complex)
         for x in range(columns):
@@ -118,8 +118,8 @@ def dense_columns(kernel: Kernel, problem: tuple[NDArray[Any], ...]) -> NDArray[
             if x + 1 < columns:
                 full[x, :, x + 1], full[x + 1, :, x] = -np.eye(m), -np.eye(m)
         column = np.linalg.inv(full.reshape(columns * m, -1)).reshape(full.shape)[:, :, 0] @ source
-        found[e] = (np.abs(column) ** 2 @ weights[e, groups]).reshape(columns, m // 2, 2).sum(-1)
-    return found
+        results[e] = (np.abs(column) ** 2 @ weights[e, groups]).reshape(columns, m // 2, 2).sum(-1)
+    return results
 
 
 @functools.cache
@@ -208,13 +208,13 @@ class _Counted(TorchDispatchMode):
         self.operations = self.elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        results = func(*args, **(kwargs or {}))
         view = any(a.alias_info is not None and not a.alias_info.is_write for a in func._schema.arguments)
         if not view and not any(word in func.__name__ for word in self._FREE):
             self.operations += 1
-            for part in found if isinstance(found, (tuple, list)) else (found,):
+            for part in results if isinstance(results, (tuple, list)) else (results,):
                 self.elements += part.numel() if isinstance(part, Tensor) else 0
-        return found
+        return results
 
 
 def launches(bench: Bench, work: Callable[[], Any]) -> dict[str, float]:
@@ -222,9 +222,9 @@ def launches(bench: Bench, work: Callable[[], Any]) -> dict[str, float]:
     work()
     with _Counted() as counted:
         work()
-    found: dict[str, float] = {"operations": counted.operations, "elements": counted.elements}
+    results: dict[str, float] = {"operations": counted.operations, "elements": counted.elements}
     if bench.pretend:
-        return found
+        return results
     from torch.profiler import ProfilerActivity, profile
 
     bench.wait()
@@ -235,4 +235,4 @@ def launches(bench: Bench, work: Callable[[], Any]) -> dict[str, float]:
     busy = sum(row.self_device_time_total for row in rows) / 1e6
     kernels = sum(row.count for row in rows if row.self_device_time_total and not row.key.startswith("Mem"))
     copies = {way: sum(row.count for row in rows if way in row.key) for way in ("HtoD", "DtoH")}
-    return found | {"kernels": kernels, "card_busy_seconds": busy, **copies}
+    return results | {"kernels": kernels, "card_busy_seconds": busy, **copies}

@@ -24,13 +24,13 @@ def gpu_tests(bench: Bench) -> None:
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-rs", "--tb=short"]
     done = _run([*command, *(("-n", "4") if several else ()), *map(str, files)], bench.left - 2)
     bench.numbers["output"] = done.stdout.splitlines()[-40:]
-    found = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
-    bench.numbers.update(found)
+    results = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|error|skipped)", done.stdout)}
+    bench.numbers.update(results)
     bench.require("pytest ended with 0", done.returncode == 0)
     ran = "skipped" if bench.pretend else "passed"
-    bench.require(f"some tests {ran}", found.get(ran, 0) > 0)
-    if "skipped" in found and not bench.pretend:
-        bench.skip(f"{found['skipped']} tests", "they skipped themselves; see the output")
+    bench.require(f"some tests {ran}", results.get(ran, 0) > 0)
+    if "skipped" in results and not bench.pretend:
+        bench.skip(f"{results['skipped']} tests", "they skipped themselves; see the output")
 
 
 def _run(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:

@@ -63,10 +63,10 @@ def run(work: Work, pretend: bool, seconds: float) -> dict[str, Any]:
         bench.skip("the rest", cut)
     if not all(check["passed"] for check in bench.checks):
         result = "failed"
-    found = {"result": result, "seconds": time.monotonic() - start, "checks": bench.checks, "numbers": bench.numbers}
+    results = {"result": result, "seconds": time.monotonic() - start, "checks": bench.checks, "numbers": bench.numbers}
     if bench.left_out:
-        found["left_out"] = bench.left_out
-    return found | ({"message": message} if message else {})
+        results["left_out"] = bench.left_out
+    return results | ({"message": message} if message else {})
 
 
 def _free(pretend: bool) -> bool:
@@ -91,8 +91,8 @@ def _serve(connection: Any, figures: dict[str, Figure], pretend: bool) -> None:
     with suppress(EOFError):
         while True:
             name, seconds = connection.recv()
-            found = run(figures[name].work, pretend, seconds)
-            connection.send((found, _free(pretend)))
+            results = run(figures[name].work, pretend, seconds)
+            connection.send((results, _free(pretend)))
 
 
 class Worker:
@@ -120,11 +120,11 @@ class Worker:
             if not self._connection.poll(most):
                 why = f"did not return within {most:.0f} s and was ended"
             else:
-                found: dict[str, Any]
-                found, answers = self._connection.recv()
+                results: dict[str, Any]
+                results, answers = self._connection.recv()
                 if not answers:
                     self.stop()
-                return found
+                return results
         except (EOFError, OSError):
             self._process.join(2)
             why = f"its process died with exit code {self._process.exitcode}"

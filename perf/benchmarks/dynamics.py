@@ -112,9 +112,9 @@ def memory_worker(model: str, length: int) -> None:
     keep_freed_memory()
     cpu = torch.device("cpu")
     step = stepper(network(model, cpu), square(length), cpu)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     step()
-    print(json.dumps({"side": length, "seconds": time.perf_counter() - begun, "peak_bytes": peak_memory()}))
+    print(json.dumps({"side": length, "seconds": time.perf_counter() - start, "peak_bytes": peak_memory()}))
 
 
 def memory(model: str, length: int) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def memory(model: str, length: int) -> dict[str, Any]:
     worker = ["dynamics", "--network", model, "--memory-worker", str(length)]
     command = [sys.executable, str(PERF / "benchmark.py"), *worker]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return found | {"within_16_GB": found["peak_bytes"] <= MEMORY_BAR}
+    measured: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return measured | {"within_16_GB": measured["peak_bytes"] <= MEMORY_BAR}
 
 
 def huge(field: Field, device: torch.device) -> dict[str, Any]:
@@ -131,11 +131,11 @@ def huge(field: Field, device: torch.device) -> dict[str, Any]:
     step = stepper(field, square(HUGE), device)
     step()
     torch.cuda.synchronize(device)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(HUGE_STEPS):
         step()
     torch.cuda.synchronize(device)
-    passed = time.perf_counter() - begun
+    passed = time.perf_counter() - start
     return {
         "side": HUGE,
         "steps": HUGE_STEPS,
@@ -171,9 +171,9 @@ def measure(model: str, quick: bool) -> dict[str, Any]:
     }
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(measured: dict[str, Any]) -> str:
     """What the JSON says, as Markdown."""
-    learned = {row["side"]: row["sites_steps_a_second"] for row in found["learned"]}
+    learned = {row["side"]: row["sites_steps_a_second"] for row in measured["learned"]}
     rows = [
         [
             f"{row['side']}x{row['side']}",
@@ -181,19 +181,20 @@ def summary(found: dict[str, Any]) -> str:
             f"{row['field_times_bandwidth_limit']:.1f}",
             f"{learned[row['side']]:.2e}" if row["side"] in learned else "",
         ]
-        for row in found["heisenberg"]
+        for row in measured["heisenberg"]
     ]
-    held, machine = found["memory"], found["machine"]
+    held, machine = measured["memory"], measured["machine"]
     lines = [
-        f"{machine['device']}, {machine['threads']} CPU threads, Heun, float64 spins, load {found['load_before']:.1f} "
-        f"at the start; a copy moves {found['copy_bytes_a_second'] / GIGABYTE:.1f} GB/s.",
+        f"{machine['device']}, {machine['threads']} CPU threads, Heun, float64 spins, load "
+        f"{measured['load_before']:.1f} at the start; a copy moves "
+        f"{measured['copy_bytes_a_second'] / GIGABYTE:.1f} GB/s.",
         "",
         table(
             [
                 "spins",
                 "Heisenberg, sites x steps / s",
                 "field x bandwidth limit",
-                f"{found['network']}, sites x steps / s",
+                f"{measured['network']}, sites x steps / s",
             ],
             rows,
         ),
@@ -201,7 +202,7 @@ def summary(found: dict[str, Any]) -> str:
         f"A step of {held['side']}x{held['side']} spins under the network took {held['seconds']:.0f} s on the CPU and "
         f"{held['peak_bytes'] / GIGABYTE:.2f} GB at its peak.",
     ]
-    for name, row in (found["huge"] or {}).items():
+    for name, row in (measured["huge"] or {}).items():
         lines.append(
             f"{row['steps']} steps of {row['side']}x{row['side']} ({name}): {row['seconds']:.1f} s, "
             f"{row['peak_bytes'] / GIGABYTE:.1f} GB on the GPU."
@@ -209,12 +210,12 @@ def summary(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(measured: dict[str, Any], path: Path) -> None:
     """Sites times steps a second against the number of sites."""
     figure, axis = plt.subplots(figsize=(5, 3.4), layout="constrained")
-    for key, label in (("heisenberg", "Heisenberg"), ("learned", found["network"])):
-        sites = [row["side"] ** 2 for row in found[key]]
-        axis.loglog(sites, [row["sites_steps_a_second"] for row in found[key]], "o-", label=label)
+    for key, label in (("heisenberg", "Heisenberg"), ("learned", measured["network"])):
+        sites = [row["side"] ** 2 for row in measured[key]]
+        axis.loglog(sites, [row["sites_steps_a_second"] for row in measured[key]], "o-", label=label)
     axis.set(xlabel="sites", ylabel=RATE)
     axis.legend()
     figure.savefig(path, dpi=120)
@@ -232,12 +233,12 @@ def main() -> None:
         memory_worker(arguments.network, arguments.memory_worker)
         return
     keep_freed_memory()
-    found = measure(arguments.network, arguments.quick)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    draw(found, arguments.output.with_suffix(".png"))
+    measured = measure(arguments.network, arguments.quick)
+    arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
+    draw(measured, arguments.output.with_suffix(".png"))
     if arguments.output.parent == RESULTS:
-        write_section("dynamics.py", summary(found))
-    print(summary(found))
+        write_section("dynamics.py", summary(measured))
+    print(summary(measured))
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def measure(repeats: int) -> dict[str, Any]:
     keep_freed_memory()
     config = load_config(CONFIG)
     label = label_seconds(config, repeats)
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "machine": {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
         "load": os.getloadavg()[0],
         "provenance": provenance(),
@@ -191,16 +191,16 @@ def measure(repeats: int) -> dict[str, Any]:
             row["fraction_of_product_rate"] = row["product_flops_a_site"] * row["sites_a_second"] / rate
             if row["size"] == PAPER == config.lattice.size:
                 row["evaluations_for_one_label"] = {kind: taken / row["seconds"] for kind, taken in label.items()}
-        hardware = torch.cuda.get_device_name() if name == "cuda" else found["machine"]["cpu"]
-        found["devices"][name] = {"name": hardware, "float32_product_rate_flops": rate, "evaluations": rows}
-        found["devices"][name]["training"] = list(training(repeats, device))
-    return found
+        hardware = torch.cuda.get_device_name() if name == "cuda" else measured["machine"]["cpu"]
+        measured["devices"][name] = {"name": hardware, "float32_product_rate_flops": rate, "evaluations": rows}
+        measured["devices"][name]["training"] = list(training(repeats, device))
+    return measured
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(measured: dict[str, Any]) -> str:
     """The paper's size as a table, with what the products alone would allow."""
-    label, rows = found["label"]["seconds"], []
-    for name, device in found["devices"].items():
+    label, rows = measured["label"]["seconds"], []
+    for name, device in measured["devices"].items():
         for row in device["evaluations"]:
             if tuple(row["size"]) == PAPER:
                 flops = row["product_flops_a_site"] * PAPER[0] * PAPER[1]
@@ -220,13 +220,13 @@ def summary(found: dict[str, Any]) -> str:
     header += ["evaluations for one label of an initial wall", "of exact trajectories", "if products were all"]
     steps = [
         [name, row["model"], *(str(row[key]) for key in ("compile", "mixed_precision")), f"{row['seconds'] * 1e3:.1f}"]
-        for name, device in found["devices"].items()
+        for name, device in measured["devices"].items()
         for row in device["training"]
     ]
     return (
         f"One exact label of 30x24: {label['initial']:.2f} processor seconds of an initial wall, "
         f"{label['on_trajectories']:.2f} in the mean over frames of exact trajectories; CPU threads: "
-        f"{found['machine']['threads']}; load of the machine: {found['load']:.1f}.\n\n{table(header, rows)}\n\n"
+        f"{measured['machine']['threads']}; load of the machine: {measured['load']:.1f}.\n\n{table(header, rows)}\n\n"
         "Training, a snapshot of 30x24 in a batch of twelve, forward and back:\n\n"
         + table(["device", "model", "training.compile", "training.mixed_precision", "ms a snapshot"], steps)
     )
@@ -238,11 +238,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "force_field.json")
     parser.add_argument("--repeats", type=int, default=10)
     arguments = parser.parse_args()
-    found = measure(arguments.repeats)
+    measured = measure(arguments.repeats)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    write_section("force_field.py", summary(found))
-    print(summary(found))
+    arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
+    write_section("force_field.py", summary(measured))
+    print(summary(measured))
 
 
 if __name__ == "__main__":

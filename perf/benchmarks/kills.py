@@ -86,7 +86,7 @@ def start(
 
 def ranks_of(directory: Path) -> list[int]:
     """Processes that simulate into a directory, their launcher not among them."""
-    found = []
+    results = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes().decode().split("\0")
@@ -94,16 +94,16 @@ def ranks_of(directory: Path) -> list[int]:
             continue
         launches = "torch.distributed.run" in words or any(Path(word).name.startswith("mpiexec") for word in words)
         if str(directory) in words and "hpcspin" in words and Path(words[0]).name.startswith("python") and not launches:
-            found.append(int(entry.name))
-    return sorted(found)
+            results.append(int(entry.name))
+    return sorted(results)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> float:
     """Seconds until a condition holds, at most those given."""
-    begun = time.monotonic()
-    while not condition() and time.monotonic() - begun < seconds:
+    start_time = time.monotonic()
+    while not condition() and time.monotonic() - start_time < seconds:
         time.sleep(0.005)
-    return time.monotonic() - begun
+    return time.monotonic() - start_time
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -114,12 +114,12 @@ def contents(path: Path) -> dict[str, bytes]:
 
 def differences(first: Path, second: Path) -> list[str]:
     """Datasets and attributes in which two files differ."""
-    found, other = contents(first), contents(second)
+    results, other = contents(first), contents(second)
     with h5py.File(first) as one, h5py.File(second) as two:
         attributes = [
             f"{name}: {one.attrs[name]} {two.attrs[name]}" for name in one.attrs if one.attrs[name] != two.attrs[name]
         ]
-    return [name for name in found if found[name] != other[name]] + attributes
+    return [name for name in results if results[name] != other[name]] + attributes
 
 
 def checkpointed_step(directory: Path) -> int:
@@ -236,9 +236,9 @@ def disturb(
         filler.unlink(missing_ok=True)
         log.seek(0)
         lines = log.read().decode().splitlines()
-    told = [line for line in lines if line.startswith("hpcspin: ")]
+    messages = [line for line in lines if line.startswith("hpcspin: ")]
     noise = any("Exception ignored" in line or "Segmentation" in line for line in lines)
-    clean = event == "kill" or (len(told) == 1 and "No space left on device" in told[0] and not noise)
+    clean = event == "kill" or (len(messages) == 1 and "No space left on device" in messages[0] and not noise)
     return {
         "event": event,
         "moment_seconds": moment,
@@ -246,7 +246,7 @@ def disturb(
         "seconds_to_the_end": seconds,
         "exit_code": job.wait(),
         "labels": labelled(output),
-        "told": [line.replace(str(output.parent), "disk") for line in told],
+        "told": [line.replace(str(output.parent), "disk") for line in messages],
         "in_order": clean and job.returncode != 0 and not output.exists(),
     }
 
@@ -259,20 +259,22 @@ def campaign(kills: int, full_disks: int, ranks: int, seed: int, folder: Path) -
     lattice = make_lattice("square", (12, 6))
     with h5py.File(spins, "w") as file:
         file["spins"] = np.stack([make_texture("random", lattice, number) for number in range(snapshots)])
-    random, known = Random(seed), launchers(ranks)
-    lives = {name: life(launcher, config, folder / f"undisturbed-{name}.h5", spins) for name, launcher in known.items()}
+    random, commands = Random(seed), launchers(ranks)
+    lives = {
+        name: life(launcher, config, folder / f"undisturbed-{name}.h5", spins) for name, launcher in commands.items()
+    }
     expected = (folder / "undisturbed-mpiexec.h5").read_bytes()
     events = ["kill"] * kills + ["full disk"] * full_disks
     random.shuffle(events)
-    found = []
+    results = []
     with disk_of_its_own(folder, 4 * len(expected) + 2**20) as disk:
         output = disk / "labels.h5"
         for number, event in enumerate(events):
-            name = list(known)[number % len(known)]
+            name = list(commands)[number % len(commands)]
             moment = random.uniform(-START_SECONDS, START_SECONDS) / 2
-            found.append({"launcher": name, **disturb(event, known[name], config, spins, output, moment, random)})
-            print(json.dumps(found[-1]), flush=True)
-        again = start(known["mpiexec"], config, output, spins).wait()
+            results.append({"launcher": name, **disturb(event, commands[name], config, spins, output, moment, random)})
+            print(json.dumps(results[-1]), flush=True)
+        again = start(commands["mpiexec"], config, output, spins).wait()
         same = again == 0 and output.read_bytes() == expected
         differing = [] if same or again else differences(output, folder / "undisturbed-mpiexec.h5")
         left = sorted(path.name for path in disk.iterdir() if path.name != "lost+found")
@@ -281,11 +283,11 @@ def campaign(kills: int, full_disks: int, ranks: int, seed: int, folder: Path) -
         "seed": seed,
         "snapshots": snapshots,
         "undisturbed_seconds": lives,
-        "events": found,
+        "events": results,
         "summary": {
             "kills": kills,
             "full_disks": full_disks,
-            "in_order": sum(one["in_order"] for one in found),
+            "in_order": sum(one["in_order"] for one in results),
             "same_bytes_as_undisturbed": same,
             "differing": differing,
             "files_left": left,
@@ -297,19 +299,19 @@ def measure(kills: int, ranks: int, seed: int, folder: Path) -> dict[str, Any]:
     """All kills, each followed by a restart and a comparison."""
     config = folder / "config.yaml"
     config.write_text(CONFIG)
-    random, known = Random(seed), launchers(ranks)
-    lives = {name: life(launcher, config, folder / f"undisturbed-{name}") for name, launcher in known.items()}
+    random, commands = Random(seed), launchers(ranks)
+    lives = {name: life(launcher, config, folder / f"undisturbed-{name}") for name, launcher in commands.items()}
     expected = contents(folder / "undisturbed-mpiexec" / "trajectory.h5")
-    found: list[dict[str, Any]] = []
-    while len(found) < kills:
-        name = list(known)[len(found) % len(known)]
+    results: list[dict[str, Any]] = []
+    while len(results) < kills:
+        name = list(commands)[len(results) % len(commands)]
         directory = folder / "run"
-        seen = kill_once(known[name], config, directory, random.uniform(0, lives[name]), random)
+        seen = kill_once(commands[name], config, directory, random.uniform(0, lives[name]), random)
         if seen.pop("killed"):
-            again = start(known[name], config, directory).wait()
+            again = start(commands[name], config, directory).wait()
             same = again == 0 and contents(directory / "trajectory.h5") == expected
-            found.append({"launcher": name, **seen, "restart_exit_code": again, "same_bytes": same})
-            print(json.dumps(found[-1]), flush=True)
+            results.append({"launcher": name, **seen, "restart_exit_code": again, "same_bytes": same})
+            print(json.dumps(results[-1]), flush=True)
         shutil.rmtree(directory)
     return {
         "ranks": ranks,
@@ -317,20 +319,22 @@ def measure(kills: int, ranks: int, seed: int, folder: Path) -> dict[str, Any]:
         "steps": STEPS,
         "checkpoint_interval": CHECKPOINT_INTERVAL,
         "undisturbed_seconds": lives,
-        "kills": found,
-        "summary": summary(found),
+        "kills": results,
+        "summary": summary(results),
     }
 
 
-def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     """What has to hold for all kills."""
     return {
-        "kills": len(found),
-        "before_the_first_checkpoint": sum(kill["checkpoint_step"] == 0 for kill in found),
-        "longest_seconds_to_the_end": max(kill["seconds_to_the_end"] for kill in found),
-        "most_steps_lost": max(kill["steps_lost"] for kill in found),
-        "ended_in_time": sum(kill["seconds_to_the_end"] <= LIMIT_SECONDS and kill["exit_code"] != 0 for kill in found),
-        "continued_to_the_same_bytes": sum(kill["same_bytes"] for kill in found),
+        "kills": len(results),
+        "before_the_first_checkpoint": sum(kill["checkpoint_step"] == 0 for kill in results),
+        "longest_seconds_to_the_end": max(kill["seconds_to_the_end"] for kill in results),
+        "most_steps_lost": max(kill["steps_lost"] for kill in results),
+        "ended_in_time": sum(
+            kill["seconds_to_the_end"] <= LIMIT_SECONDS and kill["exit_code"] != 0 for kill in results
+        ),
+        "continued_to_the_same_bytes": sum(kill["same_bytes"] for kill in results),
     }
 
 
@@ -347,14 +351,14 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = campaign(kills, full, ranks, seed, folder) if full else measure(kills, ranks, seed, folder)
+        results = campaign(kills, full, ranks, seed, folder) if full else measure(kills, ranks, seed, folder)
     output = arguments.output or RESULTS / ("full_disks.json" if full else "kills.json")
-    write_json(output, {"load_before": load, "provenance": provenance(), **found})
-    told = found["summary"]
-    print(json.dumps(told, indent=2))
+    write_json(output, {"load_before": load, "provenance": provenance(), **results})
+    totals = results["summary"]
+    print(json.dumps(totals, indent=2))
     if full:
-        sys.exit(not (told["in_order"] == kills + full and told["same_bytes_as_undisturbed"]))
-    sys.exit(not told["kills"] == told["ended_in_time"] == told["continued_to_the_same_bytes"])
+        sys.exit(not (totals["in_order"] == kills + full and totals["same_bytes_as_undisturbed"]))
+    sys.exit(not totals["kills"] == totals["ended_in_time"] == totals["continued_to_the_same_bytes"])
 
 
 if __name__ == "__main__":

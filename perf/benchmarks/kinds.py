@@ -73,7 +73,7 @@ def medians(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
             start = time.perf_counter()
             run()
             times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(measured) for name, measured in times.items()}
 
 
 def main() -> None:
@@ -88,10 +88,10 @@ def main() -> None:
         for what, make, repeats in (("evaluation", evaluation, 100), ("step", step, 20)):
             if what == "step" and not arguments.steps:
                 continue
-            found = medians({kind: make(force_field(kind, channels)) for kind in KINDS}, repeats)
-            ratios = {kind: found[kind] / found["direct"] for kind in KINDS}
-            rows.append({"channels": channels, "what": what, "milliseconds": found, "ratios": ratios})
-            words = ", ".join(f"{kind} {found[kind]:.2f} ms ({ratios[kind]:.2f})" for kind in KINDS)
+            measured = medians({kind: make(force_field(kind, channels)) for kind in KINDS}, repeats)
+            ratios = {kind: measured[kind] / measured["direct"] for kind in KINDS}
+            rows.append({"channels": channels, "what": what, "milliseconds": measured, "ratios": ratios})
+            words = ", ".join(f"{kind} {measured[kind]:.2f} ms ({ratios[kind]:.2f})" for kind in KINDS)
             print(f"{channels} channels, {what}: {words}")
     machine = {"load": os.getloadavg()[0], "threads": 1, **provenance()}
     write_json(arguments.output, {"machine": machine, "rows": rows})

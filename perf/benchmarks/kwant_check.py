@@ -140,8 +140,8 @@ def by_kwant(case: dict[str, Any]) -> dict[str, np.ndarray]:
         return np.einsum("kab,ibia->ik", SIGMA, rho).real / (2 * np.pi)
 
     def passed(energy: float) -> np.ndarray:
-        found = green(energy)
-        return np.array([[found.transmission(r, s) if r != s else 0.0 for s in range(3)] for r in range(3)])
+        measured = green(energy)
+        return np.array([[measured.transmission(r, s) if r != s else 0.0 for s in range(3)] for r in range(3)])
 
     def flow(energy: float) -> np.ndarray:
         f = fermi(energy)
@@ -228,13 +228,13 @@ def main() -> None:
         results = {f"{name}|{key}": v for name, case in CASES.items() for key, v in by_kwant(case).items()}
         np.savez(arguments.worker, **results)
         return
-    found = run_kwant(arguments.kwant_python)
-    if found is None:
+    measured = run_kwant(arguments.kwant_python)
+    if measured is None:
         print(INSTALL)
         return
     from hpcspin.storage import provenance
 
-    cases = {name: deviations(found[name], by_hpcspin(case)) for name, case in CASES.items()}
+    cases = {name: deviations(measured[name], by_hpcspin(case)) for name, case in CASES.items()}
     for name, values in cases.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.1e}" for key, value in values.items()))
     version = subprocess.run(

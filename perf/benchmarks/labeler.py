@@ -114,7 +114,7 @@ def single_precision(size: tuple[int, int] = (30, 24), tolerance: float = 1e-4) 
     """Gain and error of complex64 between the potentials, against complex128 at the same tolerance."""
     system, spins = driven(size, 0.001), wall(driven(size, 0.001), 1)
     exact = RecursiveSolver(system, 1e-7).solve(spins).field
-    found: dict[str, float] = {"tolerance": tolerance}
+    outcome: dict[str, float] = {"tolerance": tolerance}
     for precision in ("complex128", "complex64"):
         solver = RecursiveSolver(system, tolerance, precision=precision)
 
@@ -122,11 +122,11 @@ def single_precision(size: tuple[int, int] = (30, 24), tolerance: float = 1e-4) 
             solver.reset()
             return solver.solve(spins)
 
-        found[f"{precision}_seconds"] = seconds(fresh, 3)
+        outcome[f"{precision}_seconds"] = seconds(fresh, 3)
         state = fresh()
-        found[f"{precision}_error_estimate"] = float(state.error[0])
-        found[f"{precision}_true_error"] = float(np.abs(state.field - exact).max())
-    return found
+        outcome[f"{precision}_error_estimate"] = float(state.error[0])
+        outcome[f"{precision}_true_error"] = float(np.abs(state.field - exact).max())
+    return outcome
 
 
 def exponent(sizes: list[int], times: list[float]) -> float:
@@ -185,11 +185,11 @@ def accuracy(size: tuple[int, int] = (30, 8)) -> list[dict[str, float]]:
     system = driven(size, 0.001)
     spins = wall(system, 1)
     exact = ClosedFormSolver(system, 1e-9).solve(spins).field
-    found = []
+    outcome = []
     for tolerance in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
         solver = RecursiveSolver(system, tolerance)
         state = solver.solve(spins)
-        found.append(
+        outcome.append(
             {
                 "tolerance": tolerance,
                 "error_estimate": float(state.error[0]),
@@ -197,14 +197,14 @@ def accuracy(size: tuple[int, int] = (30, 8)) -> list[dict[str, float]]:
                 "window_nodes": solver.evaluations,
             }
         )
-    return found
+    return outcome
 
 
 def gpu_labels(snapshots: int = 32) -> dict[str, Any] | None:
     """Labels a second of 30x24 in a batch, and seconds of one label of 256x64; None without a GPU."""
     if not torch.cuda.is_available():
         return None
-    found: dict[str, Any] = {"device": torch.cuda.get_device_name(), "snapshots": snapshots}
+    outcome: dict[str, Any] = {"device": torch.cuda.get_device_name(), "snapshots": snapshots}
     for name, size, count in (("30x24", (30, 24), snapshots), ("256x64", (256, 64), 1)):
         system = driven(size, 0.001)
         solver = RecursiveSolver(system, TOLERANCE, device="cuda")
@@ -214,8 +214,8 @@ def gpu_labels(snapshots: int = 32) -> dict[str, Any] | None:
             solver.reset()
             solver.solve(spins)
 
-        found[name] = {"backend": solver.backend.name, "labels_a_second": count / seconds(fresh, 1)}
-    return found
+        outcome[name] = {"backend": solver.backend.name, "labels_a_second": count / seconds(fresh, 1)}
+    return outcome
 
 
 def measure(quick: bool, kwant_python: str) -> dict[str, Any]:
@@ -224,16 +224,16 @@ def measure(quick: bool, kwant_python: str) -> dict[str, Any]:
     rate = product_rate()
     labels, kwant = [], kwant_seconds(kwant_python)
     for bath in (0.001, 0.01):
-        found = label((30, 24), bath, repeats)
+        outcome = label((30, 24), bath, repeats)
         system = driven((30, 24), bath)
-        found["fraction_of_product_rate"] = found["window_flops"] / found["seconds"] / rate
-        found["dense_seconds_extrapolated"] = dense_seconds(system, found["window_nodes"])
-        found["times_faster_than_dense"] = found["dense_seconds_extrapolated"] / found["seconds"]
+        outcome["fraction_of_product_rate"] = outcome["window_flops"] / outcome["seconds"] / rate
+        outcome["dense_seconds_extrapolated"] = dense_seconds(system, outcome["window_nodes"])
+        outcome["times_faster_than_dense"] = outcome["dense_seconds_extrapolated"] / outcome["seconds"]
         closed = ClosedFormSolver(system, TOLERANCE)
-        found["closed_form_seconds"] = seconds(lambda: closed.solve(wall(system, 1)), 1)  # noqa: B023
-        found["times_faster_than_closed_form"] = found["closed_form_seconds"] / found["seconds"]
-        found["times_faster_than_kwant"] = kwant * found["window_nodes"] / found["seconds"] if kwant else None
-        labels.append(found)
+        outcome["closed_form_seconds"] = seconds(lambda: closed.solve(wall(system, 1)), 1)  # noqa: B023
+        outcome["times_faster_than_closed_form"] = outcome["closed_form_seconds"] / outcome["seconds"]
+        outcome["times_faster_than_kwant"] = kwant * outcome["window_nodes"] / outcome["seconds"] if kwant else None
+        labels.append(outcome)
     one, two = rank_seconds(1), rank_seconds(2)
     return {
         "machine": {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
@@ -251,7 +251,7 @@ def measure(quick: bool, kwant_python: str) -> dict[str, Any]:
     }
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(outcome: dict[str, Any]) -> str:
     """What ``perf/README.md`` says of a run."""
     rows = [
         [
@@ -264,7 +264,7 @@ def summary(found: dict[str, Any]) -> str:
             f"{row['times_faster_than_kwant']:.0f}" if row["times_faster_than_kwant"] else "not there",
             f"{100 * row['fraction_of_product_rate']:.0f} %",
         ]
-        for row in found["labels"]
+        for row in outcome["labels"]
     ]
     header = [
         "bath width",
@@ -276,12 +276,12 @@ def summary(found: dict[str, Any]) -> str:
         "x Kwant",
         "of product rate",
     ]
-    single = found["single_precision"]
-    two = found["ranks"]["two"]
-    scaling, ranks, gpu = found["scaling"], found["ranks"]["speed_up"], found["gpu"]
+    single = outcome["single_precision"]
+    two = outcome["ranks"]["two"]
+    scaling, ranks, gpu = outcome["scaling"], outcome["ranks"]["speed_up"], outcome["gpu"]
     lines = [
-        f"30x24, tolerance {TOLERANCE:g}, {found['machine']['threads']} CPU threads, complex128 products at "
-        f"{found['product_rate_flops'] / 1e9:.0f} Gflop/s, load {found['load_before']:.1f} at the start. "
+        f"30x24, tolerance {TOLERANCE:g}, {outcome['machine']['threads']} CPU threads, complex128 products at "
+        f"{outcome['product_rate_flops'] / 1e9:.0f} Gflop/s, load {outcome['load_before']:.1f} at the start. "
         f"Dense inversion is extrapolated from {DENSE_ENERGIES} energies to the label's window nodes, Kwant (the "
         "electrode's column of G alone, sparse LU) likewise. The product rate is compared with one inversion and one "
         "product a column of sites and node, as the plain recursion needs them; groups of columns that share an "
@@ -309,19 +309,19 @@ def summary(found: dict[str, Any]) -> str:
                     f"{row['true_error']:.1e}",
                     f"{row['window_nodes']}",
                 ]
-                for row in found["accuracy"]
+                for row in outcome["accuracy"]
             ],
         ),
     ]
     return "\n".join(lines)
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(outcome: dict[str, Any], path: Path) -> None:
     """Seconds an energy node against the lattice's length and width, with the fitted power laws."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained", sharey=True)
     for axis, name, fixed in zip(axes, ("Lx", "Ly"), ("Ly = 24", "Lx = 30"), strict=True):
-        sizes, times = np.array(found["scaling"][name]), np.array(found["scaling"][f"seconds_a_node_{name}"])
-        slope = found["scaling"][f"exponent_{name}"]
+        sizes, times = np.array(outcome["scaling"][name]), np.array(outcome["scaling"][f"seconds_a_node_{name}"])
+        slope = outcome["scaling"][f"exponent_{name}"]
         fit = np.exp(np.mean(np.log(times) - slope * np.log(sizes))) * sizes**slope
         axis.loglog(sizes, 1e3 * times, "o", label=f"measured, {fixed}")
         axis.loglog(sizes, 1e3 * fit, "-", label=f"power law, exponent {slope:.2f}")
@@ -343,13 +343,13 @@ def main() -> None:
     if arguments.rank_worker:
         rank_worker()
         return
-    found = measure(arguments.quick, arguments.kwant_python)
+    outcome = measure(arguments.quick, arguments.kwant_python)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    draw(found, arguments.output.with_suffix(".png"))
+    arguments.output.write_text(json.dumps(outcome, indent=2) + "\n")
+    draw(outcome, arguments.output.with_suffix(".png"))
     if arguments.output.parent == RESULTS:
-        write_section("labeler.py", summary(found))
-    print(summary(found))
+        write_section("labeler.py", summary(outcome))
+    print(summary(outcome))
 
 
 if __name__ == "__main__":

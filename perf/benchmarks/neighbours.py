@@ -38,19 +38,19 @@ def worker(model: str, side: int) -> None:
     field = load_model(model)
     before, start = peak_bytes(), time.perf_counter()
     neighbourhood = field.neighbourhood(make_lattice("square", (side, side)))
-    known = time.perf_counter() - start
+    table_seconds = time.perf_counter() - start
     tables = [neighbourhood.table(torch.device("cpu"), stretch) for stretch in neighbourhood.axes]
     took = time.perf_counter() - start
     held = sum(table.nbytes for table in tables)
     sizes = {"neighbours": [len(table) for table in tables], "bytes": held, "peak_bytes": peak_bytes() - before}
-    print(json.dumps({"model": model, "side": side, "axes_seconds": known, "seconds": took, **sizes}))
+    print(json.dumps({"model": model, "side": side, "axes_seconds": table_seconds, "seconds": took, **sizes}))
 
 
 def measure(model: str, side: int) -> dict[str, Any]:
     """What `worker` prints in a process of its own."""
     command = [sys.executable, __file__, "--worker", model, str(side)]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return found
+    measured: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return measured
 
 
 def main() -> None:

@@ -92,17 +92,17 @@ def worker(name: str, size: tuple[int, int], steps: int) -> None:
     step()
     world.barrier()
     domain.stopwatch.restart()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(steps):
         step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    mine = time.perf_counter() - begun, domain.stopwatch.read(), peak_memory()
+    mine = time.perf_counter() - start, domain.stopwatch.read(), peak_memory()
     seconds, watches, peaks = zip(*world.allgather(mine), strict=True)
     received, least = halo_bytes(domain, field.halo, device)
     longest = max(watches, key=lambda watch: watch["waiting"])
     if world.rank == 0:
-        found = {
+        outcome = {
             "size": size,
             "ranks": world.size,
             "blocks": domain.blocks,
@@ -113,7 +113,7 @@ def worker(name: str, size: tuple[int, int], steps: int) -> None:
             "halo_bytes_over_minimum": received / least if least else None,
             "peak_bytes_of_all_ranks": sum(peaks),
         }
-        print(json.dumps(found))
+        print(json.dumps(outcome))
     world.finish()
 
 
@@ -125,14 +125,14 @@ def launch(launcher: str, ranks: int, case: str) -> dict[str, Any]:
     command = [path, "-n", str(ranks), sys.executable, str(PERF / "benchmark.py"), "scaling", "--worker", case]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return found
+    outcome: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return outcome
 
 
 def cases(ranks: int, model: str, quick: bool) -> dict[str, str]:
     """What is run: its name to LX:LY:STEPS:FIELD; weak scaling grows the lattice along x."""
     side, few, block = (128, 1, 64) if quick else (512, 2, 128)
-    found = {
+    outcome = {
         "strong, Heisenberg": f"{side}:{side}:{20 * few}:heisenberg",
         "strong, standard network": f"{side}:{side}:1:standard",
         "strong, network": f"{side}:{side}:{few}:{model}",
@@ -140,8 +140,8 @@ def cases(ranks: int, model: str, quick: bool) -> dict[str, str]:
         "weak, network": f"{block * ranks}:{block}:{few}:{model}",
     }
     if ranks > 1:
-        found["patient, strong, network"] = f"{side}:{side}:{few}:{PATIENT}{model}"
-    return found
+        outcome["patient, strong, network"] = f"{side}:{side}:{few}:{PATIENT}{model}"
+    return outcome
 
 
 def measure(launcher: str, counts: list[int], model: str, quick: bool) -> list[dict[str, Any]]:
@@ -150,15 +150,15 @@ def measure(launcher: str, counts: list[int], model: str, quick: bool) -> list[d
     first: dict[str, float] = {}
     for ranks in counts:
         for name, case in cases(ranks, model, quick).items():
-            found = {"case": name, **launch(launcher, ranks, case)}
-            gain = first.setdefault(name.removeprefix("patient, "), found["step_seconds"]) / found["step_seconds"]
-            found["efficiency" if name.startswith("weak") else "speed_up"] = gain
-            runs.append(found)
-            print(json.dumps(found), flush=True)
+            outcome = {"case": name, **launch(launcher, ranks, case)}
+            gain = first.setdefault(name.removeprefix("patient, "), outcome["step_seconds"]) / outcome["step_seconds"]
+            outcome["efficiency" if name.startswith("weak") else "speed_up"] = gain
+            runs.append(outcome)
+            print(json.dumps(outcome), flush=True)
     return runs
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(outcome: dict[str, Any]) -> str:
     """What the JSON says, as Markdown."""
     rows = [
         [
@@ -172,30 +172,30 @@ def summary(found: dict[str, Any]) -> str:
             f"{run['shares']['waiting']:.2%}",
             f"{run['halo_bytes_over_minimum']:.3f}" if run["halo_bytes_over_minimum"] else "",
         ]
-        for run in found["runs"]
+        for run in outcome["runs"]
     ]
     header = ["case", "spins", "ranks", "s a step", "speed-up", "efficiency", "packing", "waiting", "bytes / minimum"]
     return "\n".join(
         [
-            f"One thread a rank, {found['cores']} cores, load {found['load_before']:.1f} at the start; the network is "
-            f"{found['network']}. `patient` fields do not compute while borders travel.",
+            f"One thread a rank, {outcome['cores']} cores, load {outcome['load_before']:.1f} at the start; the network "
+            f"is {outcome['network']}. `patient` fields do not compute while borders travel.",
             "",
             table(header, rows),
         ]
     )
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(outcome: dict[str, Any], path: Path) -> None:
     """Speed-up and efficiency against the number of ranks."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
-    ranks = sorted({run["ranks"] for run in found["runs"]})
+    ranks = sorted({run["ranks"] for run in outcome["runs"]})
     for axis, key, kind, ideal in (
         (axes[0], "speed_up", "strong", ranks),
         (axes[1], "efficiency", "weak", [1] * len(ranks)),
     ):
         axis.plot(ranks, ideal, "k--", label="ideal")
-        for name in dict.fromkeys(run["case"] for run in found["runs"] if run["case"].startswith(kind)):
-            points = [(run["ranks"], run[key]) for run in found["runs"] if run["case"] == name]
+        for name in dict.fromkeys(run["case"] for run in outcome["runs"] if run["case"].startswith(kind)):
+            points = [(run["ranks"], run[key]) for run in outcome["runs"] if run["case"] == name]
             axis.plot(*zip(*points, strict=True), "o-", label=name)
         axis.set(xlabel="ranks", ylabel=key.replace("_", "-"), xticks=ranks, ylim=(0, None))
         axis.legend()
@@ -221,18 +221,18 @@ def main() -> None:
         counts = " ".join(map(str, arguments.ranks))
         model = "" if arguments.network == SHIPPED else f" --network {arguments.network}"
         arguments.slurm.write_text(SLURM.format(ranks=max(arguments.ranks), counts=counts, network=model))
-    found = {
+    outcome = {
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "provenance": provenance(),
         "network": Path(arguments.network).name,
         "runs": measure(arguments.launcher, arguments.ranks, arguments.network, arguments.quick),
     }
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    draw(found, arguments.output.with_suffix(".png"))
+    arguments.output.write_text(json.dumps(outcome, indent=2) + "\n")
+    draw(outcome, arguments.output.with_suffix(".png"))
     if arguments.output.parent == RESULTS:
-        write_section("scaling.py", summary(found))
-    print(summary(found))
+        write_section("scaling.py", summary(outcome))
+    print(summary(outcome))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def evaluators(world: World, model: PotentialField, side: int) -> tuple[list[Fie
 
 def measure(world: World, model: PotentialField, device: torch.device) -> list[dict[str, Any]]:
     """Seconds of an evaluation in both ways, the slowest rank's, for blocks of all sides."""
-    found = []
+    measured = []
     for side in SIDES:
         both, domain = evaluators(world, model, side)
         generator = torch.Generator().manual_seed(world.rank)
@@ -92,13 +92,13 @@ def measure(world: World, model: PotentialField, device: torch.device) -> list[d
             fields = []
             for evaluate, taken in zip(both, times, strict=True):
                 world.barrier()
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 fields.append(evaluate(spins, 0.0).cpu())
-                taken.append(max(world.allgather(time.perf_counter() - begun)))
+                taken.append(max(world.allgather(time.perf_counter() - start)))
             if not torch.equal(*fields):
                 raise SystemExit(f"blocks of {side}x{side}: the fields of both schemes differ")
         ratios = np.array(times[1][1:]) / times[0][1:]
-        found.append(
+        measured.append(
             {
                 "side": side,
                 "blocks": domain.blocks,
@@ -108,10 +108,10 @@ def measure(world: World, model: PotentialField, device: torch.device) -> list[d
                 "ratio_error": float(ratios.std(ddof=1) / len(ratios) ** 0.5),
             }
         )
-    return found
+    return measured
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(measured: dict[str, Any]) -> str:
     """What the JSON says, as Markdown."""
     rows = [
         [
@@ -120,14 +120,14 @@ def summary(found: dict[str, Any]) -> str:
             f"{1e3 * row['redundant']:.3g}",
             f"{row['ratio']:.3f} ± {row['ratio_error']:.3f}",
         ]
-        for row in found["blocks"]
+        for row in measured["blocks"]
     ]
     header = ["block", "terms that cross: ms", "redundant centres: ms", "ratio"]
-    px, py = found["blocks"][0]["blocks"]
+    px, py = measured["blocks"][0]["blocks"]
     return "\n".join(
         [
-            f"{found['network']}, reach {found['reach']}, {px}x{py} ranks of one thread on {found['device']}, load "
-            f"{found['load_before']:.1f} at the start. Evaluations in turn; the ratio is the median of pairs.",
+            f"{measured['network']}, reach {measured['reach']}, {px}x{py} ranks of one thread on {measured['device']}, "
+            f"load {measured['load_before']:.1f} at the start. Evaluations in turn; the ratio is the median of pairs.",
             "",
             table(header, rows),
         ]
@@ -150,7 +150,7 @@ def main() -> None:
     device = pick_device(world)
     blocks = measure(world, model.to(device).eval(), device)
     if world.rank == 0:
-        found = {
+        measured = {
             "load_before": load,
             "provenance": provenance(),
             "network": Path(arguments.network).name,
@@ -159,10 +159,10 @@ def main() -> None:
             "device": device.type,
             "blocks": blocks,
         }
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+        arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
         if arguments.output.parent == RESULTS:
-            write_section("schemes.py", summary(found))
-        print(summary(found))
+            write_section("schemes.py", summary(measured))
+        print(summary(measured))
     world.finish()
 
 

@@ -72,7 +72,7 @@ def frame(world: World, side: int, folder: Path) -> dict[str, float]:
 
 def compression(folder: Path) -> dict[str, dict[str, float]]:
     """Size against no filter and seconds to finish, for an ordered start that a warm bath disorders."""
-    found = {}
+    measured = {}
     lattice = make_lattice("square", (128, 128))
     spins = make_texture("wall", lattice, 1, position=64, tilt=0.1)
     for name in (None, "lzf", "gzip"):
@@ -80,8 +80,8 @@ def compression(folder: Path) -> dict[str, dict[str, float]]:
         start = time.perf_counter()
         Simulation(lattice, Heisenberg(-1.0), spins, settings, folder / str(name), config={}).run()
         size = (folder / str(name) / "trajectory.h5").stat().st_size
-        found[str(name)] = {"bytes": size, "seconds": time.perf_counter() - start}
-    return found
+        measured[str(name)] = {"bytes": size, "seconds": time.perf_counter() - start}
+    return measured
 
 
 def main() -> None:

@@ -176,7 +176,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def measure(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
     """All figures of one run."""
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "provenance": provenance(),
         "epochs": epochs,
         "seeds": seeds,
@@ -198,14 +198,14 @@ def measure(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
             runs = [task.result() for task in tasks]
     for (name, system), ratios in zip(SYSTEMS.items(), meters, strict=True):
         mine = [run for run in runs if run["system"] == name]
-        found["systems"][name] = {
+        measured["systems"][name] = {
             "overrides": system.overrides,
             "radius": system.radius,
             "nonconservativity": ratios,
             "models": summary(mine),
             "runs": mine,
         }
-    return found
+    return measured
 
 
 def main() -> None:
@@ -216,10 +216,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, a thread each")
     arguments = parser.parse_args()
-    found = measure(arguments.epochs, arguments.seeds, arguments.workers)
+    measured = measure(arguments.epochs, arguments.seeds, arguments.workers)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    for name, system in found["systems"].items():
+    arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
+    for name, system in measured["systems"].items():
         print(f"{name}: nonconservativity {', '.join(f'{ratio:.3f}' for ratio in system['nonconservativity'])}")
         for model, row in system["models"].items():
             (mse, error), (fraction, _) = row["test_mse"], row["test_variance_fraction"]

@@ -103,15 +103,15 @@ def run(directory: Path, selection: str, seed: int, rounds: int, test: list[Path
     seeds = (f"learning.seed={seed}", f"training.seed={10 * seed}")
     learn_directory(config(f"learning.selection={selection}", f"learning.rounds={rounds}", *seeds), place, World())
     sizes = {shard.file: shard.snapshots for shard in read_manifest(place / "data", verify=False)}
-    found = []
+    measured = []
     for number in range(rounds + 1):
         model = load_force(place / f"round-{number:02d}" / "model")
         errors = examine(model, test, World(), torch.device("cpu"))
         labels = sum(count for name, count in sizes.items() if int(name[-5:-3]) <= number)
         mse = [float(np.mean(values)) for values in errors.snapshot_mse.values()]
         assert isinstance(model, Committee)
-        found.append({"round": number, "labels": labels, "mse_of_trajectories": mse, **watch(model, test)})
-    return found
+        measured.append({"round": number, "labels": labels, "mse_of_trajectories": mse, **watch(model, test)})
+    return measured
 
 
 def series(runs: list[list[dict[str, Any]]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -126,15 +126,15 @@ def estimate(errors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return by_trajectory.mean(1), by_trajectory.std(1, ddof=1) / np.sqrt(by_trajectory.shape[1])
 
 
-def report(found: dict[str, Any]) -> str:
+def report(measured: dict[str, Any]) -> str:
     """Text for ``perf/README.md``."""
-    labels, spread = series(found["runs"]["spread"])
-    _, time = series(found["runs"]["time"])
+    labels, spread = series(measured["runs"]["spread"])
+    _, time = series(measured["runs"]["time"])
     rows = []
     columns = [estimate(errors) for errors in (spread, time, spread - time)]
     for number, count in enumerate(labels):
         cells = [f"{mean[number] * 1e5:.1f} ± {error[number] * 1e5:.1f}" for mean, error in columns]
-        watched = [one[number] for runs in found["runs"].values() for one in runs]
+        watched = [one[number] for runs in measured["runs"].values() for one in runs]
         share = f"{np.mean([record['share_outside'] for record in watched]):.1%}"
         inside, beyond = (
             f"{np.mean([record[name] for record in watched]) * 1e3:.1f}"
@@ -159,12 +159,12 @@ def report(found: dict[str, Any]) -> str:
     )
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(measured: dict[str, Any], path: Path) -> None:
     """Test error against the number of labels."""
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axis = figure.subplots()
     for selection, name in SELECTIONS.items():
-        labels, errors = series(found["runs"][selection])
+        labels, errors = series(measured["runs"][selection])
         mean, error = estimate(errors)
         axis.errorbar(labels, mean, error, fmt="o-", capsize=3, label=name)
     axis.set(xlabel="exact labels", ylabel="test MSE", yscale="log")
@@ -187,10 +187,10 @@ def main() -> None:
         for selection in SELECTIONS:
             runs[selection].append(run(arguments.directory, selection, seed, arguments.rounds, test))
             print(selection, seed, json.dumps(runs[selection][-1]), flush=True)
-    found = {"provenance": provenance(), "system": SYSTEM, "test": TEST, "runs": runs}
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    draw(found, arguments.output.with_suffix(".png"))
-    write_section("active.py", report(found))
+    measured = {"provenance": provenance(), "system": SYSTEM, "test": TEST, "runs": runs}
+    arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
+    draw(measured, arguments.output.with_suffix(".png"))
+    write_section("active.py", report(measured))
 
 
 if __name__ == "__main__":

@@ -101,11 +101,11 @@ def fitted(runs: list[tuple[Array, Array]], start: float, most: float) -> dict[s
             f"coarsening: too few frames from t = {start:g} on; give a longer --duration or another --from"
         )
     estimate = Estimate.of(exponents)
-    found: dict[str, Any] = {"runs": exponents, "mean": estimate.mean, "error": estimate.error}
-    found |= {"from": float(time[window][0]), "until": float(time[window][-1])}
+    results: dict[str, Any] = {"runs": exponents, "mean": estimate.mean, "error": estimate.error}
+    results |= {"from": float(time[window][0]), "until": float(time[window][-1])}
     if estimate.error:
-        found["standard_errors_from"] = {f"{power:g}": (estimate.mean - power) / estimate.error for power in EXPECTED}
-    return found
+        results["standard_errors_from"] = {f"{power:g}": (estimate.mean - power) / estimate.error for power in EXPECTED}
+    return results
 
 
 def check(config: Config, run: Path, output: Path, count: int, tolerance: float) -> list[dict[str, float]]:
@@ -129,11 +129,11 @@ def check(config: Config, run: Path, output: Path, count: int, tolerance: float)
     return [
         {
             "time": float(when),
-            "rms_error": float(np.sqrt(((found - exact) ** 2).mean() * 3 / 2)),
+            "rms_error": float(np.sqrt(((results - exact) ** 2).mean() * 3 / 2)),
             "rms_field": float(np.sqrt((exact**2).mean() * 3 / 2)),
             "error_of_exact": float(bound),
         }
-        for when, exact, found, bound in zip(time, *across, labels.error, strict=True)
+        for when, exact, results, bound in zip(time, *across, labels.error, strict=True)
     ]
 
 
@@ -182,8 +182,8 @@ def main() -> None:
         area *= abs(np.linalg.det(build_system(config).lattice.primitive_vectors))
     measured: dict[str, list[tuple[Array, Array]]] = {}
     for directory in directories.values():
-        time, found = sizes(directory / TRAJECTORY, arguments.measure, area)
-        for name, size in found.items():
+        time, results = sizes(directory / TRAJECTORY, arguments.measure, area)
+        for name, size in results.items():
             measured.setdefault(name, []).append((time, size))
     most = np.inf if arguments.measure == "puddles" else arguments.size * _LARGEST
     numbers: dict[str, Any] = {"size": arguments.size, "seeds": arguments.seeds, "exponents": {}}

@@ -48,18 +48,18 @@ def read(directory: Path) -> dict[str, Any]:
         return {name: file[name][()] for name in names if name in file}
 
 
-def figures(found: dict[str, Any], exact: dict[str, Any], times: list[float], interval: int | None) -> dict[str, Any]:
+def figures(outcome: dict[str, Any], exact: dict[str, Any], times: list[float], interval: int | None) -> dict[str, Any]:
     """Distances from the exact run at some times, and what the run itself says of its errors."""
-    apart = np.sqrt(np.square(found["spins"] - exact["spins"]).mean((1, 2, 3)))
+    apart = np.sqrt(np.square(outcome["spins"] - exact["spins"]).mean((1, 2, 3)))
     places = [int(np.argmin(np.abs(exact["time"] - time))) for time in times]
     result: dict[str, Any] = {"spins_apart": [float(apart[place]) for place in places]}
-    if found is exact:  # both stages of Heun's scheme, and the last frame
-        result["labels"] = 2 * int(found["step"][-1]) + 1
+    if outcome is exact:  # both stages of Heun's scheme, and the last frame
+        result["labels"] = 2 * int(outcome["step"][-1]) + 1
     if interval is not None:
-        measured = found["step"] % interval == 0
+        measured = outcome["step"] % interval == 0
         for name in ("deviation", "force_error"):
-            result[name] = float(np.sqrt(np.nanmean(np.square(found[name][measured]))))
-        result["labels"] = int(found["step"][-1] // interval + 1)
+            result[name] = float(np.sqrt(np.nanmean(np.square(outcome[name][measured]))))
+        result["labels"] = int(outcome["step"][-1] // interval + 1)
     return result
 
 
@@ -93,12 +93,12 @@ def sample(root: Path, seed: int, arguments: argparse.Namespace) -> dict[str, An
     }
 
 
-def report(found: dict[str, Any]) -> str:
+def report(outcome: dict[str, Any]) -> str:
     """Tables for people."""
-    header = ["field", *(f"spins apart at {time:g}" for time in found["times"])]
+    header = ["field", *(f"spins apart at {time:g}" for time in outcome["times"])]
     header += ["force error, its own estimate", "exact labels", "processor seconds"]
     parts = []
-    for seed, runs in found["seeds"].items():
+    for seed, runs in outcome["seeds"].items():
         rows = []
         for name, row in runs.items():
             apart = ["" if name == "exact" else f"{value:.1e}" for value in row["spins_apart"]]
@@ -107,7 +107,7 @@ def report(found: dict[str, Any]) -> str:
             rows.append([name, *apart, error, labels, f"{row['processor_seconds']:.0f}"])
         deviation = next(row["deviation"] for row in runs.values() if "deviation" in row)
         parts.append(
-            f"Seed {seed}, {found['model']}; the learned field alone errs by {deviation:.1e} a component:\n\n"
+            f"Seed {seed}, {outcome['model']}; the learned field alone errs by {deviation:.1e} a component:\n\n"
             + table(header, rows)
         )
     return "\n\n".join(parts)
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key.path=value, for all runs")
     arguments = parser.parse_intermixed_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    found = {
+    outcome = {
         "provenance": provenance(),
         "load": os.getloadavg()[0],
         "model": arguments.model.name,
@@ -132,8 +132,8 @@ def main() -> None:
         "times": arguments.times,
         "seeds": {str(seed): sample(arguments.output, seed, arguments) for seed in arguments.seeds},
     }
-    write_json(RESULTS / "corrected.json", found)
-    write_section("corrected.py", report(found))
+    write_json(RESULTS / "corrected.json", outcome)
+    write_section("corrected.py", report(outcome))
 
 
 if __name__ == "__main__":

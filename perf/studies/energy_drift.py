@@ -40,13 +40,13 @@ def drift(name: str, steps: int) -> dict[str, Any]:
         if step % (steps // SAMPLES) == 0:
             energies.append(-0.5 * float((spins * evaluate(spins, 0.0)).sum()))
         spins = advance(spins, step * STEP, STEP, evaluate)
-    times, found = np.linspace(0, steps * STEP, len(energies)), np.array(energies)
-    slope, offset = np.polyfit(times, found, 1)
+    times, measured = np.linspace(0, steps * STEP, len(energies)), np.array(energies)
+    slope, offset = np.polyfit(times, measured, 1)
     return {
         "drift": slope,
-        "scatter": float((found - slope * times - offset).std()),
-        "error_at_end": found[-1] - found[0],
-        "largest_error": float(np.abs(found - found[0]).max()),
+        "scatter": float((measured - slope * times - offset).std()),
+        "error_at_end": measured[-1] - measured[0],
+        "largest_error": float(np.abs(measured - measured[0]).max()),
         "seconds": time.perf_counter() - start,
     }
 

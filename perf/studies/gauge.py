@@ -90,8 +90,13 @@ def main() -> None:
         for weight in arguments.weights
         for seed in arguments.seeds
     ]
-    found = {"lattice": config.lattice.size, "runs": runs, "load_after": os.getloadavg()[0], "provenance": provenance()}
-    (RESULTS / "gauge.json").write_text(json.dumps(found, indent=2) + "\n")
+    measured = {
+        "lattice": config.lattice.size,
+        "runs": runs,
+        "load_after": os.getloadavg()[0],
+        "provenance": provenance(),
+    }
+    (RESULTS / "gauge.json").write_text(json.dumps(measured, indent=2) + "\n")
     write_section("gauge.py", summary(runs))
     print(summary(runs))
 

@@ -182,13 +182,13 @@ def minimise(model: ForceField, loss: Callable[[NDArray[np.int64]], Tensor], tot
 
 def judge(model: ForceField, test: Judge) -> NDArray[np.float64]:
     """Mean squared error of a perpendicular component on each trajectory: all sites, near the wall; (n, 2)."""
-    found = []
+    measured = []
     for data, near in test:
         predicted = model(data.spins, model.neighbourhood(data.lattice), data.bias).field
         square = perpendicular(data.spins, predicted - data.field).square().sum(-1).double().numpy() / 2
         # A frame without a wall has no site near it.
-        found.append([square.mean(), square[near].mean() if near.any() else np.nan])
-    return np.array(found)
+        measured.append([square.mean(), square[near].mean() if near.any() else np.nan])
+    return np.array(measured)
 
 
 def estimate(values: NDArray[np.float64]) -> list[float]:
@@ -210,18 +210,18 @@ def summary(errors: NDArray[np.float64], baseline: NDArray[np.float64]) -> dict[
     }
 
 
-def report(found: dict[str, Any]) -> str:
+def report(measured: dict[str, Any]) -> str:
     """Text for ``perf/README.md``."""
-    data = found["data"]
+    data = measured["data"]
     rows = []
-    for name, row in found["levers"].items():
+    for name, row in measured["levers"].items():
         values = [f"{row[key][0] * 1e5:.2f} ± {row[key][1] * 1e5:.2f}" for key in ("mse", "near_wall_mse")]
         seeds = ", ".join(f"{value * 1e5:.2f}" for value in row["mse_of_seeds"])
         ratio = f"{row['over_baseline'][0]:.3f} ± {row['over_baseline'][1]:.3f}"
         rows.append([name, *values, seeds, ratio, f"{row['cpu_seconds']:.0f}"])
     header = ["lever", "test MSE, 1e-5", "near the wall, 1e-5", "each seed, 1e-5", "over the baseline", "CPU s"]
     return (
-        f"{data['labels']} labels of {data['trajectories']} trajectories learned from in {found['epochs']} passes, "
+        f"{data['labels']} labels of {data['trajectories']} trajectories learned from in {measured['epochs']} passes, "
         f"{data['test_labels']} labels of {data['test_trajectories']} other trajectories judge. Errors are over these "
         "trajectories; the seeds show what chance does besides.\n\n"
         f"{table(header, rows)}"
@@ -239,7 +239,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     train, test, note = split(arguments.data, arguments.labels)
-    found: dict[str, Any] = {"provenance": provenance(), "epochs": arguments.epochs, "data": note, "levers": {}}
+    measured: dict[str, Any] = {"provenance": provenance(), "epochs": arguments.epochs, "data": note, "levers": {}}
     baseline: NDArray[np.float64] | None = None
     for name, lever in LEVERS.items():
         start = time.process_time()
@@ -247,10 +247,10 @@ def main() -> None:
         spent = (time.process_time() - start) / arguments.seeds
         errors = np.stack([judge(model, test) for model in models])
         baseline = errors if baseline is None else baseline
-        found["levers"][name] = {**asdict(lever), **summary(errors, baseline), "cpu_seconds": spent}
-        print(name, json.dumps(found["levers"][name]), flush=True)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    write_section("levers.py", report(found))
+        measured["levers"][name] = {**asdict(lever), **summary(errors, baseline), "cpu_seconds": spent}
+        print(name, json.dumps(measured["levers"][name]), flush=True)
+    arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
+    write_section("levers.py", report(measured))
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def main() -> None:
             if labels.density is not None:
                 depleted = labels.density[frame].reshape(-1) < _METAL
                 metal += [depleted.mean(), squares[depleted].sum(), squares.sum()]
-            for radius, found in scatter.items():
+            for radius, measured in scatter.items():
                 rng = np.random.default_rng([int(frame), int(10 * radius)])
                 order = rng.permutation(lattice.num_sites) if arguments.hardest is None else np.argsort(-squares)
                 centres, frozen = discs(lattice, radius, order, arguments.hardest)
@@ -146,9 +146,9 @@ def main() -> None:
                 other = perpendicular(solver.solve(moved[None]).field[0], moved)
                 difference = other[centres] - exact[centres]
                 # Two components, and the difference of two draws has twice the variance of one.
-                found.append(float(np.mean(np.sum(difference**2, axis=-1)) / 4))
+                measured.append(float(np.mean(np.sum(difference**2, axis=-1)) / 4))
                 there[radius].append(float(np.mean(squares[centres])))
-                bar.advance(note=f"R = {radius:g}: {found[-1]:.1e}")
+                bar.advance(note=f"R = {radius:g}: {measured[-1]:.1e}")
     result = {
         "provenance": provenance(),
         "command": " ".join(
@@ -161,8 +161,8 @@ def main() -> None:
         "variance": _mean(own),
         "model": {"mse": _mean(errors), "radius": model.architecture.settings.radius, "reaches": model.reaches},
         "metal": {"share_of_sites": metal[0] / len(chosen), "share_of_squared_error": metal[1] / max(metal[2], 1e-300)},
-        "unavoidable_mse": {f"{radius:g}": _mean(found) for radius, found in scatter.items()},
-        "model_mse_there": {f"{radius:g}": _mean(found) for radius, found in there.items()},
+        "unavoidable_mse": {f"{radius:g}": _mean(measured) for radius, measured in scatter.items()},
+        "model_mse_there": {f"{radius:g}": _mean(measured) for radius, measured in there.items()},
     }
     write_json(arguments.output, result)
     print(

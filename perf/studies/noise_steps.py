@@ -78,8 +78,8 @@ def independent(name: str) -> list[dict[str, Any]]:
             step = min(step_bounds(name, rate, [], 1.0, damping, temperature).values())
             exact = boltzmann(field, anisotropy, temperature)
             for factor in (1, 4) if name != "midpoint" else (1,):
-                found = stationary(name, field, anisotropy, damping, temperature, factor * step)
-                error = found[1] / exact[0] - 1 if field else (2 * found[2] + 1) / 3 / exact[1] - 1
+                measured = stationary(name, field, anisotropy, damping, temperature, factor * step)
+                error = measured[1] / exact[0] - 1 if field else (2 * measured[2] + 1) / 3 / exact[1] - 1
                 row[f"{system} {factor}"] = error
             row[f"{system} step"] = step
         rows.append(row)
@@ -96,7 +96,7 @@ def chain(name: str, damping: float = 0.5, temperature: float = 2.0) -> dict[str
     advance, sites = make_integrator(name, noise=True).step, torch.as_tensor(domain.sites)
     start = np.random.default_rng(5).standard_normal((*CHAINS, 3))
     now = components_first(torch.as_tensor(start / np.linalg.norm(start, axis=-1, keepdims=True)))
-    steps, found = math.ceil(TIMES * (1 + damping**2) / (2 * damping * temperature) / dt), []
+    steps, measured = math.ceil(TIMES * (1 + damping**2) / (2 * damping * temperature) / dt), []
     for step in range(steps):
         noise = bath.field(sites, step, now.dtype)
 
@@ -107,8 +107,8 @@ def chain(name: str, damping: float = 0.5, temperature: float = 2.0) -> dict[str
         now = advance(now, step * dt, dt, omega)
         if step >= steps // 3:
             spins: NDArray[np.float64] = now.numpy()
-            found.append((spins[:, 1:] * spins[:, :-1]).sum(axis=-1).mean())
-    blocks = [block.mean() for block in np.array_split(np.array(found), BLOCKS)]
+            measured.append((spins[:, 1:] * spins[:, :-1]).sum(axis=-1).mean())
+    blocks = [block.mean() for block in np.array_split(np.array(measured), BLOCKS)]
     row = {
         "integrator": name,
         "step": dt,
@@ -120,7 +120,7 @@ def chain(name: str, damping: float = 0.5, temperature: float = 2.0) -> dict[str
     return row
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(measured: dict[str, Any]) -> str:
     """What the JSON says, as Markdown."""
 
     def percent(row: dict[str, Any], key: str) -> str:
@@ -130,10 +130,10 @@ def summary(found: dict[str, Any]) -> str:
     rows = [
         [row["integrator"], f"{row['temperature']:g}", f"{row['damping']:g}", f"{row['field step']:.3g}",
          *(percent(row, key) for key in keys)]
-        for row in found["independent"]
+        for row in measured["independent"]
     ]  # fmt: skip
     header = ["integrator", "T", "damping", "step in a field 1", "<z>", "<z> at 4 steps", "<z²>, K = 1", "at 4 steps"]
-    chains = ", ".join(f"{row['mean']:.4f} ± {row['error']:.4f} with {row['integrator']}" for row in found["chains"])
+    chains = ", ".join(f"{row['mean']:.4f} ± {row['error']:.4f} with {row['integrator']}" for row in measured["chains"])
     return "\n".join(
         [
             "Errors of stationary means at the suggested step and at four times it, from the transfer operator:",
@@ -141,7 +141,7 @@ def summary(found: dict[str, Any]) -> str:
             table(header, rows),
             "",
             f"Mean bond of chains of exchange 1 at T = 2 and damping 0.5 in suggested steps, sampled: {chains}; exact "
-            f"{found['chains'][0]['exact']:.4f}.",
+            f"{measured['chains'][0]['exact']:.4f}.",
         ]
     )
 
@@ -153,12 +153,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = sorted(name for name, scheme in INTEGRATORS.items() if scheme.langevin)
-    found = {
+    measured = {
         "independent": [row for name in names for row in independent(name)],
         "chains": [chain(name) for name in names],
     }
-    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
-    write_section("noise_steps.py", summary(found))
+    arguments.output.write_text(json.dumps(measured, indent=1) + "\n")
+    write_section("noise_steps.py", summary(measured))
 
 
 if __name__ == "__main__":

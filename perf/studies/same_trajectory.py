@@ -85,15 +85,15 @@ def main() -> None:
     code = train_directory(config.model_copy(update={"training": training}), [root / "data"], root / "model", World())
     if code:
         raise SystemExit(code)
-    found: dict[str, Any] = {"frames_taught": len(taught), "overrides": arguments.overrides}
+    measured: dict[str, Any] = {"frames_taught": len(taught), "overrides": arguments.overrides}
     for name, labels in (("same trajectory", root / "data" / "held.h5"), ("independent trajectory", root / "other.h5")):
         target = labels.with_suffix(".errors.json")
         evaluate_files(root / "model", labels, target, World())
         errors = json.loads(target.read_text())
-        found[name] = {key: errors[key] for key in ("mse", "mse_error", "sigma", "variance_fraction", "snapshots")}
-    found |= {"load_after": os.getloadavg()[0], "provenance": provenance()}
-    (RESULTS / "same_trajectory.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+        measured[name] = {key: errors[key] for key in ("mse", "mse_error", "sigma", "variance_fraction", "snapshots")}
+    measured |= {"load_after": os.getloadavg()[0], "provenance": provenance()}
+    (RESULTS / "same_trajectory.json").write_text(json.dumps(measured, indent=2) + "\n")
+    print(json.dumps(measured, indent=2))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def measure(config: Config, arguments: argparse.Namespace) -> list[dict[str, Any
     """All sizes, each with its runs."""
     assert config.dynamics is not None
     assert config.initial is not None
-    model, found = arguments.model.resolve(), []
+    model, measured = arguments.model.resolve(), []
     for entry in arguments.sizes:
         name, count = entry.split(":")
         shape, _, column = name.partition("@")
@@ -94,8 +94,8 @@ def measure(config: Config, arguments: argparse.Namespace) -> list[dict[str, Any
                 run["apart"] = float(np.abs(walls - exact).mean())
                 run["travelled"] = float(exact.max() - exact[0])
             runs.append(run)
-        found.append({"size": size, "start": start, "runs": runs})
-    return found
+        measured.append({"size": size, "start": start, "runs": runs})
+    return measured
 
 
 def spread(values: list[float]) -> str:
@@ -134,8 +134,8 @@ def main() -> None:
     config = load_config(arguments.config, arguments.overrides)
     config.need("electrons", "initial", "dynamics")
     sizes = measure(config, arguments)
-    found = {"sizes": sizes, "load_after": os.getloadavg()[0], "provenance": provenance()}
-    (RESULTS / "transfer.json").write_text(json.dumps(found, indent=2) + "\n")
+    measured = {"sizes": sizes, "load_after": os.getloadavg()[0], "provenance": provenance()}
+    (RESULTS / "transfer.json").write_text(json.dumps(measured, indent=2) + "\n")
     write_section("transfer.py", summary(sizes))
     print(summary(sizes))
 

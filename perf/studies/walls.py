@@ -40,8 +40,8 @@ Run = tuple[NDArray[np.float64], NDArray[np.float64]]
 def read(path: Path) -> list[Run]:
     """Times and wall positions of a finished run, or of the exact ones whose walls an earlier output keeps."""
     if path.suffix == ".json":
-        kept = json.loads(path.read_text())["walls"]
-        return [(np.array(kept["time"]), np.array(wall)) for wall in kept["exact"]]
+        stored = json.loads(path.read_text())["walls"]
+        return [(np.array(stored["time"]), np.array(wall)) for wall in stored["exact"]]
     with h5py.File(path / "trajectory.h5") as file:
         return [(file["time"][()].round(_DIGITS), file["wall_position"][()])]
 
@@ -54,7 +54,7 @@ def compare(exact: list[Run], learned: list[Run]) -> dict[str, Any]:
     apart = [float(np.mean(np.abs(a[1] - b[1]))) for a, b in pairs]
     starts_near = [(a, b) for a, b in combinations(exact, 2) if abs(a[1][0] - b[1][0]) < _SAME_START]
     chaos = [float(np.mean(np.abs(a[1] - b[1]))) for a, b in starts_near]
-    found: dict[str, list[float]] = {
+    measured: dict[str, list[float]] = {
         "distance_exact_learned": apart,
         "largest_distance": [float(np.max(np.abs(a[1] - b[1]))) for a, b in pairs],
         "distance_exact_exact": chaos,
@@ -65,7 +65,7 @@ def compare(exact: list[Run], learned: list[Run]) -> dict[str, Any]:
     }
     return {
         name: {"runs": values, "mean": Estimate.of(values).mean, "error": Estimate.of(values).error}
-        for name, values in found.items()
+        for name, values in measured.items()
         if values
     }
 
@@ -73,13 +73,13 @@ def compare(exact: list[Run], learned: list[Run]) -> dict[str, Any]:
 def draw(results: list[str], path: str) -> None:
     """Columns that the walls have travelled, of runs that belong together."""
     named = dict(result.split("=", 1) for result in results)
-    kept = {model: json.loads(Path(result).read_text())["walls"] for model, result in named.items()}
-    first = next(iter(kept.values()))
-    if any(walls["exact"] != first["exact"] for walls in kept.values()):
+    stored = {model: json.loads(Path(result).read_text())["walls"] for model, result in named.items()}
+    first = next(iter(stored.values()))
+    if any(walls["exact"] != first["exact"] for walls in stored.values()):
         raise SystemExit("walls: the results have other exact runs; draw those of the same")
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()
-    groups = {"exact": first["exact"], **{name: walls["learned"] for name, walls in kept.items()}}
+    groups = {"exact": first["exact"], **{name: walls["learned"] for name, walls in stored.items()}}
     for number, (name, runs) in enumerate(groups.items()):
         ways = np.array(runs) - np.array(runs)[:, :1]
         mean, spread, colour = ways.mean(0), ways.std(0, ddof=1), f"C{number}"
@@ -106,20 +106,20 @@ def main() -> None:
     if not (arguments.exact and arguments.learned):
         parser.error("--exact and --learned are needed, or --figure")
     exact, learned = ([run for path in group for run in read(path)] for group in (arguments.exact, arguments.learned))
-    found: dict[str, Any] = {"provenance": provenance()}
+    measured: dict[str, Any] = {"provenance": provenance()}
     for until in arguments.until:
         parts = [[(time[time <= until], wall[time <= until]) for time, wall in group] for group in (exact, learned)]
-        found[f"until {parts[0][0][0][-1]:g}"] = compare(*parts)
-    summaries = [name for name in found if name != "provenance"]
+        measured[f"until {parts[0][0][0][-1]:g}"] = compare(*parts)
+    summaries = [name for name in measured if name != "provenance"]
     walls = {
         name: [wall.round(3).tolist() for _, wall in group] for name, group in (("exact", exact), ("learned", learned))
     }
-    found["walls"] = {"time": exact[0][0].tolist(), **walls}
-    write_json(arguments.output, found)
+    measured["walls"] = {"time": exact[0][0].tolist(), **walls}
+    write_json(arguments.output, measured)
     runs = [(a[0], a[1], b[1]) for a, b in zip(exact, learned, strict=True)]
     wall_positions(runs, arguments.output.with_suffix(".png"))
     for when in summaries:
-        for name, value in found[when].items():
+        for name, value in measured[when].items():
             print(f"{when}, {name}: {value['mean']:.3g} (standard error {value['error'] or float('nan'):.2g})")
 
 
