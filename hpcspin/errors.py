@@ -15,13 +15,13 @@ _ADVICE = {
     errno.ENOSPC: "make room or choose another --output; the same command goes on",
     errno.EDQUOT: "make room or choose another --output; the same command goes on",
     errno.EFBIG: "larger than the file system or `ulimit -f` allows; raise the limit, and the same command goes on",
-    errno.EIO: "the disk or its server has failed; mend it, and the same command goes on",
+    errno.EIO: "the disk or its server has failed; repair it, and the same command goes on",
 }
 """How to correct what the operating system refuses to write. Reading reports its failures itself."""
 
 
 class HpcspinError(Exception):
-    """A failure whose message is one line: what is wrong, where, and how to mend it."""
+    """A failure whose message is one line: what is wrong, where, and how to correct it."""
 
     def __str__(self) -> str:
         # Names in files from outside may hold line ends, and what a terminal obeys.

@@ -181,7 +181,7 @@ def load_plugins(names: Sequence[str], folder: Path) -> None:
                 reason = f"there is neither a file {file} nor a module of this name that Python finds"
             else:
                 reason = f"fails with {type(failure).__name__}: {' '.join(str(failure).split())}"
-            raise HpcspinError(f"plugins: {name}: {reason}; mend the module, or its name") from failure
+            raise HpcspinError(f"plugins: {name}: {reason}; correct the module, or its name") from failure
 
 
 def _load_file(file: Path) -> None:

@@ -84,7 +84,7 @@ class Mistake:
     keys : tuple
         Where: keys and indices, from the root.
     message : str
-        The key, what is wrong with it, and how to mend that.
+        The key, what is wrong with it, and how to correct that.
     """
 
     keys: tuple[str | int, ...]

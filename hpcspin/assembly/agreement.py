@@ -59,8 +59,8 @@ def require_electrons(
     if differences:
         raise HpcspinError(
             f"{model}: has learned from labels of other electrons than those of {where}: "
-            f"{describe_differences(differences)}; it has no input for them: mend the config, take another model, or "
-            f"give dynamics.allow=[{', '.join(differences)}]"
+            f"{describe_differences(differences)}; it has no input for them: correct the config, take another model, "
+            f"or give dynamics.allow=[{', '.join(differences)}]"
         )
     for warning in _doubts(learned, given):
         world.say(f"warning: {model}: {warning}")

@@ -111,5 +111,5 @@ def _require_potential(config: Config, model: ForceField | Committee, where: str
     if differences:
         raise HpcspinError(
             f"{where}: the model is not the one that the section potential describes: "
-            f"{describe_differences(differences)}; mend the section or leave it out"
+            f"{describe_differences(differences)}; correct the section or leave it out"
         )

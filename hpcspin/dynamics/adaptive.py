@@ -76,7 +76,7 @@ class AdaptiveStep:
                 self.level, done = self.level - 1, done // 2
         return spins
 
-    def _refine(self, what: str, mend: str) -> None:
+    def _refine(self, what: str, advice: str) -> None:
         if self.level == _DEEPEST:
-            raise HpcspinError(f"{what} even a millionth of dynamics.step; {mend}")
+            raise HpcspinError(f"{what} even a millionth of dynamics.step; {advice}")
         self.level += 1

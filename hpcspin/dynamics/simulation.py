@@ -309,7 +309,7 @@ class Simulation:
     def _finite(self, spins: NDArray[np.float64] | None, step: int) -> NDArray[np.float64] | None:
         if spins is not None and not np.isfinite(spins).all():
             raise HpcspinError(
-                f"spins are not finite at step {step}; make dynamics.step smaller than {self.settings.step} or mend "
+                f"spins are not finite at step {step}; make dynamics.step smaller than {self.settings.step} or correct "
                 "the field"
             )
         return spins

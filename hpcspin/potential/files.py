@@ -80,7 +80,7 @@ def load_model(path: str | Path) -> tuple[ForceField, dict[str, Any]]:
         weights = load(path.read_bytes())
     except OSError as error:
         raise HpcspinError(
-            f"{path}: the model cannot be read ({error.strerror}); train one or mend the path"
+            f"{path}: the model cannot be read ({error.strerror}); train one or correct the path"
         ) from error
     except SafetensorError as error:
         raise HpcspinError(f"{path}: is no intact safetensors file ({error}); train or copy the model again") from error

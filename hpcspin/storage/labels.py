@@ -183,7 +183,7 @@ class LabelWriter(FrameFile):
         for name, values in frames.items():
             if not np.isfinite(values).all():
                 raise HpcspinError(
-                    f"{self.path}: {name} from snapshot {self.done} on is not finite; mend the electrons"
+                    f"{self.path}: {name} from snapshot {self.done} on is not finite; correct the electrons"
                 )
         self.write(**frames)
 

@@ -229,6 +229,6 @@ def _at_sites(points: NDArray[np.float64], places: NDArray[np.float64] | None, p
         size = " x ".join(map(str, places.shape[:2]))
         raise HpcspinError(
             f"{path}: its {len(points)} points are not the sites of the {size} lattice, in lattice constants from the "
-            "first site on; mend lattice.size and lattice.kind, or give a .npy array of shape (Lx, Ly, 3)"
+            "first site on; correct lattice.size and lattice.kind, or give a .npy array of shape (Lx, Ly, 3)"
         )
     return points[row, 3:].reshape(*places.shape[:2], 3)

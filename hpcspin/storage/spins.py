@@ -75,12 +75,12 @@ def check_spins(
         raise HpcspinError(f"{where}: spins have shape {array.shape}; give shape (n, Lx, Ly, 3) with n > 0")
     if size is not None and array.shape[-3:-1] != tuple(size):
         given, wanted = ("{} x {}".format(*pair) for pair in (array.shape[-3:-1], size))
-        raise HpcspinError(f"{where}: spins are on {given} sites, the lattice has {wanted}; mend lattice.size")
+        raise HpcspinError(f"{where}: spins are on {given} sites, the lattice has {wanted}; correct lattice.size")
     with np.errstate(over="ignore"):
         length = np.linalg.norm(array, axis=-1)
     if not np.isfinite(length).all():
         place = _place_of_first(~np.isfinite(length), frames)
-        raise HpcspinError(f"{where}: spin {place} holds NaN, infinity or a number without bounds; mend the data")
+        raise HpcspinError(f"{where}: spin {place} holds NaN, infinity or a number without bounds; correct the data")
     wrong = np.abs(length - 1) > LENGTH_TOLERANCE
     if wrong.any():
         given = f"{length[wrong][0]:.6g}"

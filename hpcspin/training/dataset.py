@@ -116,7 +116,7 @@ def split_shards(directories: Sequence[Path], validation: Sequence[str], world: 
     shards = listed_shards(directories)
     unknown = sorted(set(validation) - {shard.file for shard in shards})
     if unknown:
-        raise HpcspinError(f"training.validation: {unknown[0]!r} is not in the manifest of {where}; mend the name")
+        raise HpcspinError(f"training.validation: {unknown[0]!r} is not in the manifest of {where}; correct the name")
     split = Split(
         directories[0] if len(directories) == 1 else Path(),
         tuple(shard for shard in shards if shard.file not in validation),

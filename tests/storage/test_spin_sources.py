@@ -241,7 +241,7 @@ def test_numpy_arrays_hold_one_snapshot_or_many(tmp_path: Path, save: object) ->
     assert np.array_equal(many.read(), spins)
     assert np.array_equal(many.read(slice(1, 3)), spins[1:3])
     assert np.array_equal(one.read(-1), spins[:1])
-    with pytest.raises(HpcspinError, match="the lattice has 3 x 4; mend"):
+    with pytest.raises(HpcspinError, match="the lattice has 3 x 4; correct"):
         SpinsFile(tmp_path / "many.npy", (3, 4)).check()
 
 
