@@ -19,6 +19,8 @@ NAMES = {"driven_sd": "driven_sd_model"} | {
     f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair", "strips")
 }
 """Models and the configs that they are trained by."""
+CLOSED = ("triangular_120",)
+NAMES |= {name: f"{name}_model" for name in CLOSED}
 
 
 @pytest.mark.parametrize(
@@ -34,9 +36,10 @@ NAMES = {"driven_sd": "driven_sd_model"} | {
         ("driven_sd_pair", "driven_sd_exact", 7.131e-6, 0.00337),
         ("driven_sd_strips", "driven_sd_test", 1.105e-4, 0.0869),
         ("driven_sd_strips", "driven_sd_exact", 4.053e-5, 0.0192),
+        ("triangular_120", "triangular_120_test", 7.329e-6, 0.00659),
     ],
 )
-def test_its_error_on_exact_labels_of_30x24_is_the_one_reported(
+def test_its_error_on_exact_labels_is_the_one_reported(
     tmp_path: Path, name: str, labels: str, mse: float, fraction: float
 ) -> None:
     output = tmp_path / "numbers.json"
