@@ -19,7 +19,7 @@ NAMES = {"driven_sd": "driven_sd_model"} | {
     f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair", "strips")
 }
 """Models and the configs that they are trained by."""
-CLOSED = ("triangular_120", "square_double_exchange")
+CLOSED = ("triangular_120", "triangular_tetrahedral", "square_double_exchange")
 NAMES |= {name: f"{name}_model" for name in CLOSED}
 
 
@@ -37,6 +37,7 @@ NAMES |= {name: f"{name}_model" for name in CLOSED}
         ("driven_sd_strips", "driven_sd_test", 1.105e-4, 0.0869),
         ("driven_sd_strips", "driven_sd_exact", 4.053e-5, 0.0192),
         ("triangular_120", "triangular_120_test", 7.329e-6, 0.00659),
+        ("triangular_tetrahedral", "triangular_tetrahedral_test", 6.467e-5, 0.2382),
         ("square_double_exchange", "square_double_exchange_test", 4.782e-5, 0.0610),
     ],
 )

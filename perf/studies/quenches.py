@@ -1,0 +1,75 @@
+"""Quenches under a shipped force field of a closed lattice: order at the end, energies beside exact ones.
+
+    python perf/study.py quenches NAME [--seeds 71 72 73 74] [--duration 300] [--output perf/results/quenches.json]
+
+NAME is that of a shipped model and of its config, such as triangular_120; the lattice is that of the config, the spins
+random at the start, the noise none. Of each quench five frames, the last among them, are labelled exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import hpcspin as hs
+from hpcspin.drawing.closed import order
+from hpcspin.electrons import ClosedLattice
+from hpcspin.errors import HpcspinError
+from hpcspin.storage import provenance, read_json, write_json
+
+FRAMES = 5
+
+
+def quench(system: ClosedLattice, model: Any, seed: int, duration: float) -> dict[str, Any]:
+    """Order at the end of a quench, and errors of energy (a site) and field (a perpendicular component) on its way."""
+    step, damping = 0.5, 0.5
+    interval = round(duration / step / FRAMES)
+    spins = system.texture("random", seed=seed)
+    run = hs.simulate(
+        system, model, spins, damping=damping, step=step, duration=duration, record_interval=interval,
+        observers=("energy",),
+    )  # fmt: skip
+    frames = run.spins[1:]
+    exact = system.solve(frames)
+    missed = exact.field - run.field[1:]
+    missed -= (missed * frames).sum(axis=-1, keepdims=True) * frames
+    return {
+        "seed": seed,
+        "time": run.time[1:].tolist(),
+        "order": order(system.lattice, frames[-1], exact.density[-1]),
+        "energy_error": ((run.energy[1:] - exact.energy) / system.lattice.num_sites).tolist(),
+        "field_mse": ((missed**2).mean(axis=(1, 2, 3)) * 1.5).tolist(),
+    }
+
+
+def main() -> None:
+    """Run all seeds, print and store their order."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[71, 72, 73, 74])
+    parser.add_argument("--duration", type=float, default=300.0)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "quenches.json")
+    arguments = parser.parse_args()
+    system = hs.load_system(Path(__file__).parents[2] / "configs" / f"{arguments.name}.yaml")
+    if not isinstance(system, ClosedLattice):
+        raise HpcspinError(
+            f"{arguments.name}: its config is that of {system.described}; choose one of a closed lattice"
+        )
+    model, runs = hs.load_model(arguments.name), []
+    for seed in arguments.seeds:
+        runs.append(quench(system, model, seed, arguments.duration))
+        shown = {key: round(value, 3) for key, value in runs[-1]["order"].items()}
+        print(f"seed {seed}: {shown}; energy off by {runs[-1]['energy_error'][-1]:+.1e} a site at the end", flush=True)
+    names = runs[0]["order"]
+    means = {name: float(np.mean([run["order"][name] for run in runs])) for name in names}
+    print("mean:", {name: round(value, 3) for name, value in means.items()})
+    stored = read_json(arguments.output, "delete it") if arguments.output.exists() else {}
+    stored[arguments.name] = {**provenance(), "duration": arguments.duration, "mean": means, "runs": runs}
+    write_json(arguments.output, stored)
+
+
+if __name__ == "__main__":
+    main()
