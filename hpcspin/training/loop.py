@@ -1,8 +1,7 @@
 """From shards to weights: the training loop.
 
-The members of a batch are a function of seed, epoch and data alone, and the loss
-of a batch is a sum over all ranks divided by a count over all ranks. A step on
-many ranks is therefore the step that one rank would make, up to rounding.
+The members of a batch are a function of seed, epoch and data alone, and the loss of a batch is a sum over all ranks
+divided by a count over all ranks. A step on many ranks is therefore the step that one rank would make, up to rounding.
 """
 
 from __future__ import annotations
@@ -74,8 +73,7 @@ def train(
 ) -> Outcome:
     """Fit a force field, or go on where the directory's checkpoint stands.
 
-    The weights saved are the running mean at the epoch with the smallest error
-    on the validation shards, or at the end where there are none.
+    The weights saved are the running mean at the epoch with the smallest error on the validation shards, or at the end.
 
     Parameters
     ----------
