@@ -21,6 +21,6 @@ def in_double(name: str) -> ForceField:
     single = shipped(name)
     model = make_force_field(single.architecture.changed(precision="float64"))
     assert single.envelope is not None
-    model.envelope = single.envelope.double()
+    model.envelope, model.energy_offset = single.envelope.double(), single.energy_offset
     model.load_state_dict(single.state_dict())
     return model.eval()

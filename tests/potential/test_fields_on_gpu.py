@@ -29,7 +29,7 @@ def assert_same_without_the_host(
     model: Model, size: tuple[int, int], tolerance: float, batch: int = 1, measure: str = "__call__"
 ) -> None:
     """The second evaluation on the GPU copies nothing and waits for nothing; both have the numbers of the CPU."""
-    lattice = make_lattice("square", size)
+    lattice = make_lattice(model.architecture.lattice, size)
     spins, bias = random_spins(batch, lattice.num_sites, 5), torch.full((batch,), 3.2, dtype=torch.float64)
     expected = getattr(model, measure)(spins, model.neighbourhood(lattice), bias)
     with pretended_gpu() as gpu:
