@@ -12,6 +12,7 @@ and the vector v; for labels of a single bias mu is taken as 0, so that the pote
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,10 @@ Differences = dict[str, tuple[Any, Any]]
 
 NUMERICS = frozenset({"solver", "tolerance", "precision"})
 """Keys of the section ``electrons`` that say how the steady state is computed, and nothing about the system."""
+_ZERO_IF_ABSENT = ("on_site", "rashba")
+"""Terms of the Hamiltonian that a config leaves out where it does not have them; all other absent keys are unknown."""
+_WIDEST = 200
+"""Characters of a value in a message: a term of each site has thousands."""
 _CLOSE = 1e-6
 _ABSENT = "absent"
 
@@ -53,7 +58,8 @@ def config_differences(
 
 def describe_differences(differences: Differences) -> str:
     """Put differing keys in one phrase: ``key (stored -> given), ...``."""
-    return ", ".join(f"{key} ({stored} -> {given})" for key, (stored, given) in differences.items())
+    short = {key: [textwrap.shorten(str(value), _WIDEST) for value in pair] for key, pair in differences.items()}
+    return ", ".join(f"{key} ({stored} -> {given})" for key, (stored, given) in short.items())
 
 
 def electrons_of(config: Any, where: str) -> Electrons | None:
@@ -216,7 +222,9 @@ def _differences(group: Sequence[Electrons], given: Electrons, *, joined: bool =
     if ("reservoirs" in first) != ("reservoirs" in given):
         return {} if _same(first["bias"], bias) else {"electrons.reservoirs": _biases(first, given)}
     keys = (first.keys() & given.keys()) - {"bias", "reservoirs"}
-    differences = {f"electrons.{key}": (first[key], given[key]) for key in keys if not _same(first[key], given[key])}
+    pairs_of_keys = {key: (first[key], given[key]) for key in keys}
+    pairs_of_keys |= {key: (first.get(key, 0.0), given.get(key, 0.0)) for key in _ZERO_IF_ABSENT}
+    differences = {f"electrons.{key}": pair for key, pair in pairs_of_keys.items() if not _same(*pair)}
     if "reservoirs" not in first:
         return differences if _same(first["bias"], bias) else {"electrons.reservoirs": _biases(first, given)}
     expected, reservoirs = _at(group, bias), given["reservoirs"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import hpcspin as hs
 from hpcspin.config import load_config
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
@@ -242,3 +244,12 @@ def test_shipped_models_say_which_electrons_they_have_learned_from(name: str) ->
         assert electron_differences(known, given) == {}
     small = electrons(MODELS.parent / "driven_sd_small.yaml")
     assert electron_differences(known, small) == {"electrons.temperature": (0.01, 0.05)}
+
+
+@pytest.mark.parametrize("term", [{"on_site": np.linspace(0, 1, 720).reshape(30, 24)}, {"rashba": 0.2}])
+def test_terms_that_labels_did_not_have_are_refused_where_the_card_does_not_name_them(term: dict[str, Any]) -> None:
+    system = replace(hs.load_system(MODELS.parent / "driven_sd.yaml"), **term)
+    model = hs.load_model("driven_sd_fast")
+    with pytest.raises(hs.HpcspinError, match=f"electrons.{next(iter(term))}") as refused:
+        model.field(system.texture("wall", position=8), system)
+    assert len(str(refused.value)) < 700
