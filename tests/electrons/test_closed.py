@@ -241,3 +241,14 @@ def test_energies_of_a_field_of_the_lattice_are_those_of_its_spins():
     spins = unit((4, 5), np.random.default_rng(10))
     field.evaluate(-spins)
     np.testing.assert_allclose(energy(field, system.lattice, spins), system.solve(spins).energy, atol=1e-12)
+
+
+def test_without_exchange_the_levels_are_those_of_the_rashba_band():
+    """-2t (cos kx + cos ky) ± 2 rashba sqrt(sin² kx + sin² ky), Bychkov and Rashba on a square lattice."""
+    system = closed(size=(4, 5), exchange=0.0, rashba=0.4)
+    kx, ky = (2 * np.pi * np.arange(n) / n for n in (4, 5))
+    band = -2 * (np.cos(kx)[:, None] + np.cos(ky))
+    split = 0.8 * np.sqrt(np.sin(kx)[:, None] ** 2 + np.sin(ky) ** 2)
+    spins = unit((4, 5), np.random.default_rng(11))
+    levels = np.linalg.eigvalsh(sd_hamiltonian(system, spins))
+    np.testing.assert_allclose(levels, np.sort(np.stack([band - split, band + split]).ravel()), atol=1e-12)
