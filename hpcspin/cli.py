@@ -150,7 +150,7 @@ def suggest_step(
     """Longest time step that each integrator tolerates at the initial spins."""
     from hpcspin.workflows.suggest_step import suggest_step
 
-    _run(lambda world: world.tell(suggest_step(_config(config, overrides), world, evaluations)))
+    _run(lambda world: world.log_result(suggest_step(_config(config, overrides), world, evaluations)))
 
 
 @app.command(epilog=_uses("lattice, potential and training", stops=True))
@@ -202,7 +202,7 @@ def evaluate(
     """Error of a force field on exact labels."""
     from hpcspin.workflows.evaluate import evaluate_files
 
-    _run(lambda world: world.tell(json.dumps(evaluate_files(model, data, output, world, allow or ()))))
+    _run(lambda world: world.log_result(json.dumps(evaluate_files(model, data, output, world, allow or ()))))
 
 
 @app.command(epilog=_uses("lattice, electrons, initial, dynamics, potential, training and reproduce", stops=True))
@@ -259,7 +259,7 @@ def info() -> None:
     """Versions, MPI library, devices and backends in use."""
     from hpcspin.workflows.info import describe
 
-    _run(lambda world: world.tell(describe(world)))  # All ranks call it: they agree on what MPI can do.
+    _run(lambda world: world.log_result(describe(world)))  # All ranks call it: they agree on what MPI can do.
 
 
 def _config(path: Path, overrides: list[str] | None) -> Config:

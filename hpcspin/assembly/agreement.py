@@ -53,7 +53,7 @@ def require_electrons(
         return
     require_spin_rotations(given, where)
     if learned is None:
-        world.say(f"warning: {model}: {_NO_ELECTRONS}")
+        world.log(f"warning: {model}: {_NO_ELECTRONS}")
         return
     differences = electron_differences(learned, given, allow)
     if differences:
@@ -63,7 +63,7 @@ def require_electrons(
             f"or give dynamics.allow=[{', '.join(differences)}]"
         )
     for warning in _doubts(learned, given):
-        world.say(f"warning: {model}: {warning}")
+        world.log(f"warning: {model}: {warning}")
 
 
 def warn_of_labels(
@@ -88,10 +88,10 @@ def warn_of_labels(
             if training_files and sha256(file) in training_files:
                 doubts.setdefault(_LEARNED, []).append(file)
     if learned is None:
-        world.say(f"warning: {model}: {_NO_ELECTRONS}")
+        world.log(f"warning: {model}: {_NO_ELECTRONS}")
     for doubt, concerned in doubts.items():
         more = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
-        world.say(f"warning: {concerned[0]}{more}: {doubt}")
+        world.log(f"warning: {concerned[0]}{more}: {doubt}")
     return bias
 
 

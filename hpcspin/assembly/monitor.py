@@ -82,7 +82,7 @@ class CheckedField(LearnedField):
         exact = self._solver.solve(spins.numpy()[None])
         learned = self.on_lattice(self._lattice, spins, lambda *given: self.model(*given).field)
         deviation = _rms(spins, learned - exact.field[0])
-        self._world.say(
+        self._world.log(
             f"step {step}: the learned field deviates from the exact one by {deviation:.1e} a component, "
             f"where the exact one has {_rms(spins, exact.field[0]):.1e}"
         )

@@ -53,4 +53,4 @@ def print_table(table: Table, world: World, whole: int = 1) -> None:
     console.width = max(console.width, needed)
     with console.capture() as capture:
         console.print(table, crop=False)
-    world.tell(capture.get().rstrip("\n"))
+    world.log_result(capture.get().rstrip("\n"))

@@ -190,7 +190,7 @@ class _BoundCorrected:
         field.take(time, whole[..., :4], whole[..., 4:])
         # After 1, 2, 4, 8 ... labels.
         if field.tally.labels.bit_count() == 1:
-            domain.world.say(f"step {step}: {field.tally}")
+            domain.world.log(f"step {step}: {field.tally}")
         return True
 
     def _own(self, spins: Tensor) -> Tensor:

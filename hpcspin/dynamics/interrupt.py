@@ -95,6 +95,6 @@ class StopRequest:
         if number == signal.SIGINT:
             if self._signalled:
                 raise KeyboardInterrupt
-            if self._world.rank == 0 and self._world.speaks:
+            if self._world.rank == 0 and self._world.logs:
                 print_below_bars("stopping with a checkpoint; Ctrl-C again ends at once")
         self._signalled = True

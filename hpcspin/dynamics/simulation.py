@@ -189,7 +189,7 @@ class Simulation:
         last, step = self.settings.last_step, self._state.step
         complete = self._trajectory.exists() and not self._partial.exists() and step == last
         if self.world.broadcast(complete):
-            self.world.say(f"{self._trajectory}: already finished, nothing to do")
+            self.world.log(f"{self._trajectory}: already finished, nothing to do")
             return Outcome(step, finished=True)
         self._domain.stopwatch.restart()
         with (
@@ -208,7 +208,7 @@ class Simulation:
                 if self._state.step == last:
                     break
                 if stopping:
-                    self.world.say(f"stopped at step {self._state.step} with a checkpoint; run again to go on")
+                    self.world.log(f"stopped at step {self._state.step} with a checkpoint; run again to go on")
                     return Outcome(self._state.step, finished=False)
                 self._state = self._next(self._state)
                 self._renew()
@@ -229,7 +229,7 @@ class Simulation:
         bounds = step_bounds(settings.integrator, rate, drives, settings.duration, damping, settings.temperature)
         for cause, bound in bounds.items():
             if settings.step > bound:
-                self.world.say(
+                self.world.log(
                     f"warning: dynamics.step {settings.step:.3g} is long for {settings.integrator}: for {cause} up to "
                     f"{bound:.2g} is accurate; see hpcspin suggest-step"
                 )
@@ -329,7 +329,7 @@ class Simulation:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
             raise checkpoint.foreign(error) from error
         step = self._state.step
-        self.world.say(f"resuming {self._directory} at step {step} of {self.settings.last_step}")
+        self.world.log(f"resuming {self._directory} at step {step} of {self.settings.last_step}")
         return True
 
     def _take_over(self, checkpoint: Checkpoint) -> None:

@@ -258,7 +258,7 @@ class _Leaders(World):
     """Teams of consecutive ranks seen as one rank each; its members send the same values."""
 
     def __init__(self, world: World, team: World) -> None:
-        super().__init__(world.rank // team.size, world.size // team.size, speaks=world.speaks)
+        super().__init__(world.rank // team.size, world.size // team.size, logs=world.logs)
         self._all, self._stride = world, team.size
 
     def allgather(self, value: Any) -> list[Any]:

@@ -56,7 +56,7 @@ class _Lines:
         elapsed = now - self._start
         remaining = elapsed * (self._total - self._done) / max(self._done - self._first, 1)
         text = f"{self._title}: {self._done}/{self._total}, {elapsed:.0f} s, {remaining:.0f} s left"
-        self._world.say(f"{text}, {note}" if note else text)
+        self._world.log(f"{text}, {note}" if note else text)
 
 
 class _Terminal:
@@ -71,7 +71,7 @@ class _Terminal:
 @contextmanager
 def progress(world: World, title: str, total: int, done: int = 0) -> Iterator[Bar]:
     """Report the progress of ``total`` units of work, ``done`` of which are done already, on rank 0."""
-    if world.rank != 0 or not world.speaks:
+    if world.rank != 0 or not world.logs:
         yield _Silent()
     elif not sys.stderr.isatty():
         yield _Lines(world, title, total, done)

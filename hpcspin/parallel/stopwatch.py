@@ -48,4 +48,4 @@ def report(stopwatch: Stopwatch, world: World, path: Path, write: Callable[[Path
     write(path, ranks)
     total = sum(sum(rank.values()) for rank in ranks)
     shares = ", ".join(f"{sum(rank[name] for rank in ranks) / total:.1%} {name}" for name in ranks[0])
-    world.say(f"time of {len(ranks)} rank{'s' * (len(ranks) > 1)}: {shares}; each rank's in {path}")
+    world.log(f"time of {len(ranks)} rank{'s' * (len(ranks) > 1)}: {shares}; each rank's in {path}")

@@ -52,7 +52,7 @@ class World:
     group
         The torch.distributed process group of a team made by `split` under
         ``"torchrun"``; None stands for all ranks.
-    speaks
+    logs
         Whether rank 0 of these ranks logs progress: of several teams only the first does.
     sharing
         How many ranks of the job compute on my device, once :func:`hpcspin.parallel.devices.ranks_sharing` has counted.
@@ -65,7 +65,7 @@ class World:
     launcher: str = "single"
     comm: Any = field(default=None, repr=False)
     group: Any = field(default=None, repr=False)
-    speaks: bool = True
+    logs: bool = True
     sharing: int | None = field(default=None, repr=False)
 
     @classmethod
@@ -216,7 +216,7 @@ class World:
             self.launcher,
             comm,
             group,
-            speaks=self.speaks and mine == 0,
+            logs=self.logs and mine == 0,
             sharing=self.sharing,
         )
 
@@ -224,12 +224,12 @@ class World:
         """Wait for all ranks."""
         self.allgather(None)
 
-    def say(self, message: str) -> None:
+    def log(self, message: str) -> None:
         """Log a line from rank 0."""
-        if self.rank == 0 and self.speaks:
+        if self.rank == 0 and self.logs:
             logger.info(message)
 
-    def tell(self, result: str) -> None:
+    def log_result(self, result: str) -> None:
         """Log a result, such as numbers or what has been written where, from rank 0 of each team."""
         if self.rank == 0:
             results.info(result)
@@ -306,10 +306,10 @@ class World:
 def _joined() -> World:
     world = World.detect()
     if world.size > 1:
-        tell = sys.excepthook
+        report = sys.excepthook
 
         def end_all(kind: type[BaseException], failure: BaseException, trace: TracebackType | None) -> None:
-            tell(kind, failure, trace)
+            report(kind, failure, trace)
             sys.stderr.flush()
             world.abort(exit_code(failure))
 

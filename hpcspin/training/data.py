@@ -66,7 +66,7 @@ def find_data(
     card = load_model(start)[1] if start else {}
     past = stored_electrons(card.get("electrons"), str(start))
     if start and past is None:
-        world.say(f"warning: {start}: its card does not say which electrons it has learned from")
+        world.log(f"warning: {start}: its card does not say which electrons it has learned from")
     files = {shard.file: split.directory / shard.file for shard in (*split.train, *split.validation)}
     sources = agreed_sources(files, kind, electrons, past or (), allow, world)
     biases = {name: source.bias for name, source in sources.items()}

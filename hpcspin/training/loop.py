@@ -187,7 +187,7 @@ class _Trainer:
         architecture = architecture.changed(bias_reference=largest or 1.0)
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
         if settings.mixed_precision and emulates_bfloat16(device):
-            world.say(
+            world.log(
                 "warning: training.mixed_precision: this CPU has no units for bfloat16 and will take several times as "
                 "long; false is quicker here"
             )
@@ -262,7 +262,7 @@ class _Trainer:
     def _tell_of_more_epochs(self, before: int) -> None:
         settings, done = self._settings, self._state.epoch
         share = learning_rate_factor(done, settings.epochs, settings.warmup)
-        self._world.say(
+        self._world.log(
             f"train: goes on from epoch {done} of {before} to {settings.epochs}: the learning rate is from here on "
             f"that of a training of {settings.epochs} epochs, {share * settings.learning_rate:.2g} at first and 0 in "
             "the end; the weights will be other ones than of such a training, whose first epochs differ"

@@ -64,7 +64,7 @@ def require_independent(split: Split, biases: Mapping[str, float], past: Mapping
     past
         See `learned_files`: of the model that the training begins with.
     world
-        Rank 0 works and speaks.
+        Rank 0 works and logs.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def _learned(split: Split, biases: Mapping[str, float], world: World) -> dict[by
                 again.append((shard.file, seen[snapshot]))
             seen.setdefault(snapshot, shard.file)
     if again:
-        world.say(
+        world.log(
             f"warning: {len(again)} snapshots are learned from more than once and weigh the more for it: the first of "
             f"them, of {again[0][0]}, is already in {again[0][1]}"
         )

@@ -98,7 +98,7 @@ def agreed_sources(
     allow
         Keys that may differ.
     world
-        Rank 0 speaks.
+        Rank 0 logs.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def agreed_sources(
     if silent:
         assumed = assumed or next(iter(told.values()), None) or {"bias": 0.0}
         which = "electrons are those of the others" if told else "electrons are unknown"
-        world.say(
+        world.log(
             f"warning: {_some(silent)}: without a config in it, so its {which} and its bias is taken as "
             f"{assumed['bias']:g}; give the section electrons in the config of the training, or label with it"
         )

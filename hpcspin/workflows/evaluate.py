@@ -73,7 +73,7 @@ def evaluate_files(
         bias = warn_of_labels(files, model_path, model.card, allow, world)
         numbers, components = evaluate(model, files, world, bias)
         if numbers["mse_error"] is None:
-            world.say(
+            world.log(
                 "evaluate: one trajectory, no error of mse: too few of its snapshots are independent of each other; "
                 "give a directory of several files, each of a trajectory of its own"
             )
@@ -81,7 +81,7 @@ def evaluate_files(
             bins = numbers.get("calibration", {}).get("bins", [])
             figures.field_errors(components, numbers["sigma"], bins, picture)
             write_json(output, numbers)
-            world.say(f"evaluate: numbers in {output}, picture in {picture}")
+            world.log(f"evaluate: numbers in {output}, picture in {picture}")
     return {key: value for key, value in numbers.items() if key != "snapshot_mse"}
 
 

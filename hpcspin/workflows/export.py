@@ -67,7 +67,7 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
             _tell(output, f"{count} frames, whose numbers are in {frames_path(output)}", source, world)
             return
         if not is_square_grid(places):
-            world.say(
+            world.log(
                 f"warning: a {lattice.kind} lattice becomes an irregular mesh, with the place of each site; OOMMF "
                 "reads it, viewers of square grids, such as mumax3 and Ubermag, show nothing: take XDMF and ParaView"
             )
@@ -77,8 +77,8 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
 
 def _tell(output: Path, what: str, source: Path, world: World) -> None:
     if source.suffix == partial_path(source).suffix:
-        world.say(f"warning: {source}: its run is not finished; its frames so far are copied, export again for more")
-    world.tell(f"{output}: {what}")
+        world.log(f"warning: {source}: its run is not finished; its frames so far are copied, export again for more")
+    world.log_result(f"{output}: {what}")
 
 
 def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], representation: Representation) -> int:

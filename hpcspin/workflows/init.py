@@ -76,4 +76,4 @@ def write_config(path: Path, kind: Kind, job: Job, world: World) -> None:
     parts = [(files("hpcspin") / "templates" / f"{name}.yaml").read_text() for name in sections.split()]
     if world.rank == 0:
         write_text(path, "\n".join([head, *parts]).replace("kind: KIND      ", f"kind: {kind:<10}"))
-    world.tell(f"{path}: a config to change; {command}")
+    world.log_result(f"{path}: a config to change; {command}")

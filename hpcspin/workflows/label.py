@@ -94,4 +94,4 @@ def _write(
         writer.append(spins=snapshot, field=state.field, **others)
     if writer is not None:
         writer.finish()
-        world.tell(f"{output}: {count} snapshots")
+        world.log_result(f"{output}: {count} snapshots")

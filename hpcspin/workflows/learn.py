@@ -115,14 +115,14 @@ def _learn(config: Config, learning: LearningSection, directory: Path, world: Wo
     # The data of a later round would make the finished training before it another one.
     for number in range(world.broadcast(max(started, default=first)), numbers.stop):
         this = _Round(directory, number)
-        world.say(f"round {number} of {learning.rounds}")
+        world.log(f"round {number} of {learning.rounds}")
         code = _learn_round(config, this, world)
         if code:
             return code
         if world.broadcast(_reached(config, this)):
-            world.say(f"learn: round {number} has reached learning.target")
+            world.log(f"learn: round {number} has reached learning.target")
             break
-    world.tell(f"{this.model}: the last model")
+    world.log_result(f"{this.model}: the last model")
     return 0
 
 
@@ -299,4 +299,4 @@ def _evaluate_previous(config: Config, this: _Round, roles: tuple[str, ...], wor
         spreads = [_origin(this, role)["spread"] for role in roles]
         record["spread"] = float(np.mean(np.concatenate(spreads)))
     write_text(log, "\n".join([*lines, json.dumps(record)]) + "\n")
-    world.say(f"round {this.number}: the previous model, on labels new to it: {in_words(numbers)}")
+    world.log(f"round {this.number}: the previous model, on labels new to it: {in_words(numbers)}")

@@ -130,7 +130,7 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
     }
     write_json(layout.numbers, numbers)
     print_table(_table(numbers), world)
-    world.tell(f"{layout.numbers}: the numbers; figures in {layout.figures}")
+    world.log_result(f"{layout.numbers}: the numbers; figures in {layout.figures}")
 
 
 def _driven_distances(config: Config, run: Run, states: int, world: World, output: Path) -> None:
@@ -144,7 +144,7 @@ def _driven_distances(config: Config, run: Run, states: int, world: World, outpu
     for frame in np.unique(np.linspace(0, len(run.time) - 1, states).round().astype(int)):
         distance = estimate_nonconservativity(solver, run.spins[frame])
         found.append({"time": float(run.time[frame]), **asdict(distance)})
-        world.say(f"report: nonconservativity {distance.ratio:.3g} ± {distance.error:.2g} at time {run.time[frame]:g}")
+        world.log(f"report: nonconservativity {distance.ratio:.3g} ± {distance.error:.2g} at time {run.time[frame]:g}")
     if world.rank == 0:
         write_json(output, found)
 

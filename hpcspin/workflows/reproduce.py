@@ -125,7 +125,7 @@ def _run_stages(
         ("figures", lambda: measured.update(draw_figures(layout, world))),
     ]
     for number, (name, stage) in enumerate(stages, 1):
-        world.say(f"[{number}/{len(stages)}] {name}")
+        world.log(f"[{number}/{len(stages)}] {name}")
         start = time.monotonic()
         code = stage()
         world.barrier()

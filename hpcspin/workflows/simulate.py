@@ -71,7 +71,9 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         device=device,
     )
     if outcome.finished:
-        world.tell(f"{directory / TRAJECTORY}: {outcome.step} steps, to time {outcome.step * config.dynamics.step:g}")
+        world.log_result(
+            f"{directory / TRAJECTORY}: {outcome.step} steps, to time {outcome.step * config.dynamics.step:g}"
+        )
     return outcome.exit_code
 
 
@@ -84,7 +86,7 @@ def run_trajectory(
         outcome = simulation.run()
     for term in terms_of(field):
         if isinstance(term, CorrectedField):
-            simulation.world.say(f"{term.tally}")
+            simulation.world.log(f"{term.tally}")
     return outcome
 
 
@@ -100,7 +102,7 @@ def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
     number, team = world.split(teams)
     code = 0
     for directory, config in list(configs.items())[number::teams]:
-        team.say(f"{directory}")
+        team.log(f"{directory}")
         code = simulate_directory(config, directory, team)
         if code:
             break
@@ -110,7 +112,7 @@ def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
 def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:
     source = Path(initial.parameters.get("path", ""))
     if initial.kind == "file" and source.is_dir() and find_trajectory(source) == partial_path(source / TRAJECTORY):
-        world.say(f"warning: {source}: the simulation is not finished, its last frame so far is taken")
+        world.log(f"warning: {source}: the simulation is not finished, its last frame so far is taken")
 
 
 def _identity(config: Config, spins: NDArray[np.float64], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,12 +69,12 @@ def _train_all(
 ) -> int:
     records: list[dict[str, Any]] = []
     for number, (choice, one) in enumerate(zip(chosen, configs, strict=True), 1):
-        world.say(f"[{number}/{len(chosen)}] {' '.join(_as_overrides(choice))}")
+        world.log(f"[{number}/{len(chosen)}] {' '.join(_as_overrides(choice))}")
         directory = output / _name(choice)
         try:
             code = train_directory(one, data, directory, world)
         except DivergedError as failure:
-            world.say(f"warning: {failure}")
+            world.log(f"warning: {failure}")
             continue
         if code:
             return code
@@ -85,7 +85,7 @@ def _train_all(
         if not records:
             raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
         print_table(_table(records), world, whole=len(chosen[0]))
-        world.tell(f"{output / RECORD}: {len(records)} force fields")
+        world.log_result(f"{output / RECORD}: {len(records)} force fields")
     return 0
 
 

@@ -47,7 +47,7 @@ def train_directory(config: Config, data: Sequence[Path], output: Path, world: W
         for directory in data:
             ensure_manifest(directory)
         if not config.training.validation:
-            world.say(
+            world.log(
                 "warning: training.validation names no shard: the last weights will be saved, and their error stays "
                 "unknown; keep independent trajectories out of the training, as with "
                 f"training.validation=[{listed_shards(data)[-1].file}]"
@@ -98,9 +98,9 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
             with StopRequest(output / "STOP", world) as stop:
                 outcome = _train_one(config, config.training.seed + number, training_data, directory, world, stop)
             if not outcome.finished:
-                world.say("train: stopped with a checkpoint")
+                world.log("train: stopped with a checkpoint")
                 return EXIT_REQUEUE
-            world.tell(f"{outcome.model}: {in_words(outcome.metrics)}")
+            world.log_result(f"{outcome.model}: {in_words(outcome.metrics)}")
     return 0
 
 
