@@ -1,9 +1,8 @@
 """Fields that drive the spins: their protocols, sums of fields, and their evaluation on a block.
 
-A field maps the spins of a domain with a halo to the field on the domain.  The halo holds copies of
-periodic images and of other ranks' spins, and zero vectors beyond open edges, so that every bond and
-chirality with a missing site vanishes by itself.  A field that needs more from other ranks than their
-spins prepares that exchange when it is bound.
+A field maps the spins of a domain with a halo to the field on the domain. The halo holds copies of periodic images and
+of other ranks' spins, and zero vectors beyond open edges, so that every bond and chirality with a missing site vanishes
+by itself. A field that needs more from other ranks than their spins prepares that exchange when it is bound.
 """
 
 from __future__ import annotations

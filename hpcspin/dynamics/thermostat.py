@@ -1,9 +1,8 @@
 r"""Langevin noise that does not depend on ranks, restarts or devices.
 
-The random field of a site is a pure function of (seed, stream; site, step, stage), by the counter-based
-generator Philox4x32-10 of Salmon et al. (SC '11, doi:10.1145/2063384.2063405): key (seed, stream),
-counter (global site, step low, step high, stage).  Nothing is carried from step to step, so nothing
-needs to be saved or sent.
+The random field of a site is a pure function of (seed, stream; site, step, stage), by the counter-based generator
+Philox4x32-10 of Salmon et al. (SC '11, doi:10.1145/2063384.2063405): key (seed, stream), counter (global site, step
+low, step high, stage). Nothing is carried from step to step, so nothing needs to be saved or sent.
 
 Strength (Brown 1963; Stratonovich):
 

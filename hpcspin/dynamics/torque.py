@@ -7,10 +7,9 @@ r"""The Landau–Lifshitz–Gilbert equation, written as a rotation.
 
 with gamma = 1.  An integrator only needs the angular velocity Omega.
 
-Vectors are tensors of shape (nx, ny, 3), stored component by component (see `components_first`), which
-makes the arithmetic below contiguous.  It uses only elementwise sums and products, one kernel each: no
-fused multiply-add can enter, so that a site's numbers are the same in a block of any size, on any
-device.
+Vectors are tensors of shape (nx, ny, 3), stored component by component (see `components_first`), which makes the
+arithmetic below contiguous. It uses only elementwise sums and products, one kernel each: no fused multiply-add can
+enter, so that a site's numbers are the same in a block of any size, on any device.
 """
 
 from __future__ import annotations

@@ -58,13 +58,7 @@ class EquilibriumPart:
     """
 
     def __init__(
-        self,
-        system: DrivenLattice,
-        reference: float,
-        columns: ColumnTeam,
-        scale: float,
-        tolerance: float,
-        batch: int,
+        self, system: DrivenLattice, reference: float, columns: ColumnTeam, scale: float, tolerance: float, batch: int
     ) -> None:
         self.system = system
         self.reference = reference

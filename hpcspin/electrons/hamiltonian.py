@@ -1,9 +1,8 @@
 """The Hamiltonian (Eq. 6 of arXiv:2112.12124), the self-energy and G^R, whole or in blocks of the columns of sites.
 
-Orbital order: site-major, spin minor; a column has m = 2 Ly orbitals. The matrices of the whole lattice are in units
-of energy. Layer blocks are in units of the hopping: they hold (H_x + Sigma_x) / t = (H_x - i Gamma_x) / t, and the
-coupling of neighbouring columns is H_{x,x+1} / t = -W. All follow from the
-hopping terms of the system.
+Orbital order: site-major, spin minor; a column has m = 2 Ly orbitals. The matrices of the whole lattice are in units of
+energy. Layer blocks are in units of the hopping: they hold (H_x + Sigma_x) / t = (H_x - i Gamma_x) / t, and the
+coupling of neighbouring columns is H_{x,x+1} / t = -W. All follow from the hopping terms of the system.
 """
 
 from __future__ import annotations

@@ -31,10 +31,7 @@ class SteadyState(State):
 
     @staticmethod
     def from_components(
-        system: DrivenLattice,
-        components: NDArray[np.float64],
-        current: NDArray[np.float64],
-        error: NDArray[np.float64],
+        system: DrivenLattice, components: NDArray[np.float64], current: NDArray[np.float64], error: NDArray[np.float64]
     ) -> SteadyState:
         """Steady state from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4)."""
         spin_density = np.ascontiguousarray(components[..., 1:])

@@ -148,10 +148,9 @@ def structure_factors(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[n
 def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
     """Position of the ferromagnet–antiferromagnet wall, averaged over y (Fig. 5a of the paper).
 
-    In each row the site bonds, smoothed over one column to either side, are
-    followed from the right; the wall is where they cross zero, interpolated
-    linearly. A row without a crossing counts as 0 when it is antiferromagnetic
-    at its left end and as Lx when it is ferromagnetic everywhere.
+    In each row the site bonds, smoothed over one column to either side, are followed from the right; the wall is where
+    they cross zero, interpolated linearly. A row without a crossing counts as 0 when it is antiferromagnetic at its
+    left end and as Lx when it is ferromagnetic everywhere.
 
     Parameters
     ----------

@@ -167,11 +167,7 @@ _SMALLEST_SKYRMION = 5
 
 @TEXTURES.adding("skyrmions")
 def skyrmions(
-    lattice: Lattice,
-    rng: np.random.Generator,
-    period: Count = 8,
-    charge: Literal[1, -1] = -1,
-    tilt: NonNegative = 0.1,
+    lattice: Lattice, rng: np.random.Generator, period: Count = 8, charge: Literal[1, -1] = -1, tilt: NonNegative = 0.1
 ) -> NDArray[np.float64]:
     """A lattice of skyrmions, one in each cell of ``period`` times ``period`` sites, in a ferromagnet along +z.
 

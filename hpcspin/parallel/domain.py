@@ -81,8 +81,7 @@ def choose_blocks(size: tuple[int, int], ranks: int, halo: Halo) -> tuple[int, i
 class Domain:
     """My block of the lattice.
 
-    Rank ``r`` holds block ``(r // py, r % py)``.  Arrays of vectors on a block have shape (nx, ny,
-    components).
+    Rank ``r`` holds block ``(r // py, r % py)``. Arrays of vectors on a block have shape (nx, ny, components).
 
     Parameters
     ----------

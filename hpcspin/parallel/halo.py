@@ -1,9 +1,8 @@
 """Exchange of halos between neighbouring blocks, all sides and corners at once.
 
-Each block sends the sites that its up to eight neighbours need, once.  Nothing is sent for sites beyond an
-open edge, nor for images of the receiver's own sites or of sites that it receives anyway: those are copied
-in place.  The tag of a message is its direction, so that two ranks which are each other's neighbour on both
-sides do not mix them up.
+Each block sends the sites that its up to eight neighbours need, once. Nothing is sent for sites beyond an open edge,
+nor for images of the receiver's own sites or of sites that it receives anyway: those are copied in place. The tag of a
+message is its direction, so that two ranks which are each other's neighbour on both sides do not mix them up.
 
 `HaloExchange.start` and `HaloExchange.finish` are two calls, between which there is time to compute.
 """

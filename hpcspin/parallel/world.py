@@ -50,8 +50,7 @@ class World:
     comm
         The mpi4py communicator under ``"mpi"``, else None.
     group
-        The torch.distributed process group of a team made by `split` under
-        ``"torchrun"``; None stands for all ranks.
+        The torch.distributed process group of a team made by `split` under ``"torchrun"``; None stands for all ranks.
     logs
         Whether rank 0 of these ranks logs progress: of several teams only the first does.
     sharing

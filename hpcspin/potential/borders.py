@@ -1,10 +1,8 @@
 """What the centres of a block add to the fields beyond its sides.
 
-The field of global potentials on a spin is a sum over all centres that see it.
-Where a lattice is cut into blocks, some of these stand in another block, and
-their terms come from there. They travel one by one, and are added in the order
-of the slots as if their centres stood here: a sum has the same bits however the
-lattice is cut.
+The field of global potentials on a spin is a sum over all centres that see it. Where a lattice is cut into blocks, some
+of these stand in another block, and their terms come from there. They travel one by one, and are added in the order of
+the slots as if their centres stood here: a sum has the same bits however the lattice is cut.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Committees: force fields of one architecture whose disagreement estimates their error.
 
-Members differ in the seed of their first weights and in the order of their
-batches. Where the training data decide, they agree; where nothing like it was
-seen, they do not.
+Members differ in the seed of their first weights and in the order of their batches. Where the training data decide,
+they agree; where nothing like it was seen, they do not.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Linear maps of neighbour tables whose derivatives have a fixed order.
 
-The neighbours of a lattice never change. Both the table (who stands in which
-slot) and its inverse (in which slots one stands) are therefore known beforehand,
-and the adjoint of a gather, usually a scatter with atomic additions in no
-fixed order, becomes a gather through the inverse and a sum in a fixed order:
-deterministic on every device.
+The neighbours of a lattice never change. Both the table (who stands in which slot) and its inverse (in which slots one
+stands) are therefore known beforehand, and the adjoint of a gather, usually a scatter with atomic additions in no fixed
+order, becomes a gather through the inverse and a sum in a fixed order: deterministic on every device.
 """
 
 from __future__ import annotations
@@ -89,9 +87,8 @@ class StaticGather(nn.Module):
 class SegmentSum(nn.Module):
     """Sum the first axis over contiguous segments, differentiable to any order.
 
-    torch-scatter's own derivative is not differentiable a second time, which
-    the training of forces needs; sum and expansion are therefore declared here
-    as each other's derivative.
+    torch-scatter's own derivative is not differentiable a second time, which the training of forces needs; sum and
+    expansion are therefore declared here as each other's derivative.
 
     Parameters
     ----------

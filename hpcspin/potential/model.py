@@ -224,9 +224,8 @@ class ForceField(Predictor):
         Returns
         -------
         Tensor
-            Largest excess of a feature over its envelope, in the unit in which
-            the network sees that feature (its standard deviation); 0 inside;
-            shape (batch, centres).
+            Largest excess of a feature over its envelope, in the unit in which the network sees that feature (its
+            standard deviation); 0 inside; shape (batch, centres).
         """
         assert self.envelope is not None
         features = self.features(spins, neighbourhood, bias)

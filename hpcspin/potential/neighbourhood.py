@@ -1,9 +1,8 @@
 """Neighbour tables: which spins stand around which centre.
 
-A potential is a sum over centres, each of which sees the spins within the
-cutoff radius. The same model serves a whole lattice and a block of it with a
-halo: only the table differs. It is made where it is used, on a GPU or on the
-host, and only if it is used.
+A potential is a sum over centres, each of which sees the spins within the cutoff radius. The same model serves a whole
+lattice and a block of it with a halo: only the table differs. It is made where it is used, on a GPU or on the host, and
+only if it is used.
 """
 
 from __future__ import annotations
@@ -34,9 +33,7 @@ _P = ParamSpec("_P")
 _Table = TypeVar("_Table")
 
 
-def _kept(
-    make: Callable[Concatenate[Neighbourhood, _P], _Table],
-) -> Callable[Concatenate[Neighbourhood, _P], _Table]:
+def _kept(make: Callable[Concatenate[Neighbourhood, _P], _Table]) -> Callable[Concatenate[Neighbourhood, _P], _Table]:
     """Make each table once."""
 
     @functools.wraps(make)

@@ -43,8 +43,7 @@ class Network(nn.Module):
     def normalise(self, mean: Tensor, variance: Tensor) -> None:
         """Set the features' normalisation from the moments of the training data.
 
-        A feature that hardly varies there is not blown up: what is not in the
-        data must not decide elsewhere.
+        A feature that hardly varies there is not blown up: what is not in the data must not decide elsewhere.
         """
         self.mean.copy_(mean)
         self.scale.copy_(torch.rsqrt(variance + _SMALL_VARIANCE))

@@ -23,16 +23,14 @@ from hpcspin.potential.window import Block
 class PotentialField(ForceField):
     """The field H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) of potentials of descriptors.
 
-    Of the kind "pair" E = Σ_i ε(C_i) and G = u Σ_i χ(C_i) (Eq. 5) are sums over
-    the real sites, C_i the spins within the cutoff radius and u the bias in its
-    unit: without a bias G vanishes exactly. The kind "conservative" has E alone,
-    and its field is a gradient.
+    Of the kind "pair" E = Σ_i ε(C_i) and G = u Σ_i χ(C_i) (Eq. 5) are sums over the real sites, C_i the spins within
+    the cutoff radius and u the bias in its unit: without a bias G vanishes exactly. The kind "conservative" has E
+    alone, and its field is a gradient.
 
-    The kind "site" has a pair ε_i, χ_i of each site, of which its own spin alone
-    takes derivatives: H_i = -∂ε_i/∂S_i - S_i x ∂χ_i/∂S_i is the most general
-    field of the spins within the cutoff radius, on the sphere of each spin a
-    Helmholtz-Hodge decomposition. In equilibrium H_i is a gradient on that
-    sphere, so that χ_i, too, vanishes without a bias.
+    The kind "site" has a pair ε_i, χ_i of each site, of which its own spin alone takes derivatives: H_i = -∂ε_i/∂S_i -
+    S_i x ∂χ_i/∂S_i is the most general field of the spins within the cutoff radius, on the sphere of each spin a
+    Helmholtz-Hodge decomposition. In equilibrium H_i is a gradient on that sphere, so that χ_i, too, vanishes without a
+    bias.
 
     Parameters
     ----------

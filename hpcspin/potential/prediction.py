@@ -14,13 +14,7 @@ from torch import nn
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.potential.equations import Prediction
-from hpcspin.storage import (
-    check_spins,
-    describe_differences,
-    electron_differences,
-    electrons_of,
-    stored_electrons,
-)
+from hpcspin.storage import check_spins, describe_differences, electron_differences, electrons_of, stored_electrons
 
 
 class System(Protocol):

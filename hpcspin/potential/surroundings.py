@@ -259,10 +259,9 @@ def _gathered(x: Tensor, table: Tensor, inverse: Tensor) -> Tensor:
 def _around(images: Tensor, axis: int, margin: int) -> Tensor:
     """Images that go on for so many places on both sides of a periodic axis.
 
-    Put together of slices, not taken by index: on the way back that would be a sum by
-    index, which torch.compile adds to wrong places and beyond the end of the sum. With
-    more than one thread and a tile of two axes, the code of PyTorch 2.13 for atomic
-    additions counts the offset in the tile twice.
+    Put together of slices, not taken by index: on the way back that would be a sum by index, which torch.compile adds
+    to wrong places and beyond the end of the sum. With more than one thread and a tile of two axes, the code of PyTorch
+    2.13 for atomic additions counts the offset in the tile twice.
     """
     length = images.shape[axis]
     rounds, rest = divmod(margin, length)

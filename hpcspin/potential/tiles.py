@@ -1,12 +1,10 @@
 """Tiles: centres a fixed number at a time, so that the bits of one do not depend on the others.
 
-Centres stand on the last axis of everything. A matrix product may add in
-another order when the number of its columns changes, or, if its sums are long,
-when it is given more threads; an elementwise operation may treat the last
-elements of a run, which fill no vector register, in another way. The field on a
-site would then depend on how the lattice is cut into domains. Models that drive
-spins therefore work in tiles of one size, a multiple of all vector lengths; in
-training one tile holds all centres.
+Centres stand on the last axis of everything. A matrix product may add in another order when the number of its columns
+changes, or, if its sums are long, when it is given more threads; an elementwise operation may treat the last elements
+of a run, which fill no vector register, in another way. The field on a site would then depend on how the lattice is cut
+into domains. Models that drive spins therefore work in tiles of one size, a multiple of all vector lengths; in training
+one tile holds all centres.
 """
 
 from __future__ import annotations

@@ -31,8 +31,7 @@ class Block(NamedTuple):
     periodic : tuple of bool
         Whether the lattice is periodic along x and y.
     columns : tuple of int or None
-        Column of the lattice with which the block begins, and their number; needed by models
-        that see the electrodes.
+        Column of the lattice with which the block begins, and their number; needed by models that see the electrodes.
     """
 
     shape: tuple[int, int]
@@ -110,12 +109,11 @@ class Window:
     def around(cls, block: Block, halo: Halo, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Window:
         """A block of a lattice inside a halo.
 
-        In a halo of one reach the centres of the block alone know all that they see. With each further reach those
-        that far around the block do, too: layers of a network depend on what the ones before have made of their
-        neighbourhoods, and global derivatives on all centres that see a spin, unless their terms are exchanged over
-        the borders. Each layer needs fewer centres than the one before it, by what it sees itself: one reach
-        along y and its dilation along x. Along an axis that the block spans wholly no halo is needed and none is
-        read.
+        In a halo of one reach the centres of the block alone know all that they see. With each further reach those that
+        far around the block do, too: layers of a network depend on what the ones before have made of their
+        neighbourhoods, and global derivatives on all centres that see a spin, unless their terms are exchanged over the
+        borders. Each layer needs fewer centres than the one before it, by what it sees itself: one reach along y and
+        its dilation along x. Along an axis that the block spans wholly no halo is needed and none is read.
 
         Parameters
         ----------

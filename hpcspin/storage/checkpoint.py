@@ -117,9 +117,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(
-    path: str | Path,
-    config: Mapping[str, Any] | None = None,
-    ignore: Collection[str] = (),
+    path: str | Path, config: Mapping[str, Any] | None = None, ignore: Collection[str] = ()
 ) -> Checkpoint | None:
     """Read the newest checkpoint, or, with a warning in the log, the one before if the newest is corrupt.
 

@@ -30,14 +30,7 @@ from numpy.typing import ArrayLike
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import atomic_file, remove_remains, replace
 from hpcspin.storage.disk import DiskFile, create_hdf5, naming
-from hpcspin.storage.opening import (
-    MARKER,
-    attributes,
-    check_schema,
-    count_frames,
-    open_hdf5,
-    real_dataset,
-)
+from hpcspin.storage.opening import MARKER, attributes, check_schema, count_frames, open_hdf5, real_dataset
 from hpcspin.storage.provenance import with_provenance, write_attributes
 
 

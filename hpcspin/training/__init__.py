@@ -8,18 +8,6 @@ from hpcspin.training.overlap import is_new, learned_files, spin_digests
 from hpcspin.training.settings import Outcome, Settings
 
 __all__ = [
-    "Errors",
-    "Outcome",
-    "Settings",
-    "TrainingData",
-    "calibrate",
-    "evaluate",
-    "examine",
-    "find_data",
-    "is_new",
-    "learned_files",
-    "perpendicular",
-    "require_possible",
-    "spin_digests",
-    "train",
-]
+    "Errors", "Outcome", "Settings", "TrainingData", "calibrate", "evaluate", "examine", "find_data", "is_new",
+    "learned_files", "perpendicular", "require_possible", "spin_digests", "train",
+]  # fmt: skip

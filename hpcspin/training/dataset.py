@@ -137,9 +137,8 @@ def load_shares(
 ) -> list[Snapshots]:
     """Read my share of the snapshots of some shards, a list of snapshots for each lattice among them.
 
-    Snapshot number n of a list belongs to class n mod stride, and class c to
-    rank c mod ranks: a batch with one snapshot of each class then costs all
-    ranks the same, and its members do not depend on how many ranks there are.
+    Snapshot number n of a list belongs to class n mod stride, and class c to rank c mod ranks: a batch with one
+    snapshot of each class then costs all ranks the same, and its members do not depend on how many ranks there are.
 
     Parameters
     ----------

@@ -155,11 +155,10 @@ def calibrate(
     Returns
     -------
     dict
-        ``factor``: root mean square error over root mean square spread, by
-        which a spread is to be multiplied; ``rank_correlation`` (Spearman's)
-        of both; both None where all members agree; ``bins``: ten equal shares
-        of the sites in order of their spread, each with the root mean squares
-        ``spread`` and ``error`` of a perpendicular component.
+        ``factor``: root mean square error over root mean square spread, by which a spread is to be multiplied;
+        ``rank_correlation`` (Spearman's) of both; both None where all members agree; ``bins``: ten equal shares of the
+        sites in order of their spread, each with the root mean squares ``spread`` and ``error`` of a perpendicular
+        component.
     """
     model = model.to(device).eval()
     spreads, errors = [np.zeros(0)], [np.zeros(0)]

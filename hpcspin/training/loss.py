@@ -12,13 +12,7 @@ from hpcspin.training.settings import Settings
 
 
 def batch_loss(
-    predicted: Prediction,
-    spins: Tensor,
-    field: Tensor,
-    energy: Tensor,
-    count: int,
-    settings: Settings,
-    world: World,
+    predicted: Prediction, spins: Tensor, field: Tensor, energy: Tensor, count: int, settings: Settings, world: World
 ) -> Tensor:
     """My part of the loss of a batch of one lattice, in squares of the hopping; the sum over all ranks is the loss.
 

@@ -51,9 +51,8 @@ class Errors:
     Attributes
     ----------
     sums : ndarray
-        For each snapshot the number of its components, the sums of (predicted -
-        exact) and of its square, and the sums of the exact component and of its
-        square; shape (snapshots, 5).
+        For each snapshot the number of its components, the sums of (predicted - exact) and of its square, and the sums
+        of the exact component and of its square; shape (snapshots, 5).
     places : ndarray
         For each snapshot the number of its file, which is of a trajectory of its own, and its number there; shape
         (snapshots, 2).

@@ -19,9 +19,8 @@ _SMALLEST = 4
 class Optimiser:
     """AdamW for all weights, or Muon for the matrices among them and AdamW for the rest.
 
-    `Muon` replaces the running mean of a matrix's gradient by
-    the nearest orthogonal matrix, so that a step changes what the matrix does in
-    all directions alike; steps are scaled to the size of AdamW's.
+    `Muon` replaces the running mean of a matrix's gradient by the nearest orthogonal matrix, so that a step changes
+    what the matrix does in all directions alike; steps are scaled to the size of AdamW's.
 
     Parameters
     ----------

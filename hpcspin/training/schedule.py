@@ -34,8 +34,7 @@ class RunningMean:
     module
         Whose weights are followed.
     decay
-        Weight of the past, per step; smaller during the first steps, so that
-        the initial weights are forgotten.
+        Weight of the past, per step; smaller during the first steps, so that the initial weights are forgotten.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

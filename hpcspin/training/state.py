@@ -45,12 +45,7 @@ class TrainingState:
     """
 
     def __init__(
-        self,
-        path: Path,
-        config: Mapping[str, Any],
-        model: nn.Module,
-        mean: RunningMean,
-        optimiser: Optimiser,
+        self, path: Path, config: Mapping[str, Any], model: nn.Module, mean: RunningMean, optimiser: Optimiser
     ) -> None:
         self._path, self._config = path, config
         self._model, self._mean, self._optimiser = model, mean, optimiser

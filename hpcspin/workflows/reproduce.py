@@ -2,8 +2,7 @@
 
 Of a closed lattice some frames of the learned trajectories are labelled, too: their exact energies and densities.
 
-Every stage resumes, so the verb can be stopped and run again, also with
-another number of ranks.
+Every stage resumes, so the verb can be stopped and run again, also with another number of ranks.
 """
 
 from __future__ import annotations
@@ -76,8 +75,7 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     directory
         Results; see `Layout`.
     world
-        The ranks. Trajectories are shared out over teams of ranks, training
-        uses all of them.
+        The ranks. Trajectories are shared out over teams of ranks, training uses all of them.
 
     Returns
     -------

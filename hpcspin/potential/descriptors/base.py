@@ -1,8 +1,7 @@
 """What all descriptors share.
 
-A descriptor turns the spins in the slots of a neighbourhood into numbers that
-do not change under a global rotation of the spins, nor under the symmetry
-operations of the site. A new one is one class, registered by its name, with a
+A descriptor turns the spins in the slots of a neighbourhood into numbers that do not change under a global rotation of
+the spins, nor under the symmetry operations of the site. A new one is one class, registered by its name, with a
 `forward` alone.
 """
 

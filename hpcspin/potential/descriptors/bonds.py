@@ -18,20 +18,17 @@ from hpcspin.potential.tiles import product
 class Bonds(Descriptor):
     """Bonds and scalar chiralities, decomposed into irreps of the site symmetry.
 
-    The building blocks are b_0j, b_jk and χ_0jk = S_0·(S_j x S_k) of all spins
-    within the cutoff radius. Each orbit of them is projected onto the irreps Γ
-    of the point group, which gives coefficients f^Γ. Invariant are
+    The building blocks are b_0j, b_jk and χ_0jk = S_0·(S_j x S_k) of all spins within the cutoff radius. Each orbit of
+    them is projected onto the irreps Γ of the point group, which gives coefficients f^Γ. Invariant are
 
     - f of the trivial irrep,
     - the power spectrum |f^Γ|² of the others,
     - the reference products f^Γ·f^Γ_ref, which keep the relative phase of
-      different copies of Γ. The reference is the mean of all copies of Γ among
-      the bonds. Zhang and Chern divide by both lengths; undivided, the product
-      stays smooth where one of them vanishes.
+      different copies of Γ. The reference is the mean of all copies of Γ among the bonds. Zhang and Chern divide by
+      both lengths; undivided, the product stays smooth where one of them vanishes.
 
-    Bonds are even and chiralities odd under time reversal. If the features
-    must be even, chiralities enter through their power spectrum and through
-    products with a reference that is made of chiralities.
+    Bonds are even and chiralities odd under time reversal. If the features must be even, chiralities enter through
+    their power spectrum and through products with a reference that is made of chiralities.
 
     The presence of the neighbours along the lattice's axes is added.
 

@@ -103,10 +103,7 @@ class Coefficients(nn.Module):
         back = self.components.adjoint(by_coefficient * self.scale[:, None, None])
         by_value = self._transformed(back, self.transform.T)[:, :, None]
         left, right = self._factors(spins)
-        by_left, by_spin = (
-            self.left.adjoint(by_value * right[:, None]),
-            self.right.adjoint(by_value * left[:, None]),
-        )
+        by_left, by_spin = (self.left.adjoint(by_value * right[:, None]), self.right.adjoint(by_value * left[:, None]))
         by_spin += by_left[: len(spins)]
         by_crossed, centre, neighbours = by_left[len(spins) :], spins[:1, None], spins[1:, None]
         by_spin[1:] += cross(by_crossed, centre)

@@ -22,16 +22,14 @@ from hpcspin.potential.tiles import cross, product, tiled
 class Densities(Descriptor):
     """Invariants of spin densities with learned kernels.
 
-    A density is a vector A^Γ_ca = Σ_δ W^Γ_ca(δ) S_δ over the neighbourhood
-    whose kernels transform like the row a of the irrep Γ of the site symmetry;
-    each is a learned mixture, c, of the copies of Γ among the sites. Invariant
-    are, for each pair of channels c, c' of one irrep,
+    A density is a vector A^Γ_ca = Σ_δ W^Γ_ca(δ) S_δ over the neighbourhood whose kernels transform like the row a of
+    the irrep Γ of the site symmetry; each is a learned mixture, c, of the copies of Γ among the sites. Invariant are,
+    for each pair of channels c, c' of one irrep,
 
         Σ_a A_ca·A_c'a   and   Σ_a S_0·(A_ca x A_c'a),
 
-    even and odd under time reversal; the centre's own spin is one more channel
-    of the trivial irrep. If the features must be even, the odd ones are
-    squared. The cost grows with the number of neighbours, not of pairs.
+    even and odd under time reversal; the centre's own spin is one more channel of the trivial irrep. If the features
+    must be even, the odd ones are squared. The cost grows with the number of neighbours, not of pairs.
     """
 
     name = "densities"
