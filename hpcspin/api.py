@@ -311,7 +311,7 @@ def _as_field(
             return solver_field(solver)
         given.require(system.lattice, "field")
         require_electrons(system.as_config(), given.card, ("the model", "the system"), allow, world)
-        return LearnedField(given.to(device).eval(), system.bias)
+        return LearnedField(given.to(device).eval(), given.drive(system))
     if not (hasattr(given, "halo") and callable(getattr(given, "bind", None))):
         raise HpcspinError(
             f"field: a {type(given).__name__} is no field; give a solver, a force field, the name of one, or an object "

@@ -20,6 +20,8 @@ from hpcspin.storage import (
     require_spin_rotations,
     sha256,
     stored_electrons,
+    voltages_outside,
+    without_voltages,
 )
 from hpcspin.training import learned_files
 
@@ -55,14 +57,15 @@ def require_electrons(
     if learned is None:
         world.log(f"warning: {model}: {_NO_ELECTRONS}")
         return
-    differences = electron_differences(learned, given, allow)
+    seen = without_voltages if _sees_potentials(card) else _unchanged
+    differences = electron_differences([seen(one) for one in learned], seen(given), allow)
     if differences:
         raise HpcspinError(
             f"{model}: has learned from labels of other electrons than those of {where}: "
             f"{describe_differences(differences)}; it has no input for them: correct the config, take another model, "
             f"or give dynamics.allow=[{', '.join(differences)}]"
         )
-    for warning in _doubts(learned, given):
+    for warning in _doubts(learned, given, _sees_potentials(card)):
         world.log(f"warning: {model}: {warning}")
 
 
@@ -83,7 +86,7 @@ def warn_of_labels(
         training_files = learned_files(card)
         for file in files:
             electrons = electrons_of(read_attributes(file).get("config"), str(file))
-            for doubt in _doubts_of_labels(electrons, learned, allow, bias):
+            for doubt in _doubts_of_labels(electrons, learned, allow, bias, _sees_potentials(card)):
                 doubts.setdefault(doubt, []).append(file)
             if training_files and sha256(file) in training_files:
                 doubts.setdefault(_LEARNED, []).append(file)
@@ -100,7 +103,11 @@ _LEARNED = "the model has learned from it, and the error is not that of independ
 
 
 def _doubts_of_labels(
-    electrons: Electrons | None, learned: Sequence[Electrons] | None, allow: Collection[str], bias: float | None
+    electrons: Electrons | None,
+    learned: Sequence[Electrons] | None,
+    allow: Collection[str],
+    bias: float | None,
+    potentials: bool,
 ) -> list[str]:
     if electrons is None:
         assumed = (
@@ -111,20 +118,33 @@ def _doubts_of_labels(
         return [f"without a config in it, so its electrons are unknown and its bias is taken as {assumed}"]
     if learned is None:
         return []
-    differences = electron_differences(learned, electrons, allow)
+    seen = without_voltages if potentials else _unchanged
+    differences = electron_differences([seen(one) for one in learned], seen(electrons), allow)
     if differences:
         return [
             "its labels are of other electrons than those that the model has learned from: "
             f"{describe_differences(differences)}; --allow KEY says that this is meant"
         ]
-    return _doubts(learned, electrons)
+    return _doubts(learned, electrons, potentials)
 
 
-def _doubts(learned: Sequence[Electrons], given: Electrons) -> list[str]:
+def _sees_potentials(card: Mapping[str, Any]) -> bool:
+    """Whether the potential of each reservoir is an input of a model, so that it may differ."""
+    return (card.get("architecture") or {}).get("drive") == "potentials"
+
+
+def _unchanged(electrons: Electrons) -> Electrons:
+    return electrons
+
+
+def _doubts(learned: Sequence[Electrons], given: Electrons, potentials: bool) -> list[str]:
     """What to warn of where electrons agree."""
     doubts = []
     if not any("reservoirs" in entry for entry in learned):
         doubts.append("it has learned from labels without a config, so that their electrons are unknown")
+    if potentials:
+        outside = voltages_outside(given, learned, "the model")
+        return [*doubts, f"voltages lie outside those that it has learned from: {outside}"] if outside else doubts
     mixed = differ_among_themselves(learned)
     if mixed:
         doubts.append(

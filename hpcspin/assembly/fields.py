@@ -93,13 +93,13 @@ def _learned(config: Config, lattice: Lattice, world: World, device: torch.devic
     model, system, dynamics = model.to(device).eval(), build_system(config), config.dynamics
     if dynamics.field == "corrected":
         assert dynamics.exact_interval is not None
-        cheap = LearnedField(model, system.bias)
+        cheap = LearnedField(model, model.drive(system))
         return CorrectedField(cheap, _electronic(config, world), lattice.size, dynamics.exact_interval)
     if dynamics.check_interval is None:
-        return LearnedField(model, system.bias)
+        return LearnedField(model, model.drive(system))
     solver = build_solver(config, system, world)
     interval = dynamics.check_interval * dynamics.record_interval
-    return CheckedField(model, system.bias, lattice, solver, interval, world)
+    return CheckedField(model, model.drive(system), lattice, solver, interval, world)
 
 
 def _require_potential(config: Config, model: ForceField | Committee, where: str) -> None:

@@ -15,7 +15,7 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.messages import NeighbourMessages
-from hpcspin.potential import Block, BorderExchange, Committee, ForceField, Neighbourhood, Side
+from hpcspin.potential import Block, BorderExchange, Committee, Drive, ForceField, Neighbourhood, Side
 
 
 class BorderMessages:
@@ -53,8 +53,8 @@ class LearnedField:
     ----------
     model
         In evaluation mode and on its device.
-    bias
-        Difference of the chemical potentials that drive the electrons.
+    drive
+        Voltages that drive the electrons, as the model sees them; see `Predictor.drive`.
 
     Attributes
     ----------
@@ -64,8 +64,8 @@ class LearnedField:
         Largest share of sites outside the training data that the log has warned of.
     """
 
-    def __init__(self, model: ForceField | Committee, bias: float) -> None:
-        self.model, self._bias = model, bias
+    def __init__(self, model: ForceField | Committee, drive: Drive) -> None:
+        self.model, self._drive = model, drive
         self.alarmed = 0.0
         self.halo: Halo = model.halo
 
@@ -76,7 +76,7 @@ class LearnedField:
         table = self.model.window(Block(domain.shape, whole, domain.lattice.periodic, columns))
         like = next(self.model.parameters())
         exchange = BorderMessages(domain, table.borders.shapes, like) if table.borders else None
-        return _BoundLearned(self.model, table, self._bias, domain.shape, exchange)
+        return _BoundLearned(self.model, table, self._bias(like.device), domain.shape, exchange)
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
         """E of spins of shape (Lx, Ly, 3), from which h^eq derives; None of a model that has none."""
@@ -84,7 +84,7 @@ class LearnedField:
 
     def potentials(self, lattice: Lattice, spins: NDArray[np.float64]) -> tuple[float, float]:
         """E and G of spins of shape (Lx, Ly, 3); raises HpcspinError if the model has none."""
-        potentials = self.model.potentials(spins[None], lattice, self._bias)
+        potentials = self.model.potentials(spins[None], lattice, self._drive)
         return float(potentials.energy[0]), float(potentials.nonequilibrium[0])
 
     def on_lattice(
@@ -93,9 +93,11 @@ class LearnedField:
         """Apply a function of spins, neighbourhood and bias to a whole lattice; spins of shape (Lx, Ly, 3)."""
         device = next(self.model.parameters()).device
         flat = spins.reshape(1, -1, 3).to(device)
-        bias = torch.full((1,), self._bias, dtype=flat.dtype, device=device)
-        values = measure(flat, self.model.neighbourhood(lattice), bias)[0]
+        values = measure(flat, self.model.neighbourhood(lattice), self._bias(device))[0]
         return values.double().cpu().numpy().reshape(*lattice.size, *values.shape[1:])
+
+    def _bias(self, device: torch.device) -> Tensor:
+        return torch.tensor(self._drive, dtype=torch.float64, device=device).reshape(1, -1)
 
 
 class _BoundLearned:
@@ -105,7 +107,7 @@ class _BoundLearned:
         self,
         model: ForceField | Committee,
         table: Neighbourhood,
-        bias: float,
+        bias: Tensor,
         shape: tuple[int, int],
         exchange: BorderExchange | None,
     ) -> None:
@@ -122,5 +124,4 @@ class _BoundLearned:
         return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
 
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood, Tensor]:
-        bias = torch.full((1,), self._bias, dtype=spins.dtype, device=spins.device)
-        return spins.reshape(1, -1, 3), self._table, bias
+        return spins.reshape(1, -1, 3), self._table, self._bias

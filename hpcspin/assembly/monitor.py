@@ -24,7 +24,7 @@ from hpcspin.electrons import Solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, ForceField
+from hpcspin.potential import Committee, Drive, ForceField
 from hpcspin.training import perpendicular
 
 logger = logging.getLogger("hpcspin")
@@ -42,7 +42,7 @@ class CheckedField(LearnedField):
 
     Parameters
     ----------
-    model, bias
+    model, drive
         See `LearnedField`.
     lattice
         The whole lattice.
@@ -57,13 +57,13 @@ class CheckedField(LearnedField):
     def __init__(
         self,
         model: ForceField | Committee,
-        bias: float,
+        drive: Drive,
         lattice: Lattice,
         solver: Solver[Any, Any],
         interval: int,
         world: World,
     ) -> None:
-        super().__init__(model, bias)
+        super().__init__(model, drive)
         self._lattice, self._solver, self._interval, self._world = lattice, solver, interval, world
         self.observable_shapes: dict[str, tuple[int, ...]] = {
             "exact_field": (*lattice.size, 3),

@@ -14,13 +14,13 @@ from hpcspin.potential.message_passing import CovariantField, LayeredPotentials,
 from hpcspin.potential.model import ForceField
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.potentials import PotentialField
-from hpcspin.potential.prediction import PredictedFields, Predictor, System
+from hpcspin.potential.prediction import Drive, PredictedFields, Predictor, System
 from hpcspin.potential.settings import FORCE_FIELDS, PotentialSection
 from hpcspin.potential.window import Block
 
 __all__ = [
     "DESCRIPTORS", "FORCE_FIELDS", "MEMBER", "Architecture", "Block", "BorderExchange", "Committee", "CovariantField",
-    "Descriptor", "ForceField", "LayeredPotentials", "MessagePassing", "Neighbourhood", "PotentialField",
+    "Descriptor", "Drive", "ForceField", "LayeredPotentials", "MessagePassing", "Neighbourhood", "PotentialField",
     "PotentialSection", "PredictedFields", "Prediction", "Predictor", "Side", "System", "load_force", "load_model",
     "make_force_field", "model_files", "save_model", "segment_backend", "shipped_models", "weights_digest",
 ]  # fmt: skip

@@ -31,7 +31,9 @@ class Architecture:
     radius, hidden
         See `ForceFieldSettings`.
     bias_reference
-        Unit V_ref of the bias: the network sees u = V / V_ref.
+        Unit V_ref of the voltages: the network sees u = V / V_ref.
+    drives
+        Voltages of a system: one, the bias, or as many as there are reservoirs beside the bath.
     **settings
         Further keys of the section ``potential`` of a config.
 
@@ -49,9 +51,16 @@ class Architecture:
     lattice: str
     settings: ForceFieldSettings
     bias_reference: float
+    drives: int
 
     def __init__(
-        self, lattice: str, radius: float, hidden: tuple[int, ...], bias_reference: float = 1.0, **settings: Any
+        self,
+        lattice: str,
+        radius: float,
+        hidden: tuple[int, ...],
+        bias_reference: float = 1.0,
+        drives: int = 1,
+        **settings: Any,
     ) -> None:
         try:
             section = _Config.model_validate({"potential": {"radius": radius, "hidden": hidden, **settings}}).potential
@@ -63,6 +72,8 @@ class Architecture:
             )
         if not bias_reference > 0:
             raise HpcspinError(f"potential.bias_reference: {bias_reference} is not positive")
+        if drives < 1 or (drives > 1 and getattr(section, "drive", "bias") == "bias"):
+            raise HpcspinError(f"potential.drives: {drives} voltages are not those of drive: bias, which is one")
         dilations = getattr(section, "layers", (1,))
         # The mirror that a bias along x leaves must commute with a dilation along x.
         if max(dilations) > 1 and make_lattice(lattice, (1, 1), (False, False)).mirror_y[1, 0] != 0:
@@ -70,7 +81,8 @@ class Architecture:
                 f"potential.layers: {list(dilations)} single out the x direction; that is for a lattice whose "
                 f"mirror turns y into -y, such as the square one, others take {[1] * len(dilations)}"
             )
-        for name, value in (("lattice", lattice), ("settings", section), ("bias_reference", float(bias_reference))):
+        values = {"lattice": lattice, "settings": section, "bias_reference": float(bias_reference), "drives": drives}
+        for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def changed(self, **changes: Any) -> Architecture:
@@ -82,9 +94,16 @@ class Architecture:
         """Dilation of each message-passing layer; one layer, ``(1,)``, of potentials of a descriptor."""
         return getattr(self.settings, "layers", (1,))
 
+    @property
+    def sees_potentials(self) -> bool:
+        """Whether the network sees the potential of each reservoir and not the bias alone."""
+        return getattr(self.settings, "drive", "bias") == "potentials"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a JSON file holds them."""
-        return {"lattice": self.lattice, "bias_reference": self.bias_reference, **self.settings.model_dump(mode="json")}
+        settings = self.settings.model_dump(mode="json")
+        drives = {"drives": self.drives} if self.sees_potentials else {}
+        return {"lattice": self.lattice, "bias_reference": self.bias_reference, **drives, **settings}
 
 
 def make_force_field(architecture: Architecture) -> ForceField:

@@ -28,9 +28,10 @@ from hpcspin.storage import (
     Electrons,
     describe_differences,
     joined_differences,
-    kinds_of_electrons,
+    kinds_of_learned,
     sha256,
     stored_electrons,
+    without_voltages,
 )
 
 MEMBER = "member-{:02d}"
@@ -85,6 +86,11 @@ class Committee(Predictor):
     def halo(self) -> Halo:
         """See `ForceField.halo`."""
         return self.first.halo
+
+    @property
+    def sees_potentials(self) -> bool:
+        """See `Predictor`."""
+        return self.first.sees_potentials
 
     @property
     def has_potentials(self) -> bool:
@@ -233,13 +239,15 @@ def load_force(path: str | Path) -> ForceField | Committee:
 def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) -> list[Electrons] | None:
     """What all members have learned from; None where one of them does not say it."""
     told = [stored_electrons(card.get("electrons"), str(file)) for file, card in zip(files, cards, strict=True)]
+    potentials = cards[0]["architecture"].get("drive") == "potentials"
+    seen = without_voltages if potentials else lambda electrons: electrons
     known = [electrons for member in told for electrons in member or []]
     for file, member in zip(files, told, strict=True):
         for electrons in member or []:
-            differences = joined_differences(next(one for one in told if one), electrons)
+            differences = joined_differences([seen(one) for one in next(filter(None, told))], seen(electrons))
             if differences:
                 raise HpcspinError(
                     f"{file}: has learned from labels of other electrons than the members before it: "
                     f"{describe_differences(differences)}; train all members on the same labels"
                 )
-    return None if None in told else kinds_of_electrons(known)
+    return None if None in told else kinds_of_learned(known, potentials)

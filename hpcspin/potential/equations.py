@@ -49,21 +49,26 @@ def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:
 
 
 def local_factors(u: Tensor, potentials: int) -> Tensor:
-    """What the network's outputs are multiplied with: ε with 1, and χ with the bias u, without which G vanishes.
+    """What the network's outputs are multiplied with: ε with 1, and each χ with its voltage u, so that G = 0 at none.
 
     Parameters
     ----------
     u
-        The bias of each centre in its unit, shape (1, centres).
+        The voltages of each centre in their unit, shape (drives, centres).
     potentials
-        One, ε, or two, ε and χ.
+        One, ε, or 1 + drives: ε, and χ = Σ_r u_r χ_r in its terms.
 
     Returns
     -------
     Tensor
         Shape (potentials, centres).
     """
-    return torch.cat([torch.ones_like(u), u])[:potentials]
+    return torch.cat([torch.ones_like(u[:1]), u])[:potentials]
+
+
+def sum_of_drives(local: Tensor) -> Tensor:
+    """ε, or ε and χ = Σ_r u_r χ_r, of ε and the terms u_r χ_r along the first axis, one of each voltage."""
+    return local if len(local) <= 2 else torch.stack([local[0], local[1:].sum(0)])
 
 
 def exchange_field(spins: Tensor, by_spin: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpcspin.potential.equations import sum_of_drives
 from hpcspin.potential.host_layers import (
     ROOM,
     HostLayer,
@@ -172,21 +173,22 @@ def derivatives_on_host(
     inputs
         The networks' other inputs, shape (centres, inputs).
     factors
-        With which the potentials are multiplied for their derivatives, shape (potentials,).
+        Of ε, and of each χ: with which they are multiplied in E and in G, shape (1 + drives,).
     threads
         Most threads.
 
     Returns
     -------
     tuple of Tensor
-        Shapes (rows, potentials), without the factors, and (potentials, rows, 3).
+        ε and each χ, without the factors, shape (rows, 1 + drives), and the derivatives of E, or of E and G, shape
+        (potentials, rows, 3).
     """
     states, last = [data], len(layers) - 1
     for number, (layer, of) in enumerate(zip(layers[:-1], tables[:-1], strict=True)):
         states.append(layer(states[-1], of.forward, inputs, of.centres, number > 0, threads))
-    rows, potentials = len(data.vectors) - ROOM, len(factors)
-    local, by_spin = torch.zeros(rows, potentials), torch.zeros(potentials, rows, 3)
-    by = RowData(torch.zeros(potentials, rows, 3, 1), torch.diag(factors)[:, None].repeat(1, rows, 1))
+    rows, seeds = len(data.vectors) - ROOM, sum_of_drives(torch.diag(factors))
+    local, by_spin = torch.zeros(rows, len(factors)), torch.zeros(len(seeds), rows, 3)
+    by = RowData(torch.zeros(len(seeds), rows, 3, 1), seeds[:, None].repeat(1, rows, 1))
     for number in range(last, -1, -1):
         found = layers[number].back(
             states[number], tables[number], inputs, by, threads, local if number == last else None

@@ -20,7 +20,13 @@ from torch.nn import functional
 from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import BorderExchange
-from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors
+from hpcspin.potential.equations import (
+    Prediction,
+    exchange_field,
+    global_potentials,
+    local_factors,
+    sum_of_drives,
+)
 from hpcspin.potential.host_adjoint import HostAdjoint, derivatives_on_host
 from hpcspin.potential.host_layers import ROOM, HostLayer, RowData
 from hpcspin.potential.host_library import usable
@@ -64,7 +70,7 @@ class MessagePassing(ForceField):
         self.reaches = (sum(self.dilations), len(self.dilations))
         width = Width(settings.channels)
         reads, layers = Channels(1, 0), []
-        for writes in [width.between] * (len(self.dilations) - 1) + [self.last_writes(settings)]:
+        for writes in [width.between] * (len(self.dilations) - 1) + [self.last_writes(architecture)]:
             layers.append(
                 Layer(self.geometry, self.offsets, self.operations, reads, writes, width, self.inputs, settings.hidden)
             )
@@ -78,7 +84,7 @@ class MessagePassing(ForceField):
         self.to(self.dtype)
 
     @staticmethod
-    def last_writes(settings: MessagePassingSettings) -> Channels:
+    def last_writes(architecture: Architecture) -> Channels:
         """Vectors and scalars that the last layer makes."""
         raise NotImplementedError
 
@@ -181,9 +187,10 @@ class CovariantField(MessagePassing):
     """The vectors of the last of several layers: a covariant field without potentials; see `MessagePassing`."""
 
     @staticmethod
-    def last_writes(settings: MessagePassingSettings) -> Channels:
+    def last_writes(architecture: Architecture) -> Channels:
         """See `MessagePassing`: vectors, whose sum is the field."""
-        return Channels(settings.channels, 0)
+        assert isinstance(architecture.settings, MessagePassingSettings)
+        return Channels(architecture.settings.channels, 0)
 
     def forward(
         self,
@@ -221,9 +228,10 @@ class CovariantField(MessagePassing):
 class LayeredPotentials(MessagePassing):
     """E, or E and G, of the scalars ε_i and χ_i of the last of several layers; see `MessagePassing`.
 
-    E = Σ_i ε_i and G = u Σ_i χ_i (Eq. 5) are sums over all sites, and H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) takes
-    their derivatives through all layers, by one reverse sweep of PyTorch for each potential. Evaluation and training do
-    the same; only how sites see each other differs, see `DifferentiableSurroundings`.
+    E = Σ_i ε_i and G = Σ_r u_r Σ_i χ_ri (Eq. 5), with a term for each voltage u_r, are sums over all sites, and H_i =
+    -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) takes their derivatives through all layers, by one reverse sweep of PyTorch for
+    each potential. Evaluation and training do the same; only how sites see each other differs, see
+    `DifferentiableSurroundings`.
 
     The field on a site depends on spins twice as far away as a centre sees, so that the halo is twice as wide as that
     of a `CovariantField` of the same layers: what crosses a border on the way back is computed on both sides.
@@ -234,9 +242,9 @@ class LayeredPotentials(MessagePassing):
         self.reaches = (2 * self.reaches[0], 2 * self.reaches[1])
 
     @staticmethod
-    def last_writes(settings: MessagePassingSettings) -> Channels:
-        """See `MessagePassing`: no vectors; ε, or ε and χ."""
-        return Channels(0, 1 if settings.kind == "conservative" else 2)
+    def last_writes(architecture: Architecture) -> Channels:
+        """See `MessagePassing`: no vectors; ε, or ε and a χ of each voltage."""
+        return Channels(0, 1 if architecture.settings.kind == "conservative" else 1 + architecture.drives)
 
     def forward(
         self,
@@ -280,17 +288,18 @@ class LayeredPotentials(MessagePassing):
         """`forward` for one configuration of shape (rows, 3), by the kernels."""
         data, inputs = self._host_start(spins, bias, neighbourhood)
         layers = [self._of_weights(number, HostAdjoint) for number in range(len(self._stack))]
-        factors = self._factors(bias[None].to(self.dtype) / self.architecture.bias_reference)[:, 0]
+        factors = self._factors(inputs[:1].T)[:, 0]
         tables = [neighbourhood.host_tables(dilation, number) for number, dilation in enumerate(self.dilations)]
         local, by_spin = derivatives_on_host(layers, tables, data, inputs, factors, torch.get_num_threads())
         rows, _ = neighbourhood.outputs_of(1, spins.device)
         by_output = by_spin[:, rows].movedim(0, 1).flatten(1)
         equilibrium, nonequilibrium = exchange_field(spins[rows].to(self.dtype), by_output)
-        energy, toroidal = functional.pad((local * factors).sum(0), (0, 2 - len(factors))).unbind()
+        sums = (local * factors).sum(0)
+        energy, toroidal = sums[0], sums[1:].sum()
         return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal)
 
     def _factors(self, inputs: Tensor) -> Tensor:
-        return local_factors(inputs[:1], self._stack[-1].writes.scalars) * self.field_scale
+        return local_factors(inputs[: self.architecture.drives], self._stack[-1].writes.scalars) * self.field_scale
 
 
 def local_potentials(
@@ -300,7 +309,7 @@ def local_potentials(
     inputs: Sequence[Tensor],
     maps: Sequence[Maps],
 ) -> Tensor:
-    """ε and χ of the centres of the last layer, zero where one is missing, shape (potentials, centres).
+    """ε and each χ of the centres of the last layer, zero where one is missing, shape (1 + drives, centres).
 
     Parameters
     ----------
@@ -338,7 +347,7 @@ def _derivatives(
     """Potentials of each centre, and the derivatives of their sums by each spin, shapes (rows, 3)."""
 
     def sums(spins: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        local = local_potentials(layers, around, spins, inputs, maps).to(spins.dtype) * factors
+        local = sum_of_drives(local_potentials(layers, around, spins, inputs, maps).to(spins.dtype) * factors)
         return tuple(one.sum() for one in local), local
 
     totals, pull, local = torch.func.vjp(sums, spins, has_aux=True)  # type: ignore[misc]

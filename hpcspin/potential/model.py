@@ -108,7 +108,8 @@ class ForceField(Predictor):
         neighbourhood
             Table for these rows.
         bias
-            Bias V of each configuration, shape (batch,), in units of the hopping.
+            Voltages of each configuration in hoppings, shape (batch, drives): the bias V, also of shape (batch,), or
+            the potential of each reservoir relative to the bath's, see `Architecture`.
         interior
             What `interior` has computed of the same arguments; it changes no bit.
         exchange
@@ -196,6 +197,11 @@ class ForceField(Predictor):
         return Neighbourhood.of_window(block, self.halo, self.offsets, self.architecture.layers)
 
     @property
+    def sees_potentials(self) -> bool:
+        """See `Predictor`."""
+        return self.architecture.sees_potentials
+
+    @property
     def has_potentials(self) -> bool:
         """See `Predictor`."""
         return self.architecture.settings.kind in ("conservative", "pair")
@@ -236,15 +242,15 @@ class ForceField(Predictor):
     @property
     def inputs(self) -> int:
         """Number of inputs of a network that no spin decides: see `_inputs`."""
-        return 3 if self.architecture.settings.electrode_range else 1
+        return self.architecture.drives + (2 if self.architecture.settings.electrode_range else 0)
 
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
         return len(spins) * neighbourhood.centres if self.training else TILE[spins.device.type]
 
     def _bias_of(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
-        """The bias u in its unit, of each centre of a batch, shape (1, centres)."""
-        u = bias.to(self.dtype) / self.architecture.bias_reference
-        repeated = u[:, None].expand(-1, neighbourhood.centres).reshape(1, -1)
+        """The voltages u in their unit, of each centre of a batch, shape (drives, centres)."""
+        u = bias.reshape(len(bias), -1).to(self.dtype) / self.architecture.bias_reference
+        repeated = u.T[:, :, None].expand(-1, -1, neighbourhood.centres).flatten(1)
         return functional.pad(repeated, (0, -repeated.shape[1] % tile))
 
     def _require_halo(self, neighbourhood: Neighbourhood, further: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,19 @@ from torch import nn
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.potential.equations import Prediction
-from hpcspin.storage import check_spins, describe_differences, electron_differences, electrons_of, stored_electrons
+from hpcspin.storage import (
+    Electrons,
+    check_spins,
+    describe_differences,
+    electron_differences,
+    electrons_of,
+    stored_electrons,
+    voltages,
+    without_voltages,
+)
+
+Drive = float | Sequence[float]
+"""Voltages of a system in hoppings: see `Predictor.drive`."""
 
 
 class System(Protocol):
@@ -115,7 +127,7 @@ class Predictor(nn.Module):
         """
         self._require_electrons(system, allow)
         snapshots, restore = as_snapshots(spins, system.lattice.size)
-        found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, system.bias).field
+        found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, self.drive(system)).field
         return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))
 
     def energy(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
@@ -141,7 +153,7 @@ class Predictor(nn.Module):
         """
         self._require_electrons(system, allow)
         snapshots, _ = as_snapshots(spins, system.lattice.size)
-        energies = self.potentials(check_spins(snapshots, None, "spins"), system.lattice, system.bias).energy
+        energies = self.potentials(check_spins(snapshots, None, "spins"), system.lattice, self.drive(system)).energy
         return energies if len(np.shape(spins)) == 4 else float(energies[0])
 
     @property
@@ -154,7 +166,7 @@ class Predictor(nn.Module):
         """What labels with energies add to E for each site, in hoppings; None of a model that knows none."""
         return None
 
-    def potentials(self, spins: NDArray[np.float64], lattice: Lattice, bias: float) -> Potentials:
+    def potentials(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> Potentials:
         """E and G of snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device.
 
         Raises
@@ -164,13 +176,57 @@ class Predictor(nn.Module):
         """
         if not self.has_potentials:
             raise HpcspinError("energy: this model has no energy; take one of kind pair or conservative")
-        found = [(float(one.energy[0]), float(one.toroidal[0])) for one in self._predictions(spins, lattice, bias)]
+        found = [(float(one.energy[0]), float(one.toroidal[0])) for one in self._predictions(spins, lattice, drive)]
         energy, nonequilibrium = np.array(found).reshape(-1, 2).T
         return Potentials(energy + lattice.num_sites * (self.energy_of_a_site or 0.0), nonequilibrium)
+
+    def drive(self, system: System) -> tuple[float, ...]:
+        """What a system's voltages are to this model: the bias, or the potential of each reservoir, see `drive_of`."""
+        return self.drive_of(electrons_of(system.as_config(), "the system"), system.bias, "the system")
+
+    def drive_of(self, electrons: Electrons | None, bias: float, where: str) -> tuple[float, ...]:
+        """The same of electrons as files store them.
+
+        Parameters
+        ----------
+        electrons
+            See `hpcspin.storage.electrons_of`.
+        bias
+            Largest minus smallest chemical potential.
+        where
+            What the error names.
+
+        Returns
+        -------
+        tuple of float
+            The bias; of a model that sees the potentials that of each reservoir relative to the bath's, in the order of
+            the reservoirs in its training data.
+
+        Raises
+        ------
+        HpcspinError
+            If the model sees the potentials, and these electrons, or its card, do not tell them.
+        """
+        if not self.sees_potentials:
+            return (bias,)
+        learned = stored_electrons(self.card.get("electrons"), "the model")
+        if not learned or electrons is None:
+            raise HpcspinError(
+                f"{where}: the model sees the potential of each reservoir, and {'this' if learned else 'its card'} "
+                "does not say which there are; label the spins with a config"
+            )
+        return voltages(learned[0], electrons, where)
+
+    @property
+    def sees_potentials(self) -> bool:
+        """Whether the potential of each reservoir is an input, and not the bias alone."""
+        raise NotImplementedError
 
     def _require_electrons(self, system: System, allow: Collection[str]) -> None:
         known = stored_electrons(self.card.get("electrons"), "the model")
         given = electrons_of(system.as_config(), "the system")
+        if self.sees_potentials:
+            known, given = [without_voltages(one) for one in known or ()], without_voltages(given or {})
         differences = electron_differences(known, given, allow) if known and given else {}
         if differences:
             raise HpcspinError(
@@ -178,21 +234,22 @@ class Predictor(nn.Module):
                 f"it has no input for them: take another model, or give allow={list(differences)}"
             )
 
-    def predict(self, spins: NDArray[np.float64], lattice: Lattice, bias: float) -> PredictedFields:
+    def predict(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> PredictedFields:
         """Both parts of the field on snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device."""
         parts = []
-        for found in self._predictions(spins, lattice, bias):
+        for found in self._predictions(spins, lattice, drive):
             pair = torch.stack([found.equilibrium[0], found.nonequilibrium[0]])
             parts.append(pair.double().cpu().numpy().reshape(2, *lattice.size, 3))
         equilibrium, nonequilibrium = np.stack(parts, axis=1)
         return PredictedFields(equilibrium, nonequilibrium)
 
-    def _predictions(self, spins: NDArray[np.float64], lattice: Lattice, bias: float) -> Iterator[Prediction]:
+    def _predictions(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> Iterator[Prediction]:
         self.require(lattice, "spins")
         self.eval()
         device, table = next(self.parameters()).device, self.neighbourhood(lattice)
+        bias = torch.tensor(drive, dtype=torch.float64, device=device).reshape(1, -1)
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
-            yield self(frame[None], table, torch.full((1,), bias, dtype=frame.dtype, device=device))
+            yield self(frame[None], table, bias)
 
     def require(self, lattice: Lattice, where: str) -> None:
         """Refuse a lattice for which the model was not made."""

@@ -208,7 +208,7 @@ def _groups(electrons: Sequence[Electrons]) -> list[list[Electrons]]:
     for entry in [one for one in electrons if "reservoirs" in one] or electrons:
         for group in groups:
             if not _differences(group, entry, joined=True):
-                group.append(_in_order_of(group[0], entry))
+                group.append(in_order_of(group[0], entry))
                 group.sort(key=lambda member: float(member["bias"]))
                 group[:] = group[:1] if group[0]["bias"] == group[-1]["bias"] else [group[0], group[-1]]
                 break
@@ -291,7 +291,7 @@ def _pairs(
     return [*pairs, *((i, None) for i in sorted(left)), *((None, j) for j in sorted(right))]
 
 
-def _in_order_of(first: Electrons, electrons: Electrons) -> Electrons:
+def in_order_of(first: Electrons, electrons: Electrons) -> Electrons:
     """The same electrons with their reservoirs in the order of others."""
     if "reservoirs" not in electrons or "reservoirs" not in first:
         return electrons

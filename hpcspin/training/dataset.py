@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Snapshots:
     spins, field : Tensor
         Shape (mine, sites, 3).
     bias : Tensor
-        Shape (mine,).
+        Voltages in hoppings, shape (mine, drives): the bias, or the potential of each reservoir relative to the bath's.
     energy : Tensor
         Of a site, in double precision, NaN where labels have none, shape (mine,).
     numbers : ndarray
@@ -71,6 +71,10 @@ class Split:
     directory: Path
     train: tuple[Shard, ...]
     validation: tuple[Shard, ...]
+
+    def as_dict(self) -> dict[str, list[dict[str, Any]]]:
+        """Both as JSON values."""
+        return {role: [asdict(shard) for shard in getattr(self, role)] for role in ("train", "validation")}
 
 
 def listed_shards(directories: Sequence[Path]) -> list[Shard]:
@@ -170,9 +174,10 @@ def load_shares(
                 continue
             for frames in _my_frames(start, shard.snapshots, stride, world):
                 labels = read_labels(directory / shard.file, lattice.size, frames)
-                parts.append(_Part(start + np.arange(shard.snapshots)[frames], number, labels, source.bias))
+                parts.append(_Part(start + np.arange(shard.snapshots)[frames], number, labels, source.drive))
             start += shard.snapshots
-        shares.append(_join(parts, start, lattice, dtype))
+        drives = len(sources[shards[0].file].drive)
+        shares.append(_join(parts, start, lattice, drives, dtype))
     return shares
 
 
@@ -180,7 +185,7 @@ class _Part(NamedTuple):
     numbers: NDArray[np.int64]
     file: int
     labels: Labels
-    bias: float
+    drive: tuple[float, ...]
 
 
 def _my_frames(start: int, snapshots: int, stride: int, world: World) -> Iterator[slice]:
@@ -191,11 +196,12 @@ def _my_frames(start: int, snapshots: int, stride: int, world: World) -> Iterato
             yield slice(first, None, stride)
 
 
-def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) -> Snapshots:
+def _join(parts: list[_Part], total: int, lattice: Lattice, drives: int, dtype: torch.dtype) -> Snapshots:
     if not parts:
         empty = torch.empty((0, lattice.num_sites, 3), dtype=dtype)
         nothing = np.empty(0, dtype=np.int64)
-        return Snapshots(empty, empty, empty[:, 0, 0], empty[:, 0, 0].double(), nothing, nothing, total, lattice)
+        none = torch.empty((0, drives), dtype=dtype)
+        return Snapshots(empty, empty, none, empty[:, 0, 0].double(), nothing, nothing, total, lattice)
     numbers = np.concatenate([part.numbers for part in parts])
     order = np.argsort(numbers)
 
@@ -205,7 +211,7 @@ def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) 
     return Snapshots(
         tensor([part.labels.spins for part in parts]).flatten(1, 2),
         tensor([part.labels.field for part in parts]).flatten(1, 2),
-        tensor([np.full(len(part.numbers), part.bias) for part in parts]),
+        tensor([np.tile(part.drive, (len(part.numbers), 1)) for part in parts]),
         tensor([energies_of_a_site(part.labels) for part in parts], torch.float64),
         numbers[order],
         np.concatenate([np.full(len(part.numbers), part.file) for part in parts])[order],

@@ -195,6 +195,7 @@ def _my_share(number: int, path: Path, model: ForceField | Committee, world: Wor
     labels = read_labels(path, source.lattice.size)
     mine = np.arange(len(labels.spins))[world.rank :: world.size]
     spins, field = (torch.from_numpy(array[mine]).flatten(1, 2) for array in (labels.spins, labels.field))
-    biases = torch.full((len(mine),), source.bias, dtype=torch.float64)
+    drive = model.drive_of(source.electrons, source.drive[0], str(path))
+    biases = torch.tensor(drive, dtype=torch.float64).expand(len(mine), -1)
     energies, places = torch.from_numpy(energies_of_a_site(labels)[mine]), np.full(len(mine), number)
     return Snapshots(spins, field, biases, energies, mine, places, len(labels.spins), source.lattice)

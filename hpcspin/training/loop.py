@@ -11,7 +11,6 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,9 @@ from hpcspin.potential import (
     save_model,
 )
 from hpcspin.potential.settings import PotentialSettings
-from hpcspin.storage import kinds_of_electrons, make_directory
+from hpcspin.storage import kinds_of_learned, make_directory
 from hpcspin.training.data import TrainingData
-from hpcspin.training.dataset import Split, epoch_plan, load_shares
+from hpcspin.training.dataset import epoch_plan, load_shares
 from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.loss import batch_loss
@@ -78,7 +77,7 @@ def train(
     Parameters
     ----------
     architecture
-        What to train. Its unit of bias is replaced by the largest bias in the data.
+        What to train. Its unit of voltages is replaced by the largest one in the data, and their number by theirs.
     data
         See `find_data`; their lattices may differ in size.
     settings
@@ -138,7 +137,6 @@ def require_possible(architecture: Architecture, settings: Settings, world: Worl
             "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
             "several layers"
         )
-
     if settings.energy_weight and architecture.settings.kind != "conservative":
         raise HpcspinError(
             f"training.energy_weight: a force field of kind {architecture.settings.kind} is not the derivative of an "
@@ -182,9 +180,9 @@ class _Trainer:
                 )
         if settings.energy_weight:
             self._require_energies()
-        biases = torch.cat([share.bias for share in self._train])
-        largest = max(world.allgather(float(biases.max()) if len(biases) else 0.0))
-        architecture = architecture.changed(bias_reference=largest or 1.0)
+        voltages = torch.cat([share.bias for share in self._train])
+        largest = max(world.allgather(float(voltages.abs().max()) if len(voltages) else 0.0))
+        architecture = architecture.changed(bias_reference=largest or 1.0, drives=voltages.shape[1])
         self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
         if settings.mixed_precision and emulates_bfloat16(device):
             world.log(
@@ -207,7 +205,7 @@ class _Trainer:
             {
                 "potential": self._model.architecture.as_dict(),
                 "training": settings.model_dump(include=set(Settings.model_fields)),
-                "data": _listed(split),
+                "data": split.as_dict(),
                 **({"start": known[1]["weights_sha256"]} if known else {}),
             },
             self._model,
@@ -254,9 +252,10 @@ class _Trainer:
         missing = [int(file) for share in self._train for file in share.files[share.energy.isnan().numpy()]]
         lacking = sorted(set().union(*self._world.allgather(missing)))
         if lacking:
+            file = self._split.train[lacking[0]].file
             raise HpcspinError(
-                f"{self._split.train[lacking[0]].file}: has no energies, which training.energy_weight asks for; label "
-                "spins of a closed system, or give energy_weight: 0"
+                f"{file}: has no energies, which training.energy_weight asks for; label spins of a closed system, or "
+                "give energy_weight: 0"
             )
 
     def _tell_of_more_epochs(self, before: int) -> None:
@@ -349,28 +348,25 @@ class _Trainer:
         return bool(self._world.broadcast(self._state.best_are_those_of(saved)))
 
     def _save(self, card: Mapping[str, Any]) -> None:
-        self._state.write_best_to(self._model)
-        set_envelope(self._model.eval(), self._train, self._world, self._device)
-        set_energy_offset(self._model, self._train, self._world, self._device)
+        model = self._model
+        self._state.write_best_to(model)
+        set_envelope(model.eval(), self._train, self._world, self._device)
+        set_energy_offset(model, self._train, self._world, self._device)
         if self._world.rank == 0:
             content = {
                 # Sorted, as they come back from a checkpoint: a finished training run again writes the same card.
                 "metrics": dict(sorted(self._state.metrics.items())),
                 "best_epoch": self._state.best_epoch,
                 "training": self._settings.model_dump(include=set(Settings.model_fields)),
-                "data": _listed(self._split),
-                "electrons": kinds_of_electrons(
-                    [self._sources[shard.file].electrons or {} for shard in self._split.train]
+                "data": self._split.as_dict(),
+                "electrons": kinds_of_learned(
+                    [self._sources[shard.file].electrons or {} for shard in self._split.train], model.sees_potentials
                 ),
                 **({"start": self._start} if self._start else {}),
                 **card,
             }
-            save_model(self._directory / MODEL, self._model, content)
+            save_model(self._directory / MODEL, model, content)
         self._world.barrier()
-
-
-def _listed(split: Split) -> dict[str, list[dict[str, Any]]]:
-    return {role: [asdict(shard) for shard in getattr(split, role)] for role in ("train", "validation")}
 
 
 def _initial(architecture: Architecture, seed: int) -> ForceField:
@@ -381,14 +377,15 @@ def _initial(architecture: Architecture, seed: int) -> ForceField:
 
 def _again(model: ForceField, architecture: Architecture) -> ForceField:
     """A saved force field to be trained further, in its own unit of bias."""
-    wanted = architecture.changed(bias_reference=model.architecture.bias_reference).as_dict()
-    differing = [name for name, value in model.architecture.as_dict().items() if wanted[name] != value]
-    if differing:
-        raise HpcspinError(
-            f"training.start: the model has another {', '.join(differing)} than the section potential; "
-            "take over its values, or train without a start"
-        )
-    return model.train()
+    begun = model.architecture
+    wanted = architecture.changed(bias_reference=begun.bias_reference, drives=begun.drives).as_dict()
+    differing = [name for name, value in begun.as_dict().items() if wanted[name] != value]
+    if not differing:
+        return model.train()
+    raise HpcspinError(
+        f"training.start: the model has another {', '.join(differing)} than the section potential; "
+        "take over its values, or train without a start"
+    )
 
 
 def _mse(metrics: Summary) -> float:

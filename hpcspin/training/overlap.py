@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,15 @@ def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def require_independent(split: Split, biases: Mapping[str, float], past: Mapping[str, str], world: World) -> None:
+def require_independent(split: Split, drives: Mapping[str, Hashable], past: Mapping[str, str], world: World) -> None:
     """Refuse validation snapshots that are learned from, and warn of snapshots that are learned from twice.
 
     Parameters
     ----------
     split
         The shards.
-    biases
-        Bias of each shard: the same spins at two of them are two snapshots to learn from.
+    drives
+        Voltages of each shard: the same spins at two of them are two snapshots to learn from.
     past
         See `learned_files`: of the model that the training begins with.
     world
@@ -72,7 +72,7 @@ def require_independent(split: Split, biases: Mapping[str, float], past: Mapping
         Naming the validation shard and the one that it repeats.
     """
     if world.rank == 0:
-        seen = _learned(split, biases, world)
+        seen = _learned(split, drives, world)
         files = {**past} | {shard.checksum: shard.file for shard in split.train}
         for shard in split.validation:
             if shard.checksum in files:
@@ -83,13 +83,13 @@ def require_independent(split: Split, biases: Mapping[str, float], past: Mapping
     world.barrier()
 
 
-def _learned(split: Split, biases: Mapping[str, float], world: World) -> dict[bytes, str]:
+def _learned(split: Split, drives: Mapping[str, Hashable], world: World) -> dict[bytes, str]:
     """The snapshots to learn from, each with the first of its files; the log warns of those that occur again."""
-    seen: dict[tuple[bytes, float], str] = {}
+    seen: dict[tuple[bytes, Hashable], str] = {}
     again: list[tuple[str, str]] = []
     for shard in split.train:
         for digest in _digests(split.directory, shard):
-            snapshot = (digest, biases[shard.file])
+            snapshot = (digest, drives[shard.file])
             if snapshot in seen:
                 again.append((shard.file, seen[snapshot]))
             seen.setdefault(snapshot, shard.file)

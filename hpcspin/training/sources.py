@@ -19,6 +19,8 @@ from hpcspin.storage import (
     read_attributes,
     read_spins,
     require_spin_rotations,
+    voltages,
+    without_voltages,
 )
 
 
@@ -30,14 +32,14 @@ class Source:
     ----------
     lattice : Lattice
         The lattice of its snapshots.
-    bias : float
-        Difference of the largest and the smallest chemical potential.
+    drive : tuple of float
+        Voltages in hoppings: the bias, or the potential of each reservoir relative to the bath's.
     electrons : dict or None
         See `hpcspin.storage.electrons_of`.
     """
 
     lattice: Lattice
-    bias: float
+    drive: tuple[float, ...]
     electrons: Electrons | None
 
 
@@ -70,7 +72,7 @@ def read_source(path: Path, kind: str, bias: float) -> Source:
         lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HpcspinError(f"{path}: its config is none of hpcspin's ({error}); label the spins again") from error
-    return Source(lattice, bias if electrons is None else float(electrons["bias"]), electrons)
+    return Source(lattice, (bias if electrons is None else float(electrons["bias"]),), electrons)
 
 
 def agreed_sources(
@@ -80,8 +82,9 @@ def agreed_sources(
     past: Sequence[Electrons],
     allow: Collection[str],
     world: World,
+    potentials: bool = False,
 ) -> dict[str, Source]:
-    """Systems of the label files of a training, which must have the same electrons but for the bias.
+    """Systems of the label files of a training, which must have the same electrons but for the voltages.
 
     The log warns of files that do not say which electrons they have.
 
@@ -99,12 +102,15 @@ def agreed_sources(
         Keys that may differ.
     world
         Rank 0 logs.
+    potentials
+        Whether the potential of each reservoir is an input, so that it may differ; else the bias is.
 
     Raises
     ------
     HpcspinError
         As `read_source` does, or if the electrons differ in other keys than those allowed.
     """
+    seen = without_voltages if potentials else lambda electrons: electrons
     sources = {name: read_source(path, kind, 0.0) for name, path in files.items()}
     told = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
     silent = [name for name, source in sources.items() if source.electrons is None]
@@ -115,17 +121,20 @@ def agreed_sources(
             f"warning: {_some(silent)}: without a config in it, so its {which} and its bias is taken as "
             f"{assumed['bias']:g}; give the section electrons in the config of the training, or label with it"
         )
-        sources |= {name: replace(sources[name], bias=float(assumed["bias"]), electrons=assumed) for name in silent}
-    known, first = list(past), "training.start" if past else next(iter(sources))
+        sources |= {name: replace(sources[name], drive=(float(assumed["bias"]),), electrons=assumed) for name in silent}
+    known, first = [seen(electrons) for electrons in past], "training.start" if past else next(iter(sources))
+    reference = [*past, *(source.electrons for source in sources.values() if source.electrons)][0]
     for name, source in sources.items():
         assert source.electrons is not None
-        differences = joined_differences(known, source.electrons, allow) if known else {}
+        differences = joined_differences(known, seen(source.electrons), allow) if known else {}
         if differences:
             raise HpcspinError(
                 f"{name}: its labels are of other electrons than {first}: {describe_differences(differences)}; a force "
                 f"field has no input for them: leave the file out, or give training.allow=[{', '.join(differences)}]"
             )
-        known = kinds_of_electrons([*known, source.electrons])
+        known = kinds_of_electrons([*known, seen(source.electrons)])
+        if potentials:
+            sources[name] = replace(source, drive=voltages(reference, source.electrons, name))
     return sources
 
 

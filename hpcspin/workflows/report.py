@@ -98,7 +98,7 @@ def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
     exact, learned = ([_read_run(path) for path in found] for found in paths.values())
     evaluation = _read_json(layout.evaluation)
     model = model.to(pick_device(world, config.device))
-    predicted = [model.predict(run.spins, lattice, system.bias) for run in exact]
+    predicted = [model.predict(run.spins, lattice, model.drive(system)) for run in exact]
 
     make_directory(layout.figures)
     _draw_parity(exact, predicted, layout.figures / "torque_parity.png")
@@ -109,7 +109,7 @@ def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
         return {"test": test, **driven.draw(lattice, driven_runs, layout.figures)}
 
     def energies(run: Run) -> Array | None:
-        return model.potentials(run.spins, lattice, system.bias).energy if model.has_potentials else None
+        return model.potentials(run.spins, lattice, model.drive(system)).energy if model.has_potentials else None
 
     quenches = {}
     for name, pair in pairs.items():

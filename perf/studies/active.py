@@ -88,7 +88,7 @@ def watch(model: Committee, files: list[Path]) -> dict[str, float]:
         labels, source = read_labels(path), read_source(path, "square", 0.0)
         spins, field = (torch.from_numpy(array).flatten(1, 2) for array in (labels.spins, labels.field))
         table = model.neighbourhood(source.lattice)
-        bias = torch.full((len(spins),), source.bias)
+        bias = torch.full((len(spins),), source.drive[0])
         outside.append(model.outside(spins, table, bias).numpy() > 0)
         wrong = model(spins, table, bias).field - field
         errors.append(perpendicular(spins, wrong).square().sum(-1).numpy() / 2)

@@ -82,7 +82,7 @@ def read(path: Path, frames: slice | NDArray[np.int64]) -> Snapshots:
     source = read_source(path, "square", 0.0)
     labels = read_labels(path, source.lattice.size)
     spins, field = (torch.from_numpy(a[frames]).flatten(1, 2).float() for a in (labels.spins, labels.field))
-    bias = torch.full((len(spins),), source.bias)
+    bias = torch.full((len(spins),), source.drive[0])
     places = np.arange(len(spins)), np.zeros(len(spins), int)
     return Snapshots(spins, field, bias, bias.double(), *places, len(spins), source.lattice)
 

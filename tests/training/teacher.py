@@ -120,7 +120,10 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
     extra = {name: changes.pop(name) for name in ("start", "stop", "card") if name in changes}
     checks = {name: changes.pop(name) for name in ("electrons", "allow") if name in changes}
     layers = changes.pop("layers", (1,) if kind == "direct" else None)
-    description = {"layers": layers, "channels": 6} if layers else {"descriptor": "bonds"}
+    description: dict[str, Any] = {"layers": layers, "channels": 6} if layers else {"descriptor": "bonds"}
+    if drive := changes.pop("drive", None):
+        description["drive"] = drive
+        checks["potentials"] = drive == "potentials"
     architecture = Architecture(
         "square",
         1.0,

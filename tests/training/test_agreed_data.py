@@ -10,13 +10,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from teacher import BIAS, run, write_data, write_shard
+from teacher import BIAS, CPU, run, write_data, write_shard
 
+from hpcspin.assembly.agreement import warn_of_labels
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
-from hpcspin.potential import MEMBER, load_force, load_model
+from hpcspin.potential import MEMBER, ForceField, load_force, load_model
 from hpcspin.storage import ensure_manifest, write_manifest
-from hpcspin.training import find_data, learned_files
+from hpcspin.training import evaluate, find_data, learned_files
 from hpcspin.training.sources import read_source
 
 KEYS = {"exchange": 3.8, "hopping": 1.0}
@@ -92,7 +93,7 @@ def test_labels_without_a_config_are_said_to_be_of_bias_0(
 def test_a_label_without_a_config_is_taken_to_be_like_the_others(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     tell(data / "b.h5")
     with caplog.at_level("INFO"):
-        assert find(data, "z.h5").sources["b.h5"].bias == BIAS
+        assert find(data, "z.h5").sources["b.h5"].drive == (BIAS,)
     assert "warning: b.h5: without a config in it, so its electrons are those of the others" in caplog.text
     given = {"bias": 2.0, "exchange": 1.0}
     with pytest.raises(HpcspinError, match=r"electrons\.exchange \(3\.8 -> 1\.0\)"):
@@ -199,10 +200,39 @@ def test_a_trajectory_is_a_label_file_only_if_its_fields_are_the_electrons(
         file.attrs["kind"] = "trajectory"
         file.attrs["config"] = json.dumps({**json.loads(file.attrs["config"]), "dynamics": dynamics})
     if message is None:
-        assert read_source(data / "a.h5", "square", 0.0).bias == BIAS
+        assert read_source(data / "a.h5", "square", 0.0).drive == (BIAS,)
         return
     with pytest.raises(HpcspinError, match=rf"a\.h5: .*{message}"):
         read_source(data / "a.h5", "square", 0.0)
+
+
+def test_a_model_that_sees_the_potentials_learns_from_any(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell(data / "b.h5", 0.4, -0.5, 0.1, **KEYS)
+    tell(data / "z.h5", -1.0, 0.2, 0.1, **KEYS)
+    tell(data / "a.h5", -BIAS, 0.0, 0.0, **KEYS)
+    given: dict[str, Any] = {"kind": "pair", "layers": (1,), "drive": "potentials"}
+    write_manifest(data)
+    model = load_force(run(data, tmp_path / "model", epochs=1, **given).model)
+    assert isinstance(model, ForceField)
+    assert model.architecture.drives == 2
+    assert model.architecture.bias_reference == pytest.approx(BIAS)
+    assert [entry["reservoirs"][0]["potential"] for entry in model.card["electrons"]] == [-BIAS, 0.4]
+    # The error on the validation shard is that of its own voltages.
+    again = evaluate(model, [data / "z.h5"], World(), CPU)
+    assert again["mse"] == pytest.approx(model.card["metrics"]["mse"])
+    tell(data / "z.h5", -0.9, 0.2, 0.1, **KEYS)
+    assert evaluate(model, [data / "z.h5"], World(), CPU)["mse"] != pytest.approx(again["mse"])
+    tell(data / "z.h5", -9.0, 0.2, 0.1, **{**KEYS, "exchange": 2.0})
+    with caplog.at_level("INFO"):
+        warn_of_labels([data / "z.h5"], tmp_path / "model", model.card, ["electrons.exchange"], World())
+        assert "-9.1 of left, learned from -1.5 to 0.3" in caplog.text
+    with pytest.raises(HpcspinError, match=r"electrons\.exchange \(3\.8 -> 2\.0\)"):
+        find(data, "z.h5", potentials=True)
+    tell(data / "z.h5")
+    with pytest.raises(HpcspinError, match="sees the potential of each reservoir"):
+        evaluate(model, [data / "z.h5"], World(), CPU)
 
 
 @pytest.mark.mpi

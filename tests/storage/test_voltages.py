@@ -1,0 +1,62 @@
+"""Potentials of reservoirs relative to the bath's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpcspin.errors import HpcspinError
+from hpcspin.storage import kinds_of_learned, voltages, voltages_outside, without_voltages
+
+
+def electrons(left: float, right: float, bath: float = 0.0, **changes: Any) -> dict[str, Any]:
+    reservoirs = [
+        {"name": "left", "sites": "left", "width": 1.0, "potential": left},
+        {"name": "right", "sites": "right", "width": 1.0, "potential": right},
+        {"name": "bath", "sites": "all", "width": 0.001, "potential": bath},
+    ]
+    potentials = (left, right, bath)
+    return {"exchange": 3.8, "reservoirs": reservoirs, "bias": max(potentials) - min(potentials), **changes}
+
+
+REFERENCE = electrons(-3.2, 0.0)
+
+
+def test_voltages_are_signed_and_relative_to_the_bath() -> None:
+    assert voltages(REFERENCE, REFERENCE, "x") == (-3.2, 0.0)
+    assert voltages(REFERENCE, electrons(1.5, -0.5, 0.5), "x") == (1.0, -1.0)
+    assert voltages(REFERENCE, electrons(0.0, 0.0), "x") == (0.0, 0.0)
+
+
+def test_their_order_is_that_of_the_reference_whatever_reservoirs_are_called() -> None:
+    given = electrons(1.0, 2.0)
+    given["reservoirs"] = [{**one, "name": f"r{n}"} for n, one in enumerate(given["reservoirs"][::-1])]
+    assert voltages(REFERENCE, given, "x") == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(("kept", "count"), [((0, 1), 0), ((2,), 1), ((), 0)])
+def test_without_a_bath_or_without_others_there_are_none(kept: tuple[int, ...], count: int) -> None:
+    given = {**REFERENCE, "reservoirs": [REFERENCE["reservoirs"][number] for number in kept]}
+    with pytest.raises(HpcspinError, match=rf"a\.h5: potential\.drive.* {count} such baths"):
+        voltages(given, given, "a.h5")
+
+
+def test_what_is_left_without_voltages_is_the_same_at_all() -> None:
+    assert without_voltages(electrons(1.0, 2.0, 3.0)) == without_voltages(REFERENCE)
+    assert without_voltages(electrons(1.0, 2.0, exchange=2.0)) != without_voltages(REFERENCE)
+    assert without_voltages({"bias": 2.0}) == {"bias": 0.0}
+
+
+def test_voltages_outside_are_named() -> None:
+    learned = [electrons(-4.0, 0.0), electrons(0.0, 1.0)]
+    assert voltages_outside(electrons(-2.0, 0.5), learned, "x") == ""
+    assert voltages_outside(electrons(-4.5, 0.5), learned, "x") == "-4.5 of left, learned from -4 to 0"
+    assert "of left" in voltages_outside(electrons(1.0, 2.0), learned, "x")
+    assert "2 of right, learned from 0 to 1" in voltages_outside(electrons(1.0, 2.0), learned, "x")
+
+
+def test_a_card_lists_all_voltages_where_they_are_inputs() -> None:
+    learned = [electrons(-v, 0.0) for v in (1.0, 2.0, 3.0, 2.0)]
+    assert [one["bias"] for one in kinds_of_learned(learned, potentials=True)] == [1.0, 2.0, 3.0]
+    assert [one["bias"] for one in kinds_of_learned(learned, potentials=False)] == [1.0, 3.0]
