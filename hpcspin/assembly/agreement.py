@@ -9,6 +9,7 @@ from typing import Any
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
+    VOLTAGES,
     Electrons,
     bias_range,
     describe_differences,
@@ -64,6 +65,12 @@ def require_electrons(
             f"{model}: has learned from labels of other electrons than those of {where}: "
             f"{describe_differences(differences)}; it has no input for them: correct the config, take another model, "
             f"or give dynamics.allow=[{', '.join(differences)}]"
+        )
+    outside = voltages_outside(given, learned, where) if _sees_potentials(card) else ""
+    if outside and VOLTAGES not in allow:
+        raise HpcspinError(
+            f"{model}: the voltages of {where} lie outside those that it has learned from: {outside}; correct the "
+            f"config, take another model, or give dynamics.allow=[{VOLTAGES}]"
         )
     for warning in _doubts(learned, given, _sees_potentials(card)):
         world.log(f"warning: {model}: {warning}")

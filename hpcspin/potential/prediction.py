@@ -15,6 +15,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.potential.equations import Prediction
 from hpcspin.storage import (
+    VOLTAGES,
     Electrons,
     check_spins,
     describe_differences,
@@ -22,6 +23,7 @@ from hpcspin.storage import (
     electrons_of,
     stored_electrons,
     voltages,
+    voltages_outside,
     without_voltages,
 )
 
@@ -225,8 +227,14 @@ class Predictor(nn.Module):
     def _require_electrons(self, system: System, allow: Collection[str]) -> None:
         known = stored_electrons(self.card.get("electrons"), "the model")
         given = electrons_of(system.as_config(), "the system")
-        if self.sees_potentials:
-            known, given = [without_voltages(one) for one in known or ()], without_voltages(given or {})
+        if self.sees_potentials and known and given:
+            outside = voltages_outside(given, known, "the model")
+            if outside and VOLTAGES not in allow:
+                raise HpcspinError(
+                    f"the voltages lie outside those that the model has learned from: {outside}; take another model, "
+                    f"or give allow=['{VOLTAGES}']"
+                )
+            known, given = [without_voltages(one) for one in known], without_voltages(given)
         differences = electron_differences(known, given, allow) if known and given else {}
         if differences:
             raise HpcspinError(

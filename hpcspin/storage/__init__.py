@@ -40,11 +40,11 @@ from hpcspin.storage.ovf import read_ovf, write_ovf
 from hpcspin.storage.provenance import SCHEMA_VERSION, UNITS, code_version, provenance
 from hpcspin.storage.spins import SPINS, SpinsFile, check_spins, read_spins
 from hpcspin.storage.trajectory import TRAJECTORY, TrajectoryWriter, find_trajectory
-from hpcspin.storage.voltages import kinds_of_learned, voltages, voltages_outside, without_voltages
+from hpcspin.storage.voltages import VOLTAGES, kinds_of_learned, voltages, voltages_outside, without_voltages
 from hpcspin.storage.xdmf import frames_path, write_xdmf
 
 __all__ = [
-    "MANIFEST", "NUMERICS", "SCHEMA_VERSION", "SPINS", "TRAJECTORY", "UNITS", "Checkpoint", "Electrons",
+    "MANIFEST", "NUMERICS", "SCHEMA_VERSION", "SPINS", "TRAJECTORY", "UNITS", "VOLTAGES", "Checkpoint", "Electrons",
     "FrameReader", "LabelWriter", "Labels", "OutputLock", "Shard", "SpinsFile", "TrajectoryWriter",
     "append_line", "atomic_file", "atomic_hdf5", "bias_range", "check_spins", "code_version",
     "config_differences", "count_frames", "describe_differences", "differ_among_themselves",

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.agreement import Electrons, in_order_of, kinds_of_electrons
 
+VOLTAGES = "electrons.reservoirs"
+"""Key that allows voltages which a model that sees the potentials has not learned from."""
+
 
 def voltages(reference: Electrons, given: Electrons, where: str) -> tuple[float, ...]:
     """Potential of each reservoir relative to that of the bath, the one on all sites, which is left out.

@@ -253,3 +253,26 @@ def test_terms_that_labels_did_not_have_are_refused_where_the_card_does_not_name
     with pytest.raises(hs.HpcspinError, match=f"electrons.{next(iter(term))}") as refused:
         model.field(system.texture("wall", position=8), system)
     assert len(str(refused.value)) < 700
+
+
+def test_a_model_that_sees_the_potentials_takes_those_between_what_it_has_learned_from(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    described: dict[str, Any] = {"kind": "pair", "layers": (1,), "channels": 3, "drive": "potentials", "drives": 2}
+    torch.manual_seed(2)
+    network = make_force_field(Architecture("square", 1.5, (4,), bias_reference=3.2, **described))
+    path, right = tmp_path / "model.safetensors", "electrons.reservoirs.1.potential"
+    save_model(path, network, {"electrons": [electrons(config), electrons(config, f"{right}=1.0")]})
+    simulate(config, path, tmp_path / "inside", f"{right}=0.5")
+    for voltage in (-0.1, 1.2):
+        with pytest.raises(HpcspinError, match=rf"voltages of the config.*{voltage:g} of right, learned from 0 to 1"):
+            simulate(config, path, tmp_path / "outside", f"{right}={voltage}")
+        system = hs.load_system(config, f"{right}={voltage}")
+        with pytest.raises(HpcspinError, match=r"give allow=\['electrons\.reservoirs'\]"):
+            hs.load_model(path).field(system.texture("random"), system)
+    with caplog.at_level("INFO"):
+        simulate(config, path, tmp_path / "outside", f"{right}=1.2", "dynamics.allow=[electrons.reservoirs]")
+    assert "warning" in caplog.text
+    one, other = (hs.load_system(config, f"{right}={voltage}") for voltage in (0.0, 1.0))
+    spins = one.texture("random")
+    assert not np.allclose(hs.load_model(path).field(spins, one), hs.load_model(path).field(spins, other))
