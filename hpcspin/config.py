@@ -23,7 +23,18 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import InitialSettings, LatticeSettings
 from hpcspin.potential.settings import PotentialSection
 from hpcspin.registry import load_plugins
-from hpcspin.settings import Count, Mistake, NonNegative, Positive, Section, Seed, first_mistake
+from hpcspin.settings import (
+    Count,
+    Finite,
+    Integer,
+    Mistake,
+    NonNegative,
+    Positive,
+    Section,
+    Seed,
+    Vector,
+    first_mistake,
+)
 from hpcspin.storage import NUMERICS
 
 _LONGEST = 1_000_000
@@ -135,6 +146,35 @@ class LearningSection(Section):
         return self
 
 
+class SwitchingSection(Section):
+    """Voltage at which a magnet along the axis of the torque becomes unstable, by the growth of a small tilt."""
+
+    voltages: Annotated[tuple[Finite, ...], Field(min_length=2)]
+    """Voltages of the runs of ``dynamics``; the growth is to change its sign among them."""
+    start: Literal["parallel", "antiparallel"] = "parallel"
+    """Direction of the magnet against the axis."""
+    tilt: Annotated[Positive, Field(lt=90)] = 5.0
+    """Angle by which it begins away from that direction, in degrees."""
+
+
+class TorqueSection(Section):
+    """Torque of a polarised current on a uniform magnet, against angle and voltage."""
+
+    voltages: Annotated[tuple[Finite, ...], Field(min_length=1)]
+    """Voltages V."""
+    shares: dict[str, Finite] = Field({"left": 0.5, "right": -0.5}, min_length=1)
+    """By the name of a reservoir: what V adds to its potential, as a part of V."""
+    angles: Annotated[tuple[Annotated[Positive, Field(lt=180)], ...], Field(min_length=1)]
+    """Angles of the magnet to the axis, in degrees."""
+    axis: Vector | None = None
+    """Direction of the polarisation; none for that of the polarised reservoirs."""
+    free: tuple[Integer, Integer] | None = None
+    """First and last column of the magnet, which is turned; spins elsewhere stand along the axis. None for all."""
+    model: str | None = None
+    """Force field to compare with the exact one: a path, or the name of one that comes with the program."""
+    switching: SwitchingSection | None = None
+
+
 class Config(Section):
     """Everything that defines a system and what is done with it."""
 
@@ -146,6 +186,7 @@ class Config(Section):
     training: TrainingSection | None = None
     reproduce: ReproduceSection | None = None
     learning: LearningSection | None = None
+    torque: TorqueSection | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     plugins: tuple[str, ...] = ()
     """Modules of one's own that register lattices, textures, solvers and so on: names, or files beside the config."""

@@ -62,6 +62,7 @@ _MAY_DIFFER = (
     "training",
     "reproduce",
     "learning",
+    "torque",
     "device",
     "plugins",
     "dynamics.allow",

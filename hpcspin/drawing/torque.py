@@ -1,0 +1,68 @@
+"""Figures of the spin-transfer torque."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from hpcspin.drawing.figures import save
+
+Array = NDArray[np.float64]
+_STYLES = {"exact": "-", "learned": "o", "macrospin": ":"}
+
+
+def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Damping-like torque, field-like torque and current a row against the angle, a colour a voltage.
+
+    Parameters
+    ----------
+    rows
+        With ``field``, ``voltage``, ``angle``, ``damping_like``, ``field_like``, ``current``.
+    path
+        Image file to write.
+    """
+    figure = Figure(figsize=(11.4, 3.4), layout="constrained")
+    panels = {"damping_like": "damping-like a (t)", "field_like": "field-like b (t)", "current": "current (t/ħ)"}
+    colours = {voltage: f"C{number % 10}" for number, voltage in enumerate(dict.fromkeys(r["voltage"] for r in rows))}
+    for axis, (key, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for field, voltage in dict.fromkeys((row["field"], row["voltage"]) for row in rows):
+            curve = [(r["angle"], r[key]) for r in rows if (r["field"], r["voltage"]) == (field, voltage)]
+            if key != "current" or field == "exact":
+                axis.plot(*np.array(curve).T, _STYLES[field], color=colours[voltage], label=f"{field}, V = {voltage:g}")
+        axis.set(xlabel="angle to the polarisation (degrees)", ylabel=f"{label} a row")
+    figure.axes[0].legend(frameon=False, fontsize=7)
+    save(figure, path)
+
+
+def draw_switching(
+    rows: Sequence[Mapping[str, Any]], angles: Mapping[tuple[str, float], tuple[Array, Array]], path: Path
+) -> None:
+    """Growth of a small tilt against the voltage, and the angle of each run against time.
+
+    Parameters
+    ----------
+    rows
+        With ``field``, ``voltage``, ``growth``.
+    angles
+        By field and voltage: times and angles in degrees.
+    path
+        Image file to write.
+    """
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    growth, turning = figure.subplots(1, 2)
+    for field in dict.fromkeys(row["field"] for row in rows):
+        curve = sorted((row["voltage"], row["growth"]) for row in rows if row["field"] == field)
+        growth.plot(*np.array(curve).T, _STYLES[field], label=field)
+    growth.axhline(0, color="black", linewidth=0.8)
+    growth.set(xlabel="voltage V (t)", ylabel="growth rate of the tilt (t/ħ)")
+    growth.legend(frameon=False)
+    for (field, voltage), (time, angle) in angles.items():
+        turning.plot(time, angle, "-" if field == "exact" else "--", label=f"{field}, V = {voltage:g}")
+    turning.set(xlabel="time (ħ/t)", ylabel="angle to the polarisation (degrees)")
+    turning.legend(frameon=False, fontsize=7)
+    save(figure, path)

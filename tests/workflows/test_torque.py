@@ -1,0 +1,121 @@
+"""The verb ``torque``, and laws of the torque of a polarised current."""
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpcspin.assembly.system import build_system
+from hpcspin.config import Config, load_config
+from hpcspin.workflows.torque import Magnet, at_voltage
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+VALVE = """
+lattice: {kind: square, size: [4, 3], periodic: [false, true]}
+electrons:
+  exchange: 3.8
+  temperature: 0.01
+  tolerance: 1.0e-9
+  solver: closed_form
+  reservoirs:
+    - {name: left,  sites: left,  width: 1.0,   potential: -3.8, polarization: [0, 0, 0.7]}
+    - {name: right, sites: right, width: 1.0,   potential: -3.8}
+    - {name: bath,  sites: all,   width: 0.001, potential: -3.8}
+torque:
+  voltages: [-0.4, 0, 0.4]
+  angles: [40, 110]
+  switching: {voltages: [0.2, 0.8], start: antiparallel}
+dynamics: {damping: 0.02, step: 1, duration: 4, integrator: rk4, record_interval: 1, observers: [magnetization],
+           classical: {anisotropy: 0.05}}
+"""
+
+
+@pytest.fixture
+def valve(tmp_path: Path) -> Path:
+    path = tmp_path / "valve.yaml"
+    path.write_text(VALVE)
+    return path
+
+
+def damping_like(config: Config, voltage: float) -> np.ndarray:
+    magnet, system = Magnet.of(config), build_system(at_voltage(config, voltage))
+    spins = np.stack([magnet.turned(angle) for angle in (40, 110)])
+    return magnet.transfer(spins, system.solve(spins).field).damping_like
+
+
+def test_the_damping_like_torque_vanishes_in_equilibrium_and_is_odd_in_the_voltage(valve: Path) -> None:
+    even = []
+    for width in (0.01, 0.001):
+        config = load_config(valve, [f"electrons.reservoirs.2.width={width}"])
+        assert np.abs(damping_like(config, 0.0)).max() < 1e-8
+        forward, back = damping_like(config, 0.4), damping_like(config, -0.4)
+        assert np.abs(forward).min() > 1e-3
+        even.append(np.abs(forward + back).max() / 2)
+    assert even[1] < 2e-5
+    assert even[1] < even[0] / 3
+
+
+def test_an_unpolarised_current_has_no_torque_on_a_uniform_magnet(valve: Path) -> None:
+    config = load_config(valve, ["electrons.reservoirs.0.polarization=[0,0,0]", "torque.axis=[0,0,1]"])
+    assert np.abs(damping_like(config, 0.4)).max() < 1e-9
+
+
+def test_the_torque_turns_with_spins_and_polarisation(valve: Path) -> None:
+    along_z = load_config(valve)
+    along_y = load_config(valve, ["electrons.reservoirs.0.polarization=[0,0.7,0]"])
+    np.testing.assert_allclose(damping_like(along_z, 0.4), damping_like(along_y, 0.4), atol=1e-9)
+
+
+def test_spins_outside_the_magnet_stand_along_the_axis(valve: Path) -> None:
+    magnet = Magnet.of(load_config(valve, ["torque.free=[2,3]"]))
+    spins = magnet.turned(60)
+    np.testing.assert_allclose(spins[..., 2], [[1] * 3, [1] * 3, [0.5] * 3, [0.5] * 3], atol=1e-15)
+    np.testing.assert_allclose(np.linalg.norm(spins, axis=-1), 1)
+
+
+def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    result = hpcspin("torque", valve, "--output", output)
+    assert result.returncode == 0, result.stderr
+    rows = table(output / "torque.csv")
+    assert len(rows) == 6
+    found: dict[str, Any] = json.loads((output / "numbers.json").read_text())
+    assert found["largest_even_part"] < 2e-5
+    config = load_config(valve)
+    given = [float(row["damping_like"]) for row in rows if row["voltage"] == "0.4"]
+    np.testing.assert_allclose(given, damping_like(config, 0.4), atol=1e-9)
+    growth = table(output / "switching.csv")
+    assert {row["field"] for row in growth} == {"exact", "macrospin"}
+    files = sorted(path for path in output.rglob("*") if path.suffix in (".csv", ".h5", ".json"))
+    before = [path.read_bytes() for path in files]
+    (output / "torque.csv").unlink()
+    assert hpcspin("torque", valve, "--output", output).returncode == 0
+    assert [path.read_bytes() for path in files] == before
+    assert all((output / name).stat().st_size for name in ("torque.png", "switching.png"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("torque.shares={lft: 1}", "no reservoir 'lft'"),
+        ("torque.free=[2, 4]", "columns 0 to 3"),
+        ("electrons.reservoirs.1.polarization=[0.5, 0, 0]", "torque.axis"),
+        ("torque.angles=[180]", "torque.angles"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(hpcspin: Cli, valve: Path, tmp_path: Path, override: str, said: str) -> None:
+    result = hpcspin("torque", valve, "--output", tmp_path / "out", override)
+    assert result.returncode != 0
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
