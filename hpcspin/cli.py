@@ -263,6 +263,14 @@ def export(
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of a config, by which editors complete and check its keys."""
+    from hpcspin.config_schema import json_schema
+
+    _run(lambda world: world.log_result(json.dumps(json_schema(), indent=1)))
+
+
+@app.command()
 def info() -> None:
     """Versions, MPI library, devices and backends in use."""
     from hpcspin.workflows.info import describe

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import atomic_file, remove_remains, replace
+from hpcspin.storage.datasets import describe_datasets
 from hpcspin.storage.disk import DiskFile, create_hdf5, naming
 from hpcspin.storage.opening import MARKER, attributes, check_schema, count_frames, open_hdf5, real_dataset
 from hpcspin.storage.provenance import with_provenance, write_attributes
@@ -201,6 +202,7 @@ class FrameFile:
                 file.attrs[MARKER] = self._marker
                 for name, shape in self._shapes.items():
                     _create(file, name, (self.capacity, *shape), self._dtype(name))
+                describe_datasets(file, self._attributes)
                 self._places = {name: _Place.of(dataset) for name, dataset in file.items()}
             if not self._at_most:
                 disk.reserve()
@@ -328,13 +330,13 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype)
 
 def _pack(source: h5py.File, target: h5py.File, disk: DiskFile, frames: int, compression: str | None) -> None:
     """Copy complete frames, one chunk a frame of an array and one chunk a series of numbers."""
-    for name, value in source.attrs.items():
-        target.attrs[name] = value
+    target.attrs.update(source.attrs)
     packed = {} if compression is None else {"compression": compression, "shuffle": True}
     for name, dataset in source.items():
         shape = dataset.shape[1:]
         chunks = (1, *shape) if shape else (frames,)
         copy = target.create_dataset(name, (frames, *shape), dataset.dtype, chunks=chunks, **packed)
+        copy.attrs.update(dataset.attrs)
         for frame in range(frames) if shape else [slice(0, frames)]:
             copy[frame] = dataset[frame]
             disk.check()

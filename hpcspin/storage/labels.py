@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.agreement import config_differences, describe_differences
 from hpcspin.storage.atomic import atomic_hdf5
+from hpcspin.storage.datasets import describe_datasets
 from hpcspin.storage.frames import FrameFile, partial_path
 from hpcspin.storage.opening import attributes, check_schema, count_frames, open_hdf5, read_rows, real_dataset
 from hpcspin.storage.provenance import with_provenance, write_attributes
@@ -124,6 +125,7 @@ def write_labels(
         for name, values in given.items():
             if values is not None:
                 file.create_dataset(name, data=np.asarray(values, dtype=np.float64))
+        describe_datasets(file, attributes)
 
 
 class LabelWriter(FrameFile):

@@ -1,0 +1,88 @@
+"""What each dataset of a label file or trajectory means: its unit, and what a NaN in it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import h5py
+
+
+class Described(NamedTuple):
+    """Unit, meaning, and meaning of a NaN ("" where there is none) of a dataset."""
+
+    units: str
+    meaning: str
+    nan: str = ""
+
+
+_NO_LABEL = "no exact label at this frame (dynamics.field: corrected)"
+_NO_CHECK = "no check at this frame (dynamics.check_interval)"
+
+DATASETS = {
+    "spins": Described("1", "unit vectors S_i"),
+    "field": Described("t", "field H_i that turns the spins: of the electrons, in trajectories with classical terms"),
+    "density": Described("1", "electrons on each site, from 0 to 2", _NO_LABEL),
+    "current": Described("t/hbar", "particles out of each reservoir into the lattice; the sum is 0", _NO_LABEL),
+    "energy": Described(
+        "t",
+        "of the whole lattice: of closed electrons the grand potential (fixed potential) or the free energy (fixed "
+        "filling) from which the field derives, of learned fields E, with classical terms",
+        _NO_LABEL,
+    ),
+    "electrons": Described("1", "number of electrons on the lattice", _NO_LABEL),
+    "chemical_potential": Described("t", "of closed electrons; hardly determined in a wide gap", _NO_LABEL),
+    "error": Described("t", "estimate of the largest error of a component of the exact field", _NO_LABEL),
+    "time": Described("hbar/t", "time of the frame"),
+    "step": Described("1", "steps done at the frame"),
+    "wall_position": Described("lattice constant", "column at which the bonds change sign, mean over the rows"),
+    "magnetization": Described("1", "mean spin"),
+    "mean_bond": Described("1", "mean of S_i·S_j over nearest neighbours"),
+    "spin_temperature": Described("t", "temperature (times k_B) that spins in equilibrium with their field would have"),
+    "bond_map": Described(
+        "1", "mean of S_i·S_j over bonds from a site towards +x and +y", "no such bond: an open edge"
+    ),
+    "chirality": Described("1", "mean S_a·(S_b x S_c) of the triangles of each cell", "cell beyond an open edge"),
+    "mean_chirality": Described("1", "mean scalar chirality of the triangles"),
+    "chirality_correlation": Described("1", "of the chirality at distances 0, 1, 2, ...", "no chirality anywhere"),
+    "chirality_length": Described(
+        "lattice constant", "distance at which that correlation is 1/2", "it never falls so far: one domain"
+    ),
+    "chirality_walls": Described("lattice constant", "length of the walls between signs of the chirality"),
+    "bond_fractions": Described("1", "shares of bonds above 1/2 and below -1/2"),
+    "puddles": Described("1", "number of ferromagnetic clusters, sites of the mean one and of the largest"),
+    "topological_charge": Described("1", "skyrmion number"),
+    "structure_factor": Described("1", "|sum_i S_i exp(-i q·r_i)|^2 / N at the wave vectors of the config"),
+    "nonequilibrium_potential": Described("t", "potential G of a learned field"),
+    "spread": Described("t", "standard deviation of a component of the field over the members of a committee"),
+    "outside": Described("standard deviations", "how far the surroundings are beyond the training data; 0 inside"),
+    "outside_share": Described("1", "share of the sites whose surroundings are beyond the training data"),
+    "exact_field": Described("t", "exact field of the electrons beside the learned one", _NO_CHECK),
+    "exact_error": Described("t", "estimate of the largest error of a component of exact_field", _NO_CHECK),
+    "deviation": Described(
+        "t", "root mean square difference of a perpendicular component, learned from exact", f"{_NO_CHECK}, or label"
+    ),
+    "force_error": Described("t", "the same of the corrected field, just before its last label", "no label yet"),
+}
+"""By name, in the order of the documentation; others are observers of plugins."""
+
+
+def describe_datasets(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Write units and meanings as attributes of the datasets, and the names of the reservoirs to `/current`.
+
+    Parameters
+    ----------
+    file
+        Open file whose datasets exist.
+    attributes
+        Of the file, with its ``config``.
+    """
+    for name in file.keys() & DATASETS:
+        for key, text in DATASETS[name]._asdict().items():
+            if text:
+                file[name].attrs[key] = text
+    if "current" in file:
+        with suppress(KeyError, TypeError):  # A script's own config may say less.
+            names = [reservoir["name"] for reservoir in attributes["config"]["electrons"]["reservoirs"]]
+            file["current"].attrs["reservoirs"] = names
