@@ -35,8 +35,13 @@ class _Generator(GenerateJsonSchema):
     def model_schema(self, schema: Any) -> dict[str, Any]:
         cls = schema["cls"]
         if cls is ForceFieldSettings:
-            kinds = dict.fromkeys((*FORCE_FIELDS.values(), MessagePassingSettings))
-            return {"anyOf": [self.generate_inner(TypeAdapter(kind).core_schema) for kind in kinds]}
+            kinds: set[type[BaseModel]] = {*FORCE_FIELDS.values(), MessagePassingSettings}
+            return {
+                "anyOf": [
+                    self.generate_inner(kind.__pydantic_core_schema__)
+                    for kind in sorted(kinds, key=lambda kind: kind.__name__)
+                ]
+            }
         found = super().model_schema(schema)
         properties = found.setdefault("properties", {})
         if issubclass(cls, Choice):
