@@ -112,11 +112,11 @@ class CorrectedField:
         """See :class:`hpcspin.dynamics.fields.Observed`."""
         return self.observables
 
-    def forget(self) -> None:
+    def clear_observables(self) -> None:
         """Set the exact field's observables, which belong to other spins, to NaN."""
         self.observables |= {name: np.full(shape, np.nan) for name, shape in self.exact.observable_shapes.items()}
 
-    def take(self, time: float, difference: Tensor, miss: Tensor) -> None:
+    def update(self, time: float, difference: Tensor, miss: Tensor) -> None:
         """Take a new measurement.
 
         Parameters
@@ -178,7 +178,7 @@ class _BoundCorrected:
         """See :class:`hpcspin.dynamics.fields.Renewed`."""
         field, domain = self._field, self._domain
         if step % field.interval:
-            field.forget()
+            field.clear_observables()
             return False
         field.exact.start_step(step)
         exact = self._exact(domain.whole(spins), time)
@@ -187,7 +187,7 @@ class _BoundCorrected:
         along, miss = dot(spins, difference), difference - self._correction(spins, time)
         parts = [difference - along * spins, along, miss - dot(spins, miss) * spins]
         whole = domain.whole(torch.cat(parts, -1)).to("cpu", torch.float64)
-        field.take(time, whole[..., :4], whole[..., 4:])
+        field.update(time, whole[..., :4], whole[..., 4:])
         # After 1, 2, 4, 8 ... labels.
         if field.tally.labels.bit_count() == 1:
             domain.world.log(f"step {step}: {field.tally}")

@@ -215,11 +215,11 @@ class FieldEvaluator:
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         """Field of shape (nx, ny, 3) on spins of the same shape; all ranks call it."""
-        remembered = self.remembered(spins, time)
-        if remembered is not None:
-            return remembered
+        cached = self.cached(spins, time)
+        if cached is not None:
+            return cached
         result = self._bound(self._surround(spins, time), time)
-        self.remember(spins, time, result)
+        self.store(spins, time, result)
         return result
 
     def renew(self, step: int, spins: Tensor, time: float) -> None:
@@ -240,12 +240,12 @@ class FieldEvaluator:
         exchange.finish()
         return extended
 
-    def remembered(self, spins: Tensor, time: float) -> Tensor | None:
-        """The remembered field, if it belongs to these very spins."""
+    def cached(self, spins: Tensor, time: float) -> Tensor | None:
+        """The cached field, if it belongs to these very spins."""
         if self._last is not None and self._last[0] is spins and self._last[1] == time:
             return self._last[2]
         return None
 
-    def remember(self, spins: Tensor, time: float, result: Tensor) -> None:
+    def store(self, spins: Tensor, time: float, result: Tensor) -> None:
         """Take a field as that of the given spins."""
         self._last = (spins, time, result)

@@ -56,7 +56,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
     def __exit__(
@@ -91,7 +91,7 @@ class StopRequest:
         before, self._asked_at = self._asked_at, time.monotonic()
         return max(1, min(2 * self._interval, int(self._interval * _ASK_SECONDS / max(self._asked_at - before, 1e-9))))
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             if self._signalled:
                 raise KeyboardInterrupt

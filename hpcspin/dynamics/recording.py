@@ -105,7 +105,7 @@ class Recorder:
         """What a checkpoint needs to hold."""
         return {"frames": self._frames, "closing": self._closing, "wall": self._wall}
 
-    def take(self, frame: Frame, step: int, observed: Mapping[str, ArrayLike]) -> None:
+    def record(self, frame: Frame, step: int, observed: Mapping[str, ArrayLike]) -> None:
         """Write a frame, if it is to be recorded, with the observables of its field.
 
         The arrays must not be changed any more.

@@ -270,7 +270,7 @@ class Simulation:
         def finish() -> None:
             whole, force = self._finite(spins(), step), field()
             if recorder is not None and whole is not None and force is not None:
-                recorder.take(self._frame(whole, force, time), step, observed)
+                recorder.record(self._frame(whole, force, time), step, observed)
 
         self._unfinished = finish
         if self._device.type == "cpu":
@@ -291,8 +291,8 @@ class Simulation:
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         self._finish_frame()
-        remembered = self._evaluate.remembered(self._state.spins, self._time)
-        field = None if remembered is None else self._domain.gather(remembered)
+        cached = self._evaluate.cached(self._state.spins, self._time)
+        field = None if cached is None else self._domain.gather(cached)
         spins = self._finite(self.spins, self._state.step)
         if spins is None or recorder is None:
             return
@@ -326,21 +326,21 @@ class Simulation:
         if checkpoint is None:
             return False
         try:
-            self._take_over(checkpoint)
+            self._load_state(checkpoint)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-            raise checkpoint.foreign(error) from error
+            raise checkpoint.mismatch(error) from error
         step = self._state.step
         self.world.log(f"resuming {self._directory} at step {step} of {self.settings.last_step}")
         return True
 
-    def _take_over(self, checkpoint: Checkpoint) -> None:
+    def _load_state(self, checkpoint: Checkpoint) -> None:
         shape = (*self._domain.lattice.size, 3)
         spins = check_spins(checkpoint.array("spins", shape), None, f"{checkpoint.path}: spins")
         self._state = State(self._block(spins), checkpoint.count("step", most=checkpoint.count("last_step")))
         self._recorder_state = checked_state(checkpoint.meta["recorder"])
         if "field" in checkpoint.arrays:
             field = self._block(checkpoint.array("field", shape))
-            self._evaluate.remember(self._state.spins, self._time, field)
+            self._evaluate.store(self._state.spins, self._time, field)
         if isinstance(self._field, Stateful):
             self._field.load_state_dict(
                 {k.removeprefix(_STATE): v for k, v in checkpoint.arrays.items() if k.startswith(_STATE)}

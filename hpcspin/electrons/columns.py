@@ -254,7 +254,7 @@ class ColumnTeam:
         return coupling.down(column), diagonal
 
 
-class _Leaders(World):
+class _TeamLeaders(World):
     """Teams of consecutive ranks seen as one rank each; its members send the same values."""
 
     def __init__(self, world: World, team: World) -> None:
@@ -266,7 +266,7 @@ class _Leaders(World):
         return self._all.allgather(value)[:: self._stride]
 
 
-def divide(world: World, column_ranks: int) -> tuple[World, World]:
+def split_ranks(world: World, column_ranks: int) -> tuple[World, World]:
     """Ranks as teams x columns.
 
     Parameters
@@ -285,4 +285,4 @@ def divide(world: World, column_ranks: int) -> tuple[World, World]:
     if column_ranks == 1:
         return world, World()
     _, team = world.split(world.size // column_ranks)
-    return _Leaders(world, team), team
+    return _TeamLeaders(world, team), team

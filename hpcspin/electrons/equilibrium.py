@@ -25,7 +25,7 @@ from hpcspin.electrons.fermi import psi_of_sites
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.onsite import on_site_places, real_part
 from hpcspin.electrons.quadrature import Integrand, integrate
-from hpcspin.electrons.workers import each, shares
+from hpcspin.electrons.workers import equal_parts, map_parts
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
@@ -124,8 +124,8 @@ class EquilibriumPart:
         n, frequencies = blocks.shape[0], self.spacing * (np.arange(count + 3) + 0.5)
         mine = np.array_split(np.arange(n * (count + 3)), world.size)[world.rank]
         owner, heights = mine // (count + 3), frequencies[mine % (count + 3)]
-        parts = shares(self.backend, len(mine), self.batch)
-        found = each(self.backend, lambda part: self._values(blocks, site, heights[part], owner[part]), parts)
+        parts = equal_parts(self.backend, len(mine), self.batch)
+        found = map_parts(self.backend, lambda part: self._values(blocks, site, heights[part], owner[part]), parts)
         backend, xp, size = self.backend, self.backend.xp, self.system.lattice.size
         values = xp.zeros((n * (count + 3), 4 * size[0] * size[1]), dtype=xp.float64, device=blocks.device)
         for part, some in zip(parts, found, strict=True):

@@ -204,7 +204,7 @@ _FASTER: dict[Hashable, bool] = {}
 """Whether the second way was found to be faster, of every case that this process has timed."""
 
 
-class Fastest:
+class Autotuned:
     """The faster of two ways to sweep; the first one until `choose` has compared them.
 
     Parameters
@@ -215,12 +215,12 @@ class Fastest:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.second: dict[str, bool] = {}
+        self.use_second: dict[str, bool] = {}
         """Whether the second way is taken, for each precision."""
 
     def __call__(self, precision: str, first: Sweep, second: Sweep) -> tuple[Array, Array]:
         """One batch by the way that was chosen for this precision."""
-        return second() if self.second.get(precision, False) else first()
+        return second() if self.use_second.get(precision, False) else first()
 
     def choose(self, precision: str, first: Sweep, second: Sweep, case: Hashable, world: World) -> None:
         """Take the second way if it is faster and gives what the first one gives.
@@ -231,7 +231,7 @@ class Fastest:
         if world.rank == 0 and case not in _FASTER:
             (slow, one), (fast, other) = self._timed(first), self._timed(second)
             _FASTER[case] = fast < slow and _agree(one, other, _AGREEMENT[precision])
-        self.second[precision] = world.broadcast(_FASTER.get(case))
+        self.use_second[precision] = world.broadcast(_FASTER.get(case))
 
     def _timed(self, way: Sweep) -> tuple[float, list[NDArray[Any]]]:
         """Seconds after a warm-up, the way back to the host included so that the device has finished."""

@@ -36,7 +36,7 @@ def _summing(function: Callable[..., Any]) -> Any:
     return _compiled(function, "reassoc")
 
 
-def cross(
+def transfer(
     blocks: Complex, owners: NDArray[np.int64], energies: Complex, periodic: bool, beyond: Complex
 ) -> tuple[Complex, Complex]:
     """P_F and P_{F-1} of a group of columns; see `recursion`.
@@ -61,7 +61,7 @@ def cross(
         Each of shape (batch, m, m).
     """
     first, before = np.empty_like(beyond), np.empty_like(beyond)
-    _cross(blocks, owners, energies, periodic, beyond, first, before)
+    _transfer(blocks, owners, energies, periodic, beyond, first, before)
     return first, before
 
 
@@ -80,7 +80,7 @@ def occupations(
     Parameters
     ----------
     blocks, owners, energies, periodic
-        As for `cross`.
+        As for `transfer`.
     left, right
         Y_{F-1} and Y_F, Y_L and Y_{L+1}, each of shape (batch, m, k).
     stops
@@ -128,7 +128,7 @@ def _step(block, energy, periodic, near, far, result):  # type: ignore[no-untype
 
 
 @_compiled
-def _cross(blocks, owners, energies, periodic, beyond, first, before):  # type: ignore[no-untyped-def]
+def _transfer(blocks, owners, energies, periodic, beyond, first, before):  # type: ignore[no-untyped-def]
     batch, m, _ = beyond.shape
     identity = np.eye(m).astype(beyond.dtype)
     room = np.empty((3, m, m), dtype=beyond.dtype)

@@ -111,10 +111,10 @@ class KpmSolver(EquilibriumSolver):
         """Estimate of one snapshot, and the error of its field."""
         hamiltonian = scaled_hamiltonian(self.system, spins, self.interval)
         probing = Probing(self.system, self._recursion(hamiltonian), self.world)
-        coloured = self._coloured(self._plan.distance)
+        coloured = self._colouring(self._plan.distance)
         if coloured.is_exact:
             return self._exact(probing)
-        pilot = self._groups(probing, self._coloured(_FIRST_DISTANCE), number)
+        pilot = self._groups(probing, self._colouring(_FIRST_DISTANCE), number)
         expansion, truncation, _ = self._converged(probing, pilot, _SAMPLED, _TRUNCATION_SHARE * self.tolerance)
         distance, target = self._plan.distance, self.tolerance - truncation
         while not coloured.is_exact:
@@ -128,7 +128,7 @@ class KpmSolver(EquilibriumSolver):
                 closer = max(_FIRST_DISTANCE, distance - max(0, math.floor(-steps) - 1))
                 self._plan = Plan(closer, _power_of_two(expansion.count))
                 return _mean(sets), truncation + noise
-            distance, coloured = self._next(distance, math.ceil(steps), coloured)
+            distance, coloured = self._next_colouring(distance, math.ceil(steps), coloured)
         self._plan = Plan(distance, _power_of_two(expansion.count))
         return self._exact(probing)
 
@@ -140,18 +140,18 @@ class KpmSolver(EquilibriumSolver):
             return HostRecursion(hamiltonian)
         return ArrayRecursion(hamiltonian, self._backend)
 
-    def _coloured(self, distance: int) -> Colouring:
+    def _colouring(self, distance: int) -> Colouring:
         """Colours of a distance; one for each site where that costs no more vectors than the sets of few colours."""
         coloured = colouring(self.system.lattice, distance)
         if _SETS * coloured.count >= self.system.lattice.num_sites:
             return unit_colouring(self.system.lattice)
         return coloured
 
-    def _next(self, distance: int, steps: int, before: Colouring) -> tuple[int, Colouring]:
+    def _next_colouring(self, distance: int, steps: int, before: Colouring) -> tuple[int, Colouring]:
         """The next larger distance that is another cut of the sides."""
-        coloured = self._coloured(distance := distance + steps)
+        coloured = self._colouring(distance := distance + steps)
         while coloured.count <= before.count:
-            coloured = self._coloured(distance := distance + 1)
+            coloured = self._colouring(distance := distance + 1)
         return distance, coloured
 
     def _groups(self, probing: Probing, coloured: Colouring, number: int, stage: int = 0) -> list[ProbeGroup]:

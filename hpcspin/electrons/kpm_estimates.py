@@ -96,7 +96,7 @@ class Probing:
             # A copy, so that the moments of the other sites are freed.
             return local[:, ::stride].copy(), local[..., 0].sum(axis=1)
 
-        kept, totals = zip(*self._everywhere(moments, groups), strict=True)
+        kept, totals = zip(*self._on_all_groups(moments, groups), strict=True)
         sites = np.concatenate([group.sites[::stride] for group in groups])
         return LocalMoments(sites, np.concatenate(kept, axis=1), sum_in_order(totals))
 
@@ -119,12 +119,12 @@ class Probing:
     def gradient(self, groups: Sequence[ProbeGroup], expansion: Expansion) -> Estimate:
         """The estimate as the gradient of the estimated energy."""
         steps = expansion.count // 2
-        started = self._mine(lambda group: self.recursion.total_moments(group, steps), groups)
-        total = sum_in_order(self._gathered([moments for moments, _ in started]))
+        started = self._on_my_groups(lambda group: self.recursion.total_moments(group, steps), groups)
+        total = sum_in_order(self._gather([moments for moments, _ in started]))
         potential = self._potential(expansion, total)
         weights = adjoint_weights(expansion.grand_potential(potential))
         parts = threaded(lambda start: self.recursion.gradient(start[1], *weights), started)
-        components = sum_in_order(self._gathered(parts)) / expansion.interval.half_width
+        components = sum_in_order(self._gather(parts)) / expansion.interval.half_width
         return Estimate(components, self._energy(expansion, potential, total), potential)
 
     @property
@@ -142,16 +142,16 @@ class Probing:
         omega = float(expansion.grand_potential(potential) @ moments)
         return omega if self._electrons is None else omega + potential * self._electrons
 
-    def _mine(self, work: Callable[[ProbeGroup], Result], groups: Sequence[ProbeGroup]) -> list[Result]:
+    def _on_my_groups(self, work: Callable[[ProbeGroup], Result], groups: Sequence[ProbeGroup]) -> list[Result]:
         first, last = ((self.world.rank + k) * len(groups) // self.world.size for k in (0, 1))
         return threaded(work, groups[first:last])
 
-    def _gathered(self, results: list[Result]) -> list[Result]:
+    def _gather(self, results: list[Result]) -> list[Result]:
         """Results of all ranks, in the order of the groups."""
         return [one for part in self.world.allgather(results) for one in part]
 
-    def _everywhere(self, work: Callable[[ProbeGroup], Result], groups: Sequence[ProbeGroup]) -> list[Result]:
-        return self._gathered(self._mine(work, groups))
+    def _on_all_groups(self, work: Callable[[ProbeGroup], Result], groups: Sequence[ProbeGroup]) -> list[Result]:
+        return self._gather(self._on_my_groups(work, groups))
 
 
 def threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

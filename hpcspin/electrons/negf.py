@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Backend, make_backend
-from hpcspin.electrons.columns import ColumnTeam, divide
+from hpcspin.electrons.columns import ColumnTeam, split_ranks
 from hpcspin.electrons.equilibrium import EquilibriumPart
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import plan_batches
@@ -64,7 +64,7 @@ class RecursiveSolver(SteadyStateSolver):
         self.backend: Backend = make_backend(backend, device)
         batches = plan_batches(system, self.backend, self.world, column_ranks)
         self._snapshots_at_once, batch = batches.snapshots, batches.energies
-        self._teams, team = divide(self.world, batches.column_ranks)
+        self._teams, team = split_ranks(self.world, batches.column_ranks)
         self.backend = replace(self.backend, most_sweeps=1 if team.size > 1 else batches.sweeps)
         self.columns = ColumnTeam(team, system.lattice.size[0], make_coupling(system, self.backend))
         accuracy = _ROUNDING * self.tolerance / self.scale
@@ -146,8 +146,8 @@ class RecursiveSolver(SteadyStateSolver):
             for slot, edges in enumerate(grids)
         }
         for number, window in enumerate(self.windows):
-            if self.precision in window.source.fastest.second:
-                state[f"fused_{number}"] = np.array(window.source.fastest.second[self.precision])
+            if self.precision in window.source.autotuned.use_second:
+                state[f"fused_{number}"] = np.array(window.source.autotuned.use_second[self.precision])
         return state
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -163,7 +163,7 @@ class RecursiveSolver(SteadyStateSolver):
             while (key := f"grid_{number}_{len(grids)}") in state:
                 grids.append(_grid_of(window, state[key], key))
             if (key := f"fused_{number}") in state:
-                window.source.fastest.second[self.precision] = bool(state[key])
+                window.source.autotuned.use_second[self.precision] = bool(state[key])
 
 
 def _grid_of(window: WindowIntegral, edges: NDArray[Any], key: str) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import SINGULAR, Array, Backend
 from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
-from hpcspin.electrons.workers import each, shares
+from hpcspin.electrons.workers import equal_parts, map_parts
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
@@ -245,8 +245,8 @@ def _by_parts(
     rule: Callable[[slice], tuple[Array, NDArray[np.float64]]],
 ) -> tuple[Array, NDArray[np.float64]]:
     """Integrals and errors of a rule that the workers apply to parts of the intervals."""
-    parts = shares(backend, len(intervals), max(1, integrand.nodes_at_once // len(NODES)))
-    sums, errors = zip(*each(backend, rule, parts), strict=True)
+    parts = equal_parts(backend, len(intervals), max(1, integrand.nodes_at_once // len(NODES)))
+    sums, errors = zip(*map_parts(backend, rule, parts), strict=True)
     return backend.xp.concat(sums, axis=0), np.concatenate(errors, axis=-1)
 
 

@@ -109,7 +109,7 @@ class GroupedColumns:
         stops = np.linspace(0, self.blocks.shape[1], -(-self.blocks.shape[1] // self.length) + 1).astype(int)
         beyond = self.coupling.backend.xp.zeros_like(self._identity)
         for first, stop in reversed(list(pairwise(stops.tolist()))):
-            at_first, before = self._cross(slice(first, stop), beyond)
+            at_first, before = self._transfer(slice(first, stop), beyond)
             inverse = invert(self.coupling.backend.xp, before)
             beyond = at_first @ inverse
             groups.append(ColumnGroup(slice(first, stop), inverse, beyond))
@@ -147,11 +147,11 @@ class GroupedColumns:
             before, first = last, beyond
         return xp.concat(found, axis=1)
 
-    def _cross(self, columns: slice, beyond: Array) -> tuple[Array, Array]:
+    def _transfer(self, columns: slice, beyond: Array) -> tuple[Array, Array]:
         """P_F and P_{F-1}."""
         backend = self.coupling.backend
         if not backend.on_gpu:
-            crossed = host_kernels.cross(*self._host(columns), backend.host_view(beyond))
+            crossed = host_kernels.transfer(*self._host(columns), backend.host_view(beyond))
             return backend.from_host(crossed[0]), backend.from_host(crossed[1])
         near, far = self._identity, beyond
         for x in range(columns.stop - 1, columns.start - 1, -1):

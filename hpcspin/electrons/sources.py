@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
-from hpcspin.electrons.fused import Fastest, FusedSweep, Sweep, fused_sweep
+from hpcspin.electrons.fused import Autotuned, FusedSweep, Sweep, fused_sweep
 from hpcspin.electrons.hamiltonian import is_chain
 from hpcspin.electrons.model import DrivenLattice, Group, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import hermitian_sites, occupation, spectral_sites
@@ -40,7 +40,7 @@ class Source(ABC):
         self.backend: Backend = columns.coupling.backend
         self.hopping = system.nearest_hopping
         self.size = system.lattice.size
-        self.fastest = Fastest(self.backend)
+        self.autotuned = Autotuned(self.backend)
         self.members = [member for group in groups for member in group.members]
         self.group_of_member = [s for s, group in enumerate(groups) for _ in group.members]
         # tr(2 Gamma_r A) = 2 sum over sites and components of the widths times those of A.
@@ -112,7 +112,7 @@ class EndSource(Source):
         if self.mirrored:
             blocks = xp.flip(blocks, axis=1)
         if fused := self._fused.get(_precision(blocks)):
-            response, ends = self.fastest(*self._ways(fused, blocks, energies, weights, snapshots))
+            response, ends = self.autotuned(*self._variants(fused, blocks, energies, weights, snapshots))
         else:
             response, ends = self._sweep(blocks, energies, weights, snapshots)
         traces = xp.reshape(ends * (-1 / self.hopping), (len(weights), -1)) @ self._end_traces.T
@@ -135,9 +135,9 @@ class EndSource(Source):
         if fused is not None and everywhere:
             self._fused[precision] = fused
             case = (self.backend.device, fused.kernel, self._group, columns, len(energies), len(groups), root is None)
-            self.fastest.choose(*self._ways(fused, blocks, energies, weights, None), case, world)
+            self.autotuned.choose(*self._variants(fused, blocks, energies, weights, None), case, world)
 
-    def _ways(
+    def _variants(
         self, fused: FusedSweep, blocks: Array, energies: Array, weights: Array, snapshots: Array | None
     ) -> tuple[str, Sweep, Sweep]:
         """Precision, batched routines and fused kernel."""
@@ -161,7 +161,7 @@ class EndSource(Source):
         return self.columns.gather(xp.stack(parts, axis=1)), ends[:, 0]
 
 
-class AnySource(Source):
+class GeneralSource(Source):
     """Reservoirs on any sites, by the general recursion."""
 
     def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
@@ -218,9 +218,9 @@ def _magnitude(system: DrivenLattice) -> float:
 
 def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam, accuracy: float) -> Source:
     """The cheapest source that serves one group, with a relative rounding error of at most ``accuracy``."""
-    end = _end(group)
+    end = _end_column(group)
     if end is None:
-        return AnySource(system, [group], columns)
+        return GeneralSource(system, [group], columns)
     return EndSource(system, [group], columns, end == "right", accuracy)
 
 
@@ -249,15 +249,15 @@ def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) ->
     groups = merge_potentials(system.reservoirs)
     reference = min(groups, key=lambda group: _cost(groups, group))
     rest = [group for group in groups if group is not reference]
-    ends = {end: [group for group in rest if _end(group) == end] for end in ("left", "right", None)}
+    ends = {end: [group for group in rest if _end_column(group) == end] for end in ("left", "right", None)}
     if ends[None]:
-        return reference.potential, [AnySource(system, rest, columns)]
+        return reference.potential, [GeneralSource(system, rest, columns)]
     mirrored = {"left": False, "right": True}
     sources = [EndSource(system, ends[end], columns, mirrored[end], accuracy) for end in mirrored if ends[end]]
     return reference.potential, list[Source](sources)
 
 
-def _end(group: Group) -> str | None:
+def _end_column(group: Group) -> str | None:
     """Name of the end column that alone is touched, if there is one."""
     touched = np.flatnonzero(group.widths[..., 0].any(axis=1))
     if len(touched) == 1 and touched[0] == 0:
@@ -267,5 +267,5 @@ def _end(group: Group) -> str | None:
 
 def _cost(groups: list[Group], reference: Group) -> int:
     """Block operations a column of sites and energy, for one choice of the reference."""
-    ends = {_end(group) for group in groups if group is not reference}
+    ends = {_end_column(group) for group in groups if group is not reference}
     return 8 if None in ends else 2 * len(ends)

@@ -38,7 +38,7 @@ def workers(backend: Backend) -> int:
     return min(threads, backend.most_sweeps)
 
 
-def shares(backend: Backend, count: int, most: int) -> list[slice]:
+def equal_parts(backend: Backend, count: int, most: int) -> list[slice]:
     """Cut ``count`` items into near-equal slices of at most ``most``, as many for each worker."""
     if count == 0:
         return []
@@ -48,7 +48,7 @@ def shares(backend: Backend, count: int, most: int) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-def each(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
+def map_parts(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
     """``work`` of every part, in their order, on as many threads as there are workers."""
     threads = min(workers(backend), len(parts))
     if threads < 2:

@@ -254,7 +254,7 @@ class Domain:
         shapes = [(*(part.stop - part.start for part in self.slices_of(r)), *components) for r in ranks]
         lengths = [math.prod(shape) for shape in shapes]
         with self.stopwatch.measure(WAITING):
-            flat = self.world.join(mine.ravel(), lengths, everywhere=everywhere)
+            flat = self.world.concatenate(mine.ravel(), lengths, everywhere=everywhere)
         if flat is None:
             return None
         joined = np.empty((*self.lattice.size, *components), dtype=flat.dtype)

@@ -73,7 +73,7 @@ class World:
 
         Under a launcher an exception that nobody catches then ends all ranks, so that none waits for ever.
         """
-        return _joined()
+        return _current()
 
     @classmethod
     def detect(cls) -> World:
@@ -153,7 +153,7 @@ class World:
             return box
         return [value]
 
-    def join(self, array: NDArray[Any], lengths: Sequence[int], *, everywhere: bool) -> NDArray[Any] | None:
+    def concatenate(self, array: NDArray[Any], lengths: Sequence[int], *, everywhere: bool) -> NDArray[Any] | None:
         """Arrays of all ranks end to end, in rank order; under MPI without copies on the way.
 
         Parameters
@@ -302,7 +302,7 @@ class World:
 
 
 @functools.cache
-def _joined() -> World:
+def _current() -> World:
     world = World.detect()
     if world.size > 1:
         report = sys.excepthook

@@ -101,8 +101,8 @@ class Committee(Predictor):
     def energy_of_a_site(self) -> float | None:
         """Mean over the members; see `Predictor`."""
         known = [member.energy_of_a_site for member in self._forces]
-        told = [energy for energy in known if energy is not None]
-        return sum(told) / len(told) if len(told) == len(known) else None
+        stated = [energy for energy in known if energy is not None]
+        return sum(stated) / len(stated) if len(stated) == len(known) else None
 
     def require(self, lattice: Lattice, where: str) -> None:
         """See `ForceField.require`."""
@@ -238,16 +238,16 @@ def load_force(path: str | Path) -> ForceField | Committee:
 
 def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) -> list[Electrons] | None:
     """What all members have learned from; None where one of them does not say it."""
-    told = [stored_electrons(card.get("electrons"), str(file)) for file, card in zip(files, cards, strict=True)]
+    stated = [stored_electrons(card.get("electrons"), str(file)) for file, card in zip(files, cards, strict=True)]
     potentials = cards[0]["architecture"].get("drive") == "potentials"
     seen = without_voltages if potentials else lambda electrons: electrons
-    known = [electrons for member in told for electrons in member or []]
-    for file, member in zip(files, told, strict=True):
+    known = [electrons for member in stated for electrons in member or []]
+    for file, member in zip(files, stated, strict=True):
         for electrons in member or []:
-            differences = joined_differences([seen(one) for one in next(filter(None, told))], seen(electrons))
+            differences = joined_differences([seen(one) for one in next(filter(None, stated))], seen(electrons))
             if differences:
                 raise HpcspinError(
                     f"{file}: has learned from labels of other electrons than the members before it: "
                     f"{describe_differences(differences)}; train all members on the same labels"
                 )
-    return None if None in told else kinds_of_learned(known, potentials)
+    return None if None in stated else kinds_of_learned(known, potentials)

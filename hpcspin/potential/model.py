@@ -257,8 +257,8 @@ class ForceField(Predictor):
         """Raise if the spins of a window do not reach as far as the centres see, and so many reaches further."""
         if any(have < need + further for have, need in zip(neighbourhood.window.reaches, self.reaches, strict=True)):
             hx, hy = (width + further * self.reach for width in self.halo)
-            trade = " or an exchange with the other blocks" if further else ""
-            raise HpcspinError(f"window: its halo is too narrow for this force field; give it {hx} x {hy}{trade}")
+            alternative = " or an exchange with the other blocks" if further else ""
+            raise HpcspinError(f"window: its halo is too narrow for this force field; give it {hx} x {hy}{alternative}")
 
     def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
         """What the network sees besides features, shape (inputs, centres): u, and the nearness of both electrodes."""

@@ -33,7 +33,7 @@ _P = ParamSpec("_P")
 _Table = TypeVar("_Table")
 
 
-def _kept(make: Callable[Concatenate[Neighbourhood, _P], _Table]) -> Callable[Concatenate[Neighbourhood, _P], _Table]:
+def _cached(make: Callable[Concatenate[Neighbourhood, _P], _Table]) -> Callable[Concatenate[Neighbourhood, _P], _Table]:
     """Make each table once."""
 
     @functools.wraps(make)
@@ -111,7 +111,7 @@ class Neighbourhood:
         """
         return self._filled(device, dilation, batch, batch * self.centres)
 
-    @_kept
+    @_cached
     def table_of_slots(self, batch: int, tile: int, device: torch.device, dilation: int = 1) -> SlotGather:
         """Gather of what the spins around all centres have, for a batch laid end to end.
 
@@ -134,7 +134,7 @@ class Neighbourhood:
             table[:, centres:-1] = torch.where(foreign >= 0, foreign, batch * self.rows)
         return SlotGather(table, batch * self.rows)
 
-    @_kept
+    @_cached
     def differentiable(
         self, batch: int, tile: int, device: torch.device, dilation: int, layer: int
     ) -> DifferentiableTables:
@@ -147,12 +147,12 @@ class Neighbourhood:
         inverse = torch.where(inverse == table.shape[1], table.shape[1] + padding, inverse)
         return DifferentiableTables(functional.pad(table.long(), (0, padding), value=rows), inverse, tile)
 
-    @_kept
+    @_cached
     def padded(self, dilation: int) -> Tensor:
         """Rows in the slots of all centres, and of `EMPTY` ones after them; what is missing is the row after all."""
         return self._filled(torch.device("cpu"), dilation, 1, self.centres + EMPTY).T.contiguous()
 
-    @_kept
+    @_cached
     def host_tables(self, dilation: int, layer: int) -> HostTables:
         """Tables of the centres that a layer is asked for, there and back, for the kernels in C."""
         cpu, centres = torch.device("cpu"), self.window.stages[layer]
@@ -160,14 +160,14 @@ class Neighbourhood:
         back = functional.pad(inverse, (0, EMPTY), value=centres).T.contiguous()
         return HostTables(centres, self.centre_rows(1, cpu)[:centres], self.padded(dilation), back)
 
-    @_kept
+    @_cached
     def centre_rows(self, batch: int, device: torch.device) -> Tensor:
         """Rows of all centres of a batch laid end to end, shape (batch * centres,)."""
         x, y = (torch.from_numpy(axis[:, 0].copy()).to(device) for axis in self.window.axes[1])
         rows = self._ordered((x[:, None] * self.window.extended[1] + y).flatten())
         return (rows + self.rows * torch.arange(batch, device=device)[:, None]).flatten()
 
-    @_kept
+    @_cached
     def outputs_of(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Rows and centres, of a batch laid end to end, on which the field is asked for."""
         own = self.centre_rows(1, device)
@@ -177,7 +177,7 @@ class Neighbourhood:
         number = torch.arange(batch, device=device)[:, None]
         return (rows + self.rows * number).flatten(), (centre[rows] + self.centres * number).flatten()
 
-    @_kept
+    @_cached
     def nearness_of(self, batch: int, tile: int, length: float, dtype: torch.dtype, device: torch.device) -> Tensor:
         """exp(-distance / length) of all centres of a batch laid end to end, rounded up as in `table_of_slots`.
 

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.disk import DiskFile, create_hdf5, naming
+from hpcspin.storage.disk import DiskFile, create_hdf5, file_errors
 
 _RANDOM = 8
 """Random characters in the name of a temporary file."""
@@ -30,7 +30,7 @@ def replace(source: str | Path, target: str | Path) -> None:
 
 
 def _rename(source: str | Path, target: str | Path) -> None:
-    with naming(target):
+    with file_errors(target):
         os.replace(source, target)
         descriptor = os.open(Path(target).parent, os.O_RDONLY)
         try:
@@ -103,7 +103,7 @@ def atomic_file(path: str | Path, keep: str | Path | None = None) -> Iterator[Di
     """
     path = Path(path)
     make_directory(path.parent)
-    # The same suffix, by which readers and `remove_remains` know what it is.
+    # The same suffix, by which readers and `remove_temporaries` know what it is.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(_RANDOM // 2)}{path.suffix}")
     try:
         with DiskFile(temporary, path, create=True) as file:
@@ -147,12 +147,12 @@ def append_line(path: str | Path, line: str) -> None:
         file.sync()
 
 
-def remove_remains(path: str | Path) -> None:
+def remove_temporaries(path: str | Path) -> None:
     """Remove temporary files that killed runs have left beside `path`, of which the caller is the only writer."""
     path = Path(path)
     mark = "?" * _RANDOM
     for file in path.parent.glob(f".{glob.escape(path.stem)}.{mark}{glob.escape(path.suffix)}"):
-        with naming(file):
+        with file_errors(file):
             file.unlink(missing_ok=True)
 
 

@@ -60,9 +60,9 @@ class Checkpoint:
         array = self.arrays.get(name)
         if array is None or array.shape != tuple(shape) or array.dtype.kind not in "fiu":
             stored = "none" if array is None else f"{array.dtype} of shape {array.shape}"
-            raise self.foreign(f"it should have {name!r} of shape {tuple(shape)} and has {stored}")
+            raise self.mismatch(f"it should have {name!r} of shape {tuple(shape)} and has {stored}")
         if not np.isfinite(array).all():
-            raise self.foreign(f"{name!r} holds NaN or infinity")
+            raise self.mismatch(f"{name!r} holds NaN or infinity")
         return np.asarray(array, dtype=array.dtype.newbyteorder("="))
 
     def count(self, name: str, most: int | None = None) -> int:
@@ -75,10 +75,10 @@ class Checkpoint:
         """
         value = self.meta.get(name)
         if type(value) is not int or value < 0 or (most is not None and value > most):
-            raise self.foreign(f"its {name!r} is {value!r}")
+            raise self.mismatch(f"its {name!r} is {value!r}")
         return value
 
-    def foreign(self, reason: object) -> HpcspinError:
+    def mismatch(self, reason: object) -> HpcspinError:
         """The error to raise where this is not the state of the run at hand."""
         line = " ".join(str(reason).split())
         return HpcspinError(f"{self.path}: does not hold the state of this run ({line}); start in another directory")

@@ -26,7 +26,7 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def file_errors(path: str | Path) -> Iterator[None]:
     """Turn an OSError within a block into one line that names a file.
 
     Raises
@@ -61,33 +61,33 @@ class DiskFile:
     def __init__(self, path: str | Path, name: str | Path | None = None, *, create: bool = False) -> None:
         self._name = path if name is None else name
         self.failure: HpcspinError | None = None
-        with naming(self._name):
+        with file_errors(self._name):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o666)
 
     @property
     def size(self) -> int:
         """Length in bytes."""
-        with naming(self._name):
+        with file_errors(self._name):
             return os.fstat(self._descriptor).st_size
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of some bytes at an offset."""
         left = memoryview(data)
-        with naming(self._name):
+        with file_errors(self._name):
             while left:
                 written = os.pwrite(self._descriptor, left, offset)
                 left, offset = left[written:], offset + written
 
     def read_at(self, offset: int, target: memoryview) -> None:
         """Fill a buffer from an offset on, with zeros beyond the end of the file."""
-        with naming(self._name):
+        with file_errors(self._name):
             while target and (count := os.preadv(self._descriptor, [target], offset)):
                 target, offset = target[count:], offset + count
         target[:] = bytes(len(target))
 
     def resize(self, length: int) -> None:
         """Set the length; what is new takes no room on the disk yet."""
-        with naming(self._name):
+        with file_errors(self._name):
             os.ftruncate(self._descriptor, length)
 
     def reserve(self) -> None:
@@ -95,19 +95,19 @@ class DiskFile:
 
         Where the file system cannot reserve room, a later write raises.
         """
-        with naming(self._name):
+        with file_errors(self._name):
             failed = _fallocate(self._descriptor, os.fstat(self._descriptor).st_size)
             if failed and failed not in _UNSUPPORTED:
                 raise OSError(failed, os.strerror(failed))
 
     def sync(self) -> None:
         """Force everything to the disk, so that it outlives a power failure."""
-        with naming(self._name):
+        with file_errors(self._name):
             os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Close; a network file system may find only then that it has no room."""
-        with naming(self._name):
+        with file_errors(self._name):
             os.close(self._descriptor)
 
     def check(self) -> None:

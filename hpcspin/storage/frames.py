@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.atomic import atomic_file, remove_remains, replace
+from hpcspin.storage.atomic import atomic_file, remove_temporaries, replace
 from hpcspin.storage.datasets import describe_datasets
-from hpcspin.storage.disk import DiskFile, create_hdf5, naming
+from hpcspin.storage.disk import DiskFile, create_hdf5, file_errors
 from hpcspin.storage.opening import MARKER, attributes, check_schema, count_frames, open_hdf5, real_dataset
 from hpcspin.storage.provenance import with_provenance, write_attributes
 
@@ -172,10 +172,10 @@ class FrameFile:
         if self._done == self.capacity and self._compression is None:
             replace(self.partial, self.path)
             return
-        remove_remains(self.path)
+        remove_temporaries(self.path)
         with atomic_file(self.path) as disk, create_hdf5(disk) as file, open_hdf5(self.partial) as old:
             _pack(old, file, disk, self._done, self._compression)
-        with naming(self.partial):
+        with file_errors(self.partial):
             self.partial.unlink()
 
     def _layout_matches(self) -> bool:
@@ -195,7 +195,7 @@ class FrameFile:
 
     def _lay_out(self, keep: int) -> None:
         source = self.partial if self.partial.exists() else self.path
-        remove_remains(self.partial)
+        remove_temporaries(self.partial)
         with atomic_file(self.partial) as disk:
             with create_hdf5(disk, libver="earliest") as file:
                 write_attributes(file, self._kind, self._attributes)

@@ -18,7 +18,7 @@ from hpcspin.storage.datasets import describe_datasets
 from hpcspin.storage.frames import FrameFile, partial_path
 from hpcspin.storage.opening import attributes, check_schema, count_frames, open_hdf5, read_rows, real_dataset
 from hpcspin.storage.provenance import with_provenance, write_attributes
-from hpcspin.storage.spins import SPINS, Frames, check_spins, chosen_rows
+from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_slice
 
 LARGEST_FIELD = 1e4
 """No exchange field comes near it, whatever the electrons."""
@@ -69,7 +69,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
     path = Path(path)
     with open_hdf5(path) as file:
         check_schema(file, path)
-        rows = chosen_rows(count_frames(file, path), frames, str(path))
+        rows = frame_slice(count_frames(file, path), frames, str(path))
         if "field" not in file:
             raise HpcspinError(f"{path}: has no dataset /field; label it first with `hpcspin label`")
         spins = real_dataset(file, path, "spins", SPINS)

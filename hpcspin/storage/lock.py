@@ -1,10 +1,11 @@
 """One run an output: a lock that says who writes there, on the file systems of clusters as well.
 
-The lock itself is flufl.lock's, a hard link, which only one of all comers makes, on NFS, too.  Beside it lies a JSON
-file with the holder: host, process and since when, and the job of SLURM.  The holder touches the lock again and again.
+The lock itself is flufl.lock's, a hard link, which only one of several processes can make, on NFS, too. Beside it lies
+a JSON file that describes the holder: host, process, start time, and the job of SLURM. The holder touches the lock at
+regular intervals.
 
-A holder that is dead loses the lock to the next comer: at once where its process can be looked for, on its own host,
-or where the comer is the same SLURM job, which has been requeued; else when it has not touched the lock for
+The next process takes the lock of a dead holder: at once on the same host, where it can see that the holder is dead,
+and in the same SLURM job after it has been requeued; else when the holder has not touched the lock for
 `LIFETIME_SECONDS`.
 """
 
@@ -28,7 +29,7 @@ import psutil
 from flufl.lock import AlreadyLockedError, Lock, NotLockedError, TimeOutError
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.disk import DiskFile, naming
+from hpcspin.storage.disk import DiskFile, file_errors
 
 LIFETIME_SECONDS = 600.0
 """After how long without a sign of life a holder elsewhere counts as dead; file systems of clusters pause, too."""
@@ -108,7 +109,7 @@ class OutputLock:
         self._lock = Lock(str(self._path), lifetime=_FOREVER)
         self._card = _card(self._lock.claimfile)
         self._released = threading.Event()
-        self._heart: threading.Thread | None = None
+        self._heartbeat_thread: threading.Thread | None = None
 
     def acquire(self) -> None:
         """Take the lock, from a dead holder as well.
@@ -121,12 +122,12 @@ class OutputLock:
             If another run has it.
         """
         try:
-            with naming(self._path):
+            with file_errors(self._path):
                 with DiskFile(self._card, create=True) as file:
                     file.write_at(0, json.dumps(asdict(Holder.this_process())).encode())
                 while not self._linked():
-                    self._displace()
-                self._sweep()
+                    self._take_over()
+                self._remove_stale()
         except BaseException as failure:
             _remove_claim(Path(self._lock.claimfile))
             number = getattr(failure.__cause__, "errno", None)
@@ -135,15 +136,15 @@ class OutputLock:
             elif number not in _READ_ONLY:
                 raise
             return
-        self._heart = threading.Thread(target=self._beat, daemon=True)
-        self._heart.start()
+        self._heartbeat_thread = threading.Thread(target=self._heartbeat, daemon=True)
+        self._heartbeat_thread.start()
 
     def release(self) -> None:
         """Give the lock back, if it was taken."""
-        if self._heart is None:
+        if self._heartbeat_thread is None:
             return
         self._released.set()
-        self._heart.join()
+        self._heartbeat_thread.join()
         with suppress(NotLockedError, OSError):
             self._lock.unlock()
         _remove_claim(Path(self._lock.claimfile))
@@ -157,10 +158,10 @@ class OutputLock:
             return True
         return True
 
-    def _displace(self) -> None:
+    def _take_over(self) -> None:
         """Remove the lock of a dead holder; refuse that of any other."""
         if self._holder_is_dead():
-            # One at a time, lest a second comer removes what the first one has just taken.
+            # One at a time: a second process must not remove the lock that the first one has just taken.
             try:
                 with Lock(f"{self._path}.takeover", lifetime=_TAKEOVER, default_timeout=_PATIENCE):
                     if self._holder_is_dead():
@@ -201,7 +202,7 @@ class OutputLock:
         self._path.unlink(missing_ok=True)
         _remove_claim(claim)
 
-    def _sweep(self) -> None:
+    def _remove_stale(self) -> None:
         """Remove what runs have left that were killed on their way to the lock, or with a lock that was deleted."""
         machine = _machine()
         for card in self._path.parent.glob(f"{glob.escape(self._path.name)}|*.json"):
@@ -209,7 +210,7 @@ class OutputLock:
             if holder is not None and holder.machine == machine and not holder.is_alive:
                 _remove_claim(card.with_suffix(""))
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """Touch the lock until it is released, or somebody else's."""
         missed = 0
         # File servers that are started again forget files for a moment.

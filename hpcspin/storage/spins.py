@@ -144,7 +144,7 @@ class SpinsFile:
         HpcspinError
             If there is none of these, or the spins are invalid.
         """
-        rows = chosen_rows(self.count, frames, self._where)
+        rows = frame_slice(self.count, frames, self._where)
         numbers = range(rows.start, rows.stop, rows.step)
         return check_spins(self._rows(rows), self._size, self._where, numbers)
 
@@ -189,7 +189,7 @@ def read_spins(path: str | Path, size: Sequence[int] | None, frames: Frames = No
     return SpinsFile(path, size).read(frames)
 
 
-def chosen_rows(count: int, frames: Frames, where: str) -> slice:
+def frame_slice(count: int, frames: Frames, where: str) -> slice:
     """Translate a choice among a number of complete frames into rows of the datasets.
 
     Raises

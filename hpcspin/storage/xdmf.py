@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.atomic import atomic_file, remove_remains, require_output, write_bytes
+from hpcspin.storage.atomic import atomic_file, remove_temporaries, require_output, write_bytes
 from hpcspin.storage.disk import create_hdf5
 from hpcspin.storage.opening import count_frames, open_hdf5, read_rows, real_dataset
 
@@ -52,7 +52,7 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
     if ":" in numbers.name:
         raise HpcspinError(f"{path}: XDMF reads a colon as the end of a file's name; choose a name without")
     require_output(numbers, trajectory)
-    remove_remains(numbers)
+    remove_temporaries(numbers)
     root = xml.Element("Xdmf", Version="3.0")
     series = xml.SubElement(
         xml.SubElement(root, "Domain"), "Grid", Name="trajectory", GridType="Collection", CollectionType="Temporal"

@@ -39,7 +39,7 @@ def tensor_float32(allowed: bool) -> Iterator[None]:
             kind.allow_tf32 = was
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on a device: through pinned memory, so that the host does not wait for what a GPU does."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
@@ -74,9 +74,9 @@ class Batches:
         """Spins, fields, biases and energies of a site of some rows of a list, on the device."""
         chosen, tensors = torch.from_numpy(rows), self._data[number]
         if self._resident:
-            chosen = send(chosen, self._device)
+            chosen = to_device(chosen, self._device)
             return [tensor.index_select(0, chosen) for tensor in tensors]
-        return [send(tensor.index_select(0, chosen), self._device) for tensor in tensors]
+        return [to_device(tensor.index_select(0, chosen), self._device) for tensor in tensors]
 
 
 def _free_memory(device: torch.device) -> float:

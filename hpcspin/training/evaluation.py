@@ -16,7 +16,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots, energies_of_a_site
-from hpcspin.training.device import send
+from hpcspin.training.device import to_device
 from hpcspin.training.metrics import Errors, Summary, perpendicular, tangent_components
 from hpcspin.training.sources import read_source
 
@@ -110,7 +110,7 @@ def examine(
             samples.append(_sample(mine.numbers[rows], spins, predicted, field))
         counts[str(path)] = mine.total
     components = world.gather(np.concatenate(samples, axis=1)) or [np.zeros((2, 0))]
-    return Examination(errors.over(world), counts, np.concatenate(components, axis=1))
+    return Examination(errors.gathered(world), counts, np.concatenate(components, axis=1))
 
 
 def _predictions(
@@ -124,7 +124,7 @@ def _predictions(
     step = max(1, _SITES_AT_ONCE // sites)
     parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
     for start, *given in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
-        spins, field, bias = (send(tensor, device) for tensor in given)
+        spins, field, bias = (to_device(tensor, device) for tensor in given)
         rows, predicted = slice(start, start + step), model(spins, table, bias)
         energies = np.full((len(spins), 2), np.nan)
         if model.has_potentials:
@@ -176,10 +176,10 @@ def calibrate(
     from scipy.stats import spearmanr
 
     shares = np.array_split(np.argsort(spread, kind="stable"), min(_CALIBRATION_BINS, len(spread)))
-    told = np.ptp(spread) > 0 and np.ptp(error) > 0
+    vary = np.ptp(spread) > 0 and np.ptp(error) > 0
     return {
         "factor": _rms(error) / _rms(spread) if _rms(spread) else None,
-        "rank_correlation": float(spearmanr(spread, error).statistic) if told else None,
+        "rank_correlation": float(spearmanr(spread, error).statistic) if vary else None,
         "bins": [{"spread": _rms(spread[share]), "error": _rms(error[share])} for share in shares],
     }
 

@@ -89,7 +89,7 @@ def train(
     device
         Where this rank computes.
     start
-        A saved force field of the same architecture, whose weights and units are begun with.
+        A saved force field of the same architecture, whose weights and units it begins with.
     card
         More JSON values for the model's card, such as the config.
     stop
@@ -112,9 +112,9 @@ def train(
     world.torch_group(device.type)
     if world.rank == 0:
         make_directory(directory)
-    begun = load_model(start) if start else None
+    initial = load_model(start) if start else None
     with tensor_float32(False):
-        trainer = _Trainer(architecture, data, settings, directory, world, device, begun)
+        trainer = _Trainer(architecture, data, settings, directory, world, device, initial)
         return trainer.run(card or {}, stop)
 
 
@@ -163,7 +163,7 @@ class _Trainer:
         directory: Path,
         world: World,
         device: torch.device,
-        known: tuple[ForceField, dict[str, Any]] | None,
+        initial: tuple[ForceField, dict[str, Any]] | None,
     ) -> None:
         self._settings, self._directory, self._world, self._device = settings, directory, world, device
         self._split, self._sources = split, sources = data.split, data.sources
@@ -183,7 +183,8 @@ class _Trainer:
         voltages = torch.cat([share.bias for share in self._train])
         largest = max(world.allgather(float(voltages.abs().max()) if len(voltages) else 0.0))
         architecture = architecture.changed(bias_reference=largest or 1.0, drives=voltages.shape[1])
-        self._model = (_again(known[0], architecture) if known else _initial(architecture, settings.seed)).to(device)
+        model = _continued(initial[0], architecture) if initial else _new_model(architecture, settings.seed)
+        self._model = model.to(device)
         if settings.mixed_precision and emulates_bfloat16(device):
             world.log(
                 "warning: training.mixed_precision: this CPU has no units for bfloat16 and will take several times as "
@@ -193,9 +194,9 @@ class _Trainer:
             self._model.require(source.lattice, name)
         # A model's past goes with it: which weights it began with, and what these had learned from.
         past = ("weights_sha256", "data", "electrons", "start")
-        self._start = {name: known[1][name] for name in past if name in known[1]} if known else None
+        self._start = {name: initial[1][name] for name in past if name in initial[1]} if initial else None
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
-        if not known:
+        if not initial:
             normalise(self._model, self._train, world, device)
         self._batches = Batches(self._train, device)
         self._mean = RunningMean(self._model, settings.ema)
@@ -206,7 +207,7 @@ class _Trainer:
                 "potential": self._model.architecture.as_dict(),
                 "training": settings.model_dump(include=set(Settings.model_fields)),
                 "data": split.as_dict(),
-                **({"start": known[1]["weights_sha256"]} if known else {}),
+                **({"start": initial[1]["weights_sha256"]} if initial else {}),
             },
             self._model,
             self._mean,
@@ -220,7 +221,7 @@ class _Trainer:
         before = state.restore(self._world)
         self._log.truncate(state.epoch)
         if before is not None and before < settings.epochs:
-            self._tell_of_more_epochs(before)
+            self._log_more_epochs(before)
         if state.epoch == settings.epochs and self._is_saved():
             return Outcome(True, self._directory / MODEL, state.metrics)
         module = self._distributed()
@@ -258,7 +259,7 @@ class _Trainer:
                 "give energy_weight: 0"
             )
 
-    def _tell_of_more_epochs(self, before: int) -> None:
+    def _log_more_epochs(self, before: int) -> None:
         settings, done = self._settings, self._state.epoch
         share = learning_rate_factor(done, settings.epochs, settings.warmup)
         self._world.log(
@@ -320,8 +321,8 @@ class _Trainer:
         self._mean.write_to(model)
         errors = Errors()
         for share in self._validation:
-            errors.include(snapshot_errors(model, share, self._device))
-        summary = errors.over(self._world).summary()
+            errors.extend(snapshot_errors(model, share, self._device))
+        summary = errors.gathered(self._world).summary()
         self._require_finite(*(value for value in summary.values() if value is not None))
         if _mse(summary) < _mse(self._state.metrics):
             self._state.keep(summary)
@@ -369,17 +370,17 @@ class _Trainer:
         self._world.barrier()
 
 
-def _initial(architecture: Architecture, seed: int) -> ForceField:
+def _new_model(architecture: Architecture, seed: int) -> ForceField:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make_force_field(architecture)
 
 
-def _again(model: ForceField, architecture: Architecture) -> ForceField:
+def _continued(model: ForceField, architecture: Architecture) -> ForceField:
     """A saved force field to be trained further, in its own unit of bias."""
-    begun = model.architecture
-    wanted = architecture.changed(bias_reference=begun.bias_reference, drives=begun.drives).as_dict()
-    differing = [name for name, value in begun.as_dict().items() if wanted[name] != value]
+    initial = model.architecture
+    wanted = architecture.changed(bias_reference=initial.bias_reference, drives=initial.drives).as_dict()
+    differing = [name for name, value in initial.as_dict().items() if wanted[name] != value]
     if not differing:
         return model.train()
     raise HpcspinError(

@@ -79,15 +79,15 @@ class Errors:
         powers = (torch.ones_like(error), error, error.square(), value, value.square())
         unknown = np.full((len(spins), 2), np.nan)
         more = torch.stack([power.sum(1) for power in powers], 1)
-        self.include(Errors(more.cpu().numpy(), places, unknown if energies is None else energies))
+        self.extend(Errors(more.cpu().numpy(), places, unknown if energies is None else energies))
 
-    def include(self, others: Errors) -> None:
+    def extend(self, others: Errors) -> None:
         """Count the snapshots of others, too."""
         self.sums = np.concatenate([self.sums, others.sums])
         self.places = np.concatenate([self.places, others.places])
         self.energies = np.concatenate([self.energies, others.energies])
 
-    def over(self, world: World) -> Errors:
+    def gathered(self, world: World) -> Errors:
         """The snapshots of all ranks in the order of their places; all call together."""
         sums, places, energies = (
             np.concatenate(world.allgather(part)) for part in (self.sums, self.places, self.energies)
@@ -167,7 +167,7 @@ def autocorrelation_frames(series: NDArray[np.float64]) -> float:
     return total
 
 
-def in_words(metrics: Mapping[str, float | int | None]) -> str:
+def describe_metrics(metrics: Mapping[str, float | int | None]) -> str:
     """What `Errors.summary` has found, in one line for people."""
     if not metrics:
         return "no validation shards, the last weights"

@@ -62,13 +62,13 @@ class Optimiser:
                 group["lr"] = self.rate
             part.step()
 
-    def memory(self, weight: nn.Parameter) -> Mapping[str, Tensor]:
-        """What is remembered of a weight's past gradients."""
+    def state_of(self, weight: nn.Parameter) -> Mapping[str, Tensor]:
+        """State of a weight: moments of its past gradients."""
         return self._owner(weight).state[weight]
 
-    def remember(self, weight: nn.Parameter, memory: dict[str, Any]) -> None:
-        """Go back to what `memory` has said of a weight."""
-        self._owner(weight).state[weight] = memory
+    def load_state(self, weight: nn.Parameter, state: dict[str, Any]) -> None:
+        """Restore the state of a weight, as `state_of` returns it."""
+        self._owner(weight).state[weight] = state
 
     def _owner(self, weight: nn.Parameter) -> torch.optim.Optimizer:
         return next(

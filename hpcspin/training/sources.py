@@ -112,16 +112,18 @@ def agreed_sources(
     """
     seen = without_voltages if potentials else lambda electrons: electrons
     sources = {name: read_source(path, kind, 0.0) for name, path in files.items()}
-    told = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
-    silent = [name for name, source in sources.items() if source.electrons is None]
-    if silent:
-        assumed = assumed or next(iter(told.values()), None) or {"bias": 0.0}
-        which = "electrons are those of the others" if told else "electrons are unknown"
+    stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
+    unstated = [name for name, source in sources.items() if source.electrons is None]
+    if unstated:
+        assumed = assumed or next(iter(stated.values()), None) or {"bias": 0.0}
+        which = "electrons are those of the others" if stated else "electrons are unknown"
         world.log(
-            f"warning: {_some(silent)}: without a config in it, so its {which} and its bias is taken as "
+            f"warning: {_abridged(unstated)}: without a config in it, so its {which} and its bias is taken as "
             f"{assumed['bias']:g}; give the section electrons in the config of the training, or label with it"
         )
-        sources |= {name: replace(sources[name], drive=(float(assumed["bias"]),), electrons=assumed) for name in silent}
+        sources |= {
+            name: replace(sources[name], drive=(float(assumed["bias"]),), electrons=assumed) for name in unstated
+        }
     known, first = [seen(electrons) for electrons in past], "training.start" if past else next(iter(sources))
     reference = [*past, *(source.electrons for source in sources.values() if source.electrons)][0]
     for name, source in sources.items():
@@ -157,5 +159,5 @@ def _acts(term: Any) -> bool:
     return any(map(_acts, term)) if isinstance(term, list) else bool(term)
 
 
-def _some(names: Sequence[str]) -> str:
+def _abridged(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -105,7 +105,7 @@ class TrainingState:
         try:
             self._take_over(found)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise found.foreign(error) from error
+            raise found.mismatch(error) from error
         return int(epochs)
 
     def _take_over(self, found: Checkpoint) -> None:
@@ -136,7 +136,7 @@ class TrainingState:
     def _restore_moments(self, name: str, value: nn.Parameter, arrays: dict[str, NDArray[Any]]) -> None:
         prefix = f"optimiser/{name}/"
         moments = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        self._optimiser.remember(
+        self._optimiser.load_state(
             value,
             {
                 key: torch.from_numpy(np.asarray(array)).to("cpu" if key == "step" else value.device)
@@ -151,7 +151,7 @@ class TrainingState:
             "best": self._best,
         }
         for name, value in self._model.named_parameters():
-            groups[f"optimiser/{name}"] = self._optimiser.memory(value)
+            groups[f"optimiser/{name}"] = self._optimiser.state_of(value)
         return {
             f"{group}/{name}": tensor.detach().cpu().numpy()
             for group, tensors in groups.items()

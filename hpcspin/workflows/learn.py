@@ -41,7 +41,7 @@ from hpcspin.storage import (
     write_text,
 )
 from hpcspin.training import evaluate, is_new, spin_digests
-from hpcspin.training.metrics import in_words
+from hpcspin.training.metrics import describe_metrics
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.simulate import simulate_all
 from hpcspin.workflows.train import check_training, train_members
@@ -299,4 +299,4 @@ def _evaluate_previous(config: Config, this: _Round, roles: tuple[str, ...], wor
         spreads = [_origin(this, role)["spread"] for role in roles]
         record["spread"] = float(np.mean(np.concatenate(spreads)))
     write_text(log, "\n".join([*lines, json.dumps(record)]) + "\n")
-    world.log(f"round {this.number}: the previous model, on labels new to it: {in_words(numbers)}")
+    world.log(f"round {this.number}: the previous model, on labels new to it: {describe_metrics(numbers)}")

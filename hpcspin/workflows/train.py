@@ -16,7 +16,7 @@ from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field
 from hpcspin.storage import electrons_of, ensure_manifest
 from hpcspin.training import Outcome, TrainingData, find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
-from hpcspin.training.metrics import in_words
+from hpcspin.training.metrics import describe_metrics
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
@@ -101,7 +101,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
             if not outcome.finished:
                 world.log("train: stopped with a checkpoint")
                 return EXIT_REQUEUE
-            world.log_result(f"{outcome.model}: {in_words(outcome.metrics)}")
+            world.log_result(f"{outcome.model}: {describe_metrics(outcome.metrics)}")
     return 0
 
 

@@ -14,7 +14,7 @@ from systems import KINDS, OWN_KINDS, driven, random_spins
 from hpcspin.electrons import RecursiveSolver
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.columns import ColumnTeam
-from hpcspin.electrons.fused import SOURCE, Fastest, FusedSweep, Kernel
+from hpcspin.electrons.fused import SOURCE, Autotuned, FusedSweep, Kernel
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, layer_blocks, make_coupling
 from hpcspin.electrons.memory import Batches
 from hpcspin.electrons.sources import split_lesser
@@ -159,8 +159,8 @@ def test_sources_by_the_kernel_equal_sources_by_batched_routines(
         left=(1.0, -1.0, polarization), right=(0.5, 0.6), bath=(0.3, 0.0), **corner,
     )  # fmt: skip
     spins, energies, owners = random_spins(system, 2, seed=3), np.array([-0.9, 0.1, 0.4 + 0j]), np.array([0, 1, 1])
-    monkeypatch.setattr(Fastest, "choose", lambda self, precision, first, second, case, world: None)
-    monkeypatch.setattr(Fastest, "__call__", lambda self, precision, first, second: second())
+    monkeypatch.setattr(Autotuned, "choose", lambda self, precision, first, second, case, world: None)
+    monkeypatch.setattr(Autotuned, "__call__", lambda self, precision, first, second: second())
     results = []
     for backend in (make_backend("numpy"), make_backend("cupy", "cuda:0")):
         blocks, z, of = layer_blocks(system, spins, backend), backend.asarray(energies), backend.asarray(owners)
@@ -211,29 +211,29 @@ def sweep(value: float, seconds: float):
 
 @pytest.mark.usefixtures("_nothing_timed_yet")
 def test_the_faster_way_is_taken():
-    fastest = Fastest(make_backend("numpy"))
+    autotuned = Autotuned(make_backend("numpy"))
     slow, fast = sweep(2.0, 0.02), sweep(2.0 + 1e-9, 0.0)
-    assert fastest("complex128", slow, fast)[0] == 2.0
-    fastest.choose("complex128", slow, fast, "a case", World())
-    fastest.choose("complex64", fast, slow, "another", World())
-    assert fastest("complex128", slow, fast)[0] == 2.0 + 1e-9
-    assert fastest("complex64", fast, slow)[0] == 2.0 + 1e-9
-    assert fastest.second == {"complex128": True, "complex64": False}
+    assert autotuned("complex128", slow, fast)[0] == 2.0
+    autotuned.choose("complex128", slow, fast, "a case", World())
+    autotuned.choose("complex64", fast, slow, "another", World())
+    assert autotuned("complex128", slow, fast)[0] == 2.0 + 1e-9
+    assert autotuned("complex64", fast, slow)[0] == 2.0 + 1e-9
+    assert autotuned.use_second == {"complex128": True, "complex64": False}
 
 
 @pytest.mark.usefixtures("_nothing_timed_yet")
 def test_a_case_is_timed_once():
     """Another solver of the same card, kernel and sizes takes what the first one has found."""
-    first, second = Fastest(make_backend("numpy")), Fastest(make_backend("numpy"))
+    first, second = Autotuned(make_backend("numpy")), Autotuned(make_backend("numpy"))
     first.choose("complex128", sweep(1.0, 0.02), sweep(1.0, 0.0), "a case", World())
 
     def not_again():
         raise AssertionError
 
     second.choose("complex128", not_again, not_again, "a case", World())
-    assert second.second == {"complex128": True}
+    assert second.use_second == {"complex128": True}
     second.choose("complex64", sweep(1.0, 0.0), sweep(1.0, 0.02), "another", World())
-    assert second.second == {"complex128": True, "complex64": False}
+    assert second.use_second == {"complex128": True, "complex64": False}
 
 
 @pytest.mark.usefixtures("_nothing_timed_yet")
@@ -245,17 +245,17 @@ def test_rank_0_decides():
     def nobody_asks():
         raise AssertionError
 
-    fastest = Fastest(make_backend("numpy"))
-    fastest.choose("complex128", nobody_asks, nobody_asks, "a case", Second(1, 2))
-    assert fastest.second == {"complex128": True}
+    autotuned = Autotuned(make_backend("numpy"))
+    autotuned.choose("complex128", nobody_asks, nobody_asks, "a case", Second(1, 2))
+    assert autotuned.use_second == {"complex128": True}
 
 
 @pytest.mark.usefixtures("_nothing_timed_yet")
 @pytest.mark.parametrize("wrong", [2.1, np.nan])
 def test_a_way_that_disagrees_is_never_taken(wrong, caplog):
-    fastest = Fastest(make_backend("numpy"))
-    fastest.choose("complex128", sweep(2.0, 0.02), sweep(wrong, 0.0), "a case", World())
-    assert fastest.second == {"complex128": False}
+    autotuned = Autotuned(make_backend("numpy"))
+    autotuned.choose("complex128", sweep(2.0, 0.02), sweep(wrong, 0.0), "a case", World())
+    assert autotuned.use_second == {"complex128": False}
     assert "disagrees" in caplog.text
 
 
@@ -271,13 +271,13 @@ def test_each_window_compares_its_ways_once(precision, kernels: Card, monkeypatc
             assert np.abs(one - other).max() < near * np.abs(one).max()
         chosen[id(self)] = kind
 
-    monkeypatch.setattr(Fastest, "choose", choose)
+    monkeypatch.setattr(Autotuned, "choose", choose)
     monkeypatch.setattr("hpcspin.electrons.negf.plan_batches", lambda *_: Batches(21, 1, 1))
     system = driven("triangular", (3, 3), periodic_y=False, left=(1.0, -1.0), right=(0.5, 0.6), bath=(0.3, 0.0))
     solver = RecursiveSolver(system, 1e-3, device="cuda:0", precision=precision)
     assert list(chosen.values()) == [precision, precision]
     solver.set_state({"fused_0": np.array(True), "fused_1": np.array(False)})
-    assert [window.source.fastest.second[precision] for window in solver.windows] == [True, False]
+    assert [window.source.autotuned.use_second[precision] for window in solver.windows] == [True, False]
     assert {key: bool(value) for key, value in solver.get_state().items()} == {"fused_0": True, "fused_1": False}
 
 

@@ -21,7 +21,7 @@ def random(*shape):
 
 layers = random(2, 5, 12, 12), np.array([0, 1, 0]), random(3), True
 left, right = [(random(3, 12, 24), random(3, 12, 24)) for _ in range(2)]
-crossed = host_kernels.cross(*layers, random(3, 12, 12))
+crossed = host_kernels.transfer(*layers, random(3, 12, 12))
 found = host_kernels.occupations(*layers, left, right, np.array([0, 12, 24]), rng.normal(size=(3, 2)))
 print([hashlib.sha256(array.tobytes()).hexdigest() for array in (*crossed, found)])
 """

@@ -9,7 +9,7 @@ from systems import driven, from_reference, random_spins
 
 from hpcspin.electrons import RecursiveSolver, transmission
 from hpcspin.electrons.backend import make_backend
-from hpcspin.electrons.fused import Fastest
+from hpcspin.electrons.fused import Autotuned
 from hpcspin.electrons.hamiltonian import layer_blocks
 from hpcspin.errors import HpcspinError
 
@@ -51,8 +51,8 @@ SMALL = {
 
 def on_kernels(system, tolerance: float, precision: str, monkeypatch) -> RecursiveSolver:
     """A solver whose windows all take the fused kernel, whatever is faster."""
-    monkeypatch.setattr(Fastest, "choose", lambda self, kind, first, second, case, world: None)
-    monkeypatch.setattr(Fastest, "__call__", lambda self, kind, first, second: second())
+    monkeypatch.setattr(Autotuned, "choose", lambda self, kind, first, second, case, world: None)
+    monkeypatch.setattr(Autotuned, "__call__", lambda self, kind, first, second: second())
     solver = RecursiveSolver(system, tolerance, device="cuda:0", precision=precision)
     assert solver.windows
     assert all(list(window.source._fused) == [precision] for window in solver.windows)

@@ -20,7 +20,7 @@ from systems import driven, random_spins
 
 from hpcspin.electrons import make_solver
 from hpcspin.electrons.backend import Backend, make_backend
-from hpcspin.electrons.workers import each, shares, workers
+from hpcspin.electrons.workers import equal_parts, map_parts, workers
 
 CPU = make_backend("torch", "cpu")
 
@@ -34,7 +34,7 @@ def threads() -> Iterator[None]:
 
 @given(count=st.integers(0, 200), most=st.integers(1, 30))
 def test_shares_cover_everything_once_and_are_equal_to_one(count: int, most: int) -> None:
-    parts = shares(CPU, count, most)
+    parts = equal_parts(CPU, count, most)
     assert np.array_equal(np.concatenate([np.arange(count)[:0], *(np.arange(count)[p] for p in parts)]), range(count))
     sizes = [part.stop - part.start for part in parts]
     assert max(sizes, default=0) <= most
@@ -45,15 +45,15 @@ def test_shares_cover_everything_once_and_are_equal_to_one(count: int, most: int
 def test_results_keep_their_order_and_a_failure_is_passed_on() -> None:
     torch.set_num_threads(3)
     assert workers(CPU) == 3
-    parts = shares(CPU, 20, 2)
-    assert each(CPU, lambda part: part.start, parts) == [part.start for part in parts]
+    parts = equal_parts(CPU, 20, 2)
+    assert map_parts(CPU, lambda part: part.start, parts) == [part.start for part in parts]
     assert torch.get_num_threads() == 3
 
     def broken(part: slice) -> int:
         return 1 // part.start
 
     with pytest.raises(ZeroDivisionError):
-        each(CPU, broken, parts)
+        map_parts(CPU, broken, parts)
     assert torch.get_num_threads() == 3
 
 
@@ -137,7 +137,7 @@ def test_sweeps_on_a_gpu_run_in_streams_of_their_own(gpu_log: list[str]) -> None
 
     parts = [slice(n, n + 1) for n in range(6)]
     assert workers(gpu) == 2
-    assert each(gpu, work, parts) == list(range(6))
+    assert map_parts(gpu, work, parts) == list(range(6))
     assert gpu_log[0] == "wait for the caller"
     assert gpu_log.count("device 3") == 2
     streams = {line.split(" ", 1)[1] for line in gpu_log if line.startswith("enter")}
@@ -152,12 +152,12 @@ def test_a_failure_in_a_stream_is_passed_on(gpu_log: list[str]) -> None:
         return 1 // part.start
 
     with pytest.raises(ZeroDivisionError):
-        each(Backend("cupy", np), broken, [slice(0, 1), slice(1, 2)])
+        map_parts(Backend("cupy", np), broken, [slice(0, 1), slice(1, 2)])
     assert "leave stream 0" in gpu_log
 
 
 def test_memory_and_other_ranks_limit_the_sweeps_at_the_same_time(gpu_log: list[str]) -> None:
     one = Backend("cupy", np, most_sweeps=1)
     assert workers(one) == 1
-    assert each(one, lambda part: part.start, [slice(0, 1), slice(1, 2)]) == [0, 1]
+    assert map_parts(one, lambda part: part.start, [slice(0, 1), slice(1, 2)]) == [0, 1]
     assert gpu_log == []

@@ -205,7 +205,7 @@ def test_the_summary_does_not_depend_on_the_order_of_the_ranks():
     errors = errors_of(np.random.default_rng(1).exponential(size=30), np.zeros(30, int))
     order = np.random.default_rng(2).permutation(30)
     shuffled = Errors(errors.sums[order], errors.places[order], errors.energies[order])
-    assert shuffled.over(World()).summary() == errors.summary()
+    assert shuffled.gathered(World()).summary() == errors.summary()
 
 
 def test_each_snapshot_has_its_error_in_the_order_of_its_file(tmp_path):

@@ -37,13 +37,13 @@ def test_muon_leaves_vectors_and_thin_matrices_to_adamw() -> None:
     _, other, _ = stepped("adamw")
     assert torch.equal(after.bias, other.bias)
     assert not torch.equal(after.weight, other.weight)
-    assert set(optimiser.memory(after.weight)) == {"momentum_buffer"}
-    assert "exp_avg" in optimiser.memory(after.bias)
+    assert set(optimiser.state_of(after.weight)) == {"momentum_buffer"}
+    assert "exp_avg" in optimiser.state_of(after.bias)
     thin = nn.Linear(12, 2)
     alone = Optimiser(thin, "muon", 0.0)
     thin(torch.ones(1, 12)).sum().backward()
     alone.step()
-    assert "exp_avg" in alone.memory(thin.weight)
+    assert "exp_avg" in alone.state_of(thin.weight)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
