@@ -23,7 +23,7 @@ TRIALS = {
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_remembered():
+def _nothing_is_cached():
     device_buffers._obstacle.cache_clear()
     yield
     device_buffers._obstacle.cache_clear()
