@@ -13,7 +13,7 @@ from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, 
 from hpcspin.electrons.backend import Backend, make_backend
 from hpcspin.electrons.fermi import psi, psi_of_sites
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, layer_blocks, make_coupling
-from hpcspin.electrons.host_kernels import cross
+from hpcspin.electrons.host_kernels import transfer
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import site_matrices
 from hpcspin.electrons.onsite import hermitian_sites, occupation
@@ -271,7 +271,7 @@ def test_groups_of_columns_share_an_inversion_and_change_nothing(length, library
 
 
 @pytest.mark.parametrize(("rows", "periodic"), [(1, False), (2, False), (5, False), (3, True), (6, True)])
-def test_layers_of_any_width_are_crossed(rows, periodic):
+def test_transfer_through_layers_of_any_width(rows, periodic):
     """The kernel's neighbours along y are those of the layer blocks."""
     system = driven("square", (4, rows), periodic_y=periodic, left=(1.0, -1.0), right=(0.5, 0.6), bath=(0.3, 0.0))
     backend = make_backend("numpy")
@@ -281,7 +281,7 @@ def test_layers_of_any_width_are_crossed(rows, periodic):
     near, far = np.eye(2 * rows), beyond
     for x in (3, 2, 1):
         near, far = (blocks[0, x] - energies[:, None, None] * np.eye(2 * rows)) @ near - far, near
-    first, before = cross(blocks[:, 1:], np.zeros(3, dtype=np.int64), energies, periodic, beyond)
+    first, before = transfer(blocks[:, 1:], np.zeros(3, dtype=np.int64), energies, periodic, beyond)
     assert np.abs(first - far).max() < 1e-12
     assert np.abs(before - near).max() < 1e-12
 
