@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hpcspin.potential.equations import sum_of_drives
 from hpcspin.potential.host_layers import (
+    EMPTY,
     ROOM,
     HostLayer,
     HostMatrix,
@@ -22,10 +23,13 @@ from hpcspin.potential.host_layers import (
     padded,
     wide,
 )
-from hpcspin.potential.host_library import loaded, share_out
+from hpcspin.potential.host_library import BLOCK, loaded, share_out
 
 if TYPE_CHECKING:
     from hpcspin.potential.layers import Layer
+
+KEPT = 1 << 16
+"""Centres up to which the way back reads what the layers have kept for it, some kilobytes a centre and layer."""
 
 
 class HostAdjoint(HostLayer):
@@ -48,31 +52,44 @@ class HostAdjoint(HostLayer):
         back = [matrices[0][:features].T, *(matrix.T for matrix in matrices[1:])]
         networks = (HostMatrix * len(back))(*(self._matrix(wide(matrix)) for matrix in reversed(back)))
         self._kept.append(networks)
+        self._record, self._back_scratch = (
+            int(count(self._address)) for count in (loaded().hpcspin_record, loaded().hpcspin_adjoint_scratch)
+        )
+        # What the slots of a row are given back: transposed kernels, through the inverse table; those of spins alone,
+        # which have one column, as a row over whole vectors of densities.
+        self._vectors, self._scalars = layer.reads.vectors, layer.reads.scalars
+        kernels = host_kernels(layer.maps().kernels, self._vectors)
+        if self._scalars:
+            kernels = wide(kernels[:, :, : 1 + layer.densities].transpose(0, 2, 1))
         self._back = _Adjoint(
             mixtures=self._matrix(np.ascontiguousarray(self._mixed.T)),
             network=ctypes.addressof(networks),
-            densities=1 + layer.densities,
+            densities=kernels.shape[1] if self._scalars else kernels.shape[2],
         )
-        # What the slots of a row are given back: transposed kernels, through the inverse table.
-        kernels = host_kernels(layer.maps().kernels, layer.reads.vectors)[:, :, : 1 + layer.densities]
-        self._vectors, self._scalars = layer.reads.vectors, layer.reads.scalars
-        transposed = np.zeros((len(kernels), kernels.shape[2], padded(self._vectors)), np.float32)
-        transposed[:, :, : self._vectors] = kernels.transpose(0, 2, 1)
         self._sums = HostStruct(
             slots=len(kernels),
-            vectors=kernels.shape[2],
-            densities=transposed.shape[2],
-            kernels=self._keep(transposed),
+            vectors=self._back.densities,
+            densities=kernels.shape[2] if self._scalars else 1,
+            kernels=self._keep(kernels),
         )
         if self._scalars:
-            weights = layer.maps().scalars.unflatten(0, (-1, self._scalars)).numpy()
-            given = np.zeros((len(weights), struct.told, padded(self._scalars)), np.float32)
-            given[:, :, : self._scalars] = weights.transpose(0, 2, 1)
+            given = wide(layer.maps().scalars.unflatten(0, (-1, self._scalars)).transpose(1, 2).numpy())
             self._sums.scalars, self._sums.scalar_sums = struct.told, given.shape[2]
             self._sums.scalar_kernels = self._keep(given)
 
+    def memory(self, centres: int) -> Tensor | None:
+        """For what `back` reads again of so many centres; None where it is too much: then `back` makes it again."""
+        return torch.empty((centres + EMPTY) * self._record) if centres <= KEPT else None
+
     def back(
-        self, data: RowData, tables: HostTables, inputs: Tensor, by: RowData, threads: int, made: Tensor | None = None
+        self,
+        data: RowData,
+        tables: HostTables,
+        inputs: Tensor,
+        by: RowData,
+        threads: int,
+        kept: Tensor | None = None,
+        made: Tensor | None = None,
     ) -> RowData:
         """Derivatives of some potentials by what is data before the layer, from those by what it makes.
 
@@ -87,8 +104,10 @@ class HostAdjoint(HostLayer):
             spin not read, and scalars, shape (potentials, rows, made scalars).
         threads
             Most threads.
+        kept
+            What the layer has kept for this, where it has.
         made
-            Receives the scalars that the layer makes, shape (rows, made scalars), where they are asked for.
+            Where nothing is kept: receives the scalars that the layer makes, shape (rows, made scalars).
 
         Returns
         -------
@@ -97,19 +116,21 @@ class HostAdjoint(HostLayer):
         """
         kernel, centres, rows = loaded(), tables.centres, len(data.vectors) - ROOM
         potentials, density = len(by.vectors), self._back.densities
-        by_densities = torch.zeros(potentials, centres + 1, 3, density)
-        by_sums = torch.zeros(potentials, centres + 1, self._struct.told if self._scalars else 0)
-        by_own = torch.empty(potentials, centres + 1, self._scalars)
+        room = centres + EMPTY
+        by_densities = torch.empty(potentials, room, 3, density)
+        by_sums = torch.empty(potentials, room, self._struct.told if self._scalars else 0)
+        by_own = torch.zeros(potentials, rows, self._scalars)
+        for part in (by_densities, by_sums):
+            part[:, centres] = 0  # What is missing.
         layer, back = ctypes.addressof(self._struct), ctypes.addressof(self._back)
         reads = [part.data_ptr() for part in (*data, tables.forward, inputs)]
         writes = [part.data_ptr() for part in (*by, by_densities, by_sums, by_own)]
-        room = int(kernel.hpcspin_adjoint_scratch(layer))
 
         def descend(first: int, last: int) -> None:
-            scratch = torch.empty(room)
+            scratch = torch.empty(self._back_scratch)
             kernel.hpcspin_layer_adjoint(
-                layer, back, *reads, first, last, potentials, rows, centres + 1, *writes,
-                None if made is None else made.data_ptr(), scratch.data_ptr(),
+                layer, back, *reads, first, last, potentials, rows, room, *writes,
+                *(None if part is None else part.data_ptr() for part in (made, kept)), scratch.data_ptr(),
             )  # fmt: skip
 
         share_out(descend, centres, threads)
@@ -117,7 +138,7 @@ class HostAdjoint(HostLayer):
         given = RowData(torch.empty(potentials, rows, 3, width), torch.empty(potentials, rows, scalars))
 
         def gather(number: int, first: int, last: int) -> None:
-            scratch = torch.empty(12 * (3 * width + scalars))
+            scratch = torch.empty(BLOCK * (3 * width + scalars))
             parts = by_densities[number], by_sums[number], tables.back
             out = given.vectors[number], given.scalars[number]
             kernel.hpcspin_sums(
@@ -128,9 +149,7 @@ class HostAdjoint(HostLayer):
         for number in range(potentials):
             share_out(lambda first, last, number=number: gather(number, first, last), rows, threads)  # type: ignore[misc]
         vectors, told = given.vectors[..., : self._vectors], given.scalars[..., : self._scalars]
-        if self._scalars:
-            told = told.index_add(1, tables.rows, by_own[:, :centres])
-        return RowData(vectors, told)
+        return RowData(vectors, told + by_own)
 
 
 class HostTables(NamedTuple):
@@ -184,21 +203,23 @@ def derivatives_on_host(
         (potentials, rows, 3).
     """
     states, last = [data], len(layers) - 1
+    kept = [layer.memory(of.centres) for layer, of in zip(layers[:-1], tables[:-1], strict=True)] + [None]
     for number, (layer, of) in enumerate(zip(layers[:-1], tables[:-1], strict=True)):
-        states.append(layer(states[-1], of.forward, inputs, of.centres, number > 0, threads))
+        states.append(layer(states[-1], of.forward, inputs, of.centres, number > 0, threads, kept[number]))
     rows, seeds = len(data.vectors) - ROOM, sum_of_drives(torch.diag(factors))
     local, by_spin = torch.zeros(rows, len(factors)), torch.zeros(len(seeds), rows, 3)
-    by = RowData(torch.zeros(len(seeds), rows, 3, 1), seeds[:, None].repeat(1, rows, 1))
+    by = RowData(torch.zeros(len(seeds), rows, 3, 1), seeds[:, None].expand(-1, rows, -1))
     for number in range(last, -1, -1):
+        by = RowData(*(part.contiguous() for part in by))
         found = layers[number].back(
-            states[number], tables[number], inputs, by, threads, local if number == last else None
+            states[number], tables[number], inputs, by, threads, kept[number], local if number == last else None
         )
         by_spin += found.vectors[..., 0]
         if 0 < number < last:
             # The layer has added to what was there.
             found.vectors[..., 1:] += by.vectors[..., 1:]
             found = RowData(found.vectors, found.scalars + by.scalars)
-        by = RowData(*(part.contiguous() for part in found))
+        by = found
     return local, by_spin
 
 

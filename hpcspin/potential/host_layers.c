@@ -260,76 +260,21 @@ INLINE void look(const layer *l, const float *vectors, const float *scalars, con
     }
 }
 
-/* Centres first to last - 1; `table` has BLOCK more of them after the last one.
- *
- * vectors (rows, 3, vectors), the spin first, and scalars (rows, scalars) are what is known, of LANES rows more than
- * the table names; new ones go to the rows of the centres, table[...][0]: (rows, 3, 1 + made vectors), or, without
- * scalars, their sum, (rows, 3). `adds` says whether to what is known. `inputs` is (centres, inputs). `scratch`
- * has room for `hpcspin_layer_scratch` numbers.
- */
-void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, const int32_t *table,
-                   const float *inputs, int64_t first, int64_t last, int32_t adds, float *new_vectors,
-                   float *new_scalars, float *scratch) {
-    const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
-    float *density = scratch, *mixed = density + 3 * BLOCK * n, *seen = mixed + 3 * BLOCK * columns;
-    float *x = seen + BLOCK * l->features, *y = x + BLOCK * l->widest, *made = y + BLOCK * l->widest;
-    const int64_t apart = l->made_scalars ? 3 * (1 + l->made_vectors) : 3;
-    memset(seen, 0, BLOCK * l->features * sizeof(float));
-    for (int64_t start = first; start < last; start += BLOCK) {
-        const int32_t *mine = table + start * l->slots;
-        const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
-        look(l, vectors, scalars, mine, inputs + start * l->inputs, count, density, mixed, seen);
-        const float *from = seen;
-        int64_t width = l->features;
-        for (int layer_number = 0; layer_number <= l->hidden_layers; layer_number++) {
-            const matrix *m = &l->network[layer_number];
-            float *to = layer_number % 2 ? y : x;
-            product(from, width, BLOCK, m, to, l->widest);
-            if (layer_number < l->hidden_layers)
-                for (int i = 0; i < BLOCK; i++)
-                    activate(to + i * l->widest, l->biases[layer_number], m->vectors * LANES);
-            from = to;
-            width = l->widest;
-        }
-        for (int i = 0; i < count; i++) {
-            const int64_t at = mine[i * l->slots];
-            const float *known = vectors + at * row;
-            float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
-            finish(l, spin, mixed + 3 * i * columns + l->sums, columns, from + i * l->widest, adds ? known : 0,
-                   adds ? scalars + at * l->scalars : 0, made, new_vectors + at * apart,
-                   new_scalars + at * l->made_scalars);
-        }
-    }
-}
-
-/* The transposed matrices of a layer, for the way back: from mixtures to densities, of which so many are no padding, and
- * of the network from its outputs to the features, the last matrix first. */
+/* What the way back reads again of a centre and those after it: densities (3, densities), what the network says (widest)
+ * and the slopes of its hidden layers (widest), `apart` numbers from one of these layers to the next. */
 typedef struct {
-    matrix mixtures;
-    const matrix *network;
-    int32_t densities;
-} adjoint;
+    float *density, *said, *slopes;
+    int64_t apart;
+} record;
 
-INLINE void multiply(float *restrict out, const float *restrict a, const float *restrict b, int64_t n) {
-    for (int64_t k = 0; k < n; k++) out[k] = a[k] * b[k];
+/* The records in memory for so many centres, from one of them on; without slopes where nobody asks for them. */
+INLINE record records(const layer *l, float *memory, int64_t room, int64_t from, int slopes) {
+    const int64_t densities = 3 * (int64_t)l->densities, widest = l->widest;
+    float *said = memory + room * densities, *slope = said + room * widest;
+    return (record){memory + from * densities, said + from * widest, slopes ? slope + from * widest : 0, room * widest};
 }
 
-/* out = f (a s - b t) */
-INLINE void multiply_difference(float *restrict out, const float *restrict f, const float *restrict a, float s,
-                                const float *restrict b, float t, int64_t n) {
-    for (int64_t k = 0; k < n; k++) out[k] = f[k] * (a[k] * s - b[k] * t);
-}
-
-/* sum of f (a d - b c) */
-INLINE float triple_sum(const float *f, const float *a, const float *d, const float *b, const float *c, int64_t n) {
-    vec sums = {};
-    int64_t k = 0;
-    for (; k + LANES <= n; k += LANES) sums += load(f + k) * (load(a + k) * load(d + k) - load(b + k) * load(c + k));
-    float sum = 0.0f;
-    for (int i = 0; i < LANES; i++) sum += sums[i];
-    for (; k < n; k++) sum += f[k] * (a[k] * d[k] - b[k] * c[k]);
-    return sum;
-}
+int64_t hpcspin_record(const layer *l) { return 3 * (int64_t)l->densities + (1 + (int64_t)l->hidden_layers) * l->widest; }
 
 /* `activate`, and its derivative. */
 INLINE void activate_both(float *x, float *slope, const float *bias, int width) {
@@ -340,100 +285,183 @@ INLINE void activate_both(float *x, float *slope, const float *bias, int width) 
     }
 }
 
+/* The records of BLOCK centres and their mixtures; `x` has room for the network's two widest layers. One function for
+ * whoever asks: inlined twice, it might be rounded in two ways. */
+static __attribute__((noinline)) void say(const layer *l, const float *vectors, const float *scalars,
+                                          const int32_t *mine, const float *inputs, int64_t count, record r,
+                                          float *mixed, float *seen, float *x) {
+    const int64_t widest = l->widest;
+    const float *from = seen;
+    int64_t width = l->features;
+    look(l, vectors, scalars, mine, inputs, count, r.density, mixed, seen);
+    for (int number = 0; number <= l->hidden_layers; number++) {
+        const matrix *m = &l->network[number];
+        float *to = number == l->hidden_layers ? r.said : x + number % 2 * BLOCK * widest;
+        product(from, width, BLOCK, m, to, widest);
+        for (int i = 0; number < l->hidden_layers && i < BLOCK; i++)
+            if (r.slopes)
+                activate_both(to + i * widest, r.slopes + number * r.apart + i * widest, l->biases[number],
+                              m->vectors * LANES);
+            else
+                activate(to + i * widest, l->biases[number], m->vectors * LANES);
+        from = to;
+        width = widest;
+    }
+}
+
+/* Centres first to last - 1; `table` has BLOCK more of them after the last one.
+ *
+ * vectors (rows, 3, vectors), the spin first, and scalars (rows, scalars) are what is known, of LANES rows more than
+ * the table names; new ones go to the rows of the centres, table[...][0]: (rows, 3, 1 + made vectors), or, without
+ * scalars, their sum, (rows, 3). `adds` says whether to what is known. `inputs` is (centres, inputs). `scratch`
+ * has room for `hpcspin_layer_scratch` numbers, and `kept` is null, or memory for the records of `room` centres, of
+ * which `first` is a multiple of BLOCK.
+ */
+void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, const int32_t *table,
+                   const float *inputs, int64_t first, int64_t last, int32_t adds, float *new_vectors,
+                   float *new_scalars, float *kept, int64_t room, float *scratch) {
+    const int64_t columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
+    float *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *x = seen + BLOCK * l->features;
+    float *made = x + 2 * BLOCK * l->widest, *own = made + 3 * (1 + l->made_vectors) + l->made_scalars + LANES;
+    const int64_t apart = l->made_scalars ? 3 * (1 + l->made_vectors) : 3;
+    memset(seen, 0, BLOCK * l->features * sizeof(float));
+    for (int64_t start = first; start < last; start += BLOCK) {
+        const int32_t *mine = table + start * l->slots;
+        const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
+        const record r = kept ? records(l, kept, room, start, 1) : records(l, own, BLOCK, 0, 0);
+        say(l, vectors, scalars, mine, inputs + start * l->inputs, count, r, mixed, seen, x);
+        for (int i = 0; i < count; i++) {
+            const int64_t at = mine[i * l->slots];
+            const float *known = vectors + at * row;
+            float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+            finish(l, spin, mixed + 3 * i * columns + l->sums, columns, r.said + i * l->widest, adds ? known : 0,
+                   adds ? scalars + at * l->scalars : 0, made, new_vectors + at * apart,
+                   new_scalars + at * l->made_scalars);
+        }
+    }
+}
+
+/* The transposed matrices of a layer, for the way back: from mixtures to densities, of which so many are asked for, and
+ * of the network from its outputs to the features, the last matrix first. */
+typedef struct {
+    matrix mixtures;
+    const matrix *network;
+    int32_t densities;
+} adjoint;
+
+INLINE float total(vec v) {
+    float sum = 0.0f;
+    for (int i = 0; i < LANES; i++) sum += v[i];
+    return sum;
+}
+
+/* Of a vector so many numbers, and zeros after them. */
+INLINE vec leading(vec v, int64_t count) {
+    ivec lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    return choose(lane < (int32_t)count, v, all(0.0f));
+}
+
+/* The same of memory that may end there. */
+INLINE vec partly(const float *p, int64_t count) {
+    float part[LANES] = {};
+    if (count >= LANES) return load(p);
+    memcpy(part, p, count * sizeof(float));
+    return load(part);
+}
+
 /* From derivatives by new vectors (3, 1 + made vectors) and scalars of one centre to those by what the network says, and
  * by the sums of its vectors; adds that by its spin. */
-static void adjoint_of_finish(const layer *l, const float *spin, const float *sums, int64_t columns, const float *said,
+INLINE void adjoint_of_finish(const layer *l, const float *spin, const float *sums, int64_t columns, const float *said,
                               const float *by_vectors, const float *by_scalars, float *by_said, float *by_sums,
                               int64_t wide, float *by_spin) {
     const int64_t n = l->made_vectors, m = l->made_scalars;
     const float present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
-    for (int64_t k = 0; k < n; k++) {
-        const float g[3] = {present * by_vectors[1 + k], present * by_vectors[n + 2 + k],
-                            present * by_vectors[2 * n + 3 + k]};
-        const float along[3] = {sums[k], sums[columns + k], sums[2 * columns + k]};
-        const float across[3] = {sums[n + k], sums[columns + n + k], sums[2 * columns + n + k]};
-        const float straight = said[k], turned = said[n + k];
-        float by_straight = 0.0f, by_turned = 0.0f;
+    vec g[3], by[3] = {};
+    for (int64_t k = 0; k < n; k += LANES) {
+        for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k);
+        const float *along = sums + k;
+        store(by_said + k, g[0] * load(along) + g[1] * load(along + columns) + g[2] * load(along + 2 * columns));
+        for (int i = 0; i < 3; i++) store(by_sums + i * wide + k, leading(load(said + k), n - k) * g[i]);
+    }
+    for (int64_t k = 0; k < n; k += LANES) {
+        for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k);
+        vec turned = leading(load(said + n + k), n - k), product[3], sum = {};
+        cross(spin, sums + n + k, columns, product);
         for (int i = 0; i < 3; i++) {
             const int next = (i + 1) % 3, last = (i + 2) % 3;
-            by_straight += g[i] * along[i];
-            by_turned += g[i] * (spin[next] * across[last] - spin[last] * across[next]);
-            by_sums[i * wide + k] = straight * g[i];
-            by_sums[i * wide + n + k] = turned * (g[next] * spin[last] - g[last] * spin[next]);
-            by_spin[i] += turned * (across[next] * g[last] - across[last] * g[next]);
+            const float *across = sums + n + k;
+            sum += g[i] * product[i];
+            store(by_sums + i * wide + n + k, turned * (g[next] * spin[last] - g[last] * spin[next]));
+            by[i] += turned * (load(across + next * columns) * g[last] - load(across + last * columns) * g[next]);
         }
-        by_said[k] = by_straight;
-        by_said[n + k] = by_turned;
+        store(by_said + n + k, sum);
     }
+    for (int i = 0; i < 3; i++) by_spin[i] += total(by[i]);
     for (int64_t k = 0; k < m; k++) by_said[2 * n + k] = present * by_scalars[k];
 }
 
 /* From derivatives by the scalar and the triple products of one centre to those by its mixtures; adds that by its spin. */
-static void adjoint_of_products(const layer *l, const float *s, const float *mixed, int64_t columns, const float *by,
+INLINE void adjoint_of_products(const layer *l, const float *s, const float *mixed, int64_t columns, const float *by,
                                 float *by_mixed, int64_t wide, float *by_spin) {
-    const float *by_dots = by, *by_triples = by + l->products;
-    int64_t at = 0;
+    vec sum[3] = {};
     for (int irrep = 0; irrep < l->irreps; irrep++) {
         const int64_t share = l->shares[irrep];
-        for (int row = 0; row < l->dimensions[irrep]; row++, at += 4 * share) {
-            for (int i = 0; i < 3; i++) {
-                const float *p = mixed + i * columns + at, *q = p + share;
-                float *by_p = by_mixed + i * wide + at, *by_q = by_p + share;
-                multiply(by_p, by_dots, q, share);
-                multiply(by_q, by_dots, p, share);
-            }
+        for (int row = 0; row < l->dimensions[irrep]; row++, mixed += 4 * share, by_mixed += 4 * share)
             for (int i = 0; i < 3; i++) {
                 const int next = (i + 1) % 3, last = (i + 2) % 3;
-                const float *u1 = mixed + next * columns + at + 2 * share, *u2 = mixed + last * columns + at + 2 * share;
-                const float *v1 = u1 + share, *v2 = u2 + share;
-                float *by_u = by_mixed + i * wide + at + 2 * share;
-                multiply_difference(by_u, by_triples, v1, s[last], v2, s[next], share);
-                multiply_difference(by_u + share, by_triples, u2, s[next], u1, s[last], share);
-                by_spin[i] += triple_sum(by_triples, u1, v2, u2, v1, share);
+                const float *p = mixed + i * columns, *q = p + share;
+                const float *u1 = mixed + next * columns + 2 * share, *u2 = mixed + last * columns + 2 * share;
+                float *to = by_mixed + i * wide;
+                for (int64_t k = 0; k < share; k += LANES) store(to + k, load(by + k) * load(q + k));
+                to += share;
+                for (int64_t k = 0; k < share; k += LANES) store(to + k, load(by + k) * load(p + k));
+                to += share;
+                for (int64_t k = 0; k < share; k += LANES) {
+                    vec f = load(by + l->products + k), v1 = load(u1 + share + k), v2 = load(u2 + share + k);
+                    store(to + k, f * (v1 * s[last] - v2 * s[next]));
+                    sum[i] += leading(f * (load(u1 + k) * v2 - load(u2 + k) * v1), share - k);
+                }
+                to += share;
+                for (int64_t k = 0; k < share; k += LANES)
+                    store(to + k, load(by + l->products + k) * (load(u2 + k) * s[next] - load(u1 + k) * s[last]));
             }
-        }
-        by_dots += share;
-        by_triples += share;
+        by += share;
     }
+    for (int i = 0; i < 3; i++) by_spin[i] += total(sum[i]);
 }
 
 /* The way back through a layer, for `potentials` derivatives at once: of its centres first to last - 1, from those by
  * what the layer has made, by_vectors (potentials, rows, 3, 1 + made vectors) and by_scalars (potentials, rows, made
- * scalars), to those by what it has summed, by_densities (potentials, room, 3, densities without padding), and by_sums (potentials, room,
- * told) and by_own (potentials, room, scalars) where there are scalars. The scalars that the layer makes go to
- * new_scalars (rows, made scalars) unless that is null. The rest is as of `hpcspin_layer`.
+ * scalars), to those by what it has summed, by_densities (potentials, room, 3, densities asked for), and by_sums
+ * (potentials, room, told) and by_own (potentials, rows, scalars) where there are scalars. `kept` are the records of
+ * `hpcspin_layer`, or null: then they are made again, and the scalars that the layer makes go to new_scalars (rows, made
+ * scalars) unless that is null. The rest is as of `hpcspin_layer`.
  */
 void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vectors, const float *scalars,
                            const int32_t *table, const float *inputs, int64_t first, int64_t last, int64_t potentials,
                            int64_t rows, int64_t room, const float *by_vectors, const float *by_scalars,
-                           float *by_densities, float *by_sums, float *by_own, float *new_scalars, float *scratch) {
+                           float *by_densities, float *by_sums, float *by_own, float *new_scalars, float *kept,
+                           float *scratch) {
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
     const int64_t wide = columns + LANES, made = 3 * (1 + (int64_t)l->made_vectors), m = l->made_scalars;
     const int64_t products = l->trivial, sums = l->trivial + 2 * l->products, widest = l->widest;
+    const int64_t span = 2 * (int64_t)l->made_vectors + LANES;
     const int hidden = l->hidden_layers;
-    float *density = scratch, *mixed = density + 3 * BLOCK * n, *seen = mixed + 3 * BLOCK * columns;
-    float *by_mixed = seen + BLOCK * l->features, *by_density = by_mixed + 3 * BLOCK * wide;
-    float *said = by_density + 3 * BLOCK * n, *x = said + BLOCK * widest, *y = x + BLOCK * widest;
-    float *slopes = y + BLOCK * widest, by_spin[BLOCK][3];
+    float *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *by_mixed = seen + BLOCK * l->features;
+    float *by_density = by_mixed + 3 * BLOCK * wide, *x = by_density + 3 * BLOCK * n, *y = x + BLOCK * widest;
+    float *by_vector_sums = y + BLOCK * widest, *own = by_vector_sums + 3 * BLOCK * span, by_spin[BLOCK][3];
     memset(seen, 0, BLOCK * l->features * sizeof(float));
     memset(by_mixed, 0, 3 * BLOCK * wide * sizeof(float));
     for (int64_t start = first; start < last; start += BLOCK) {
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
-        look(l, vectors, scalars, mine, inputs + start * l->inputs, count, density, mixed, seen);
-        const float *from = seen;
-        int64_t width = l->features;
-        for (int number = 0; number <= hidden; number++) {
-            const matrix *layer_matrix = &l->network[number];
-            float *to = number == hidden ? said : number % 2 ? y : x;
-            product(from, width, BLOCK, layer_matrix, to, widest);
-            if (number < hidden)
-                for (int i = 0; i < BLOCK; i++)
-                    activate_both(to + i * widest, slopes + (number * BLOCK + i) * widest, l->biases[number],
-                                  layer_matrix->vectors * LANES);
-            from = to;
-            width = widest;
-        }
+        const record r = kept ? records(l, kept, room, start, 1) : records(l, own, BLOCK, 0, 1);
+        const float *density = r.density, *said = r.said;
+        if (kept)
+            product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
+        else
+            say(l, vectors, scalars, mine, inputs + start * l->inputs, count, r, mixed, seen, x);
         for (int64_t p = 0; p < potentials; p++) {
             memset(x, 0, BLOCK * widest * sizeof(float));
             memset(by_spin, 0, sizeof by_spin);
@@ -443,7 +471,7 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vec
                 const float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
                 adjoint_of_finish(l, spin, mixed + 3 * i * columns + l->sums, columns, said + i * widest,
                                   by_vectors + place * made, by_scalars + place * m, x + i * widest,
-                                  by_mixed + 3 * i * wide + l->sums, wide, by_spin[i]);
+                                  by_vector_sums + 3 * i * span, span, by_spin[i]);
                 if (new_scalars && !p)
                     for (int64_t k = 0; k < m; k++)
                         new_scalars[at * m + k] = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f
@@ -458,7 +486,7 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vec
                     for (int i = 0; i < BLOCK; i++)
                         for (int k = 0; k < l->network[number - 1].vectors * LANES; k += LANES)
                             store(to + i * widest + k, load(to + i * widest + k) *
-                                                           load(slopes + ((number - 1) * BLOCK + i) * widest + k));
+                                                           load(r.slopes + (number - 1) * r.apart + i * widest + k));
                 by = to;
             }
             for (int i = 0; i < count; i++) {
@@ -466,6 +494,9 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vec
                 const float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
                 adjoint_of_products(l, spin, mixed + 3 * i * columns, columns, by + i * widest + products,
                                     by_mixed + 3 * i * wide, wide, by_spin[i]);
+                for (int c = 0; c < 3; c++)
+                    memcpy(by_mixed + (3 * i + c) * wide + l->sums, by_vector_sums + (3 * i + c) * span,
+                           2 * l->made_vectors * sizeof(float));
             }
             product(by_mixed, wide, 3 * BLOCK, &back->mixtures, by_density, n);
             for (int i = 0; i < count; i++) {
@@ -485,7 +516,7 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vec
                 }
                 if (l->own_scalars) {
                     memcpy(by_sums + place * l->told, of + sums, l->told * sizeof(float));
-                    memcpy(by_own + place * l->scalars, of + sums + l->told, l->scalars * sizeof(float));
+                    memcpy(by_own + (p * rows + mine[i * l->slots]) * l->scalars, of + sums + l->told, l->scalars * sizeof(float));
                 }
             }
         }
@@ -494,15 +525,33 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vec
 
 int64_t hpcspin_adjoint_scratch(const layer *l) {
     const int64_t columns = (int64_t)l->mixtures.vectors * LANES;
-    return BLOCK * (3 * (2 * (int64_t)l->densities + 2 * columns + LANES) + l->features +
-                    (3 + (int64_t)l->hidden_layers) * l->widest);
+    return BLOCK * (3 * (l->densities + 2 * columns + 2 * (int64_t)l->made_vectors + 2 * LANES) + l->features +
+                    2 * (int64_t)l->widest + hpcspin_record(l));
 }
 
-/* Sums over the slots of rows first to last - 1: densities (rows, 3, densities) and sums of scalars (rows, scalar_sums),
- * the latter where there are any. `table` as of `hpcspin_layer`; scratch of BLOCK * (3 * densities + scalar_sums). */
+/* Sums over the slots of one centre of the products of densities (rows, 3, vectors), whole vectors, with a row of
+ * kernels each. */
+INLINE void dots(const layer *l, const float *vectors, const int32_t *table, float *out) {
+    const int64_t n = l->vectors;
+    vec sum[3] = {};
+    for (int slot = 0; slot < l->slots; slot++)
+        for (int64_t k = 0; k < n; k += LANES) {
+            const float *row = vectors + table[slot] * 3 * n + k;
+            for (int i = 0; i < 3; i++) sum[i] += load(row + i * n) * load(l->kernels + slot * n + k);
+        }
+    for (int i = 0; i < 3; i++) out[i] = total(sum[i]);
+}
+
+/* Sums over the slots of rows first to last - 1: densities (rows, 3, densities), of which one needs no padding, and sums
+ * of scalars (rows, scalar_sums), the latter where there are any. `table` as of `hpcspin_layer`; scratch of BLOCK * (3 *
+ * densities + scalar_sums). */
 void hpcspin_sums(const layer *l, const float *vectors, const float *scalars, const int32_t *table, int64_t first,
                   int64_t last, float *out, float *out_scalars, float *scratch) {
     const int64_t n = 3 * (int64_t)l->densities, m = l->scalar_sums;
+    if (l->densities == 1) {
+        for (int64_t at = first; at < last; at++) dots(l, vectors, table + at * l->slots, out + 3 * at);
+        return;
+    }
     for (int64_t start = first; start < last; start += BLOCK) {
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
@@ -515,7 +564,7 @@ void hpcspin_sums(const layer *l, const float *vectors, const float *scalars, co
 }
 
 int64_t hpcspin_layer_scratch(const layer *l) {
-    return BLOCK * (3 * (l->densities + (int64_t)l->mixtures.vectors * LANES) + l->features + 2 * (int64_t)l->widest) +
+    return BLOCK * (3 * (int64_t)l->mixtures.vectors * LANES + l->features + 2 * (int64_t)l->widest + hpcspin_record(l)) +
            3 * (1 + l->made_vectors) + l->made_scalars + LANES;
 }
 

@@ -124,7 +124,16 @@ class HostLayer:
         self._address = ctypes.addressof(self._struct)
         self._scratch = int(loaded().hpcspin_layer_scratch(self._address))
 
-    def __call__(self, data: RowData, table: Tensor, inputs: Tensor, centres: int, adds: bool, threads: int) -> RowData:
+    def __call__(
+        self,
+        data: RowData,
+        table: Tensor,
+        inputs: Tensor,
+        centres: int,
+        adds: bool,
+        threads: int,
+        kept: Tensor | None = None,
+    ) -> RowData:
         """What is data after the layer of all rows, zero where there is no centre.
 
         Parameters
@@ -141,6 +150,8 @@ class HostLayer:
             Whether to what is data already.
         threads
             Most threads.
+        kept
+            Receives what `HostAdjoint.back` reads again.
         """
         kernel, rows, (vectors, scalars) = loaded(), len(data.vectors), self._writes
         made = RowData(torch.zeros(rows, 3, 1 + vectors if scalars else 1), torch.zeros(rows, scalars))
@@ -149,7 +160,10 @@ class HostLayer:
 
         def work(first: int, last: int) -> None:
             scratch = torch.empty(self._scratch)
-            kernel.hpcspin_layer(self._address, *reads, first, last, adds, *writes, scratch.data_ptr())
+            kernel.hpcspin_layer(
+                self._address, *reads, first, last, adds, *writes,
+                None if kept is None else kept.data_ptr(), centres + EMPTY, scratch.data_ptr(),
+            )  # fmt: skip
 
         share_out(work, centres, threads)
         return made
@@ -221,7 +235,7 @@ def padded(number: int) -> int:
 
 def wide(matrix: Floats) -> Floats:
     """With zeros up to whole vectors."""
-    return np.pad(matrix, ((0, 0), (0, padded(matrix.shape[1]) - matrix.shape[1])))
+    return np.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, padded(matrix.shape[-1]) - matrix.shape[-1])])
 
 
 def _array(tensor: Tensor) -> Floats:

@@ -16,7 +16,9 @@ from hpcspin.parallel.host_compiler import compiled
 from hpcspin.parallel.threads import thread_pool
 
 _SOURCE = Path(__file__).with_name("host_layers.c")
-_SHARE = 120
+BLOCK = 12
+"""Sites that a kernel computes together; it begins at a multiple of them."""
+_SHARE = 10 * BLOCK
 """Sites below which a thread is not worth its start."""
 
 
@@ -28,13 +30,14 @@ def library() -> ctypes.CDLL | None:
         return None
     found.hpcspin_layer.restype = None
     found.hpcspin_layer_adjoint.restype = found.hpcspin_sums.restype = None
-    for name in ("layer_scratch", "adjoint_scratch", "lanes"):
+    for name in ("layer_scratch", "adjoint_scratch", "record", "lanes"):
         getattr(found, f"hpcspin_{name}").restype = ctypes.c_int64
     address, number = ctypes.c_void_p, ctypes.c_int64
-    found.hpcspin_layer.argtypes = (*[address] * 5, number, number, ctypes.c_int32, *[address] * 3)
-    found.hpcspin_layer_adjoint.argtypes = (*[address] * 6, *[number] * 5, *[address] * 7)
+    found.hpcspin_layer.argtypes = (*[address] * 5, number, number, ctypes.c_int32, *[address] * 3, number, address)
+    found.hpcspin_layer_adjoint.argtypes = (*[address] * 6, *[number] * 5, *[address] * 8)
     found.hpcspin_sums.argtypes = (*[address] * 4, number, number, *[address] * 3)
-    found.hpcspin_layer_scratch.argtypes = found.hpcspin_adjoint_scratch.argtypes = (address,)
+    for name in ("layer_scratch", "adjoint_scratch", "record"):
+        getattr(found, f"hpcspin_{name}").argtypes = (address,)
     return found
 
 
@@ -51,10 +54,10 @@ def usable(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def share_out(work: Callable[[int, int], None], number: int, threads: int) -> None:
-    """Call ``work(first, last)`` for all of a number of sites, in equal shares of at most so many threads."""
+    """Call ``work(first, last)`` for all of a number of sites, in nearly equal shares of at most so many threads."""
     parts = max(1, min(threads, number // _SHARE))
     if parts == 1:
         work(0, number)
     else:
-        bounds = [part * number // parts for part in range(parts + 1)]
+        bounds = [*(part * number // parts // BLOCK * BLOCK for part in range(parts)), number]
         list(thread_pool(parts).map(work, bounds[:-1], bounds[1:]))

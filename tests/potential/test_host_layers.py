@@ -12,7 +12,7 @@ from force_fields import make_model, random_spins
 from torch import Tensor
 
 from hpcspin.lattice import Lattice, make_lattice
-from hpcspin.potential import ForceField, host_library, message_passing
+from hpcspin.potential import ForceField, host_adjoint, host_library, message_passing
 
 LAYERS = {"kind": "direct", "layers": (1, 1, 1), "precision": "float32"}
 BIAS = torch.full((1,), 1.3, dtype=torch.float64)
@@ -68,6 +68,19 @@ def test_threads_and_neighbours_in_the_batch_change_no_bit(monkeypatch: pytest.M
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         for one, field in zip(spins, together, strict=True):
             assert torch.equal(predict(model, lattice, one[None])[0], field)
+
+
+@needs_kernel
+@pytest.mark.parametrize("kind", ["pair", "conservative"])
+def test_the_way_back_reads_what_it_would_make_again(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A block of few centres and one of many have the same bits."""
+    lattice = make_lattice("square", (31, 17))
+    model, spins = make_model(**{**LAYERS, "kind": kind}), random_spins(1, lattice.num_sites, 8)
+    kept = predict(model, lattice, spins)
+    monkeypatch.setattr(host_adjoint, "KEPT", 0)
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert torch.equal(predict(model, lattice, spins), kept)
 
 
 @needs_kernel
