@@ -20,11 +20,12 @@ from hpcspin.electrons.sources import split_lesser
 from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents
 from hpcspin.electrons.system import ElectronSystem
 from hpcspin.electrons.transmission import transmission
+from hpcspin.electrons.transport import Transport, transport
 
 __all__ = [
     "SOLVERS", "ClosedFormSolver", "ClosedLattice", "DiagonalizationSolver", "DrivenDistance", "DrivenLattice",
     "ElectronSystem", "EquilibriumState", "KpmSolver", "RecursiveSolver", "Reservoir", "Solver", "State", "SteadyState",
-    "SteadyStateSolver", "effective_hamiltonian", "estimate_nonconservativity", "exchange_field", "grand_potential",
-    "label_snapshots", "make_solver", "nonconservativity", "reservoir_currents", "retarded_green", "sd_hamiltonian",
-    "self_energy", "split_lesser", "tangent_jacobian", "transmission",
+    "SteadyStateSolver", "Transport", "effective_hamiltonian", "estimate_nonconservativity", "exchange_field",
+    "grand_potential", "label_snapshots", "make_solver", "nonconservativity", "reservoir_currents", "retarded_green",
+    "sd_hamiltonian", "self_energy", "split_lesser", "tangent_jacobian", "transmission", "transport",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ With H + Sigma^R = R diag(lambda) R^-1 and K_r = R^-1 2 Gamma_r R^-†,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.fermi import psi
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
-from hpcspin.electrons.model import merge_potentials, site_matrices
+from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents, width_traces
 from hpcspin.electrons.system import SIGMA
 from hpcspin.errors import HpcspinError
@@ -39,46 +40,85 @@ class ClosedFormSolver(SteadyStateSolver):
         return SteadyState.from_components(self.system, *total)
 
     def _snapshot(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        found = torch.linalg.eig(torch.from_numpy(effective_hamiltonian(self.system, spins)))
-        levels, vectors, inverse = found[0].numpy(), found[1].numpy(), torch.linalg.inv(found[1]).numpy()
-        difference = levels[:, None] - levels.conj()[None, :]
-        if np.min(np.abs(difference.diagonal())) == 0:
-            raise HpcspinError("a level is coupled to no reservoir; its occupation is undefined, add a bath")
-        groups = merge_potentials(self.system.reservoirs)
-        overlaps = [_congruence(inverse, 2 * site_matrices(group.widths)) for group in groups]
-        weighted = np.zeros_like(difference)
-        for group, overlap in zip(groups, overlaps, strict=True):
-            values = psi(levels, group.potential, self.system.temperature)
-            weighted += overlap * (values[:, None] - values.conj()[None, :])
-        weighted /= 2 * np.pi * difference
-        components = self._sites(vectors, weighted)
+        spectrum = Spectrum.of(self.system, spins)
+        inner, everything = spectrum.occupation(self.system)
+        components = self._components(spectrum.sites(inner))
         # With f = 1 for every reservoir the same sum must give rho = 1.
-        filled = self._sites(vectors, -1j * sum(overlaps) / difference)
+        filled = self._components(spectrum.sites(everything))
         filled[..., 0] -= 2
         error = 10 * self.scale * float(np.abs(filled).max())
-        return components, self._currents(components, levels, vectors, inverse), error
+        return components, self._currents(components, spectrum), error
 
-    def _sites(self, vectors: Matrix, inner: Matrix) -> NDArray[np.float64]:
-        """Components of the on-site blocks of R M R†, shape (Lx, Ly, 4)."""
-        left = _product(vectors, inner).reshape(-1, 2, len(inner))
-        blocks = np.einsum("iak,ibk->iab", left, vectors.conj().reshape(left.shape))
-        components = np.einsum("kab,iba->ik", SIGMA, blocks).real
-        return components.reshape(*self.system.lattice.size, 4)
+    def _components(self, blocks: Matrix) -> NDArray[np.float64]:
+        """tr(M_ii) and tr(sigma M_ii) of Hermitian on-site blocks, shape (Lx, Ly, 4)."""
+        return np.einsum("kab,iba->ik", SIGMA, blocks).real.reshape(*self.system.lattice.size, 4)
 
-    def _currents(
-        self, components: NDArray[np.float64], levels: Matrix, vectors: Matrix, inverse: Matrix
-    ) -> NDArray[np.float64]:
-        """`reservoir_currents`, where ∫ de/2pi f_r A is minus the anti-Hermitian part of psi_r(H + Sigma) / pi."""
+    def _currents(self, components: NDArray[np.float64], spectrum: Spectrum) -> NDArray[np.float64]:
+        """`reservoir_currents`, where ∫ de/2pi f_r A is i (Q_r - Q_r†)."""
         filled = np.zeros(len(self.system.reservoirs))
         for group in merge_potentials(self.system.reservoirs):
-            values = psi(levels, group.potential, self.system.temperature)
-            function = (vectors * values).reshape(-1, 2, len(levels))
-            blocks = np.einsum("iak,kib->iab", function, inverse.reshape(len(levels), -1, 2))
-            coefficients = np.einsum("kab,iba->ik", SIGMA, blocks)
-            # i (X - X†) / 2 pi of a block that is not Hermitian: twice the imaginary part of each coefficient.
-            spectral = -coefficients.imag.reshape(components.shape) / np.pi
+            blocks = 1j * spectrum.reached(group.potential, self.system.temperature)
+            spectral = self._components(blocks + blocks.conj().swapaxes(-1, -2))
             filled[group.members] = width_traces(self.system, spectral)[group.members]
         return reservoir_currents(self.system, filled, components)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """H + Sigma^R = R diag(lambda) R^-1 of one snapshot, which has all of its steady state.
+
+    Attributes
+    ----------
+    levels
+        lambda, shape (m,).
+    vectors, inverse
+        R and R^-1, shapes (2 sites, m) and (m, 2 sites).
+    """
+
+    levels: Matrix
+    vectors: Matrix
+    inverse: Matrix
+
+    @staticmethod
+    def of(system: DrivenLattice, spins: NDArray[np.float64]) -> Spectrum:
+        """Spectrum of spins of shape (Lx, Ly, 3).
+
+        Raises
+        ------
+        HpcspinError
+            If a level is coupled to no reservoir.
+        """
+        levels, vectors = torch.linalg.eig(torch.from_numpy(effective_hamiltonian(system, spins)))
+        if float(levels.imag.abs().min()) == 0:
+            raise HpcspinError("a level is coupled to no reservoir; its occupation is undefined, add a bath")
+        return Spectrum(levels.numpy(), vectors.numpy(), torch.linalg.inv(vectors).numpy())
+
+    def occupation(self, system: DrivenLattice) -> tuple[Matrix, Matrix]:
+        """M of rho = R M R†, and the same with every reservoir full, which must give R M R† = 1; shape (m, m)."""
+        levels = self.levels
+        total, everything = np.zeros((2, len(levels), len(levels)), dtype=np.complex128)
+        for group in merge_potentials(system.reservoirs):
+            overlap = self.congruence(group.widths)
+            values = psi(levels, group.potential, system.temperature)
+            total += overlap * (values[:, None] - values.conj()[None, :])
+            everything -= 1j * overlap
+        difference = levels[:, None] - levels.conj()[None, :]
+        return total / (2 * np.pi * difference), everything / difference
+
+    def sites(self, inner: Matrix) -> Matrix:
+        """On-site blocks of R M R†, shape (sites, 2, 2)."""
+        left = product(self.vectors, inner).reshape(-1, 2, len(inner))
+        return np.einsum("iak,ibk->iab", left, self.vectors.conj().reshape(left.shape))
+
+    def reached(self, potential: float, temperature: float) -> Matrix:
+        """On-site blocks of Q = ∫ de/2pi f G^R = psi(H + Sigma^R) / 2 pi, up to a real number; shape (sites, 2, 2)."""
+        values = psi(self.levels, potential, temperature) / (2 * np.pi)
+        left = (self.vectors * values).reshape(-1, 2, len(values))
+        return np.einsum("iak,kib->iab", left, self.inverse.reshape(len(values), -1, 2))
+
+    def congruence(self, widths: NDArray[np.float64]) -> Matrix:
+        """K = R^-1 2 Gamma R^-† of widths as coefficients of (1, sigma), shape (Lx, Ly, 4)."""
+        return _congruence(self.inverse, 2 * site_matrices(widths))
 
 
 def _congruence(inverse: Matrix, widths: NDArray[np.complex128]) -> Matrix:
@@ -87,9 +127,9 @@ def _congruence(inverse: Matrix, widths: NDArray[np.complex128]) -> Matrix:
     touched = np.flatnonzero(blocks.any(axis=(1, 2)))
     columns = inverse.reshape(len(inverse), -1, 2)[:, touched]
     scaled = np.einsum("mia,iab->mib", columns, blocks[touched])
-    return _product(scaled.reshape(len(inverse), -1), columns.reshape(len(inverse), -1).conj().T)
+    return product(scaled.reshape(len(inverse), -1), columns.reshape(len(inverse), -1).conj().T)
 
 
-def _product(left: Matrix, right: Matrix) -> Matrix:
+def product(left: Matrix, right: Matrix) -> Matrix:
     """Matrix product on all cores by torch, whose BLAS is the same as that of the eigensolver."""
     return (torch.from_numpy(np.ascontiguousarray(left)) @ torch.from_numpy(np.ascontiguousarray(right))).numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ from hpcspin.storage import check_spins
 
 if TYPE_CHECKING:
     from hpcspin.electrons.solver import State
+    from hpcspin.electrons.transport import Transport
 
 SIGMA = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 """Identity and Pauli matrices, shape (4, 2, 2)."""
@@ -98,11 +99,13 @@ class ElectronSystem:
         if not math.isfinite(self.rashba):
             raise HpcspinError(f"electrons: rashba {self.rashba} must be a finite number")
         for name in ("exchange", "on_site"):
-            values = np.asarray(getattr(self, name))
+            values = np.asarray(getattr(self, name), dtype=np.float64)
             if values.shape not in ((), self.lattice.size):
                 raise HpcspinError(f"electrons: {name} of shape {values.shape} does not fit {self.lattice.size} sites")
             if not np.isfinite(values).all():
                 raise HpcspinError(f"electrons: {name} {getattr(self, name)} must be a finite number")
+            if values.ndim:
+                object.__setattr__(self, name, values)
 
     def texture(self, kind: str, *, seed: int = 1, **parameters: float) -> NDArray[np.float64]:
         """Spins of a registered texture on this lattice, shape (Lx, Ly, 3).
@@ -171,13 +174,39 @@ class ElectronSystem:
         snapshots, restore = as_snapshots(spins, self.lattice.size)
         return solve(system, check_spins(snapshots, None, "spins"), World.current(), device).map(restore)
 
+    def transport(self, spins: Any, energies: Sequence[float] = ()) -> Transport:
+        """Currents of charge and spin along every bond, what reservoirs inject, density of states, transmission.
+
+        Under a launcher all ranks call together, with the same spins, and share the snapshots.
+
+        Parameters
+        ----------
+        spins
+            As of `solve`.
+        energies
+            Where the density of states and the transmissions are wanted.
+
+        Returns
+        -------
+        Transport
+            Of one snapshot without the first axis where one was given; torch tensors where the spins were one.
+
+        Raises
+        ------
+        HpcspinError
+            If the spins do not fit the lattice or are no unit vectors, or the tolerance is missed.
+        """
+        from hpcspin.electrons.transport import transports  # It needs torch, which a system does not.
+        from hpcspin.parallel.world import World
+
+        snapshots, restore = as_snapshots(spins, self.lattice.size)
+        return transports(self, check_spins(snapshots, None, "spins"), energies, World.current()).map(restore)
+
     def as_config(self) -> dict[str, Any]:
         """Sections ``lattice`` and ``electrons`` of a config of this system, as JSON values."""
         lattice = self.lattice
         shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
         given = {name: np.asarray(getattr(self, name)).tolist() for name in shared}
-        if given["on_site"] == 0:
-            del given["on_site"]  # It has no key of a config yet.
         return {
             "lattice": {"kind": lattice.kind, "size": list(lattice.size), "periodic": list(lattice.periodic)},
             "electrons": {**given, **self._own_config()},

@@ -1,0 +1,194 @@
+"""What flows through a lattice of electrons: charge and spin along the bonds, and where reservoirs let it in and out.
+
+All of it follows from the whole density matrix rho_ij, its equilibrium part included: noncollinear spins carry spin
+currents without any voltage. For a bond c†_i T c_j + h.c. the particles that pass from i to j in a unit of time are
+2 Im tr(T† rho_ij), from the equation of motion of the density on site j, and the spin, in units of hbar, that arrives
+in j is 2 Im tr((sigma / 2) T† rho_ij). Where T keeps the spin, as much leaves i. Rashba coupling turns it on its way:
+the flow is then the mean of what leaves and what arrives, and half of the difference is a torque on the electrons of
+each of the two sites.
+
+Reservoir r changes the density matrix by 2 i (Q_r Gamma_r - Gamma_r Q_r†) - Gamma_r rho - rho Gamma_r in a unit of
+time, Q_r = ∫ de/2pi f_r G^R. In the steady state, on every site,
+
+    inflow of particles + injection = 0,
+    inflow of spin + injected spin + spin-orbit torque = S_i x H_i.
+
+C. Caroli et al., J. Phys. C 4, 916 (1971), for the currents; Y. Meir and N. S. Wingreen, Phys. Rev. Lett. 68, 2512
+(1992), the paper's reference 57, for the injection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from hpcspin.electrons.closed import ClosedLattice
+from hpcspin.electrons.closed_form import Spectrum, product
+from hpcspin.electrons.diagonalization import chemical_potential
+from hpcspin.electrons.hamiltonian import sd_hamiltonian
+from hpcspin.electrons.model import DrivenLattice, site_matrices
+from hpcspin.electrons.system import SIGMA, ElectronSystem
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+
+Real: TypeAlias = NDArray[np.float64]
+Matrix: TypeAlias = NDArray[np.complex128]
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Flows of one snapshot, or of n with an axis in front; particles and spins in units of t/hbar, energies in t.
+
+    Attributes
+    ----------
+    bond_current
+        Particles from site i to i + offset, shape (bonds, Lx, Ly): one entry for each of the system's `hopping_terms`;
+        0 where there is no such bond.
+    bond_spin_current
+        Spin in units of hbar along the same bonds, shape (bonds, Lx, Ly, 3).
+    injected, injected_spin
+        What each reservoir lets into each site, shapes (reservoirs, Lx, Ly) and (reservoirs, Lx, Ly, 3).
+    spin_orbit_torque
+        Torque of Rashba coupling on the electrons of each site, shape (Lx, Ly, 3).
+    ldos
+        Local density of states tr A_ii(e) / 2 pi at the energies asked for, in states a unit of energy, shape
+        (energies, Lx, Ly). Of closed lattices, whose levels are sharp, as a probe at the electrons' temperature sees
+        it.
+    transmission
+        T_rs(e) = tr[2 Gamma_r G 2 Gamma_s G†] from reservoir s into r, shape (energies, reservoirs, reservoirs).
+    """
+
+    bond_current: Real
+    bond_spin_current: Real
+    injected: Real
+    injected_spin: Real
+    spin_orbit_torque: Real
+    ldos: Real
+    transmission: Real
+
+    @classmethod
+    def joined(cls, parts: Sequence[Transport]) -> Transport:
+        """Several snapshots, with an axis in front."""
+        return cls(**{f.name: np.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+    def map(self, function: Callable[[Real], Any]) -> Transport:
+        """The same with a function of each array in its place."""
+        return Transport(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+
+
+def transport(system: ElectronSystem, spins: Real, energies: Sequence[float] = ()) -> Transport:
+    """Flows of one snapshot, by one dense eigenproblem, O((Lx Ly)³).
+
+    Parameters
+    ----------
+    system
+        Driven or closed.
+    spins
+        Unit vectors, shape (Lx, Ly, 3).
+    energies
+        Where the density of states and the transmissions are wanted.
+
+    Raises
+    ------
+    HpcspinError
+        If the spins do not fit, a level is coupled to no reservoir, or the tolerance is missed.
+    """
+    spins = system.check_spins(np.asarray(spins)[None])[0]
+    at = np.asarray(energies, dtype=np.float64)
+    if isinstance(system, DrivenLattice):
+        return _driven(system, spins, at)
+    assert isinstance(system, ClosedLattice)
+    return _closed(system, spins, at)
+
+
+def transports(system: ElectronSystem, spins: Real, energies: Sequence[float], world: World) -> Transport:
+    """Flows of snapshots of shape (n, Lx, Ly, 3), which the ranks share; see `ElectronSystem.transport`."""
+    mine = {n: transport(system, spins[n], energies) for n in range(world.rank, len(spins), world.size)}
+    found = {n: part for several in world.allgather(mine) for n, part in several.items()}
+    return Transport.joined([found[n] for n in range(len(spins))])
+
+
+def _driven(system: DrivenLattice, spins: Real, energies: Real) -> Transport:
+    spectrum = Spectrum.of(system, spins)
+    inner, everything = spectrum.occupation(system)
+    error = float(np.abs(spectrum.sites(everything) - np.eye(2)).max())
+    if error > system.tolerance:
+        raise HpcspinError(f"electrons.tolerance: the density matrix is off by {error:.1e}; raise the tolerance")
+    rho = product(product(spectrum.vectors, inner), spectrum.vectors.conj().T)
+    blocks, size = np.einsum("iaib->iab", rho.reshape(-1, 2, len(rho) // 2, 2)), system.lattice.size
+    injected = [_injection(system, r, spectrum, blocks).reshape(*size, 4) for r in range(len(system.reservoirs))]
+    propagators = 1 / (energies - spectrum.levels[:, None])
+    weights = (spectrum.vectors * spectrum.inverse.T).reshape(-1, 2, len(spectrum.levels)).sum(axis=1)
+    ldos = -(weights @ propagators).imag.T / np.pi
+    return _flows(system, rho, np.stack(injected), ldos, _transmission(system, spectrum, propagators))
+
+
+def _closed(system: ClosedLattice, spins: Real, energies: Real) -> Transport:
+    levels, vectors = np.linalg.eigh(sd_hamiltonian(system, spins))
+    potential = system.potential
+    if potential is None:
+        assert system.filling is not None
+        potential = chemical_potential(levels, system.filling * system.lattice.num_sites, system.temperature)
+    filled = vectors * np.sqrt(expit((potential - levels) / system.temperature))
+    weights = (np.abs(vectors) ** 2).reshape(-1, 2, len(levels)).sum(axis=1)
+    # Minus the derivative of the Fermi function is f (1 - f) / T.
+    occupied = expit((energies - levels[:, None]) / system.temperature)
+    ldos = (weights @ (occupied * (1 - occupied) / system.temperature)).T
+    none = np.zeros((0, *system.lattice.size, 4))
+    return _flows(system, product(filled, filled.conj().T), none, ldos, np.zeros((len(energies), 0, 0)))
+
+
+def _flows(system: ElectronSystem, rho: Matrix, injected: Real, ldos: Real, transmission: Real) -> Transport:
+    """Flows along the bonds, with what reservoirs inject as coefficients of (1, sigma), (reservoirs, Lx, Ly, 4)."""
+    lattice = system.lattice
+    sites, terms, size = lattice.num_sites, system.hopping_terms, lattice.size
+    blocks = rho.reshape(sites, 2, sites, 2)
+    flow, torque = np.zeros((len(terms), sites, 4)), np.zeros((sites, 3))
+    for number, term in enumerate(terms):
+        target = lattice.shift(term.offset)[:, 0]
+        origin = np.flatnonzero(target >= 0)
+        target = target[origin]
+        between, back = blocks[origin, :, target], term.matrix.conj().T
+        arrives, leaves = (2 * np.einsum("kab,iba->ik", m, between).imag for m in (SIGMA @ back, back @ SIGMA))
+        flow[number, origin] = (arrives + leaves) / 2
+        turned = (arrives - leaves)[:, 1:] / 4  # A spin is sigma / 2, and each site has half of the difference.
+        torque[origin] += turned
+        torque[target] += turned
+    return Transport(
+        bond_current=flow[..., 0].reshape(-1, *size),
+        bond_spin_current=flow[..., 1:].reshape(-1, *size, 3) / 2,
+        injected=injected[..., 0],
+        injected_spin=injected[..., 1:] / 2,
+        spin_orbit_torque=torque.reshape(*size, 3),
+        ldos=ldos.reshape(-1, *size),
+        transmission=transmission,
+    )
+
+
+def _injection(system: DrivenLattice, number: int, spectrum: Spectrum, rho: Matrix) -> Real:
+    """What one reservoir adds to rho_ii in a unit of time, as tr(.) and tr(sigma .), shape (sites, 4)."""
+    reservoir = system.reservoirs[number]
+    width = site_matrices(system.widths[number]).reshape(-1, 2, 2)
+    half = (2j * spectrum.reached(reservoir.potential, system.temperature) - rho) @ width
+    return 2 * np.einsum("kab,iba->ik", SIGMA, half).real
+
+
+def _transmission(system: DrivenLattice, spectrum: Spectrum, propagators: Matrix) -> Real:
+    """T_rs = sum_mn g_m g_n* K_s,mn Y_r,nm, g = 1 / (e - lambda), K_s = R^-1 2 Gamma_s R^-†, Y_r = R† 2 Gamma_r R."""
+    count = len(system.reservoirs)
+    result = np.zeros((propagators.shape[1], count, count))
+    if not len(result):
+        return result
+    vectors = spectrum.vectors.reshape(-1, 2, len(spectrum.levels))
+    sources = [spectrum.congruence(widths) for widths in system.widths]
+    for r, widths in enumerate(system.widths):
+        weighted = np.einsum("iab,ibk->iak", 2 * site_matrices(widths).reshape(-1, 2, 2), vectors)
+        drain = product(spectrum.vectors.T, weighted.reshape(spectrum.vectors.shape).conj())  # Y_r, transposed
+        for s, source in enumerate(sources):
+            result[:, r, s] = np.einsum("me,me->e", product(source * drain, propagators.conj()), propagators).real
+    return result
