@@ -20,6 +20,7 @@ from hpcspin.config_text import Override, read_yaml
 from hpcspin.dynamics import CLOSED_OBSERVERS, ClassicalSettings
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
 from hpcspin.lattice.settings import InitialSettings, LatticeSettings
 from hpcspin.potential.settings import PotentialSection
 from hpcspin.registry import load_plugins
@@ -200,6 +201,14 @@ class Config(Section):
         if not (isinstance(electrons, dict) and isinstance(motion, dict)) or electrons.get("reservoirs"):
             return given
         return {**sections, "dynamics": {"observers": list(CLOSED_OBSERVERS), **motion}}
+
+    @model_validator(mode="after")
+    def _on_the_lattice(self) -> Config:
+        """Electrons as values of sites: whether those of two files agree does not depend on how they were written."""
+        if self.electrons is not None:
+            lattice = make_lattice(self.lattice.kind, self.lattice.size, self.lattice.periodic)
+            object.__setattr__(self, "electrons", self.electrons.on(lattice))
+        return self
 
     def need(self, *sections: str) -> None:
         """Check that the sections a verb uses are there.

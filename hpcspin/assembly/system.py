@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from hpcspin.config import Config
 from hpcspin.electrons import ClosedLattice, DrivenLattice, ElectronSystem, Reservoir, Solver, make_solver
 from hpcspin.electrons.settings import ReservoirSettings
-from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice, make_texture
-from hpcspin.lattice.settings import InitialSettings, LatticeSettings
+from hpcspin.lattice.settings import InitialSettings, LatticeSettings, chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 
@@ -33,7 +32,7 @@ def build_system(config: Config) -> ElectronSystem:
     config.need("electrons")
     assert config.electrons is not None
     electrons, lattice = config.electrons, build_lattice(config.lattice)
-    shared = ("hopping", "exchange", "temperature", "rashba", "solver", "tolerance", "precision")
+    shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
     given: dict[str, Any] = {name: getattr(electrons, name) for name in shared}
     if electrons.reservoirs:
         reservoirs = tuple(_reservoir(section, lattice) for section in electrons.reservoirs)
@@ -64,8 +63,5 @@ def initial_spins(initial: InitialSettings, lattice: Lattice, seed: int) -> NDAr
 
 
 def _reservoir(section: ReservoirSettings, lattice: Lattice) -> Reservoir:
-    try:
-        sites = lattice.mask(section.sites)
-    except HpcspinError as failure:
-        raise HpcspinError(f"electrons.reservoirs: {section.name!r}: {failure}") from failure
+    sites = chosen_sites(lattice, section.sites, f"electrons.reservoirs: {section.name!r}")
     return Reservoir(section.name, sites, section.width, section.potential, section.polarization)

@@ -89,7 +89,7 @@ class Anisotropy(Conservative):
 
     def divergence(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :class:`hpcspin.dynamics.energies.Conservative`."""
-        return 2 * self.strength * (1 - (spins @ np.asarray(self.axis)) ** 2)
+        return 2 * self.strength * ((spins**2).sum(axis=-1) - (spins @ np.asarray(self.axis)) ** 2)
 
 
 @dataclass(frozen=True)

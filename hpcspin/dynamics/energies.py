@@ -87,7 +87,7 @@ def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np
     field
         A classical term or a sum of such.
     spins, force
-        Spins and their field, shape (Lx, Ly, 3).
+        Spins and their field, shape (Lx, Ly, 3); zero vectors stand for spins that do not move, which have none.
 
     Raises
     ------

@@ -35,6 +35,8 @@ class Frame:
         Time.
     source : Field
         What the field comes from.
+    free : numpy.ndarray
+        Sites whose spins move, bool, shape (Lx, Ly).
     """
 
     lattice: Lattice
@@ -42,6 +44,7 @@ class Frame:
     force: NDArray[np.float64]
     time: float
     source: Field
+    free: NDArray[np.bool_]
 
 
 Measure = Callable[..., NDArray[np.float64] | float]
@@ -125,7 +128,7 @@ def energy(frame: Frame) -> float:
 @observer("spin_temperature")
 def spin_temperature(frame: Frame) -> float:
     """Temperature of conservative classical fields, from the spins' places."""
-    return energies.spin_temperature(frame.source, frame.spins, frame.force)
+    return energies.spin_temperature(frame.source, frame.spins * frame.free[..., None], frame.force)
 
 
 @observer("bond_map", a_site)

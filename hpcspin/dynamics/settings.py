@@ -14,6 +14,7 @@ from hpcspin.dynamics.observers import ObserverSettings
 from hpcspin.dynamics.step_bounds import tolerated_change
 from hpcspin.dynamics.waveforms import Driven
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice.settings import Sites
 from hpcspin.settings import Count, Finite, NonNegative, Positive, Section, Seed
 
 CLOSED_OBSERVERS = ("magnetization", "mean_bond", "mean_chirality")
@@ -38,6 +39,8 @@ class Settings(Section):
     fixed steps."""
     seed: Seed = 1
     """Of the noise, and of the tilts of the initial spins."""
+    pinned: Sites = ()
+    """Sites whose spins nothing moves, as those of a reservoir: ``left``, ``{columns: [from, to]}``, [[x, y], ...]."""
     record_interval: Count = 5
     """Steps between recorded frames; the first and the last one are recorded always."""
     record_window: tuple[NonNegative, NonNegative] | None = None

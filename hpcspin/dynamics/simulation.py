@@ -33,6 +33,7 @@ from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.torque import angular_velocity, components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
+from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.stopwatch import report
@@ -58,14 +59,7 @@ CHECKPOINTING = ("dynamics.checkpoint_interval", "dynamics.checkpoint_minutes")
 _MAY_DIFFER = (
     "dynamics.duration",
     *CHECKPOINTING,
-    "potential",
-    "training",
-    "reproduce",
-    "learning",
-    "torque",
-    "device",
-    "plugins",
-    "dynamics.allow",
+    *("potential", "training", "reproduce", "learning", "torque", "device", "plugins", "dynamics.allow"),
 )
 
 
@@ -161,6 +155,8 @@ class Simulation:
         self._domain = Domain.cut(lattice, self.world, field.halo)
         self._evaluate = FieldEvaluator(field, self._domain)
         self._sites = torch.as_tensor(self._domain.sites, device=device)
+        self._free = ~chosen_sites(lattice, settings.pinned, "dynamics.pinned")
+        self._may_move = None if self._free.all() else self._block(self._free[..., None]).bool()
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
         self._advance = settings.stepper(largest_on(self.world), drives_of(field))
         checked = check_spins(initial_spins, lattice.size, "initial spins")
@@ -244,10 +240,14 @@ class Simulation:
 
         def omega(spins: Tensor, time: float) -> Tensor:
             field = self._evaluate(spins, time)
-            return angular_velocity(spins, field if noise is None else field + noise, self.settings.damping)
+            turning = angular_velocity(spins, field if noise is None else field + noise, self.settings.damping)
+            return turning if self._may_move is None else turning * self._may_move
 
         dt = self.settings.step
-        return State(self._advance(state.spins, state.step * dt, dt, omega), state.step + 1)
+        moved = self._advance(state.spins, state.step * dt, dt, omega)
+        if self._may_move is not None:  # A scheme that normalises may change the last bit of a spin that does not turn.
+            moved = torch.where(self._may_move, moved, state.spins)
+        return State(moved, state.step + 1)
 
     def _save(self, recorder: Recorder | None, *, force: bool) -> None:
         """Record the frame and write the checkpoint that are due."""
@@ -287,7 +287,7 @@ class Simulation:
         return self._state.step * self.settings.step
 
     def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64], time: float) -> Frame:
-        return Frame(self._domain.lattice, spins, field, time, self._field)
+        return Frame(self._domain.lattice, spins, field, time, self._field, self._free)
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         self._finish_frame()
@@ -390,5 +390,5 @@ class Simulation:
             self._recorder_state,
         )
 
-    def _block(self, whole: NDArray[np.float64]) -> Tensor:
+    def _block(self, whole: NDArray[Any]) -> Tensor:
         return components_first(torch.as_tensor(whole[self._domain.slices], device=self._device, dtype=self._dtype))

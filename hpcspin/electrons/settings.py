@@ -6,22 +6,26 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from hpcspin.electrons.closed import ClosedLattice, wrong_ensemble
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.electrons.solver import SOLVERS
 from hpcspin.electrons.system import ElectronSystem
-from hpcspin.lattice import SHAPES
-from hpcspin.settings import Finite, Integer, NonNegative, Positive, Section, Vector
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.lattice.settings import Columns, Sites, SiteValues, chosen_sites
+from hpcspin.settings import Finite, NonNegative, Positive, Section, Vector
 
 
 class ReservoirSettings(Section):
     """A wide-band reservoir of electrons."""
 
     name: str
-    sites: Annotated[str, AfterValidator(SHAPES.check)] | tuple[tuple[Integer, Integer], ...]
-    """``left`` (column 0), ``right`` (column Lx - 1), ``all``, another registered shape, or a list of sites [x, y]."""
+    sites: Sites
+    """``left`` (column 0), ``right`` (column Lx - 1), ``all``, another registered shape, ``{columns: [from, to]}``, a
+    list of sites [x, y], or ``{file: FILE.h5, dataset: NAME}``, those where it is not 0."""
     width: NonNegative
     """Level width g of a site; the width matrix is g(1 + p·sigma), the self-energy minus i times it."""
     potential: Finite
@@ -36,12 +40,26 @@ class ReservoirSettings(Section):
         return self
 
 
+class RegionSettings(Section):
+    """Sites with an exchange or an energy of their own."""
+
+    sites: Sites
+    """As those of a reservoir."""
+    exchange: Finite | None = None
+    on_site: Finite | None = None
+
+
 class ElectronsSettings(Section):
     """The electrons of the s-d model, driven by reservoirs or closed, and how their state is solved."""
 
     hopping: Positive | Annotated[tuple[Finite, ...], Field(min_length=1)] = 1.0
     """t of nearest neighbours, or [t1, t2, ...] of one shell of neighbours after the other."""
-    exchange: Finite = 3.8
+    exchange: SiteValues = 3.8
+    """J, a number, or one for each site: ``{file: FILE.h5, dataset: NAME}`` of shape (Lx, Ly)."""
+    on_site: SiteValues = 0.0
+    """Energy of an electron on a site, likewise."""
+    regions: tuple[RegionSettings, ...] = ()
+    """Sites where the exchange or the energy is another one; the last region that has a site decides."""
     temperature: Positive = 0.01
     tolerance: Positive = ElectronSystem.tolerance
     """Largest error of a field component; a label that misses it is an error."""
@@ -59,6 +77,32 @@ class ElectronsSettings(Section):
     """Chemical potential of a closed lattice: its fields derive from the grand potential."""
     filling: Finite | None = None
     """Electrons a site of a closed lattice, 0 to 2: its fields derive from the free energy."""
+
+    def on(self, lattice: Lattice) -> ElectronsSettings:
+        """The same with what regions and columns mean there as values and lists of sites, however they were written.
+
+        Raises
+        ------
+        HpcspinError
+            If a site or a map does not fit the lattice.
+        """
+        changed: dict[str, Any] = {}
+        if any(isinstance(reservoir.sites, Columns) for reservoir in self.reservoirs):
+            changed["reservoirs"] = tuple(_with_sites(reservoir, lattice) for reservoir in self.reservoirs)
+        if self.regions:
+            masks = [chosen_sites(lattice, region.sites, "electrons.regions") for region in self.regions]
+            for name in ("exchange", "on_site"):
+                values = np.array(getattr(self, name))
+                if values.shape not in ((), lattice.size):
+                    raise HpcspinError(
+                        f"electrons.{name}: a map of {values.shape} does not fit {lattice.size} sites; correct the map"
+                    )
+                for region, mask in zip(self.regions, masks, strict=True):
+                    if getattr(region, name) is not None:
+                        values = np.where(mask, getattr(region, name), values)
+                changed[name] = tuple(map(tuple, values.tolist())) if np.ptp(values) else float(values.flat[0])
+            changed["regions"] = ()
+        return self.model_copy(update=changed) if changed else self
 
     @property
     def system(self) -> type[ElectronSystem]:
@@ -92,3 +136,12 @@ class ElectronsSettings(Section):
                 f"choose {self.system.default_solver}"
             )
         return self
+
+
+def _with_sites(reservoir: ReservoirSettings, lattice: Lattice) -> ReservoirSettings:
+    """The same reservoir with columns as a list of sites."""
+    if not isinstance(reservoir.sites, Columns):
+        return reservoir
+    where = f"electrons.reservoirs: {reservoir.name!r}"
+    sites = np.argwhere(chosen_sites(lattice, reservoir.sites, where)).tolist()
+    return reservoir.model_copy(update={"sites": tuple(map(tuple, sites))})

@@ -1,15 +1,97 @@
-"""What a config says of the lattice and of the spins at time zero."""
+"""What a config says of the lattice, of some of its sites, of values on them, and of the spins at time zero."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AfterValidator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag
 
-from hpcspin.lattice.lattice import LATTICES
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice.lattice import LATTICES, SHAPES, Lattice
 from hpcspin.lattice.textures import TEXTURES
 from hpcspin.registry import Choice
-from hpcspin.settings import Count, Flag, Section
+from hpcspin.settings import Count, Finite, Flag, Integer, Section
+
+
+class MapFile(Section):
+    """A dataset (Lx, Ly) of an HDF5 file."""
+
+    file: str
+    dataset: str
+
+    def read(self) -> NDArray[Any]:
+        """Its numbers."""
+        from hpcspin.storage import open_hdf5, read_rows, real_dataset  # HDF5 takes a while to import.
+
+        path = Path(self.file)
+        with open_hdf5(path, "give an HDF5 file with a dataset (Lx, Ly)") as file:
+            return read_rows(real_dataset(file, path, self.dataset, ("Lx", "Ly")), path, slice(None))
+
+
+class Columns(Section):
+    """Columns of sites, from one to another one, both included."""
+
+    columns: tuple[Integer, Integer]
+
+
+def _map_of(given: Any) -> NDArray[Any] | None:
+    """The numbers that a mapping with a file stands for."""
+    return MapFile.model_validate(given).read() if isinstance(given, Mapping) and "file" in given else None
+
+
+def _places(given: Any) -> Any:
+    return given if (found := _map_of(given)) is None else np.argwhere(found).tolist()
+
+
+def _numbers(given: Any) -> Any:
+    return given if (found := _map_of(given)) is None else found.tolist()
+
+
+def _form(given: Any) -> str:
+    """Which form of sites is meant, in brackets, which messages leave out: mistakes are told of that form alone."""
+    if isinstance(given, str):
+        return "(name)"
+    return "(columns)" if isinstance(given, Mapping | Columns) else "(list)"
+
+
+Sites = Annotated[
+    Annotated[str, AfterValidator(SHAPES.check), Tag("(name)")]
+    | Annotated[Columns, Tag("(columns)")]
+    | Annotated[tuple[tuple[Integer, Integer], ...], Tag("(list)")],
+    Discriminator(_form),
+    BeforeValidator(_places),
+]
+"""Sites by a name in `SHAPES`, as ``{columns: [from, to]}``, as a list of sites [x, y], or those where the dataset of
+``{file: FILE.h5, dataset: NAME}`` is not 0."""
+SiteValues = Annotated[Finite | tuple[tuple[Finite, ...], ...], BeforeValidator(_numbers)]
+"""A number, or one for each site: ``{file: FILE.h5, dataset: NAME}``, or a list of Lx lists of Ly numbers."""
+
+
+def chosen_sites(lattice: Lattice, sites: str | Columns | tuple[tuple[int, int], ...], where: str) -> NDArray[np.bool_]:
+    """The sites of a config as a mask, shape (Lx, Ly).
+
+    Raises
+    ------
+    HpcspinError
+        If one of them lies outside the lattice; ``where`` is the key that it names.
+    """
+    if not isinstance(sites, Columns):
+        try:
+            return lattice.mask(sites)
+        except HpcspinError as failure:
+            raise HpcspinError(f"{where}: {failure}") from failure
+    first, last = sites.columns
+    if not 0 <= first <= last < lattice.size[0]:
+        raise HpcspinError(
+            f"{where}: columns [{first}, {last}] are none of the {lattice.size} lattice; give [from, to], from 0 to "
+            f"{lattice.size[0] - 1}"
+        )
+    x = np.indices(lattice.size)[0]
+    return (first <= x) & (x <= last)
 
 
 class LatticeSettings(Section):

@@ -19,7 +19,7 @@ import numpy as np
 from h5py import h5d, h5l, h5o, h5t, h5z
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.provenance import SCHEMA_VERSION
+from hpcspin.storage.provenance import SCHEMA_VERSION, stored_attributes
 
 MARKER = "marker"
 """Attribute that names the dataset which is finite for every complete frame."""
@@ -252,7 +252,7 @@ def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
         If one cannot be read, or the config is no JSON mapping.
     """
     try:
-        values = {name: _decoded(file.attrs[name]) for name in file.attrs}
+        values = {name: _decoded(value) for name, value in stored_attributes(file).items()}
     except _BROKEN as error:
         raise _unreadable(path, error) from error
     if not isinstance(values.get("config", {}), dict):

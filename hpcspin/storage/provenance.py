@@ -22,6 +22,8 @@ UNITS = (
     "current: t/hbar particles out of the reservoir; hbar = k_B = e = gamma = 1"
 )
 
+_LONGEST, _MORE = 60_000, "#"
+"""Characters of one attribute, and what follows its name before the number of a further piece."""
 LIBRARIES = (
     "numpy", "scipy", "torch", "numba", "h5py", "mpi4py", "array-api-compat", "cupy-cuda13x", "torch-scatter",
 )  # fmt: skip
@@ -81,10 +83,28 @@ def write_attributes(file: h5py.File, kind: str, attributes: Mapping[str, Any]) 
     kind
         What the file is: ``labels``, ``trajectory`` or ``checkpoint``.
     attributes
-        The caller's; strings and numbers are stored as they are, mappings and sequences as JSON.
+        The caller's; strings and numbers are stored as they are, mappings and sequences as JSON. What is longer than an
+        attribute of HDF5 may be goes on in ``NAME#1``, ``NAME#2`` and so on.
     """
     file.attrs["kind"] = kind
     file.attrs["schema_version"] = SCHEMA_VERSION
     file.attrs["units"] = UNITS
     for name, value in attributes.items():
-        file.attrs[name] = value if isinstance(value, str | int | float) else json.dumps(value)
+        if isinstance(value, int | float):
+            file.attrs[name] = value
+            continue
+        text = value if isinstance(value, str) else json.dumps(value)
+        file.attrs[name] = text[:_LONGEST]
+        for start in range(_LONGEST, len(text), _LONGEST):
+            file.attrs[f"{name}{_MORE}{start // _LONGEST}"] = text[start : start + _LONGEST]
+
+
+def stored_attributes(file: h5py.File) -> dict[str, Any]:
+    """The attributes as `write_attributes` was given them, those of several pieces as one text."""
+    values = {name: file.attrs[name] for name in file.attrs if _MORE not in name}
+    for name in values:
+        number = 1
+        while (more := f"{name}{_MORE}{number}") in file.attrs:
+            values[name] += file.attrs[more]
+            number += 1
+    return values

@@ -47,6 +47,7 @@ DEFAULTS = {
     "record_walls": [],
     "compression": None,
     "checkpoint_minutes": None,
+    "pinned": [],
 }
 SAME_NAMES = (
     "tolerance",
@@ -55,6 +56,7 @@ SAME_NAMES = (
     "record_walls",
     "compression",
     "checkpoint_minutes",
+    "pinned",
 )
 
 

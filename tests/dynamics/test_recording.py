@@ -114,7 +114,7 @@ def test_observers_have_their_shapes_and_parameters(tmp_path):
 
 def measure(name, field, spins, periodic=(True, True), kind="square"):
     lattice = make_lattice(kind, spins.shape[:2], periodic)
-    return OBSERVERS[name].measure(Frame(lattice, spins, spins, 0.0, field))
+    return OBSERVERS[name].measure(Frame(lattice, spins, spins, 0.0, field, np.ones(lattice.size, dtype=bool)))
 
 
 def test_conservative_measures_refuse_other_fields():

@@ -303,6 +303,7 @@ SYSTEMS = [
         ]
     },
     {"corrected": 3},
+    {"pinned": {"columns": [1, 3]}, "rich": True},
 ]
 
 
