@@ -175,18 +175,45 @@ def train(
     _run(lambda world: train_directory(_config(config, overrides), data, output, world))
 
 
-@app.command(epilog=_uses("lattice, potential and training", stops=True))
+@app.command(epilog=_uses("those of the verb", stops=True))
 def sweep(
     config: ConfigFile,
-    data: TrainingData,
     output: Directory,
     vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key of the config, and values.")],
+    verb: Annotated[
+        str, typer.Option("--run", help="Verb: train, simulate, label, learn, reproduce or torque.")
+    ] = "train",
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="To train: directory of label files; may be repeated.")
+    ] = None,
+    spins: Annotated[Path | None, typer.Option("--spins", help="To label: file of spins.")] = None,
+    chain: Annotated[
+        str | None,
+        typer.Option(
+            "--chain", metavar="KEY", help="Varied key along which simulations go on from each other's spins."
+        ),
+    ] = None,
+    task: Annotated[
+        str, typer.Option("--task", metavar="i/n", help="One element of a batch array, from 1/n on.")
+    ] = "1/1",
+    show: Annotated[
+        list[str] | None, typer.Option("--show", metavar="QUANTITY", help="Quantity of the curves; may be repeated.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="What curves are drawn against: a varied key, voltage or time.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train every combination of some keys' values, keep a record, print a table; resumes on its directory."""
-    from hpcspin.workflows.sweep import sweep_directory
+    r"""Run a verb for every combination of some keys' values: one table, one figure; resumes on its directory.
 
-    _run(lambda world: sweep_directory(config, overrides or [], vary, data, output, world))
+    Keys joined by commas change together, as in --vary
+    dynamics.field,dynamics.exact_interval=\[corrected,6],\[learned,null].
+    Curves are means over the seeds among the keys, with standard errors.
+    """
+    from hpcspin.workflows.sweep import Sweep, sweep_directory
+
+    asked = Sweep(config, vary, output, overrides or (), verb, data or (), spins, chain, task, show or (), against)
+    _run(lambda world: sweep_directory(asked, world))
 
 
 @app.command()

@@ -1,10 +1,13 @@
-"""The texts of a config: a YAML file, and overrides ``key.path=value`` of the command line."""
+"""The texts of a config: a YAML file, overrides ``key.path=value`` of the command line, and values to sweep over."""
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -15,6 +18,8 @@ from ruamel.yaml.resolver import BaseResolver
 
 from hpcspin.errors import HpcspinError
 
+Choice = dict[str, Any]
+"""Dotted key to value."""
 _DEEPEST = 40
 _MOST_VALUES = 100_000
 _SCALARS = {
@@ -178,3 +183,41 @@ class Override:
             called = f", called {', '.join(named)}" if named else ""
             raise HpcspinError(f"override {self.text!r}: {where} has {entries}{called}, and no {key}; give one of them")
         return int(key)
+
+
+def combinations(vary: Sequence[str]) -> list[Choice]:
+    """All combinations of the values of some keys.
+
+    Parameters
+    ----------
+    vary
+        ``KEY=V1,V2,...`` each; keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``.
+
+    Raises
+    ------
+    HpcspinError
+        If one is written otherwise, or a key stands twice.
+    """
+    values: dict[tuple[str, ...], list[Sequence[Any]]] = {}
+    for given in vary:
+        left, separator, text = given.partition("=")
+        keys = tuple(left.split(","))
+        try:
+            parsed = read_yaml(f"[{text}]")
+        except HpcspinError:
+            parsed = None
+        together = [value if len(keys) > 1 else [value] for value in parsed or ()]
+        fits = all(isinstance(value, list) and len(value) == len(keys) for value in together)
+        known = [key for other in values for key in other]
+        if not all(keys) or not separator or not parsed or not fits or len({*known, *keys}) < len(known) + len(keys):
+            raise HpcspinError(
+                f"--vary {given!r}: write it as KEY=V1,V2,... or KEY1,KEY2=[A1,A2],[B1,B2],... and name each key once"
+            )
+        values[keys] = together
+    names = [key for keys in values for key in keys]
+    return [dict(zip(names, (v for part in parts for v in part), strict=True)) for parts in product(*values.values())]
+
+
+def as_overrides(choice: Choice) -> list[str]:
+    """A combination as overrides of the command line."""
+    return [f"{key}={json.dumps(value)}" for key, value in choice.items()]

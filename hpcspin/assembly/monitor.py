@@ -36,9 +36,9 @@ _ALARM = 0.05
 class CheckedField(LearnedField):
     """A learned field that is compared with the exact one at some of the recorded frames.
 
-    Its observables are ``exact_field`` (Lx, Ly, 3), that of the electrons alone,
-    with its error estimate ``exact_error``, and ``deviation``, the root mean
-    square difference of a perpendicular component; NaN at frames between checks.
+    Its observables are ``exact_field`` (Lx, Ly, 3), that of the electrons alone, what else an exact label holds, such
+    as its error estimate ``exact_error`` and the currents ``exact_current``, and ``deviation``, the root mean square
+    difference of a perpendicular component; NaN at frames between checks.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class CheckedField(LearnedField):
         self._lattice, self._solver, self._interval, self._world = lattice, solver, interval, world
         self.observable_shapes: dict[str, tuple[int, ...]] = {
             "exact_field": (*lattice.size, 3),
-            "exact_error": (),
+            **{f"exact_{name}": shape for name, shape in solver.system.result_shapes.items()},
             "deviation": (),
         }
 
@@ -86,8 +86,12 @@ class CheckedField(LearnedField):
             f"step {step}: the learned field deviates from the exact one by {deviation:.1e} a component, "
             f"where the exact one has {_rms(spins, exact.field[0]):.1e}"
         )
-        values = (exact.field[0], exact.error[0], deviation)
-        return {name: np.asarray(value) for name, value in zip(self.observable_shapes, values, strict=True)}
+        labelled = {
+            name: getattr(exact, name.removeprefix("exact_"))[0]
+            for name in self.observable_shapes
+            if name != "deviation"
+        }
+        return {**labelled, "deviation": np.asarray(deviation)}
 
 
 def _rms(spins: Tensor, field: NDArray[np.float64]) -> float:

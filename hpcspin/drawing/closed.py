@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from hpcspin.analysis.series import Estimate
 from hpcspin.drawing import figures
-from hpcspin.drawing.comparison import Array, Compared, Estimate, Run, shown_times
+from hpcspin.drawing.comparison import Array, Compared, Run, shown_times
 from hpcspin.drawing.lattice_figures import BOND, site_maps, zone_maps
 from hpcspin.lattice import (
     Lattice,

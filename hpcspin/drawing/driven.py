@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from hpcspin.analysis.series import Estimate, velocity
 from hpcspin.drawing import figures
-from hpcspin.drawing.comparison import Array, Compared, Estimate, Run, near_wall, shown_times, wall_speed
+from hpcspin.drawing.comparison import Array, Compared, Run, near_wall, shown_times
 from hpcspin.drawing.lattice_figures import BOND, site_maps
 from hpcspin.lattice import Lattice, bond_map, has_wall, wall_position
 from hpcspin.potential import PredictedFields
@@ -139,8 +140,8 @@ def _wall_numbers(walls: Mapping[str, Walls]) -> dict[str, Any]:
     for name, wall in walls.items():
         apart = np.abs(wall.electrons - wall.learned)
         runs[name] = {
-            "electrons": dict(zip(("speed", "error"), wall_speed(wall.time, wall.electrons), strict=True)),
-            "learned": dict(zip(("speed", "error"), wall_speed(wall.time, wall.learned), strict=True)),
+            "electrons": dict(zip(("speed", "error"), velocity(wall.time, wall.electrons), strict=True)),
+            "learned": dict(zip(("speed", "error"), velocity(wall.time, wall.learned), strict=True)),
             "travel": float(wall.electrons[-1] - wall.electrons[0]),
             "mean_distance": float(apart.mean()),
             "largest_distance": float(apart.max()),

@@ -1,6 +1,12 @@
-"""Tables on the terminal, or in the log of a job."""
+"""Tables on the terminal, in the log of a job, or as CSV files."""
 
 from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -8,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpcspin.parallel.world import World
+from hpcspin.storage import write_text
 
 _BETWEEN = 2
 """Spaces between two columns."""
@@ -54,3 +61,12 @@ def print_table(table: Table, world: World, whole: int = 1) -> None:
     with console.capture() as capture:
         console.print(table, crop=False)
     world.log_result(capture.get().rstrip("\n"))
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a CSV file with a column for each name in any of the rows; empty where a row lacks it."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

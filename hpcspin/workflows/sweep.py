@@ -1,156 +1,380 @@
-"""``hpcspin sweep``: one training for every combination of some keys of the config, and a record of all."""
+"""``hpcspin sweep``: a verb for every combination of some keys of the config, one table and one figure of all.
+
+Runs are shared out over teams of ranks, and over the tasks of a batch array: each finished run leaves ``result.json``
+in its directory, and whoever has finished its share makes the table of what there is.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
+from hpcspin.analysis.runs import frame_numbers, frame_series
 from hpcspin.assembly.outputs import sole_writer
 from hpcspin.config import Config, load_config
-from hpcspin.config_text import read_yaml
-from hpcspin.drawing.tables import new_table, print_table
+from hpcspin.config_text import Choice, as_overrides, combinations
+from hpcspin.drawing.curves import against_key, against_time, draw_curves
+from hpcspin.drawing.tables import new_table, print_table, write_csv
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
-from hpcspin.storage import write_text
+from hpcspin.storage import TRAJECTORY, read_json, write_json, write_text
 from hpcspin.training.loop import METRICS, MODEL, DivergedError
+from hpcspin.workflows.label import label_file
+from hpcspin.workflows.learn import learn_directory
+from hpcspin.workflows.reproduce import reproduce_directory
+from hpcspin.workflows.simulate import simulate_directory
+from hpcspin.workflows.torque import torque_directory
 from hpcspin.workflows.train import train_directory
 
-RECORD = "sweep.jsonl"
-Choice = dict[str, Any]
-"""Dotted key to value."""
+RECORD, RESULT, LABELS = "sweep.jsonl", "result.json", "labels.h5"
+_SEEDS = 100_000
+"""Between the seeds of two runs of a chain."""
+Row = dict[str, Any]
 
 
-def sweep_directory(
-    config: Path, overrides: Sequence[str], vary: Sequence[str], data: Sequence[Path], output: Path, world: World
-) -> int:
-    """Train every combination that is not done.
+@dataclass(frozen=True)
+class Sweep:
+    """What is swept.
 
-    Parameters
+    Attributes
     ----------
     config, overrides
-        What all trainings share; must name shards in ``training.validation``.
-    vary
-        ``KEY=V1,V2,...`` each, the values as YAML.
-    data
-        Directories of label files.
-    output
-        Receives a directory a combination, as `hpcspin train` makes it, and
-        ``sweep.jsonl`` with a line a force field: ``overrides``, ``metrics`` on
-        the validation shards, ``best_epoch``, ``seconds``, ``seed``, ``provenance``, ``directory``.
-    world
-        The ranks; each training is shared by all.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when finished, 75 when stopped by a signal with a checkpoint.
-
-    Raises
-    ------
-    HpcspinError
-        If a key or value is wrong, or a training fails; one that diverges is left out of the record, the others go on.
+        What all runs share.
+    vary : sequence of str
+        ``KEY=V1,V2,...`` each, the values as YAML; keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``.
+    output : Path
+        Receives a directory a run, as its verb makes it, ``sweep.jsonl`` and ``sweep.csv`` with a line a result, and
+        ``curves.csv`` and ``curves.png``.
+    verb : str
+        A name in `VERBS`.
+    data : sequence of Path
+        Directories of label files, to train.
+    spins : Path or None
+        File of spins, to label.
+    chain : str or None
+        A varied key along which each simulation goes on from the last spins of the one before, in the order given.
+    task : str
+        ``i/n``: of n equal shares of the runs the i-th, from 1 on.
+    show : sequence of str
+        Quantities to show; none for those of the verb.
+    against : str or None
+        Horizontal axis of the curves: a varied key, ``voltage`` or ``time``; None for the voltage where it varies, else
+        the first varied key with numbers.
     """
-    chosen = _combinations(vary)
-    configs = [load_config(config, [*overrides, *_as_overrides(choice)]) for choice in chosen]
-    _require_validation(configs)
-    with sole_writer(output, world):
-        return _train_all(chosen, configs, data, output, world)
+
+    config: Path
+    vary: Sequence[str]
+    output: Path
+    overrides: Sequence[str] = ()
+    verb: str = "train"
+    data: Sequence[Path] = ()
+    spins: Path | None = None
+    chain: str | None = None
+    task: str = "1/1"
+    show: Sequence[str] = ()
+    against: str | None = None
 
 
-def _train_all(
-    chosen: Sequence[Choice], configs: Sequence[Config], data: Sequence[Path], output: Path, world: World
-) -> int:
-    records: list[dict[str, Any]] = []
-    for number, (choice, one) in enumerate(zip(chosen, configs, strict=True), 1):
-        world.log(f"[{number}/{len(chosen)}] {' '.join(_as_overrides(choice))}")
-        directory = output / _name(choice)
-        try:
-            code = train_directory(one, data, directory, world)
-        except DivergedError as failure:
-            world.log(f"warning: {failure}")
-            continue
-        if code:
-            return code
-        if world.rank == 0:
-            records += [_record(choice, path, output) for path in sorted(directory.glob(f"**/{MODEL}"))]
-            write_text(output / RECORD, "".join(f"{json.dumps(record)}\n" for record in records))
-    if world.rank == 0:
-        if not records:
-            raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
-        print_table(_table(records), world, whole=len(chosen[0]))
-        world.log_result(f"{output / RECORD}: {len(records)} force fields")
-    return 0
+@dataclass(frozen=True)
+class Verb:
+    """What a sweep runs.
+
+    Attributes
+    ----------
+    run
+        Of the config, a directory, the sweep and the ranks; gives an exit code or None.
+    results
+        Of a finished directory: a record each, whose ``metrics`` are its numbers.
+    show : tuple of str
+        Quantities to show unless others are asked for.
+    """
+
+    run: Callable[[Config, Path, Sweep, World], int | None]
+    results: Callable[[Path], list[Row]]
+    show: tuple[str, ...]
 
 
-def _combinations(vary: Sequence[str]) -> list[Choice]:
-    values: dict[str, list[Any]] = {}
-    for given in vary:
-        key, separator, text = given.partition("=")
-        try:
-            parsed = read_yaml(f"[{text}]")
-        except HpcspinError:
-            parsed = None
-        if not key or not separator or not parsed or key in values:
-            raise HpcspinError(f"--vary {given!r}: write it as KEY=V1,V2,... and name each key once")
-        values[key] = parsed
-    return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+def _trained(directory: Path) -> list[Row]:
+    """Every force field of a training: one, or those of a committee."""
+    return [_force_field(path, directory) for path in sorted(directory.glob(f"**/{MODEL}"))]
 
 
-def _as_overrides(choice: Choice) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in choice.items()]
-
-
-def _require_validation(configs: Sequence[Config]) -> None:
-    for config in configs:
-        config.need("potential", "training")
-        assert config.training is not None
-        if not config.training.validation:
-            raise HpcspinError(
-                "training.validation: a sweep compares errors on validation shards; name some of the files of --data"
-            )
-
-
-def _name(choice: Choice) -> str:
-    """Directory of a combination, wherever it stands in the list."""
-    return "run-" + hashlib.sha256(json.dumps(choice, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _record(choice: Choice, model: Path, output: Path) -> dict[str, Any]:
+def _force_field(model: Path, directory: Path) -> Row:
     card = json.loads(card_path(model).read_text())
     last = (model.parent / METRICS).read_text().splitlines()[-1]
     return {
-        "overrides": choice,
         "metrics": card["metrics"],
         "best_epoch": card["best_epoch"],
         "seconds": json.loads(last)["seconds"],
         "seed": card["training"]["seed"],
         "provenance": card["provenance"],
-        "directory": str(model.parent.relative_to(output)),
+        "directory": str(Path(directory.name) / model.parent.relative_to(directory)),
     }
 
 
-def _table(records: Sequence[dict[str, Any]]) -> Table:
-    keys = list(records[0]["overrides"])
-    table = new_table("Validation errors, the smallest first")
-    for heading in (*keys, "seed", "mse", "of variance", "epoch", "sec", "directory"):
+def _frames(name: str) -> Callable[[Path], list[Row]]:
+    return lambda directory: [{"metrics": frame_numbers(directory / name), "directory": directory.name}]
+
+
+def _stored(directory: Path) -> list[Row]:
+    """``numbers.json`` of a verb that writes it."""
+    numbers = read_json(directory / "numbers.json", "run the sweep again")
+    return [{"metrics": _flat({**numbers, "provenance": None}), "directory": directory.name}]
+
+
+def _learned(directory: Path) -> list[Row]:
+    last = json.loads((directory / "rounds.jsonl").read_text().splitlines()[-1])
+    return [{"metrics": _flat(last), "directory": directory.name}]
+
+
+def _label(config: Config, directory: Path, sweep: Sweep, world: World) -> None:
+    assert sweep.spins is not None
+    label_file(config, sweep.spins, directory / LABELS, world)
+
+
+VERBS: dict[str, Verb] = {
+    "label": Verb(_label, _frames(LABELS), ("error",)),
+    "learn": Verb(lambda config, to, _, world: learn_directory(config, to, world), _learned, ("mse",)),
+    "reproduce": Verb(lambda config, to, _, world: reproduce_directory(config, to, world), _stored, ("test.mse",)),
+    "simulate": Verb(
+        lambda config, to, _, world: simulate_directory(config, to, world), _frames(TRAJECTORY), ("wall_velocity",)
+    ),
+    "torque": Verb(lambda config, to, _, world: torque_directory(config, to, world), _stored, ()),
+    "train": Verb(
+        lambda config, to, sweep, world: train_directory(config, sweep.data, to, world),
+        _trained,
+        ("mse", "mse_error", "variance_fraction", "best_epoch", "seconds"),
+    ),
+}
+"""The verbs that a sweep can run."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    choice: Choice
+    config: Config
+    directory: Path
+    stage: int
+
+
+def sweep_directory(sweep: Sweep, world: World) -> int:
+    """Run every combination that is not done; those of a chain one after the other.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when this task has finished, 75 when stopped by a signal with a checkpoint.
+
+    Raises
+    ------
+    HpcspinError
+        If a key or value is wrong, a verb lacks what it needs, or a run fails; a training that diverges is left out,
+        the others go on.
+    """
+    chains = _chains(sweep)
+    _require_inputs(sweep, [run.config for chain in chains for run in chain])
+    number, tasks = _task(sweep.task)
+    alone = tasks == 1
+    with sole_writer(sweep.output if alone else sweep.output / f"task-{number}-of-{tasks}", world, directory=alone):
+        code = _run_all(sweep, chains[number - 1 :: tasks], world)
+        if code == 0 and world.rank == 0:
+            _collect(sweep, [run for chain in chains for run in chain], world)
+    return code
+
+
+def _run_all(sweep: Sweep, chains: Sequence[Sequence[_Run]], world: World) -> int:
+    teams = max(1, min(world.size, len(chains)))
+    number, team = world.split(teams)
+    mine = [run for chain in chains[number::teams] for run in chain]
+    code = 0
+    for done, run in enumerate(mine, 1):
+        team.log(f"[{done}/{len(mine)}] {' '.join(as_overrides(run.choice))}")
+        code = _run_one(sweep, run, team)
+        if code:
+            break
+    return max(world.allgather(code))
+
+
+def _run_one(sweep: Sweep, run: _Run, world: World) -> int:
+    verb, results = VERBS[sweep.verb], []
+    try:
+        code = verb.run(run.config, run.directory, sweep, world)
+    except DivergedError as failure:
+        world.log(f"warning: {failure}")
+    else:
+        if code:
+            return code
+        results = verb.results(run.directory) if world.rank == 0 else []
+    if world.rank == 0:
+        write_json(run.directory / RESULT, results)
+    return 0
+
+
+def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
+    """Write table and figure of all finished runs; again if other tasks have finished some meanwhile."""
+    written = None
+    while (found := [_results(run) for run in runs]) != written:
+        written = found
+        pairs = [(run, record) for run, records in zip(runs, found, strict=True) for record in records or ()]
+        if not pairs and None not in found:
+            raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
+        records = [{"overrides": run.choice, **record} for run, record in pairs]
+        rows = [_row(run, record, sweep) for run, record in pairs]
+        write_text(sweep.output / RECORD, "".join(f"{json.dumps(record)}\n" for record in records))
+        write_csv(rows, sweep.output / "sweep.csv")
+        drawn = _draw(sweep, runs, rows)
+    missing = found.count(None)
+    if rows:
+        _print_table(sweep, runs[0].choice, rows, world)
+    said = f"; {missing} of {len(runs)} runs are not finished" if missing else ""
+    what = "force fields" if sweep.verb == "train" else "results"
+    if drawn:
+        world.log_result(f"{sweep.output / 'curves.png'}: the curves, with their numbers in curves.csv")
+    world.log_result(f"{sweep.output / RECORD}: {len(rows)} {what}{said}")
+
+
+def _results(run: _Run) -> list[Row] | None:
+    path = run.directory / RESULT
+    return read_json(path, "delete it and run the sweep again", list) if path.exists() else None
+
+
+def _row(run: _Run, record: Row, sweep: Sweep) -> Row:
+    """What stands in a line of the table: keys, numbers of the run, where it is."""
+    keys = {
+        key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in run.choice.items()
+    }
+    reservoirs = run.config.electrons.reservoirs if run.config.electrons else ()
+    potentials = [reservoir.potential for reservoir in reservoirs]
+    bias = {"voltage": max(potentials) - min(potentials)} if potentials else {}
+    numbers = _flat({key: record[key] for key in record if key not in ("metrics", "provenance")} | record["metrics"])
+    return {**keys, **bias, "stage": run.stage, **numbers, "directory": record["directory"]}
+
+
+def _flat(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+    """The numbers in nested mappings, by dotted names."""
+    found: dict[str, float | None] = {}
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row]) -> bool:
+    """Write the curves; whether there is something to draw against."""
+    keys = list(runs[0].choice)
+    against = sweep.against or _natural_axis(runs)
+    if against is None or not rows:
+        return False
+    known = [*keys, *(name for name in rows[0] if name not in keys), "time"]
+    if against not in known:
+        raise HpcspinError(f"--against {against}: choose a varied key, voltage or time: {', '.join(keys)}")
+    show = sweep.show or VERBS[sweep.verb].show[:1]
+    lines = [key for key in keys if not key.endswith("seed") and not _is_axis(key, against)]
+    if against == "time":
+        points = against_time(rows, lines, show, lambda row: frame_series(sweep.output / row["directory"] / TRAJECTORY))
+    else:
+        points = against_key(rows, lines, against, show)
+    if unknown := [name for name in show if all(point.quantity != name or not point.runs for point in points)]:
+        names = sorted({name for row in rows for name in row if row[name] is not None} - {*keys, "directory", "stage"})
+        raise HpcspinError(f"--show {unknown[0]}: no run has this quantity; they have {', '.join(names)}")
+    write_csv([asdict(point) for point in points], sweep.output / "curves.csv")
+    draw_curves(points, against, sweep.output / "curves.png")
+    return True
+
+
+def _natural_axis(runs: Sequence[_Run]) -> str | None:
+    """The voltage where it varies, else the first varied key with numbers only."""
+    numeric = [
+        key
+        for key in runs[0].choice
+        if not key.endswith("seed") and all(isinstance(run.choice[key], int | float) for run in runs)
+    ]
+    return "voltage" if any(_is_axis(key, "voltage") for key in numeric) else next(iter(numeric), None)
+
+
+def _is_axis(key: str, against: str) -> bool:
+    """Whether a key is what is drawn against: a potential of a reservoir is part of the voltage."""
+    return key == against or (
+        against == "voltage" and key.startswith("electrons.reservoirs.") and key.endswith(".potential")
+    )
+
+
+def _print_table(sweep: Sweep, choice: Choice, rows: Sequence[Row], world: World) -> None:
+    shown = [name for name in sweep.show or VERBS[sweep.verb].show if any(row.get(name) is not None for row in rows)]
+    if sweep.verb == "train":
+        rows = sorted(rows, key=lambda row: row["mse"])
+    table = new_table("Validation errors, the smallest first" if sweep.verb == "train" else f"Runs of {sweep.verb}")
+    for heading in (*choice, *shown, "directory"):
         table.add_column(heading)
-    for record in sorted(records, key=lambda record: record["metrics"]["mse"]):
-        metrics = record["metrics"]
-        error = f" ± {metrics['mse_error']:.1e}" if metrics.get("mse_error") is not None else ""
-        table.add_row(
-            *(json.dumps(record["overrides"][key]) for key in keys),
-            str(record["seed"]),
-            f"{metrics['mse']:.3e}{error}",
-            f"{metrics['variance_fraction']:.2%}" if "variance_fraction" in metrics else "",
-            str(record["best_epoch"]),
-            f"{record['seconds']:.0f}",
-            record["directory"],
-        )
-    return table
+    for row in rows:
+        numbers = ("" if row.get(name) is None else f"{row[name]:.4g}" for name in shown)
+        table.add_row(*(str(row[key]) for key in choice), *numbers, row["directory"])
+    print_table(table, world, whole=len(choice))
+
+
+def _chains(sweep: Sweep) -> list[list[_Run]]:
+    """All runs; those that go on from each other in one list."""
+    choices, key = combinations(sweep.vary), sweep.chain
+    if key is not None and key not in choices[0]:
+        raise HpcspinError(f"--chain {key}: name one of the varied keys: {', '.join(choices[0])}")
+    groups: dict[str, list[Choice]] = {}
+    for number, choice in enumerate(choices):
+        others = str(number) if key is None else json.dumps({**choice, key: None})
+        groups.setdefault(others, []).append(choice)
+    return [_chain(sweep, group) for group in groups.values()]
+
+
+def _chain(sweep: Sweep, choices: Sequence[Choice]) -> list[_Run]:
+    runs: list[_Run] = []
+    for stage, choice in enumerate(choices):
+        name, overrides = choice, [*sweep.overrides, *as_overrides(choice)]
+        if sweep.chain is not None:
+            name = {**choice, sweep.chain: [one[sweep.chain] for one in choices[: stage + 1]]}
+        if stage:
+            before = {"kind": "file", "path": str(runs[-1].directory)}
+            overrides.append(f"initial={json.dumps(before)}")
+        config = load_config(sweep.config, overrides)
+        if stage and config.dynamics is not None:  # Each run of a chain has noise of its own.
+            seed = config.dynamics.seed + stage * _SEEDS
+            config = config.model_copy(update={"dynamics": config.dynamics.model_copy(update={"seed": seed})})
+        runs.append(_Run(choice, config, sweep.output / _name(name), stage))
+    return runs
+
+
+def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
+    if sweep.verb not in VERBS:
+        raise HpcspinError(f"--run {sweep.verb}: choose from {', '.join(VERBS)}")
+    if sweep.chain is not None and sweep.verb != "simulate":
+        raise HpcspinError(f"--chain: {sweep.verb} has no spins to go on from; it is for --run simulate")
+    if (sweep.verb == "label") != (sweep.spins is not None):
+        raise HpcspinError("--spins: give it with --run label, and only there")
+    if (sweep.verb == "train") != bool(sweep.data):
+        raise HpcspinError("--data: give it to train, and only there")
+    for config in configs if sweep.verb == "train" else ():
+        config.need("potential", "training")
+        if config.training is not None and not config.training.validation:
+            raise HpcspinError(
+                "training.validation: a sweep compares errors on validation shards; name some of the files of --data"
+            )
+
+
+def _task(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise HpcspinError(f"--task {text!r}: write it as i/n, such as 3/16")
+    number, tasks = map(int, parts)
+    if not 1 <= number <= tasks:
+        raise HpcspinError(f"--task {text!r}: the tasks are 1 to {tasks}")
+    return number, tasks
+
+
+def _name(choice: Choice) -> str:
+    """Directory of a run, wherever it stands in the list."""
+    return "run-" + hashlib.sha256(json.dumps(choice, sort_keys=True).encode()).hexdigest()[:12]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.outputs import claim, sole_writer
 from hpcspin.assembly.system import build_lattice, build_system
 from hpcspin.config import Config, TorqueSection
+from hpcspin.drawing.tables import write_csv
 from hpcspin.drawing.torque import draw_switching, draw_torque
 from hpcspin.dynamics.spin_transfer import SpinTransfer, angle_rate, macrospin_rate, spin_transfer, zero_crossing
 from hpcspin.errors import HpcspinError
@@ -23,7 +22,7 @@ from hpcspin.lattice import Lattice
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
-from hpcspin.storage import TRAJECTORY, FrameReader, read_labels, write_json, write_text
+from hpcspin.storage import TRAJECTORY, FrameReader, read_labels, write_json
 from hpcspin.workflows.label import write_label_file
 from hpcspin.workflows.simulate import run_trajectory
 
@@ -172,18 +171,9 @@ def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict
                 for angle, a, b, i in zip(section.angles, *magnet.transfer(spins, field), current, strict=True)
             ]
     if world.rank == 0:
-        write_table(rows, output / "torque.csv")
+        write_csv(rows, output / "torque.csv")
         draw_torque(rows, output / "torque.png")
     return _torque_numbers(rows)
-
-
-def write_table(rows: Sequence[Row], path: Path) -> None:
-    """Rows of the same keys as a CSV file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
 
 
 def _torque_numbers(rows: Sequence[Row]) -> dict[str, Any]:
@@ -253,7 +243,7 @@ def _switching(config: Config, magnet: Magnet, output: Path, world: World) -> tu
         for field in dict.fromkeys(row["field"] for row in rows)
     }
     if world.rank == 0:
-        write_table(rows, output / "switching.csv")
+        write_csv(rows, output / "switching.csv")
         draw_switching(rows, angles, output / "switching.png")
     return {"critical_voltage": critical}, 0
 

@@ -25,9 +25,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hpcspin.analysis.series import Estimate
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config
-from hpcspin.drawing.comparison import Estimate
 from hpcspin.parallel.world import World
 from hpcspin.storage import TRAJECTORY, FrameReader, provenance, read_labels, write_json
 from hpcspin.workflows.label import write_label_file

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from shared import RESULTS
 
-from hpcspin.drawing.comparison import Estimate, wall_speed
+from hpcspin.analysis.series import Estimate, velocity
 from hpcspin.drawing.figures import wall_positions
 from hpcspin.storage import provenance, write_json
 
@@ -60,8 +60,8 @@ def compare(exact: list[Run], learned: list[Run]) -> dict[str, Any]:
         "distance_exact_exact": chaos,
         "travelled_exact": [float(a[1][-1] - a[1][0]) for a in exact],
         "travelled_learned": [float(b[1][-1] - b[1][0]) for b in learned],
-        "speed_exact": [wall_speed(*a)[0] for a in exact],
-        "speed_learned": [wall_speed(*b)[0] for b in learned],
+        "speed_exact": [velocity(*a)[0] for a in exact],
+        "speed_learned": [velocity(*b)[0] for b in learned],
     }
     return {
         name: {"runs": values, "mean": Estimate.of(values).mean, "error": Estimate.of(values).error}

@@ -66,3 +66,24 @@ def test_a_training_that_ends_by_itself_is_not_requeued(
     (tmp_path / "finish.new").rename(tmp_path / "finish")
     assert job.wait(20) == code
     assert not (tmp_path / "calls").exists()
+
+
+def test_an_element_of_an_array_runs_its_share_and_is_requeued_alone(tmp_path: Path) -> None:
+    commands = tmp_path / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    (commands / "activate").touch()
+    for name, text in {**STAND_INS, "hpcspin": 'echo "$@" >given; exit 75'}.items():
+        (commands / name).write_text(f"#!/usr/bin/env bash\n{text}")
+        (commands / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_ARRAY_JOB_ID": "7",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_ARRAY_TASK_COUNT": "16",
+    }
+    command = ["bash", str(SCRIPT.with_name("sweep.sbatch")), "c.yaml", "out", "--run", "simulate", "--vary", "a=1,2"]
+    assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == 75
+    assert (tmp_path / "given").read_text() == "sweep c.yaml --output out --task 3/16 --run simulate --vary a=1,2\n"
+    assert (tmp_path / "calls").read_text() == "requeue 7_3\n"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+from hpcspin.config_text import combinations
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
 from hpcspin.storage import write_labels, write_manifest
-from hpcspin.workflows.sweep import sweep_directory
+from hpcspin.workflows.sweep import Sweep, sweep_directory
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 VALIDATION = "training.validation=[validation.h5]"
@@ -43,7 +47,7 @@ def test_every_combination_is_trained_once_and_recorded(hpcspin: Cli, config: Pa
     assert [record["overrides"]["potential.hidden"] for record in records] == [[8], [4, 4]]
     assert all({"mse", "mse_error", "snapshots"} <= set(record["metrics"]) for record in records)
     assert all(record["seconds"] > 0 and record["seed"] == 1 and record["provenance"] for record in records)
-    shown = [f"{record['metrics']['mse']:.3e}" for record in sorted(records, key=lambda r: r["metrics"]["mse"])]
+    shown = [f"{record['metrics']['mse']:.4g}" for record in sorted(records, key=lambda r: r["metrics"]["mse"])]
     assert result.stdout.index(shown[0]) <= result.stdout.index(shown[1])
     alone = tmp_path / "alone"
     changes = ["potential.hidden=[4,4]", "training.learning_rate=1e-3", "training.epochs=2", VALIDATION]
@@ -66,12 +70,12 @@ def test_a_combination_that_diverges_is_left_out(
 ) -> None:
     overrides, rate, output = [VALIDATION, "training.epochs=1"], "training.learning_rate", tmp_path / "out"
     with caplog.at_level("INFO"):
-        assert sweep_directory(config, overrides, [f"{rate}=1.0e+300,0.001"], [data], output, World()) == 0
+        assert sweep_directory(Sweep(config, [f"{rate}=1.0e+300,0.001"], output, overrides, data=[data]), World()) == 0
     assert "diverged in epoch 1" in caplog.text
     (line,) = (output / "sweep.jsonl").read_text().splitlines()
     assert json.loads(line)["overrides"] == {rate: 0.001}
     with pytest.raises(HpcspinError, match="every training of the sweep has diverged"):
-        sweep_directory(config, overrides, [f"{rate}=1.0e+300"], [data], output, World())
+        sweep_directory(Sweep(config, [f"{rate}=1.0e+300"], output, overrides, data=[data]), World())
 
 
 @pytest.mark.parametrize(
@@ -88,5 +92,148 @@ def test_wrong_keys_are_refused_before_anything_is_trained(
     config: Path, tmp_path: Path, vary: list[str], overrides: list[str], message: str
 ) -> None:
     with pytest.raises(HpcspinError, match=message):
-        sweep_directory(config, overrides, vary, tmp_path / "none", tmp_path / "out", World())
+        sweep_directory(Sweep(config, vary, tmp_path / "out", overrides, data=[tmp_path / "none"]), World())
     assert not (tmp_path / "out").exists()
+
+
+LEFT = "electrons.reservoirs.left.potential"
+SHORT = ("dynamics.duration=1.6", "dynamics.checkpoint_interval=50")
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_simulations_become_curves_over_the_voltage_whose_points_are_means_over_the_seeds(
+    hpcspin: Cli, config: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    vary = ("--vary", f"{LEFT}=-2.0,-3.2", "--vary", "dynamics.seed=1,2", "--vary", "initial.position=2,4")
+    given = ("sweep", config, "--run", "simulate", "--output", output, *vary, *SHORT, "--show", "current_left")
+    done = hpcspin(*given, "--show", "wall_end")
+    assert done.returncode == 0, done.stderr
+    rows = table(output / "sweep.csv")
+    assert len(rows) == 8
+    with h5py.File(output / rows[0]["directory"] / "trajectory.h5") as file:
+        assert float(rows[0]["current_left"]) == pytest.approx(file["current"][len(file["time"]) // 2 :, 0].mean())
+        assert float(rows[0]["wall_end"]) == file["wall_position"][-1]
+    points = table(output / "curves.csv")
+    assert {(point["quantity"], point["line"], point["x"]) for point in points} == {
+        (quantity, f"position {position}", x)
+        for quantity in ("current_left", "wall_end")
+        for position in (2, 4)
+        for x in ("2.0", "3.2")
+    }
+    for point in points:
+        mine = [
+            float(row[point["quantity"]])
+            for row in rows
+            if row["voltage"] == point["x"] and f"position {row['initial.position']}" == point["line"]
+        ]
+        assert float(point["mean"]) == pytest.approx(np.mean(mine), rel=1e-12)
+        assert float(point["error"]) == pytest.approx(np.std(mine, ddof=1) / np.sqrt(2), rel=1e-9)
+    assert (output / "curves.png").exists()
+
+    before = {path: path.read_bytes() for path in (output / "sweep.csv", *output.glob("run-*/trajectory.h5"))}
+    done = hpcspin(*given, "--against", "time")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert {float(point["x"]) for point in table(output / "curves.csv")} >= {0.0, 0.8, 1.6}
+
+
+def test_tasks_of_an_array_make_together_what_one_command_makes(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    vary = ("--vary", f"{LEFT}=-2.0,-3.2", "--vary", "dynamics.seed=1,2")
+    for name, tasks in (("whole", ("1/1",)), ("array", ("3/3", "1/3", "2/3"))):
+        for task in tasks:
+            given = ("sweep", config, "--run", "simulate", "--output", tmp_path / name, *vary, *SHORT, "--task", task)
+            done = hpcspin(*given)
+            assert done.returncode == 0, done.stderr
+            if task == "3/3":
+                assert "3 of 4 runs are not finished" in done.stdout
+    for name in ("sweep.jsonl", "sweep.csv", "curves.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "array" / name).read_bytes()
+
+
+def test_a_chain_goes_up_and_down_from_spins_to_spins(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    vary = ("--vary", f"{LEFT}=0,-2,0", "--vary", "dynamics.seed=1,2", "--chain", LEFT, "--show", "current_left")
+    done = hpcspin("sweep", config, "--run", "simulate", "--output", output, *vary, *SHORT)
+    assert done.returncode == 0, done.stderr
+    rows = table(output / "sweep.csv")
+    for seed in ("1", "2"):
+        first, second, third = (row for row in rows if row["dynamics.seed"] == seed)
+        assert [row["stage"] for row in (first, second, third)] == ["0", "1", "2"]
+        for before, after in ((first, second), (second, third)):
+            ends = [output / row["directory"] / "trajectory.h5" for row in (before, after)]
+            with h5py.File(ends[0]) as one, h5py.File(ends[1]) as other:
+                np.testing.assert_array_equal(one["spins"][-1], other["spins"][0])
+    points = table(output / "curves.csv")
+    assert [(point["stage"], point["x"]) for point in points] == [("0", "0.0"), ("1", "2.0"), ("2", "0.0")]
+    assert float(points[0]["mean"]) == pytest.approx(0, abs=1e-6)
+    assert abs(float(points[1]["mean"])) > 1e-3
+
+
+def test_keys_joined_by_commas_change_together() -> None:
+    found = combinations(["a,b=[1,x],[2,null]", "c=3,4"])
+    assert found == [{"a": a, "b": b, "c": c} for a, b in ((1, "x"), (2, None)) for c in (3, 4)]
+    with pytest.raises(HpcspinError, match="write it as"):
+        combinations(["a,b=[1],[2]"])
+
+
+def test_labels_of_spins_at_two_voltages(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path) -> None:
+    vary, output = ("--vary", f"{LEFT}=-1,-2", "--show", "current_left"), tmp_path / "out"
+    done = hpcspin("sweep", config, "--run", "label", "--spins", spins_file, "--output", output, *vary)
+    assert done.returncode == 0, done.stderr
+    for row in table(output / "sweep.csv"):
+        with h5py.File(output / row["directory"] / "labels.h5") as file:
+            assert float(row["current_left"]) == pytest.approx(file["current"][:, 0].mean())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"verb": "sing"}, "choose from label, learn"),
+        ({"verb": "train"}, "--data: give it to train"),
+        ({"verb": "label"}, "--spins: give it"),
+        ({"chain": "dynamics.step"}, "name one of the varied keys: dynamics.seed"),
+        ({"chain": "dynamics.seed", "verb": "torque"}, "it is for --run simulate"),
+        ({"task": "3"}, "write it as i/n"),
+        ({"task": "5/4"}, "the tasks are 1 to 4"),
+        ({"task": "0/4"}, "the tasks are 1 to 4"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_runs(
+    config: Path, tmp_path: Path, given: dict[str, str], message: str
+) -> None:
+    with pytest.raises(HpcspinError, match=message):
+        sweep_directory(
+            Sweep(config, ["dynamics.seed=1,2"], tmp_path / "out", **{"verb": "simulate", **given}), World()
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", [("--show", "nothing"), ("--against", "nowhere")])
+def test_an_unknown_quantity_is_refused_with_the_known_ones(
+    hpcspin: Cli, config: Path, tmp_path: Path, given: tuple[str, str]
+) -> None:
+    vary = ("--vary", f"{LEFT}=-2", *given)
+    done = hpcspin("sweep", config, "--run", "simulate", "--output", tmp_path / "out", *vary, *SHORT)
+    assert done.returncode == 1
+    assert re.fullmatch(r"hpcspin: --(show|against) [^\n]*(mean_bond|voltage)[^\n]*", done.stderr.splitlines()[-1])
+
+
+@pytest.mark.mpi
+def test_ranks_share_the_runs_and_make_the_same(
+    hpcspin: Cli, mpirun: Callable[..., subprocess.CompletedProcess[str]], config: Path, tmp_path: Path
+) -> None:
+    vary = ("--vary", "dynamics.seed=1,2", *SHORT)
+    assert hpcspin("sweep", config, "--run", "simulate", "--output", tmp_path / "one", *vary).returncode == 0
+    command = ("-m", "hpcspin", "sweep", str(config), "--run", "simulate", "--output", str(tmp_path / "two"), *vary)
+    done = mpirun(2, *command)
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "one").glob("run-*/trajectory.h5"):
+        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        with h5py.File(path) as one, h5py.File(other) as two:
+            np.testing.assert_array_equal(one["spins"][()], two["spins"][()])
+    assert (tmp_path / "one" / "sweep.csv").read_bytes() == (tmp_path / "two" / "sweep.csv").read_bytes()

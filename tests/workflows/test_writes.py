@@ -30,7 +30,7 @@ from hpcspin.workflows.learn import learn_directory
 from hpcspin.workflows.report import report_directory
 from hpcspin.workflows.reproduce import reproduce_directory
 from hpcspin.workflows.simulate import simulate_directory
-from hpcspin.workflows.sweep import sweep_directory
+from hpcspin.workflows.sweep import Sweep, sweep_directory
 from hpcspin.workflows.train import train_directory
 
 Verbs = dict[str, Callable[[Path], object]]
@@ -85,7 +85,7 @@ def verbs(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Verbs:
         "label": lambda out: label_file(loaded, spins, out / "out.h5", World()),
         "simulate": lambda out: simulate_directory(classical, out, World()),
         "train": lambda out: train_directory(loaded, data, out, World()),
-        "sweep": lambda out: sweep_directory(config, judged, ["training.seed=1,2"], data, out, World()),
+        "sweep": lambda out: sweep_directory(Sweep(config, ["training.seed=1,2"], out, judged, data=data), World()),
         "learn": lambda out: learn_directory(loaded, out, World()),
         "reproduce": lambda out: reproduce_directory(loaded, out, World()),
         "evaluate": lambda out: evaluate_files(model, labels, out / "out.json", World()),
@@ -102,7 +102,7 @@ _TIMES = ("metrics.jsonl", "rank_times.json", "stages.json", "numbers.json", "ch
 
 def contents(directory: Path) -> dict[str, bytes]:
     """Bytes of all files that are the same in every run."""
-    files = [path for path in directory.rglob("*") if path.is_file() and path.name not in (*_TIMES, "sweep.jsonl")]
+    files = [path for path in directory.rglob("*") if path.is_file() and path.name not in _TIMES]
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 

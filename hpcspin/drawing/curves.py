@@ -1,0 +1,154 @@
+"""Curves of a sweep: quantities against a key, the voltage or the time, averaged over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hpcspin.analysis.series import Estimate
+from hpcspin.drawing.figures import save
+
+Row = Mapping[str, Any]
+LABELS = {
+    "voltage": "voltage eV (t)",
+    "time": "time (ħ/t)",
+    "wall_velocity": "wall velocity (columns per ħ/t)",
+    "wall_position": "wall position (columns)",
+    "nucleation_time": "nucleation time (ħ/t)",
+}
+"""Of the axes; other quantities stand under their own names, currents in t/ħ."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a curve.
+
+    Attributes
+    ----------
+    quantity, line : str
+        What is measured, and of which curve of it.
+    stage : int
+        Number of the run in a chain; 0 where runs do not go on from each other.
+    x : float
+        Where it stands.
+    mean, error : float or None
+        Over the runs, and its standard error. No mean unless every run has the quantity: that of the runs which, say,
+        have nucleated would be too small.
+    runs, of : int
+        Runs that have the quantity, and all.
+    """
+
+    quantity: str
+    line: str
+    stage: int
+    x: float
+    mean: float | None
+    error: float | None
+    runs: int
+    of: int
+
+
+def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> Point:
+    """The mean over some runs, which have None where the quantity was not reached."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    mean = Estimate.of(known) if len(known) == len(values) else Estimate(np.nan, None)
+    return Point(
+        quantity, line, stage, x, mean.mean if np.isfinite(mean.mean) else None, mean.error, len(known), len(values)
+    )
+
+
+def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantities: Sequence[str]) -> list[Point]:
+    """Points of quantities that are one number a run.
+
+    Parameters
+    ----------
+    rows
+        Of each run the varied keys, its ``stage`` and its numbers.
+    keys
+        The varied keys that tell the curves apart: neither seeds nor what is drawn against.
+    against
+        Name of the number on the horizontal axis.
+    quantities
+        Names of the numbers on the vertical axes.
+
+    Returns
+    -------
+    list of Point
+        Sorted along each curve: by the stage of a chain, else by the horizontal axis.
+    """
+    groups: dict[tuple[str, int, float], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((line_name(row, keys), row["stage"], float(row[against])), []).append(row)
+    return [
+        make_point(quantity, line, stage, x, [row.get(quantity) for row in group])
+        for quantity in quantities
+        for (line, stage, x), group in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def against_time(
+    rows: Sequence[Row],
+    keys: Sequence[str],
+    quantities: Sequence[str],
+    series: Callable[[Row], Mapping[str, Any]],
+) -> list[Point]:
+    """Points of quantities that are one number a frame, at the times that some run of a curve has recorded.
+
+    Parameters
+    ----------
+    rows, keys, quantities
+        See `against_key`.
+    series
+        The series of a run, with its ``time``.
+    """
+    values: dict[tuple[str, str, int, float], list[float | None]] = {}
+    for row in rows:
+        frames = series(row)
+        for quantity in quantities:
+            for time, value in zip(frames["time"], frames.get(quantity, ()), strict=False):
+                if np.isfinite(value):
+                    place = (quantity, line_name(row, keys), row["stage"], round(float(time), 9))
+                    values.setdefault(place, []).append(float(value))
+    return [make_point(*place, found) for place, found in sorted(values.items(), key=lambda item: item[0])]
+
+
+def line_name(row: Row, keys: Sequence[str]) -> str:
+    """Which curve a run belongs to: the last words of the keys, and their values."""
+    return ", ".join(f"{key.rsplit('.', 1)[-1]} {row[key]}" for key in keys if row[key] is not None)
+
+
+def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
+    """Draw curves with their standard errors, a panel a quantity.
+
+    Parameters
+    ----------
+    points
+        Those of a curve stand together.
+    against
+        Name of the horizontal axis.
+    path
+        Image file to write.
+    """
+    quantities = list(dict.fromkeys(point.quantity for point in points))
+    figure = Figure(figsize=(4.6 * len(quantities), 3.4), layout="constrained")
+    for axis, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
+        of = [point for point in points if point.quantity == quantity and point.mean is not None]
+        for line in dict.fromkeys(point.line for point in of):
+            mine = [point for point in of if point.line == line]
+            x, mean = (np.array([getattr(point, name) for point in mine]) for name in ("x", "mean"))
+            error = np.array([point.error or 0.0 for point in mine])
+            if against == "time":
+                (curve,) = axis.plot(x, mean, linewidth=1, label=line)
+                axis.fill_between(x, mean - error, mean + error, color=curve.get_color(), alpha=0.3, linewidth=0)
+            else:
+                axis.errorbar(x, mean, error, fmt="o-", markersize=3, linewidth=1, capsize=2, label=line)
+        unit = " (t/ħ)" if quantity.startswith("current") else ""
+        axis.set(xlabel=LABELS.get(against, against), ylabel=LABELS.get(quantity, f"{quantity}{unit}"))
+        if any(point.line for point in of):
+            axis.legend(frameon=False, fontsize=7)
+    save(figure, path)
