@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import statistics
 import sys
@@ -48,6 +49,26 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def publish(
+    script: str,
+    measured: dict[str, Any],
+    output: Path,
+    summary: Callable[[dict[str, Any]], str],
+    draw: Callable[[dict[str, Any], Path], None] | None = None,
+) -> None:
+    """Write the JSON and the picture of a benchmark, print its summary, and keep that in ``perf/README.md``.
+
+    The README is left alone where the output goes to another folder than `RESULTS`.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(measured, indent=2) + "\n")
+    if draw is not None:
+        draw(measured, output.with_suffix(".png"))
+    if output.parent == RESULTS:
+        write_section(script, summary(measured))
+    print(summary(measured))
 
 
 def write_section(script: str, text: str) -> None:

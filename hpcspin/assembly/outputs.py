@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from hpcspin.config import Config
@@ -96,56 +95,29 @@ def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = 
     world.barrier()
 
 
-@dataclass(frozen=True)
 class Layout:
     """Names of the files of a reproduction below its directory."""
 
-    root: Path
-
-    @property
-    def config(self) -> Path:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.json"
         """The resolved config."""
-        return self.root / "config.json"
-
-    @property
-    def stages(self) -> Path:
+        self.stages = root / "stages.json"
         """Seconds of each stage, over all restarts."""
-        return self.root / "stages.json"
-
-    @property
-    def data(self) -> Path:
+        self.data = root / "data"
         """Training set: shards of the training and validation trajectories."""
-        return self.root / "data"
-
-    @property
-    def test(self) -> Path:
+        self.test = root / "test"
         """Label files of the test trajectories."""
-        return self.root / "test"
-
-    @property
-    def model(self) -> Path:
+        self.model = root / "model"
         """Checkpoints, metrics and the saved force field, or those of each member of a committee."""
-        return self.root / "model"
-
-    @property
-    def evaluation(self) -> Path:
+        self.evaluation = root / "evaluation.json"
         """Errors of the force field on the test trajectories."""
-        return self.root / "evaluation.json"
-
-    @property
-    def figures(self) -> Path:
+        self.figures = root / "figures"
         """The figures."""
-        return self.root / "figures"
-
-    @property
-    def numbers(self) -> Path:
+        self.numbers = root / "numbers.json"
         """All numbers of the reproduction."""
-        return self.root / "numbers.json"
-
-    @property
-    def nonconservativity(self) -> Path:
+        self.nonconservativity = root / "nonconservativity.json"
         """How far states of the first test trajectory are from any energy function."""
-        return self.root / "nonconservativity.json"
 
     def trajectory(self, field: str, name: str) -> Path:
         """Trajectory of one run under the field ``electrons`` or ``learned``."""

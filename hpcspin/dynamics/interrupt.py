@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import numpy as np
@@ -42,7 +42,7 @@ class StopRequest:
     Attributes
     ----------
     overdue : bool
-        Whether the last call of `requested` has found it to be; the clock then started again.
+        Whether the last call of `requested` found a checkpoint overdue; that call also restarts the clock.
     """
 
     def __init__(self, stop_file: Path, world: World, minutes: float | None = None) -> None:
@@ -59,9 +59,7 @@ class StopRequest:
             self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -15,11 +15,10 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from hpcspin.electrons.backend import Array, Backend, make_backend
-from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
+from hpcspin.electrons.closed import EquilibriumSolver, EquilibriumState
 from hpcspin.electrons.hamiltonian import sd_hamiltonian
 from hpcspin.electrons.onsite import gram_sites
 from hpcspin.errors import HpcspinError
-from hpcspin.parallel.world import World
 
 _EMPTY = 800.0
 """(e - mu) / T beyond which the Fermi function of a double is 0."""
@@ -36,16 +35,9 @@ class DiagonalizationSolver(EquilibriumSolver):
 
     name: ClassVar[str] = "diagonalization"
 
-    def __init__(
-        self,
-        system: ClosedLattice,
-        tolerance: float,
-        world: World | None = None,
-        device: Any = "cpu",
-        precision: str = "complex128",
-    ) -> None:
-        super().__init__(system, tolerance, world, device, precision)
-        self.backend: Backend = make_backend("auto", device)
+    def _prepare(self) -> None:
+        system = self.system
+        self.backend: Backend = make_backend("auto", self.device)
         needed = _COPIES * 16 * (2 * system.lattice.num_sites) ** 2
         free = self.backend.free_memory() // self.backend.ranks_on_device(self.world)
         if needed > free:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import make_backend
-from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
+from hpcspin.electrons.closed import EquilibriumSolver, EquilibriumState
 from hpcspin.electrons.kpm_cuda import CudaRecursion
 from hpcspin.electrons.kpm_estimates import Estimate, LocalMoments, Probing
 from hpcspin.electrons.kpm_host import HostRecursion, library
@@ -25,7 +25,6 @@ from hpcspin.electrons.kpm_probes import Colouring, ProbeGroup, colouring, probe
 from hpcspin.electrons.kpm_recursion import ArrayRecursion, Recursion, ScaledHamiltonian, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
 from hpcspin.errors import HpcspinError
-from hpcspin.parallel.world import World
 
 Real = NDArray[np.float64]
 
@@ -83,15 +82,8 @@ class KpmSolver(EquilibriumSolver):
     name: ClassVar[str] = "kpm"
     is_random: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        system: ClosedLattice,
-        tolerance: float,
-        world: World | None = None,
-        device: Any = "cpu",
-        precision: str = "complex128",
-    ) -> None:
-        super().__init__(system, tolerance, world, device, precision)
+    def _prepare(self) -> None:
+        system = self.system
         self.interval = spectral_interval(system)
         resolved = self.interval.half_width / (math.pi * system.temperature)
         if resolved > MOST_MOMENTS:
@@ -99,7 +91,7 @@ class KpmSolver(EquilibriumSolver):
         # A metal needs a few times as many moments as resolve T; a gap may need fewer.
         self._first = Plan(_FIRST_DISTANCE, min(1024, _power_of_two(2 * resolved)))
         self._plan = self._first
-        self._backend = make_backend("auto", device)
+        self._backend = make_backend("auto", self.device)
 
     def _solve(self, spins: Real) -> EquilibriumState:
         found = [self._snapshot(one, self.number + k) for k, one in enumerate(spins)]

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -206,18 +206,8 @@ class World:
         else:
             # Every rank takes part in making every group: torch.distributed asks for it.
             group = [dist.new_group([int(rank) for rank in ranks]) for ranks in members][mine]
-        rank = self.rank - int(members[mine][0])
-        return mine, World(
-            rank,
-            len(members[mine]),
-            self.local_rank,
-            self.local_size,
-            self.launcher,
-            comm,
-            group,
-            logs=self.logs and mine == 0,
-            sharing=self.sharing,
-        )
+        rank, logs = self.rank - int(members[mine][0]), self.logs and mine == 0
+        return mine, replace(self, rank=rank, size=len(members[mine]), comm=comm, group=group, logs=logs)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

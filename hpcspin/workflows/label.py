@@ -68,30 +68,18 @@ def write_label_file(
     device: str = "auto",
 ) -> None:
     """Label snapshots as `label_snapshots` does; rank 0 writes, and goes on where a file stands."""
+    writer: LabelWriter | None = None
+    given = {**attributes, "precision": system.precision}
     with sole_writer(output, world, directory=False):
-        _write(system, frame, count, output, attributes, world, device)
-
-
-def _write(
-    system: ElectronSystem,
-    frame: Frame,
-    count: int,
-    output: Path,
-    attributes: Mapping[str, Any],
-    world: World,
-    device: str,
-) -> None:
-    writer = None
-    if world.rank == 0:
-        given = {**attributes, "precision": system.precision}
-        if isinstance(system, DrivenLattice):
-            given["reservoirs"] = [reservoir.name for reservoir in system.reservoirs]
-        writer = LabelWriter(output, system.lattice.size, system.result_shapes, given, count)
-    done = world.broadcast(writer.done if writer else None)
-    for snapshot, state in label_snapshots(system, frame, count, world, device, done):
-        assert writer is not None
-        others = {name: getattr(state, name) for name in system.result_shapes}
-        writer.append(spins=snapshot, field=state.field, **others)
-    if writer is not None:
-        writer.finish()
-        world.log_result(f"{output}: {count} snapshots")
+        if world.rank == 0:
+            if isinstance(system, DrivenLattice):
+                given["reservoirs"] = [reservoir.name for reservoir in system.reservoirs]
+            writer = LabelWriter(output, system.lattice.size, system.result_shapes, given, count)
+        done = world.broadcast(writer.done if writer else None)
+        for snapshot, state in label_snapshots(system, frame, count, world, device, done):
+            assert writer is not None
+            others = {name: getattr(state, name) for name in system.result_shapes}
+            writer.append(spins=snapshot, field=state.field, **others)
+        if writer is not None:
+            writer.finish()
+            world.log_result(f"{output}: {count} snapshots")

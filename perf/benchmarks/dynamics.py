@@ -24,7 +24,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from shared import PERF, RESULTS, seconds, table, write_section
+from shared import PERF, RESULTS, publish, seconds, table
 from torch import Tensor
 
 from hpcspin.assembly.fields import LearnedField
@@ -234,11 +234,7 @@ def main() -> None:
         return
     keep_freed_memory()
     measured = measure(arguments.network, arguments.quick)
-    arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
-    draw(measured, arguments.output.with_suffix(".png"))
-    if arguments.output.parent == RESULTS:
-        write_section("dynamics.py", summary(measured))
-    print(summary(measured))
+    publish("dynamics.py", measured, arguments.output, summary, draw)
 
 
 if __name__ == "__main__":

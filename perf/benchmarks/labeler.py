@@ -14,7 +14,6 @@ the table in ``perf/README.md``.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -30,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from kwant_check import is_there
-from shared import PERF, RESULTS, seconds, table, write_section
+from shared import PERF, RESULTS, publish, seconds, table
 
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
@@ -344,12 +343,7 @@ def main() -> None:
         rank_worker()
         return
     outcome = measure(arguments.quick, arguments.kwant_python)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(outcome, indent=2) + "\n")
-    draw(outcome, arguments.output.with_suffix(".png"))
-    if arguments.output.parent == RESULTS:
-        write_section("labeler.py", summary(outcome))
-    print(summary(outcome))
+    publish("labeler.py", outcome, arguments.output, summary, draw)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from dynamics import SHIPPED, network, peak_memory, random_block, stepper
-from shared import PERF, RESULTS, table, write_section
+from shared import PERF, RESULTS, publish, table
 
 from hpcspin.dynamics import Field, Heisenberg
 from hpcspin.dynamics.fields import BoundField
@@ -228,11 +228,7 @@ def main() -> None:
         "network": Path(arguments.network).name,
         "runs": measure(arguments.launcher, arguments.ranks, arguments.network, arguments.quick),
     }
-    arguments.output.write_text(json.dumps(outcome, indent=2) + "\n")
-    draw(outcome, arguments.output.with_suffix(".png"))
-    if arguments.output.parent == RESULTS:
-        write_section("scaling.py", summary(outcome))
-    print(summary(outcome))
+    publish("scaling.py", outcome, arguments.output, summary, draw)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ timed in turn, with all that travels, on a lattice of as many square blocks as t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared import RESULTS, table, write_section
+from shared import RESULTS, publish, table
 from torch import Tensor
 
 from hpcspin.assembly.learned import LearnedField
@@ -159,10 +158,7 @@ def main() -> None:
             "device": device.type,
             "blocks": blocks,
         }
-        arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
-        if arguments.output.parent == RESULTS:
-            write_section("schemes.py", summary(measured))
-        print(summary(measured))
+        publish("schemes.py", measured, arguments.output, summary)
     world.finish()
 
 

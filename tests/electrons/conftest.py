@@ -5,10 +5,36 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from pretend_cupy import Card
+
+from hpcspin.parallel.world import World
+
+Results = dict[str, np.ndarray]
+
+
+@pytest.fixture
+def on_ranks(mpirun: Callable[..., object], tmp_path: Path) -> Callable[[str, int], tuple[Results, Results]]:
+    """What ``solve`` of a script beside the tests gives on one rank and on several, which the script saves."""
+
+    def solved(script: str, ranks: int) -> tuple[Results, Results]:
+        path = Path(__file__).with_name(f"{script}.py")
+        done = mpirun(ranks, str(path), str(tmp_path / "many.npz"))
+        assert done.returncode == 0, done.stderr
+        with np.load(tmp_path / "many.npz") as file:
+            many = dict(file)
+        assert int(many.pop("ranks")) == ranks
+        alone = import_module(script).solve(World())
+        assert alone.keys() == many.keys()
+        return alone, many
+
+    return solved
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -257,15 +255,6 @@ def test_dynamics_key_the_phases_by_seed_and_step_and_go_on_with_the_same_bits(m
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_do_not_change_results(mpirun, tmp_path, ranks):
-    script = Path(__file__).with_name("kpm_script.py")
-    done = mpirun(ranks, str(script), str(tmp_path / "many.npz"))
-    assert done.returncode == 0, done.stderr
-    sys.path.insert(0, str(script.parent))
-    from kpm_script import solve
-
-    alone = solve(World())
-    with np.load(tmp_path / "many.npz") as many:
-        assert int(many["ranks"]) == ranks
-        for key, value in alone.items():
-            assert np.array_equal(many[key], value)
+def test_ranks_do_not_change_results(on_ranks, ranks):
+    alone, many = on_ranks("kpm_script", ranks)
+    assert all(np.array_equal(many[key], alone[key]) for key in alone)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from systems import driven, random_spins
@@ -154,18 +151,9 @@ def test_gpu_equals_cpu(name):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_do_not_change_results(mpirun, tmp_path, ranks):
-    script = Path(__file__).with_name("ranks_script.py")
-    done = mpirun(ranks, str(script), str(tmp_path / "many.npz"))
-    assert done.returncode == 0, done.stderr
-    sys.path.insert(0, str(script.parent))
-    from ranks_script import solve
-
-    alone = solve(World())
-    with np.load(tmp_path / "many.npz") as many:
-        assert int(many["ranks"]) == ranks
-        for key, value in alone.items():
-            assert np.abs(many[key] - value).max() < 1e-12
+def test_ranks_do_not_change_results(on_ranks, ranks):
+    alone, many = on_ranks("ranks_script", ranks)
+    assert all(np.abs(many[key] - alone[key]).max() < 1e-12 for key in alone)
 
 
 @pytest.mark.parametrize(
