@@ -341,7 +341,7 @@ def _stored_config(system: ElectronSystem | Lattice, terms: Sequence[Any], setti
 
 
 def _field_identity(term: Any) -> str:
-    """A text that is the same when the same field is given again, and another one for another field."""
+    """A text that identifies a field: the same for the same field, and different for others."""
     if term is None:
         return "electrons"
     model = load_model(term) if isinstance(term, str | Path) else term

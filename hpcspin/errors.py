@@ -17,7 +17,7 @@ _ADVICE = {
     errno.EFBIG: "larger than the file system or `ulimit -f` allows; raise the limit, and the same command goes on",
     errno.EIO: "the disk or its server has failed; repair it, and the same command goes on",
 }
-"""How to correct what the operating system refuses to write. Reading reports its failures itself."""
+"""Advice for errors of the operating system on writing; functions that read files report their own."""
 
 
 class HpcspinError(Exception):

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
@@ -95,9 +94,7 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._appending.close()
 
     @property
@@ -119,7 +116,7 @@ class Recorder:
         self._closing = not chosen and step == self._settings.last_step
         self._frames += chosen
         if chosen or self._closing:
-            # An observer goes before what the field knows under its name: `energy` counts the classical terms, too.
+            # An observer replaces the field's observable of its name: `energy` counts the classical terms, too.
             measured = {observer.name: observer.measure(frame) for observer in self._settings.observers}
             values = {**observed, **measured}
             self._appending(spins=frame.spins, field=frame.force, step=step, time=frame.time, **values)

@@ -50,8 +50,8 @@ class Settings(Section):
     observers: tuple[ObserverSettings, ...] = tuple(
         ObserverSettings(name=name) for name in ("wall_position", "magnetization", "mean_bond")
     )
-    """What is recorded beside the spins, the field and its own observables: names, or sections of a ``name`` and
-    parameters. Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``,
+    """What is recorded in addition to the spins, the field and its own observables: names, or sections of a ``name``
+    and parameters. Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``,
     ``chirality_correlation``, ``chirality_length``, ``chirality_walls``, ``bond_fractions``, ``puddles``,
     ``topological_charge``, ``structure_factor`` (with ``wave_vectors``); of a learned field ``outside``,
     ``outside_share``, and of a committee ``spread``."""

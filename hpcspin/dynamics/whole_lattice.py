@@ -20,7 +20,7 @@ class Memory(Stateful, Protocol):
     """What a solver keeps from step to step."""
 
     def start_step(self, step: int) -> bool:
-        """Take notice of a new step; whether the field of the same spins is another one now."""
+        """Start a step; return whether the field of the same spins has changed."""
         ...
 
 
@@ -82,7 +82,7 @@ class WholeLatticeField:
         return float(self.observables["energy"])
 
     def start_step(self, step: int) -> bool:
-        """Take notice of a new step; whether the field is another one now."""
+        """Start a step; return whether the field of the same spins has changed."""
         return self._memory is not None and self._memory.start_step(step)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Which array library computes, chosen once and asked through the array API, and the memory that is there for it.
+"""The array library that computes, used through the array API, and the memory that is free for it.
 
 The electron algebra is written against the Python array API standard; this
 module is the only one that knows the libraries by name.

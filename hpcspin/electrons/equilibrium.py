@@ -105,7 +105,7 @@ class EquilibriumPart:
             if count > _MOST_FREQUENCIES:
                 raise HpcspinError(
                     f"the equilibrium part does not reach {self.tolerance:.1e} with {count} Matsubara frequencies; "
-                    "raise electrons.tolerance or electrons.temperature, and begin anew"
+                    "raise electrons.tolerance or electrons.temperature, and start again"
                 )
             count *= 2
         far, far_errors = self._far(blocks, site, count, world)

@@ -1,4 +1,4 @@
-"""What probing vectors say of one snapshot: on-site blocks of the density matrix, energy and chemical potential.
+"""Estimates of one snapshot from probing vectors: on-site blocks of the density matrix, energy and chemical potential.
 
 Two estimates. *Densities*: rho_ii = sum_n g_n c_n (T_n v)_i v_i†. *Gradient*: the exact derivative of the estimated
 energy

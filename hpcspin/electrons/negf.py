@@ -95,7 +95,7 @@ class RecursiveSolver(SteadyStateSolver):
         return plan_batches(system, make_backend("auto", device), world).column_ranks
 
     def _choose(self) -> None:
-        """Find the fastest way of each window on a GPU, on random spins."""
+        """On a GPU find the fastest way to compute each window, on random spins."""
         if self.backend.name == "cupy":
             spins = np.random.default_rng(0).standard_normal((1, *self.system.lattice.size, 3))
             spins /= np.linalg.norm(spins, axis=-1, keepdims=True)

@@ -327,7 +327,7 @@ def _check_width(divided: Intervals, narrowest: float, number: int) -> None:
         raise HpcspinError(
             f"the energy integral of snapshot {number + first.owner[0]} does not converge between {first.lower[0]:.9g} "
             f"and {first.upper[0]:.9g} (error {first.error[0]:.1e} there); "
-            "raise electrons.tolerance or couple a wider bath, and begin anew"
+            "raise electrons.tolerance or couple a wider bath, and start again"
         )
 
 

@@ -125,10 +125,15 @@ class Solver(ABC, Generic[SystemT, StateT]):
         self.world = world or World()
         self.device = device
         self.seed = 0
-        """Chooses the random vectors of a solver that has some, beside `number`; 32 bits."""
+        """With `number` it decides the random vectors of a solver that has some; 32 bits."""
         self.number = 0
         """Number in its file of the first snapshot of the next call, or the step of its dynamics: it keys the random
         vectors of a solver that has some."""
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what a solver keeps in addition to its arguments, which have been checked before."""
+        return
 
     @property
     def scale(self) -> float:
@@ -162,11 +167,11 @@ class Solver(ABC, Generic[SystemT, StateT]):
         """State for checked spins, with its error estimate."""
 
     def reset(self) -> None:
-        """Forget what earlier snapshots taught: the next one is solved like the first."""
+        """Forget what was adapted to earlier snapshots: the next one is solved like the first."""
         return
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """What earlier snapshots taught, as arrays that a checkpoint can hold."""
+        """What was adapted to earlier snapshots, such as energy grids, as arrays for a checkpoint."""
         return {}
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -182,7 +187,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
                 f"snapshot {missed[0]}: the field's error {state.error[missed[0]]:.1e} in {self.precision} exceeds the "
                 f"tolerance {self.tolerance:.1e}; raise electrons.tolerance"
                 + (" or set electrons.precision=complex128" if single else "")
-                + " and begin anew"
+                + " and start again"
             )
         slack = self.tolerance / self.scale
         polarized = np.linalg.norm(state.spin_density, axis=-1)
@@ -190,7 +195,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
         if lowest.min() < -4 * slack or highest.max() > 1 + 4 * slack:
             raise HpcspinError(
                 f"occupations between {lowest.min():.3g} and {highest.max():.12g} leave [0, 1] by more than the "
-                "tolerance; the electronic state is wrong, lower electrons.tolerance and begin anew"
+                "tolerance; the electronic state is wrong, lower electrons.tolerance and start again"
             )
 
 

@@ -71,7 +71,7 @@ class Source(ABC):
         """
 
     def choose(self, blocks: Array, energies: Array, weights: Array, world: World) -> None:
-        """Find out which way of computing is the fastest here, from an example; a collective call."""
+        """Time the ways to compute on an example, and keep the fastest; a collective call."""
         return
 
 

@@ -84,5 +84,5 @@ class SteadyStateSolver(Solver[DrivenLattice, SteadyState]):
         if leak > 4 * self.tolerance / self.scale * widths:
             raise HpcspinError(
                 f"the currents of all reservoirs add up to {leak:.1e} instead of 0; "
-                "the electronic state is wrong, lower electrons.tolerance and begin anew"
+                "the electronic state is wrong, lower electrons.tolerance and start again"
             )

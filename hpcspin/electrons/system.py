@@ -218,7 +218,7 @@ class ElectronSystem:
 
     @property
     def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each result of one snapshot, beside the field, in the order in which files hold them."""
+        """Shape of each result of one snapshot other than the field, in the order in which files hold them."""
         raise NotImplementedError
 
     @property

@@ -82,7 +82,7 @@ class WindowIntegral:
         return np.concatenate([*parts, marks[-1:]])
 
     def choose(self, blocks: Array, world: World) -> None:
-        """Let the source find its fastest way on energies of the window; a collective call."""
+        """Let the source time its ways to compute on energies of the window; a collective call."""
         backend = self.source.backend
         energies = np.linspace(self.first_grid[0], self.first_grid[-1], self.batch) / self.source.hopping
         kind = getattr(backend.xp, self.precision)

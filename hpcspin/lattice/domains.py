@@ -86,7 +86,7 @@ def chirality_correlation(lattice: Lattice, spins: Array) -> tuple[Array, Array]
 def chirality_walls(lattice: Lattice, spins: Array) -> float:
     """Length of the walls between domains of positive and of negative scalar chirality, in lattice constants.
 
-    It tells something of textures with chiral order: where all spins lie in a plane the sign is that of the rounding.
+    It means something for textures with chiral order: where all spins lie in a plane the sign is only rounding.
     A wall follows the edges of the Voronoi cells of the lattice: of a straight one the length is up to sqrt 2 times
     (square lattice) and 2 / sqrt 3 times (triangular) that of the line. The area of the lattice over the length of its
     walls is a size of the domains.

@@ -40,7 +40,7 @@ class HaloExchange:
         self._domain, self._halo = domain, halo
         nx, ny, components = like.shape
         hx, hy = halo
-        # Zero for ever beyond open edges.
+        # It stays zero beyond open edges.
         self._extended = like.new_zeros((components, nx + 2 * hx, ny + 2 * hy))
         self._mine = self._extended[:, hx : hx + nx, hy : hy + ny]
         cut = (count > 1 and width > 0 for count, width in zip(domain.blocks, halo, strict=True))

@@ -70,7 +70,7 @@ class Committee(Predictor):
 
     @property
     def first(self) -> ForceField:
-        """The member that speaks for all where they agree: lattice, cutoff, halo."""
+        """The member that stands for all in what they have in common: lattice, cutoff, halo."""
         return self._forces[0]
 
     @property

@@ -73,9 +73,9 @@ class FrameFile:
     capacity
         Number of frames of the whole file, at least 1.
     attributes
-        What to store with the file, beside the code's version and the libraries; see `write_attributes`.
+        What to store with the file in addition to the code's version and the libraries; see `write_attributes`.
     keep
-        Frames to keep of the partial file (or, if there is none, of the finished one); 0 starts anew.
+        Frames to keep of the partial file (or, if there is none, of the finished one); 0 starts a new file.
     integers
         Datasets of int64.
     at_most

@@ -141,7 +141,7 @@ class LabelWriter(FrameFile):
     size
         Lattice size (Lx, Ly).
     shapes
-        Shape of each dataset of one snapshot beside the spins and the field; ``error`` is one of them.
+        Shape of each dataset of one snapshot other than the spins and the field; ``error`` is one of them.
     attributes
         ``config``, ``precision``, ``reservoirs`` (names, in the order of the columns of `/current`) and anything that
         decides the labels, such as the checksum of the spins file: a partial file with labels is resumed only if all

@@ -1,4 +1,4 @@
-"""What every file says of itself: its kind, schema and units, the code's version and commit, and the libraries."""
+"""What every file records: its kind, schema and units, the code's version and commit, and the libraries."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ LENGTH_TOLERANCE = 1e-6
 SPINS = ("n", "Lx", "Ly", 3)
 """Shape of spin configurations."""
 _NUMBERS_AT_ONCE = 3_000_000
-"""Of a file that is checked as a whole: 24 MB."""
+"""Numbers read at a time when a whole file is checked: 24 MB."""
 
 _UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, TokenError, RecursionError, OverflowError, MemoryError)
 """What NumPy raises where the header of an array, a Python expression, is damaged."""

@@ -37,7 +37,7 @@ class TrajectoryWriter(FrameFile):
     capacity
         Number of frames of the whole run.
     observables
-        Shape of each dataset beside `/spins`, `/field`, `/time` and `/step`.  A dataset exists only where the run
+        Shape of each dataset other than `/spins`, `/field`, `/time` and `/step`.  A dataset exists only where the run
         defines the quantity: a learned or classical field has no `/density`, `/current` or `/error`.
     keep
         Frames that the checkpoint counts; frames behind them, of a killed run, are dropped.

@@ -21,7 +21,7 @@ class TrainingData:
     Attributes
     ----------
     split : Split
-        Which are learned from, and which judge.
+        Which are to learn from, and which are for validation.
     sources : dict
         System of each, by the name of its file.
     """

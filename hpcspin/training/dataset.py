@@ -63,7 +63,7 @@ class Snapshots:
 
 @dataclass(frozen=True)
 class Split:
-    """Shards of independent trajectories: those learned from, and those that judge.
+    """Shards of independent trajectories: those to learn from, and those for validation.
 
     Their files are relative to ``directory``.
     """

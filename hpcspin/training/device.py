@@ -1,7 +1,7 @@
-"""What a training asks of its device: the precision of products, and its snapshots in reach.
+"""The device of a training: precision of its products, and how the snapshots get there.
 
 Two trainings on a GPU from the same seed are close and not bitwise equal: cuDNN adds the gradients of convolutions
-with atomic operations, in an order that nobody decides.  On a CPU they are equal to the bit.
+with atomic operations, in no fixed order.  On a CPU they are equal to the bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SHARE = 0.25
 def tensor_float32(allowed: bool) -> Iterator[None]:
     """Say whether GPUs may round the factors of float32 products to TF32, 10 bits, in convolutions and matrices alike.
 
-    torch's own defaults are yes for convolutions and no for matrices.  The processors of a CPU know no TF32.
+    torch's own defaults are yes for convolutions and no for matrices.  CPUs have no TF32.
     """
     products: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [kind.allow_tf32 for kind in products]

@@ -143,7 +143,7 @@ def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact:
 def calibrate(
     model: Committee, files: Sequence[Path], world: World, device: torch.device, bias: float | None = None
 ) -> dict[str, Any]:
-    """How well the disagreement of a committee tells the error of its mean, site by site.
+    """How well the disagreement of a committee predicts the error of its mean, site by site.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def calibrate(
             # Two perpendicular components share the square.
             errors.append(wrong.square().sum(-1).div(2).sqrt().numpy().reshape(-1))
     spread, error = (np.concatenate(world.allgather(np.concatenate(parts))) for parts in (spreads, errors))
-    # Half a second to import, which most commands would wait for in vain.
+    # Takes half a second to import, and most commands do not need it.
     from scipy.stats import spearmanr
 
     shares = np.array_split(np.argsort(spread, kind="stable"), min(_CALIBRATION_BINS, len(spread)))

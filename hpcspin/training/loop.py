@@ -81,7 +81,7 @@ def train(
     data
         See `find_data`; their lattices may differ in size.
     settings
-        How.
+        Of the training.
     directory
         Receives ``model.safetensors`` with its card, ``checkpoint.h5`` and ``metrics.jsonl``.
     world

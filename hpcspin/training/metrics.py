@@ -14,7 +14,7 @@ from hpcspin.parallel.world import World
 
 Summary = dict[str, float | int | None]
 _FEWEST_SNAPSHOTS = 10
-"""Independent snapshots of one trajectory that tell an error."""
+"""Fewest independent snapshots of one trajectory that give a standard error."""
 
 
 def perpendicular(spins: Tensor, field: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Who steps which weights."""
+"""AdamW for all weights, or Muon for the matrices among them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpcspin.training.muon import Muon
 OPTIMISERS = ("adamw", "muon")
 
 _SMALLEST = 4
-"""Rows and columns of a matrix that is worth the name."""
+"""Fewest rows and columns of a weight that counts as a matrix."""
 
 
 class Optimiser:

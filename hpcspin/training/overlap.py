@@ -1,4 +1,4 @@
-"""Snapshots that a training would meet twice: an error tells something only of data that are not learned from."""
+"""Snapshots that occur twice in the data of a training: an error means something only on data that are not learned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training is told, and what it achieves."""
+"""Settings of a training, and its outcome."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Settings(Section):
     """Share of the steps in which the learning rate rises."""
     weight_decay: NonNegative = 0.0
     gauge: NonNegative = 1e-4
-    """Weight of the mean square of h^neq beside the mean squared error: the split of a field into E and G is not
-    unique, and this chooses the smallest G."""
+    """Weight of the mean square of h^neq in the loss: the split of a field into E and G is not unique, and this chooses
+    the smallest G."""
     energy_weight: NonNegative = 0.0
-    """Weight of the mean squared error of the energy of a site beside that of the field, of the kind ``conservative``
-    and labels with energies. It is taken up to a constant, over the snapshots of a batch; the constant is fitted in the
-    end. Along quenches energies of a site vary about as much as components of the field: 1 is where to begin."""
+    """Weight of the mean squared error of the energy of a site, for the kind ``conservative`` and labels with energies.
+    The error is taken up to a constant, over the snapshots of a batch; the constant is fitted in the end. Along
+    quenches energies of a site vary about as much as components of the field: 1 is where to begin."""
     ema: Annotated[NonNegative, Field(lt=1)] = 0.995
     """Decay of the running mean of the weights, per step; the mean is what is saved."""
     seed: Seed = 1

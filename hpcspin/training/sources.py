@@ -71,7 +71,7 @@ def read_source(path: Path, kind: str, bias: float) -> Source:
         require_spin_rotations(electrons, str(path))
         lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise HpcspinError(f"{path}: its config is none of hpcspin's ({error}); label the spins again") from error
+        raise HpcspinError(f"{path}: its config is not one of hpcspin ({error}); label the spins again") from error
     return Source(lattice, (bias if electrons is None else float(electrons["bias"]),), electrons)
 
 

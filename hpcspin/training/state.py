@@ -1,4 +1,4 @@
-"""What a training must remember to go on exactly: weights, their mean, the optimiser, the best so far."""
+"""What a training needs in order to resume exactly: weights, their mean, the optimiser, the best so far."""
 
 from __future__ import annotations
 
