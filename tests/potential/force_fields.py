@@ -50,6 +50,12 @@ def site_permutation(lattice: Lattice, operation: NDArray[np.int64]) -> NDArray[
     return moved[0] * lattice.size[1] + moved[1]
 
 
+def carried(lattice: Lattice, operation: NDArray[np.int64], *arrays: Tensor) -> list[Tensor]:
+    """Arrays of shape (batch, sites, ...) with every site where an operation carries it."""
+    source = np.argsort(site_permutation(lattice, operation))
+    return [array[:, source] for array in arrays]
+
+
 def perpendicular(spins: Tensor, field: Tensor) -> Tensor:
     """Part of a field that exerts a torque."""
     return field - spins * (spins * field).sum(-1, keepdim=True)

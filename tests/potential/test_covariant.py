@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from force_fields import make_model, random_spins, rotation, site_permutation
+from force_fields import carried, make_model, random_spins, rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -57,9 +57,7 @@ def test_the_field_follows_the_point_group(kind: str) -> None:
     model, spins = make_model(lattice=kind, symmetry="full", **LAYERS), random_spins(1, lattice.num_sites, 1)
     field = predict(model, lattice, spins)
     for operation in lattice.point_group:
-        image = site_permutation(lattice, operation)
-        moved, expected = torch.empty_like(spins), torch.empty_like(field)
-        moved[:, image], expected[:, image] = spins, field
+        moved, expected = carried(lattice, operation, spins, field)
         torch.testing.assert_close(predict(model, lattice, moved), expected, rtol=0, atol=ROUNDING)
 
 
@@ -69,9 +67,7 @@ def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(layers: dict[st
     model, spins = make_model(**layers), random_spins(1, lattice.num_sites, 2)
     field, errors = predict(model, lattice, spins), []
     for operation in (lattice.mirror_y, -lattice.mirror_y):
-        image = site_permutation(lattice, operation)
-        moved, expected = torch.empty_like(spins), torch.empty_like(field)
-        moved[:, image], expected[:, image] = spins, field
+        moved, expected = carried(lattice, operation, spins, field)
         errors.append((predict(model, lattice, moved) - expected).abs().max())
     assert errors[0] < ROUNDING
     assert errors[1] > 1e-4

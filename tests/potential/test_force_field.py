@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from force_fields import make_model, perpendicular, random_spins, rotation, site_permutation
+from force_fields import carried, make_model, perpendicular, random_spins, rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,9 +41,7 @@ def test_field_follows_the_point_group(kind, descriptor):
     spins = random_spins(1, lattice.num_sites, 1)
     field = predict(model, lattice, spins).field
     for operation in lattice.point_group:
-        image = site_permutation(lattice, operation)
-        moved, expected = torch.empty_like(spins), torch.empty_like(field)
-        moved[:, image], expected[:, image] = spins, field
+        moved, expected = carried(lattice, operation, spins, field)
         torch.testing.assert_close(predict(model, lattice, moved).field, expected, rtol=0, atol=ROUNDING)
 
 
@@ -56,9 +54,7 @@ def test_under_bias_the_y_mirror_is_left_and_the_x_mirror_is_not(kind, descripto
     field = predict(model, lattice, spins).field
     errors = []
     for operation in (lattice.mirror_y, -lattice.mirror_y):
-        image = site_permutation(lattice, operation)
-        moved, expected = torch.empty_like(spins), torch.empty_like(field)
-        moved[:, image], expected[:, image] = spins, field
+        moved, expected = carried(lattice, operation, spins, field)
         errors.append((predict(model, lattice, moved).field - expected).abs().max())
     assert errors[0] < ROUNDING
     assert errors[1] > 1e-3 * field.abs().max()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from force_fields import make_model, random_spins, rotation, site_permutation
+from force_fields import carried, make_model, random_spins, rotation
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
@@ -57,9 +57,7 @@ def test_field_follows_the_point_group(kind, geometry):
     table, spins = model.neighbourhood(lattice), random_spins(1, lattice.num_sites, 2)
     field = predict(model, spins, table).field
     for operation in lattice.point_group:
-        image = site_permutation(lattice, operation)
-        moved, expected = torch.empty_like(spins), torch.empty_like(field)
-        moved[:, image], expected[:, image] = spins, field
+        moved, expected = carried(lattice, operation, spins, field)
         torch.testing.assert_close(predict(model, moved, table).field, expected, rtol=0, atol=ROUNDING)
 
 
