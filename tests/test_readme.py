@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import subprocess
 import sys
@@ -21,18 +22,27 @@ PAGES = [
 ]
 
 
-def test_the_readme_is_short_and_leads_to_every_page() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert len(text.splitlines()) <= 120
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f"(docs/{page.name})" in text
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_every_page_is_in_the_contents() -> None:
+    contents = (ROOT / "docs" / "index.md").read_text().splitlines()
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"} <= set(contents)
+
+
+def test_functions_that_the_pages_name_are_there() -> None:
+    names = {name for page in PAGES for name in re.findall(r"`(hpcspin\.[\w.]+)`", page.read_text())}
+    assert len(names) > 20
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     text = page.read_text()
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        assert (page.parent / link).exists(), link
+        assert link.startswith("generated/") or (page.parent / link).exists(), link  # Sphinx checks what it makes.
     # perf/results/gpu_CARD.json is a pattern; what a script writes need not be there.
     for path in re.findall(
         r"\b(?:perf|configs|launch|examples|docs|tests)/[\w/.-]*\w\.(?:py|yaml|sh|md|h5|safetensors)\b", text

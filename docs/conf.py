@@ -1,0 +1,139 @@
+"""Sphinx makes the documentation from these pages, the docstrings and the settings: ``bash launch/docs.sh``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from hpcspin import __version__
+from hpcspin.config_schema import json_schema
+from hpcspin.storage.datasets import DATASETS
+
+project, version = "hpcspin", __version__
+author = "The hpcspin developers"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"hpcspin {version}"
+html_extra_path = ["generated/config.schema.json"]
+
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+
+default_role = "py:obj"
+autodoc_typehints = "none"
+autodoc_default_options = {"members": True, "exclude-members": "model_config, registry, selector"}
+napoleon_use_ivar = True
+# Two rooms have a class Settings: a name alone leads to neither.
+suppress_warnings = ["ref.python"]
+
+
+def _cell(text: str) -> str:
+    return text.replace("``", "`").replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*")
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ("---",) * len(header), *rows])
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """A type in words; sections are links."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(map(_kind, schema["anyOf"])))
+    if schema.get("type") == "array":
+        inner = schema.get("prefixItems") or [schema.get("items", {})]
+        return f"[{', '.join(map(_kind, inner))}{'' if 'prefixItems' in schema else ', ...'}]"
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "ge": "≥", "gt": ">"}
+    words = {"integer": "whole number", "boolean": "true or false", "string": "word", "null": "none"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
+    return " ".join([words.get(schema.get("type", ""), schema.get("type", "any")), " and ".join(limits)]).strip()
+
+
+def _section(name: str, schema: dict[str, Any]) -> str:
+    needed = schema.get("required", [])
+    rows = [
+        (
+            f"`{key}`",
+            _cell(_kind(value)),
+            "needed" if key in needed else f"`{json.dumps(value['default'])}`" if "default" in value else "",
+            _cell(" ".join([value.get("description", ""), *_choices(value)]).strip()),
+        )
+        for key, value in schema.get("properties", {}).items()
+    ]
+    about = _cell(schema.get("description", "").partition("\n")[0])
+    return f"## {name}\n\n{about}\n\n{_table(('key', 'value', 'default', 'meaning'), rows)}\n"
+
+
+def _choices(schema: dict[str, Any]) -> list[str]:
+    names = [name for name in schema.get("examples", ()) if f"``{name}``" not in schema.get("description", "")]
+    return [f"Also {', '.join(f'`{name}`' for name in names)}."] if names else []
+
+
+def _keys(schema: dict[str, Any]) -> str:
+    sections = {"config": schema, **schema["$defs"]}
+    parts = [_section(name, part) for name, part in sections.items() if "properties" in part]
+    unions = [
+        f"## {name}\n\n{_cell(_kind({'anyOf': [one for one in part['anyOf'] if '$ref' in one]}))}.\n"
+        if all("$ref" in one for one in part["anyOf"])
+        else _section(name, next(one for one in part["anyOf"] if "properties" in one))
+        for name, part in sections.items()
+        if "anyOf" in part
+    ]
+    return (
+        "# All keys of a config\n\nMade from the settings in the source. `hpcspin schema` prints the same as a JSON "
+        "schema, by which editors complete and check a config ([how](../configuration.md#in-an-editor)).\n\n"
+        + "\n".join([*parts, *unions])
+    )
+
+
+def _datasets() -> str:
+    rows = [(f"`/{name}`", one.units, _cell(one.meaning), _cell(one.nan)) for name, one in DATASETS.items()]
+    return (
+        "# All datasets\n\nThe first axis counts the frames. The same words are attributes of the datasets in each "
+        "file: `units`, `meaning`, `nan`; `/current` has `reservoirs`, the names of its columns.\n\n"
+        + _table(("dataset", "unit", "meaning", "a NaN means"), rows)
+        + "\n"
+    )
+
+
+def _generate() -> None:
+    folder = Path(__file__).parent / "generated"
+    folder.mkdir(exist_ok=True)
+    schema = json_schema()
+    pages = {"keys.md": _keys(schema), "datasets.md": _datasets(), "config.schema.json": json.dumps(schema, indent=1)}
+    for name, text in pages.items():
+        path = folder / name
+        if not path.exists() or path.read_text() != text:  # An unchanged page is not read again.
+            path.write_text(text)
+
+
+def _plain(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are written to be read in a terminal: bars and stars stand for themselves."""
+    for number, line in enumerate(lines):
+        parts = re.split(r"(``.*?``|`.*?`|:math:`.*?`)", line)
+        parts[::2] = [re.sub(r"(?<![\\*])([|*])(?!\*)", r"\\\1", part) for part in parts[::2]]
+        lines[number] = "".join(parts)
+
+
+def _benchmarks(app: Any, page: str, source: list[str]) -> None:
+    """Links to the README of perf lead, here, to the page that includes it."""
+    source[0] = source[0].replace("](../perf/README.md", "](benchmarks.md")
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _benchmarks)
+    app.connect("autodoc-process-docstring", _plain, priority=400)  # Before napoleon, which adds markup.
+
+
+_generate()
