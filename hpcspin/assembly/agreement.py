@@ -22,7 +22,7 @@ from hpcspin.storage import (
     sha256,
     stored_electrons,
     voltages_outside,
-    without_voltages,
+    without_drive,
 )
 from hpcspin.training import learned_files
 
@@ -58,21 +58,23 @@ def require_electrons(
     if learned is None:
         world.log(f"warning: {model}: {_NO_ELECTRONS}")
         return
-    seen = without_voltages if _sees_potentials(card) else _unchanged
-    differences = electron_differences([seen(one) for one in learned], seen(given), allow)
+    drive = _drive(card)
+    differences = electron_differences(
+        [without_drive(one, drive) for one in learned], without_drive(given, drive), allow
+    )
     if differences:
         raise HpcspinError(
             f"{model}: has learned from labels of other electrons than those of {where}: "
             f"{describe_differences(differences)}; it has no input for them: correct the config, take another model, "
             f"or give dynamics.allow=[{', '.join(differences)}]"
         )
-    outside = voltages_outside(given, learned, where) if _sees_potentials(card) else ""
+    outside = voltages_outside(given, learned, where, drive) if drive != "bias" else ""
     if outside and VOLTAGES not in allow:
         raise HpcspinError(
             f"{model}: the voltages of {where} lie outside those that it has learned from: {outside}; correct the "
             f"config, take another model, or give dynamics.allow=[{VOLTAGES}]"
         )
-    for warning in _doubts(learned, given, _sees_potentials(card)):
+    for warning in _doubts(learned, given, drive):
         world.log(f"warning: {model}: {warning}")
 
 
@@ -93,7 +95,7 @@ def warn_of_labels(
         training_files = learned_files(card)
         for file in files:
             electrons = electrons_of(read_attributes(file).get("config"), str(file))
-            for doubt in _doubts_of_labels(electrons, learned, allow, bias, _sees_potentials(card)):
+            for doubt in _doubts_of_labels(electrons, learned, allow, bias, _drive(card)):
                 doubts.setdefault(doubt, []).append(file)
             if training_files and sha256(file) in training_files:
                 doubts.setdefault(_LEARNED, []).append(file)
@@ -114,7 +116,7 @@ def _doubts_of_labels(
     learned: Sequence[Electrons] | None,
     allow: Collection[str],
     bias: float | None,
-    potentials: bool,
+    drive: str,
 ) -> list[str]:
     if electrons is None:
         assumed = (
@@ -125,32 +127,29 @@ def _doubts_of_labels(
         return [f"without a config in it, so its electrons are unknown and its bias is taken as {assumed}"]
     if learned is None:
         return []
-    seen = without_voltages if potentials else _unchanged
-    differences = electron_differences([seen(one) for one in learned], seen(electrons), allow)
+    differences = electron_differences(
+        [without_drive(one, drive) for one in learned], without_drive(electrons, drive), allow
+    )
     if differences:
         return [
             "its labels are of other electrons than those that the model has learned from: "
             f"{describe_differences(differences)}; --allow KEY says that this is meant"
         ]
-    return _doubts(learned, electrons, potentials)
+    return _doubts(learned, electrons, drive)
 
 
-def _sees_potentials(card: Mapping[str, Any]) -> bool:
-    """Whether the potential of each reservoir is an input of a model, so that it may differ."""
-    return (card.get("architecture") or {}).get("drive") == "potentials"
+def _drive(card: Mapping[str, Any]) -> str:
+    """What a model sees of the reservoirs, so that it may differ."""
+    return str((card.get("architecture") or {}).get("drive", "bias"))
 
 
-def _unchanged(electrons: Electrons) -> Electrons:
-    return electrons
-
-
-def _doubts(learned: Sequence[Electrons], given: Electrons, potentials: bool) -> list[str]:
+def _doubts(learned: Sequence[Electrons], given: Electrons, drive: str) -> list[str]:
     """What to warn of where electrons agree."""
     doubts = []
     if not any("reservoirs" in entry for entry in learned):
         doubts.append("it has learned from labels without a config, so that their electrons are unknown")
-    if potentials:
-        outside = voltages_outside(given, learned, "the model")
+    if drive != "bias":
+        outside = voltages_outside(given, learned, "the model", drive)
         return [*doubts, f"voltages lie outside those that it has learned from: {outside}"] if outside else doubts
     mixed = differ_among_themselves(learned)
     if mixed:

@@ -95,14 +95,14 @@ class Architecture:
         return getattr(self.settings, "layers", (1,))
 
     @property
-    def sees_potentials(self) -> bool:
-        """Whether the network sees the potential of each reservoir and not the bias alone."""
-        return getattr(self.settings, "drive", "bias") == "potentials"
+    def drive(self) -> str:
+        """What the network sees of the reservoirs: ``bias``, ``potentials`` or ``polarized``."""
+        return getattr(self.settings, "drive", "bias")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a JSON file holds them."""
         settings = self.settings.model_dump(mode="json")
-        drives = {"drives": self.drives} if self.sees_potentials else {}
+        drives = {"drives": self.drives} if self.drive != "bias" else {}
         return {"lattice": self.lattice, "bias_reference": self.bias_reference, **drives, **settings}
 
 

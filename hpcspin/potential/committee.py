@@ -31,7 +31,7 @@ from hpcspin.storage import (
     kinds_of_learned,
     sha256,
     stored_electrons,
-    without_voltages,
+    without_drive,
 )
 
 MEMBER = "member-{:02d}"
@@ -88,9 +88,9 @@ class Committee(Predictor):
         return self.first.halo
 
     @property
-    def sees_potentials(self) -> bool:
+    def sees(self) -> str:
         """See `Predictor`."""
-        return self.first.sees_potentials
+        return self.first.sees
 
     @property
     def has_potentials(self) -> bool:
@@ -147,7 +147,8 @@ class Committee(Predictor):
         """
         fields = torch.stack([member(spins, neighbourhood, bias).field for member in self.members])
         deviations = fields - fields.mean(0)
-        axes = spins[:, neighbourhood.outputs_of(1, spins.device)[0]].to(fields.dtype)
+        placed = self.first.placed(spins, neighbourhood, bias)
+        axes = placed[:, neighbourhood.outputs_of(1, spins.device)[0]].to(fields.dtype)
         deviations = deviations - axes * (deviations * axes).sum(-1, keepdim=True)
         # Two perpendicular components share the square.
         return (deviations.square().sum((0, -1)) / (2 * (len(self.members) - 1))).sqrt()
@@ -239,15 +240,16 @@ def load_force(path: str | Path) -> ForceField | Committee:
 def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) -> list[Electrons] | None:
     """What all members have learned from; None where one of them does not say it."""
     stated = [stored_electrons(card.get("electrons"), str(file)) for file, card in zip(files, cards, strict=True)]
-    potentials = cards[0]["architecture"].get("drive") == "potentials"
-    seen = without_voltages if potentials else lambda electrons: electrons
+    drive = cards[0]["architecture"].get("drive", "bias")
     known = [electrons for member in stated for electrons in member or []]
     for file, member in zip(files, stated, strict=True):
         for electrons in member or []:
-            differences = joined_differences([seen(one) for one in next(filter(None, stated))], seen(electrons))
+            differences = joined_differences(
+                [without_drive(one, drive) for one in next(filter(None, stated))], without_drive(electrons, drive)
+            )
             if differences:
                 raise HpcspinError(
                     f"{file}: has learned from labels of other electrons than the members before it: "
                     f"{describe_differences(differences)}; train all members on the same labels"
                 )
-    return None if None in stated else kinds_of_learned(known, potentials)
+    return None if None in stated else kinds_of_learned(known, drive != "bias")

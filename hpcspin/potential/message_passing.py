@@ -99,11 +99,12 @@ class MessagePassing(ForceField):
 
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
         """See `ForceField`."""
-        number = layer % len(self._stack)
+        spins, number = self.placed(spins, neighbourhood, bias), layer % len(self._stack)
         inputs = self._inputs_of(spins, neighbourhood, bias)
         sites, chosen = self._before(number, spins, neighbourhood, inputs), self._stack[number]
         around = self._around(number, spins, neighbourhood, slice(-1))
-        return chosen.features(sites, around, chosen.maps().in_whole_vectors())[0][: len(spins) * neighbourhood.centres]
+        features, _ = chosen.features(sites, around, chosen.maps().in_whole_vectors())
+        return features[neighbourhood.outputs_of(len(spins), spins.device)[1]]
 
     @property
     def _stack(self) -> list[Layer]:
@@ -202,6 +203,7 @@ class CovariantField(MessagePassing):
     ) -> Prediction:
         """See `ForceField`."""
         self._require_halo(neighbourhood)
+        spins = self.placed(spins, neighbourhood, bias)
         if not self.training and usable(self.dtype, spins.device):
             field = torch.stack([self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)])
         else:
@@ -256,6 +258,7 @@ class LayeredPotentials(MessagePassing):
     ) -> Prediction:
         """See `ForceField`; E and G of a window are those of its centres."""
         self._require_halo(neighbourhood)
+        spins = self.placed(spins, neighbourhood, bias)
         if not self.training and usable(self.dtype, spins.device):
             each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
             return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))

@@ -20,6 +20,8 @@ from hpcspin.potential.prediction import Predictor
 from hpcspin.potential.tiles import TILE
 from hpcspin.potential.window import Block, offsets_within, reach_of
 
+_FROZEN = 0.5
+"""Length of a frozen spin of an electrode of the polarisation 1."""
 _ROUNDING = 1e-4
 """Excess over the envelope that another device's rounding can make."""
 Part = tuple[Tensor, Tensor]
@@ -72,7 +74,7 @@ class ForceField(Predictor):
         raise NotImplementedError
 
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
-        """What one of the networks, by default the last one, sees of all centres of a batch.
+        """What one of the networks, by default the last one, sees of all outputs of a batch.
 
         Parameters
         ----------
@@ -84,7 +86,7 @@ class ForceField(Predictor):
         Returns
         -------
         Tensor
-            Shape (batch * centres, features).
+            Shape (batch * outputs, features).
         """
         raise NotImplementedError
 
@@ -182,24 +184,60 @@ class ForceField(Predictor):
                 f"{where}: the spins are on a {lattice.kind} lattice, and the model is for a "
                 f"{self.architecture.lattice} one; lattice.kind must be the same for both"
             )
+        if self.sees == "polarized" and lattice.periodic[0]:
+            raise HpcspinError(
+                f"{where}: the model sees polarised electrodes beyond the ends of x, and this lattice is periodic "
+                "there; train one with drive: potentials"
+            )
         if self.architecture.settings.electrode_range and lattice.periodic[0]:
             raise HpcspinError(
                 f"{where}: the model measures the distance to electrodes at the ends of x, this lattice is periodic "
                 "there; train one with electrode_range: 0"
             )
 
+    def placed(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
+        """Spins with the polarisations of both electrodes as frozen ones beyond the ends of x; or as they are.
+
+        A frozen spin is half the polarisation, too short to be taken for a site of the lattice.
+
+        Parameters
+        ----------
+        spins, neighbourhood, bias
+            As in `forward`.
+
+        Returns
+        -------
+        Tensor
+            Of all rows of the table, shape (batch, rows, 3).
+        """
+        if self.sees != "polarized":
+            return spins
+        (left, right), (columns, across) = neighbourhood.beyond, neighbourhood.window.extended
+        given = spins.unflatten(1, (-1, across))
+        inside = given[:, left : columns - right] if given.shape[1] == columns else given
+        ends = _FROZEN * bias[:, self.architecture.drives :].to(spins).view(len(bias), 2, 1, 1, 3)
+        parts = [ends[:, 0].expand(-1, left, across, -1), inside, ends[:, 1].expand(-1, right, across, -1)]
+        return torch.cat(parts, 1).flatten(1, 2)
+
     def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
         """Neighbour table of a whole lattice for this model's cutoff."""
-        return Neighbourhood.of_lattice(lattice, self.offsets, self.architecture.layers)
+        layers = self.architecture.layers
+        beyond = self.reach * max(layers) if self.sees == "polarized" else 0
+        return Neighbourhood.of_lattice(lattice, self.offsets, layers, beyond)
 
     def window(self, block: Block) -> Neighbourhood:
-        """Neighbour table of a block inside this model's halo; see `Window.around`."""
+        """Neighbour table of a block inside this model's halo; see `Window.around`.
+
+        Of a model that sees polarised electrodes the halo goes on beyond the ends of x, also where one block spans it.
+        """
+        if self.sees == "polarized":
+            block = block._replace(whole=(False, block.whole[1]))
         return Neighbourhood.of_window(block, self.halo, self.offsets, self.architecture.layers)
 
     @property
-    def sees_potentials(self) -> bool:
+    def sees(self) -> str:
         """See `Predictor`."""
-        return self.architecture.sees_potentials
+        return self.architecture.drive
 
     @property
     def has_potentials(self) -> bool:
@@ -231,7 +269,7 @@ class ForceField(Predictor):
         -------
         Tensor
             Largest excess of a feature over its envelope, in the unit in which the network sees that feature (its
-            standard deviation); 0 inside; shape (batch, centres).
+            standard deviation); 0 inside; shape (batch, outputs).
         """
         assert self.envelope is not None
         features = self.features(spins, neighbourhood, bias)
@@ -249,7 +287,7 @@ class ForceField(Predictor):
 
     def _bias_of(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
         """The voltages u in their unit, of each centre of a batch, shape (drives, centres)."""
-        u = bias.reshape(len(bias), -1).to(self.dtype) / self.architecture.bias_reference
+        u = bias.reshape(len(bias), -1)[:, : self.architecture.drives].to(self.dtype) / self.architecture.bias_reference
         repeated = u.T[:, :, None].expand(-1, -1, neighbourhood.centres).flatten(1)
         return functional.pad(repeated, (0, -repeated.shape[1] % tile))
 

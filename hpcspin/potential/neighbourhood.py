@@ -59,28 +59,41 @@ class Neighbourhood:
 
     Attributes
     ----------
+    beyond : tuple of int
+        Columns of the rectangle beyond the first and the last one of the lattice.
     borders : Borders or None
         Of a window whose centres act on spins of other blocks, and the other way round.
     """
 
     def __init__(self, window: Window, grid: Grid | None = None) -> None:
         self.window, self.grid = window, grid
+        self.beyond = (0, 0)
         self.borders: Borders | None = None
         self._tables: dict[Any, Any] = {}
 
     @classmethod
-    def of_lattice(cls, lattice: Lattice, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Neighbourhood:
-        """All sites of a lattice; `offsets` and `layers` as of `Window.around`."""
-        block = Block(lattice.size, (True, True), lattice.periodic, (0, lattice.size[0]))
-        grid = Grid(lattice.size, lattice.periodic, tuple((int(x), int(y)) for x, y in offsets))
-        return cls(Window.around(block, (0, 0), offsets, layers), grid)
+    def of_lattice(
+        cls, lattice: Lattice, offsets: NDArray[np.int64], layers: Sequence[int] = (1,), beyond: int = 0
+    ) -> Neighbourhood:
+        """All sites of a lattice, and empty columns beyond both ends of x; the rest as of `Window.around`."""
+        columns, rows = lattice.size
+        size = (columns + 2 * beyond, rows)
+        window = Window.around(Block(size, (True, True), lattice.periodic, (-beyond, columns)), (0, 0), offsets, layers)
+        window.block = (slice(beyond, beyond + columns), slice(0, rows))
+        found = cls(window, Grid(size, lattice.periodic, tuple((int(x), int(y)) for x, y in offsets)))
+        found.beyond = (beyond, beyond)
+        return found
 
     @classmethod
     def of_window(
         cls, block: Block, halo: Halo, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)
     ) -> Neighbourhood:
         """A block of a lattice inside a halo of foreign spins; see `Window.around`."""
-        return cls(Window.around(block, halo, offsets, layers))
+        found = cls(Window.around(block, halo, offsets, layers))
+        if block.columns is not None and not block.periodic[0]:
+            first, columns = block.columns
+            found.beyond = (max(halo[0] - first, 0), max(first + block.shape[0] + halo[0] - columns, 0))
+        return found
 
     @property
     def rows(self) -> int:

@@ -24,7 +24,7 @@ from hpcspin.storage import (
     stored_electrons,
     voltages,
     voltages_outside,
-    without_voltages,
+    without_drive,
 )
 
 Drive = float | Sequence[float]
@@ -201,15 +201,15 @@ class Predictor(nn.Module):
         Returns
         -------
         tuple of float
-            The bias; of a model that sees the potentials that of each reservoir relative to the bath's, in the order of
-            the reservoirs in its training data.
+            The bias; of a model that sees more see `hpcspin.storage.voltages`, in the order of the reservoirs in its
+            training data.
 
         Raises
         ------
         HpcspinError
             If the model sees the potentials, and these electrons, or its card, do not tell them.
         """
-        if not self.sees_potentials:
+        if self.sees == "bias":
             return (bias,)
         learned = stored_electrons(self.card.get("electrons"), "the model")
         if not learned or electrons is None:
@@ -217,24 +217,24 @@ class Predictor(nn.Module):
                 f"{where}: the model sees the potential of each reservoir, and {'this' if learned else 'its card'} "
                 "does not say which there are; label the spins with a config"
             )
-        return voltages(learned[0], electrons, where)
+        return voltages(learned[0], electrons, where, self.sees)
 
     @property
-    def sees_potentials(self) -> bool:
-        """Whether the potential of each reservoir is an input, and not the bias alone."""
+    def sees(self) -> str:
+        """What of the reservoirs is an input: the ``bias``, the ``potentials``, or ``polarized``, see the settings."""
         raise NotImplementedError
 
     def _require_electrons(self, system: System, allow: Collection[str]) -> None:
         known = stored_electrons(self.card.get("electrons"), "the model")
         given = electrons_of(system.as_config(), "the system")
-        if self.sees_potentials and known and given:
-            outside = voltages_outside(given, known, "the model")
+        if self.sees != "bias" and known and given:
+            outside = voltages_outside(given, known, "the model", self.sees)
             if outside and VOLTAGES not in allow:
                 raise HpcspinError(
                     f"the voltages lie outside those that the model has learned from: {outside}; take another model, "
                     f"or give allow=['{VOLTAGES}']"
                 )
-            known, given = [without_voltages(one) for one in known], without_voltages(given)
+            known, given = [without_drive(one, self.sees) for one in known], without_drive(given, self.sees)
         differences = electron_differences(known, given, allow) if known and given else {}
         if differences:
             raise HpcspinError(

@@ -71,9 +71,10 @@ class MessagePassingSettings(ForceFieldSettings):
     """Dilation along x, from electrode to electrode, of each message-passing layer of this radius."""
     channels: Annotated[Count, Field(ge=3)] = 12
     """Vectors that sites exchange; scalars, densities and products are in proportion."""
-    drive: Literal["bias", "potentials"] = "bias"
+    drive: Literal["bias", "potentials", "polarized"] = "bias"
     """What the network sees of the voltages: the ``bias``, the largest difference of the reservoirs' potentials, or the
-    ``potentials``, of each reservoir its own, signed and relative to the bath's."""
+    ``potentials``, of each reservoir its own, signed and relative to the bath's; ``polarized``: these, and the
+    polarisations of the electrodes at both ends of x, as frozen spins beyond them."""
 
     @model_validator(mode="after")
     def _dilated_along_x(self) -> MessagePassingSettings:

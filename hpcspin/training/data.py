@@ -39,7 +39,7 @@ def find_data(
     start: Path | None = None,
     electrons: Electrons | None = None,
     allow: Collection[str] = (),
-    potentials: bool = False,
+    drive: str = "bias",
 ) -> TrainingData:
     """Find the shards of a training, and check that they belong together; all ranks call together.
 
@@ -57,7 +57,7 @@ def find_data(
         Those of files without a config; None: see `agreed_sources`.
     allow
         Keys of the electrons in which files, and what the start has learned from, may differ.
-    potentials
+    drive
         See `agreed_sources`.
 
     Raises
@@ -71,7 +71,7 @@ def find_data(
     if start and past is None:
         world.log(f"warning: {start}: its card does not say which electrons it has learned from")
     files = {shard.file: split.directory / shard.file for shard in (*split.train, *split.validation)}
-    sources = agreed_sources(files, kind, electrons, past or (), allow, world, potentials)
+    sources = agreed_sources(files, kind, electrons, past or (), allow, world, drive)
     drives = {name: source.drive for name, source in sources.items()}
     require_independent(split, drives, learned_files(card), world)
     return TrainingData(split, sources)

@@ -34,7 +34,7 @@ from hpcspin.potential import (
     save_model,
 )
 from hpcspin.potential.settings import PotentialSettings
-from hpcspin.storage import kinds_of_learned, make_directory
+from hpcspin.storage import POLARIZATIONS, kinds_of_learned, make_directory
 from hpcspin.training.data import TrainingData
 from hpcspin.training.dataset import epoch_plan, load_shares
 from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32
@@ -180,9 +180,11 @@ class _Trainer:
                 )
         if settings.energy_weight:
             self._require_energies()
-        voltages = torch.cat([share.bias for share in self._train])
+        given = torch.cat([share.bias for share in self._train])
+        drives = given.shape[1] - (POLARIZATIONS if architecture.drive == "polarized" else 0)
+        voltages = given[:, :drives]
         largest = max(world.allgather(float(voltages.abs().max()) if len(voltages) else 0.0))
-        architecture = architecture.changed(bias_reference=largest or 1.0, drives=voltages.shape[1])
+        architecture = architecture.changed(bias_reference=largest or 1.0, drives=drives)
         model = _continued(initial[0], architecture) if initial else _new_model(architecture, settings.seed)
         self._model = model.to(device)
         if settings.mixed_precision and emulates_bfloat16(device):
@@ -361,7 +363,7 @@ class _Trainer:
                 "training": self._settings.model_dump(include=set(Settings.model_fields)),
                 "data": self._split.as_dict(),
                 "electrons": kinds_of_learned(
-                    [self._sources[shard.file].electrons or {} for shard in self._split.train], model.sees_potentials
+                    [self._sources[shard.file].electrons or {} for shard in self._split.train], model.sees != "bias"
                 ),
                 **({"start": self._start} if self._start else {}),
                 **card,

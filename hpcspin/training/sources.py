@@ -20,7 +20,7 @@ from hpcspin.storage import (
     read_spins,
     require_spin_rotations,
     voltages,
-    without_voltages,
+    without_drive,
 )
 
 
@@ -82,7 +82,7 @@ def agreed_sources(
     past: Sequence[Electrons],
     allow: Collection[str],
     world: World,
-    potentials: bool = False,
+    drive: str = "bias",
 ) -> dict[str, Source]:
     """Systems of the label files of a training, which must have the same electrons but for the voltages.
 
@@ -102,15 +102,14 @@ def agreed_sources(
         Keys that may differ.
     world
         Rank 0 logs.
-    potentials
-        Whether the potential of each reservoir is an input, so that it may differ; else the bias is.
+    drive
+        What the force field sees of the reservoirs, so that it may differ; see `hpcspin.storage.without_drive`.
 
     Raises
     ------
     HpcspinError
         As `read_source` does, or if the electrons differ in other keys than those allowed.
     """
-    seen = without_voltages if potentials else lambda electrons: electrons
     sources = {name: read_source(path, kind, 0.0) for name, path in files.items()}
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
     unstated = [name for name, source in sources.items() if source.electrons is None]
@@ -124,19 +123,21 @@ def agreed_sources(
         sources |= {
             name: replace(sources[name], drive=(float(assumed["bias"]),), electrons=assumed) for name in unstated
         }
-    known, first = [seen(electrons) for electrons in past], "training.start" if past else next(iter(sources))
+    known = [without_drive(electrons, drive) for electrons in past]
+    first = "training.start" if past else next(iter(sources))
     reference = [*past, *(source.electrons for source in sources.values() if source.electrons)][0]
     for name, source in sources.items():
         assert source.electrons is not None
-        differences = joined_differences(known, seen(source.electrons), allow) if known else {}
+        rest = without_drive(source.electrons, drive)
+        differences = joined_differences(known, rest, allow) if known else {}
         if differences:
             raise HpcspinError(
                 f"{name}: its labels are of other electrons than {first}: {describe_differences(differences)}; a force "
                 f"field has no input for them: leave the file out, or give training.allow=[{', '.join(differences)}]"
             )
-        known = kinds_of_electrons([*known, seen(source.electrons)])
-        if potentials:
-            sources[name] = replace(source, drive=voltages(reference, source.electrons, name))
+        known = kinds_of_electrons([*known, rest])
+        if drive != "bias":
+            sources[name] = replace(source, drive=voltages(reference, source.electrons, name, drive))
     return sources
 
 

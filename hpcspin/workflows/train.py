@@ -92,7 +92,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
             start=Path(start) if start else None,
             electrons=electrons_of(config.model_dump(mode="json"), "the config"),
             allow=config.training.allow,
-            potentials=_architecture(config).sees_potentials,
+            drive=_architecture(config).drive,
         )
         for number in range(members):
             directory = output / MEMBER.format(number) if members > 1 else output

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage import kinds_of_learned, voltages, voltages_outside, without_voltages
+from hpcspin.storage import kinds_of_learned, voltages, voltages_outside, without_drive
 
 
 def electrons(left: float, right: float, bath: float = 0.0, **changes: Any) -> dict[str, Any]:
@@ -43,9 +43,9 @@ def test_without_a_bath_or_without_others_there_are_none(kept: tuple[int, ...], 
 
 
 def test_what_is_left_without_voltages_is_the_same_at_all() -> None:
-    assert without_voltages(electrons(1.0, 2.0, 3.0)) == without_voltages(REFERENCE)
-    assert without_voltages(electrons(1.0, 2.0, exchange=2.0)) != without_voltages(REFERENCE)
-    assert without_voltages({"bias": 2.0}) == {"bias": 0.0}
+    assert without_drive(electrons(1.0, 2.0, 3.0), "potentials") == without_drive(REFERENCE, "potentials")
+    assert without_drive(electrons(1.0, 2.0, exchange=2.0), "potentials") != without_drive(REFERENCE, "potentials")
+    assert without_drive({"bias": 2.0}, "potentials") == {"bias": 0.0}
 
 
 def test_voltages_outside_are_named() -> None:
@@ -60,3 +60,25 @@ def test_a_card_lists_all_voltages_where_they_are_inputs() -> None:
     learned = [electrons(-v, 0.0) for v in (1.0, 2.0, 3.0, 2.0)]
     assert [one["bias"] for one in kinds_of_learned(learned, potentials=True)] == [1.0, 2.0, 3.0]
     assert [one["bias"] for one in kinds_of_learned(learned, potentials=False)] == [1.0, 3.0]
+
+
+def polarized(left: list[float], right: list[float], **changes: Any) -> dict[str, Any]:
+    given = electrons(1.0, -1.0, **changes)
+    for entry, vector in zip(given["reservoirs"], (left, right, [0.0, 0.0, 0.0]), strict=True):
+        entry["polarization"] = vector
+    return given
+
+
+def test_polarisations_of_both_ends_follow_the_voltages_and_need_not_agree() -> None:
+    one, other = polarized([0.0, 0.6, 0.0], [0.0, 0.0, 0.0]), polarized([0.0, 0.0, 0.5], [0.1, 0.0, 0.0])
+    assert voltages(one, other, "x", "polarized") == (1.0, -1.0, 0.0, 0.0, 0.5, 0.1, 0.0, 0.0)
+    assert without_drive(one, "polarized") == without_drive(other, "polarized")
+    assert without_drive(one, "potentials") != without_drive(other, "potentials")
+    assert without_drive(one, "bias") == one
+
+
+def test_a_longer_polarisation_than_all_is_outside_in_any_direction() -> None:
+    learned = [polarized([0.0, 0.6, 0.0], [0.0, 0.0, 0.0])]
+    assert voltages_outside(polarized([0.5, 0.0, 0.0], [0.0, 0.0, 0.0]), learned, "x", "polarized") == ""
+    said = voltages_outside(polarized([0.0, 0.0, 0.7], [0.0, 0.1, 0.0]), learned, "x", "polarized")
+    assert said.startswith("a polarisation of 0.7 of left, learned from up to 0.6; a polarisation of 0.1 of right")

@@ -123,7 +123,7 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
     description: dict[str, Any] = {"layers": layers, "channels": 6} if layers else {"descriptor": "bonds"}
     if drive := changes.pop("drive", None):
         description["drive"] = drive
-        checks["potentials"] = drive == "potentials"
+        checks["drive"] = drive
     architecture = Architecture(
         "square",
         1.0,

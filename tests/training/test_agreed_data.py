@@ -229,7 +229,7 @@ def test_a_model_that_sees_the_potentials_learns_from_any(
         warn_of_labels([data / "z.h5"], tmp_path / "model", model.card, ["electrons.exchange"], World())
         assert "-9.1 of left, learned from -1.5 to 0.3" in caplog.text
     with pytest.raises(HpcspinError, match=r"electrons\.exchange \(3\.8 -> 2\.0\)"):
-        find(data, "z.h5", potentials=True)
+        find(data, "z.h5", drive="potentials")
     tell(data / "z.h5")
     with pytest.raises(HpcspinError, match="sees the potential of each reservoir"):
         evaluate(model, [data / "z.h5"], World(), CPU)
