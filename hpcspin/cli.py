@@ -248,7 +248,7 @@ def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) ->
     _run(lambda world: learn_directory(_config(config, overrides), output, world))
 
 
-@app.command(epilog=_uses("lattice, electrons and torque; of torque.switching also dynamics", stops=True))
+@app.command(epilog=_uses("lattice, electrons and torque; of torque.switching also dynamics"))
 def torque(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
     """Torque of a polarised current against angle and voltage, exact beside learned; resumes on its directory."""
     from hpcspin.workflows.torque import torque_directory

@@ -148,14 +148,14 @@ class LearningSection(Section):
 
 
 class SwitchingSection(Section):
-    """Voltage at which a magnet along the axis of the torque becomes unstable, by the growth of a small tilt."""
+    """Voltage at which a magnet along the axis becomes unstable, by the equation of motion linear around it."""
 
     voltages: Annotated[tuple[Finite, ...], Field(min_length=2)]
-    """Voltages of the runs of ``dynamics``; the growth is to change its sign among them."""
+    """Voltages; the largest growth rate is to change its sign among them."""
     start: Literal["parallel", "antiparallel"] = "parallel"
     """Direction of the magnet against the axis."""
-    tilt: Annotated[Positive, Field(lt=90)] = 5.0
-    """Angle by which it begins away from that direction, in degrees."""
+    tilt: Annotated[Positive, Field(le=10)] = 1.0
+    """Angle in degrees by which one spin after the other is tilted, to find how all respond."""
 
 
 class TorqueSection(Section):

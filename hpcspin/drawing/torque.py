@@ -39,30 +39,22 @@ def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def draw_switching(
-    rows: Sequence[Mapping[str, Any]], angles: Mapping[tuple[str, float], tuple[Array, Array]], path: Path
-) -> None:
-    """Growth of a small tilt against the voltage, and the angle of each run against time.
+def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Largest growth rate of a deviation against the voltage.
 
     Parameters
     ----------
     rows
         With ``field``, ``voltage``, ``growth``.
-    angles
-        By field and voltage: times and angles in degrees.
     path
         Image file to write.
     """
-    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
-    growth, turning = figure.subplots(1, 2)
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axis = figure.subplots()
     for field in dict.fromkeys(row["field"] for row in rows):
         curve = sorted((row["voltage"], row["growth"]) for row in rows if row["field"] == field)
-        growth.plot(*np.array(curve).T, _STYLES[field], label=field)
-    growth.axhline(0, color="black", linewidth=0.8)
-    growth.set(xlabel="voltage V (t)", ylabel="growth rate of the tilt (t/ħ)")
-    growth.legend(frameon=False)
-    for (field, voltage), (time, angle) in angles.items():
-        turning.plot(time, angle, "-" if field == "exact" else "--", label=f"{field}, V = {voltage:g}")
-    turning.set(xlabel="time (ħ/t)", ylabel="angle to the polarisation (degrees)")
-    turning.legend(frameon=False, fontsize=7)
+        axis.plot(*np.array(curve).T, _STYLES[field], label=field)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set(xlabel="voltage V (t)", ylabel="largest growth rate (t/ħ)")
+    axis.legend(frameon=False)
     save(figure, path)

@@ -52,38 +52,38 @@ def spin_transfer(spins: Array, field: Array, axis: ArrayLike) -> SpinTransfer:
     return SpinTransfer((field * turned).sum(-1) / square, (field * towards).sum(-1) / square)
 
 
-def macrospin_rate(transfer: SpinTransfer, damping: float) -> Array:
-    """Rate of ln tan(theta/2) of a rigid magnet at the angle theta to p: -(a + alpha b) / (1 + alpha²).
+def stability_matrix(spins: Array, field: Array, axis: ArrayLike, damping: float) -> NDArray[np.complex128]:
+    """The Landau-Lifshitz-Gilbert equation, linear around spins along p, for deviations u + i v across p.
 
-    The Landau-Lifshitz-Gilbert equation of one spin in the field of `spin_transfer`, whose angle obeys
-    d theta/dt = -(a + alpha b) sin(theta) / (1 + alpha²). With an easy axis along p, of the energy -K (S·p)², b gains
-    2 K cos(theta): parallel to p the magnet is unstable where -a > alpha (2 K + b).
-
-    Parameters
-    ----------
-    transfer
-        Means over the spins of the magnet.
-    damping
-        Gilbert damping alpha.
-    """
-    return -(transfer.damping_like + damping * transfer.field_like) / (1 + damping**2)
-
-
-def angle_rate(time: Array, magnetization: Array, axis: ArrayLike) -> float:
-    """Slope of ln tan(theta/2) against time, by least squares, theta the angle of a magnetization to p.
+    All that acts on the spins turns with them about p, so that one matrix M of d(u + iv)/dt = M (u + iv) says
+    everything: the magnet is unstable where an eigenvalue of it has a positive real part. A rigid magnet of n spins has
+    the rate sum_ij M_ij / n; with the field of `spin_transfer` and an easy axis along p, of the energy -K (S·p)², its
+    real part is -[a + alpha (b + 2 K)] / (1 + alpha²) around the spins parallel to p.
 
     Parameters
     ----------
-    time
-        Shape (n,).
-    magnetization
-        Of any length, shape (n, 3).
+    spins
+        In each snapshot another spin is tilted a little, all in one direction: shape (n, n, 3), spin j in snapshot j.
+    field
+        The whole field on these spins, shape (n, n, 3).
     axis
         Unit vector p.
+    damping
+        Gilbert damping alpha.
+
+    Returns
+    -------
+    ndarray
+        Shape (n, n); the columns belong to the snapshots.
     """
     p = np.asarray(axis, dtype=np.float64)
-    along, across = magnetization @ p, np.linalg.norm(np.cross(magnetization, p), axis=-1)
-    return float(np.polyfit(time, np.log(np.tan(np.arctan2(across, along) / 2)), 1)[0])
+    tilted = np.einsum("jjk->jk", spins)
+    across = tilted - (tilted @ p)[:, None] * p
+    length = np.linalg.norm(across, axis=1)
+    u = across[0] / length[0]
+    torque = np.cross(spins, field)
+    rate = -(torque + damping * np.cross(spins, torque)) / (1 + damping**2)
+    return np.asarray((rate @ u + 1j * (rate @ np.cross(p, u))).T / length)
 
 
 def zero_crossing(x: Array, y: Array) -> float | None:

@@ -8,64 +8,58 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.outputs import claim, sole_writer
 from hpcspin.assembly.system import build_lattice, build_system
 from hpcspin.config import Config, TorqueSection
 from hpcspin.drawing.tables import write_csv
 from hpcspin.drawing.torque import draw_switching, draw_torque
-from hpcspin.dynamics.spin_transfer import SpinTransfer, angle_rate, macrospin_rate, spin_transfer, zero_crossing
+from hpcspin.dynamics.fields import FieldEvaluator
+from hpcspin.dynamics.spin_transfer import SpinTransfer, spin_transfer, stability_matrix, zero_crossing
+from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
-from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
-from hpcspin.storage import TRAJECTORY, FrameReader, read_labels, write_json
+from hpcspin.storage import read_labels, write_json
 from hpcspin.workflows.label import write_label_file
-from hpcspin.workflows.simulate import run_trajectory
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 EXACT, LEARNED, MACROSPIN = "exact", "learned", "macrospin"
 
 
-def torque_directory(config: Config, output: Path, world: World) -> int:
-    """Label a uniform magnet at all angles and voltages, move it at those of the section ``switching``, draw.
+def torque_directory(config: Config, output: Path, world: World) -> None:
+    """Label a uniform magnet at all angles and voltages, find where it becomes unstable, draw.
 
     Parameters
     ----------
     config
         With the sections ``electrons`` and ``torque``; with ``torque.switching`` also ``dynamics``.
     output
-        Receives ``labels/NUMBER.h5`` a voltage, ``switching/FIELD-NUMBER`` a trajectory, ``torque.csv``,
-        ``switching.csv``, ``numbers.json`` and the figures.
+        Receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` a voltage, ``torque.csv``, ``switching.csv``,
+        ``numbers.json`` and the figures.
     world
         The ranks.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when finished, 75 when stopped by a signal with a checkpoint.
 
     Raises
     ------
     HpcspinError
-        If a reservoir or an axis is missing, or labels, trajectories or the model fail.
+        If a reservoir or an axis is missing, or labels or the model fail.
     """
     config.need("electrons", "torque")
     magnet = Magnet.of(config)
     with sole_writer(output, world):
         claim(config, output / "config.json", world)
-        numbers, code = _torques(config, magnet, output, world), 0
+        numbers = _torques(config, magnet, output, world)
         if config.torque and config.torque.switching:
-            switching, code = _switching(config, magnet, output, world)
-            numbers |= switching
-        if world.rank == 0 and not code:
+            numbers |= _switching(config, magnet, output, world)
+        if world.rank == 0:
             write_json(output / "numbers.json", numbers)
             world.log_result(f"{output / 'numbers.json'}: {_summary(numbers)}")
-    return code
 
 
 @dataclass(frozen=True)
@@ -106,6 +100,15 @@ class Magnet:
         spins = np.tile(self.axis, (*self.lattice.size, 1))
         turn = np.deg2rad(angle)
         spins[self.free] = np.cos(turn) * self.axis + np.sin(turn) * across / np.linalg.norm(across)
+        return spins
+
+    def deviations(self, angle: float, tilt: float) -> Array:
+        """Snapshots of the magnet at an angle, in each of which another of its spins is at the angle + tilt."""
+        whole, tilted = self.turned(angle), self.turned(angle + tilt)
+        sites = [(x, y) for x in range(self.free.start, self.free.stop) for y in range(self.lattice.size[1])]
+        spins = np.tile(whole, (len(sites), 1, 1, 1))
+        for snapshot, site in zip(spins, sites, strict=True):
+            snapshot[site] = tilted[site]
         return spins
 
     def transfer(self, spins: Array, field: Array) -> SpinTransfer:
@@ -150,21 +153,8 @@ def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict
     assert config.torque is not None
     section, rows = config.torque, list[Row]()
     spins = np.stack([magnet.turned(angle) for angle in section.angles])
-    model = load_force(section.model) if section.model else None
     for number, voltage in enumerate(section.voltages):
-        biased = at_voltage(config, voltage)
-        system, file = build_system(biased), output / "labels" / f"{number:02d}.h5"
-        if not file.exists():
-            stored = {"config": biased.model_dump(mode="json")}
-            write_label_file(system, lambda n: spins[n : n + 1], len(spins), file, stored, world, config.device)
-            world.barrier()
-        labels = read_labels(file, config.lattice.size)
-        assert labels.current is not None
-        names = [one.name for one in biased.electrons.reservoirs] if biased.electrons else []
-        current = labels.current[:, names.index(next(iter(section.shares)))] / config.lattice.size[1]
-        fields = {EXACT: labels.field}
-        if model is not None:
-            fields[LEARNED] = model.field(spins, system)
+        fields, current = _fields(config, voltage, spins, output / "labels" / f"{number:02d}.h5", world)
         for name, field in fields.items():
             rows += [
                 {"field": name, "voltage": voltage, "angle": angle, "damping_like": a, "field_like": b, "current": i}
@@ -174,6 +164,28 @@ def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict
         write_csv(rows, output / "torque.csv")
         draw_torque(rows, output / "torque.png")
     return _torque_numbers(rows)
+
+
+def _fields(
+    config: Config, voltage: float, spins: Array, file: Path, world: World
+) -> tuple[dict[str, Array], NDArray[np.float64]]:
+    """Exact and learned fields of snapshots, and the current a row out of the first reservoir of the shares."""
+    assert config.torque is not None
+    biased = at_voltage(config, voltage)
+    assert biased.electrons is not None
+    system = build_system(biased)
+    if not file.exists():
+        stored = {"config": biased.model_dump(mode="json")}
+        write_label_file(system, lambda n: spins[n : n + 1], len(spins), file, stored, world, config.device)
+        world.barrier()
+    labels = read_labels(file, config.lattice.size)
+    assert labels.current is not None
+    names = [one.name for one in biased.electrons.reservoirs]
+    current = labels.current[:, names.index(next(iter(config.torque.shares)))] / config.lattice.size[1]
+    fields = {EXACT: labels.field}
+    if config.torque.model:
+        fields[LEARNED] = load_force(config.torque.model).field(spins, system)
+    return fields, current
 
 
 def _torque_numbers(rows: Sequence[Row]) -> dict[str, Any]:
@@ -208,35 +220,23 @@ def _is(row: Row, field: str, voltage: float) -> bool:
     return bool(row["field"] == field and row["voltage"] == voltage)
 
 
-def _switching(config: Config, magnet: Magnet, output: Path, world: World) -> tuple[dict[str, Any], int]:
-    """Trajectories of a small tilt at each voltage, and the growth of it."""
+def _switching(config: Config, magnet: Magnet, output: Path, world: World) -> dict[str, Any]:
+    """Largest growth rate of a deviation from the direction along the axis at each voltage."""
     config.need("dynamics")
     assert config.torque is not None
     assert config.torque.switching is not None
-    section, rows, angles = config.torque.switching, list[Row](), dict[tuple[str, float], tuple[Array, Array]]()
-    fields = {EXACT: {"field": "electrons", "model": None}}
-    if config.torque.model:
-        fields[LEARNED] = {"field": "learned", "model": config.torque.model}
-    spins = magnet.turned(section.tilt if section.start == "parallel" else 180 - section.tilt)
+    assert config.dynamics is not None
+    section, rows, damping = config.torque.switching, list[Row](), config.dynamics.damping
+    spins = magnet.deviations(0.0 if section.start == "parallel" else 180.0, section.tilt)
+    classical = _classical(config, magnet.lattice, spins)
     for number, voltage in enumerate(section.voltages):
-        for name, chosen in fields.items():
-            directory = output / "switching" / f"{name}-{number:02d}"
-            code = _run(at_voltage(config, voltage), chosen, spins, directory, world)
-            if code:
-                return {}, code
-            assert config.dynamics is not None
-            with FrameReader(directory / TRAJECTORY) as frames:
-                time, moved, first = (np.asarray(part) for part in (frames.time, frames.spins, frames.field[0]))
-            magnetization = moved[:, magnet.free].mean(axis=(1, 2))
-            cosine = magnetization @ magnet.axis / np.linalg.norm(magnetization, axis=1)
-            angles[name, voltage] = time, np.rad2deg(np.arccos(cosine.clip(-1, 1)))
-            late = time >= time[-1] / 2
-            columns = magnet.free.stop - magnet.free.start
-            mean = SpinTransfer(*(part / columns for part in magnet.transfer(spins, first)))
-            sign = 1 if section.start == "parallel" else -1
-            rates = {name: sign * angle_rate(time[late], magnetization[late], magnet.axis)}
+        fields, _ = _fields(config, voltage, spins, output / "switching" / f"{number:02d}.h5", world)
+        for name, field in fields.items():
+            turned, acting = (part[:, magnet.free].reshape(len(spins), -1, 3) for part in (spins, field + classical))
+            matrix = stability_matrix(turned, acting, magnet.axis, damping)
+            rates = {name: float(np.linalg.eigvals(matrix).real.max())}
             if name == EXACT:
-                rates[MACROSPIN] = sign * float(macrospin_rate(mean, config.dynamics.damping))
+                rates[MACROSPIN] = float(matrix.sum().real / len(matrix))
             rows += [{"field": field, "voltage": voltage, "growth": rate} for field, rate in rates.items()]
     critical = {
         field: zero_crossing(*np.array(sorted((r["voltage"], r["growth"]) for r in rows if r["field"] == field)).T)
@@ -244,28 +244,18 @@ def _switching(config: Config, magnet: Magnet, output: Path, world: World) -> tu
     }
     if world.rank == 0:
         write_csv(rows, output / "switching.csv")
-        draw_switching(rows, angles, output / "switching.png")
-    return {"critical_voltage": critical}, 0
+        draw_switching(rows, output / "switching.png")
+    return {"critical_voltage": critical}
 
 
-def _run(config: Config, chosen: Mapping[str, Any], spins: Array, directory: Path, world: World) -> int:
-    """One trajectory of the magnet from these spins; the exit code."""
+def _classical(config: Config, lattice: Lattice, spins: Array) -> Array:
+    """Field of the classical terms on snapshots, shape (n, Lx, Ly, 3)."""
     assert config.dynamics is not None
-    lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
-    settings = config.dynamics.model_copy(update=chosen)
-    config = config.model_copy(update={"dynamics": settings, "torque": None})
-    stored = {**config.model_dump(mode="json"), "start": spins.tolist()}
-    outcome = run_trajectory(
-        lattice,
-        build_field(config, lattice, world, device),
-        spins,
-        settings,
-        directory,
-        config=stored,
-        world=world,
-        device=device,
-    )
-    return outcome.exit_code
+    found = np.zeros_like(spins)
+    for term in config.dynamics.classical.terms(lattice):
+        evaluate = FieldEvaluator(term, Domain.cut(lattice, World(), term.halo))
+        found += np.stack([evaluate(components_first(torch.from_numpy(one)), 0.0).numpy() for one in spins])
+    return found
 
 
 def _summary(numbers: Mapping[str, Any]) -> str:

@@ -1,14 +1,11 @@
-"""Both parts of a spin-transfer torque, and what they do to the angle of a magnet."""
+"""Both parts of a spin-transfer torque, and what they do to spins along the axis."""
 
 import numpy as np
-import torch
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpcspin.dynamics.spin_transfer import SpinTransfer, angle_rate, macrospin_rate, spin_transfer, zero_crossing
-from hpcspin.dynamics.torque import angular_velocity
-
-Z = np.array([0.0, 0.0, 1.0])
+from hpcspin.dynamics.spin_transfer import spin_transfer, stability_matrix, zero_crossing
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -27,35 +24,25 @@ def test_a_field_is_the_sum_of_both_parts_and_of_one_along_the_spin(seed: int) -
     np.testing.assert_allclose(again, across, atol=1e-9 * (1 + np.abs(a).max() + np.abs(b).max()))
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.floats(0.1, 3.0), st.floats(-1, 1), st.floats(-1, 1), st.floats(0, 1))
-def test_the_rate_is_that_of_the_landau_lifshitz_gilbert_equation(
-    angle: float, a: float, b: float, damping: float
-) -> None:
-    spin = np.array([np.sin(angle), 0.0, np.cos(angle)])
-    field = a * np.cross(spin, Z) + b * Z
-    omega = angular_velocity(*(torch.from_numpy(x)[None, None] for x in (spin, field)), damping).numpy()[0, 0]
-    turning = -np.cross(omega, spin)[2] / np.sin(angle)  # d theta/dt
-    expected = macrospin_rate(spin_transfer(spin, field, Z), damping) * np.sin(angle)
-    assert abs(turning - expected) < 1e-12
-
-
-def test_the_growth_of_an_angle_is_found_again() -> None:
-    time = np.linspace(0, 10, 7)
-    angle = 2 * np.arctan(0.1 * np.exp(0.3 * time))
-    magnetization = 0.8 * np.stack([np.sin(angle) * np.cos(time), np.sin(angle) * np.sin(time), np.cos(angle)], -1)
-    assert abs(angle_rate(time, magnetization, Z) - 0.3) < 1e-12
+@pytest.mark.parametrize("sign", [1, -1])
+def test_deviations_of_coupled_spins_grow_as_their_modes_do(sign: int) -> None:
+    """Two spins, bound by an exchange J, in a torque and on an easy axis: they turn together or against each other."""
+    a, b, anisotropy, exchange, damping = -0.03, 0.02, 0.05, 0.4, 0.1
+    axis = unit(np.random.default_rng(2))
+    across = np.cross(axis, [1.0, 0.0, 0.0])
+    spins = np.tile(sign * axis, (2, 2, 1))
+    for j in range(2):
+        spins[j, j] = np.cos(0.01) * sign * axis + np.sin(0.01) * across / np.linalg.norm(across)
+    along = (spins @ axis)[..., None] * axis
+    field = a * np.cross(spins, axis) + b * axis + 2 * anisotropy * along + exchange * spins[:, ::-1]
+    matrix = stability_matrix(spins, field, axis, damping)
+    found = np.sort(np.linalg.eigvals(matrix).real)
+    together = -sign * a - damping * (sign * b + 2 * anisotropy)
+    expected = np.sort([together, together - 2 * damping * exchange]) / (1 + damping**2)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert abs(matrix.sum().real / 2 - together / (1 + damping**2)) < 2e-5
 
 
 def test_where_a_curve_rises_through_zero() -> None:
     assert zero_crossing(np.array([1.0, 2.0, 4.0]), np.array([1.0, -1.0, 3.0])) == 2.5
     assert zero_crossing(np.array([1.0, 2.0]), np.array([1.0, -1.0])) is None
-
-
-def test_an_easy_axis_holds_a_rigid_magnet_up_to_twice_its_constant_times_the_damping() -> None:
-    damping, anisotropy = 0.05, 0.02
-    rates = [
-        macrospin_rate(SpinTransfer(np.array(-share * 2 * damping * anisotropy), np.array(2 * anisotropy)), damping)
-        for share in (0.99, 1.01)
-    ]
-    assert rates[0] < 0 < rates[1]

@@ -31,8 +31,7 @@ torque:
   voltages: [-0.4, 0, 0.4]
   angles: [40, 110]
   switching: {voltages: [0.2, 0.8], start: antiparallel}
-dynamics: {damping: 0.02, step: 1, duration: 4, integrator: rk4, record_interval: 1, observers: [magnetization],
-           classical: {anisotropy: 0.05}}
+dynamics: {damping: 0.02, observers: [magnetization], classical: {anisotropy: 0.05}}
 """
 
 
@@ -79,6 +78,17 @@ def test_spins_outside_the_magnet_stand_along_the_axis(valve: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(spins, axis=-1), 1)
 
 
+def test_an_easy_axis_damps_a_rigid_magnet_by_twice_its_constant(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
+    growth = []
+    for number, constant in enumerate((0.05, 0.15)):
+        output, anisotropy = tmp_path / f"{number}", f"dynamics.classical.anisotropy={constant}"
+        assert hpcspin("torque", valve, "--output", output, "torque.angles=[90]", anisotropy).returncode == 0
+        rows = [row for row in table(output / "switching.csv") if row["field"] == "macrospin"]
+        growth.append(np.array([float(row["growth"]) for row in rows]))
+    # One spin after the other is tilted by a degree, and the response is linear up to its square.
+    np.testing.assert_allclose(growth[0] - growth[1], 2 * 0.02 * 0.1 / (1 + 0.02**2), rtol=1e-3)
+
+
 def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = hpcspin("torque", valve, "--output", output)
@@ -92,6 +102,7 @@ def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, va
     np.testing.assert_allclose(given, damping_like(config, 0.4), atol=1e-9)
     growth = table(output / "switching.csv")
     assert {row["field"] for row in growth} == {"exact", "macrospin"}
+    assert all(float(row["growth"]) < 0 for row in growth if row["voltage"] == "0.2")
     files = sorted(path for path in output.rglob("*") if path.suffix in (".csv", ".h5", ".json"))
     before = [path.read_bytes() for path in files]
     (output / "torque.csv").unlink()
