@@ -289,6 +289,18 @@ def export(
     _run(lambda world: export(source, target, output, world))
 
 
+@app.command(epilog=_uses("lattice, and initial and dynamics or electrons"))
+def check(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the results would go.")] = Path(),
+) -> None:
+    """Whether a config will run here: halo, ranks, memory, seconds a step, size of the output; measured."""
+    from hpcspin.workflows.check import check_config
+
+    _run(lambda world: check_config(_config(config, overrides), output, world))
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a config, by which editors complete and check its keys."""
@@ -300,9 +312,19 @@ def schema() -> None:
 @app.command()
 def info() -> None:
     """Versions, MPI library, devices and backends in use."""
-    from hpcspin.workflows.info import describe
+    from hpcspin.workflows.info import aligned, describe
 
-    _run(lambda world: world.log_result(describe(world)))  # All ranks call it: they agree on what MPI can do.
+    _run(lambda world: world.log_result(aligned(describe(world))))  # All ranks: they agree on what MPI can do.
+
+
+@app.command(epilog="Exit code 1: something that hpcspin needs does not work here.")
+def doctor(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where results will be written.")] = Path(),
+) -> None:
+    """Try what hpcspin needs: ranks, GPUs, messages, disk, locks, kernels; all that `info` says, and a verdict."""
+    from hpcspin.workflows.doctor import examine
+
+    _run(lambda world: examine(directory, world))
 
 
 def _config(path: Path, overrides: list[str] | None) -> Config:

@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
-from hpcspin.dynamics.fields import Observed
+from hpcspin.dynamics.fields import Field, Observed
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.settings import Settings
-from hpcspin.lattice import wall_position
+from hpcspin.lattice import Lattice, wall_position
 from hpcspin.storage import TrajectoryWriter
 
 _WAITING = 1
@@ -38,6 +38,12 @@ def checked_state(state: Any) -> Mapping[str, Any]:
     if state["frames"] < 0 or not math.isfinite(state["wall"]):
         raise ValueError(f"{state['frames']} frames are recorded and the wall is at {state['wall']}")
     return state
+
+
+def observed_shapes(field: Field, lattice: Lattice, settings: Settings) -> dict[str, tuple[int, ...]]:
+    """Shape of what a frame holds beside spins, field, step and time: observables of the field, and observers."""
+    own = field.observable_shapes if isinstance(field, Observed) else {}
+    return {**own, **{observer.name: observer.shape(lattice) for observer in settings.observers}}
 
 
 class Recorder:
@@ -75,15 +81,12 @@ class Recorder:
         self._frames, self._closing, self._wall = 0, False, 0.0
         if state is not None:
             self._frames, self._closing, self._wall = state["frames"], state["closing"], state["wall"]
-        shapes = {observer.name: observer.shape(first.lattice) for observer in settings.observers}
-        if isinstance(first.source, Observed):
-            shapes = {**first.source.observable_shapes, **shapes}
         self._writer = TrajectoryWriter(
             path,
             first.lattice.size,
             attributes,
             settings.capacity,
-            shapes,
+            observed_shapes(first.source, first.lattice, settings),
             # A frame that was kept only because the run ended is no frame of a longer run.
             keep=self._frames + (self._closing and step == settings.last_step),
             at_most=bool(settings.record_walls),

@@ -21,19 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
-from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful
+from hpcspin.dynamics.fields import Field, Observed, Stateful
 from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
+from hpcspin.dynamics.motion import Motion
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.recording import Recorder, checked_state
 from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.stability import fastest_rate, precession_rate
 from hpcspin.dynamics.step_bounds import drives_of, step_bounds
-from hpcspin.dynamics.thermostat import Thermostat
-from hpcspin.dynamics.torque import angular_velocity, components_first
+from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
-from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.stopwatch import report
@@ -153,12 +152,8 @@ class Simulation:
         self._partial = partial_path(self._trajectory)
         self._device, self._dtype = torch.device(device), dtype
         self._domain = Domain.cut(lattice, self.world, field.halo)
-        self._evaluate = FieldEvaluator(field, self._domain)
-        self._sites = torch.as_tensor(self._domain.sites, device=device)
-        self._free = ~chosen_sites(lattice, settings.pinned, "dynamics.pinned")
-        self._may_move = None if self._free.all() else self._block(self._free[..., None]).bool()
-        self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
-        self._advance = settings.stepper(largest_on(self.world), drives_of(field))
+        self._motion = Motion(field, self._domain, settings, self._device)
+        self._evaluate = self._motion.evaluate
         checked = check_spins(initial_spins, lattice.size, "initial spins")
         self._state = State(self._block(checked), 0)
         self._recorder_state: Mapping[str, Any] | None = None
@@ -207,7 +202,7 @@ class Simulation:
                 if stopping:
                     self.world.log(f"stopped at step {self._state.step} with a checkpoint; run again to go on")
                     return Outcome(self._state.step, finished=False)
-                self._state = self._next(self._state)
+                self._state = State(self._motion(self._state.spins, self._state.step), self._state.step + 1)
                 self._renew()
                 bar.advance()
         report(self._domain.stopwatch, self.world, self._directory / RANK_TIMES, write_json)
@@ -221,7 +216,7 @@ class Simulation:
         if self._field.halo is None:  # expensive: the field of the first frame has to do
             rate = precession_rate(spins, self._evaluate(spins, 0.0), damping, largest)
         else:
-            rate = fastest_rate(self._evaluate, spins, self._sites, damping, largest, _TRIAL_FIELDS)
+            rate = fastest_rate(self._evaluate, spins, self._motion.sites, damping, largest, _TRIAL_FIELDS)
         settings, drives = self.settings, drives_of(self._field)
         bounds = step_bounds(settings.integrator, rate, drives, settings.duration, damping, settings.temperature)
         for cause, bound in bounds.items():
@@ -233,21 +228,6 @@ class Simulation:
 
     def _renew(self) -> None:
         self._evaluate.renew(self._state.step, self._state.spins, self._time)
-
-    def _next(self, state: State) -> State:
-        """Move the spins by one step."""
-        noise = self._thermostat.field(self._sites, state.step, self._dtype)
-
-        def omega(spins: Tensor, time: float) -> Tensor:
-            field = self._evaluate(spins, time)
-            turning = angular_velocity(spins, field if noise is None else field + noise, self.settings.damping)
-            return turning if self._may_move is None else turning * self._may_move
-
-        dt = self.settings.step
-        moved = self._advance(state.spins, state.step * dt, dt, omega)
-        if self._may_move is not None:  # A scheme that normalises may change the last bit of a spin that does not turn.
-            moved = torch.where(self._may_move, moved, state.spins)
-        return State(moved, state.step + 1)
 
     def _save(self, recorder: Recorder | None, *, force: bool) -> None:
         """Record the frame and write the checkpoint that are due."""
@@ -287,7 +267,7 @@ class Simulation:
         return self._state.step * self.settings.step
 
     def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64], time: float) -> Frame:
-        return Frame(self._domain.lattice, spins, field, time, self._field, self._free)
+        return Frame(self._domain.lattice, spins, field, time, self._field, self._motion.free)
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         self._finish_frame()
@@ -302,8 +282,8 @@ class Simulation:
         if isinstance(self._field, Stateful):
             arrays |= {f"{_STATE}{name}": array for name, array in self._field.state_dict().items()}
         meta = {"step": self._state.step, "last_step": self.settings.last_step, "recorder": recorder.state}
-        if isinstance(self._advance, AdaptiveStep):
-            meta["level"] = self._advance.level
+        if isinstance(self._motion.advance, AdaptiveStep):
+            meta["level"] = self._motion.advance.level
         recorder.flush()  # Of the frames that the checkpoint counts.
         write_checkpoint(self._saved, arrays, meta, self._identity)
 
@@ -345,8 +325,8 @@ class Simulation:
             self._field.load_state_dict(
                 {k.removeprefix(_STATE): v for k, v in checkpoint.arrays.items() if k.startswith(_STATE)}
             )
-        if isinstance(self._advance, AdaptiveStep):
-            self._advance.level = checkpoint.count("level")
+        if isinstance(self._motion.advance, AdaptiveStep):
+            self._motion.advance.level = checkpoint.count("level")
 
     def _check_extends(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:

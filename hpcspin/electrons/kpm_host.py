@@ -14,7 +14,7 @@ from hpcspin.electrons.kpm_probes import ProbeGroup
 from hpcspin.electrons.kpm_recursion import ScaledHamiltonian
 from hpcspin.parallel.host_compiler import compiled
 
-_SOURCE = Path(__file__).with_name("kpm_stencil.c")
+SOURCE = Path(__file__).with_name("kpm_stencil.c")
 _WIDTH = 8
 """Vectors side by side: WIDTH of the source."""
 _ALIGNMENT = 64
@@ -37,7 +37,7 @@ class _Probes(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels, compiled if need be; None where there is no C compiler or it fails."""
-    found = compiled(_SOURCE)
+    found = compiled(SOURCE)
     if found is None:
         return None
     one, more = ctypes.POINTER(_Hamiltonian), ctypes.POINTER(_Probes)

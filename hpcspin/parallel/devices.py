@@ -58,7 +58,7 @@ def ranks_sharing(world: World, device: torch.device) -> int:
         Of this rank, ``"cuda"`` for the current GPU; on a CPU all ranks of the node share it.
     """
     if world.sharing is None:
-        mine = _uuid(device)
+        mine = unique_name(device)
         everywhere = world.allgather(mine)
         world.sharing = world.local_size if mine is None else everywhere.count(mine)
     return world.sharing
@@ -79,7 +79,7 @@ def require_own_gpu(world: World, device: torch.device) -> None:
     HpcspinError
         On all ranks, if two of them compute on one GPU.
     """
-    gpus = [uuid for uuid in world.allgather(_uuid(device)) if uuid is not None]
+    gpus = [uuid for uuid in world.allgather(unique_name(device)) if uuid is not None]
     if len(set(gpus)) < len(gpus):
         raise HpcspinError(
             f"{len(gpus)} ranks compute on {len(set(gpus))} GPU(s): NCCL refuses two ranks on one GPU; start one rank "
@@ -87,7 +87,8 @@ def require_own_gpu(world: World, device: torch.device) -> None:
         )
 
 
-def _uuid(device: torch.device) -> str | None:
+def unique_name(device: torch.device) -> str | None:
+    """UUID of a GPU; None of a CPU."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 

@@ -77,6 +77,11 @@ def choose_blocks(size: tuple[int, int], ranks: int, halo: Halo) -> tuple[int, i
     return min(cuts, key=exchanged)
 
 
+def most_ranks(size: tuple[int, int], halo: Halo) -> int:
+    """Largest number of ranks whose blocks are nowhere thinner than the halo; not every smaller one fits."""
+    return math.prod(max(1, length // max(width, 1)) for length, width in zip(size, halo, strict=True))
+
+
 @dataclass
 class Domain:
     """My block of the lattice.

@@ -16,13 +16,19 @@ _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-sha
 
 def compiled(source: Path) -> ctypes.CDLL | None:
     """The kernels of a source file, compiled if need be; None where there is no C compiler or it fails."""
+    found = attempt(source)
+    return None if isinstance(found, str) else found
+
+
+def attempt(source: Path) -> ctypes.CDLL | str:
+    """The kernels of a source file, compiled if need be, or in words why there are none."""
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None:
-        return None
+        return "no C compiler: neither $CC nor cc, gcc or clang is there"
     try:
         return ctypes.CDLL(str(_library(source, compiler)))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except (OSError, subprocess.SubprocessError) as failure:
+        return " ".join(str(failure).split())
 
 
 def _library(source: Path, compiler: str) -> Path:

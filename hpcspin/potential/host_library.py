@@ -15,7 +15,7 @@ import torch
 from hpcspin.parallel.host_compiler import compiled
 from hpcspin.parallel.threads import thread_pool
 
-_SOURCE = Path(__file__).with_name("host_layers.c")
+SOURCE = Path(__file__).with_name("host_layers.c")
 BLOCK = 12
 """Sites that a kernel computes together; it begins at a multiple of them."""
 _SHARE = 10 * BLOCK
@@ -25,7 +25,7 @@ _SHARE = 10 * BLOCK
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels, compiled if need be; None where there is no C compiler or it fails."""
-    found = compiled(_SOURCE)
+    found = compiled(SOURCE)
     if found is None:
         return None
     found.hpcspin_layer.restype = None

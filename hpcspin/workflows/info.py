@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 
 import torch
 
@@ -14,8 +15,14 @@ from hpcspin.potential import host_library, segment_backend
 from hpcspin.storage import provenance
 
 
-def describe(world: World) -> str:
-    """Versions, launcher and MPI library, devices, and backends in use, a line each; all ranks call it."""
+def aligned(lines: Mapping[str, str]) -> str:
+    """Names and what is said of them, a line each."""
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
+
+
+def describe(world: World) -> dict[str, str]:
+    """Versions, launcher and MPI library, devices, and backends in use, by name; all ranks call it."""
     lines = {f"{name}": version for name, version in provenance().items()}
     lines["launcher"] = f"{world.launcher}, {world.size} rank(s)"
     lines["MPI library"] = _mpi_library()
@@ -25,8 +32,7 @@ def describe(world: World) -> str:
     lines["learned fields"] = _learned_fields()
     lines["halo exchange"] = _halo_exchange(world)
     lines["segment reductions"] = segment_backend()
-    width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+    return lines
 
 
 def _halo_exchange(world: World) -> str:

@@ -59,7 +59,10 @@ def test_interrupted_runs_continue_with_the_step_they_had(tmp_path):
         assert checkpoint is not None
         assert checkpoint.meta["level"] >= 2
         # A restart at level 0 would find its way back unnoticed unless the error is just at the tolerance.
-        assert simulation(tmp_path / "parts", **changes, duration=duration)._advance.level == checkpoint.meta["level"]
+        assert (
+            simulation(tmp_path / "parts", **changes, duration=duration)._motion.advance.level
+            == checkpoint.meta["level"]
+        )
     assert_same_bits(tmp_path / "parts", tmp_path / "whole")
 
 

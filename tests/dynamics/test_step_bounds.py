@@ -117,7 +117,9 @@ def test_a_pulse_that_no_part_can_land_on_is_refused():
 
 def test_runs_hand_their_drives_to_adaptive_steps(tmp_path):
     drive = Zeeman((3.0, 0, 0), make_waveform("sinusoid", frequency=100.0))
-    advance = simulation(tmp_path, driven(drive), integrator="dormand_prince", tolerance=1e-6, temperature=0.0)._advance
+    advance = simulation(
+        tmp_path, driven(drive), integrator="dormand_prince", tolerance=1e-6, temperature=0.0
+    )._motion.advance
     assert isinstance(advance, AdaptiveStep)
     assert advance._longest(0.0, 1.0) == tolerated_change("dormand_prince") / 100.0
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.parallel.domain import Domain, choose_blocks
+from hpcspin.parallel.domain import Domain, choose_blocks, most_ranks
 from hpcspin.parallel.world import World
 
 PERIODIC = list(itertools.product((False, True), repeat=2))
@@ -173,3 +173,12 @@ def test_exchange_under_torchrun(torchrun, tmp_path):
     script.write_text(EXCHANGE)
     result = torchrun(2, str(script), "2", timeout=120)
     assert "all halos agree" in result.stdout, result.stderr
+
+
+@given(size=st.tuples(st.integers(1, 30), st.integers(1, 30)), halo=st.tuples(st.integers(0, 8), st.integers(0, 8)))
+def test_most_ranks_fit_and_one_more_does_not(size, halo):
+    most = most_ranks(size, halo)
+    choose_blocks(size, most, halo)
+    for more in range(most + 1, 2 * most + 2):
+        with pytest.raises(HpcspinError):
+            choose_blocks(size, more, halo)

@@ -1,0 +1,79 @@
+"""One step of the Landau–Lifshitz–Gilbert equation: field, noise and integrator together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hpcspin.dynamics.fields import Field, FieldEvaluator
+from hpcspin.dynamics.integrators import largest_on
+from hpcspin.dynamics.settings import Settings
+from hpcspin.dynamics.step_bounds import drives_of
+from hpcspin.dynamics.thermostat import Thermostat
+from hpcspin.dynamics.torque import angular_velocity
+from hpcspin.lattice.settings import chosen_sites
+from hpcspin.parallel.domain import Domain
+
+
+class Motion:
+    """Moves the spins of my block from step to step.
+
+    Parameters
+    ----------
+    field
+        What drives the spins.
+    domain
+        My block, cut for the field's halo.
+    settings
+        How they move.
+    device
+        Where the spins live.
+
+    Attributes
+    ----------
+    evaluate : FieldEvaluator
+        The field on my block.
+    advance : Step
+        The integrator.
+    sites : Tensor
+        Global indices of my sites, which key the noise.
+    free : ndarray
+        Whether the spin of each site of the lattice may move, bool, shape (Lx, Ly).
+
+    Raises
+    ------
+    HpcspinError
+        If the settings do not fit one another.
+    """
+
+    def __init__(self, field: Field, domain: Domain, settings: Settings, device: torch.device) -> None:
+        self._settings = settings
+        self.evaluate = FieldEvaluator(field, domain)
+        self.sites = torch.as_tensor(domain.sites, device=device)
+        self.free = ~chosen_sites(domain.lattice, settings.pinned, "dynamics.pinned")
+        mine = torch.as_tensor(self.free[domain.slices], device=device)
+        self._may_move = None if self.free.all() else mine[..., None].expand(-1, -1, 3)
+        self.advance = settings.stepper(largest_on(domain.world), drives_of(field))
+        self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
+
+    def __call__(self, spins: Tensor, step: int) -> Tensor:
+        """Spins of my block after one more step; all ranks call it.
+
+        Parameters
+        ----------
+        spins
+            Shape (nx, ny, 3), after ``step`` steps.
+        step
+            Steps done: time and noise follow from it.
+        """
+        noise = self._thermostat.field(self.sites, step, spins.dtype)
+
+        def omega(spins: Tensor, time: float) -> Tensor:
+            field = self.evaluate(spins, time)
+            turning = angular_velocity(spins, field if noise is None else field + noise, self._settings.damping)
+            return turning if self._may_move is None else turning * self._may_move
+
+        dt = self._settings.step
+        moved = self.advance(spins, step * dt, dt, omega)
+        # A scheme that normalises may change the last bit of a spin that does not turn.
+        return moved if self._may_move is None else torch.where(self._may_move, moved, spins)

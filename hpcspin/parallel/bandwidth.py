@@ -1,0 +1,90 @@
+"""How fast ranks talk and compute, measured: for `hpcspin doctor`."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from itertools import groupby
+
+import torch
+import torch.distributed as dist
+
+from hpcspin.lattice import SquareLattice
+from hpcspin.parallel.devices import require_own_gpu
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.world import World
+
+_BLOCK = (16, 4096)
+"""Sites of a rank: thin, so that little is copied beside what is sent."""
+_HALO = (8, 0)
+_REPEATS = 10
+_REDUCED = 1 << 22
+"""Numbers of an all-reduce: 16 MB in single precision, as of the gradients of a large network."""
+_MATRIX = {"cpu": 384, "cuda": 4096}
+"""Rows of a complex matrix, by device type: some milliseconds of work."""
+
+
+def cores() -> str:
+    """The cores that this process may use, as in ``0-3,8``."""
+    numbers = sorted(os.sched_getaffinity(0))
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def halo_exchange(world: World, device: torch.device) -> tuple[float, int]:
+    """Seconds of an exchange of halos of two sides, the slowest rank's, and bytes that a rank receives; collective.
+
+    Raises
+    ------
+    HpcspinError
+        If NCCL would send them and ranks share a GPU.
+    """
+    domain = Domain(SquareLattice((_BLOCK[0] * world.size, _BLOCK[1]), (True, True)), world, (world.size, 1))
+    block = torch.ones((*domain.shape, 3), dtype=torch.float64, device=device)
+    exchange = domain.exchange(block, _HALO)
+    seconds = _repeated(lambda: domain.extend(block, _HALO), device)
+    return max(world.allgather(statistics.median(seconds))), exchange.messages.received_bytes
+
+
+def all_reduce(world: World, device: torch.device) -> tuple[float, int]:
+    """Seconds of an all-reduce as trainings do it, the slowest rank's, and its bytes; NCCL on GPUs; collective.
+
+    Raises
+    ------
+    HpcspinError
+        If two ranks share a GPU, which NCCL refuses.
+    """
+    require_own_gpu(world, device)
+    world.torch_group(device.type)
+    numbers = torch.ones(_REDUCED, dtype=torch.float32, device=device)
+    seconds = _repeated(lambda: dist.all_reduce(numbers), device)
+    return max(world.allgather(statistics.median(seconds))), numbers.nbytes
+
+
+def matrix_rate(device: torch.device) -> tuple[float, float]:
+    """Floating-point operations a second of complex products, double precision, and slowest over fastest repeat."""
+    rows = _MATRIX[device.type]
+    matrix = torch.ones((rows, rows), dtype=torch.complex128, device=device)
+    seconds = _repeated(lambda: matrix @ matrix, device)
+    return 8 * rows**3 / statistics.median(seconds), max(seconds) / min(seconds)
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of some work on a device, its median over some repeats; the first one, which prepares, does not count."""
+    return statistics.median(_repeated(work, device))
+
+
+def _repeated(work: Callable[[], object], device: torch.device) -> list[float]:
+    """Seconds of each repeat of some work; the first one, which prepares, does not count."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    once()
+    return [once() for _ in range(_REPEATS)]
