@@ -52,7 +52,7 @@ class Motion:
         self.sites = torch.as_tensor(domain.sites, device=device)
         self.free = ~chosen_sites(domain.lattice, settings.pinned, "dynamics.pinned")
         mine = torch.as_tensor(self.free[domain.slices], device=device)
-        self._may_move = None if self.free.all() else mine[..., None].expand(-1, -1, 3)
+        self._may_move = None if self.free.all() else mine[..., None]
         self.advance = settings.stepper(largest_on(domain.world), drives_of(field))
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
 
