@@ -18,7 +18,7 @@ from hpcspin.storage import read_checkpoint
 from hpcspin.workflows.check import output_bytes
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
-CLASSICAL = ("dynamics.field=classical", "dynamics.classical.exchange=0.3")
+CLASSICAL = ("dynamics.field=classical", "dynamics.classical.heisenberg=0.3")
 
 
 @pytest.mark.parametrize(
