@@ -128,8 +128,8 @@ def outside(frame: Frame) -> NDArray[np.float64]:
     if share > max(_ALARM, 2 * field.alarmed):
         field.alarmed = share
         logger.warning(
-            f"warning: at time {frame.time:g} the surroundings of {share:.0%} of the sites are unlike all that the "
-            "model has learned from"
+            f"warning: at time {frame.time:g} the surroundings of {share:.0%} of the sites are outside the range of "
+            "the model's training data"
         )
     return distances
 

@@ -1,9 +1,8 @@
 r"""Time steps of :math:`\dot S = \Omega(S, t) \times S`, pure functions registered by name.
 
-An integrator maps spins at t to spins at t + dt.  The random field is part of Omega and constant within
-the step, which gives every integrator marked as Langevin the Stratonovich solution.  All renormalise at
-the end of the step: the schemes that rotate conserve the length by themselves, and so keep it to
-rounding for ever.
+An integrator maps spins at t to spins at t + dt. The random field is part of Omega and constant within the step, which
+gives every integrator marked as Langevin the Stratonovich solution. All renormalise at the end of the step; the schemes
+that rotate conserve the length by themselves, to rounding.
 
 ===================  =====  ======  =====================================================================
 name                 order  fields  literature

@@ -16,7 +16,7 @@ from hpcspin.parallel.progress import print_below_bars
 from hpcspin.parallel.world import World
 
 EXIT_REQUEUE = 75
-"""Exit code of a run that was stopped with a checkpoint and wants to be started again (EX_TEMPFAIL)."""
+"""Exit code of a run that was stopped with a checkpoint, to be started again (EX_TEMPFAIL)."""
 
 _ASK_SECONDS = 0.2
 """Between two exchanges of requests among the ranks."""

@@ -237,7 +237,7 @@ class KpmSolver(EquilibriumSolver):
         """
         distance, moments = (int(number) for number in state["plan"])
         if distance < _FIRST_DISTANCE or not moments == _power_of_two(moments) <= MOST_MOMENTS:
-            raise ValueError(f"plan of {distance} steps and {moments} moments is none of the solver kpm")
+            raise ValueError(f"plan of {distance} steps and {moments} moments does not belong to the solver kpm")
         self._plan = Plan(distance, moments)
 
 

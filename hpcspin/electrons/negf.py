@@ -84,7 +84,7 @@ class RecursiveSolver(SteadyStateSolver):
             )
             for source in sources
         ]
-        self._choose()
+        self._tune()
         self._grids: list[list[NDArray[np.float64]]] = [[] for _ in self.windows]
         self.evaluations = 0
         """Energies at which windows were evaluated, by all ranks, since the solver was made."""
@@ -94,7 +94,7 @@ class RecursiveSolver(SteadyStateSolver):
         """Ranks over which the columns of sites must be divided."""
         return plan_batches(system, make_backend("auto", device), world).column_ranks
 
-    def _choose(self) -> None:
+    def _tune(self) -> None:
         """On a GPU find the fastest way to compute each window, on random spins."""
         if self.backend.name == "cupy":
             spins = np.random.default_rng(0).standard_normal((1, *self.system.lattice.size, 3))
@@ -105,12 +105,12 @@ class RecursiveSolver(SteadyStateSolver):
 
     def _solve(self, spins: NDArray[np.float64]) -> SteadyState:
         step = self._snapshots_at_once
-        parts = [self._solve_together(spins[i : i + step], i) for i in range(0, len(spins), step)]
+        parts = [self._solve_batch(spins[i : i + step], i) for i in range(0, len(spins), step)]
         self._grids = [grids[: len(spins)] for grids in self._grids]
         components, current, error = (np.concatenate(part) for part in zip(*parts, strict=True))
         return SteadyState.from_components(self.system, components, current, error)
 
-    def _solve_together(
+    def _solve_batch(
         self, spins: NDArray[np.float64], first: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Components, currents and errors of the snapshots in slots first, first + 1, ..."""

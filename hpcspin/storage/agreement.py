@@ -92,7 +92,7 @@ def electrons_of(config: Any, where: str) -> Electrons | None:
         system = {key: value for key, value in section.items() if key not in NUMERICS}
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise HpcspinError(
-            f"{where}: the attribute config is none of hpcspin ({type(error).__name__} in the electrons); "
+            f"{where}: the attribute config is not one of hpcspin ({type(error).__name__} in the electrons); "
             "label the spins again, or delete the attribute"
         ) from error
     return {**system, "reservoirs": reservoirs, "bias": max(potentials) - min(potentials)}
@@ -130,7 +130,7 @@ def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
             for entry in content
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise HpcspinError(f"{where}: its electrons are not in order; copy the model again, or train it") from error
+        raise HpcspinError(f"{where}: its list of electrons is invalid; copy the model again, or train it") from error
     if not electrons:
         raise HpcspinError(f"{where}: its list of electrons is empty; copy the model again, or train it")
     return electrons

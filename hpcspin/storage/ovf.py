@@ -206,8 +206,8 @@ def _numbers(
         values, rest = np.frombuffer(content, check.dtype, count), content[count * size :]
     if count != rows * columns or not rest.lstrip(b"#\r\n\t ").lower().startswith(b"end"):
         raise HpcspinError(
-            f"{path}: is torn, its header declares {rows} points and its data hold {count / columns:g}, or more; "
-            "write the file again"
+            f"{path}: is incomplete or damaged, its header declares {rows} points and its data hold "
+            f"{count / columns:g}, or more; write the file again"
         )
     return values.reshape(rows, columns).astype(np.float64)
 

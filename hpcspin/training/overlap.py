@@ -95,8 +95,8 @@ def _learned(split: Split, drives: Mapping[str, Hashable], world: World) -> dict
             seen.setdefault(snapshot, shard.file)
     if again:
         world.log(
-            f"warning: {len(again)} snapshots are learned from more than once and weigh the more for it: the first of "
-            f"them, of {again[0][0]}, is already in {again[0][1]}"
+            f"warning: {len(again)} snapshots are learned from more than once, and so weigh more than others: the "
+            f"first of them, of {again[0][0]}, is already in {again[0][1]}"
         )
     return {digest: file for (digest, _), file in seen.items()}
 

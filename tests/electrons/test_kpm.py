@@ -191,7 +191,7 @@ def test_a_solver_goes_on_from_its_state_and_forgets_it():
     solver.reset()
     assert np.array_equal(solver.solve(spins).field, first.field)
     for wrong in ([1, 256], [6, 300], [6, 1 << 20]):
-        with pytest.raises(ValueError, match="none of the solver kpm"):
+        with pytest.raises(ValueError, match="does not belong to the solver kpm"):
             solver.set_state({"plan": np.array(wrong)})
 
 

@@ -186,7 +186,7 @@ def test_points_of_an_irregular_mesh_find_their_sites_in_any_order(tmp_path: Pat
         ("Data Text", "Data Binary 16", "holds data as 'binary 16'"),
         ("Data Text", "Data Binary 8", "lack their check value"),
         ("\n0.", "\nspin.", "no decimal numbers"),
-        ("# End: Data", "# 1 2 3", "torn"),
+        ("# End: Data", "# 1 2 3", "incomplete"),
     ],
 )
 def test_an_ovf_that_does_not_hold_what_it_says_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
