@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -63,3 +64,11 @@ def test_the_second_rank_is_silent_about_the_command_line(
     assert enter(monkeypatch, "label") == 2
     assert enter(monkeypatch, "--version") == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    """Imports of the command line take two tenths of a second; each of these would take as long again, or more."""
+    heavy = {"h5py", "matplotlib", "mpi4py", "numba", "numpy", "pydantic", "scipy", "torch"}
+    script = f"import sys, hpcspin.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
