@@ -67,7 +67,7 @@ def test_the_second_rank_is_silent_about_the_command_line(
 
 
 def test_help_waits_for_nothing_heavy() -> None:
-    """Imports of the command line take two tenths of a second; each of these would take as long again, or more."""
+    """Nor does shell completion, which asks the command line at every key."""
     heavy = {"h5py", "matplotlib", "mpi4py", "numba", "numpy", "pydantic", "scipy", "torch"}
     script = f"import sys, hpcspin.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
