@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from hpcspin.analysis.series import Array, first_passage, velocity
+from hpcspin.lattice import Lattice, wall_position
 from hpcspin.storage import FrameReader
 
 NUCLEATED = 3.0
 """Wall position, in columns, at which the metal counts as nucleated at the left electrode."""
 _MARGIN = 2.0
 """Columns from either end within which a wall no longer moves freely."""
+_SHORT = 1e-4
+"""Time of the step that tells how fast a wall moves."""
 _EXACT = "exact_"
 _COUNTERS = ("time", "step")
 
@@ -118,3 +121,24 @@ def wall_numbers(time: Array, position: Array, columns: int) -> dict[str, float 
 def _mean(values: Array) -> float | None:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
+
+
+def wall_rate(lattice: Lattice, spins: Array, field: Array, damping: float) -> float:
+    """Velocity that a field gives to the wall of a texture, dX/dt of the Landau-Lifshitz-Gilbert equation.
+
+    It is linear in the field: rates of the parts of a field add up to that of the whole.
+
+    Parameters
+    ----------
+    lattice
+        The lattice.
+    spins, field
+        Shape (Lx, Ly, 3).
+    damping
+        Gilbert damping.
+    """
+    torque = np.cross(spins, field)
+    change = -(torque + damping * np.cross(spins, torque)) / (1 + damping**2)
+    there, back = ((spins + sign * _SHORT * change) for sign in (1, -1))
+    places = [wall_position(lattice, moved / np.linalg.norm(moved, axis=-1, keepdims=True)) for moved in (there, back)]
+    return float(places[0] - places[1]) / (2 * _SHORT)
