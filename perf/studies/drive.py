@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from shared import RESULTS
 
@@ -31,8 +32,7 @@ from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config, load_config
 from hpcspin.drawing.comparison import Run
 from hpcspin.drawing.driven import torque_ratio
-from hpcspin.drawing.figures import histograms
-from hpcspin.drawing.lattice_figures import site_maps
+from hpcspin.drawing.figures import histograms, save
 from hpcspin.electrons import DrivenLattice
 from hpcspin.lattice import has_wall
 from hpcspin.parallel.progress import progress
@@ -107,11 +107,13 @@ def draw(config: Config, spins: Array, exact: Array, split: dict[str, PredictedF
     label = r"$\log_{10}$ of the torque over that of the rest, near the wall"
     logarithms = {name: np.log10(ratio[ratio > 0]) for name, ratio in ratios.items()}
     histograms({label: logarithms}, output.with_name(f"{output.stem}_histogram.png"))
-    maps = {
-        name: np.linalg.norm(np.cross(spins[:1], parts.nonequilibrium[:1]), axis=-1) for name, parts in split.items()
-    }
-    reach = max(float(one.max()) for one in maps.values())
-    site_maps(lattice, np.zeros(1), maps, "torque (t)", output.with_name(f"{output.stem}_maps.png"), reach)
+    figure = Figure(figsize=(4.2 * len(split), 3.0), layout="constrained")
+    for axis, (name, parts) in zip(figure.subplots(1, len(split)), split.items(), strict=True):
+        torque = np.linalg.norm(np.cross(spins[0], parts.nonequilibrium[0]), axis=-1)
+        image = axis.imshow(torque.T, origin="lower", cmap="viridis")
+        axis.set(title=name, xlabel="column", ylabel="row")
+        figure.colorbar(image, ax=axis, label="torque (t)", shrink=0.7)
+    save(figure, output.with_name(f"{output.stem}_maps.png"))
 
 
 def main() -> None:
