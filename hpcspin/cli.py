@@ -258,20 +258,60 @@ def torque(config: ConfigFile, output: Directory, overrides: Overrides = None) -
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a reproduction.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Output of label, simulate, train, sweep, learn or reproduce.")
+    ],
     driven_states: Annotated[
         int,
         typer.Option(
             "--driven-states",
             min=0,
-            help="Measure how far this many states of a test run are from any energy function.",
+            help="Measure how far this many states of a reproduction's test run are from any energy function.",
         ),
     ] = 0,
+    watch: Annotated[
+        int | None,
+        typer.Option(
+            "--watch", min=1, metavar="SECONDS", help="Write the page again so often, until the job that runs is done."
+        ),
+    ] = None,
 ) -> None:
-    """Figures and numbers of a finished reproduction, drawn again from its files."""
+    """Write DIR/report.html, a page about any output; of a reproduction also its figures and numbers again."""
     from hpcspin.workflows.report import report_directory
 
-    _run(lambda world: report_directory(directory, world, driven_states))
+    _run(lambda world: report_directory(directory, world, driven_states, watch))
+
+
+@app.command()
+def plot(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, or trajectory.")],
+    other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="Another one, to be compared.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Picture to write: its ending says PNG, PDF or SVG.")
+    ] = Path("plot.png"),
+) -> None:
+    """Bonds, chirality, magnetisation, wall and currents against time; of two runs also the difference."""
+    from hpcspin.workflows.plot import plot
+
+    _run(lambda world: plot([directory, *([other] if other else [])], output, world))
+
+
+@app.command()
+def draw(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, or trajectory.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Film (.gif, or .mp4 where ffmpeg is) or picture (.png, .pdf, .svg).")
+    ],
+    quantity: Annotated[
+        Literal["bonds", "chirality", "sz", "density", "error"],
+        typer.Option("--quantity", help="What the colour of each site says."),
+    ] = "bonds",
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a film at most.")] = 200,
+) -> None:
+    """Film of a simulation, or some frames below each other, each site at its Cartesian place."""
+    from hpcspin.workflows.draw import draw
+
+    _run(lambda world: draw(directory, quantity, output, frames, world))
 
 
 @app.command()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hpcspin.config import Config
 from hpcspin.dynamics import CHECKPOINTING
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.devices import gpu_names
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     TRAJECTORY,
     OutputLock,
+    append_line,
+    code_version,
     config_differences,
     describe_differences,
     make_directory,
@@ -21,6 +29,7 @@ from hpcspin.storage import (
     write_text,
 )
 
+JOBS = "jobs.jsonl"
 _FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
 
 
@@ -59,6 +68,38 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
     finally:
         if lock is not None:
             lock.release()
+
+
+@contextmanager
+def recorded_job(directory: Path, world: World) -> Iterator[None]:
+    """Be the `sole_writer` of a directory, and describe the job in its ``jobs.jsonl`` when it ends in order.
+
+    A line a job: ``ended`` (UTC), ``seconds``, ``ranks``, ``launcher``, and of the node of rank 0 the ``processor``,
+    the ``cores`` that it may use and its ``gpus``. Jobs that are killed leave none.
+    """
+    with sole_writer(directory, world):
+        start = time.monotonic()
+        yield
+        if world.rank == 0:
+            job = {
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - start, 3),
+                "ranks": world.size,
+                "launcher": world.launcher,
+                "processor": _processor(),
+                "cores": len(os.sched_getaffinity(0)),
+                "gpus": gpu_names(),
+                "code_version": code_version(),
+            }
+            append_line(directory / JOBS, json.dumps(job))
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = ()) -> None:

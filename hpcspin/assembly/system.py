@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.config import Config
+from hpcspin.config import Config, parse_config
 from hpcspin.electrons import ClosedLattice, DrivenLattice, ElectronSystem, Reservoir, Solver, make_solver
 from hpcspin.electrons.settings import ReservoirSettings
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice, make_texture
 from hpcspin.lattice.settings import InitialSettings, LatticeSettings, chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
+from hpcspin.storage import read_attributes
 
 
 def build_lattice(section: LatticeSettings) -> Lattice:
     """Lattice of a config."""
     return make_lattice(section.kind, section.size, section.periodic)
+
+
+def lattice_of(path: Path) -> Lattice:
+    """Lattice of the config that a file of frames carries.
+
+    Raises
+    ------
+    HpcspinError
+        If it carries none.
+    """
+    config = read_attributes(path).get("config", {})
+    if "lattice" not in config:
+        raise HpcspinError(f"{path}: carries no config with a lattice; give a file that hpcspin has written")
+    return build_lattice(parse_config({"lattice": config["lattice"]}, str(path)).lattice)
 
 
 def build_system(config: Config) -> ElectronSystem:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hpcspin.analysis.series import Estimate
-from hpcspin.drawing.figures import save
+from hpcspin.drawing.style import save
 
 Row = Mapping[str, Any]
 LABELS = {

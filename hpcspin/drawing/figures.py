@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hpcspin.storage import write_bytes
+from hpcspin.drawing.style import BLUE, save
 
-mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-
-BLUE = "#1f4e79"
 _NARROW = 1e-3
 """By which the edge of a histogram is beyond its numbers."""
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    image = BytesIO()
-    figure.savefig(image, dpi=160, bbox_inches="tight", format="png")
-    write_bytes(path, image.getvalue())
 
 
 def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
@@ -100,7 +88,7 @@ def _calibration(axis: Axes, bins: Sequence[Mapping[str, float]]) -> None:
     axis.plot(spreads, errors, "o-", color=BLUE, label="tenths of the sites")
     axis.plot(spreads, spreads, color="black", linewidth=0.8, label="error = spread")
     axis.set(xlabel="spread of the committee (rms)", ylabel="error (rms)")
-    axis.legend(frameon=False)
+    axis.legend()
 
 
 def wall_positions(
@@ -122,7 +110,7 @@ def wall_positions(
         axis.plot(times, exact, color=colour, label=f"NEGF–LLG, run {number}")
         axis.plot(times, learned, "--", color=colour, label=f"ML–LLG, run {number}")
     axis.set(xlabel="time (ħ/t)", ylabel="wall position (columns)")
-    axis.legend(frameon=False, fontsize=7, ncols=1 + len(runs) // 4)
+    axis.legend(fontsize=7, ncols=1 + len(runs) // 4)
     save(figure, path)
 
 
@@ -159,7 +147,7 @@ def energies(runs: Sequence[Mapping[str, tuple[NDArray[np.float64], NDArray[np.f
         for (name, (time, energy)), style in zip(curves.items(), ("-", "--"), strict=True):
             axis.plot(time, energy, style, color=f"C{number % 10}", label=f"{name}, run {number}")
     axis.set(xlabel="time (ħ/t)", ylabel="energy a site (t)")
-    axis.legend(frameon=False, fontsize=7, ncols=1 + len(runs) // 4)
+    axis.legend(fontsize=7, ncols=1 + len(runs) // 4)
     save(figure, path)
 
 
@@ -202,5 +190,5 @@ def histograms(panels: Mapping[str, Mapping[str, NDArray[np.float64]]], path: Pa
         for name, numbers in values.items():
             axis.hist(numbers, bins=edges, density=True, histtype="step", label=name)
         axis.set(xlabel=what, ylabel="probability density", yscale="log")
-        axis.legend(frameon=False)
+        axis.legend()
     save(figure, path)

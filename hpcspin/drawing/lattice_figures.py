@@ -7,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from scipy.spatial import Voronoi
 
-from hpcspin.drawing.figures import save
+from hpcspin.drawing.style import save
 from hpcspin.lattice import Lattice
 
 Array = NDArray[np.float64]
 
 BOND = r"$b_{ij}=\mathbf{S}_i\cdot\mathbf{S}_j$"
+CHIRALITY = r"$\mathbf{S}_i\cdot\mathbf{S}_j\times\mathbf{S}_k$"
 _PIXELS = 240
 """Of a Brillouin zone, along each side of its picture."""
 _DARKEST = 1e-4
@@ -26,7 +28,13 @@ _DARKEST = 1e-4
 
 
 def site_maps(
-    lattice: Lattice, times: Array, maps: Mapping[str, Array], label: str, path: Path, reach: float = 1.0
+    lattice: Lattice,
+    times: Array,
+    maps: Mapping[str, Array],
+    label: str,
+    path: Path,
+    limits: tuple[float, float] = (-1.0, 1.0),
+    colours: str = "RdBu_r",
 ) -> None:
     """A number of each site, of several dynamics side by side, time after time downwards (Fig. 4 of the paper).
 
@@ -42,23 +50,33 @@ def site_maps(
         What the number is.
     path
         Image file to write.
-    reach
-        The colours go from -reach to +reach.
+    limits
+        Numbers of the first and of the last colour.
+    colours
+        Name of a matplotlib colour map.
     """
-    corners = lattice.cartesian(np.moveaxis(np.indices((lattice.size[0] + 1, lattice.size[1] + 1)), 0, -1) - 0.5)
-    width, height = np.ptp(corners.reshape(-1, 2), axis=0)
+    width, height = np.ptp(_corners(lattice).reshape(-1, 2), axis=0)
     figure = Figure(figsize=(3.2 * len(maps), 1.5 + 2.4 * len(times) * height / width))
     axes = figure.subplots(len(times), len(maps), squeeze=False, sharex=True, sharey=True)
     for row, time in enumerate(times):
         for axis, (name, values) in zip(axes[row], maps.items(), strict=True):
-            image = axis.pcolormesh(
-                corners[..., 0], corners[..., 1], values[row], cmap="RdBu_r", vmin=-reach, vmax=reach, rasterized=True
-            )
+            image = draw_cells(axis, lattice, values[row], limits, colours)
             axis.set_title(f"{name}, t = {time:.0f} ħ/t", fontsize=8)
-            axis.set_aspect("equal")
-            axis.set_axis_off()
     figure.colorbar(image, ax=axes, label=label, shrink=0.6)
     save(figure, path)
+
+
+def draw_cells(axis: Axes, lattice: Lattice, values: Array, limits: tuple[float, float], colours: str) -> QuadMesh:
+    """Draw a number of each site, shape (Lx, Ly), as the colour of a cell at its Cartesian place; see `site_maps`."""
+    x, y = np.moveaxis(_corners(lattice), -1, 0)
+    axis.set_aspect("equal")
+    axis.set_axis_off()
+    return axis.pcolormesh(x, y, values, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True)
+
+
+def _corners(lattice: Lattice) -> Array:
+    """Cartesian corners of the sites' cells, shape (Lx + 1, Ly + 1, 2)."""
+    return lattice.cartesian(np.moveaxis(np.indices((lattice.size[0] + 1, lattice.size[1] + 1)), 0, -1) - 0.5)
 
 
 def zone_maps(lattice: Lattice, factors: Mapping[str, Array], path: Path) -> None:

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from hpcspin.drawing import closed, driven
 from hpcspin.parallel.world import World
 from hpcspin.storage import write_text
 
@@ -70,3 +71,22 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def reproduction_table(numbers: Mapping[str, Any]) -> Table:
+    """What ``numbers.json`` of a reproduction holds."""
+    test = numbers["test"]
+    table = new_table("Learned against exact, on independent trajectories", header=False)
+    table.add_row("test snapshots", str(test["snapshots"]))
+    table.add_row("mean squared error of a perpendicular field component", f"{test['mse']:.3g}")
+    table.add_row("sigma of its error", f"{test['sigma']:.3g}")
+    if "variance_fraction" in test:
+        table.add_row("fraction of its variance unexplained", f"{test['variance_fraction']:.2%}")
+    for row in (closed if "order" in numbers else driven).rows(numbers):
+        table.add_row(*row)
+    for state in numbers["nonconservativity"]:
+        value = f"{state['ratio']:.3g} ± {state['error']:.2g}"
+        table.add_row(f"nonconservativity of the exact field at time {state['time']:g}", value)
+    for stage, seconds in numbers["stage_seconds"].items():
+        table.add_row(f"seconds, {stage}", f"{seconds:.1f}")
+    return table

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hpcspin.drawing.figures import save
+from hpcspin.drawing.style import save
 
 Array = NDArray[np.float64]
 _STYLES = {"exact": "-", "learned": "o", "macrospin": ":"}
@@ -35,7 +35,7 @@ def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             if key != "current" or field == "exact":
                 axis.plot(*np.array(curve).T, _STYLES[field], color=colours[voltage], label=f"{field}, V = {voltage:g}")
         axis.set(xlabel="angle to the polarisation (degrees)", ylabel=f"{label} a row")
-    figure.axes[0].legend(frameon=False, fontsize=7)
+    figure.axes[0].legend(fontsize=7)
     save(figure, path)
 
 
@@ -56,5 +56,5 @@ def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.plot(*np.array(curve).T, _STYLES[field], label=field)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set(xlabel="voltage V (t)", ylabel="largest growth rate (t/ħ)")
-    axis.legend(frameon=False)
+    axis.legend()
     save(figure, path)

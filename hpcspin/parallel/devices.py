@@ -44,6 +44,12 @@ def pick_device(world: World, requested: str = "auto") -> torch.device:
     return device
 
 
+def gpu_names() -> list[str]:
+    """Names of the GPUs of this node."""
+    number = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(one) for one in range(number)]
+
+
 def ranks_sharing(world: World, device: torch.device) -> int:
     """How many ranks compute on the device of this rank; all ranks call it.
 

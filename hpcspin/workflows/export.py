@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.assembly.outputs import sole_writer
-from hpcspin.assembly.system import build_lattice
-from hpcspin.config import parse_config
+from hpcspin.assembly.system import lattice_of
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     SPINS,
@@ -21,7 +19,6 @@ from hpcspin.storage import (
     frames_path,
     open_hdf5,
     partial_path,
-    read_attributes,
     read_rows,
     real_dataset,
     write_ovf,
@@ -55,7 +52,7 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
         If the source is not a file of frames with a config.
     """
     source = find_trajectory(source) if source.is_dir() else source
-    lattice = _lattice(source)
+    lattice = lattice_of(source)
     places = lattice.cartesian(lattice.sites)
     if target == "xdmf" and output.suffix != ".xdmf":
         raise HpcspinError(f"{output}: ParaView knows XDMF by the name; end it with .xdmf")
@@ -107,11 +104,3 @@ def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], repr
                     representation=representation,
                 )
     return count
-
-
-def _lattice(source: Path) -> Lattice:
-    """The lattice of the file's config."""
-    config = read_attributes(source).get("config", {})
-    if "lattice" not in config:
-        raise HpcspinError(f"{source}: carries no config with a lattice; export files that hpcspin has written")
-    return build_lattice(parse_config({"lattice": config["lattice"]}, str(source)).lattice)

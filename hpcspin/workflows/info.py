@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from hpcspin.parallel.device_buffers import obstacle_to_device_buffers
-from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.devices import gpu_names, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import host_library, segment_backend
 from hpcspin.storage import provenance
@@ -27,7 +27,7 @@ def describe(world: World) -> dict[str, str]:
     lines["launcher"] = f"{world.launcher}, {world.size} rank(s)"
     lines["MPI library"] = _mpi_library()
     lines["CPU"] = f"{len(os.sched_getaffinity(0))} core(s), {torch.get_num_threads()} torch thread(s) a rank"
-    lines["GPUs"] = _gpus()
+    lines["GPUs"] = ", ".join(gpu_names()) or "none"
     lines["electron algebra"] = "CuPy" if _has("cupy") and torch.cuda.is_available() else "torch on the CPU"
     lines["learned fields"] = _learned_fields()
     lines["halo exchange"] = _halo_exchange(world)
@@ -63,9 +63,3 @@ def _mpi_library() -> str:
     except (ImportError, RuntimeError):
         return "none (one rank and torchrun work without; pip install 'hpcspin[mpi]' brings one)"
     return MPI.Get_library_version().split("\n")[0].strip("\x00 ")
-
-
-def _gpus() -> str:
-    if not torch.cuda.is_available():
-        return "none"
-    return ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))

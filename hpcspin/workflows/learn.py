@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.assembly.outputs import claim, sole_writer
+from hpcspin.assembly.outputs import claim, recorded_job
 from hpcspin.assembly.system import build_lattice, initial_spins
 from hpcspin.config import Config, LearningSection
 from hpcspin.dynamics import ObserverSettings
@@ -103,7 +103,7 @@ def learn_directory(config: Config, directory: Path, world: World) -> int:
             "or selection: time"
         )
     check_training(config, world)
-    with sole_writer(directory, world):
+    with recorded_job(directory, world):
         return _learn(config, config.learning, directory, world)
 
 

@@ -1,15 +1,16 @@
-"""``hpcspin report``: the paper's figures and the numbers of a finished reproduction, from its files."""
+"""``hpcspin report``: a page about any output; of a reproduction also the paper's figures and its numbers."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.outputs import Layout, sole_writer
@@ -17,7 +18,9 @@ from hpcspin.assembly.system import build_lattice, build_system
 from hpcspin.config import Config, parse_config
 from hpcspin.drawing import closed, driven, figures
 from hpcspin.drawing.comparison import Compared, Run
-from hpcspin.drawing.tables import new_table, print_table
+from hpcspin.drawing.contents import describe, find_kind
+from hpcspin.drawing.page import page
+from hpcspin.drawing.tables import print_table, reproduction_table
 from hpcspin.electrons import DrivenLattice, estimate_nonconservativity, make_solver
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
@@ -34,6 +37,7 @@ from hpcspin.storage import (
     read_rows,
     real_dataset,
     write_json,
+    write_text,
 )
 
 _LABELLED = 21
@@ -45,24 +49,61 @@ _PARITY_SITES = 20_000
 Array = NDArray[np.float64]
 
 
-def report_directory(directory: Path, world: World, driven_states: int = 0) -> None:
-    """Draw the figures and write ``numbers.json`` of a reproduction.
+def report_directory(directory: Path, world: World, driven_states: int = 0, watch: int | None = None) -> None:
+    """Write ``report.html``, one page that needs no other file, about any output.
+
+    Of a reproduction also the figures and ``numbers.json``, drawn again from its files.
 
     Parameters
     ----------
     directory
-        Where `hpcspin reproduce` has worked.
+        What `hpcspin label`, `simulate`, `train`, `sweep`, `learn` or `reproduce` has written; of one label file
+        ``NAME.h5`` the page is ``NAME.html`` beside it.
     world
         The ranks; only rank 0 works, except on the states below.
     driven_states
-        Of how many states of the first test trajectory to measure how far they
+        Of a reproduction: of how many states of the first test trajectory to measure how far they
         are from any energy function; each takes 144 exact labels.
+    watch
+        Write the page, and that alone, again every so many seconds from the files of a job that runs, until it is done.
 
     Raises
     ------
     HpcspinError
-        If a stage has not been done yet.
+        If there is no output, or it has no frame yet, or a stage of a reproduction has not been done.
     """
+    if watch is None:
+        if find_kind(directory) == "reproduce" or driven_states:
+            _report_reproduction(directory, world, driven_states)
+        if world.rank == 0:
+            _write_page(directory, world, None)
+        return
+    while world.rank == 0 and _keeps_running(directory, world, watch):
+        time.sleep(watch)
+
+
+def _keeps_running(directory: Path, world: World, seconds: int) -> bool:
+    """Write the page of a job; what cannot be read now may be there at the next time."""
+    try:
+        return _write_page(directory, world, seconds)
+    except HpcspinError as failure:
+        world.log(f"waiting: {failure}")
+        return True
+
+
+def _write_page(output: Path, world: World, seconds: int | None) -> bool:
+    """Write the page; returns whether the job has more to do."""
+    kind = find_kind(output)
+    sections, unfinished = describe(output, kind)
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    about = f"hpcspin {kind}, as the files were at {now}; {'not finished' if unfinished else 'finished'}"
+    path = output / "report.html" if output.is_dir() else output.with_suffix(".html")
+    write_text(path, page(output.resolve().name, about, sections, seconds if unfinished else None))
+    world.log_result(f"{path}: the report, for a browser")
+    return unfinished
+
+
+def _report_reproduction(directory: Path, world: World, driven_states: int) -> None:
     layout = Layout(directory)
     config = _read_config(layout)
     with sole_writer(directory, world):
@@ -129,7 +170,7 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
         "provenance": provenance(),
     }
     write_json(layout.numbers, numbers)
-    print_table(_table(numbers), world)
+    print_table(reproduction_table(numbers), world)
     world.log_result(f"{layout.numbers}: the numbers; figures in {layout.figures}")
 
 
@@ -175,8 +216,8 @@ def _read_labelled(path: Path, learned: Run) -> Run:
     if not path.exists():
         raise HpcspinError(f"{path}: not there; run `hpcspin reproduce` on the directory again")
     labels = read_labels(path)
-    time = learned.time[labelled_frames(len(learned.time))]
-    return Run(time, labels.spins, labels.field, labels.density, labels.energy)
+    frames = labelled_frames(len(learned.time))
+    return Run(learned.time[frames], labels.spins, labels.field, labels.density, labels.energy)
 
 
 def labelled_frames(count: int) -> NDArray[np.int64]:
@@ -197,21 +238,3 @@ def _draw_parity(exact: list[Run], predicted: list[PredictedFields], path: Path)
     learned = np.concatenate([fields.field.reshape(-1, 3) for fields in predicted])
     shown = np.random.default_rng(0).permutation(len(spins))[:_PARITY_SITES]
     figures.torque_parity(np.cross(spins[shown], true[shown]), np.cross(spins[shown], learned[shown]), path)
-
-
-def _table(numbers: dict[str, Any]) -> Table:
-    test = numbers["test"]
-    table = new_table("Learned against exact, on independent trajectories", header=False)
-    table.add_row("test snapshots", str(test["snapshots"]))
-    table.add_row("mean squared error of a perpendicular field component", f"{test['mse']:.3g}")
-    table.add_row("sigma of its error", f"{test['sigma']:.3g}")
-    if "variance_fraction" in test:
-        table.add_row("fraction of its variance unexplained", f"{test['variance_fraction']:.2%}")
-    for row in (closed if "order" in numbers else driven).rows(numbers):
-        table.add_row(*row)
-    for state in numbers["nonconservativity"]:
-        value = f"{state['ratio']:.3g} ± {state['error']:.2g}"
-        table.add_row(f"nonconservativity of the exact field at time {state['time']:g}", value)
-    for stage, seconds in numbers["stage_seconds"].items():
-        table.add_row(f"seconds, {stage}", f"{seconds:.1f}")
-    return table

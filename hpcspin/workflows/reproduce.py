@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.assembly.outputs import Layout, claim, sole_writer
+from hpcspin.assembly.outputs import Layout, claim, recorded_job
 from hpcspin.assembly.system import build_lattice, build_system, initial_spins
 from hpcspin.config import Config, ReproduceSection, RunSection
 from hpcspin.dynamics import ClassicalSettings
@@ -95,7 +95,7 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     check_training(config, world)
     _require_electrons_alone(config)
     _require_independent_runs(exact)
-    with sole_writer(directory, world):
+    with recorded_job(directory, world):
         return _run_stages(config, runs, exact, Layout(directory), world)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.assembly.fields import build_field
-from hpcspin.assembly.outputs import sole_writer
+from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import build_lattice, initial_spins
 from hpcspin.config import Config
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
@@ -81,7 +81,7 @@ def run_trajectory(
     lattice: Lattice, field: Field, spins: NDArray[np.float64], settings: Settings, directory: Path, **given: Any
 ) -> Outcome:
     """Run a trajectory, or go on where its directory's checkpoint stands; the arguments are those of `Simulation`."""
-    with sole_writer(directory, given["world"]):
+    with recorded_job(directory, given["world"]):
         simulation = Simulation(lattice, field, spins, settings, directory, **given)
         outcome = simulation.run()
     for term in terms_of(field):

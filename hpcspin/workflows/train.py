@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcspin.assembly.outputs import sole_writer
+from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import build_lattice
 from hpcspin.config import Config
 from hpcspin.dynamics import EXIT_REQUEUE
@@ -83,7 +83,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
     """
     assert config.training is not None
     members, start = config.training.members, config.training.start
-    with sole_writer(output, world):
+    with recorded_job(output, world):
         training_data = find_data(
             data,
             config.training.validation,

@@ -102,7 +102,7 @@ _TIMES = ("metrics.jsonl", "rank_times.json", "stages.json", "numbers.json", "ch
 
 def contents(directory: Path) -> dict[str, bytes]:
     """Bytes of all files that are the same in every run."""
-    files = [path for path in directory.rglob("*") if path.is_file() and path.name not in _TIMES]
+    files = [path for path in directory.rglob("*") if path.is_file() and path.name not in (*_TIMES, "jobs.jsonl")]
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 

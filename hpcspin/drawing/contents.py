@@ -1,0 +1,346 @@
+"""What a report says about an output: labels, a training, a simulation, a sweep, active learning or a reproduction."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from hpcspin.assembly.outputs import JOBS, Layout
+from hpcspin.assembly.system import lattice_of
+from hpcspin.drawing import page
+from hpcspin.drawing.series import QUANTITIES, Array, Series, read_series, some_frames
+from hpcspin.drawing.tables import reproduction_table
+from hpcspin.errors import HpcspinError
+from hpcspin.storage import FrameReader, find_trajectory, read_attributes, read_json
+from hpcspin.storage.opening import parse_json
+from hpcspin.training.loop import METRICS, MODEL
+from hpcspin.training.metrics import describe_metrics
+
+Sections = dict[str, list[str]]
+"""Parts of a page by their headings."""
+_Described = tuple[Sections, list[str], bool]
+"""Sections, warnings, and whether there is more to do."""
+
+_TIME = "time (ħ/t)"
+_FILM_FRAMES = 120
+_FILM_CELLS = 1_200_000
+"""Frames times cells of a film at most; a larger lattice is averaged over squares of sites."""
+
+
+def find_kind(output: Path) -> str:
+    """The verb that has made an output, ``label``, ``simulate``, ...; a file is one of labels.
+
+    Raises
+    ------
+    HpcspinError
+        If it is of none of them.
+    """
+    if output.is_file():
+        return "label"
+    signs = {
+        "learn": ("rounds.jsonl", "round-00", "round-01"),
+        "sweep": ("sweep.jsonl",),
+        "reproduce": ("config.json",),
+        "simulate": ("trajectory.h5", "trajectory.h5.partial"),
+        "train": (METRICS, "member-*"),
+        "label": ("*.h5", "*.h5.partial"),
+    }
+    for kind, patterns in signs.items():
+        if any(next(output.glob(pattern), None) for pattern in patterns):
+            return kind
+    raise HpcspinError(
+        f"{output}: holds no config.json of `hpcspin reproduce`, no trajectory, training, sweep or labels; give the "
+        "--output of a verb"
+    )
+
+
+def describe(directory: Path, kind: str) -> tuple[Sections, bool]:
+    """Sections of the report of an output, and whether the job that makes it has more to do.
+
+    Raises
+    ------
+    HpcspinError
+        If a file of it cannot be read.
+    """
+    sections, doubts, unfinished = _DESCRIBED[kind](directory)
+    jobs = list(read_lines(directory / JOBS))
+    if jobs:
+        rows = [[job.get(key, "") for key in _JOB] for job in jobs]
+        sections["Jobs that ended in order"] = [page.table(rows, list(_JOB))]
+    first: Sections = {"Warnings": [page.warnings(doubts)]} if doubts else {}
+    return {**first, **sections}, unfinished
+
+
+_JOB = ("ended", "seconds", "ranks", "launcher", "processor", "cores", "gpus", "code_version")
+_MANY = 12
+"""Trainings of a sweep whose errors are drawn."""
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Records of a file of JSON lines, none where there is no file; the last one may be half written yet."""
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            record = parse_json(line)
+        except ValueError:
+            return
+        if isinstance(record, dict):
+            yield record
+
+
+def _labels(directory: Path) -> _Described:
+    inside = sorted(directory.iterdir()) if directory.is_dir() else [directory]
+    files = [path for path in inside if path.name.endswith((".h5", ".h5.partial"))]
+    rows, doubts, plots = [], [], []
+    for path in files:
+        stored = read_attributes(path)
+        with FrameReader(path) as frames:
+            error = np.asarray(frames.error[:] if "error" in frames.names else [])
+            rows.append([path.name, len(frames), _size(frames), _largest(error), stored.get("precision", "")])
+        asked = (stored.get("config", {}).get("electrons") or {}).get("tolerance", math.inf)
+        if len(error) and error.max() > asked:
+            doubts.append(f"{path.name}: an error estimate of {error.max():.2g} is above the tolerance of {asked:g}")
+        if len(error) > 1:
+            plots.append(
+                page.plot(path.name, "snapshot", {"error estimate": (np.arange(float(len(error))), error)}, log=True)
+            )
+    partial = [path.name for path in files if path.suffix == ".partial"]
+    doubts += [f"{name}: not finished; run `hpcspin label` again" for name in partial]
+    head = ["file", "snapshots", "lattice", "largest error estimate", "precision"]
+    sections = {"Labels": [page.table(rows, head), *plots[:_MANY]], "Snapshots": [_film(files[0])]}
+    return sections | _origin(read_attributes(files[0])), doubts, bool(partial)
+
+
+def _simulation(directory: Path) -> _Described:
+    path = find_trajectory(directory)
+    series, stored, partial = read_series(directory), read_attributes(path), path.suffix == ".partial"
+    dynamics = stored.get("config", {}).get("dynamics") or {}
+    doubts = list(_doubts(series, dynamics))
+    if partial:
+        doubts.append("the run is not finished; run the same command again to go on, unless it is running")
+    facts = [("state", "not finished" if partial else "finished"), ("time reached", f"{series.time[-1]:g} ħ/t")]
+    facts += [(key.replace("_", " "), dynamics[key]) for key in _FACTS if dynamics.get(key) is not None]
+    numbers = [
+        (f"{what} {name}".strip(), *(f"{values[frame]:.4g}" for frame in (0, -1)))
+        for what, curves in series.curves.items()
+        for name, values in curves.items()
+    ]
+    sections = {
+        "What was run": [page.table([("lattice", _lattice_words(series)), *facts])],
+        "Film": [_film(path)],
+        "Against time": [page.plot(what, _TIME, _against(series.time, one)) for what, one in series.curves.items()],
+        "Numbers": [page.table(numbers, ["", "first frame", "last frame"])],
+    }
+    times = directory / "rank_times.json"
+    if times.exists():
+        ranks = read_json(times, "delete it", list)
+        rows = [[number, *(f"{seconds:.2f}" for seconds in rank.values())] for number, rank in enumerate(ranks)]
+        sections["Seconds of each rank"] = [page.table(rows, ["rank", *ranks[0]])]
+    return sections | _origin(stored), doubts, partial
+
+
+_FACTS = ("field", "model", "integrator", "damping", "temperature", "step", "duration", "seed")
+
+
+def _doubts(series: Series, dynamics: Mapping[str, Any]) -> Iterator[str]:
+    curves = {what: next(iter(named.values())) for what, named in series.curves.items()}
+    wall = curves.get("wall position (columns)")
+    if wall is not None and not np.isfinite(wall[-1]):
+        gone = series.time[np.isfinite(wall)][-1]
+        yield f"the wall is not there any more after time {gone:g}: it has left the lattice, or another order has come"
+    outside = curves.get("outside share")
+    if outside is not None and np.nanmax(outside) > 0.05:
+        yield f"up to {np.nanmax(outside):.0%} of the sites have surroundings unlike all the training data"
+    if dynamics.get("field") == "learned" and "deviation" not in curves:
+        yield "the learned field was not compared with exact labels in this run; dynamics.exact_interval does so"
+
+
+def _training(directory: Path) -> _Described:
+    members = sorted(path.parent for path in directory.glob(f"member-*/{METRICS}")) or [directory]
+    curves: dict[str, dict[str, page.Curve]] = {"loss": {}, "validation_mse": {}}
+    rows, doubts, unfinished, cards = [], [], False, []
+    for member in members:
+        name = "" if member == directory else member.name
+        records = list(read_lines(member / METRICS))
+        for what, found in curves.items():
+            known = [(record["epoch"], record[what]) for record in records if what in record]
+            if known:
+                found[name] = (np.array(known, dtype=float)[:, 0], np.array(known, dtype=float)[:, 1])
+        path = (member / MODEL).with_suffix(".json")
+        if not path.exists():
+            unfinished = True
+            doubts.append(f"{name or directory.name}: not finished; run the same command again, unless it is running")
+            continue
+        card = read_json(path, "train again")
+        cards.append(card)
+        if not card["metrics"]:
+            doubts.append(f"{name or directory.name}: no validation shards, the error of the force field is unknown")
+        elif card["best_epoch"] == card["training"]["epochs"]:
+            doubts.append(f"{name or directory.name}: the last epoch is the best one; more epochs may do better")
+        rows.append([name or MODEL, card["best_epoch"], f"{_seconds(records):.0f}", describe_metrics(card["metrics"])])
+    titles = {"loss": "loss", "validation_mse": "mean squared error on validation shards"}
+    plots = [page.plot(titles[what], "epoch", found, log=True) for what, found in curves.items() if found]
+    sections = {"Training": [page.table(rows, ["force field", "best epoch", "seconds", "error"]), *plots]}
+    if cards:
+        data = [(one["file"], role, one["snapshots"]) for role, shards in cards[0]["data"].items() for one in shards]
+        sections["Data"] = [page.table(data, ["file", "role", "snapshots"])]
+        sections |= _origin(cards[0])
+    return sections, doubts, unfinished
+
+
+def _seconds(records: list[dict[str, Any]]) -> float:
+    return float(records[-1]["seconds"]) if records else math.nan
+
+
+def _sweep(directory: Path) -> _Described:
+    records = list(read_lines(directory / "sweep.jsonl"))
+    unfinished = [one.name for one in sorted(directory.glob("run-*")) if not (one / "result.json").exists()]
+    doubts = [f"{name}: not finished; run the sweep again, unless it is running" for name in unfinished]
+    with (directory / "sweep.csv").open(newline="") as file:
+        head, *rows = csv.reader(file)
+    names = [str(record["directory"]) for record in records[:_MANY]]
+    curves = {name: _against_epochs(directory / name / METRICS) for name in names}
+    known = {name: curve for name, curve in curves.items() if len(curve[0])}
+    parts = [page.table(rows, head)]
+    if known:
+        parts.append(page.plot("mean squared error on validation shards", "epoch", known, log=True))
+    if (directory / "curves.png").exists():
+        parts.append(page.picture(directory / "curves.png"))
+    return {"Runs": parts} | (_origin(records[0]) if records else {}), doubts, bool(unfinished)
+
+
+def _against_epochs(path: Path) -> page.Curve:
+    known = [(one["epoch"], one["validation_mse"]) for one in read_lines(path) if "validation_mse" in one]
+    epochs, errors = np.array(known, dtype=float).reshape(-1, 2).T
+    return epochs, errors
+
+
+def _learning(directory: Path) -> _Described:
+    rounds = list(read_lines(directory / "rounds.jsonl"))
+    last = sorted(directory.glob("round-*"))[-1]
+    sections: Sections = {}
+    if rounds:
+        labels, errors = (np.array([one[key] for one in rounds], dtype=float) for key in ("labels_before", "mse"))
+        head = ["round", "labels before", "mse", "of variance"]
+        rows = [[one["round"], one["labels_before"], f"{one['mse']:.2e}", _share(one)] for one in rounds]
+        plot = page.plot("error on labels new to the model", "labels learned from", {"": (labels, errors)}, log=True)
+        sections["Error of each round's model on the next round's labels"] = [page.table(rows, head), plot]
+    found: list[str] = []
+    unfinished = True
+    if (last / "model").exists():
+        trained, found, unfinished = _training(last / "model")
+        sections |= {f"{last.name}: {heading}": parts for heading, parts in trained.items()}
+    moved = [path for path in (find_trajectory(one) for one in sorted(last.glob("trajectory-*"))) if path.exists()]
+    if moved:
+        sections[f"{last.name}: first trajectory"] = [_film(moved[0])]
+    return sections, [f"{last.name}: {doubt}" for doubt in found], unfinished
+
+
+def _share(record: Mapping[str, Any]) -> str:
+    return f"{record['variance_fraction']:.2%}" if "variance_fraction" in record else ""
+
+
+def _reproduction(directory: Path) -> _Described:
+    layout = Layout(directory)
+    sections: Sections = {}
+    unfinished = not layout.numbers.exists()
+    if not unfinished:
+        numbers = read_json(layout.numbers, "run `hpcspin report` again")
+        sections["Learned against exact, on independent trajectories"] = [_from_rich(reproduction_table(numbers))]
+        sections["Figures"] = [page.picture(path) for path in sorted(layout.figures.glob("*.png"))]
+    elif layout.stages.exists():
+        spent = read_json(layout.stages, "delete it")
+        sections["Seconds of the stages so far"] = [page.table(spent.items())]
+    doubts = ["not all stages are done; run `hpcspin reproduce` again, unless it is running"] if unfinished else []
+    for field in ("electrons", "learned"):
+        path = find_trajectory(layout.trajectory(field, "test-000").parent)
+        if path.exists():
+            sections[f"Test run 0 under the {'exact' if field == 'electrons' else field} field"] = [_film(path)]
+    if layout.model.exists():
+        trained, found, _ = _training(layout.model)
+        sections, doubts = sections | trained, doubts + found
+    return sections, doubts, unfinished
+
+
+def _film(path: Path) -> str:
+    """A film of a file's frames; snapshots without a time are counted."""
+    lattice = lattice_of(path)
+    with FrameReader(path) as frames:
+        if not len(frames):
+            return page.warnings([f"{path.name}: holds no frame yet"])
+        chosen = some_frames(len(frames), _FILM_FRAMES)
+        times = frames.time[:] if "time" in frames.names else None
+        coarse = math.ceil(math.sqrt(len(chosen) * lattice.num_sites / _FILM_CELLS))
+        shown = [one for one in QUANTITIES.values() if one.there(frames)]
+        maps = {
+            one.name: np.stack([_averaged(one.measure(lattice, frames, number), coarse) for number in chosen])
+            for one in shown
+        }
+    limits = {one.name: one.limits(maps[one.name]) for one in shown}
+    note = f"Each cell is the mean of {coarse}×{coarse} sites." if coarse > 1 else ""
+    colours = {one.name: one.colours for one in shown}
+    captions = [f"snapshot {number}" if times is None else f"t = {times[number]:.5g} ħ/t" for number in chosen]
+    return page.film(lattice, captions, maps, limits, colours, coarse, note)
+
+
+def _averaged(values: Array, coarse: int) -> Array:
+    """Means over squares of sites, NaN where no site has a number; the last square of a side may be smaller."""
+    if coarse == 1:
+        return values
+    padded = np.pad(values, [(0, -length % coarse) for length in values.shape], constant_values=np.nan)
+    squares = padded.reshape(padded.shape[0] // coarse, coarse, padded.shape[1] // coarse, coarse)
+    number = np.isfinite(squares).sum(axis=(1, 3))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(squares, axis=(1, 3)) / number)
+
+
+_ORIGIN = ("spins_sha256", "origin", "source", "precision", "units")
+
+
+def _origin(stored: Mapping[str, Any]) -> Sections:
+    """Config, versions and what else a file says of where it comes from."""
+    rows = list((stored.get("provenance") or {}).items())
+    config = {name: part for name, part in (stored.get("config") or {}).items() if part is not None}
+    rows += [(name, stored[name]) for name in _ORIGIN if name in stored]
+    return {"Provenance": [page.table(rows), page.folded("config", json.dumps(config, indent=2))]}
+
+
+def _from_rich(table: Table) -> str:
+    head = [str(column.header) for column in table.columns] if table.show_header else []
+    return page.table(zip(*(column.cells for column in table.columns), strict=True), head)
+
+
+def _against(time: Array, curves: Mapping[str, Array]) -> dict[str, page.Curve]:
+    return {name: (time, values) for name, values in curves.items()}
+
+
+def _lattice_words(series: Series) -> str:
+    lattice = series.lattice
+    edges = [
+        f"{'periodic' if closed else 'open'} along {axis}" for axis, closed in zip("xy", lattice.periodic, strict=True)
+    ]
+    return f"{lattice.kind}, {lattice.size[0]}×{lattice.size[1]} sites, {', '.join(edges)}"
+
+
+def _size(frames: FrameReader) -> str:
+    return "×".join(str(length) for length in frames.spins.shape[1:3])
+
+
+def _largest(error: Array) -> str:
+    return f"{error.max():.2g}" if len(error) else ""
+
+
+_DESCRIBED: dict[str, Callable[[Path], _Described]] = {
+    "label": _labels,
+    "simulate": _simulation,
+    "train": _training,
+    "sweep": _sweep,
+    "learn": _learning,
+    "reproduce": _reproduction,
+}

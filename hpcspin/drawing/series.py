@@ -1,0 +1,189 @@
+"""Numbers of a run, and maps of it, frame by frame from its file, finished or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.assembly.system import lattice_of
+from hpcspin.drawing.lattice_figures import BOND, CHIRALITY
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice, bond_map, has_wall, scalar_chirality, wall_position
+from hpcspin.storage import FrameReader, find_trajectory
+
+Array = NDArray[np.float64]
+Curves = dict[str, dict[str, Array]]
+"""By what is measured, its curves by name; the name is empty where there is one."""
+
+_MOST_FRAMES = 1000
+"""Of a longer run this many frames, equally spaced, are measured."""
+_MEASURED = {"time", "step", "wall_position", "magnetization", "mean_bond", "mean_chirality", "current", "energy"}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of each site.
+
+    Attributes
+    ----------
+    name, label : str
+        In plain words, and as a formula.
+    measure : Callable
+        From a lattice, a file's frames and the number of one to shape (Lx, Ly).
+    reach : float or None
+        The colours go from -reach to +reach; None: from the smallest to the largest number.
+    """
+
+    name: str
+    label: str
+    measure: Callable[[Lattice, FrameReader, int], Array]
+    reach: float | None = None
+
+    def there(self, frames: FrameReader) -> bool:
+        """Whether a file holds what it is measured from."""
+        needed = {"density": {"density"}, "field error": {"exact_field", "spread"}}.get(self.name)
+        return needed is None or not needed.isdisjoint(frames.names)
+
+    @property
+    def colours(self) -> str:
+        """Name of a matplotlib colour map."""
+        return "viridis" if self.reach is None else "RdBu_r"
+
+    def limits(self, maps: Array) -> tuple[float, float]:
+        """Numbers of the first and of the last colour."""
+        if self.reach is not None:
+            return -self.reach, self.reach
+        finite = maps[np.isfinite(maps)]
+        return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+
+
+def _field_error(lattice: Lattice, frames: FrameReader, number: int) -> Array:
+    """Distance of the learned field from the exact one across the spins, or the committee's estimate of it."""
+    if "exact_field" not in frames.names:
+        return np.asarray(frames.spread[number])
+    error, spins = frames.field[number] - frames.exact_field[number], frames.spins[number]
+    return np.asarray(np.linalg.norm(np.cross(spins, error), axis=-1))
+
+
+QUANTITIES = {
+    "bonds": Quantity("bonds", BOND, lambda lattice, frames, n: bond_map(lattice, frames.spins[n]), 1.0),
+    "chirality": Quantity(
+        "chirality", CHIRALITY, lambda lattice, frames, n: scalar_chirality(lattice, frames.spins[n]), 0.77
+    ),
+    "sz": Quantity("spin along z", r"$S_z$", lambda lattice, frames, n: frames.spins[n][..., 2], 1.0),
+    "density": Quantity("density", "electrons on a site", lambda lattice, frames, n: frames.density[n]),
+    "error": Quantity("field error", "error of the field across the spin (t)", _field_error),
+}
+"""By their names on the command line."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Numbers of a run against time.
+
+    Attributes
+    ----------
+    name : str
+        Of the run, for legends.
+    lattice : Lattice
+        Its lattice.
+    time : ndarray
+        Shape (n,).
+    curves : Curves
+        Arrays of shape (n,).
+    """
+
+    name: str
+    lattice: Lattice
+    time: Array
+    curves: Curves
+
+
+def run_file(source: Path) -> Path:
+    """The trajectory of a simulation's directory, finished or not, or the file itself.
+
+    Raises
+    ------
+    HpcspinError
+        If there is none.
+    """
+    path = find_trajectory(source) if source.is_dir() else source
+    if not path.exists():
+        raise HpcspinError(f"{source}: holds no trajectory.h5; give the directory of a simulation")
+    return path
+
+
+def some_frames(count: int, most: int) -> list[int]:
+    """At most so many frames of all, equally spaced, the first and the last among them."""
+    found: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+    return found
+
+
+def read_series(source: Path) -> Series:
+    """Measure the frames of a simulation.
+
+    Parameters
+    ----------
+    source
+        Its directory, or a trajectory, finished or not.
+
+    Returns
+    -------
+    Series
+        What its observers have recorded as one number, and mean bond, chirality and magnetisation in any case; the
+        wall where there is one, NaN at times without.
+
+    Raises
+    ------
+    HpcspinError
+        If there is no trajectory, or it holds no frame or no time.
+    """
+    path = run_file(source)
+    lattice = lattice_of(path)
+    with FrameReader(path) as frames:
+        if not len(frames) or "time" not in frames.names:
+            raise HpcspinError(f"{path}: holds no frame with a time yet; give a simulation that has begun")
+        chosen = some_frames(len(frames), _MOST_FRAMES)
+        rows = [_numbers(lattice, frames.spins[number]) for number in chosen]
+        measured = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        curves = _curves(measured, frames, chosen, lattice)
+        return Series(source.name, lattice, frames.time[:][chosen], curves)
+
+
+def _numbers(lattice: Lattice, spins: Array) -> dict[str, Array | float]:
+    wall = float(wall_position(lattice, spins)) if has_wall(lattice, spins) else np.nan
+    chirality = scalar_chirality(lattice, spins)
+    return {
+        "wall": wall,
+        "bond": float(np.nanmean(bond_map(lattice, spins))),
+        # Open chains of one row have no triangle.
+        "chirality": float(np.nanmean(chirality)) if np.isfinite(chirality).any() else np.nan,
+        "spin": spins.mean(axis=(0, 1)),
+    }
+
+
+def _curves(measured: dict[str, Array], frames: FrameReader, chosen: list[int], lattice: Lattice) -> Curves:
+    spin = measured["spin"]
+    curves: Curves = {
+        "wall position (columns)": {"": measured["wall"]},
+        "mean bond": {"": measured["bond"]},
+        "mean chirality": {"": measured["chirality"]},
+        "magnetisation": {**dict(zip("xyz", spin.T, strict=True)), "length": np.linalg.norm(spin, axis=-1)},
+    }
+    if "current" in frames.names:
+        reservoirs = (frames.attributes.get("config", {}).get("electrons") or {}).get("reservoirs") or []
+        names = [str(one.get("name", number)) for number, one in enumerate(reservoirs)]
+        curves["current out of (t/ħ)"] = dict(zip(names, frames.current[:][chosen].T, strict=False))
+    if "energy" in frames.names:
+        curves["energy a site (t)"] = {"": frames.energy[:][chosen] / lattice.num_sites}
+    for name in sorted(set(frames.names) - _MEASURED):
+        if getattr(frames, name).shape[1:] == ():
+            curves[name.replace("_", " ")] = {"": np.asarray(getattr(frames, name)[:][chosen], dtype=float)}
+    kept = (
+        (what, {key: one for key, one in found.items() if np.isfinite(one).any()}) for what, found in curves.items()
+    )
+    return {what: found for what, found in kept if found}

@@ -1,0 +1,49 @@
+"""The look of all figures, and the formats in which they are written."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from hpcspin.errors import HpcspinError
+from hpcspin.storage import write_bytes
+
+mpl.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "savefig.dpi": 160,
+        "savefig.bbox": "tight",
+        # Text of PDF and SVG stays text, that journals ask for.
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+    }
+)
+
+BLUE = "#1f4e79"
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def require_ending(path: Path, endings: tuple[str, ...]) -> None:
+    """Refuse a file name with another ending than these.
+
+    Raises
+    ------
+    HpcspinError
+        Which names those that there are.
+    """
+    if path.suffix not in endings:
+        raise HpcspinError(f"{path}: the ending says the format; end it with {', '.join(endings)}")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, PDF or SVG, as its name ends."""
+    require_ending(path, PICTURES)
+    image = BytesIO()
+    figure.savefig(image, format=path.suffix[1:])
+    write_bytes(path, image.getvalue())

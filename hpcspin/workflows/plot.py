@@ -1,0 +1,34 @@
+"""``hpcspin plot``: numbers of one simulation, or of two, against time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpcspin.drawing.runs import plot_runs
+from hpcspin.drawing.series import read_series
+from hpcspin.drawing.style import PICTURES, require_ending
+from hpcspin.parallel.world import World
+
+
+def plot(sources: Sequence[Path], output: Path, world: World) -> None:
+    """Draw what simulations have measured, two over each other with their difference; rank 0 works.
+
+    Parameters
+    ----------
+    sources
+        One or two directories of simulations, or trajectories, finished or not.
+    output
+        PNG, PDF or SVG to write.
+    world
+        The ranks.
+
+    Raises
+    ------
+    HpcspinError
+        If one has no frame, the ending is another one, or two have nothing in common.
+    """
+    require_ending(output, PICTURES)
+    if world.rank == 0:
+        plot_runs([read_series(source) for source in sources], output)
+        world.log_result(f"{output}: {' and '.join(str(source) for source in sources)} against time")

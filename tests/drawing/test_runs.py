@@ -1,0 +1,115 @@
+"""Curves of a run are the measures of its frames, a run differs from itself by nothing, and films have its frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hpcspin.drawing.contents import _averaged
+from hpcspin.drawing.runs import difference, draw_run, plot_runs
+from hpcspin.drawing.series import QUANTITIES, read_series, some_frames
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice, make_texture
+from hpcspin.parallel.world import World
+from hpcspin.storage import TrajectoryWriter
+
+SIZE, WALLS = (12, 4), (4, 5, 7)
+
+
+def write_run(directory: Path, kind: str = "square", written: int = len(WALLS), walls: tuple[int, ...] = WALLS) -> Path:
+    """A wall that moves to the right, with currents; unfinished where fewer frames are written."""
+    lattice = make_lattice(kind, SIZE)
+    electrons = {"reservoirs": [{"name": "left"}, {"name": "right"}]}
+    attributes = {
+        "config": {"lattice": {"kind": kind, "size": SIZE, "periodic": [False, True]}, "electrons": electrons}
+    }
+    shapes = {"current": (2,), "density": SIZE}
+    writer = TrajectoryWriter(directory / "trajectory.h5", SIZE, attributes, len(walls), shapes)
+    for number, wall in enumerate(walls[:written]):
+        spins = make_texture("wall", lattice, 1, position=wall, tilt=0.05)
+        observed = {"current": [number, -number], "density": np.full(SIZE, 1.0 + number)}
+        writer.append(spins=spins, field=spins, step=number, time=0.5 * number, **observed)
+    if written == len(walls):
+        writer.finish()
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    return write_run(tmp_path / "run")
+
+
+def test_curves_are_the_measures_of_the_frames(run: Path) -> None:
+    series = read_series(run)
+    np.testing.assert_array_equal(series.time, [0, 0.5, 1])
+    np.testing.assert_allclose(series.curves["wall position (columns)"][""], np.array(WALLS) - 0.5, atol=0.1)
+    np.testing.assert_array_equal(series.curves["current out of (t/ħ)"]["right"], [0, -1, -2])
+    spin = series.curves["magnetisation"]
+    np.testing.assert_allclose(spin["length"] ** 2, spin["x"] ** 2 + spin["y"] ** 2 + spin["z"] ** 2)
+
+
+def test_an_unfinished_run_is_measured_so_far(tmp_path: Path) -> None:
+    assert len(read_series(write_run(tmp_path, written=2)).time) == 2
+
+
+def test_a_run_without_frames_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HpcspinError, match="give the directory of a simulation"):
+        read_series(tmp_path)
+
+
+def test_a_run_differs_from_itself_by_nothing_and_from_a_shorter_one_where_both_are(run: Path, tmp_path: Path) -> None:
+    whole, part = read_series(run), read_series(write_run(tmp_path, written=2, walls=(4, 6, 7)))
+    _, nothing = difference(whole, whole)
+    assert all(not one.any() for curves in nothing.values() for one in curves.values())
+    time, apart = difference(whole, part)
+    np.testing.assert_array_equal(time, [0, 0.5])
+    np.testing.assert_allclose(apart["wall position (columns)"][""], [0, 1], atol=0.1)
+
+
+@pytest.mark.parametrize(("ending", "head"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_plots_are_of_the_format_that_the_name_says(run: Path, tmp_path: Path, ending: str, head: bytes) -> None:
+    series = read_series(run)
+    plot_runs([series, series], tmp_path / f"plot.{ending}")
+    assert (tmp_path / f"plot.{ending}").read_bytes().startswith(head)
+
+
+def test_runs_without_a_time_in_common_are_refused(run: Path, tmp_path: Path) -> None:
+    one = read_series(run)
+    with pytest.raises(HpcspinError, match="nothing at the same times"):
+        plot_runs([one, type(one)("late", one.lattice, one.time + 0.1, one.curves)], tmp_path / "plot.svg")
+    assert not (tmp_path / "plot.svg").exists()
+
+
+def test_a_film_has_the_frames_of_the_run(run: Path, tmp_path: Path) -> None:
+    assert draw_run(run, QUANTITIES["bonds"], tmp_path / "wall.gif", 10, World()) == len(WALLS)
+    with Image.open(tmp_path / "wall.gif") as image:
+        assert image.n_frames == len(WALLS)
+        first = np.asarray(image.convert("RGB"), dtype=int)
+        image.seek(2)
+        assert (np.asarray(image.convert("RGB"), dtype=int) != first).any()
+
+
+def test_what_was_not_recorded_and_unknown_formats_are_refused(run: Path, tmp_path: Path) -> None:
+    for quantity, name in (("error", "a.gif"), ("bonds", "a.avi")):
+        with pytest.raises(HpcspinError):
+            draw_run(run, QUANTITIES[quantity], tmp_path / name, 10, World())
+        assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("coarse", [2, 3])
+def test_coarse_cells_are_means_of_their_sites(coarse: int) -> None:
+    values = np.random.default_rng(1).normal(size=(6, 5))
+    values[0, 0] = np.nan
+    cells = _averaged(values, coarse)
+    assert cells[0, 0] == pytest.approx(np.nanmean(values[:coarse, :coarse]))
+    last = values[-coarse:, -(5 % coarse) :]
+    assert cells[-1, -1] == pytest.approx(last.mean())
+
+
+def test_some_frames_are_the_first_the_last_and_equally_spaced() -> None:
+    assert some_frames(11, 6) == [0, 2, 4, 6, 8, 10]
+    assert some_frames(3, 10) == [0, 1, 2]

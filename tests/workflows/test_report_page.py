@@ -1,0 +1,165 @@
+"""A report of every output opens in a browser without an error of a script, and shows what the files hold."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+
+from hpcspin.config import load_config
+from hpcspin.drawing.contents import find_kind
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.workflows import report
+from hpcspin.workflows.label import label_file
+from hpcspin.workflows.report import report_directory
+from hpcspin.workflows.simulate import simulate_directory
+from hpcspin.workflows.train import train_directory
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+EVIL = "<img src=x onerror=alert(1)>"
+"""Name of a reservoir that an unescaped page would run."""
+
+
+@pytest.fixture(scope="module")
+def made(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulation, labels, and a training on them, of electrodes with an evil name."""
+    root, world = tmp_path_factory.mktemp("made"), World()
+    config, data = root / "c.yaml", root / "data"
+    config.write_text(tiny.replace("{name: left,", f'{{name: "{EVIL}",'))
+    for seed, name in ((3, "simulate"), (4, "other")):
+        simulate_directory(load_config(config, ["dynamics.duration=1.6", f"dynamics.seed={seed}"]), root / name, world)
+    for source, name in (("simulate", "a.h5"), ("other", "b.h5")):
+        label_file(load_config(config), root / source, data / name, world)
+    train_directory(load_config(config, ["training.validation=[b.h5]"]), [data], root / "train", world)
+    return root
+
+
+@pytest.fixture
+def outputs(made: Path, tmp_path: Path) -> Path:
+    """Copies, to be changed."""
+    return shutil.copytree(made, tmp_path / "outputs")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium of the distribution."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; it is of the extra test")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no Chromium with its chromedriver on this machine; apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield opened
+    opened.quit()
+
+
+def test_reports_open_in_a_browser_without_errors(outputs: Path, browser: Any) -> None:
+    for name, kind in (("data", "label"), ("train", "train"), ("simulate", "simulate")):
+        assert find_kind(outputs / name) == kind
+        report_directory(outputs / name, World())
+        browser.get((outputs / name / "report.html").as_uri())
+        plots = browser.execute_script("return document.querySelectorAll('.plot').length")
+        assert plots > 0
+        assert browser.execute_script("return document.querySelectorAll('.plot .main-svg .trace').length") >= plots
+        assert browser.get_log("browser") == []  # An alert would end the session as well.
+    assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+    legend = browser.execute_script("return [...document.querySelectorAll('.legendtext')].map(one => one.textContent)")
+    assert EVIL in legend
+
+
+def test_the_film_in_the_browser_has_the_colours_of_the_spins(outputs: Path, browser: Any) -> None:
+    with h5py.File(outputs / "simulate" / "trajectory.h5", "a") as file:
+        file["spins"][:] = [0, 0, 1]
+        file["spins"][-1, 0, 0] = [0, 0, -1]
+    report_directory(outputs / "simulate", World())
+    browser.get((outputs / "simulate" / "report.html").as_uri())
+    colours = """
+        const box = document.querySelector('.film'), canvas = box.querySelector('canvas');
+        const [picked, slider] = [box.querySelector('select'), box.querySelector('input')];
+        picked.value = 'spin along z'; slider.value = arguments[0]; slider.oninput();
+        const at = (x, y) => [...canvas.getContext('2d').getImageData(x, y, 1, 1).data.slice(0, 3)];
+        return [at(3, canvas.height - 3), at(canvas.width - 3, 3), box.querySelector('output').textContent];"""
+    up, elsewhere, text = browser.execute_script(colours, 0)
+    assert up == elsewhere
+    assert text == "t = 0 ħ/t"
+    down, elsewhere, text = browser.execute_script(colours, 4)
+    assert elsewhere == up
+    assert down[2] > 2 * down[0]
+    assert up[0] > 2 * up[2]
+    assert text == "t = 1.6 ħ/t"
+    # To read so many pixels is slow, which the browser mentions.
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_a_report_is_whole_in_itself_and_names_become_no_tags(outputs: Path) -> None:
+    report_directory(outputs / "simulate", World())
+    text = (outputs / "simulate" / "report.html").read_text()
+    assert EVIL not in text
+    assert not re.search(r"<(script|img|link|iframe|style)[^>]*(src|href)=", text)
+    for words in ("Provenance", "current out of", "Jobs that ended in order", "processor", "Film"):
+        assert words in text
+
+
+def test_watching_ends_with_the_job(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the page of a job that is not done says so, and is loaded again."""
+    run = outputs / "simulate"
+    finished, partial = run / "trajectory.h5", run / "trajectory.h5.partial"
+    finished.rename(partial)
+    seen: list[str] = []
+
+    def finish_later(seconds: float) -> None:
+        seen.append((run / "report.html").read_text())
+        partial.rename(finished)
+
+    monkeypatch.setattr(report.time, "sleep", finish_later)
+    report_directory(run, World(), watch=7)
+    (first,) = seen
+    last = (run / "report.html").read_text()
+    assert 'content="7"' in first
+    assert "not finished" in first
+    assert 'http-equiv="refresh"' not in last
+    assert "not finished" not in last
+
+
+def test_a_label_above_its_tolerance_is_warned_of(outputs: Path) -> None:
+    with h5py.File(outputs / "data" / "a.h5", "a") as file:
+        file["error"][0] = 0.25
+    report_directory(outputs / "data", World())
+    assert "a.h5: an error estimate of 0.25 is above the tolerance" in (outputs / "data" / "report.html").read_text()
+
+
+def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(HpcspinError, match="give the --output of a verb"):
+        report_directory(tmp_path, World())
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_films_and_plots_from_the_command_line(hpcspin: Cli, outputs: Path) -> None:
+    run = outputs / "simulate"
+    for arguments, name in (
+        (("plot", run), "a.svg"),
+        (("plot", run, run), "b.pdf"),
+        (("draw", run, "--quantity", "density"), "c.gif"),
+        (("draw", run), "d.png"),
+    ):
+        done = hpcspin(*arguments, "--output", outputs / name)
+        assert done.returncode == 0, done.stderr
+        assert name in done.stdout
+        assert (outputs / name).stat().st_size > 1000
+    refused = hpcspin("draw", run, "--quantity", "error", "--output", outputs / "e.gif")
+    assert refused.returncode == 1
+    assert "another quantity" in refused.stderr
+    assert not (outputs / "e.gif").exists()
