@@ -210,7 +210,7 @@ def _torque_numbers(rows: Sequence[Row]) -> dict[str, Any]:
             even = float(np.abs(torque + curves[name, -voltage][0]).max() / 2)
             found["largest_even_part"] = max(even, found.get("largest_even_part", 0.0))
         exact = curves[EXACT, voltage][0]
-        if name == LEARNED and exact.any():
+        if name == LEARNED and voltage:
             error = float(np.abs(torque - exact).max() / np.abs(exact).max())
             found.setdefault("learned_error", {})[f"{voltage:g}"] = error
     return found
