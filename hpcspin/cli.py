@@ -329,6 +329,20 @@ def export(
     _run(lambda world: export(source, target, output, world))
 
 
+@app.command()
+def analyse(
+    source: Annotated[Path, typer.Argument(metavar="DIR_OR_FILE", help="Simulation, or its trajectory.")],
+    quantity: Annotated[
+        str, typer.Option("--quantity", help="structure_factor, dispersion, correlation or topological_charge.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="HDF5 file of the arrays.")],
+) -> None:
+    """Spectra, magnon dispersion, correlations or topological charge of a trajectory."""
+    from hpcspin.workflows.analyse import analyse_trajectory
+
+    _run(lambda world: analyse_trajectory(source, quantity, output, world))
+
+
 @app.command(epilog=_uses("lattice, and initial and dynamics or electrons"))
 def check(
     config: ConfigFile,

@@ -18,6 +18,7 @@ from hpcspin.lattice.measures import (
     structure_factor,
     structure_factors,
     topological_charge,
+    topological_charges,
     wall_position,
 )
 from hpcspin.lattice.snapshots import as_snapshots
@@ -27,5 +28,6 @@ __all__ = [
     "LATTICES", "SHAPES", "TEXTURES", "Halo", "Lattice", "SquareLattice", "TriangularLattice", "as_snapshots",
     "bond_columns", "bond_fractions", "bond_map", "chirality_correlation", "chirality_walls", "correlation_bins",
     "correlation_length", "has_wall", "make_lattice", "make_texture", "nearest_bonds", "puddle_sizes",
-    "scalar_chirality", "structure_factor", "structure_factors", "topological_charge", "wall_position",
+    "scalar_chirality", "structure_factor", "structure_factors", "topological_charge", "topological_charges",
+    "wall_position",
 ]  # fmt: skip

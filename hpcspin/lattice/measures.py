@@ -100,15 +100,33 @@ def scalar_chirality(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np
     return (a * np.cross(b, c)).sum(axis=-1).mean(axis=0).reshape(lattice.size)
 
 
-def topological_charge(lattice: Lattice, spins: NDArray[np.float64]) -> float:
-    """Times that the spins wrap the sphere, an integer on a periodic lattice.
+def topological_charges(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Part of the sphere that the spins of the cell towards +x and +y of each site cover, signed; 1 is all of it.
 
-    The sum of the solid angles of all triangles over 4 pi (B. Berg and M. Lüscher, Nucl. Phys. B 190, 412 (1981)).
+    The solid angles of its two triangles over 4 pi (B. Berg and M. Lüscher, Nucl. Phys. B 190, 412 (1981)).
+
+    Parameters
+    ----------
+    lattice
+        The lattice of the spins.
+    spins
+        Unit vectors, shape (Lx, Ly, 3).
+
+    Returns
+    -------
+    ndarray
+        Shape (Lx, Ly); NaN where the cell has a corner beyond an open edge.
     """
     a, b, c = _triangles(lattice, spins)
     volume = (a * np.cross(b, c)).sum(axis=-1)
     angles = 2 * np.arctan2(volume, 1 + (a * b).sum(axis=-1) + (b * c).sum(axis=-1) + (c * a).sum(axis=-1))
-    return float(np.nansum(angles) / (4 * np.pi))
+    charges: NDArray[np.float64] = angles.sum(axis=0).reshape(lattice.size) / (4 * np.pi)
+    return charges
+
+
+def topological_charge(lattice: Lattice, spins: NDArray[np.float64]) -> float:
+    """Times that the spins wrap the sphere, an integer on a periodic lattice: the sum of `topological_charges`."""
+    return float(np.nansum(topological_charges(lattice, spins)))
 
 
 def structure_factor(lattice: Lattice, spins: NDArray[np.float64], wave_vectors: ArrayLike) -> NDArray[np.float64]:

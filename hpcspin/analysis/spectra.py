@@ -1,0 +1,106 @@
+"""Correlations of spins in space and time, and their spectra.
+
+Wave vectors are those of a periodic lattice, (h / Lx, k / Ly) in units of the reciprocal vectors, in the order of
+`numpy.fft.fftfreq`; along an open side they are a Fourier transform without a conservation law behind it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+
+Array = NDArray[np.float64]
+_FEWEST = 4
+
+
+def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Array]:
+    r"""Spectrum of the fluctuations of the spins at each wave vector.
+
+    .. math:: S(q, \omega) = \frac{\Delta t}{2\pi \sum_t w_t^2}
+              \sum_a \Big| \sum_t w_t\, [s^a_q(t) - \bar s^a_q]\, e^{i \omega t} \Big|^2, \quad
+              s_q = N^{-1/2} \sum_i S_i e^{-i q \cdot r_i},
+
+    with a Hann window w; the values at omega and -omega are added. Its integral over omega >= 0 is the mean of
+    \|s_q - mean\|^2 over time, weighted with w^2.
+
+    Parameters
+    ----------
+    spins
+        Unit vectors at equal intervals, shape (n, Lx, Ly, 3).
+    interval
+        Time between two of them; frequencies up to pi / interval are seen, faster ones appear at wrong places.
+
+    Returns
+    -------
+    tuple of ndarray
+        Angular frequencies omega >= 0, shape (n // 2 + 1,), and S, shape (n // 2 + 1, Lx, Ly).
+
+    Raises
+    ------
+    HpcspinError
+        If there are fewer than four frames.
+    """
+    frames, lx, ly = spins.shape[:3]
+    if frames < _FEWEST:
+        raise HpcspinError(f"a spectrum needs at least {_FEWEST} frames, here are {frames}; record more of them")
+    window = np.sin(np.pi * (np.arange(frames) + 0.5) / frames) ** 2
+    moving = (spins - spins.mean(axis=0)) * window[:, None, None, None]
+    power = (np.abs(np.fft.fftn(moving, axes=(0, 1, 2))) ** 2).sum(axis=-1) / (lx * ly)
+    power *= interval / (2 * np.pi * (window**2).sum())
+    positive, pairs = frames // 2 + 1, (frames - 1) // 2
+    folded = power[:positive].copy()
+    folded[1 : pairs + 1] += power[: -pairs - 1 : -1]
+    return 2 * np.pi * np.arange(positive) / (frames * interval), folded
+
+
+def dispersion(spins: Array, interval: float) -> Array:
+    """Frequency of the strongest mode at each wave vector: of spin waves their dispersion.
+
+    The maximum of `dynamical_structure_factor` at omega > 0, between the frequencies of the spectrum by a parabola
+    through the logarithms of three of them; arguments and errors are those of that function.
+
+    Returns
+    -------
+    ndarray
+        Angular frequencies, shape (Lx, Ly); NaN where nothing moves.
+    """
+    frequencies, spectrum = dynamical_structure_factor(spins, interval)
+    inner = spectrum[1:-1]
+    peak = np.argmax(inner, axis=0) + 1
+    low, top, high = (np.take_along_axis(spectrum, (peak + step)[None], axis=0)[0] for step in (-1, 0, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, mid, high = np.log(low), np.log(top), np.log(high)
+        shift = (low - high) / (2 * (low - 2 * mid + high))
+    shift = np.where(np.isfinite(shift), np.clip(shift, -0.5, 0.5), 0.0)
+    return np.where(top > 0, (peak + shift) * frequencies[1], np.nan)
+
+
+def spin_correlation(lattice: Lattice, spins: Array) -> Array:
+    """Correlation <S_i(t0)·S_j(t0 + t)> against the offset of j from i and against t.
+
+    Parameters
+    ----------
+    lattice
+        The lattice of the spins; along its periodic sides offsets are cyclic.
+    spins
+        Unit vectors at equal intervals, shape (n, Lx, Ly, 3).
+
+    Returns
+    -------
+    ndarray
+        Shape ((n + 1) // 2, Lx, Ly): means over all pairs of spins t intervals and (x, y) sites apart, x and y from 0.
+    """
+    frames, lx, ly = spins.shape[:3]
+    sides = [length if closed else 2 * length for length, closed in zip((lx, ly), lattice.periodic, strict=True)]
+    padded = (2 * frames, *sides)
+
+    def pairs(values: Array) -> Array:
+        axes = (0, 1, 2)
+        whole = np.fft.irfftn(np.abs(np.fft.rfftn(values, padded, axes)) ** 2, padded, axes)
+        return whole[: (frames + 1) // 2, :lx, :ly]
+
+    products: Array = np.sum([pairs(spins[..., a]) for a in range(3)], axis=0)
+    return products / np.round(pairs(np.ones((frames, lx, ly))))

@@ -1,0 +1,76 @@
+"""``hpcspin analyse``: a quantity of a whole trajectory, from its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hpcspin.analysis import QUANTITIES
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
+from hpcspin.lattice.settings import LatticeSettings
+from hpcspin.parallel.world import World
+from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenance, require_output
+
+
+def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World) -> None:
+    """Compute a quantity on rank 0, which reads all spins, and write its arrays.
+
+    Parameters
+    ----------
+    directory
+        Of a simulation, finished or running; or the trajectory itself.
+    quantity
+        A name in `hpcspin.analysis.QUANTITIES`.
+    output
+        HDF5 file.
+    world
+        The ranks.
+
+    Raises
+    ------
+    HpcspinError
+        If the quantity is unknown, the file is no trajectory, or its frames are not equally far apart in time.
+    """
+    measure = QUANTITIES[quantity]
+    if world.rank == 0:
+        source = find_trajectory(directory) if directory.is_dir() else directory
+        require_output(output, source)
+        with FrameReader(source) as frames:
+            time, spins, config = np.asarray(frames.time), np.asarray(frames.spins), frames.attributes.get("config")
+        if not isinstance(config, dict) or "lattice" not in config:
+            raise HpcspinError(f"{source}: names no lattice; give a trajectory that hpcspin simulate has written")
+        section = LatticeSettings.model_validate(config["lattice"])
+        lattice = make_lattice(section.kind, section.size, section.periodic)
+        count, interval = equal_intervals(time, source)
+        arrays = measure(lattice, spins[:count], interval)
+        with atomic_hdf5(output) as file:
+            for name, values in arrays.items():
+                file[name] = values
+            about = {"quantity": quantity, "trajectory": str(source), "config": config, **provenance()}
+            file.attrs.update(
+                {name: text if isinstance(text, str) else json.dumps(text) for name, text in about.items()}
+            )
+        world.log_result(f"{output}: {quantity} of {count} frames, {interval:g} apart in time")
+    world.barrier()
+
+
+def equal_intervals(time: np.ndarray, source: Path) -> tuple[int, float]:
+    """How many frames are equally far apart, and how far; a last one that only ends the run is left out.
+
+    Raises
+    ------
+    HpcspinError
+        If there are fewer than two frames, or they are not equally far apart.
+    """
+    if len(time) < 2:
+        raise HpcspinError(f"{source}: has {len(time)} frame(s); an analysis in time needs two or more")
+    steps = np.diff(time)
+    regular = np.isclose(steps, steps[0], rtol=1e-6)
+    if not regular[:-1].all():
+        raise HpcspinError(
+            f"{source}: its frames are not equally far apart in time; simulate without dynamics.record_walls"
+        )
+    return len(time) - int(not regular[-1]), float(steps[0])

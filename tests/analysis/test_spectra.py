@@ -1,0 +1,71 @@
+"""Spectra and correlations against spin waves that are known exactly."""
+
+import numpy as np
+import pytest
+
+import hpcspin as hs
+from hpcspin.analysis import dispersion, dynamical_structure_factor, spin_correlation
+from hpcspin.dynamics import Heisenberg
+from hpcspin.lattice import make_lattice, make_texture, topological_charge, topological_charges
+
+SIZE = (6, 4)
+
+
+def waves(order: str, exchange: float) -> np.ndarray:
+    """Frames 0.16 apart of small deviations from an order of the square Heisenberg magnet, which nothing damps."""
+    lattice = make_lattice("square", SIZE, (True, True))
+    start = make_texture(order, lattice, 3, tilt=0.01)
+    run = hs.simulate(
+        lattice, Heisenberg(exchange), start, damping=0.0, step=0.08, duration=48, integrator="rk4", record_interval=2
+    )
+    return run.spins
+
+
+@pytest.mark.parametrize(("order", "exchange"), [("ferromagnet", 1.0), ("antiferromagnet", -1.0)])
+def test_spin_waves_have_the_frequencies_of_the_heisenberg_magnet(order: str, exchange: float) -> None:
+    found = dispersion(waves(order, exchange), 0.16)
+    x, y = (2 * np.pi * np.fft.fftfreq(length) for length in SIZE)
+    cosines = np.cos(x)[:, None] + np.cos(y)
+    exact = 2 * (2 - cosines) if exchange > 0 else 4 * np.sqrt(1 - (cosines / 2) ** 2)
+    moving = exact > 1e-6
+    assert moving.sum() >= 22
+    np.testing.assert_allclose(found[moving], exact[moving], atol=0.02)
+
+
+def test_the_spectrum_sums_to_the_fluctuations() -> None:
+    for frames in (8, 9):
+        spins = make_texture("random", make_lattice("square", (frames * 5, 4), (True, True)), 1)
+        spins = spins.reshape(frames, 5, 4, 3)
+        frequency, spectrum = dynamical_structure_factor(spins, 0.5)
+        weight = np.sin(np.pi * (np.arange(frames) + 0.5) / frames) ** 4
+        amplitude = np.fft.fftn(spins - spins.mean(axis=0), axes=(1, 2)) / np.sqrt(20)
+        expected = np.einsum("t,txya->xy", weight, np.abs(amplitude) ** 2) / weight.sum()
+        np.testing.assert_allclose(spectrum.sum(axis=0) * frequency[1], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("periodic", [(True, True), (False, True)])
+def test_correlations_are_means_over_pairs(periodic: tuple[bool, bool]) -> None:
+    lattice = make_lattice("square", (4, 3), periodic)
+    spins = np.stack([make_texture("random", lattice, seed) for seed in range(5)])
+    found = spin_correlation(lattice, spins)
+    assert found.shape == (3, 4, 3)
+    for t, dx, dy in np.ndindex(found.shape):
+        products = [
+            spins[first, x, y] @ spins[first + t, (x + dx) % 4, (y + dy) % 3]
+            for first in range(5 - t)
+            for x in range(4)
+            for y in range(3)
+            if periodic[0] or x + dx < 4
+        ]
+        assert abs(found[t, dx, dy] - np.mean(products)) < 1e-12
+
+
+@pytest.mark.parametrize("charge", [-1, 1])
+def test_the_charge_of_a_skyrmion_lies_where_it_is(charge: int) -> None:
+    small, wide = (make_lattice("square", size, (True, True)) for size in ((8, 8), (16, 8)))
+    skyrmion = make_texture("skyrmions", small, 1, charge=charge, tilt=0.0)
+    spins = np.concatenate([skyrmion, np.broadcast_to((0.0, 0.0, 1.0), (8, 8, 3))])
+    charges = topological_charges(wide, spins)
+    assert abs(charges[:8].sum() - charge) < 1e-9
+    assert abs(topological_charge(wide, spins) - charge) < 1e-9
+    assert np.abs(charges[8:15]).max() < 1e-12

@@ -1,0 +1,41 @@
+"""The verb that computes a quantity of a whole trajectory."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from hpcspin.analysis import QUANTITIES
+from hpcspin.errors import HpcspinError
+from hpcspin.workflows.analyse import equal_intervals
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_every_quantity_of_a_trajectory_is_written(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    field = ("dynamics.field=classical", "dynamics.classical.heisenberg=0.3", "dynamics.record_interval=1")
+    assert hpcspin("simulate", config, *field, "--output", run).returncode == 0
+    for name in QUANTITIES:
+        output = tmp_path / f"{name}.h5"
+        done = hpcspin("analyse", run, "--quantity", name, "--output", output)
+        assert done.returncode == 0, done.stderr
+        assert "11 frames, 0.4 apart" in done.stdout
+        with h5py.File(output) as file:
+            assert file.attrs["quantity"] == name
+            assert file[name].shape[-2:] == (6, 4)
+    done = hpcspin("analyse", run, "--quantity", "dispersions", "--output", tmp_path / "none.h5")
+    assert done.returncode == 1
+    assert "did you mean 'dispersion'" in done.stderr
+    assert not (tmp_path / "none.h5").exists()
+
+
+def test_frames_are_equally_far_apart_but_for_the_last() -> None:
+    assert equal_intervals(np.array([0.0, 0.4, 0.8, 1.0]), Path("t.h5")) == (3, 0.4)
+    assert equal_intervals(np.array([0.0, 0.4, 0.8]), Path("t.h5")) == (3, 0.4)
+    for times in ([0.0, 0.4, 1.0, 1.4], [0.0]):
+        with pytest.raises(HpcspinError):
+            equal_intervals(np.array(times), Path("t.h5"))
