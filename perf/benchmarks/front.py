@@ -1,0 +1,79 @@
+"""Error against milliseconds of all force fields of the driven lattice that come with the program.
+
+    python perf/benchmark.py front [--repeats 20] [--figure FILE.png]
+
+Error of a perpendicular component on ``configs/models/driven_sd_exact.h5``; processor time of one evaluation of 30x24
+on one thread, the least of several, the models in turn. Writes ``perf/results/front.json`` and the figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from force_field import CONFIG, CPU, EXACT, PAPER, seconds
+from matplotlib.figure import Figure
+from shared import RESULTS
+
+from hpcspin.lattice import make_lattice
+from hpcspin.parallel.devices import keep_freed_memory
+from hpcspin.parallel.world import World
+from hpcspin.potential import ForceField, load_force
+from hpcspin.storage import provenance, read_spins, write_json
+from hpcspin.training import evaluate
+
+PUBLISHED = 8.97e-6
+"""Mean squared error of the paper's model."""
+
+
+def evaluation(model: ForceField) -> Callable[[], Any]:
+    """One field of the last exact frame."""
+    spins = torch.from_numpy(read_spins(EXACT, PAPER)[-1]).reshape(1, -1, 3)
+    given = spins, model.neighbourhood(make_lattice("square", PAPER)), torch.full((1,), 3.2)
+    return lambda: model(*given)
+
+
+def draw(points: dict[str, dict[str, float]], path: Path) -> None:
+    """The models in a plane of time and error, and the paper's error as a line."""
+    figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for name, point in points.items():
+        at = point["milliseconds"], point["mse"]
+        axis.loglog(*at, "o", color="C0")
+        axis.annotate(name, at, xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=8)
+    axis.axhline(PUBLISHED, color="grey", linestyle="--", linewidth=1)
+    axis.margins(x=0.3)
+    axis.set(xlabel="milliseconds an evaluation, 30x24, one thread", ylabel="mean squared error")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Enter from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--figure", type=Path, default=RESULTS / "front.png")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    models = {path.stem: load_force(path) for path in sorted(CONFIG.parent.glob("models/driven_sd*.safetensors"))}
+    runs = {name: evaluation(model) for name, model in models.items() if isinstance(model, ForceField)}
+    least = dict.fromkeys(runs, float("inf"))
+    for _ in range(arguments.repeats):
+        for name, run in runs.items():
+            least[name] = min(least[name], seconds(run, CPU, 1))
+    points = {
+        name: {"milliseconds": 1e3 * least[name], "mse": evaluate(models[name], [EXACT], World(), CPU)["mse"]}
+        for name in runs
+    }
+    write_json(RESULTS / "front.json", {"provenance": provenance(), "load": os.getloadavg()[0], "models": points})
+    draw(points, arguments.figure)
+    for name, point in points.items():
+        print(f"{name}: {point['milliseconds']:.2f} ms, {point['mse']:.2e}")
+
+
+if __name__ == "__main__":
+    main()
