@@ -35,6 +35,8 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Tensor:
         ("square", {"layers": (1, 3, 2), "electrode_range": 3.0, "hidden": (8, 24, 16)}),
         ("triangular", {"symmetry": "full", "channels": 15}),
         ("square", {"kind": "pair"}),
+        ("square", {"kind": "pair", "layers": (1,)}),
+        ("square", {"kind": "pair", "channels": 6}),
         ("square", {"kind": "pair", "layers": (1, 1), "channels": 24, "hidden": (40,), "symmetry": "full"}),
         ("square", {"kind": "conservative", "layers": (1, 3, 2), "electrode_range": 3.0, "hidden": (8, 24, 16)}),
         ("triangular", {"kind": "pair", "symmetry": "full", "channels": 15, "layers": (1, 1, 1, 1)}),
