@@ -29,17 +29,17 @@ from numpy.typing import NDArray
 from shared import RESULTS
 
 import hpcspin as hs
+from hpcspin.analysis.runs import wall_rate
+from hpcspin.analysis.series import Estimate
 from hpcspin.config import load_config
-from hpcspin.drawing.comparison import Estimate, Run
+from hpcspin.drawing.comparison import Run
 from hpcspin.drawing.driven import torque_ratio
-from hpcspin.lattice import Lattice, has_wall, wall_position
+from hpcspin.lattice import Lattice, has_wall
 from hpcspin.potential import ForceField, load_force
 from hpcspin.storage import provenance, read_labels, write_json
 
 Array = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 1e-3
-"""Time, in ħ/t, along which the wall's rate is taken as a difference."""
 
 
 def alone(model: ForceField, potential: int) -> ForceField:
@@ -50,15 +50,9 @@ def alone(model: ForceField, potential: int) -> ForceField:
     return part
 
 
-def wall_rate(lattice: Lattice, spins: Array, field: Array, damping: float) -> Array:
-    """Columns per ħ/t at which Ṡ = -[S x H + α S x (S x H)] / (1 + α²) moves the wall of each frame, shape (n,)."""
-    torque = np.cross(spins, field)
-    slope = -(torque + damping * np.cross(spins, torque)) / (1 + damping**2)
-    ahead, behind = (
-        wall_position(lattice, moved / np.linalg.norm(moved, axis=-1, keepdims=True))
-        for moved in (spins + SECONDS * slope, spins - SECONDS * slope)
-    )
-    return (ahead - behind) / (2 * SECONDS)
+def rates(lattice: Lattice, spins: Array, field: Array, damping: float) -> Array:
+    """Columns per ħ/t at which a field moves the wall of each frame, shape (n,)."""
+    return np.array([wall_rate(lattice, *frame, damping) for frame in zip(spins, field, strict=True)])
 
 
 def on_frames(model: ForceField, path: Path, lattice: Lattice, bias: float, damping: float) -> dict[str, Array]:
@@ -68,10 +62,10 @@ def on_frames(model: ForceField, path: Path, lattice: Lattice, bias: float, damp
     spins, exact = labels.spins[chosen], labels.field[chosen]
     said = model.predict(spins, lattice, bias)
     fields = {"exact": exact, "E": said.equilibrium, "G": said.nonequilibrium, "both": said.field}
-    rates = {name: wall_rate(lattice, spins, field, damping) for name, field in fields.items()}
-    precession = wall_rate(lattice, spins, said.equilibrium, 0.0) / (1 + damping**2)
+    parts = {name: rates(lattice, spins, field, damping) for name, field in fields.items()}
+    precession = rates(lattice, spins, said.equilibrium, 0.0) / (1 + damping**2)
     ratio = torque_ratio(lattice, Run(np.arange(float(len(spins))), spins, exact), said)
-    return {"ratio": ratio, **rates, "E, precession": precession, "E, damping": rates["E"] - precession}
+    return {"ratio": ratio, **parts, "E, precession": precession, "E, damping": parts["E"] - precession}
 
 
 def travelled(model: ForceField, spins: Array, seed: int, duration: float) -> dict[str, list[float]]:
@@ -97,7 +91,7 @@ def estimates(samples: dict[str, list[float]]) -> dict[str, dict[str, float | No
 
 
 def draw(
-    ratios: Array, rates: dict[str, Any], walls: list[dict[str, list[float]]], duration: float, path: Path
+    ratios: Array, moved: dict[str, Any], walls: list[dict[str, list[float]]], duration: float, path: Path
 ) -> None:
     """Histogram of the ratio, and the rates and ways of the wall under each field."""
     figure = Figure(figsize=(9.6, 3.2), layout="constrained")
@@ -105,7 +99,7 @@ def draw(
     left.hist(np.log10(ratios[ratios > 0]), bins=60, density=True)
     left.set(xlabel=r"$\log_{10}\,|T^\mathrm{neq}| / |T^\mathrm{eq}|$ near the wall", ylabel="density")
     names = ["exact", "both", "E", "G"]
-    middle.bar(names, [rates[name]["mean"] for name in names], yerr=[rates[name]["error"] for name in names])
+    middle.bar(names, [moved[name]["mean"] for name in names], yerr=[moved[name]["error"] for name in names])
     middle.set(ylabel="rate of the wall (columns per ħ/t)")
     for number, name in enumerate(("both", "E", "G")):
         ways = np.array([run[name] for run in walls])
@@ -132,7 +126,7 @@ def main() -> None:
     damping = _dynamics().damping
     found = [on_frames(model, path, system.lattice, system.bias, damping) for path in arguments.labels]
     ratios = np.concatenate([one.pop("ratio") for one in found])
-    rates = estimates({name: [float(one[name].mean()) for one in found] for name in found[0]})
+    moved = estimates({name: [float(one[name].mean()) for one in found] for name in found[0]})
     walls = []
     for seed, path in enumerate(arguments.labels[: arguments.starts], 1):
         frames = read_labels(path, system.lattice.size).spins
@@ -145,15 +139,15 @@ def main() -> None:
         "model": arguments.model,
         "frames": sum(len(one["exact"]) for one in found),
         "ratio": {"quartiles": quartiles, "share_above_1": float((ratios > 1).mean()), "sites": len(ratios)},
-        "rates": rates,
+        "rates": moved,
         "duration": arguments.duration,
         "travelled": ways,
         "walls": walls,
     }
     write_json(RESULTS / "torques.json", measured)
-    draw(ratios, rates, walls, arguments.duration, arguments.figure)
+    draw(ratios, moved, walls, arguments.duration, arguments.figure)
     print(f"|T^neq| / |T^eq|: {quartiles}, above 1: {measured['ratio']['share_above_1']:.4f}")
-    for what, values in (("rate", rates), ("travelled", ways)):
+    for what, values in (("rate", moved), ("travelled", ways)):
         for name, value in values.items():
             print(f"{what}, {name}: {value['mean']:.4f} ± {value['error'] or float('nan'):.4f}")
 
