@@ -197,6 +197,7 @@ def simulate(
             directory,
             config=config,
             identity={**config, "spins_sha256": _digest(start)},
+            electrons=(lambda: system) if isinstance(system, ElectronSystem) else None,
             world=world,
             device=chosen,
         )

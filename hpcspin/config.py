@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-import hpcspin.assembly.monitor  # noqa: F401  It registers the observers of learned fields.
+import hpcspin.assembly.monitor
+import hpcspin.assembly.transport  # noqa: F401  They register the observers of learned fields and of transport.
 from hpcspin import dynamics, training
 from hpcspin.config_text import Override, read_yaml
 from hpcspin.dynamics import CLOSED_OBSERVERS, ClassicalSettings

@@ -6,7 +6,7 @@ The density, currents and error estimate of an electronic field are not observer
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Annotated, Any
 
@@ -37,6 +37,10 @@ class Frame:
         What the field comes from.
     free : numpy.ndarray
         Sites whose spins move, bool, shape (Lx, Ly).
+    electrons : object
+        What electrons the lattice has, whatever the field comes from; None where none are known.
+    shared : dict
+        What one observer has found out and others need.
     """
 
     lattice: Lattice
@@ -45,6 +49,8 @@ class Frame:
     time: float
     source: Field
     free: NDArray[np.bool_]
+    electrons: Any = None
+    shared: dict[Any, Any] = field(default_factory=dict)
 
 
 Measure = Callable[..., NDArray[np.float64] | float]

@@ -54,7 +54,8 @@ class Settings(Section):
     and parameters. Also ``energy``, ``spin_temperature``, ``bond_map``, ``chirality``, ``mean_chirality``,
     ``chirality_correlation``, ``chirality_length``, ``chirality_walls``, ``bond_fractions``, ``puddles``,
     ``topological_charge``, ``structure_factor`` (with ``wave_vectors``); of a learned field ``outside``,
-    ``outside_share``, and of a committee ``spread``."""
+    ``outside_share``, and of a committee ``spread``; of electrons ``charge_current``, ``spin_current_x``,
+    ``spin_current_y``, ``ldos``, ``transmission``."""
     compression: Literal["gzip", "lzf"] | None = None
     """Filter of the finished trajectory, with the bytes shuffled."""
     checkpoint_interval: Count = 50

@@ -116,6 +116,8 @@ class Simulation:
         The config that a checkpoint belongs to, with digests of files in the place of their paths; None: `config`.
         A run resumes only if it agrees, except for `dynamics.duration`, `CHECKPOINTING` and the sections that no
         trajectory depends on.
+    electrons
+        Gives the electrons to observers that ask for them; None for a lattice without.
     world
         The ranks; None for this process alone.
     device
@@ -140,13 +142,14 @@ class Simulation:
         *,
         config: Mapping[str, Any],
         identity: Mapping[str, Any] | None = None,
+        electrons: Callable[[], Any] | None = None,
         world: World | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> None:
         self.world = world or World()
         self.settings, self._field, self._config = settings, field, config
-        self._identity = config if identity is None else identity
+        self._identity, self._electrons = config if identity is None else identity, electrons
         self._directory = Path(directory)
         self._trajectory, self._saved = self._directory / TRAJECTORY, self._directory / CHECKPOINT
         self._partial = partial_path(self._trajectory)
@@ -267,7 +270,8 @@ class Simulation:
         return self._state.step * self.settings.step
 
     def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64], time: float) -> Frame:
-        return Frame(self._domain.lattice, spins, field, time, self._field, self._motion.free)
+        electrons = self._electrons() if self._electrons else None
+        return Frame(self._domain.lattice, spins, field, time, self._field, self._motion.free, electrons)
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         self._finish_frame()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.solver import SOLVERS, State, make_solver
 from hpcspin.electrons.system import ElectronSystem
+from hpcspin.electrons.transport import Transport, transport
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
@@ -19,9 +20,15 @@ Frame = Callable[[int], NDArray[np.float64]]
 
 
 def label_snapshots(
-    system: ElectronSystem, frame: Frame, count: int, world: World, device: str = "auto", done: int = 0
-) -> Iterator[tuple[NDArray[np.float64], State]]:
-    """Spins and the electrons' state of each snapshot, in order, on rank 0.
+    system: ElectronSystem,
+    frame: Frame,
+    count: int,
+    world: World,
+    device: str = "auto",
+    done: int = 0,
+    energies: Sequence[float] | None = None,
+) -> Iterator[tuple[NDArray[np.float64], State, Transport | None]]:
+    """Spins, the electrons' state and, where it is asked for, what flows, of each snapshot, in order, on rank 0.
 
     The ranks form as many teams as there are snapshots left, at most one a rank, or fewer where one rank cannot
     hold the lattice; each team solves one snapshot at a time, its ranks sharing the energies or the columns of
@@ -41,6 +48,8 @@ def label_snapshots(
         See `pick_device`.
     done
         Snapshots to leave out at the start.
+    energies
+        See `hpcspin.electrons.transport`; None to leave the flows out.
 
     Raises
     ------
@@ -56,16 +65,21 @@ def label_snapshots(
             mine = first + number
             solver.reset()
             solver.number = mine
-            state = solver.solve(frame(mine)) if mine < count else None
-            solved = [found for found in world.gather(state if team.rank == 0 else None) or () if found is not None]
-            for snapshot, found in enumerate(solved, first):
-                yield frame(snapshot), found
-                bar.advance(note=f"error {found.error.max():.1e}")
+            found = None
+            if mine < count:
+                state = solver.solve(frame(mine))
+                if team.rank == 0:
+                    flows = None if energies is None else transport(system, frame(mine)[0], energies)
+                    found = state, flows
+            solved = [one for one in world.gather(found) or () if one is not None]
+            for snapshot, (state, flows) in enumerate(solved, first):
+                yield frame(snapshot), state, flows
+                bar.advance(note=f"error {state.error.max():.1e}")
 
 
 def solve(system: ElectronSystem, spins: NDArray[np.float64], world: World, device: Any) -> State:
     """The electrons' state for snapshots of shape (n, Lx, Ly, 3), on all ranks; see `ElectronSystem.solve`."""
     spins = system.check_spins(spins)
-    states = [state for _, state in label_snapshots(system, lambda i: spins[i : i + 1], len(spins), world, device)]
+    states = [state for _, state, _ in label_snapshots(system, lambda i: spins[i : i + 1], len(spins), world, device)]
     found: State = world.broadcast(type(states[0]).joined(states) if states else None)
     return found

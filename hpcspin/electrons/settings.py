@@ -69,6 +69,9 @@ class ElectronsSettings(Section):
     sites); or another registered one."""
     precision: Literal["complex128", "complex64"] = ElectronSystem.precision  # type: ignore[assignment]
     """Of the Green's functions between the potentials; what complex64 costs is measured and counted as error."""
+    transport: tuple[Finite, ...] | None = None
+    """Whether labels hold currents along bonds and what reservoirs inject, and at which energies the density of states
+    and the transmissions; [] for no energy, none for none of it. Each costs a dense eigenproblem more."""
     rashba: Finite = 0.0
     """Spin-orbit coupling of nearest neighbours; force fields refuse labels that have one."""
     reservoirs: tuple[ReservoirSettings, ...] = ()

@@ -71,6 +71,21 @@ class Transport:
     ldos: Real
     transmission: Real
 
+    @staticmethod
+    def shapes(system: ElectronSystem, energies: Sequence[float]) -> dict[str, tuple[int, ...]]:
+        """Shape of each array of one snapshot, without those that are empty."""
+        size, bonds, reservoirs = system.lattice.size, len(system.hopping_terms), len(getattr(system, "reservoirs", ()))
+        shapes = {
+            "bond_current": (bonds, *size),
+            "bond_spin_current": (bonds, *size, 3),
+            "injected": (reservoirs, *size),
+            "injected_spin": (reservoirs, *size, 3),
+            "spin_orbit_torque": (*size, 3),
+            "ldos": (len(energies), *size),
+            "transmission": (len(energies), reservoirs, reservoirs),
+        }
+        return {name: shape for name, shape in shapes.items() if 0 not in shape}
+
     @classmethod
     def joined(cls, parts: Sequence[Transport]) -> Transport:
         """Several snapshots, with an axis in front."""

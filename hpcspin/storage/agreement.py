@@ -24,7 +24,7 @@ config."""
 Differences = dict[str, tuple[Any, Any]]
 """Dotted key of the config to the pair (stored value, given value)."""
 
-NUMERICS = frozenset({"solver", "tolerance", "precision"})
+NUMERICS = frozenset({"solver", "tolerance", "precision", "transport"})
 """Keys of the section ``electrons`` that say how the steady state is computed, and nothing about the system."""
 _ZERO_IF_ABSENT = ("on_site", "rashba")
 """Terms of the Hamiltonian that a config leaves out where it does not have them; all other absent keys are unknown."""

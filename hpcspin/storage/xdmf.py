@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as xml
 
@@ -63,11 +64,11 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
         stored = {name: copy.create_dataset(f"mesh/{name}", data=values) for name, values in mesh.items()}
         for index, time in enumerate(times):
             grid = _grid(series, index, float(time), stored, numbers.name)
-            for name, data in shown.items():
-                kind, shape = ("Vector", (-1, 3)) if data.ndim == 4 else ("Scalar", (-1,))
-                values = read_rows(data, trajectory, slice(index, index + 1)).reshape(shape)
+            for name, values in _layers(shown, trajectory, index, places.shape[:2]):
+                kind, shape = ("Vector", (-1, 3)) if values.ndim == 3 else ("Scalar", (-1,))
                 attribute = xml.SubElement(grid, "Attribute", Name=name, AttributeType=kind, Center="Node")
-                _item(attribute, copy.create_dataset(f"frames/{index:08d}/{name}", data=values), numbers.name)
+                stored_values = copy.create_dataset(f"frames/{index:08d}/{name}", data=values.reshape(shape))
+                _item(attribute, stored_values, numbers.name)
             disk.check()
     xml.indent(root)
     write_bytes(path, xml.tostring(root, encoding="utf-8", xml_declaration=True))
@@ -85,11 +86,26 @@ def _times(source: h5py.File, path: Path) -> NDArray[np.float64]:
 
 
 def _shown(source: h5py.File, path: Path, size: tuple[int, ...]) -> dict[str, h5py.Dataset]:
-    """What has a number or a vector for each site."""
+    """What has a number or a vector for each site, or several of them, such as one for each bond."""
     arrays = {name: item for name, item in source.items() if isinstance(item, h5py.Dataset)}
-    total = len(arrays["spins"])
-    fitting = ((total, *size), (total, *size, 3))
-    return {name: real_dataset(source, path, name) for name, item in arrays.items() if item.shape in fitting}
+    total, fitting = len(arrays["spins"]), (size, (*size, 3))
+    return {
+        name: real_dataset(source, path, name)
+        for name, item in arrays.items()
+        if item.shape[:1] == (total,) and (item.shape[1:] in fitting or item.shape[2:] in fitting)
+    }
+
+
+def _layers(
+    shown: dict[str, h5py.Dataset], path: Path, index: int, size: tuple[int, ...]
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """Names and values of one frame; of several numbers for each site NAME_0, NAME_1 and so on."""
+    for name, data in shown.items():
+        values = read_rows(data, path, slice(index, index + 1))[0]
+        if values.shape in (size, (*size, 3)):
+            yield name, values
+        else:
+            yield from ((f"{name}_{number}", layer) for number, layer in enumerate(values))
 
 
 def _cells(size: tuple[int, ...]) -> NDArray[np.int64]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpcspin.assembly.outputs import sole_writer
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config
-from hpcspin.electrons import DrivenLattice, ElectronSystem, label_snapshots
+from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport, label_snapshots
 from hpcspin.electrons.labelling import Frame
 from hpcspin.parallel.world import World
 from hpcspin.storage import LabelWriter, SpinsFile, require_output
@@ -55,7 +55,9 @@ def label_file(
         }
     attributes = world.broadcast(attributes)
     source = SpinsFile(spins_path, config.lattice.size, places)
-    write_label_file(system, source.read, source.count, output, attributes, world, config.device)
+    assert config.electrons is not None
+    energies = config.electrons.transport
+    write_label_file(system, source.read, source.count, output, attributes, world, config.device, energies)
 
 
 def write_label_file(
@@ -66,19 +68,22 @@ def write_label_file(
     attributes: Mapping[str, Any],
     world: World,
     device: str = "auto",
+    energies: Sequence[float] | None = None,
 ) -> None:
     """Label snapshots as `label_snapshots` does; rank 0 writes, and goes on where a file stands."""
     writer: LabelWriter | None = None
     given = {**attributes, "precision": system.precision}
+    flowing = {} if energies is None else Transport.shapes(system, energies)
     with sole_writer(output, world, directory=False):
         if world.rank == 0:
             if isinstance(system, DrivenLattice):
                 given["reservoirs"] = [reservoir.name for reservoir in system.reservoirs]
-            writer = LabelWriter(output, system.lattice.size, system.result_shapes, given, count)
+            writer = LabelWriter(output, system.lattice.size, {**system.result_shapes, **flowing}, given, count)
         done = world.broadcast(writer.done if writer else None)
-        for snapshot, state in label_snapshots(system, frame, count, world, device, done):
+        for snapshot, state, flows in label_snapshots(system, frame, count, world, device, done, energies):
             assert writer is not None
             others = {name: getattr(state, name) for name in system.result_shapes}
+            others |= {name: getattr(flows, name)[None] for name in flowing}
             writer.append(spins=snapshot, field=state.field, **others)
         if writer is not None:
             writer.finish()

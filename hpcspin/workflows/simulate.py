@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.outputs import recorded_job
-from hpcspin.assembly.system import build_lattice, initial_spins
+from hpcspin.assembly.system import build_lattice, build_system, initial_spins
 from hpcspin.config import Config
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
@@ -67,6 +68,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         directory,
         config=given,
         identity=_identity(config, spins, given),
+        electrons=cache(lambda: build_system(config)) if config.electrons else None,
         world=world,
         device=device,
     )

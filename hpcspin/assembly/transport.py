@@ -1,0 +1,91 @@
+"""Observers of what flows through the electrons, whatever field moves the spins: currents, states, transmissions.
+
+Each recorded frame costs one dense eigenproblem, which observers of the same energies share.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcspin.dynamics.observers import Frame, a_site, observer
+from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport, transport
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.settings import Finite
+
+Real = NDArray[np.float64]
+
+
+def _vectors(lattice: Lattice) -> tuple[int, ...]:
+    return (*lattice.size, 3)
+
+
+@observer("charge_current", _vectors)
+def charge_current(frame: Frame) -> Real:
+    """Current of particles through each site, a vector in the plane: half of what passes each of its bonds."""
+    along = _through_sites(frame, _flows(frame, "charge_current").bond_current)
+    return np.pad(along, ((0, 0), (0, 0), (0, 1)))
+
+
+@observer("spin_current_x", _vectors)
+def spin_current_x(frame: Frame) -> Real:
+    """Spin, in units of hbar, that passes each site along x."""
+    return _through_sites(frame, _flows(frame, "spin_current_x").bond_spin_current)[..., 0, :]
+
+
+@observer("spin_current_y", _vectors)
+def spin_current_y(frame: Frame) -> Real:
+    """Spin, in units of hbar, that passes each site along y."""
+    return _through_sites(frame, _flows(frame, "spin_current_y").bond_spin_current)[..., 1, :]
+
+
+@observer("ldos", lambda lattice, energies: (len(energies), *a_site(lattice)))
+def ldos(frame: Frame, energies: tuple[Finite, ...]) -> Real:
+    """Local density of states at some energies, in states a unit of energy; see `Transport`."""
+    return _flows(frame, "ldos", energies).ldos
+
+
+@observer("transmission", lambda lattice, energies, source, drain: (len(energies),))
+def transmission(frame: Frame, energies: tuple[Finite, ...], source: str, drain: str) -> Real:
+    """Transmission from one reservoir into another one at some energies."""
+    system = _system(frame, "transmission")
+    names = [reservoir.name for reservoir in system.reservoirs] if isinstance(system, DrivenLattice) else []
+    for name in (source, drain):
+        if name not in names:
+            raise HpcspinError(
+                f"dynamics.observers: transmission: {name!r} is no reservoir; choose from {', '.join(names) or 'none'}"
+            )
+    return _flows(frame, "transmission", energies).transmission[:, names.index(drain), names.index(source)]
+
+
+def _system(frame: Frame, name: str) -> ElectronSystem:
+    if not isinstance(frame.electrons, ElectronSystem):
+        raise HpcspinError(
+            f"dynamics.observers: {name} needs electrons; add the section electrons, or leave the observer out"
+        )
+    return frame.electrons
+
+
+def _flows(frame: Frame, name: str, energies: tuple[float, ...] = ()) -> Transport:
+    key = ("transport", *energies)
+    if key not in frame.shared:
+        frame.shared[key] = transport(_system(frame, name), frame.spins, energies)
+    found: Transport = frame.shared[key]
+    return found
+
+
+def _through_sites(frame: Frame, flow: Real) -> Real:
+    """Flow through each site from that along bonds, (bonds, Lx, Ly, ...): half of it a bond, times the bond's vector.
+
+    Shape (Lx, Ly, 2, ...).
+    """
+    lattice, rest = frame.lattice, flow.shape[3:]
+    total = np.zeros((lattice.num_sites, 2, *rest))
+    for term, along in zip(_system(frame, "").hopping_terms, flow.reshape(len(flow), -1, *rest), strict=True):
+        vector = lattice.cartesian(term.offset).reshape(2, *([1] * len(rest)))
+        half = vector * along[:, None] / 2
+        target = lattice.shift(term.offset)[:, 0]
+        total += half
+        np.add.at(total, target[target >= 0], half[target >= 0])
+    return total.reshape(*lattice.size, 2, *rest)
