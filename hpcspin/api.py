@@ -198,6 +198,7 @@ def simulate(
             config=config,
             identity={**config, "spins_sha256": _digest(start)},
             electrons=(lambda: system) if isinstance(system, ElectronSystem) else None,
+            vacancies=system.vacancies if isinstance(system, ElectronSystem) else None,
             world=world,
             device=chosen,
         )

@@ -51,10 +51,18 @@ def build_system(config: Config) -> ElectronSystem:
     electrons, lattice = config.electrons, build_lattice(config.lattice)
     shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
     given: dict[str, Any] = {name: getattr(electrons, name) for name in shared}
+    given["vacancies"] = build_vacancies(config, lattice)
     if electrons.reservoirs:
         reservoirs = tuple(_reservoir(section, lattice) for section in electrons.reservoirs)
         return DrivenLattice(lattice, reservoirs=reservoirs, **given)
     return ClosedLattice(lattice, potential=electrons.potential, filling=electrons.filling, **given)
+
+
+def build_vacancies(config: Config, lattice: Lattice) -> NDArray[np.bool_] | None:
+    """Sites without a spin, shape (Lx, Ly); None where every site has one."""
+    if config.electrons is None or not config.electrons.vacancies:
+        return None
+    return chosen_sites(lattice, config.electrons.vacancies, "electrons.vacancies")
 
 
 def build_solver(config: Config, system: ElectronSystem, world: World) -> Solver[Any, Any]:

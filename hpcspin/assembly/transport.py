@@ -70,7 +70,7 @@ def _system(frame: Frame, name: str) -> ElectronSystem:
 def _flows(frame: Frame, name: str, energies: tuple[float, ...] = ()) -> Transport:
     key = ("transport", *energies)
     if key not in frame.shared:
-        frame.shared[key] = transport(_system(frame, name), frame.spins, energies)
+        frame.shared[key] = transport(_system(frame, name), np.nan_to_num(frame.spins), energies)
     found: Transport = frame.shared[key]
     return found
 

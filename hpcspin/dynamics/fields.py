@@ -206,10 +206,13 @@ class FieldEvaluator:
         The field.
     domain
         My domain.
+    occupied
+        Sites of my block that are no vacancies, bool, shape (nx, ny, 1); None for all. The field sees zero vectors at
+        the others, as beyond open edges, and is zero there.
     """
 
-    def __init__(self, field: Field, domain: Domain) -> None:
-        self.field, self._domain = field, domain
+    def __init__(self, field: Field, domain: Domain, occupied: Tensor | None = None) -> None:
+        self.field, self._domain, self._occupied = field, domain, occupied
         self._bound = field.bind(domain)
         self._last: tuple[Tensor, float, Tensor] | None = None
 
@@ -218,7 +221,10 @@ class FieldEvaluator:
         cached = self.cached(spins, time)
         if cached is not None:
             return cached
-        result = self._bound(self._surround(spins, time), time)
+        if self._occupied is None:
+            result = self._bound(self._surround(spins, time), time)
+        else:
+            result = self._bound(self._surround(spins * self._occupied, time), time) * self._occupied
         self.store(spins, time, result)
         return result
 

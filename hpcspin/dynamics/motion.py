@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.dynamics.fields import Field, FieldEvaluator
@@ -28,6 +30,8 @@ class Motion:
         How they move.
     device
         Where the spins live.
+    vacancies
+        Sites without a spin, bool, shape (Lx, Ly); None for none.
 
     Attributes
     ----------
@@ -37,8 +41,8 @@ class Motion:
         The integrator.
     sites : Tensor
         Global indices of my sites, which key the noise.
-    free : ndarray
-        Whether the spin of each site of the lattice may move, bool, shape (Lx, Ly).
+    occupied, free : ndarray
+        Whether each site of the lattice has a spin, and whether it may move, bool, shape (Lx, Ly).
 
     Raises
     ------
@@ -46,13 +50,24 @@ class Motion:
         If the settings do not fit one another.
     """
 
-    def __init__(self, field: Field, domain: Domain, settings: Settings, device: torch.device) -> None:
+    def __init__(
+        self,
+        field: Field,
+        domain: Domain,
+        settings: Settings,
+        device: torch.device,
+        vacancies: NDArray[np.bool_] | None = None,
+    ) -> None:
         self._settings = settings
-        self.evaluate = FieldEvaluator(field, domain)
+        self.occupied = np.ones(domain.lattice.size, dtype=bool) if vacancies is None else ~vacancies
+        self.free = self.occupied & ~chosen_sites(domain.lattice, settings.pinned, "dynamics.pinned")
+        occupied, may_move = (
+            None if sites.all() else torch.as_tensor(sites[domain.slices], device=device)[..., None]
+            for sites in (self.occupied, self.free)
+        )
+        self.evaluate = FieldEvaluator(field, domain, occupied)
         self.sites = torch.as_tensor(domain.sites, device=device)
-        self.free = ~chosen_sites(domain.lattice, settings.pinned, "dynamics.pinned")
-        mine = torch.as_tensor(self.free[domain.slices], device=device)
-        self._may_move = None if self.free.all() else mine[..., None]
+        self._may_move = may_move
         self.advance = settings.stepper(largest_on(domain.world), drives_of(field))
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
 

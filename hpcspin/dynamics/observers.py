@@ -30,7 +30,7 @@ class Frame:
     lattice : Lattice
         The lattice.
     spins, force : numpy.ndarray
-        Spins and the field on them, shape (Lx, Ly, 3).
+        Spins and the field on them, shape (Lx, Ly, 3); the spins are NaN, and the field 0, at vacancies.
     time : float
         Time.
     source : Field
@@ -116,7 +116,7 @@ def wall_position(frame: Frame) -> NDArray[np.float64]:
 @observer("magnetization", _vector)
 def magnetization(frame: Frame) -> NDArray[np.float64]:
     """Mean spin."""
-    return frame.spins.mean(axis=(0, 1))
+    return np.asarray(np.nanmean(frame.spins, axis=(0, 1)))
 
 
 @observer("mean_bond")
@@ -128,13 +128,13 @@ def mean_bond(frame: Frame) -> float:
 @observer("energy")
 def energy(frame: Frame) -> float:
     """Energy of the field: of closed electrons Omega or F, of classical terms and of learned fields E."""
-    return energies.energy(frame.source, frame.lattice, frame.spins, frame.time)
+    return energies.energy(frame.source, frame.lattice, np.nan_to_num(frame.spins), frame.time)
 
 
 @observer("spin_temperature")
 def spin_temperature(frame: Frame) -> float:
     """Temperature of conservative classical fields, from the spins' places."""
-    return energies.spin_temperature(frame.source, frame.spins * frame.free[..., None], frame.force)
+    return energies.spin_temperature(frame.source, np.where(frame.free[..., None], frame.spins, 0), frame.force)
 
 
 @observer("bond_map", a_site)
@@ -195,4 +195,5 @@ def topological_charge(frame: Frame) -> float:
 @observer("structure_factor", lambda lattice, wave_vectors: (len(wave_vectors),))
 def structure_factor(frame: Frame, wave_vectors: tuple[tuple[Finite, Finite], ...]) -> NDArray[np.float64]:
     """Static structure factor at wave vectors in reciprocal ones: `measures.structure_factor` names those of orders."""
-    return measures.structure_factor(frame.lattice, frame.spins, wave_vectors)
+    share = float(np.mean(np.isfinite(frame.spins)))
+    return measures.structure_factor(frame.lattice, np.nan_to_num(frame.spins), wave_vectors) / share

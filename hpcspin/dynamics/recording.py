@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from hpcspin.dynamics.fields import Field, Observed
 from hpcspin.dynamics.observers import Frame
@@ -105,8 +106,8 @@ class Recorder:
         """What a checkpoint needs to hold."""
         return {"frames": self._frames, "closing": self._closing, "wall": self._wall}
 
-    def record(self, frame: Frame, step: int, observed: Mapping[str, ArrayLike]) -> None:
-        """Write a frame, if it is to be recorded, with the observables of its field.
+    def record(self, frame: Frame, spins: NDArray[np.float64], step: int, observed: Mapping[str, ArrayLike]) -> None:
+        """Write a frame with its spins, if it is to be recorded, and the observables of its field.
 
         The arrays must not be changed any more.
 
@@ -122,7 +123,7 @@ class Recorder:
             # An observer replaces the field's observable of its name: `energy` counts the classical terms, too.
             measured = {observer.name: observer.measure(frame) for observer in self._settings.observers}
             values = {**observed, **measured}
-            self._appending(spins=frame.spins, field=frame.force, step=step, time=frame.time, **values)
+            self._appending(spins=spins, field=frame.force, step=step, time=frame.time, **values)
 
     def flush(self) -> None:
         """Wait until all frames outlive a crash; raises what has kept one from being written."""

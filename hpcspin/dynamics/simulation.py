@@ -116,8 +116,8 @@ class Simulation:
         The config that a checkpoint belongs to, with digests of files in the place of their paths; None: `config`.
         A run resumes only if it agrees, except for `dynamics.duration`, `CHECKPOINTING` and the sections that no
         trajectory depends on.
-    electrons
-        Gives the electrons to observers that ask for them; None for a lattice without.
+    electrons, vacancies
+        What gives observers the electrons, and sites without a spin, bool, shape (Lx, Ly); None for none.
     world
         The ranks; None for this process alone.
     device
@@ -143,19 +143,20 @@ class Simulation:
         config: Mapping[str, Any],
         identity: Mapping[str, Any] | None = None,
         electrons: Callable[[], Any] | None = None,
+        vacancies: NDArray[np.bool_] | None = None,
         world: World | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
     ) -> None:
         self.world = world or World()
         self.settings, self._field, self._config = settings, field, config
-        self._identity, self._electrons = config if identity is None else identity, electrons
+        self._identity, self._electrons = config if identity is None else identity, electrons or (lambda: None)
         self._directory = Path(directory)
         self._trajectory, self._saved = self._directory / TRAJECTORY, self._directory / CHECKPOINT
         self._partial = partial_path(self._trajectory)
         self._device, self._dtype = torch.device(device), dtype
         self._domain = Domain.cut(lattice, self.world, field.halo)
-        self._motion = Motion(field, self._domain, settings, self._device)
+        self._motion = Motion(field, self._domain, settings, self._device, vacancies)
         self._evaluate = self._motion.evaluate
         checked = check_spins(initial_spins, lattice.size, "initial spins")
         self._state = State(self._block(checked), 0)
@@ -253,7 +254,7 @@ class Simulation:
         def finish() -> None:
             whole, force = self._finite(spins(), step), field()
             if recorder is not None and whole is not None and force is not None:
-                recorder.record(self._frame(whole, force, time), step, observed)
+                recorder.record(self._frame(whole, force, time), whole, step, observed)
 
         self._unfinished = finish
         if self._device.type == "cpu":
@@ -270,8 +271,8 @@ class Simulation:
         return self._state.step * self.settings.step
 
     def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64], time: float) -> Frame:
-        electrons = self._electrons() if self._electrons else None
-        return Frame(self._domain.lattice, spins, field, time, self._field, self._motion.free, electrons)
+        seen = np.where(self._motion.occupied[..., None], spins, np.nan)
+        return Frame(self._domain.lattice, seen, field, time, self._field, self._motion.free, self._electrons())
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         self._finish_frame()

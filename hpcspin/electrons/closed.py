@@ -21,12 +21,12 @@ class ClosedLattice(ElectronSystem):
 
     Parameters
     ----------
-    lattice, hopping, exchange, temperature, on_site, rashba, solver, tolerance, precision
+    lattice, hopping, exchange, temperature, on_site, rashba, vacancies, solver, tolerance, precision
         As of `ElectronSystem`.
     potential
         Chemical potential mu; the fields derive from the grand potential Omega.
     filling
-        Electrons a site, 0 to 2; the fields derive from the free energy F = Omega + mu N.
+        Electrons a site that is no vacancy, 0 to 2; the fields derive from the free energy F = Omega + mu N.
 
     Raises
     ------
@@ -48,6 +48,11 @@ class ClosedLattice(ElectronSystem):
 
     def _own_config(self) -> dict[str, Any]:
         return {"potential": self.potential, "filling": self.filling}
+
+    @property
+    def fixed_electrons(self) -> float | None:
+        """Number of electrons that the filling means; None at a fixed potential."""
+        return None if self.filling is None else self.filling * int(self.occupied.sum())
 
     @property
     def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -99,6 +104,7 @@ class EquilibriumState(State):
         error: NDArray[np.float64],
     ) -> EquilibriumState:
         """Equilibrium from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4)."""
+        components = components * system.occupied[..., None]
         spin_density = np.ascontiguousarray(components[..., 1:])
         density = np.ascontiguousarray(components[..., 0])
         electrons = density.sum(axis=(-2, -1))

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from hpcspin.electrons.fermi import psi
-from hpcspin.electrons.hamiltonian import effective_hamiltonian
+from hpcspin.electrons.hamiltonian import effective_hamiltonian, occupied_orbitals, without_vacancies
 from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
 from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents, width_traces
-from hpcspin.electrons.system import SIGMA
+from hpcspin.electrons.system import SIGMA, ElectronSystem
 from hpcspin.errors import HpcspinError
 
 Matrix = NDArray[np.complex128]
@@ -45,7 +45,7 @@ class ClosedFormSolver(SteadyStateSolver):
         components = self._components(spectrum.sites(inner))
         # With f = 1 for every reservoir the same sum must give rho = 1.
         filled = self._components(spectrum.sites(everything))
-        filled[..., 0] -= 2
+        filled[..., 0] -= 2 * self.system.occupied
         error = 10 * self.scale * float(np.abs(filled).max())
         return components, self._currents(components, spectrum), error
 
@@ -56,7 +56,7 @@ class ClosedFormSolver(SteadyStateSolver):
     def _currents(self, components: NDArray[np.float64], spectrum: Spectrum) -> NDArray[np.float64]:
         """`reservoir_currents`, where ∫ de/2pi f_r A is i (Q_r - Q_r†)."""
         filled = np.zeros(len(self.system.reservoirs))
-        for group in merge_potentials(self.system.reservoirs):
+        for group in merge_potentials(self.system):
             blocks = 1j * spectrum.reached(group.potential, self.system.temperature)
             spectral = self._components(blocks + blocks.conj().swapaxes(-1, -2))
             filled[group.members] = width_traces(self.system, spectral)[group.members]
@@ -70,9 +70,9 @@ class Spectrum:
     Attributes
     ----------
     levels
-        lambda, shape (m,).
+        lambda, shape (m,), one for each orbital of a site that is no vacancy.
     vectors, inverse
-        R and R^-1, shapes (2 sites, m) and (m, 2 sites).
+        R and R^-1, shapes (2 sites, m) and (m, 2 sites); 0 at vacancies.
     """
 
     levels: Matrix
@@ -88,16 +88,18 @@ class Spectrum:
         HpcspinError
             If a level is coupled to no reservoir.
         """
-        levels, vectors = torch.linalg.eig(torch.from_numpy(effective_hamiltonian(system, spins)))
+        matrix = without_vacancies(system, effective_hamiltonian(system, spins))
+        levels, vectors = torch.linalg.eig(torch.from_numpy(matrix))
         if float(levels.imag.abs().min()) == 0:
             raise HpcspinError("a level is coupled to no reservoir; its occupation is undefined, add a bath")
-        return Spectrum(levels.numpy(), vectors.numpy(), torch.linalg.inv(vectors).numpy())
+        inverse = torch.linalg.inv(vectors).numpy().T
+        return Spectrum(levels.numpy(), on_all_sites(system, vectors.numpy()), on_all_sites(system, inverse).T)
 
     def occupation(self, system: DrivenLattice) -> tuple[Matrix, Matrix]:
         """M of rho = R M R†, and the same with every reservoir full, which must give R M R† = 1; shape (m, m)."""
         levels = self.levels
         total, everything = np.zeros((2, len(levels), len(levels)), dtype=np.complex128)
-        for group in merge_potentials(system.reservoirs):
+        for group in merge_potentials(system):
             overlap = self.congruence(group.widths)
             values = psi(levels, group.potential, system.temperature)
             total += overlap * (values[:, None] - values.conj()[None, :])
@@ -119,6 +121,15 @@ class Spectrum:
     def congruence(self, widths: NDArray[np.float64]) -> Matrix:
         """K = R^-1 2 Gamma R^-† of widths as coefficients of (1, sigma), shape (Lx, Ly, 4)."""
         return _congruence(self.inverse, 2 * site_matrices(widths))
+
+
+def on_all_sites(system: ElectronSystem, rows: Matrix) -> Matrix:
+    """Rows of the orbitals that there are, with 0 for those of vacancies between them."""
+    if system.vacancies is None:
+        return rows
+    found = np.zeros((2 * system.lattice.num_sites, rows.shape[1]), dtype=rows.dtype)
+    found[occupied_orbitals(system)] = rows
+    return found
 
 
 def _congruence(inverse: Matrix, widths: NDArray[np.complex128]) -> Matrix:

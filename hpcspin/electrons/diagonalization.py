@@ -16,7 +16,7 @@ from scipy.special import expit
 
 from hpcspin.electrons.backend import Array, Backend, make_backend
 from hpcspin.electrons.closed import EquilibriumSolver, EquilibriumState
-from hpcspin.electrons.hamiltonian import sd_hamiltonian
+from hpcspin.electrons.hamiltonian import sd_hamiltonian, without_vacancies
 from hpcspin.electrons.onsite import gram_sites
 from hpcspin.errors import HpcspinError
 
@@ -60,29 +60,28 @@ class DiagonalizationSolver(EquilibriumSolver):
 
     def _snapshots(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """On-site components (k, Lx, Ly, 4), and energy, chemical potential and error of each snapshot, (k, 3)."""
-        xp, matrices = self.backend.xp, self.backend.asarray(sd_hamiltonian(self.system, spins))
+        whole, xp = sd_hamiltonian(self.system, spins), self.backend.xp
+        matrices = self.backend.asarray(without_vacancies(self.system, whole))
         levels, vectors = xp.linalg.eigh(matrices)
         defects = self.backend.to_numpy(_defects(xp, matrices, levels, vectors))
         on_host = self.backend.to_numpy(levels)
-        temperature = self.system.temperature
+        temperature, electrons = self.system.temperature, self.system.fixed_electrons
         numbers, weights = np.empty((len(spins), 3)), np.empty_like(on_host)
         for number, one in enumerate(on_host):
             potential = self.system.potential
             if potential is None:
-                potential = chemical_potential(one, self._electrons, temperature)
+                assert electrons is not None
+                potential = chemical_potential(one, electrons, temperature)
             weights[number] = expit((potential - one) / temperature)
             energy = grand_potential_of_levels(one, potential, temperature)
-            if self.system.filling is not None:
-                energy += potential * self._electrons
+            if electrons is not None:
+                energy += potential * electrons
             # A perturbation of H by the residual changes rho by about its ratio to T.
             numbers[number] = energy, potential, self.scale * defects[number] * (1 + 1 / temperature)
         filled = vectors * xp.sqrt(self.backend.asarray(weights))[:, None, :]
-        return self.backend.to_numpy(gram_sites(xp, filled)).reshape(len(spins), *self.system.lattice.size, 4), numbers
-
-    @property
-    def _electrons(self) -> float:
-        assert self.system.filling is not None
-        return self.system.filling * self.system.lattice.num_sites
+        components = np.zeros((len(spins), *self.system.lattice.size, 4))
+        components[:, self.system.occupied] = self.backend.to_numpy(gram_sites(xp, filled)).reshape(len(spins), -1, 4)
+        return components, numbers
 
 
 def _defects(xp: Any, matrices: Array, levels: Array, vectors: Array) -> Array:

@@ -173,7 +173,7 @@ class _IsolatedSites:
     def __init__(self, system: DrivenLattice, spins: NDArray[np.float64], reference: float, backend: Backend) -> None:
         widths = system.widths.sum(axis=0)
         self._vector = -np.asarray(system.exchange)[..., None] * spins - 1j * widths[..., 1:]
-        self._scalar = np.tile(system.on_site - 1j * widths[..., 0], (len(spins), 1, 1))
+        self._scalar = np.tile(system.site_levels - 1j * widths[..., 0], (len(spins), 1, 1))
         self._reference, self._temperature, self._xp = reference, system.temperature, backend.xp
         # Uploaded before workers read it in streams of their own.
         square = np.sum(self._vector * self._vector, axis=-1)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import loggamma
 
-from hpcspin.electrons.hamiltonian import effective_hamiltonian
+from hpcspin.electrons.hamiltonian import effective_hamiltonian, without_vacancies
 from hpcspin.electrons.model import DrivenLattice
 from hpcspin.errors import HpcspinError
 
@@ -39,6 +39,7 @@ def grand_potential(system: DrivenLattice, spins: NDArray[np.float64]) -> float:
         raise HpcspinError(
             f"the potentials of the reservoirs differ by {system.bias:g}; a driven state has no grand potential"
         )
-    levels = torch.linalg.eigvals(torch.from_numpy(effective_hamiltonian(system, spins))).numpy()
+    matrix = without_vacancies(system, effective_hamiltonian(system, spins))
+    levels = torch.linalg.eigvals(torch.from_numpy(matrix)).numpy()
     argument = 0.5 + 1j * (levels - system.potentials[0]) / (2 * np.pi * system.temperature)
     return float(np.sum(2 * system.temperature * loggamma(argument).real + levels.real / 2))

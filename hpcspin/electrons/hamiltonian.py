@@ -205,6 +205,19 @@ def sd_hamiltonian(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArra
     return found.reshape(*spins.shape[:-3], 2 * sites, 2 * sites)
 
 
+def occupied_orbitals(system: ElectronSystem) -> NDArray[np.int64]:
+    """Indices of the orbitals that are not those of vacancies."""
+    return np.flatnonzero(np.repeat(system.occupied.reshape(-1), 2))
+
+
+def without_vacancies(system: ElectronSystem, matrix: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Part of a matrix of the lattice, shape (..., 2 Lx Ly, 2 Lx Ly), between the `occupied_orbitals`."""
+    if system.vacancies is None:
+        return matrix
+    there = occupied_orbitals(system)
+    return matrix[..., there[:, None], there]
+
+
 def self_energy(system: DrivenLattice) -> NDArray[np.complex128]:
     """Retarded self-energy of the wide-band reservoirs on each site, shape (Lx, Ly, 2, 2).
 
@@ -249,10 +262,10 @@ def retarded_green(
 
 
 def site_energies(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """e_i - J_i S_i·sigma of every site, shape (..., Lx, Ly, 2, 2)."""
+    """e_i - J_i S_i·sigma of every site, shape (..., Lx, Ly, 2, 2); vacancies have their `site_levels`."""
     exchange = -np.asarray(system.exchange)[..., None] * spins
     found = np.asarray(np.tensordot(exchange, SIGMA[1:], axes=1), dtype=np.complex128)
-    return found + np.asarray(system.on_site)[..., None, None] * SIGMA[0]
+    return found + system.site_levels[..., None, None] * SIGMA[0]
 
 
 def _block_diagonal(sites: NDArray[np.complex128]) -> NDArray[np.complex128]:

@@ -84,6 +84,8 @@ class KpmSolver(EquilibriumSolver):
 
     def _prepare(self) -> None:
         system = self.system
+        if system.vacancies is not None:
+            raise HpcspinError("electrons.vacancies: kpm cannot leave sites out; choose diagonalization")
         self.interval = spectral_interval(system)
         resolved = self.interval.half_width / (math.pi * system.temperature)
         if resolved > MOST_MOMENTS:

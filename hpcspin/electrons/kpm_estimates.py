@@ -127,20 +127,15 @@ class Probing:
         components = sum_in_order(self._gather(parts)) / expansion.interval.half_width
         return Estimate(components, self._energy(expansion, potential, total), potential)
 
-    @property
-    def _electrons(self) -> float | None:
-        filling = self.system.filling
-        return None if filling is None else filling * self.system.lattice.num_sites
-
     def _potential(self, expansion: Expansion, moments: Real) -> float:
-        if self._electrons is not None:
-            return expansion.potential(moments, self._electrons)
+        if self.system.fixed_electrons is not None:
+            return expansion.potential(moments, self.system.fixed_electrons)
         assert self.system.potential is not None
         return self.system.potential
 
     def _energy(self, expansion: Expansion, potential: float, moments: Real) -> float:
         omega = float(expansion.grand_potential(potential) @ moments)
-        return omega if self._electrons is None else omega + potential * self._electrons
+        return omega if self.system.fixed_electrons is None else omega + potential * self.system.fixed_electrons
 
     def _on_my_groups(self, work: Callable[[ProbeGroup], Result], groups: Sequence[ProbeGroup]) -> list[Result]:
         first, last = ((self.world.rank + k) * len(groups) // self.world.size for k in (0, 1))

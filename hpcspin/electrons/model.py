@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -78,10 +78,10 @@ class DrivenLattice(ElectronSystem):
 
     Parameters
     ----------
-    lattice, hopping, exchange, temperature, on_site, rashba, solver, tolerance, precision
+    lattice, hopping, exchange, temperature, on_site, rashba, vacancies, solver, tolerance, precision
         As of `ElectronSystem`.
     reservoirs
-        At least one with a width; their order is the order of all currents.
+        At least one with a width; their order is the order of all currents. Vacancies they do not touch.
 
     Raises
     ------
@@ -145,8 +145,8 @@ class DrivenLattice(ElectronSystem):
 
     @property
     def widths(self) -> NDArray[np.float64]:
-        """Width matrices as coefficients of (1, sigma), shape (reservoirs, Lx, Ly, 4)."""
-        return np.stack([reservoir.widths for reservoir in self.reservoirs])
+        """Width matrices as coefficients of (1, sigma), shape (reservoirs, Lx, Ly, 4); 0 at vacancies."""
+        return np.stack([reservoir.widths for reservoir in self.reservoirs]) * self.occupied[..., None]
 
     @property
     def potentials(self) -> NDArray[np.float64]:
@@ -157,10 +157,13 @@ class DrivenLattice(ElectronSystem):
         """Whether every connected part of the lattice touches a reservoir with a width."""
         origin, bond = np.nonzero((targets := self.lattice.shift([term.offset for term in self.hopping_terms])) >= 0)
         sites = self.lattice.num_sites
+        occupied = self.occupied.reshape(-1)
+        there = occupied[origin] & occupied[targets[origin, bond]]
+        origin, bond = origin[there], bond[there]
         bonds = csr_array((np.ones(len(origin)), (origin, targets[origin, bond])), shape=(sites, sites))
         parts, part = connected_components(bonds, directed=False)
         touched = self.widths[..., 0].any(axis=0).reshape(-1)
-        return len(np.unique(part[touched])) == parts
+        return len(np.unique(part[touched])) == parts - np.sum(~occupied)
 
 
 def _sites_in_words(sites: NDArray[np.bool_], lattice: Lattice) -> str | list[list[int]]:
@@ -177,15 +180,13 @@ class Group:
     widths: NDArray[np.float64]
 
 
-def merge_potentials(reservoirs: Iterable[Reservoir]) -> list[Group]:
+def merge_potentials(system: DrivenLattice) -> list[Group]:
     """Reservoirs that have a width as one group a potential, in order of appearance."""
     merged: dict[float, Group] = {}
-    for index, reservoir in enumerate(reservoirs):
-        if reservoir.width > 0:
-            before = merged.get(reservoir.potential, Group(reservoir.potential, [], np.zeros_like(reservoir.widths)))
-            merged[reservoir.potential] = Group(
-                reservoir.potential, [*before.members, index], before.widths + reservoir.widths
-            )
+    for index, (potential, widths) in enumerate(zip(system.potentials.tolist(), system.widths, strict=True)):
+        if widths.any():
+            before = merged.get(potential, Group(potential, [], np.zeros_like(widths)))
+            merged[potential] = Group(potential, [*before.members, index], before.widths + widths)
     return list(merged.values())
 
 

@@ -69,6 +69,8 @@ class ElectronsSettings(Section):
     sites); or another registered one."""
     precision: Literal["complex128", "complex64"] = ElectronSystem.precision  # type: ignore[assignment]
     """Of the Green's functions between the potentials; what complex64 costs is measured and counted as error."""
+    vacancies: Sites = ()
+    """Sites without an electron and without a spin, in any form of those of regions; force fields refuse them."""
     transport: tuple[Finite, ...] | None = None
     """Whether labels hold currents along bonds and what reservoirs inject, and at which energies the density of states
     and the transmissions; [] for no energy, none for none of it. Each costs a dense eigenproblem more."""
@@ -92,6 +94,9 @@ class ElectronsSettings(Section):
         changed: dict[str, Any] = {}
         if any(isinstance(reservoir.sites, Columns) for reservoir in self.reservoirs):
             changed["reservoirs"] = tuple(_with_sites(reservoir, lattice) for reservoir in self.reservoirs)
+        if self.vacancies:
+            empty = np.argwhere(chosen_sites(lattice, self.vacancies, "electrons.vacancies")).tolist()
+            changed["vacancies"] = tuple(map(tuple, empty))
         if self.regions:
             masks = [chosen_sites(lattice, region.sites, "electrons.regions") for region in self.regions]
             for name in ("exchange", "on_site"):

@@ -211,7 +211,7 @@ def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
 def _magnitude(system: DrivenLattice) -> float:
     """Bound on |H_x - i Gamma_x - z| / t between the potentials, where the columns are chains."""
     width = np.abs(system.widths.sum(axis=0)).sum(axis=-1).max()
-    local = system.largest_exchange + float(np.abs(system.on_site).max())
+    local = system.largest_exchange + float(np.abs(system.site_levels).max())
     within = 2 * system.nearest_hopping + local + width + np.abs(system.potentials).max()
     return float(within / system.nearest_hopping)
 
@@ -246,7 +246,7 @@ def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) ->
     tuple
         mu_0, and the sources of the sum.
     """
-    groups = merge_potentials(system.reservoirs)
+    groups = merge_potentials(system)
     reference = min(groups, key=lambda group: _cost(groups, group))
     rest = [group for group in groups if group is not reference]
     ends = {end: [group for group in rest if _end_column(group) == end] for end in ("left", "right", None)}

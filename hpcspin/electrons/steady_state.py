@@ -34,6 +34,7 @@ class SteadyState(State):
         system: DrivenLattice, components: NDArray[np.float64], current: NDArray[np.float64], error: NDArray[np.float64]
     ) -> SteadyState:
         """Steady state from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4)."""
+        components = components * system.occupied[..., None]
         spin_density = np.ascontiguousarray(components[..., 1:])
         density = np.ascontiguousarray(components[..., 0])
         return SteadyState(exchange_field(system, spin_density), density, spin_density, error, current)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SIGMA = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 """Identity and Pauli matrices, shape (4, 2, 2)."""
+VACANT = 1e12
+"""Energy of a vacancy in hoppings t: its neighbours feel t / VACANT of one, less than any tolerance."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class ElectronSystem:
     rashba
         Spin-orbit coupling of nearest neighbours, H_Rashba = i rashba sum_<ij> c†_i (sigma x d_ij)_z c_j + h.c. with
         the unit vector d_ij from i to j.
+    vacancies
+        Sites without an electron and without a spin, bool, shape (Lx, Ly); None for none. What stands in the place of
+        their spins has no meaning.
     solver, tolerance, precision
         How `solve` finds the electronic state: a registered solver, the largest error of a field component, and
         ``"complex128"`` or ``"complex64"``.
@@ -77,6 +82,7 @@ class ElectronSystem:
     temperature: float
     on_site: float | NDArray[np.float64] = field(default=0.0, kw_only=True)
     rashba: float = field(default=0.0, kw_only=True)
+    vacancies: NDArray[np.bool_] | None = field(default=None, kw_only=True)
     solver: str = field(default="", kw_only=True)
     tolerance: float = field(default=1e-6, kw_only=True)
     precision: str = field(default="complex128", kw_only=True)
@@ -106,6 +112,10 @@ class ElectronSystem:
                 raise HpcspinError(f"electrons: {name} {getattr(self, name)} must be a finite number")
             if values.ndim:
                 object.__setattr__(self, name, values)
+        if self.vacancies is not None:
+            object.__setattr__(self, "vacancies", np.asarray(self.vacancies, dtype=bool))
+            if self.vacancies.shape != self.lattice.size or self.vacancies.all():
+                raise HpcspinError(f"electrons: vacancies must be a mask of {self.lattice.size} sites and leave one")
 
     def texture(self, kind: str, *, seed: int = 1, **parameters: float) -> NDArray[np.float64]:
         """Spins of a registered texture on this lattice, shape (Lx, Ly, 3).
@@ -207,6 +217,7 @@ class ElectronSystem:
         lattice = self.lattice
         shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
         given = {name: np.asarray(getattr(self, name)).tolist() for name in shared}
+        given["vacancies"] = np.argwhere(~self.occupied).tolist()
         return {
             "lattice": {"kind": lattice.kind, "size": list(lattice.size), "periodic": list(lattice.periodic)},
             "electrons": {**given, **self._own_config()},
@@ -230,6 +241,17 @@ class ElectronSystem:
     def nearest_hopping(self) -> float:
         """Hopping t of nearest neighbours, the unit of energy."""
         return self.hopping[0] if isinstance(self.hopping, tuple) else self.hopping
+
+    @property
+    def occupied(self) -> NDArray[np.bool_]:
+        """Sites that are no vacancies, shape (Lx, Ly)."""
+        return np.ones(self.lattice.size, dtype=bool) if self.vacancies is None else ~self.vacancies
+
+    @property
+    def site_levels(self) -> NDArray[np.float64]:
+        """Energy of each site; that of a vacancy is so high that no electron comes there, and none feels it."""
+        levels = np.asarray(self.on_site)
+        return levels if self.vacancies is None else np.where(self.vacancies, VACANT * self.nearest_hopping, levels)
 
     @property
     def largest_exchange(self) -> float:
@@ -257,7 +279,7 @@ class ElectronSystem:
         return self.largest_exchange + float(np.abs(self.on_site).max()) + hoppings
 
     def check_spins(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Snapshots of this lattice as float64, shape (n, Lx, Ly, 3).
+        """Snapshots of this lattice as float64, shape (n, Lx, Ly, 3); 0 at vacancies.
 
         Raises
         ------
@@ -273,4 +295,4 @@ class ElectronSystem:
         if not np.isfinite(spins).all():
             snapshot = int(np.argwhere(~np.isfinite(spins))[0, 0])
             raise HpcspinError(f"spins: snapshot {snapshot} has components that are not finite")
-        return spins
+        return spins if self.vacancies is None else spins * self.occupied[..., None]

@@ -55,11 +55,11 @@ def transmission(
     step = plan_batches(system, arrays).energies
     energies = np.asarray(energies, dtype=np.float64)
     result = np.zeros((len(energies), len(system.reservoirs), len(system.reservoirs)))
-    for s, reservoir in enumerate(system.reservoirs):
-        if reservoir.width == 0:
+    for s, (reservoir, widths) in enumerate(zip(system.reservoirs, system.widths, strict=True)):
+        if not widths.any():
             continue
         # Far outside of the potentials rounding would grow without bound over a group of columns: none is formed.
-        source = source_of(system, Group(reservoir.potential, [s], reservoir.widths), columns, accuracy=0)
+        source = source_of(system, Group(reservoir.potential, [s], widths), columns, accuracy=0)
         for start in range(0, len(energies), step):
             part = energies[start : start + step]
             z = arrays.asarray((part / system.nearest_hopping).astype(np.complex128))

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from hpcspin.electrons.closed import ClosedLattice
-from hpcspin.electrons.closed_form import Spectrum, product
+from hpcspin.electrons.closed_form import Spectrum, on_all_sites, product
 from hpcspin.electrons.diagonalization import chemical_potential
-from hpcspin.electrons.hamiltonian import sd_hamiltonian
+from hpcspin.electrons.hamiltonian import sd_hamiltonian, without_vacancies
 from hpcspin.electrons.model import DrivenLattice, site_matrices
 from hpcspin.electrons.system import SIGMA, ElectronSystem
 from hpcspin.errors import HpcspinError
@@ -131,7 +131,8 @@ def transports(system: ElectronSystem, spins: Real, energies: Sequence[float], w
 def _driven(system: DrivenLattice, spins: Real, energies: Real) -> Transport:
     spectrum = Spectrum.of(system, spins)
     inner, everything = spectrum.occupation(system)
-    error = float(np.abs(spectrum.sites(everything) - np.eye(2)).max())
+    full = system.occupied.reshape(-1, 1, 1) * np.eye(2)
+    error = float(np.abs(spectrum.sites(everything) - full).max())
     if error > system.tolerance:
         raise HpcspinError(f"electrons.tolerance: the density matrix is off by {error:.1e}; raise the tolerance")
     rho = product(product(spectrum.vectors, inner), spectrum.vectors.conj().T)
@@ -144,11 +145,11 @@ def _driven(system: DrivenLattice, spins: Real, energies: Real) -> Transport:
 
 
 def _closed(system: ClosedLattice, spins: Real, energies: Real) -> Transport:
-    levels, vectors = np.linalg.eigh(sd_hamiltonian(system, spins))
-    potential = system.potential
+    levels, vectors = np.linalg.eigh(without_vacancies(system, sd_hamiltonian(system, spins)))
+    vectors, potential = on_all_sites(system, vectors), system.potential
     if potential is None:
-        assert system.filling is not None
-        potential = chemical_potential(levels, system.filling * system.lattice.num_sites, system.temperature)
+        assert system.fixed_electrons is not None
+        potential = chemical_potential(levels, system.fixed_electrons, system.temperature)
     filled = vectors * np.sqrt(expit((potential - levels) / system.temperature))
     weights = (np.abs(vectors) ** 2).reshape(-1, 2, len(levels)).sum(axis=1)
     # Minus the derivative of the Fermi function is f (1 - f) / T.

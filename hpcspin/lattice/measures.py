@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -66,7 +68,8 @@ def bond_columns(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.flo
     total, count = np.nansum(leaving, axis=-1), np.sum(~np.isnan(leaving), axis=-1).astype(float)
     for one in arriving:
         total, count = total + np.nan_to_num(one), count + ~np.isnan(one)
-    return (total / count).reshape(bonds.shape[:-1])
+    with np.errstate(invalid="ignore"):
+        return (total / count).reshape(bonds.shape[:-1])
 
 
 def _triangles(lattice: Lattice, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
@@ -217,4 +220,6 @@ def _smooth_bonds(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
     """Site bonds averaged over one column to either side, shape (..., Lx, Ly)."""
     bonds = bond_columns(lattice, spins)
     padded = np.concatenate([bonds[..., :1, :], bonds, bonds[..., -1:, :]], axis=-2)
-    return (padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]) / 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # Of sites with nothing but vacancies around.
+        return np.asarray(np.nanmean([padded[..., :-2, :], padded[..., 1:-1, :], padded[..., 2:, :]], axis=0))

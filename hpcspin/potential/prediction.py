@@ -21,6 +21,7 @@ from hpcspin.storage import (
     describe_differences,
     electron_differences,
     electrons_of,
+    require_spin_rotations,
     stored_electrons,
     voltages,
     voltages_outside,
@@ -227,6 +228,7 @@ class Predictor(nn.Module):
     def _require_electrons(self, system: System, allow: Collection[str]) -> None:
         known = stored_electrons(self.card.get("electrons"), "the model")
         given = electrons_of(system.as_config(), "the system")
+        require_spin_rotations(given, "the system")
         if self.sees != "bias" and known and given:
             outside = voltages_outside(given, known, "the model", self.sees)
             if outside and VOLTAGES not in allow:

@@ -99,13 +99,18 @@ def electrons_of(config: Any, where: str) -> Electrons | None:
 
 
 def require_spin_rotations(electrons: Electrons | None, where: str) -> None:
-    """Refuse electrons whose fields do not turn with the spins, as those of force fields do.
+    """Refuse electrons whose fields do not turn with the spins, or that leave sites out: no force field knows such.
 
     Raises
     ------
     HpcspinError
-        If they have Rashba coupling.
+        If they have Rashba coupling, or vacancies.
     """
+    if electrons is not None and electrons.get("vacancies"):
+        raise HpcspinError(
+            f"{where}: electrons.vacancies: force fields know no sites without a spin; they cannot learn such labels, "
+            "nor stand for such electrons: leave vacancies out"
+        )
     if electrons is not None and electrons.get("rashba"):
         raise HpcspinError(
             f"{where}: electrons.rashba {electrons['rashba']:g} ties the spins to the lattice, and force fields turn "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.outputs import recorded_job
-from hpcspin.assembly.system import build_lattice, build_system, initial_spins
+from hpcspin.assembly.system import build_lattice, build_system, build_vacancies, initial_spins
 from hpcspin.config import Config
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
@@ -69,6 +69,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
         config=given,
         identity=_identity(config, spins, given),
         electrons=cache(lambda: build_system(config)) if config.electrons else None,
+        vacancies=build_vacancies(config, lattice),
         world=world,
         device=device,
     )
