@@ -49,6 +49,15 @@ def test_observers_are_names_or_sections(validator: Any) -> None:
         assert validator.is_valid(content) is valid
 
 
+def test_sites_and_values_of_sites_may_come_from_files(validator: Any) -> None:
+    content = read_yaml((CONFIGS[0].parent / "driven_sd.yaml").read_text())
+    file = {"file": "map.h5", "dataset": "map"}
+    forms = ["left", {"columns": [0, 1]}, [[0, 1]], file, {"file": 1}]
+    for sites, valid in zip(forms, [True, True, True, True, False], strict=True):
+        content["electrons"] |= {"exchange": file, "vacancies": sites, "regions": [{"sites": sites, "on_site": 1.0}]}
+        assert validator.is_valid(content) is valid
+
+
 def test_keys_have_meanings_and_names(validator: Any) -> None:
     sections = validator.schema["$defs"]
     assert "heun" in sections["DynamicsSection"]["properties"]["integrator"]["examples"]

@@ -63,11 +63,14 @@ Sites = Annotated[
     | Annotated[Columns, Tag("(columns)")]
     | Annotated[tuple[tuple[Integer, Integer], ...], Tag("(list)")],
     Discriminator(_form),
-    BeforeValidator(_places),
+    BeforeValidator(_places, json_schema_input_type=str | Columns | MapFile | tuple[tuple[Integer, Integer], ...]),
 ]
 """Sites by a name in `SHAPES`, as ``{columns: [from, to]}``, as a list of sites [x, y], or those where the dataset of
 ``{file: FILE.h5, dataset: NAME}`` is not 0."""
-SiteValues = Annotated[Finite | tuple[tuple[Finite, ...], ...], BeforeValidator(_numbers)]
+SiteValues = Annotated[
+    Finite | tuple[tuple[Finite, ...], ...],
+    BeforeValidator(_numbers, json_schema_input_type=Finite | MapFile | tuple[tuple[Finite, ...], ...]),
+]
 """A number, or one for each site: ``{file: FILE.h5, dataset: NAME}``, or a list of Lx lists of Ly numbers."""
 
 

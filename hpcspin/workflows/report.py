@@ -19,6 +19,7 @@ from hpcspin.config import Config, parse_config
 from hpcspin.drawing import closed, driven, figures
 from hpcspin.drawing.comparison import Compared, Run
 from hpcspin.drawing.contents import describe, find_kind
+from hpcspin.drawing.flows import flow_maps
 from hpcspin.drawing.page import page
 from hpcspin.drawing.tables import print_table, reproduction_table
 from hpcspin.electrons import DrivenLattice, estimate_nonconservativity, make_solver
@@ -28,6 +29,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import PredictedFields, load_force
 from hpcspin.storage import (
     SPINS,
+    FrameReader,
     make_directory,
     open_hdf5,
     provenance,
@@ -58,7 +60,7 @@ def report_directory(directory: Path, world: World, driven_states: int = 0, watc
     ----------
     directory
         What `hpcspin label`, `simulate`, `train`, `sweep`, `learn` or `reproduce` has written; of one label file
-        ``NAME.h5`` the page is ``NAME.html`` beside it.
+        ``NAME.h5`` the page is ``NAME.html`` beside it, with a picture of its flows where it holds some.
     world
         The ranks; only rank 0 works, except on the states below.
     driven_states
@@ -77,6 +79,8 @@ def report_directory(directory: Path, world: World, driven_states: int = 0, watc
             _report_reproduction(directory, world, driven_states)
         if world.rank == 0:
             _write_page(directory, world, None)
+            if directory.is_file():
+                draw_flows(directory, world)
         return
     while world.rank == 0 and _keeps_running(directory, world, watch):
         time.sleep(watch)
@@ -111,6 +115,22 @@ def _report_reproduction(directory: Path, world: World, driven_states: int) -> N
             run = _read_run(layout.trajectory("electrons", "test-000"))
             _driven_distances(config, run, driven_states, world, layout.nonconservativity)
         write_numbers(layout, draw_figures(layout, world), world)
+
+
+def draw_flows(labels: Path, world: World) -> None:
+    """Draw the flows of the last snapshot of a label file, if it holds some, beside it as a PNG of its name."""
+    stored = read_attributes(labels).get("config", {})
+    with FrameReader(labels) as frames:
+        if not {"bond_current", "bond_spin_current"} <= set(frames.names) or "electrons" not in stored:
+            return
+        shown = {"bond_current", "bond_spin_current", "ldos"} & set(frames.names)
+        flows = {name: getattr(frames, name)[-1] for name in shown}
+        spins = frames.spins[-1]
+    system = build_system(parse_config({name: stored[name] for name in ("lattice", "electrons")}, str(labels)))
+    energies, path = stored["electrons"].get("transport") or (), labels.with_suffix(".png")
+    spins = np.where(system.occupied[..., None], spins, np.nan)
+    flow_maps(system.lattice, [term.offset for term in system.hopping_terms], spins, flows, energies, path)
+    world.log_result(f"{path}")
 
 
 def draw_figures(layout: Layout, world: World) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Cross-check against Kwant: G^R, transmissions, currents, densities and fields of small driven lattices.
+"""Cross-check against Kwant: G^R, transmissions, density of states, currents, densities, fields of driven lattices.
 
     python perf/benchmark.py kwant_check [--kwant-python PYTHON] [--output perf/results/kwant_check.json]
 
@@ -147,6 +147,24 @@ def by_kwant(case: dict[str, Any]) -> dict[str, np.ndarray]:
         f = fermi(energy)
         return np.sum(passed(energy) * (f[:, None] - f[None, :]), axis=1) / (2 * np.pi)
 
+    # Kwant's operators give the current of a wave function; the density matrix is a sum over the modes that reservoirs
+    # inject.
+    bonds = _bonds(case, system)
+    operators = [kwant.operator.Current(system, onsite=m, where=bonds) for m in (SIGMA[0], *(SIGMA[1:] / 2))]
+
+    def carried(energy: float) -> np.ndarray:
+        propagator = full(energy)
+        total = np.zeros((len(bonds), 4))
+        for f, width in zip(fermi(energy), widths, strict=True):
+            values, modes = np.linalg.eigh(2 * width)
+            for value, mode in zip(values, modes.T, strict=True):
+                if value > 0:
+                    psi = np.sqrt(value) * propagator @ mode
+                    total += f * np.stack([operator(psi) for operator in operators], axis=-1)
+        return total / (2 * np.pi)
+
+    flows = quad_vec(carried, -np.inf, 8.0, epsabs=1e-9, epsrel=0, limit=20000, norm="max")[0]
+    states = [np.diag(full(e)).imag.reshape(-1, 2).sum(axis=1) / -np.pi for e in ENERGIES]
     density = quad_vec(occupied, -np.inf, 8.0, epsabs=1e-9, epsrel=0, limit=20000, norm="max")[0]
     current = quad_vec(flow, -6.0, 5.0, epsabs=1e-9, epsrel=0, limit=20000, norm="max")[0]
     return {
@@ -155,7 +173,23 @@ def by_kwant(case: dict[str, Any]) -> dict[str, np.ndarray]:
         "density": density[:, 0],
         "field": EXCHANGE * density[:, 1:],
         "current": current,
+        "bond_current": flows[:, 0],
+        "bond_spin_current": flows[:, 1:],
+        "ldos": np.stack(states),
     }
+
+
+def _bonds(case: dict[str, Any], system: Any) -> list[tuple[Any, Any]]:
+    """Kwant's pairs (to, from) of each bond, in the order of hpcspin: by direction, then by the site that it leaves."""
+    columns, rows = SIZE
+    sites = {tuple(site.tag): site for site in system.sites}
+    found = []
+    for dx, dy in [(1, 0), (0, 1)] + ([(1, -1)] if case["kind"] == "triangular" else []):
+        for x, y in np.ndindex(columns, rows):
+            to = (x + dx, (y + dy) % rows if case["periodic_y"] else y + dy)
+            if to in sites:
+                found.append((sites[to], sites[x, y]))
+    return found
 
 
 def by_hpcspin(case: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -176,7 +210,13 @@ def by_hpcspin(case: dict[str, Any]) -> dict[str, np.ndarray]:
     slab = team.connect(layer_blocks(system, spins[None], backend), backend.asarray(ENERGIES + 0j))
     passed = transmission(system, spins, ENERGIES)
     passed[:, range(3), range(3)] = 0
+    flows = system.transport(spins, ENERGIES)
+    there = np.stack([lattice.shift(term.offset)[:, 0] >= 0 for term in system.hopping_terms])
+    count = len(there)
     return {
+        "bond_current": flows.bond_current.reshape(count, -1)[there],
+        "bond_spin_current": flows.bond_spin_current.reshape(count, -1, 3)[there],
+        "ldos": flows.ldos.reshape(len(ENERGIES), -1),
         "diagonal": np.stack([-backend.to_numpy(d) for d in slab.diagonals()], axis=1),
         "column": np.stack([-backend.to_numpy(c) for c in slab.first_columns(None)], axis=1),
         "transmission": passed,

@@ -47,6 +47,15 @@ def test_flows_are_exported_for_each_bond_and_energy(hpcspin, labels, tmp_path):
         assert np.array_equal(file["frames/00000003/ldos_1"][:], contents(labels)["ldos"][3, 1].reshape(-1))
 
 
+def test_the_report_of_a_label_file_is_a_picture_of_its_flows(hpcspin, labels, config, spins_file, tmp_path):
+    assert hpcspin("report", labels).returncode == 0
+    assert labels.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    plain = tmp_path / "plain.h5"
+    assert hpcspin("label", config, "--spins", spins_file, "--output", plain).returncode == 0
+    assert hpcspin("report", plain).returncode == 0
+    assert not plain.with_suffix(".png").exists()
+
+
 @pytest.mark.parametrize("field", ["classical", "electrons"])
 def test_observers_see_the_flows_whatever_moves_the_spins(hpcspin, config, tmp_path, field):
     changes = (OBSERVERS, f"dynamics.field={field}", "dynamics.duration=0.8")
