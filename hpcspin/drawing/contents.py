@@ -158,7 +158,7 @@ def _doubts(series: Series, dynamics: Mapping[str, Any]) -> Iterator[str]:
     if outside is not None and np.nanmax(outside) > 0.05:
         yield f"up to {np.nanmax(outside):.0%} of the sites have surroundings unlike all the training data"
     if dynamics.get("field") == "learned" and "deviation" not in curves:
-        yield "the learned field was not compared with exact labels in this run; dynamics.exact_interval does so"
+        yield "the learned field was not compared with exact labels in this run; dynamics.check_interval does so"
 
 
 def _training(directory: Path) -> _Described:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpcspin.dynamics.fields import Field, Observed
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.settings import Settings
-from hpcspin.lattice import Lattice, wall_position
+from hpcspin.lattice import Lattice, has_wall, wall_position
 from hpcspin.storage import TrajectoryWriter
 
 _WAITING = 1
@@ -80,6 +80,7 @@ class Recorder:
     ) -> None:
         self._settings = settings
         self._frames, self._closing, self._wall = 0, False, 0.0
+        self.note = ""
         if state is not None:
             self._frames, self._closing, self._wall = state["frames"], state["closing"], state["wall"]
         self._writer = TrajectoryWriter(
@@ -123,6 +124,7 @@ class Recorder:
             # An observer replaces the field's observable of its name: `energy` counts the classical terms, too.
             measured = {observer.name: observer.measure(frame) for observer in self._settings.observers}
             values = {**observed, **measured}
+            self.note = _in_words(frame, measured.get("wall_position"))
             self._appending(spins=spins, field=frame.force, step=step, time=frame.time, **values)
 
     def flush(self) -> None:
@@ -139,6 +141,13 @@ class Recorder:
             return True
         before, self._wall = self._wall, float(wall_position(frame.lattice, frame.spins))
         return step == 0 or any((before < x) != (self._wall < x) for x in self._settings.record_walls)
+
+
+def _in_words(frame: Frame, wall: NDArray[np.float64] | float | None) -> str:
+    """Where the wall is, if it is on the lattice, or how long the mean spin is, for the progress."""
+    if wall is not None and has_wall(frame.lattice, frame.spins):
+        return f"at time {frame.time:g} the wall is at {float(wall):.1f}"
+    return f"at time {frame.time:g} the mean spin is {np.linalg.norm(np.nanmean(frame.spins, axis=(0, 1))):.2f} long"
 
 
 class _InOrder:

@@ -208,7 +208,7 @@ class Simulation:
                     return Outcome(self._state.step, finished=False)
                 self._state = State(self._motion(self._state.spins, self._state.step), self._state.step + 1)
                 self._renew()
-                bar.advance()
+                bar.advance(note=recorder.note if recorder else "")
         report(self._domain.stopwatch, self.world, self._directory / RANK_TIMES, write_json)
         if recorder is not None:
             recorder.finish()

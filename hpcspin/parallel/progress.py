@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from rich.console import Console
@@ -47,8 +48,9 @@ class _Lines:
             return
         self._next = now + _LINE_EVERY_SECONDS
         elapsed = now - self._start
-        remaining = elapsed * (self._total - self._done) / max(self._done - self._first, 1)
-        text = f"{self._title}: {self._done}/{self._total}, {elapsed:.0f} s, {remaining:.0f} s left"
+        left = timedelta(seconds=round(elapsed * (self._total - self._done) / max(self._done - self._first, 1)))
+        end = f"{left} left, until {datetime.now() + left:%a %H:%M}" if self._done < self._total else "done"
+        text = f"{self._title}: {self._done}/{self._total} in {timedelta(seconds=round(elapsed))}, {end}"
         self._world.log(f"{text}, {note}" if note else text)
 
 

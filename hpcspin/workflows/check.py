@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 
 from hpcspin.assembly.fields import build_field
-from hpcspin.assembly.system import build_lattice, build_solver, build_system, initial_spins
+from hpcspin.assembly.system import build_lattice, build_solver, build_system, build_vacancies, initial_spins
 from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import Field
 from hpcspin.dynamics.motion import Motion
@@ -57,7 +59,9 @@ def check_config(config: Config, output: Path, world: World) -> None:
     if config.initial is not None and config.dynamics is not None:
         field = build_field(config, lattice, world, device)
         domain = Domain.cut(lattice, world, field.halo)
-        lines |= _ranks(domain, field) | _steps(config.initial, config.dynamics, field, domain, device)
+        lines |= _ranks(domain, field) | _steps(
+            config.initial, config.dynamics, field, domain, build_vacancies(config, lattice), device
+        )
         size = output_bytes(config.dynamics, field, lattice)
     elif config.electrons is not None:
         lines |= _label(config, lattice, world)
@@ -91,10 +95,15 @@ def _ranks(domain: Domain, field: Field) -> dict[str, str]:
 
 
 def _steps(
-    initial: InitialSettings, settings: DynamicsSection, field: Field, domain: Domain, device: torch.device
+    initial: InitialSettings,
+    settings: DynamicsSection,
+    field: Field,
+    domain: Domain,
+    vacancies: NDArray[np.bool_] | None,
+    device: torch.device,
 ) -> dict[str, str]:
     """Time of a step, from the config's initial spins."""
-    motion = Motion(field, domain, settings, device)
+    motion = Motion(field, domain, settings, device, vacancies)
     start = initial_spins(initial, domain.lattice, settings.seed)[domain.slices]
     spins, done = components_first(torch.as_tensor(start, device=device)), 0
 

@@ -32,7 +32,8 @@ from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config, load_config
 from hpcspin.drawing.comparison import Run
 from hpcspin.drawing.driven import torque_ratio
-from hpcspin.drawing.figures import histograms, save
+from hpcspin.drawing.figures import histograms
+from hpcspin.drawing.style import save
 from hpcspin.electrons import DrivenLattice
 from hpcspin.lattice import has_wall
 from hpcspin.parallel.progress import progress
