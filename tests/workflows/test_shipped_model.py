@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import hpcspin as hs
 from hpcspin.config import load_config
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_model
@@ -16,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 NAMES = {"driven_sd": "driven_sd_model"} | {
-    f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair", "strips")
+    f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair", "family", "strips")
 }
 """Models and the configs that they are trained by."""
 CLOSED = ("triangular_120", "triangular_tetrahedral", "square_double_exchange")
@@ -34,6 +36,8 @@ NAMES |= {name: f"{name}_model" for name in CLOSED}
         ("driven_sd_fast", "driven_sd_exact", 1.393e-5, 0.00659),
         ("driven_sd_pair", "driven_sd_test", 8.192e-5, 0.0644),
         ("driven_sd_pair", "driven_sd_exact", 7.131e-6, 0.00337),
+        ("driven_sd_family", "driven_sd_test", 8.227e-5, 0.0647),
+        ("driven_sd_family", "driven_sd_exact", 1.073e-5, 0.00508),
         ("driven_sd_strips", "driven_sd_test", 1.105e-4, 0.0869),
         ("driven_sd_strips", "driven_sd_exact", 4.053e-5, 0.0192),
         ("triangular_120", "triangular_120_test", 7.329e-6, 0.00659),
@@ -50,6 +54,23 @@ def test_its_error_on_exact_labels_is_the_one_reported(
     assert numbers["snapshots"] == 24
     assert numbers["mse"] == pytest.approx(mse, rel=1e-2)
     assert numbers["variance_fraction"] == pytest.approx(fraction, rel=1e-2)
+
+
+def test_the_model_of_all_voltages_meets_some_that_it_has_not_learned_from(tmp_path: Path) -> None:
+    output = tmp_path / "numbers.json"
+    labels = CONFIGS / "models" / "driven_sd_family_test"
+    evaluate_files(CONFIGS / "models/driven_sd_family.safetensors", labels, output, World())
+    found = {Path(name).stem: np.mean(of) for name, of in json.loads(output.read_text())["snapshot_mse"].items()}
+    reported = {"v2.5": 3.313e-5, "v2.9": 8.322e-6, "v3.3": 2.483e-5, "v3.7": 2.147e-4, "v3.9": 2.424e-4}
+    assert found == pytest.approx(reported, rel=1e-2)
+
+
+def test_without_a_voltage_the_model_of_all_voltages_is_an_energy() -> None:
+    model = hs.load_model("driven_sd_family")
+    system = hs.load_system(CONFIGS / "driven_sd.yaml", "electrons.reservoirs.left.potential=0")
+    found = model.predict(system.texture("wall", position=8)[None], system.lattice, model.drive(system))
+    assert not found.nonequilibrium.any()
+    assert found.equilibrium.any()
 
 
 @pytest.mark.parametrize("name", NAMES)
