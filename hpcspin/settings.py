@@ -93,7 +93,10 @@ class Mistake:
 
 def first_mistake(failure: ValidationError) -> Mistake:
     """Choose one of the things that are wrong with settings; an unknown key explains a missing one."""
-    errors = [(_keys(error["loc"]), error) for error in failure.errors()]
+    try:
+        errors = [(_keys(error["loc"]), error) for error in failure.errors()]
+    except UnicodeEncodeError:
+        return Mistake((), "a key or a value has half of a UTF-16 pair (\\ud800 to \\udfff), which is no character")
     for section, error in errors:
         if error["type"] == _UNKNOWN:
             keys = (*section, error["ctx"]["key"])

@@ -34,6 +34,11 @@ def new_table(title: str, *, header: bool = True) -> Table:
     )
 
 
+def short(number: float) -> str:
+    """Three digits, with an exponent where zeros would come before them."""
+    return f"{number:.3g}" if not number or abs(number) >= 0.01 else f"{number:.2e}"
+
+
 def print_table(table: Table, world: World, whole: int = 1) -> None:
     """Print a table as a result.
 

@@ -33,6 +33,8 @@ results = logging.getLogger("hpcspin.results")
 """What a command is run for, which the command line writes to stdout; the rest of the log goes to stderr."""
 
 _GRACE_SECONDS = 1.0
+_FORWARDING = 0.3
+"""Seconds that a launcher is given to forward what a failing rank has written."""
 
 
 @dataclass
@@ -300,6 +302,8 @@ def _current() -> World:
         def end_all(kind: type[BaseException], failure: BaseException, trace: TracebackType | None) -> None:
             report(kind, failure, trace)
             sys.stderr.flush()
+            # A launcher that is told to end the job may drop what it has not forwarded yet.
+            time.sleep(_FORWARDING)
             world.abort(exit_code(failure))
 
         sys.excepthook = end_all

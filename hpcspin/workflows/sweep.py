@@ -18,7 +18,7 @@ from hpcspin.assembly.outputs import sole_writer
 from hpcspin.config import Config, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
-from hpcspin.drawing.tables import new_table, print_table, write_csv
+from hpcspin.drawing.tables import new_table, print_table, short, write_csv
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
@@ -314,7 +314,7 @@ def _print_table(sweep: Sweep, choice: Choice, rows: Sequence[Row], world: World
     for heading in (*choice, *shown, "directory"):
         table.add_column(heading)
     for row in rows:
-        numbers = ("" if row.get(name) is None else f"{row[name]:.4g}" for name in shown)
+        numbers = ("" if row.get(name) is None else short(row[name]) for name in shown)
         table.add_row(*(str(row[key]) for key in choice), *numbers, row["directory"])
     print_table(table, world, whole=len(choice))
 

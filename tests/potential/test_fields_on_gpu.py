@@ -30,7 +30,8 @@ def assert_same_without_the_host(
 ) -> None:
     """The second evaluation on the GPU copies nothing and waits for nothing; both have the numbers of the CPU."""
     lattice = make_lattice(model.architecture.lattice, size)
-    spins, bias = random_spins(batch, lattice.num_sites, 5), torch.full((batch,), 3.2, dtype=torch.float64)
+    spins, drives = random_spins(batch, lattice.num_sites, 5), getattr(model, "first", model).architecture.drives
+    bias = torch.full((batch, drives), 3.2, dtype=torch.float64)
     expected = getattr(model, measure)(spins, model.neighbourhood(lattice), bias)
     with pretended_gpu() as gpu:
         there = copy.deepcopy(model).to(GPU)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hpcspin.config_text import combinations
+from hpcspin.drawing.tables import short
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
@@ -47,7 +48,7 @@ def test_every_combination_is_trained_once_and_recorded(hpcspin: Cli, config: Pa
     assert [record["overrides"]["potential.hidden"] for record in records] == [[8], [4, 4]]
     assert all({"mse", "mse_error", "snapshots"} <= set(record["metrics"]) for record in records)
     assert all(record["seconds"] > 0 and record["seed"] == 1 and record["provenance"] for record in records)
-    shown = [f"{record['metrics']['mse']:.4g}" for record in sorted(records, key=lambda r: r["metrics"]["mse"])]
+    shown = [short(record["metrics"]["mse"]) for record in sorted(records, key=lambda r: r["metrics"]["mse"])]
     assert result.stdout.index(shown[0]) <= result.stdout.index(shown[1])
     alone = tmp_path / "alone"
     changes = ["potential.hidden=[4,4]", "training.learning_rate=1e-3", "training.epochs=2", VALIDATION]
