@@ -49,7 +49,8 @@ def test_every_combination_is_trained_once_and_recorded(hpcspin: Cli, config: Pa
     assert all({"mse", "mse_error", "snapshots"} <= set(record["metrics"]) for record in records)
     assert all(record["seconds"] > 0 and record["seed"] == 1 and record["provenance"] for record in records)
     shown = [short(record["metrics"]["mse"]) for record in sorted(records, key=lambda r: r["metrics"]["mse"])]
-    assert result.stdout.index(shown[0]) <= result.stdout.index(shown[1])
+    table = result.stdout[result.stdout.index("Validation errors") :]
+    assert table.index(shown[0]) <= table.index(shown[1])
     alone = tmp_path / "alone"
     changes = ["potential.hidden=[4,4]", "training.learning_rate=1e-3", "training.epochs=2", VALIDATION]
     assert hpcspin("train", config, *changes, "--data", data, "--output", alone).returncode == 0
