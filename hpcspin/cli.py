@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hpcspin.errors import exit_code, one_line
+from hpcspin.logs import write_logs
 from hpcspin.parallel.launcher import launched_rank
 
 if TYPE_CHECKING:
@@ -36,22 +37,6 @@ Overrides = Annotated[
 Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")]
 
 _GRACE_SECONDS = 1.0
-
-
-class _Lines(logging.Handler):
-    """Writes lines to what ``sys.stdout`` or ``sys.stderr`` is at the time: a progress bar takes their place."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            print(self.format(record), file=getattr(sys, self._name), flush=True)
-        except OSError:
-            # Results that do not arrive are a failure; the log may lie on the disk that is full.
-            if self._name == "stdout":
-                raise
 
 
 def _uses(sections: str, *, stops: bool = False) -> str:
@@ -78,18 +63,11 @@ def options(
     ] = False,
     plugin: Annotated[
         list[str] | None,
-        typer.Option(
-            "--plugin",
-            metavar="MODULE",
-            help="Python module or file whose registered names a model or a directory uses; may be repeated.",
-        ),
+        typer.Option("--plugin", metavar="MODULE", help="Module or file with names that a model or a directory uses."),
     ] = None,
 ) -> None:
     """Set what holds for every verb."""
-    log, results = logging.getLogger("hpcspin"), logging.getLogger("hpcspin.results")
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
-    log.handlers, results.handlers = [_Lines("stderr")], [_Lines("stdout")]
-    results.propagate = False
+    write_logs(debug=debug)
     if plugin:
         with _reported():
             from hpcspin.registry import load_plugins
@@ -180,22 +158,15 @@ def sweep(
     config: ConfigFile,
     output: Directory,
     vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key of the config, and values.")],
-    verb: Annotated[
-        str, typer.Option("--run", help="Verb: train, simulate, label, learn, reproduce or torque.")
-    ] = "train",
+    verb: Annotated[str, typer.Option("--run", help="train, simulate, label, learn, reproduce or torque.")] = "train",
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="To train: directory of label files; may be repeated.")
     ] = None,
     spins: Annotated[Path | None, typer.Option("--spins", help="To label: file of spins.")] = None,
     chain: Annotated[
-        str | None,
-        typer.Option(
-            "--chain", metavar="KEY", help="Varied key along which simulations go on from each other's spins."
-        ),
+        str | None, typer.Option("--chain", metavar="KEY", help="Varied key along which runs go on from each other.")
     ] = None,
-    task: Annotated[
-        str, typer.Option("--task", metavar="i/n", help="One element of a batch array, from 1/n on.")
-    ] = "1/1",
+    task: Annotated[str, typer.Option("--task", metavar="i/n", help="Element of a batch array, from 1/n on.")] = "1/1",
     show: Annotated[
         list[str] | None, typer.Option("--show", metavar="QUANTITY", help="Quantity of the curves; may be repeated.")
     ] = None,
