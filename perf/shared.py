@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+from hpcspin.config import Config, load_config
+from hpcspin.storage import read_attributes
+
 PERF = Path(__file__).parent
 README = PERF / "README.md"
 RESULTS = PERF / "results"
@@ -29,6 +32,13 @@ def run_script(folder: str) -> None:
     sys.argv = [str(scripts[name]), *sys.argv[2:]]
     sys.path.insert(0, str(PERF / folder))
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def config_of(path: Path, labels: Path, overrides: list[str]) -> Config:
+    """A config with the voltages that a file of labels carries."""
+    stored = read_attributes(labels).get("config", {}).get("electrons", {}).get("reservoirs", [])
+    voltages = [f"electrons.reservoirs.{one['name']}.potential={one['potential']}" for one in stored]
+    return load_config(path, [*voltages, *overrides])
 
 
 def seconds(work: Callable[[], Any], repeats: int) -> float:
