@@ -11,9 +11,7 @@ from itertools import product
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode
 from ruamel.yaml.resolver import BaseResolver
 
 from hpcspin.errors import HpcspinError
@@ -50,21 +48,6 @@ for _kind, (_pattern, _firsts) in _SCALARS.items():
     )
 
 
-class _UniqueKeys(Composer):
-    """Refuses a key that stands twice in a mapping, of which YAML would use the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> MappingNode:
-        node = super().compose_mapping_node(anchor)
-        names = set()
-        for key, _ in node.value:
-            if isinstance(key, ScalarNode):
-                if key.value in names:
-                    line = key.start_mark.line + 1
-                    raise HpcspinError(f"line {line}: the key {key.value!r} stands here a second time; keep one")
-                names.add(key.value)
-        return node
-
-
 def read_yaml(text: str) -> Any:
     """The content of a YAML 1.2 text: mappings with keys of text, lists, text, numbers, true, false and null.
 
@@ -75,7 +58,7 @@ def read_yaml(text: str) -> Any:
         too deep or too long for a config.
     """
     reader = YAML(typ="safe", pure=True, plug_ins=[])
-    reader.Resolver, reader.Composer = _CoreSchema, _UniqueKeys
+    reader.Resolver = _CoreSchema
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
