@@ -14,7 +14,6 @@ Exits with 1 if a check failed.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
 import subprocess
@@ -32,7 +31,7 @@ import torch
 from gpu_figures import FIGURES
 from gpu_results import Results, line, passes
 from gpu_worker import GRACE, Worker
-from shared import RESULTS
+from shared import RESULTS, parser_of
 
 import hpcspin
 from hpcspin.storage import provenance
@@ -100,7 +99,7 @@ def measure(names: list[str], results: Results, pretend: bool, end: float) -> di
 def main() -> None:
     """Enter from the command line."""
     start = time.monotonic()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--part", type=int, required=True, choices=(1, 2, 3))
     parser.add_argument("--output", type=Path, default=RESULTS, help="directory of the JSON")
     parser.add_argument("--only", action="append", metavar="NAME", help="this figure of the part; may be repeated")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import runpy
 import statistics
@@ -39,6 +40,14 @@ def config_of(path: Path, labels: Path, overrides: list[str]) -> Config:
     stored = read_attributes(labels).get("config", {}).get("electrons", {}).get("reservoirs", [])
     voltages = [f"electrons.reservoirs.{one['name']}.potential={one['potential']}" for one in stored]
     return load_config(path, [*voltages, *overrides])
+
+
+def parser_of(docstring: str | None, output: str | None = None) -> argparse.ArgumentParser:
+    """Parser of a script whose help is its docstring; with ``--output``, by default this file in `RESULTS`."""
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if output is not None:
+        parser.add_argument("--output", type=Path, default=RESULTS / output)
+    return parser
 
 
 def seconds(work: Callable[[], Any], repeats: int) -> float:

@@ -8,13 +8,13 @@ Seconds are of the process itself, so that what else runs counts little.
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from kpm import MOMENTS, estimates, own_seconds, perpendicular
+from shared import parser_of
 
 import hpcspin as hs
 from hpcspin.potential import load_force
@@ -55,9 +55,8 @@ def measured(name: str, size: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure all, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "closed_fields.json")
     parser.add_argument("--size", type=int, default=30)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "closed_fields.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     machine = {"load": os.getloadavg()[0], "threads": 1, **provenance()}

@@ -24,7 +24,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from shared import PERF, RESULTS, publish, seconds, table
+from shared import PERF, parser_of, publish, seconds, table
 from torch import Tensor
 
 from hpcspin.assembly.fields import LearnedField
@@ -223,9 +223,8 @@ def draw(measured: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "dynamics.json")
     parser.add_argument("--network", default=SHIPPED, metavar="MODEL")
-    parser.add_argument("--output", type=Path, default=RESULTS / "dynamics.json")
     parser.add_argument("--quick", action="store_true", help="fewer repeats and smaller lattices")
     parser.add_argument("--memory-worker", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -16,7 +16,6 @@ as a simulation keeps it. The table of 30x24 goes to ``perf/README.md``.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import os
@@ -31,7 +30,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shared import RESULTS, table, write_section
+from shared import parser_of, table, write_section
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpcspin.assembly.system import build_system
@@ -234,8 +233,7 @@ def summary(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS / "force_field.json")
+    parser = parser_of(__doc__, "force_field.json")
     parser.add_argument("--repeats", type=int, default=10)
     arguments = parser.parse_args()
     measured = measure(arguments.repeats)

@@ -8,7 +8,6 @@ on one thread, the least of several, the models in turn. Writes ``perf/results/f
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from force_field import CONFIG, CPU, EXACT, PAPER, seconds
 from matplotlib.figure import Figure
-from shared import RESULTS
+from shared import RESULTS, parser_of
 
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.devices import keep_freed_memory
@@ -53,7 +52,7 @@ def draw(points: dict[str, dict[str, float]], path: Path) -> None:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--figure", type=Path, default=RESULTS / "front.png")
     arguments = parser.parse_args()

@@ -15,7 +15,6 @@ bytes of an undisturbed one.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -32,7 +31,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from shared import RESULTS
+from shared import RESULTS, parser_of
 
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.storage import partial_path, provenance, write_json
@@ -340,7 +339,7 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Enter from the command line; fails unless every job ended in time and continued to the same bytes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)

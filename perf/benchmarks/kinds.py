@@ -9,15 +9,14 @@ With --steps also a compiled step of a training with four snapshots; compiling t
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from shared import parser_of
 
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.devices import keep_freed_memory
@@ -80,9 +79,8 @@ def medians(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
 
 def main() -> None:
     """Measure, print a line for each width, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "kinds.json")
     parser.add_argument("--steps", action="store_true")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "kinds.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()

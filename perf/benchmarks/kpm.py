@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from shared import parser_of
 
 from hpcspin.electrons import ClosedLattice, KpmSolver
 from hpcspin.electrons.kpm_estimates import Estimate, Probing
@@ -181,9 +182,8 @@ def on_ranks(ranks: int) -> float:
 
 def main() -> None:
     """Measure all, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "kpm.json")
     parser.add_argument("--rank-worker", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "kpm.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.rank_worker:

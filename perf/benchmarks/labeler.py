@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from kwant_check import is_there
-from shared import PERF, RESULTS, publish, seconds, table
+from shared import PERF, parser_of, publish, seconds, table
 
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
@@ -333,8 +333,7 @@ def draw(outcome: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS / "labeler.json")
+    parser = parser_of(__doc__, "labeler.json")
     parser.add_argument("--kwant-python", default=sys.executable, help="interpreter of an environment with Kwant")
     parser.add_argument("--quick", action="store_true", help="fewer repeats and sizes")
     parser.add_argument("--rank-worker", action="store_true", help=argparse.SUPPRESS)

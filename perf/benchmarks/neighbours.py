@@ -15,10 +15,10 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from shared import PERF, parser_of
 
 from hpcspin import load_model
 from hpcspin.lattice import make_lattice
@@ -48,15 +48,14 @@ def worker(model: str, side: int) -> None:
 
 def measure(model: str, side: int) -> dict[str, Any]:
     """What `worker` prints in a process of its own."""
-    command = [sys.executable, __file__, "--worker", model, str(side)]
+    command = [sys.executable, str(PERF / "benchmark.py"), "neighbours", "--worker", model, str(side)]
     measured: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return measured
 
 
 def main() -> None:
     """Measure all sides, write the JSON and print a line each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "neighbours.json")
+    parser = parser_of(__doc__, "neighbours.json")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:

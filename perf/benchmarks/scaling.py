@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from dynamics import SHIPPED, network, peak_memory, random_block, stepper
-from shared import PERF, RESULTS, publish, table
+from shared import PERF, parser_of, publish, table
 
 from hpcspin.dynamics import Field, Heisenberg
 from hpcspin.dynamics.fields import BoundField
@@ -204,11 +204,10 @@ def draw(outcome: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "scaling.json")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--network", default=SHIPPED, metavar="MODEL")
     parser.add_argument("--launcher", default="mpiexec")
-    parser.add_argument("--output", type=Path, default=RESULTS / "scaling.json")
     parser.add_argument("--slurm", type=Path, help="batch script to write")
     parser.add_argument("--quick", action="store_true", help="smaller lattices and fewer steps")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -10,7 +10,6 @@ timed in turn, with all that travels, on a lattice of as many square blocks as t
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared import RESULTS, publish, table
+from shared import parser_of, publish, table
 from torch import Tensor
 
 from hpcspin.assembly.learned import LearnedField
@@ -135,9 +134,8 @@ def summary(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "schemes.json")
     parser.add_argument("--network", default=PAIR, metavar="MODEL")
-    parser.add_argument("--output", type=Path, default=RESULTS / "schemes.json")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     torch.set_num_threads(1)

@@ -12,14 +12,13 @@ have to be closer by a factor that is near 16.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from shared import parser_of
 
 import hpcspin as hs
 from hpcspin.dynamics import Anisotropy, Heisenberg, Zeeman
@@ -78,8 +77,7 @@ def by_hpcspin(spins: Array, integrator: str, step: float) -> Array:
 
 def main() -> None:
     """Compare every scheme that both have."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("perf/results/spirit_check.json"))
+    parser = parser_of(__doc__, "spirit_check.json")
     output = parser.parse_args().output
     try:
         import spirit.version

@@ -8,7 +8,6 @@ The share of the gather says what the second could save on one disk.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from shared import RESULTS
+from shared import parser_of
 
 from hpcspin.dynamics import Heisenberg, Settings, Simulation
 from hpcspin.lattice import make_lattice, make_texture
@@ -86,8 +85,7 @@ def compression(folder: Path) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Measure and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS / "storage.json")
+    parser = parser_of(__doc__, "storage.json")
     arguments = parser.parse_args()
     world = World.detect()
     folder = Path(world.broadcast(tempfile.mkdtemp(dir=".") if world.rank == 0 else None))

@@ -8,13 +8,13 @@ those of the trajectory.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from shared import parser_of
 
 import hpcspin as hs
 from hpcspin.dynamics import Heisenberg
@@ -26,8 +26,7 @@ INSTALL = "VTK is not there: pip install vtk; nothing was checked"
 
 def main() -> None:
     """Export a run, read it by VTK, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("perf/results/vtk_check.json"))
+    parser = parser_of(__doc__, "vtk_check.json")
     output = parser.parse_args().output
     try:
         from vtkmodules.util.numpy_support import vtk_to_numpy

@@ -12,7 +12,6 @@ of their own judge. Errors are means over the seeds with their standard error.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shared import RESULTS
+from shared import parser_of
 
 from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config, load_config
@@ -210,8 +209,7 @@ def measure(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS / "ablation.json")
+    parser = parser_of(__doc__, "ablation.json")
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, a thread each")

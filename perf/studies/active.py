@@ -12,7 +12,6 @@ again on the same DIR it goes on where it stopped.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from shared import RESULTS, table, write_section
+from shared import parser_of, table, write_section
 
 from hpcspin.config import Config, load_config
 from hpcspin.parallel.world import World
@@ -174,11 +173,10 @@ def draw(measured: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "active.json")
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=RESULTS / "active.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     test = make_test(arguments.directory)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from shared import parser_of
 
 from hpcspin.analysis.series import Estimate
 from hpcspin.assembly.system import build_system
@@ -157,7 +158,7 @@ def draw(measured: dict[str, list[tuple[Array, Array]]], path: Path) -> None:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--model", required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from shared import RESULTS, table, write_section
+from shared import RESULTS, parser_of, table, write_section
 
 from hpcspin.storage import provenance, write_json
 
@@ -115,7 +115,7 @@ def report(outcome: dict[str, Any]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--intervals", type=int, nargs="+", default=[5, 10])
     parser.add_argument("--times", type=float, nargs="+", default=[10.0, 20.0, 40.0])

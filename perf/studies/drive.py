@@ -16,7 +16,6 @@ lower bounds. Writes the JSON, with maps and histograms beside it.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from shared import RESULTS
+from shared import parser_of
 
 from hpcspin.analysis.runs import wall_rate
 from hpcspin.analysis.series import Estimate
@@ -119,13 +118,12 @@ def draw(config: Config, spins: Array, exact: Array, split: dict[str, PredictedF
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "drive.json")
     parser.add_argument("config", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("--pair", default="driven_sd_pair")
     parser.add_argument("--family")
     parser.add_argument("--frames", type=int, default=12)
-    parser.add_argument("--output", type=Path, default=RESULTS / "drive.json")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     labels = read_labels(arguments.labels, config.lattice.size)

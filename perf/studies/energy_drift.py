@@ -8,15 +8,13 @@ line through the energy over time, the scatter what is left beside it; both in u
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from shared import RESULTS
+from shared import parser_of
 
 from hpcspin.dynamics import INTEGRATORS, Anisotropy, FieldEvaluator, Heisenberg, SumField, make_integrator
 from hpcspin.dynamics.torque import components_first, normalise
@@ -53,9 +51,8 @@ def drift(name: str, steps: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure all integrators and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "energy_drift.json")
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--output", type=Path, default=RESULTS / "energy_drift.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {"provenance": provenance(), "steps": arguments.steps, "step": STEP, "integrators": {}}

@@ -12,7 +12,6 @@ the cost is that of an evaluation on one thread, measured by itself after all tr
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared import RESULTS, table
+from shared import parser_of, table
 
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
@@ -199,14 +198,13 @@ def in_words(found: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "equilibrium.json")
     parser.add_argument("--data", nargs="+", required=True, metavar="NAME=DIR", help="exact labels of a system")
     parser.add_argument("--validation", required=True, help="file of each directory that chooses the epoch")
     parser.add_argument("--test", nargs="+", required=True, help="files of each directory that judge")
     parser.add_argument("--labels", nargs="+", type=int, default=[20, 80], help="numbers of labels learned from")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time, a thread each")
-    parser.add_argument("--output", type=Path, default=RESULTS / "equilibrium.json")
     arguments = parser.parse_args()
     systems = {name: Path(directory) for name, directory in (entry.split("=", 1) for entry in arguments.data)}
     found = measure(

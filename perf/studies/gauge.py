@@ -12,7 +12,6 @@ continues. Writes ``perf/results/gauge.json`` and a table in ``perf/README.md``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shared import RESULTS, table, write_section
+from shared import RESULTS, parser_of, table, write_section
 
 from hpcspin.assembly.outputs import Layout
 from hpcspin.assembly.system import build_lattice, build_system
@@ -77,7 +76,7 @@ def summary(runs: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--weights", type=float, nargs="+", default=[1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])

@@ -11,14 +11,13 @@ them.)
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from shared import parser_of
 
 import hpcspin as hs
 from hpcspin.electrons import ClosedLattice, KpmSolver
@@ -62,9 +61,8 @@ def run(system: ClosedLattice, spins: np.ndarray, temperature: float, duration: 
 
 def main() -> None:
     """Measure, print the ratio, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "kpm_noise.json")
     parser.add_argument("--duration", type=float, default=260.0)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "kpm_noise.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lattice = hs.make_lattice("triangular", (SIZE, SIZE), (True, True))

@@ -10,7 +10,6 @@ Errors are standard errors over the judging trajectories, those of ratios paired
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shared import RESULTS, table, write_section
+from shared import parser_of, table, write_section
 from torch import Tensor, nn
 
 from hpcspin.config import load_config
@@ -230,12 +229,11 @@ def report(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "levers.json")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS / "levers.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     train, test, note = split(arguments.data, arguments.labels)

@@ -10,17 +10,15 @@ Coupled spins are sampled: the bonds of open chains, beside Fisher's <b> = coth(
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.polynomial import hermite_e, legendre
 from numpy.typing import NDArray
-from shared import RESULTS, table, write_section
+from shared import parser_of, table, write_section
 from torch import Tensor
 
 from hpcspin.dynamics import INTEGRATORS, FieldEvaluator, Heisenberg, Thermostat
@@ -148,8 +146,7 @@ def summary(measured: dict[str, Any]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=RESULTS / "noise_steps.json")
+    parser = parser_of(__doc__, "noise_steps.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = sorted(name for name, scheme in INTEGRATORS.items() if scheme.langevin)

@@ -14,12 +14,12 @@ What stands in DIR is not labelled again. Every eighth file is ``validation-NN.h
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from shared import parser_of
 
 import hpcspin as hs
 from hpcspin.config import load_config
@@ -52,7 +52,7 @@ def magnet(number: int, size: tuple[int, int], rng: np.random.Generator) -> Arra
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--files", type=int, default=40)

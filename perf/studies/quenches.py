@@ -8,11 +8,11 @@ random at the start, the noise none. Of each quench five frames, the last among 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shared import parser_of
 
 import hpcspin as hs
 from hpcspin.drawing.closed import order
@@ -47,11 +47,10 @@ def quench(system: ClosedLattice, model: Any, seed: int, duration: float) -> dic
 
 def main() -> None:
     """Run all seeds, print and store their order."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "quenches.json")
     parser.add_argument("name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[71, 72, 73, 74])
     parser.add_argument("--duration", type=float, default=300.0)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "quenches.json")
     arguments = parser.parse_args()
     system = hs.load_system(Path(__file__).parents[2] / "configs" / f"{arguments.name}.yaml")
     if not isinstance(system, ClosedLattice):

@@ -11,14 +11,13 @@ frames. A stopped run continues. Writes ``perf/results/same_trajectory.json``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared import RESULTS
+from shared import RESULTS, parser_of
 
 from hpcspin.config import Config, load_config
 from hpcspin.parallel.world import World
@@ -63,7 +62,7 @@ def write_part(frames: Labels, chosen: np.ndarray, path: Path, config: Config) -
 
 def main() -> None:
     """Run, train, judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--output", type=Path, required=True, help="directory for trajectories and the model")

@@ -22,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from shared import RESULTS, table, write_section
+from shared import RESULTS, parser_of, table, write_section
 
 from hpcspin.config import Config, load_config
 from hpcspin.parallel.world import World
@@ -123,7 +123,7 @@ def summary(sizes: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("overrides", nargs="*")

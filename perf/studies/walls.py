@@ -15,7 +15,6 @@ draws the distance travelled by the walls that earlier outputs keep, each run, a
 
 from __future__ import annotations
 
-import argparse
 import json
 from itertools import combinations
 from pathlib import Path
@@ -25,7 +24,7 @@ import h5py
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from shared import RESULTS
+from shared import parser_of
 
 from hpcspin.analysis.series import Estimate, velocity
 from hpcspin.drawing.figures import wall_positions
@@ -93,12 +92,11 @@ def draw(results: list[str], path: str) -> None:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, "walls.json")
     parser.add_argument("--exact", type=Path, nargs="+", default=[])
     parser.add_argument("--learned", type=Path, nargs="+", default=[])
     parser.add_argument("--figure", nargs="+", metavar=("FILE.png", "MODEL=RESULT.json"))
     parser.add_argument("--until", type=float, nargs="+", default=[np.inf])
-    parser.add_argument("--output", type=Path, default=RESULTS / "walls.json")
     arguments = parser.parse_args()
     if arguments.figure:
         draw(arguments.figure[1:], arguments.figure[0])
