@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from hpcspin.config import Config
 from hpcspin.dynamics import CHECKPOINTING
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import gpu_names
+from hpcspin.parallel.host_compiler import processor
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     TRAJECTORY,
@@ -86,20 +86,12 @@ def recorded_job(directory: Path, world: World) -> Iterator[None]:
                 "seconds": round(time.monotonic() - start, 3),
                 "ranks": world.size,
                 "launcher": world.launcher,
-                "processor": _processor(),
+                "processor": processor(),
                 "cores": len(os.sched_getaffinity(0)),
                 "gpus": gpu_names(),
                 "code_version": code_version(),
             }
             append_line(directory / JOBS, json.dumps(job))
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = ()) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.solver import Solver, State, exchange_field
+from hpcspin.electrons.solver import Solver, State
 from hpcspin.electrons.system import ElectronSystem
 from hpcspin.errors import HpcspinError
 
@@ -95,21 +95,13 @@ class EquilibriumState(State):
     electrons: NDArray[np.float64]
     chemical_potential: NDArray[np.float64]
 
-    @staticmethod
-    def from_components(
-        system: ClosedLattice,
-        components: NDArray[np.float64],
-        energy: NDArray[np.float64],
-        chemical_potential: NDArray[np.float64],
-        error: NDArray[np.float64],
-    ) -> EquilibriumState:
-        """Equilibrium from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4)."""
-        components = components * system.occupied[..., None]
-        spin_density = np.ascontiguousarray(components[..., 1:])
-        density = np.ascontiguousarray(components[..., 0])
-        electrons = density.sum(axis=(-2, -1))
-        field = exchange_field(system, spin_density)
-        return EquilibriumState(field, density, spin_density, error, energy, electrons, chemical_potential)
+    @classmethod
+    def of(cls, system: ClosedLattice, components: NDArray[np.float64], numbers: NDArray[np.float64]) -> Self:
+        """Equilibrium from `components`, as `from_components`, and energy, mu and error of each snapshot, (n, 3)."""
+        energy, potential, error = numbers.T
+        electrons = (components[..., 0] * system.occupied).sum(axis=(-2, -1))
+        others = {"energy": energy, "electrons": electrons, "chemical_potential": potential}
+        return cls.from_components(system, components, error, **others)
 
 
 class EquilibriumSolver(Solver[ClosedLattice, EquilibriumState]):

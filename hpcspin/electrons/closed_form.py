@@ -36,8 +36,8 @@ class ClosedFormSolver(SteadyStateSolver):
         components, current, error = np.zeros((*sites, 4)), np.zeros((len(spins), reservoirs)), np.zeros(len(spins))
         for snapshot in mine:
             components[snapshot], current[snapshot], error[snapshot] = self._snapshot(spins[snapshot])
-        total = [self.world.sum(part) for part in (components, current, error)]
-        return SteadyState.from_components(self.system, *total)
+        components, current, error = (self.world.sum(part) for part in (components, current, error))
+        return SteadyState.from_components(self.system, components, error, current=current)
 
     def _snapshot(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         spectrum = Spectrum.of(self.system, spins)
@@ -120,7 +120,11 @@ class Spectrum:
 
     def congruence(self, widths: NDArray[np.float64]) -> Matrix:
         """K = R^-1 2 Gamma R^-† of widths as coefficients of (1, sigma), shape (Lx, Ly, 4)."""
-        return _congruence(self.inverse, 2 * site_matrices(widths))
+        blocks = 2 * site_matrices(widths).reshape(-1, 2, 2)
+        touched, levels = np.flatnonzero(blocks.any(axis=(1, 2))), len(self.inverse)
+        columns = self.inverse.reshape(levels, -1, 2)[:, touched]
+        scaled = np.einsum("mia,iab->mib", columns, blocks[touched])
+        return product(scaled.reshape(levels, -1), columns.reshape(levels, -1).conj().T)
 
 
 def on_all_sites(system: ElectronSystem, rows: Matrix) -> Matrix:
@@ -130,15 +134,6 @@ def on_all_sites(system: ElectronSystem, rows: Matrix) -> Matrix:
     found = np.zeros((2 * system.lattice.num_sites, rows.shape[1]), dtype=rows.dtype)
     found[occupied_orbitals(system)] = rows
     return found
-
-
-def _congruence(inverse: Matrix, widths: NDArray[np.complex128]) -> Matrix:
-    """R^-1 Gamma R^-† for a width matrix of 2x2 blocks, shape (Lx, Ly, 2, 2)."""
-    blocks = widths.reshape(-1, 2, 2)
-    touched = np.flatnonzero(blocks.any(axis=(1, 2)))
-    columns = inverse.reshape(len(inverse), -1, 2)[:, touched]
-    scaled = np.einsum("mia,iab->mib", columns, blocks[touched])
-    return product(scaled.reshape(len(inverse), -1), columns.reshape(len(inverse), -1).conj().T)
 
 
 def product(left: Matrix, right: Matrix) -> Matrix:

@@ -56,7 +56,7 @@ class DiagonalizationSolver(EquilibriumSolver):
             some = mine[first : first + self._at_once]
             components[some], numbers[some] = self._snapshots(spins[some])
         components, numbers = self.world.sum(components), self.world.sum(numbers)
-        return EquilibriumState.from_components(self.system, components, *numbers.T)
+        return EquilibriumState.of(self.system, components, numbers)
 
     def _snapshots(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """On-site components (k, Lx, Ly, 4), and energy, chemical potential and error of each snapshot, (k, 3)."""

@@ -229,7 +229,7 @@ def self_energy(system: DrivenLattice) -> NDArray[np.complex128]:
 
 def effective_hamiltonian(system: DrivenLattice, spins: NDArray[np.float64]) -> NDArray[np.complex128]:
     """H_sd + Sigma^R of one snapshot, shape (2 Lx Ly, 2 Lx Ly); arguments as for `sd_hamiltonian`."""
-    return sd_hamiltonian(system, spins) + _block_diagonal(self_energy(system))
+    return sd_hamiltonian(system, spins) + block_diagonal(self_energy(system).reshape(-1, 2, 2))
 
 
 def retarded_green(
@@ -268,7 +268,8 @@ def site_energies(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArray
     return found + system.site_levels[..., None, None] * SIGMA[0]
 
 
-def _block_diagonal(sites: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """The matrix of the lattice with these 2x2 blocks, shape (Lx, Ly, 2, 2), on its diagonal."""
-    blocks = sites.reshape(-1, 2, 2)
-    return np.einsum("iab,ij->iajb", blocks, np.eye(len(blocks))).reshape(2 * len(blocks), -1)
+def block_diagonal(blocks: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Matrices with 2x2 blocks on their diagonals, shape (..., n, 2, 2) to (..., 2 n, 2 n)."""
+    n = blocks.shape[-3]
+    whole = blocks[..., None, :] * np.eye(n)[:, None, :, None]
+    return whole.reshape(*blocks.shape[:-3], 2 * n, 2 * n)

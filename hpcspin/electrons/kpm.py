@@ -99,7 +99,7 @@ class KpmSolver(EquilibriumSolver):
         found = [self._snapshot(one, self.number + k) for k, one in enumerate(spins)]
         components = np.stack([estimate.components.reshape(*self.system.lattice.size, 4) for estimate, _ in found])
         numbers = np.array([(estimate.energy, estimate.potential, error) for estimate, error in found])
-        return EquilibriumState.from_components(self.system, components, *numbers.T)
+        return EquilibriumState.of(self.system, components, numbers)
 
     def _snapshot(self, spins: Real, number: int) -> tuple[Estimate, float]:
         """Estimate of one snapshot, and the error of its field."""

@@ -108,7 +108,7 @@ class RecursiveSolver(SteadyStateSolver):
         parts = [self._solve_batch(spins[i : i + step], i) for i in range(0, len(spins), step)]
         self._grids = [grids[: len(spins)] for grids in self._grids]
         components, current, error = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return SteadyState.from_components(self.system, components, current, error)
+        return SteadyState.from_components(self.system, components, error, current=current)
 
     def _solve_batch(
         self, spins: NDArray[np.float64], first: int

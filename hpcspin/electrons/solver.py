@@ -42,6 +42,15 @@ class State:
     error: NDArray[np.float64]
 
     @classmethod
+    def from_components(
+        cls, system: ElectronSystem, components: NDArray[np.float64], error: NDArray[np.float64], **others: Any
+    ) -> Self:
+        """State from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4), and the fields of a subclass."""
+        components = components * system.occupied[..., None]
+        density, spin_density = (np.ascontiguousarray(part) for part in (components[..., 0], components[..., 1:]))
+        return cls(exchange_field(system, spin_density), density, spin_density, error, **others)
+
+    @classmethod
     def joined(cls, states: Sequence[Self]) -> Self:
         """The snapshots of several states, one after the other."""
         return cls(**{f.name: np.concatenate([getattr(s, f.name) for s in states]) for f in fields(cls)})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.columns import ColumnTeam
 from hpcspin.electrons.fused import Autotuned, FusedSweep, Sweep, fused_sweep
-from hpcspin.electrons.hamiltonian import is_chain
+from hpcspin.electrons.hamiltonian import block_diagonal, is_chain
 from hpcspin.electrons.model import DrivenLattice, Group, merge_potentials, site_matrices
 from hpcspin.electrons.onsite import hermitian_sites, occupation, spectral_sites
 from hpcspin.electrons.recursion import GroupedColumns, group_length
@@ -166,11 +166,8 @@ class GeneralSource(Source):
 
     def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
         super().__init__(system, groups, columns)
-        eye = np.eye(self.size[1])
-        matrices = np.stack([2 * site_matrices(group.widths) for group in groups])
-        full = matrices[:, :, :, :, None, :] * eye[None, None, :, None, :, None]
-        m = 2 * self.size[1]
-        self._sources = self.backend.asarray(full.reshape(len(groups), self.size[0], m, m)[:, columns.own])
+        full = block_diagonal(np.stack([2 * site_matrices(group.widths) for group in groups]))
+        self._sources = self.backend.asarray(full[:, columns.own])
         self._site_traces = self.backend.asarray(self._traces.reshape(len(self.members), -1))
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
@@ -198,13 +195,11 @@ def _precision(blocks: Array) -> str:
 
 def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
     """K with K K† = the block-diagonal matrix of positive 2x2 blocks (Ly, 2, 2), shape (2 Ly, rank)."""
-    rows = len(matrices)
     if np.allclose(matrices, matrices[..., :1, :1] * np.eye(2), rtol=0, atol=0):
         vectors, values = np.broadcast_to(np.eye(2), matrices.shape), np.einsum("yss->ys", matrices).real
     else:
         values, vectors = np.linalg.eigh(matrices)
-    factors = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
-    root = (factors[:, :, None, :] * np.eye(rows)[:, None, :, None]).reshape(2 * rows, 2 * rows)
+    root = block_diagonal(vectors * np.sqrt(np.maximum(values, 0))[:, None, :])
     return root[:, (values > 0).reshape(-1)].astype(np.complex128)
 
 

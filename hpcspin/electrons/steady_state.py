@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import SINGULAR
 from hpcspin.electrons.model import DrivenLattice
-from hpcspin.electrons.solver import Solver, State, exchange_field
+from hpcspin.electrons.solver import Solver, State
 from hpcspin.electrons.system import ElectronSystem
 from hpcspin.errors import HpcspinError
 
@@ -28,16 +28,6 @@ class SteadyState(State):
     """
 
     current: NDArray[np.float64]
-
-    @staticmethod
-    def from_components(
-        system: DrivenLattice, components: NDArray[np.float64], current: NDArray[np.float64], error: NDArray[np.float64]
-    ) -> SteadyState:
-        """Steady state from tr(rho_ii) and tr(sigma rho_ii), shape (n, Lx, Ly, 4)."""
-        components = components * system.occupied[..., None]
-        spin_density = np.ascontiguousarray(components[..., 1:])
-        density = np.ascontiguousarray(components[..., 0])
-        return SteadyState(exchange_field(system, spin_density), density, spin_density, error, current)
 
 
 def width_traces(system: DrivenLattice, components: NDArray[np.float64]) -> NDArray[np.float64]:

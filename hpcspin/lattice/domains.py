@@ -71,15 +71,7 @@ def correlation_length(distance: Array, correlation: Array) -> float:
 
 
 def chirality_correlation(lattice: Lattice, spins: Array) -> tuple[Array, Array]:
-    """Correlation function of the scalar chirality of the cells, see `correlation_function`.
-
-    Parameters
-    ----------
-    lattice
-        The lattice of the spins.
-    spins
-        Unit vectors, shape (Lx, Ly, 3).
-    """
+    """Correlation function of the `scalar_chirality` of the cells, see `correlation_function`."""
     return correlation_function(lattice, scalar_chirality(lattice, spins))
 
 
@@ -91,7 +83,7 @@ def chirality_walls(lattice: Lattice, spins: Array) -> float:
     (square lattice) and 2 / sqrt 3 times (triangular) that of the line. The area of the lattice over the length of its
     walls is a size of the domains.
 
-    Arguments are those of `chirality_correlation`. Cells beyond an open edge have no walls.
+    Arguments are those of `scalar_chirality`. Cells beyond an open edge have no walls.
     """
     chirality = scalar_chirality(lattice, spins).ravel()
     sign = np.where(np.isnan(chirality), 0, np.where(chirality < 0, -1, 1))
@@ -108,7 +100,7 @@ def puddle_sizes(lattice: Lattice, spins: Array) -> NDArray[np.int64]:
 
     A puddle is a cluster of two or more sites that bonds with S_i·S_j > 1/2 join, across periodic edges too.
 
-    Arguments are those of `chirality_correlation`.
+    Arguments are those of `scalar_chirality`.
     """
     bonds = nearest_bonds(lattice, spins).reshape(lattice.num_sites, -1)
     site, bond = np.nonzero(bonds > FERROMAGNETIC)

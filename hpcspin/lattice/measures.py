@@ -106,19 +106,8 @@ def scalar_chirality(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np
 def topological_charges(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
     """Part of the sphere that the spins of the cell towards +x and +y of each site cover, signed; 1 is all of it.
 
-    The solid angles of its two triangles over 4 pi (B. Berg and M. Lüscher, Nucl. Phys. B 190, 412 (1981)).
-
-    Parameters
-    ----------
-    lattice
-        The lattice of the spins.
-    spins
-        Unit vectors, shape (Lx, Ly, 3).
-
-    Returns
-    -------
-    ndarray
-        Shape (Lx, Ly); NaN where the cell has a corner beyond an open edge.
+    The solid angles of its two triangles over 4 pi (B. Berg and M. Lüscher, Nucl. Phys. B 190, 412 (1981)). Arguments
+    and shape of the result are those of `scalar_chirality`.
     """
     a, b, c = _triangles(lattice, spins)
     volume = (a * np.cross(b, c)).sum(axis=-1)
@@ -171,14 +160,7 @@ def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
 
     In each row the site bonds, smoothed over one column to either side, are followed from the right; the wall is where
     they cross zero, interpolated linearly. A row without a crossing counts as 0 when it is antiferromagnetic at its
-    left end and as Lx when it is ferromagnetic everywhere.
-
-    Parameters
-    ----------
-    lattice
-        The lattice of the spins.
-    spins
-        Unit vectors, shape (..., Lx, Ly, 3).
+    left end and as Lx when it is ferromagnetic everywhere. Arguments are those of `bond_map`.
 
     Returns
     -------

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
@@ -33,7 +34,7 @@ def attempt(source: Path) -> ctypes.CDLL | str:
 
 def _library(source: Path, compiler: str) -> Path:
     """Where the compiled kernels lie; ranks that come at the same time each compile them, and the last one stays."""
-    machine = f"{platform.machine()} {_processor()} {compiler} {' '.join(_FLAGS)}"
+    machine = f"{platform.machine()} {processor()} {compiler} {' '.join(_FLAGS)}"
     name = hashlib.sha256(source.read_bytes() + machine.encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpcspin" / "kernels"
     path = folder / f"{source.stem}-{name}.so"
@@ -46,10 +47,10 @@ def _library(source: Path, compiler: str) -> Path:
     return path
 
 
-def _processor() -> str:
+def processor() -> str:
     """Model of the processor: a home directory serves machines of several kinds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2] for line in lines if line.startswith(("model name", "CPU part"))), "")
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "CPU part")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

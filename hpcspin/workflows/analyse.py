@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hpcspin.analysis import QUANTITIES
+from hpcspin.assembly.system import lattice_of
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import make_lattice
-from hpcspin.lattice.settings import LatticeSettings
 from hpcspin.parallel.world import World
 from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenance, require_output
 
@@ -40,10 +39,7 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
         require_output(output, source)
         with FrameReader(source) as frames:
             time, spins, config = np.asarray(frames.time), np.asarray(frames.spins), frames.attributes.get("config")
-        if not isinstance(config, dict) or "lattice" not in config:
-            raise HpcspinError(f"{source}: names no lattice; give a trajectory that hpcspin simulate has written")
-        section = LatticeSettings.model_validate(config["lattice"])
-        lattice = make_lattice(section.kind, section.size, section.periodic)
+        lattice = lattice_of(source)
         count, interval = equal_intervals(time, source)
         arrays = measure(lattice, spins[:count], interval)
         with atomic_hdf5(output) as file:

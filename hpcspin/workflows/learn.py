@@ -29,14 +29,11 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
 from hpcspin.storage import (
     MANIFEST,
-    SPINS,
+    FrameReader,
     atomic_hdf5,
     make_directory,
-    open_hdf5,
     read_manifest,
-    read_rows,
     read_spins,
-    real_dataset,
     write_manifest,
     write_text,
 )
@@ -243,17 +240,15 @@ def _frames(
     tuple
         Spins, steps and root mean square spreads (NaN without a committee) of the frames.
     """
-    with open_hdf5(path) as file:
-        shape = real_dataset(file, path, "spins", SPINS).shape
-        count, spread = shape[0], np.full(shape[0], np.nan)
-        if "spread" in file:
-            spread = np.sqrt(np.mean(read_rows(real_dataset(file, path, "spread", shape[:3]), path) ** 2, axis=(1, 2)))
+    with FrameReader(path) as frames:
+        count, spread = len(frames), np.full(len(frames), np.nan)
+        if "spread" in frames.names:
+            spread = np.sqrt(np.mean(frames.spread[:] ** 2, axis=(1, 2)))
         # Random numbers replace a spread that was not measured.
         rank = rng.random(count) if np.isnan(spread).any() else spread
         stretches = [part for part in np.array_split(np.arange(count), share) if len(part)]
-        frames = np.array([part[np.argmax(rank[part])] for part in stretches])
-        step = real_dataset(file, path, "step", shape[:1])[frames]
-        return file["spins"][frames], step, spread[frames]
+        chosen = np.array([part[np.argmax(rank[part])] for part in stretches])
+        return frames.spins[chosen], frames.step[chosen], spread[chosen]
 
 
 def _write_spins(path: Path, spins: NDArray[np.float64], **provenance: NDArray[Any]) -> None:
@@ -265,9 +260,8 @@ def _write_spins(path: Path, spins: NDArray[np.float64], **provenance: NDArray[A
 
 def _origin(this: _Round, role: str) -> dict[str, Any]:
     """Where the spins of a round come from, for the attributes of their labels."""
-    with open_hdf5(this.spins(role)) as file:
-        path = this.spins(role)
-        measured = {name: real_dataset(file, path, name)[()].tolist() for name in file if name != "spins"}
+    with FrameReader(this.spins(role)) as frames:
+        measured = {name: getattr(frames, name)[:].tolist() for name in frames.names if name != "spins"}
         return {"round": this.number, **measured}
 
 
