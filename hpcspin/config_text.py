@@ -95,21 +95,14 @@ def _require_plain(content: Any) -> None:
 
 @dataclass(frozen=True)
 class Override:
-    """One ``key.path=value`` of the command line; entries of a list have their names or numbers in the path.
-
-    Attributes
-    ----------
-    text : str
-        As it was given.
-    keys : tuple of str
-        Parts of the path.
-    value
-        What its YAML says.
-    """
+    """One ``key.path=value`` of the command line; entries of a list have their names or numbers in the path."""
 
     text: str
+    """As it was given."""
     keys: tuple[str, ...]
+    """Parts of the path."""
     value: Any
+    """What its YAML says."""
 
     @classmethod
     def parse(cls, text: str) -> Override:

@@ -77,18 +77,12 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Mistake:
-    """Something wrong with settings.
-
-    Attributes
-    ----------
-    keys : tuple
-        Where: keys and indices, from the root.
-    message : str
-        The key, what is wrong with it, and how to correct that.
-    """
+    """Something wrong with settings."""
 
     keys: tuple[str | int, ...]
+    """Where: keys and indices, from the root."""
     message: str
+    """The key, what is wrong with it, and how to correct that."""
 
 
 def first_mistake(failure: ValidationError) -> Mistake:

@@ -32,21 +32,14 @@ _EXACT, _TALLY, _LAST_ERRORS = "exact/", "tally/", ("deviation", "force_error")
 
 @dataclass(frozen=True)
 class Tally:
-    """Errors of a run as its exact fields have shown them.
-
-    Attributes
-    ----------
-    labels : int
-        Exact fields.
-    deviations : float
-        Sum of the mean squares of a perpendicular component of exact minus cheap field.
-    errors : float
-        The same of exact minus corrected field just before, from the second exact field on.
-    """
+    """Errors of a run as its exact fields have shown them."""
 
     labels: int = 0
+    """Exact fields."""
     deviations: float = 0.0
+    """Sum of the mean squares of a perpendicular component of exact minus cheap field."""
     errors: float = 0.0
+    """The same of exact minus corrected field just before, from the second exact field on."""
 
     def __str__(self) -> str:
         """One line for people."""

@@ -17,18 +17,12 @@ Array = NDArray[np.float64]
 
 
 class SpinTransfer(NamedTuple):
-    """Both coefficients of a field across the spins, in hoppings.
-
-    Attributes
-    ----------
-    damping_like
-        a of H = a S x p + b [p - S (S·p)].
-    field_like
-        b.
-    """
+    """Both coefficients of a field across the spins, in hoppings."""
 
     damping_like: Array
+    """a of H = a S x p + b [p - S (S·p)]."""
     field_like: Array
+    """b."""
 
 
 def spin_transfer(spins: Array, field: Array, axis: ArrayLike) -> SpinTransfer:

@@ -65,19 +65,14 @@ class ClosedFormSolver(SteadyStateSolver):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """H + Sigma^R = R diag(lambda) R^-1 of one snapshot, which has all of its steady state.
-
-    Attributes
-    ----------
-    levels
-        lambda, shape (m,), one for each orbital of a site that is no vacancy.
-    vectors, inverse
-        R and R^-1, shapes (2 sites, m) and (m, 2 sites); 0 at vacancies.
-    """
+    """H + Sigma^R = R diag(lambda) R^-1 of one snapshot, which has all of its steady state."""
 
     levels: Matrix
+    """lambda, shape (m,), one for each orbital of a site that is no vacancy."""
     vectors: Matrix
+    """R, shape (2 sites, m); 0 at vacancies."""
     inverse: Matrix
+    """R^-1, shape (m, 2 sites); 0 at vacancies."""
 
     @staticmethod
     def of(system: DrivenLattice, spins: NDArray[np.float64]) -> Spectrum:

@@ -60,27 +60,18 @@ class Corners:
 
 @dataclass(frozen=True)
 class Slab:
-    """My columns, connected to the columns of all other ranks.
-
-    Attributes
-    ----------
-    columns
-        The ranks that hold all columns.
-    connected
-        u_x of my columns, connected to all columns on their right.
-    reduced
-        Corners of all slabs but the last one, connected to their right.
-    column
-        W† Y at my first column, from the slab before; None on the first slab.
-    diagonal
-        U of the column before mine; None on the first slab.
-    """
+    """My columns, connected to the columns of all other ranks."""
 
     columns: ColumnTeam
+    """The ranks that hold all columns."""
     connected: list[Array]
+    """u_x of my columns, connected to all columns on their right."""
     reduced: list[Corners]
+    """Corners of all slabs but the last one, connected to their right."""
     column: Array | None
+    """W† Y at my first column, from the slab before; None on the first slab."""
     diagonal: Array | None
+    """U of the column before mine; None on the first slab."""
 
     def first_columns(self, source: Array | None) -> Iterator[Array]:
         """-t G_{x,0} K of my columns; see `recursion.first_columns`."""

@@ -40,24 +40,18 @@ _AGREEMENT = {"complex128": 1e-8, "complex64": 1e-2}
 
 @dataclass(frozen=True)
 class Kernel:
-    """One compilation of ``fused.cu``.
-
-    Attributes
-    ----------
-    orbitals
-        m = 2 Ly.
-    precision
-        complex128 or complex64.
-    diagonal, periodic, flipped
-        W = 1 or, where ``diagonal``, W = 1 + P: P takes site y - 1 of the next column, y + 1 where ``flipped``;
-        ``periodic`` says whether y closes on itself.
-    """
+    """One compilation of ``fused.cu``."""
 
     orbitals: int
+    """m = 2 Ly."""
     precision: np.dtype[Any]
+    """complex128 or complex64."""
     diagonal: bool
+    """Whether W = 1 + P, P taking site y - 1 of the next column; else W = 1."""
     periodic: bool
+    """Whether y closes on itself."""
     flipped: bool
+    """Whether P takes site y + 1."""
 
     @staticmethod
     def of(coupling: Coupling, orbitals: int, precision: Any = np.complex128) -> Kernel | None:

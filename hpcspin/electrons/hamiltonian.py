@@ -25,21 +25,15 @@ class Coupling:
 
     W is a sum of shifts with a 2x2 matrix each: for a step d, site y of a column is bound to site y + d of the next
     one. A product with W is one shifted addition a step; where W is the identity it costs nothing.
-
-    Attributes
-    ----------
-    steps
-        The steps d that stay on the lattice, the shortest first.
-    matrices
-        The matrix of each step in spin space, shape (steps, 2, 2).
-    periodic
-        Whether y closes on itself.
     """
 
     backend: Backend
     steps: tuple[int, ...]
+    """The steps d that stay on the lattice, the shortest first."""
     matrices: NDArray[np.complex128]
+    """The matrix of each step in spin space, shape (steps, 2, 2)."""
     periodic: bool
+    """Whether y closes on itself."""
 
     @cached_property
     def is_identity(self) -> bool:

@@ -31,32 +31,22 @@ _SPARE = 1e-7
 
 @dataclass
 class Intervals:
-    """Intervals of several integrals, and what is known of them.
-
-    Attributes
-    ----------
-    owner
-        Which integral each belongs to.
-    lower, upper
-        Ends.
-    error
-        Estimated error of its integral.
-    promised
-        Error that 43 nodes promise, by the rate at which 10 and 21 converge.
-    points
-        Nodes: 21 or 43.
-    holder, row
-        The rank that evaluates it, and where that keeps the integral.
-    """
+    """Intervals of several integrals, and what is known of them."""
 
     owner: NDArray[np.int64]
+    """Which integral each belongs to."""
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     error: NDArray[np.float64]
+    """Estimated error of its integral."""
     promised: NDArray[np.float64]
+    """Error that 43 nodes promise, by the rate at which 10 and 21 converge."""
     points: NDArray[np.int64]
+    """Nodes: 21 or 43."""
     holder: NDArray[np.int64]
+    """The rank that evaluates it."""
     row: NDArray[np.int64]
+    """Where that rank keeps the integral."""
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -86,48 +76,32 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Integrand:
-    """What is integrated.
-
-    Attributes
-    ----------
-    values
-        Points and the integrals they belong to, each of shape (nodes,), to values of shape (nodes, components); never
-        called with no points.
-    components, counted
-        Number of components, and of the first ones among them that the error is about.
-    scale
-        From an error of a component to one in units of the tolerance.
-    nodes_at_once
-        Nodes in one call.
-    """
+    """What is integrated."""
 
     values: Callable[[NDArray[np.float64], NDArray[np.int64]], Array]
+    """Points and the integrals they belong to, each of shape (nodes,), to values of shape (nodes, components); never
+    called with no points."""
     components: int
     counted: int
+    """Number of the first components, which the error is about."""
     scale: float
+    """From an error of a component to one in units of the tolerance."""
     nodes_at_once: int
+    """Nodes in one call."""
 
 
 @dataclass(frozen=True)
 class Integrals:
-    """Outcome of an adaptive quadrature.
-
-    Attributes
-    ----------
-    values
-        Shape (n, components), the same on every rank.
-    errors
-        Sum of the error estimates of the intervals, shape (n,).
-    intervals
-        The final grid, sorted by owner and energy.
-    evaluations
-        Number of nodes, over all rounds and ranks.
-    """
+    """Outcome of an adaptive quadrature."""
 
     values: NDArray[np.float64]
+    """Shape (n, components), the same on every rank."""
     errors: NDArray[np.float64]
+    """Sum of the error estimates of the intervals, shape (n,)."""
     intervals: Intervals
+    """The final grid, sorted by owner and energy."""
     evaluations: int
+    """Number of nodes, over all rounds and ranks."""
 
 
 def integrate(

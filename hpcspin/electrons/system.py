@@ -26,18 +26,12 @@ VACANT = 1e12
 
 @dataclass(frozen=True)
 class HoppingTerm:
-    """sum_i c†_i T c_{i + offset} + h.c.: the electrons' motion along one direction of bonds.
-
-    Attributes
-    ----------
-    offset
-        Lattice offset (dx, dy).
-    matrix
-        T in spin space, shape (2, 2).
-    """
+    """sum_i c†_i T c_{i + offset} + h.c.: the electrons' motion along one direction of bonds."""
 
     offset: tuple[int, int]
+    """Lattice offset (dx, dy)."""
     matrix: NDArray[np.complex128]
+    """T in spin space, shape (2, 2)."""
 
 
 @dataclass(frozen=True, eq=False)

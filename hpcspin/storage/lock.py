@@ -46,28 +46,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that has a lock.
-
-    Attributes
-    ----------
-    host, machine : str
-        Name of the host; identifier of its last boot and of the process namespace.
-    process : int
-        Process identifier (PID).
-    started : str or None
-        Start time of the process in its machine's units, since PIDs are used again.
-    since : str
-        When it took the lock.
-    job : str or None
-        SLURM job identifier.
-    """
+    """A process that has a lock."""
 
     host: str
     machine: str
+    """Identifiers of the host's last boot and of the process namespace."""
     process: int
+    """Process identifier (PID)."""
     started: str | None
+    """Start time of the process in its machine's units, since PIDs are used again."""
     since: str
+    """When it took the lock."""
     job: str | None
+    """SLURM job identifier."""
 
     @classmethod
     def this_process(cls) -> Self:

@@ -19,21 +19,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, order=True)
 class Shard:
-    """One label file of a training set.
-
-    Attributes
-    ----------
-    file : str
-        Name relative to the directory of the manifest.
-    snapshots : int
-        Number of labelled configurations.
-    checksum : str
-        SHA-256 of the file.
-    """
+    """One label file of a training set."""
 
     file: str
+    """Name relative to the directory of the manifest."""
     snapshots: int
+    """Number of labelled configurations."""
     checksum: str
+    """SHA-256 of the file."""
 
 
 def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
