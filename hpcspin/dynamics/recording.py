@@ -94,7 +94,7 @@ class Recorder:
             at_most=bool(settings.record_walls),
             compression=settings.compression,
         )
-        self._appending = _InOrder(self._writer.append)
+        self._appending = _SerialCalls(self._writer.append)
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +150,7 @@ def _in_words(frame: Frame, wall: NDArray[np.float64] | float | None) -> str:
     return f"at time {frame.time:g} the mean spin is {np.linalg.norm(np.nanmean(frame.spins, axis=(0, 1))):.2f} long"
 
 
-class _InOrder:
+class _SerialCalls:
     """Calls of a function, one after the other in a thread; after one that fails none is made."""
 
     def __init__(self, function: Callable[..., None]) -> None:

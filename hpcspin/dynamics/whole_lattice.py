@@ -16,7 +16,7 @@ from hpcspin.lattice import Lattice
 from hpcspin.parallel.domain import Domain
 
 
-class Memory(Stateful, Protocol):
+class SolverState(Stateful, Protocol):
     """What a solver keeps from step to step."""
 
     def start_step(self, step: int) -> bool:
@@ -37,7 +37,7 @@ class WholeLatticeField:
         Spins of shape (1, Lx, Ly, 3) to an object with the arrays ``field`` (1, Lx, Ly, 3) and the observables.
     shapes
         Shape of each observable of one snapshot.
-    memory
+    state
         State that the solver keeps from step to step; None for a solver without.
     """
 
@@ -47,9 +47,9 @@ class WholeLatticeField:
         self,
         solve: Callable[[NDArray[np.float64]], Any],
         shapes: Mapping[str, tuple[int, ...]],
-        memory: Memory | None = None,
+        state: SolverState | None = None,
     ) -> None:
-        self._solve, self._memory = solve, memory
+        self._solve, self._state = solve, state
         self.observable_shapes: dict[str, tuple[int, ...]] = dict(shapes)
         self.observables: dict[str, NDArray[np.float64]] = {}
         """Of the last evaluation."""
@@ -83,16 +83,16 @@ class WholeLatticeField:
 
     def start_step(self, step: int) -> bool:
         """Start a step; return whether the field of the same spins has changed."""
-        return self._memory is not None and self._memory.start_step(step)
+        return self._state is not None and self._state.start_step(step)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """State of the solver."""
-        return self._memory.state_dict() if self._memory else {}
+        return self._state.state_dict() if self._state else {}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Return the solver to a state."""
-        if self._memory:
-            self._memory.load_state_dict(state)
+        if self._state:
+            self._state.load_state_dict(state)
 
 
 class _BoundWhole:

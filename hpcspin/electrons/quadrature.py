@@ -43,7 +43,7 @@ class Intervals:
     """Error that 43 nodes promise, by the rate at which 10 and 21 converge."""
     points: NDArray[np.int64]
     """Nodes: 21 or 43."""
-    holder: NDArray[np.int64]
+    rank: NDArray[np.int64]
     """The rank that evaluates it."""
     row: NDArray[np.int64]
     """Where that rank keeps the integral."""
@@ -144,12 +144,12 @@ def integrate(
     while len(fresh) or len(extended):
         _assign(leaves, fresh, extended, world.size)
         judged = np.zeros((2, len(leaves)))
-        mine = fresh[leaves.holder[fresh] == world.rank]
+        mine = fresh[leaves.rank[fresh] == world.rank]
         if len(mine):
             sums, judged[:, mine] = first_rule(integrand, leaves[mine], backend)
             leaves.row[mine] = len(kept) + np.arange(len(mine))
             kept.extend(sums)
-        mine = extended[leaves.holder[extended] == world.rank]
+        mine = extended[leaves.rank[extended] == world.rank]
         if len(mine):
             known = [kept[row] for row in leaves.row[mine]]
             sums, judged[0, mine] = _extended_rule(integrand, leaves[mine], known, backend)
@@ -166,7 +166,7 @@ def integrate(
         leaves, fresh, extended = _bisect(leaves, refined & ~longer, longer)
     achieved = np.bincount(leaves.owner, leaves.error, len(edges)).astype(np.float64)
     leaves = leaves[np.lexsort((leaves.lower, leaves.owner))]
-    totals = _sum_by_owner(kept, leaves[leaves.holder == world.rank], len(edges), integrand.components, backend)
+    totals = _sum_by_owner(kept, leaves[leaves.rank == world.rank], len(edges), integrand.components, backend)
     return Integrals(world.sum(totals), achieved, leaves, evaluations)
 
 
@@ -251,12 +251,12 @@ def _kronrod_error(size: NDArray[np.float64], difference: NDArray[np.float64]) -
 
 def _assign(leaves: Intervals, fresh: NDArray[np.int64], extended: NDArray[np.int64], ranks: int) -> None:
     """Give the new intervals to ranks so that all have as much to do; extensions stay where their sums are."""
-    load = np.bincount(leaves.holder[extended], minlength=ranks)
+    load = np.bincount(leaves.rank[extended], minlength=ranks)
     for _ in fresh:
         load[np.argmin(load)] += 1
-    share = load - np.bincount(leaves.holder[extended], minlength=ranks)
+    share = load - np.bincount(leaves.rank[extended], minlength=ranks)
     # Neighbours stay together: a sweep then rarely needs the blocks of several snapshots.
-    leaves.holder[fresh] = np.repeat(np.arange(ranks), share)
+    leaves.rank[fresh] = np.repeat(np.arange(ranks), share)
 
 
 def _worst(leaves: Intervals, count: int, tolerance: float) -> NDArray[np.bool_]:

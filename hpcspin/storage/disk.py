@@ -139,13 +139,13 @@ def create_hdf5(disk: DiskFile, **options: Any) -> Iterator[h5py.File]:
         On leaving, if something could not be written.
     """
     try:
-        with h5py.File(_Unfailing(disk), "w", **options) as file:
+        with h5py.File(_ErrorsDeferred(disk), "w", **options) as file:
             yield file
     finally:
         disk.check()
 
 
-class _Unfailing:
+class _ErrorsDeferred:
     """What h5py takes for a file object; after a failure, which the `DiskFile` keeps, it drops what it is given."""
 
     def __init__(self, disk: DiskFile) -> None:

@@ -98,7 +98,7 @@ class OutputLock:
         self._output, self._lost = output, lost
         self._path = output / ".lock" if output.is_dir() else output.with_name(f".{output.name}.lock")
         self._lock = Lock(str(self._path), lifetime=_FOREVER)
-        self._card = _card(self._lock.claimfile)
+        self._holder_file = _holder_file(self._lock.claimfile)
         self._released = threading.Event()
         self._heartbeat_thread: threading.Thread | None = None
 
@@ -114,7 +114,7 @@ class OutputLock:
         """
         try:
             with file_errors(self._path):
-                with DiskFile(self._card, create=True) as file:
+                with DiskFile(self._holder_file, create=True) as file:
                     file.write_at(0, json.dumps(asdict(Holder.this_process())).encode())
                 while not self._linked():
                     self._take_over()
@@ -172,16 +172,16 @@ class OutputLock:
             return not holder.is_alive
         if holder is not None and me.job is not None and holder.job == me.job:
             return True  # SLURM has ended a job before it starts it again.
-        os.utime(self._card)
+        os.utime(self._holder_file)
         try:
             # Both times are the file server's.
-            return self._card.stat().st_ctime - self._path.stat().st_ctime > LIFETIME_SECONDS
+            return self._holder_file.stat().st_ctime - self._path.stat().st_ctime > LIFETIME_SECONDS
         except FileNotFoundError:
             return False
 
     def _holder(self) -> Holder | None:
         try:
-            return _read_card(_card(self._claim_of_holder()))
+            return _read_holder(_holder_file(self._claim_of_holder()))
         except OSError:
             return None
 
@@ -196,10 +196,10 @@ class OutputLock:
     def _remove_stale(self) -> None:
         """Remove what runs have left that were killed on their way to the lock, or with a lock that was deleted."""
         machine = _machine()
-        for card in self._path.parent.glob(f"{glob.escape(self._path.name)}|*.json"):
-            holder = _read_card(card)
+        for file in self._path.parent.glob(f"{glob.escape(self._path.name)}|*.json"):
+            holder = _read_holder(file)
             if holder is not None and holder.machine == machine and not holder.is_alive:
-                _remove_claim(card.with_suffix(""))
+                _remove_claim(file.with_suffix(""))
 
     def _heartbeat(self) -> None:
         """Touch the lock until it is released, or somebody else's."""
@@ -212,22 +212,22 @@ class OutputLock:
             self._lost(f"{self._output}: the lock {self._path} is no longer this run's, which ends")
 
 
-def _card(claim: str | Path) -> Path:
+def _holder_file(claim: str | Path) -> Path:
     """Where a holder is described."""
     return Path(f"{claim}.json")
 
 
-def _read_card(card: Path) -> Holder | None:
+def _read_holder(file: Path) -> Holder | None:
     """The holder that a file describes; None where it is missing or not of this form."""
     try:
-        holder = Holder(**json.loads(card.read_text()))
+        holder = Holder(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
     return holder if isinstance(holder.process, int) and holder.process > 0 else None
 
 
 def _remove_claim(claim: Path) -> None:
-    for path in (claim, _card(claim)):
+    for path in (claim, _holder_file(claim)):
         with suppress(OSError):
             path.unlink(missing_ok=True)
 
