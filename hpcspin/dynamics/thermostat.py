@@ -106,9 +106,9 @@ class Thermostat:
         if self.temperature > 0 and self.damping == 0:
             raise HpcspinError("dynamics.temperature: a heat bath needs damping > 0; set dynamics.damping")
 
-    def field(self, sites: Tensor, step: int, dtype: torch.dtype, stage: int = 0) -> Tensor | None:
+    def field(self, sites: Tensor, step: int, dtype: torch.dtype) -> Tensor | None:
         """Random field on the given sites during a step, shape (*sites.shape, 3); None at zero temperature."""
         if self.temperature == 0:
             return None
         strength = math.sqrt(2 * self.damping * self.temperature / self.step)
-        return (normal_vectors(sites, self.seed, self.stream, step, stage) * strength).to(dtype)
+        return (normal_vectors(sites, self.seed, self.stream, step, 0) * strength).to(dtype)

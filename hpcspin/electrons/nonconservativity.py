@@ -44,18 +44,18 @@ def tangent_jacobian(solver: Solver[Any, Any], spins: NDArray[np.float64], step:
     return np.einsum("vix,iax->iav", slope, frames).reshape(sites, 2, sites, 2)
 
 
-def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64], step: float = 1e-3) -> float:
+def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64]) -> float:
     """Norm of the antisymmetric part of the tangent Jacobian over that of its symmetric off-site part.
 
     The Jacobian is symmetric if and only if the field is a gradient: 0 in
-    equilibrium, up to the solver's tolerance over ``step``.
+    equilibrium, up to the solver's tolerance over the angle of the differences.
 
     Parameters
     ----------
-    solver, spins, step
+    solver, spins
         As for `tangent_jacobian`.
     """
-    jacobian = tangent_jacobian(solver, spins, step)
+    jacobian = tangent_jacobian(solver, spins)
     sites = len(jacobian)
     transposed = jacobian.transpose(2, 3, 0, 1)
     symmetric = (jacobian + transposed) / 2

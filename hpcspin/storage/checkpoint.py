@@ -30,24 +30,16 @@ _PARTS = {"meta": h5py.Dataset, "config": h5py.Dataset, "arrays": h5py.Group}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on.
-
-    Attributes
-    ----------
-    arrays : dict of numpy.ndarray
-        Named arrays; names may contain ``/``.
-    meta : dict
-        JSON values.
-    config : dict
-        Configuration of the run.
-    path : pathlib.Path
-        The file it came from.
-    """
+    """What a run needs to go on."""
 
     arrays: dict[str, np.ndarray]
+    """Named arrays; names may contain ``/``."""
     meta: dict[str, Any]
+    """JSON values."""
     config: dict[str, Any]
+    """Configuration of the run."""
     path: Path
+    """The file it came from."""
 
     def array(self, name: str, shape: Sequence[int]) -> np.ndarray:
         """One of the arrays, of real numbers.

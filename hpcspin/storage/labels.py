@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,8 +131,7 @@ def write_labels(
 class LabelWriter(FrameFile):
     """Append labels durably; a killed job resumes at the first snapshot without label.
 
-    The labels grow in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`), and PATH appears when all are there. As a
-    context manager it finishes a complete file on leaving, and leaves an incomplete one to be resumed.
+    The labels grow in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`), and PATH appears with `finish`.
 
     Parameters
     ----------
@@ -188,13 +187,6 @@ class LabelWriter(FrameFile):
                     f"{self.path}: {name} from snapshot {self.done} on is not finite; correct the electrons"
                 )
         self.write(**frames)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self.done == self.capacity:
-            self.finish()
 
 
 def _largest_field(stored: Mapping[str, Any], error: NDArray[np.float64] | None) -> float:

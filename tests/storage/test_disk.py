@@ -45,10 +45,11 @@ def labels(rows: slice) -> dict[str, np.ndarray]:
 
 def label(path: Path) -> None:
     """Label in two appends, and go on where an earlier call has stopped."""
-    with LabelWriter(path, SIZE, SHAPES, {"config": {}, "precision": "float64"}, FRAMES) as writer:
-        while writer.done < FRAMES:
-            rows = slice(writer.done, writer.done + 2)
-            writer.append(**labels(rows))
+    writer = LabelWriter(path, SIZE, SHAPES, {"config": {}, "precision": "float64"}, FRAMES)
+    while writer.done < FRAMES:
+        rows = slice(writer.done, writer.done + 2)
+        writer.append(**labels(rows))
+    writer.finish()
 
 
 def simulate(path: Path, compression: str | None = None, frames: int = FRAMES, most: int = FRAMES) -> None:
