@@ -88,7 +88,8 @@ def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[
     last = {f"{name}, t = {time[-1]:g} ħ/t": structure_factors(lattice, spins[-1]) for name, spins in both.items()}
     zone_maps(lattice, last, directory / "structure_factor.png")
     figures.histograms(_histograms(lattice, quenches), directory / "histograms.png")
-    figures.energies([_energy_curves(lattice, run) for run in quenches], directory / "energy.png")
+    curves = [_energy_curves(lattice, run) for run in quenches]
+    figures.against_time(curves, "energy a site (t)", directory / "energy.png")
     numbers: dict[str, Any] = {"order": _order_numbers(lattice, runs)}
     if all(run.exact_energies is not None for run in quenches):
         exact, learned = np.concatenate(_energies(lattice, quenches, "exact"), axis=1)

@@ -52,7 +52,10 @@ def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dic
     walls = _walls(lattice, runs)
     figure = _drawn_anew(directory / "wall_position.png")
     if walls:
-        figures.wall_positions([(wall.time, wall.electrons, wall.learned) for wall in walls.values()], figure)
+        curves = [
+            {NAMES[0]: (wall.time, wall.electrons), NAMES[1]: (wall.time, wall.learned)} for wall in walls.values()
+        ]
+        figures.against_time(curves, "wall position (columns)", figure)
     ratio = np.concatenate([torque_ratio(lattice, run.exact, run.predicted) for run in runs.values()])
     figure = _drawn_anew(directory / "torque_ratio.png")
     if len(ratio):

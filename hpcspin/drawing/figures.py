@@ -91,29 +91,6 @@ def _calibration(axis: Axes, bins: Sequence[Mapping[str, float]]) -> None:
     axis.legend()
 
 
-def wall_positions(
-    runs: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]], path: Path
-) -> None:
-    """Wall position against time of both dynamics (Fig. 5a).
-
-    Parameters
-    ----------
-    runs
-        For each test run: times, exact positions, learned positions.
-    path
-        Image file to write.
-    """
-    figure = Figure(figsize=(4.6, 3.4))
-    axis = figure.subplots()
-    for number, (times, exact, learned) in enumerate(runs):
-        colour = f"C{number % 10}"
-        axis.plot(times, exact, color=colour, label=f"NEGF–LLG, run {number}")
-        axis.plot(times, learned, "--", color=colour, label=f"ML–LLG, run {number}")
-    axis.set(xlabel="time (ħ/t)", ylabel="wall position (columns)")
-    axis.legend(fontsize=7, ncols=1 + len(runs) // 4)
-    save(figure, path)
-
-
 def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
     """Histogram of |T^neq|/|T^eq| of the sites near the wall (Fig. 5b).
 
@@ -131,22 +108,26 @@ def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
     save(figure, path)
 
 
-def energies(runs: Sequence[Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]], path: Path) -> None:
-    """Energy a site against time.
+def against_time(
+    runs: Sequence[Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]], what: str, path: Path
+) -> None:
+    """A number of each run under both dynamics against time: full lines and broken ones (Fig. 5a, of the wall).
 
     Parameters
     ----------
     runs
-        For each test run, by the names of both dynamics: times and energies a site.
+        For each test run, by the names of both dynamics: times and numbers.
+    what
+        Label of the vertical axis.
     path
         Image file to write.
     """
-    figure = Figure(figsize=(5.0, 3.4))
+    figure = Figure(figsize=(4.6, 3.4))
     axis = figure.subplots()
     for number, curves in enumerate(runs):
-        for (name, (time, energy)), style in zip(curves.items(), ("-", "--"), strict=True):
-            axis.plot(time, energy, style, color=f"C{number % 10}", label=f"{name}, run {number}")
-    axis.set(xlabel="time (ħ/t)", ylabel="energy a site (t)")
+        for (name, (time, values)), style in zip(curves.items(), ("-", "--"), strict=True):
+            axis.plot(time, values, style, color=f"C{number % 10}", label=f"{name}, run {number}")
+    axis.set(xlabel="time (ħ/t)", ylabel=what)
     axis.legend(fontsize=7, ncols=1 + len(runs) // 4)
     save(figure, path)
 

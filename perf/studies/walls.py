@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from shared import parser_of
 
 from hpcspin.analysis.series import Estimate, velocity
-from hpcspin.drawing.figures import wall_positions
+from hpcspin.drawing.figures import against_time
 from hpcspin.storage import provenance, write_json
 
 _DIGITS = 6
@@ -114,8 +114,8 @@ def main() -> None:
     }
     measured["walls"] = {"time": exact[0][0].tolist(), **walls}
     write_json(arguments.output, measured)
-    runs = [(a[0], a[1], b[1]) for a, b in zip(exact, learned, strict=True)]
-    wall_positions(runs, arguments.output.with_suffix(".png"))
+    runs = [{"NEGF–LLG": a, "ML–LLG": b} for a, b in zip(exact, learned, strict=True)]
+    against_time(runs, "wall position (columns)", arguments.output.with_suffix(".png"))
     for when in summaries:
         for name, value in measured[when].items():
             print(f"{when}, {name}: {value['mean']:.3g} (standard error {value['error'] or float('nan'):.2g})")
