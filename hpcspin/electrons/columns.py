@@ -24,7 +24,7 @@ undivided recursion: it buys memory, and time only with many ranks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,30 +91,22 @@ class Slab:
         beyond, entering = None, None
         if self.columns.team.size > 1:
             firsts = self.columns.exchange(partial_lesser(self.connected, coupling, sources)[0])
-            beyond = self._beyond(firsts[place + 1 :])
+            right = [slab.first_last for slab in self.reduced[:place:-1]]
+            beyond = self._through(firsts[:place:-1], right, coupling.wrap_up)
             nothing = None if self.diagonal is None else (0 * self.diagonal, self.diagonal)
             *_, (last, _) = lesser(self.connected, coupling, sources, beyond, nothing)
-            before = self._before(self.columns.exchange(last)[:place])
+            left = [slab.last_first for slab in self.reduced[1:place]]
+            before = self._through(self.columns.exchange(last)[:place], left, coupling.wrap_down)
             entering = None if before is None else (before, self.diagonal)
         return lesser(self.connected, coupling, sources, beyond, entering)
 
-    def _beyond(self, firsts: list[Array]) -> Array | None:
-        """What enters from the right: l at the first column of the slab after mine, from each slab's own."""
-        xp, coupling, found = self.columns.coupling.backend.xp, self.columns.coupling, None
-        for place, own in reversed(list(enumerate(firsts, self.columns.place + 1))):
-            if found is not None:
-                corner = self.reduced[place].first_last
-                own = own + corner @ coupling.wrap_up(found) @ adjoint(xp, corner)
-            found = own
-        return found
-
-    def _before(self, lasts: list[Array]) -> Array | None:
-        """What enters from the left: L at the last column of the slab before mine, from each slab's own."""
-        xp, coupling, found = self.columns.coupling.backend.xp, self.columns.coupling, None
-        for own, slab in zip(lasts, self.reduced, strict=False):
-            if found is not None:
-                own = own + slab.last_first @ coupling.wrap_down(found) @ adjoint(xp, slab.last_first)
-            found = own
+    def _through(self, owns: list[Array], corners: list[Array], wrap: Callable[[Array], Array]) -> Array | None:
+        """What leaves a row of slabs: the last one's own, and what enters it from those before, through its corner."""
+        if not owns:
+            return None
+        found, *others = owns
+        for own, corner in zip(others, corners, strict=True):
+            found = own + corner @ wrap(found) @ adjoint(self.columns.coupling.backend.xp, corner)
         return found
 
 

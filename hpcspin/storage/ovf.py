@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,11 +159,7 @@ def _header(file: BinaryIO, path: Path) -> tuple[dict[str, str], Representation]
             raise HpcspinError(f"{path}: is an OVF file of another version, {words!r:.60}; convert it to OVF 2.0")
         key, _, value = (part.strip() for part in words.partition(":"))
         if key == "begin" and value.startswith("data"):
-            representations: dict[str, Representation] = {
-                "text": "Text",
-                "binary 4": "Binary 4",
-                "binary 8": "Binary 8",
-            }
+            representations: dict[str, Representation] = {one.lower(): one for one in get_args(Representation)}
             if (kind := value.removeprefix("data").strip()) in representations:
                 return header, representations[kind]
             raise HpcspinError(f"{path}: holds data as {kind!r:.60}; write them as Text, Binary 4 or Binary 8")
