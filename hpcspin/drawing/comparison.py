@@ -15,23 +15,17 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Run:
-    """One recorded trajectory, or some of its frames, whose first axis is that of all arrays.
-
-    Attributes
-    ----------
-    time : ndarray
-        Times, shape (n,).
-    spins, field : ndarray
-        Shape (n, Lx, Ly, 3).
-    density, energy : ndarray or None
-        Electrons on each site, shape (n, Lx, Ly), and energy of the lattice, shape (n,); None where not recorded.
-    """
+    """One recorded trajectory, or some of its frames, whose first axis is that of all arrays."""
 
     time: Array
+    """Times, shape (n,)."""
     spins: Array
     field: Array
+    """As the spins of shape (n, Lx, Ly, 3)."""
     density: Array | None = None
+    """Electrons on each site, shape (n, Lx, Ly); None where not recorded."""
     energy: Array | None = None
+    """Of the whole lattice, shape (n,); None where not recorded."""
 
     def known(self, name: str) -> Array:
         """The ``density`` or ``energy`` of a run that has recorded it."""
@@ -48,19 +42,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Compared:
-    """A test run under both fields, from the same spins with the same noise.
-
-    Attributes
-    ----------
-    exact, learned : Run
-        Of either field.
-    predicted : PredictedFields
-        What the force field says about the exact frames.
-    """
+    """A test run under both fields, from the same spins with the same noise."""
 
     exact: Run
     learned: Run
     predicted: PredictedFields
+    """What the force field says about the exact frames."""
 
     @property
     def times(self) -> Array:

@@ -26,31 +26,23 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a curve.
-
-    Attributes
-    ----------
-    quantity, line : str
-        What is measured, and of which curve of it.
-    stage : int
-        Number of the run in a chain; 0 where runs do not go on from each other.
-    x : float
-        Where it stands.
-    mean, error : float or None
-        Over the runs, and its standard error. No mean unless every run has the quantity: that of the runs which, say,
-        have nucleated would be too small.
-    runs, of : int
-        Runs that have the quantity, and all.
-    """
+    """A point of a curve."""
 
     quantity: str
     line: str
+    """Which curve of the quantity it belongs to."""
     stage: int
+    """Number of the run in a chain; 0 where runs do not go on from each other."""
     x: float
     mean: float | None
+    """Over the runs; none unless every run has the quantity: the mean of those that have, say, nucleated would be too
+    small."""
     error: float | None
+    """Standard error of the mean."""
     runs: int
+    """Runs that have the quantity."""
     of: int
+    """All runs."""
 
 
 def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> Point:

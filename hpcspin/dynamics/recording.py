@@ -151,7 +151,7 @@ def _in_words(frame: Frame, wall: NDArray[np.float64] | float | None) -> str:
 
 
 class _SerialCalls:
-    """Calls of a function, one after the other in a thread; after one that fails none is made."""
+    """Calls of a function in a thread, one after the other; after the first failure no further call is made."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self._function = function

@@ -101,7 +101,7 @@ class Slab:
         return lesser(self.connected, coupling, sources, beyond, entering)
 
     def _through(self, owns: list[Array], corners: list[Array], wrap: Callable[[Array], Array]) -> Array | None:
-        """What leaves a row of slabs: the last one's own, and what enters it from those before, through its corner."""
+        """What leaves the last slab of a row: its own part, and through its corner what the slab before sends."""
         if not owns:
             return None
         found, *others = owns

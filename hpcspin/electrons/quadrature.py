@@ -79,8 +79,8 @@ class Integrand:
     """What is integrated."""
 
     values: Callable[[NDArray[np.float64], NDArray[np.int64]], Array]
-    """Points and the integrals they belong to, each of shape (nodes,), to values of shape (nodes, components); never
-    called with no points."""
+    """Function of one or more points and of the numbers of their integrals, each of shape (nodes,), with values of
+    shape (nodes, components)."""
     components: int
     counted: int
     """Number of the first components, which the error is about."""

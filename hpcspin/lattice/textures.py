@@ -143,6 +143,7 @@ def puddles(
     """
     spins = _staggered_z(lattice, "puddles", (2, 2))
     sites = lattice.sites.reshape(-1, 2)
+    longest_bond = float(np.linalg.norm(lattice.cartesian(lattice.bonds), axis=-1).max())
     free = np.ones(lattice.num_sites, dtype=bool)
     for number in range(count):
         if not free.any():
@@ -153,12 +154,8 @@ def puddles(
         centre = rng.choice(np.flatnonzero(free))
         distance = np.linalg.norm(nearest_vectors(lattice, sites - sites[centre]), axis=-1)
         spins.reshape(-1, 3)[distance <= radius + 1e-9] = (1.0, 0.0, 0.0)
-        free &= distance > 2 * radius + _longest_bond(lattice) + 1e-9
+        free &= distance > 2 * radius + longest_bond + 1e-9
     return _tilted(spins, tilt, rng)
-
-
-def _longest_bond(lattice: Lattice) -> float:
-    return float(np.linalg.norm(lattice.cartesian(lattice.bonds), axis=-1).max())
 
 
 _SMALLEST_SKYRMION = 5

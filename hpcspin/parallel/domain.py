@@ -25,10 +25,6 @@ from hpcspin.parallel.stopwatch import WAITING, Stopwatch
 from hpcspin.parallel.world import World
 
 
-def _bounds(length: int, blocks: int) -> list[int]:
-    return [length * index // blocks for index in range(blocks + 1)]
-
-
 def _fits(length: int, blocks: int, width: int) -> bool:
     # A single block wraps onto itself by copies, however thin it is; several exchange strips of the halo's
     # width, and each holds a site.
@@ -131,12 +127,9 @@ class Domain:
 
     def slices_of(self, rank: int) -> tuple[slice, slice]:
         """Sites of a rank's block, as slices of the lattice."""
-        place = divmod(rank, self.blocks[1])
-        bounds = [_bounds(length, count) for length, count in zip(self.lattice.size, self.blocks, strict=True)]
-        return (
-            slice(bounds[0][place[0]], bounds[0][place[0] + 1]),
-            slice(bounds[1][place[1]], bounds[1][place[1] + 1]),
-        )
+        cuts = zip(self.lattice.size, self.blocks, divmod(rank, self.blocks[1]), strict=True)
+        x, y = (slice(length * place // count, length * (place + 1) // count) for length, count, place in cuts)
+        return x, y
 
     @property
     def slices(self) -> tuple[slice, slice]:

@@ -146,7 +146,7 @@ def create_hdf5(disk: DiskFile, **options: Any) -> Iterator[h5py.File]:
 
 
 class _ErrorsDeferred:
-    """What h5py takes for a file object; after a failure, which the `DiskFile` keeps, it drops what it is given."""
+    """File object for h5py that never raises: after a first failure, which the `DiskFile` keeps, it drops all data."""
 
     def __init__(self, disk: DiskFile) -> None:
         self._disk, self._place, self._end = disk, 0, 0

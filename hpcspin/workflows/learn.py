@@ -137,7 +137,8 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
     for role in roles:
         if not world.broadcast(this.labels(role).exists()):
             origin = world.broadcast(_origin(this, role) if world.rank == 0 else None)
-            label_file(_system_only(config), this.spins(role), this.labels(role), world, origin)
+            system = Config(lattice=config.lattice, electrons=config.electrons, device=config.device)
+            label_file(system, this.spins(role), this.labels(role), world, origin)  # No label depends on the rest.
     if this.number:
         _evaluate_previous(config, this, roles, world)
     if world.rank == 0 and not this.model.exists():
@@ -151,11 +152,6 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
 def _learning(config: Config) -> LearningSection:
     assert config.learning is not None
     return config.learning
-
-
-def _system_only(config: Config) -> Config:
-    """What a label depends on."""
-    return Config(lattice=config.lattice, electrons=config.electrons, device=config.device)
 
 
 def _previous_model(config: Config, this: _Round) -> Path:
