@@ -75,6 +75,10 @@ class Backend:
         """An array on a CPU as this library sees it, without a copy."""
         return torch.from_numpy(array) if self.name == "torch" else array
 
+    def real_tensor(self, array: Array) -> torch.Tensor:
+        """A contiguous complex array as torch sees it, without a copy: real and imaginary parts along a last axis."""
+        return torch.view_as_real(array if self.name == "torch" else torch.from_dlpack(array))
+
     @property
     def on_gpu(self) -> bool:
         """Whether arrays live on a GPU."""

@@ -24,7 +24,9 @@ from hpcspin.electrons.kpm_host import HostRecursion, library
 from hpcspin.electrons.kpm_probes import Colouring, ProbeGroup, colouring, probe_groups, random_phases, unit_colouring
 from hpcspin.electrons.kpm_recursion import ArrayRecursion, Recursion, ScaledHamiltonian, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
+from hpcspin.electrons.kpm_strips import Strip, strips_of_a_team
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
 
 Real = NDArray[np.float64]
 
@@ -71,7 +73,8 @@ class KpmSolver(EquilibriumSolver):
     Parameters
     ----------
     system, tolerance, world, device, precision
-        As for every solver. The ranks share the probing vectors; results have the same bits on any number of them.
+        As for every solver. The ranks share the probing vectors and, where those do not divide well, the sites, see
+        `strips_of_a_team`; results have the same bits on any number of them.
 
     Raises
     ------
@@ -94,6 +97,7 @@ class KpmSolver(EquilibriumSolver):
         self._first = Plan(_FIRST_DISTANCE, min(1024, _power_of_two(2 * resolved)))
         self._plan = self._first
         self._backend = make_backend("auto", self.device)
+        self._strips: dict[int, Strip] = {}
 
     def _solve(self, spins: Real) -> EquilibriumState:
         found = [self._snapshot(one, self.number + k) for k, one in enumerate(spins)]
@@ -103,9 +107,9 @@ class KpmSolver(EquilibriumSolver):
 
     def _snapshot(self, spins: Real, number: int) -> tuple[Estimate, float]:
         """Estimate of one snapshot, and the error of its field."""
-        hamiltonian = scaled_hamiltonian(self.system, spins, self.interval)
-        probing = Probing(self.system, self._recursion(hamiltonian), self.world)
         coloured = self._colouring(self._plan.distance)
+        hamiltonian = scaled_hamiltonian(self.system, spins, self.interval, self._strip(coloured.count))
+        probing = Probing(self.system, self._recursion(hamiltonian), self.world)
         if coloured.is_exact:
             return self._exact(probing)
         pilot = self._groups(probing, self._colouring(_FIRST_DISTANCE), number)
@@ -126,13 +130,24 @@ class KpmSolver(EquilibriumSolver):
         self._plan = Plan(distance, _power_of_two(expansion.count))
         return self._exact(probing)
 
+    def _strip(self, colours: int) -> Strip:
+        """The sites of this rank; the cuts are kept, since each has communicators of its own."""
+        pairs = HostRecursion.pairs if self._on_host else ArrayRecursion.pairs
+        strips = strips_of_a_team(self.system, self.world.size, math.ceil(colours / pairs))
+        if strips not in self._strips:
+            team = World() if strips == 1 else self.world.split(self.world.size // strips)[1]
+            self._strips[strips] = Strip.cut(self.system, team)
+        return self._strips[strips]
+
+    @property
+    def _on_host(self) -> bool:
+        return not self._backend.on_gpu and library() is not None
+
     def _recursion(self, hamiltonian: ScaledHamiltonian) -> Recursion:
         """The quickest way where this solver computes."""
         if self._backend.name == "cupy":
             return CudaRecursion(hamiltonian, self._backend)
-        if not self._backend.on_gpu and library() is not None:
-            return HostRecursion(hamiltonian)
-        return ArrayRecursion(hamiltonian, self._backend)
+        return HostRecursion(hamiltonian) if self._on_host else ArrayRecursion(hamiltonian, self._backend)
 
     def _colouring(self, distance: int) -> Colouring:
         """Colours of a distance; one for each site where that costs no more vectors than the sets of few colours."""

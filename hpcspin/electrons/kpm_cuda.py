@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hpcspin.electrons.backend import Array, Backend
-from hpcspin.electrons.kpm_recursion import ArrayRecursion, ScaledHamiltonian
+from hpcspin.electrons.kpm_recursion import ArrayRecursion, ScaledHamiltonian, Weights
 
 SOURCE = Path(__file__).with_name("kpm_stencil.cu")
 _THREADS = 256
@@ -26,7 +26,7 @@ def options(width: int, terms: int, plain: bool) -> tuple[str, ...]:
 class CudaRecursion(ArrayRecursion):
     """The recursion with kernels in CUDA, by CuPy; see `ArrayRecursion`."""
 
-    def __init__(self, hamiltonian: ScaledHamiltonian, backend: Backend, pairs: int = 32) -> None:
+    def __init__(self, hamiltonian: ScaledHamiltonian, backend: Backend, pairs: int = ArrayRecursion.pairs) -> None:
         super().__init__(hamiltonian, backend, pairs)
         import cupy
 
@@ -47,7 +47,7 @@ class CudaRecursion(ArrayRecursion):
         return self._backend.asarray(np.zeros((self._sites, 4, 2 * self.pairs)))
 
     def _reverse(
-        self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: tuple[float, float, float]
+        self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: Weights
     ) -> tuple[Array, Array, Array]:
         self._launch("reverse", *(np.float64(weight) for weight in weights), near, far, later, latest, sums)
         return far, latest, sums

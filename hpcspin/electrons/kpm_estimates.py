@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hpcspin.electrons.closed import ClosedLattice
 from hpcspin.electrons.kpm_probes import ProbeGroup
-from hpcspin.electrons.kpm_recursion import Recursion, adjoint_weights
+from hpcspin.electrons.kpm_recursion import Recursion, adjoint_weights, moments_of_products
 from hpcspin.electrons.kpm_series import Expansion
-from hpcspin.parallel.threads import thread_pool
+from hpcspin.parallel.threads import threaded
 from hpcspin.parallel.world import World
 
 Real = NDArray[np.float64]
@@ -78,9 +77,10 @@ class Probing:
     system
         Lattice and parameters; its potential or its filling counts.
     recursion
-        Of the snapshot's Hamiltonian.
+        Of the snapshot's Hamiltonian, on my strip.
     world
-        Ranks that share the groups of vectors; results are summed in the order of the groups, on every rank.
+        The ranks: teams, of as many consecutive ranks as there are strips, share the groups of vectors. Results are
+        summed over the groups and over lines of sites in their order, and are the same on every rank.
     """
 
     system: ClosedLattice
@@ -89,16 +89,20 @@ class Probing:
 
     def local_moments(self, groups: Sequence[ProbeGroup], count: int, most: int) -> LocalMoments:
         """Moments of the sites of some groups, of at most about ``most`` sites evenly among them one by one."""
-        stride = -(-sum(len(group.sites) for group in groups) // most)
+        stride, strip = -(-sum(len(group.sites) for group in groups) // most), self.recursion.strip
 
-        def moments(group: ProbeGroup) -> tuple[Real, Real]:
-            local = self.recursion.local_moments(group, count)
-            # A copy, so that the moments of the other sites are freed.
-            return local[:, ::stride].copy(), local[..., 0].sum(axis=1)
+        def moments(mine: Sequence[ProbeGroup]) -> list[tuple[Real, Real]]:
+            own, before = zip(*(strip.own(group) for group in mine), strict=True)
+            return self.recursion.local_moments(
+                own, count, [slice(-skipped % stride, None, stride) for skipped in before]
+            )
 
-        kept, totals = zip(*self._on_all_groups(moments, groups), strict=True)
-        sites = np.concatenate([group.sites[::stride] for group in groups])
-        return LocalMoments(sites, np.concatenate(kept, axis=1), sum_in_order(totals))
+        found = self.world.allgather(self._each(moments, self._my_groups(groups)))
+        teams = (zip(*found[first : first + self._strips], strict=True) for first in self._first_ranks)
+        joined = [[np.concatenate(parts, axis=1) for parts in zip(*one, strict=True)] for team in teams for one in team]
+        kept, traces = zip(*joined, strict=True)
+        sites = np.concatenate([strip.in_line_order(group.sites)[::stride] for group in groups])
+        return LocalMoments(sites, np.concatenate(kept, axis=1), sum_in_order([one.sum(axis=1) for one in traces]))
 
     def densities(self, moments: LocalMoments, expansion: Expansion) -> Estimate:
         """The estimate from densities, with the energy of the series without a kernel; the moments are of all sites."""
@@ -118,13 +122,14 @@ class Probing:
 
     def gradient(self, groups: Sequence[ProbeGroup], expansion: Expansion) -> Estimate:
         """The estimate as the gradient of the estimated energy."""
-        steps = expansion.count // 2
-        started = self._on_my_groups(lambda group: self.recursion.total_moments(group, steps), groups)
-        total = sum_in_order(self._gather([moments for moments, _ in started]))
+        steps, strip = expansion.count // 2, self.recursion.strip
+        own = [strip.own(group)[0] for group in self._my_groups(groups)]
+        started = self._each(lambda mine: self.recursion.products(mine, steps), own)
+        total = moments_of_products(self._summed([products for products, _ in started]).sum(axis=0))
         potential = self._potential(expansion, total)
         weights = adjoint_weights(expansion.grand_potential(potential))
-        parts = threaded(lambda start: self.recursion.gradient(start[1], *weights), started)
-        components = sum_in_order(self._gather(parts)) / expansion.interval.half_width
+        parts = self._each(lambda starts: self.recursion.gradients(starts, *weights), [start for _, start in started])
+        components = strip.by_site(self._summed(parts)) / expansion.interval.half_width
         return Estimate(components, self._energy(expansion, potential, total), potential)
 
     def _potential(self, expansion: Expansion, moments: Real) -> float:
@@ -137,27 +142,42 @@ class Probing:
         omega = float(expansion.grand_potential(potential) @ moments)
         return omega if self.system.fixed_electrons is None else omega + potential * self.system.fixed_electrons
 
-    def _on_my_groups(self, work: Callable[[ProbeGroup], Result], groups: Sequence[ProbeGroup]) -> list[Result]:
-        first, last = ((self.world.rank + k) * len(groups) // self.world.size for k in (0, 1))
-        return threaded(work, groups[first:last])
+    @property
+    def _strips(self) -> int:
+        return self.recursion.strip.domain.world.size
 
-    def _gather(self, results: list[Result]) -> list[Result]:
-        """Results of all ranks, in the order of the groups."""
-        return [one for part in self.world.allgather(results) for one in part]
+    @property
+    def _first_ranks(self) -> range:
+        """The first rank of each team."""
+        return range(0, self.world.size, self._strips)
 
-    def _on_all_groups(self, work: Callable[[ProbeGroup], Result], groups: Sequence[ProbeGroup]) -> list[Result]:
-        return self._gather(self._on_my_groups(work, groups))
+    def _my_groups(self, groups: Sequence[ProbeGroup]) -> Sequence[ProbeGroup]:
+        """Those of my team."""
+        team, teams = self.world.rank // self._strips, len(self._first_ranks)
+        first, last = ((team + k) * len(groups) // teams for k in (0, 1))
+        return groups[first:last]
+
+    def _each(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+        """``work`` of all items at once in strips, so that all borders travel in one message; else one by one."""
+        if self._strips > 1:
+            return work(items) if items else []
+        return threaded(lambda item: work([item])[0], items)
+
+    def _summed(self, parts: Sequence[Real]) -> Real:
+        """Sum over all groups of arrays that go along my sites or lines, joined along all strips, on every rank.
+
+        From team to team the sum goes on, in the order of the groups.
+        """
+        me, total, joined = self.world.rank, 0.0, []
+        for first in self._first_ranks:
+            mine = first <= me < first + self._strips
+            joined = self.world.allgather(sum_in_order(parts, total) if mine else None)[first : first + self._strips]
+            total = joined[me % self._strips]
+        return np.concatenate(joined)
 
 
-def threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """``work`` of every item, in their order, on as many threads as torch has."""
-    threads = min(torch.get_num_threads(), len(items))
-    return list(thread_pool(threads).map(work, items)) if threads > 1 else [work(item) for item in items]
-
-
-def sum_in_order(arrays: Sequence[Any]) -> Any:
+def sum_in_order(arrays: Sequence[Any], total: Any = 0.0) -> Any:
     """Sum of arrays from the first to the last: the same bits on any number of ranks and threads."""
-    total = np.zeros_like(arrays[0])
     for array in arrays:
-        total += array
+        total = total + array
     return total

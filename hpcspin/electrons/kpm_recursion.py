@@ -14,6 +14,7 @@ last two back to the first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,26 +24,34 @@ from numpy.typing import NDArray
 from hpcspin.electrons.backend import Array, Backend
 from hpcspin.electrons.kpm_probes import ProbeGroup
 from hpcspin.electrons.kpm_series import Interval
+from hpcspin.electrons.kpm_strips import Strip
 from hpcspin.electrons.system import ElectronSystem
+from hpcspin.parallel.world import World
 
 Real = NDArray[np.float64]
+Weights = tuple[float, float, float]
+Way = tuple[Array, Array, Array, Array, Array]
+"""a_n, a_{n+1}, l_{n+1}, l_{n+2} and the sums so far."""
 
 
 @dataclass(frozen=True)
 class ScaledHamiltonian:
-    """2 H~ of one snapshot, as a table of bonds.
+    """2 H~ of one snapshot on a strip, as a table of bonds.
 
     Attributes
     ----------
+    strip
+        The sites.
     targets
-        Sites to which the matrix of each hopping term leads from a site, and to which its adjoint leads; the number of
-        sites beyond an open edge. int32, shape (sites, terms, 2).
+        Rows to which the matrix of each hopping term leads from a site, and to which its adjoint leads, see
+        `Strip.rows_of`; int32, shape (sites, terms, 2).
     hopping
         Matrix of each term, complex128, shape (terms, 2, 2).
     on_site
         Coefficients of (1, sigma) on each site, shape (sites, 4).
     """
 
+    strip: Strip
     targets: NDArray[np.int32]
     hopping: NDArray[np.complex128]
     on_site: Real
@@ -58,18 +67,20 @@ class ScaledHamiltonian:
         return bool(np.array_equal(self.hopping, self.hopping[:, :1, :1].real * np.eye(2)))
 
 
-def scaled_hamiltonian(system: ElectronSystem, spins: Real, interval: Interval) -> ScaledHamiltonian:
-    """2 (H - centre) / half width of one snapshot, spins of shape (Lx, Ly, 3)."""
-    lattice, terms = system.lattice, system.hopping_terms
+def scaled_hamiltonian(
+    system: ElectronSystem, spins: Real, interval: Interval, strip: Strip | None = None
+) -> ScaledHamiltonian:
+    """2 (H - centre) / half width of one snapshot, spins of shape (Lx, Ly, 3), on a strip or on all sites."""
+    strip = strip or Strip.cut(system, World())
+    lattice, terms, sites = system.lattice, system.hopping_terms, strip.sites
     offsets = np.array([term.offset for term in terms])
-    targets = np.stack([lattice.shift(offsets), lattice.shift(-offsets)], axis=-1)
-    targets[targets < 0] = lattice.num_sites
+    targets = np.stack([strip.rows_of(lattice.shift(sign * offsets)[sites]) for sign in (1, -1)], axis=-1)
     scale = 2 / interval.half_width
     on_site = np.empty((*lattice.size, 4))
     on_site[..., 0] = scale * (np.asarray(system.on_site) - interval.centre)
     on_site[..., 1:] = -scale * np.asarray(system.exchange)[..., None] * spins
     hopping = scale * np.stack([term.matrix for term in terms]).astype(np.complex128)
-    return ScaledHamiltonian(targets.astype(np.int32), hopping, on_site.reshape(-1, 4))
+    return ScaledHamiltonian(strip, targets, hopping, on_site.reshape(-1, 4)[sites])
 
 
 def adjoint_weights(series: Real) -> tuple[Real, Real]:
@@ -91,24 +102,43 @@ def adjoint_weights(series: Real) -> tuple[Real, Real]:
     return even, odd
 
 
+def moments_of_products(products: Real) -> Real:
+    """Moments <v|T_n|v> from <a_n|a_n> and Re <a_n|a_{n+1}> in turn, shape (2 steps,)."""
+    moments = 2 * products
+    moments[:2] = products[:2]
+    moments[2:] -= np.tile(products[:2], len(products) // 2 - 1)
+    return moments
+
+
 class Recursion(Protocol):
-    """A way to run the recursion of one snapshot's Hamiltonian."""
+    """A way to run the recursion of one snapshot's Hamiltonian on a strip, for several groups side by side.
+
+    Groups have rows of the strip in the place of sites, see `Strip.own`. All ranks of the strip's team call together.
+    """
 
     pairs: int
     """Colours of a group."""
+    strip: Strip
 
-    def local_moments(self, group: ProbeGroup, count: int) -> Real:
-        """Components of (T_n v)_i v_i† on the sites of a group, tr(m) and tr(sigma m), shape (count, k, 4)."""
+    def local_moments(self, groups: Sequence[ProbeGroup], count: int, kept: Sequence[slice]) -> list[tuple[Real, Real]]:
+        """Components of m = (T_n v)_i v_i†, and traces, of each group.
+
+        tr(m) and tr(sigma m) on those sites of the group that are kept, shape (count, k, 4); and tr(m) summed over its
+        sites on each line, shape (count, lines).
+        """
         ...
 
-    def total_moments(self, group: ProbeGroup, steps: int) -> tuple[Real, Any]:
-        """Moments <v|T_n|v> summed over a group, shape (2 steps,), and where the way back starts."""
+    def products(self, groups: Sequence[ProbeGroup], steps: int) -> list[tuple[Real, Any]]:
+        """<a_n|a_n> and Re <a_n|a_{n+1}> in turn, and where the way back starts, of each group.
+
+        The products are summed over the group's vectors on each line, shape (lines, 2 steps).
+        """
         ...
 
-    def gradient(self, start: Any, even: Real, odd: Real) -> Real:
-        """Derivative of the sum with `adjoint_weights` by the on-site blocks of H~, shape (sites, 4).
+    def gradients(self, starts: Sequence[Any], even: Real, odd: Real) -> list[Real]:
+        """Derivative of each group's sum with `adjoint_weights` by the on-site blocks of H~, shape (sites, 4).
 
-        ``start`` is what `total_moments` has returned; it is overwritten.
+        ``starts`` is what `products` has returned; it is overwritten.
         """
         ...
 
@@ -126,9 +156,11 @@ class ArrayRecursion:
         Colours of a group, as many as fill the device.
     """
 
-    def __init__(self, hamiltonian: ScaledHamiltonian, backend: Backend, pairs: int = 32) -> None:
+    pairs = 32
+
+    def __init__(self, hamiltonian: ScaledHamiltonian, backend: Backend, pairs: int = pairs) -> None:
         self.pairs, self._backend, self._xp = pairs, backend, backend.xp
-        self._sites = hamiltonian.sites
+        self.strip, self._sites = hamiltonian.strip, hamiltonian.sites
         self._targets = backend.asarray(np.moveaxis(hamiltonian.targets, 0, -1).astype(np.int64))
         matrices = np.stack([hamiltonian.hopping, hamiltonian.hopping.conj().swapaxes(-1, -2)], axis=1)
         self._plain = hamiltonian.is_plain
@@ -142,65 +174,96 @@ class ArrayRecursion:
         self._on_site = backend.asarray(blocks)
 
     def _apply(self, vectors: Array) -> Array:
-        """2 H~ x; vectors have shape (sites + 1, 2, width), zero on the last site."""
+        """2 H~ x; vectors have shape (rows, 2, width), those of other ranks have arrived."""
         xp = self._xp
-        result = self._on_site @ vectors[:-1]
+        result = self._on_site @ vectors[: self._sites]
         for term, strength in enumerate(self._strengths):
             ahead, behind = (xp.take(vectors, self._targets[term, side], axis=0) for side in (0, 1))
             if self._plain:
                 result = result + strength * (ahead + behind)
             else:
                 result = result + self._matrices[term, 0] @ ahead + self._matrices[term, 1] @ behind
-        return xp.concat([result, xp.zeros_like(vectors[-1:])])
+        return xp.concat([result, xp.zeros_like(vectors[self._sites :])])
 
     def _start(self, group: ProbeGroup) -> Array:
-        vectors = np.zeros((self._sites + 1, 2, 2 * self.pairs), dtype=np.complex128)
+        vectors = np.zeros((self.strip.rows, 2, 2 * self.pairs), dtype=np.complex128)
         values = group.phases[:, 0] + 1j * group.phases[:, 1]
         vectors[group.sites, 0, 2 * group.pairs] = values
         vectors[group.sites, 1, 2 * group.pairs + 1] = values
         return self._backend.asarray(vectors)
 
-    def local_moments(self, group: ProbeGroup, count: int) -> Real:
-        """See `Recursion`."""
-        xp, asarray = self._xp, self._backend.asarray
-        rows = group.sites.astype(np.int64) * (4 * self.pairs) + 2 * group.pairs
-        width = 2 * self.pairs
-        # Of each site its two vectors, up and down, in the rows of spin up and of spin down.
-        places = asarray(np.stack([rows, rows + width, rows + 1, rows + width + 1], axis=-1).reshape(-1))
-        phases = asarray((group.phases[:, 0] - 1j * group.phases[:, 1])[:, None])
-        near = self._start(group)
-        far, found = xp.zeros_like(near), []
-        for n in range(count):
-            block = phases * xp.reshape(xp.take(xp.reshape(near, (-1,)), places), (-1, 4))
-            uu, du, ud, dd = (block[:, k] for k in range(4))
-            parts = [xp.real(uu + dd), xp.real(ud + du), xp.imag(du - ud), xp.real(uu - dd)]
-            found.append(xp.stack(parts, axis=-1))
-            if n + 1 < count:
-                near, far = self._advance(near, far, 1.0 if n else 0.5), near
-        return self._backend.to_numpy(xp.stack(found))
+    def _fill(self, arrays: Sequence[Array]) -> None:
+        """Put the borders that other ranks compute around arrays of vectors."""
+        if self.strip.border:
+            vectors = [self._backend.real_tensor(array).flatten(start_dim=1) for array in arrays]
+            exchange = self.strip.exchange(vectors)
+            exchange.start(vectors)
+            exchange.finish(vectors)
 
-    def total_moments(self, group: ProbeGroup, steps: int) -> tuple[Real, Any]:
+    def _steps(self, groups: Sequence[ProbeGroup], count: int) -> Iterator[list[tuple[Array, Array]]]:
+        """a_n and a_{n-1} of each group, for n from 0 to count; the next step may overwrite them."""
+        pairs = [(near := self._start(group), self._xp.zeros_like(near)) for group in groups]
+        yield pairs
+        for n in range(count):
+            self._fill([near for near, _ in pairs])
+            pairs = [(self._advance(near, far, 1.0 if n else 0.5), near) for near, far in pairs]
+            yield pairs
+
+    def local_moments(self, groups: Sequence[ProbeGroup], count: int, kept: Sequence[slice]) -> list[tuple[Real, Real]]:
+        """See `Recursion`."""
+        xp, backend = self._xp, self._backend
+        places = [backend.asarray(self._places(group)) for group in groups]
+        phases = [backend.asarray((group.phases[:, 0] - 1j * group.phases[:, 1])[:, None]) for group in groups]
+        found: list[list[Array]] = [[] for _ in groups]
+        traces: list[list[Array]] = [[] for _ in groups]
+        for pairs in self._steps(groups, count - 1):
+            for number, (near, _) in enumerate(pairs):
+                block = phases[number] * xp.reshape(xp.take(xp.reshape(near, (-1,)), places[number]), (-1, 4))
+                uu, du, ud, dd = (block[:, k] for k in range(4))
+                parts = [xp.real(uu + dd), xp.real(ud + du), xp.imag(du - ud), xp.real(uu - dd)]
+                traces[number].append(parts[0])
+                found[number].append(xp.stack(parts, axis=-1)[kept[number]])
+        moments, sums = ([backend.to_numpy(xp.stack(one)) for one in all_of] for all_of in (found, traces))
+        return [(one, self._on_lines(*of)) for one, of in zip(moments, zip(sums, groups, strict=True), strict=True)]
+
+    def _places(self, group: ProbeGroup) -> NDArray[np.int64]:
+        """Of each site its two vectors, up and down, in the rows of spin up and of spin down."""
+        rows, width = group.sites.astype(np.int64) * (4 * self.pairs) + 2 * group.pairs, 2 * self.pairs
+        return np.stack([rows, rows + width, rows + 1, rows + width + 1], axis=-1).reshape(-1)
+
+    def _on_lines(self, values: Real, group: ProbeGroup) -> Real:
+        """Values of a group's sites, shape (count, k), summed on each line, shape (count, lines)."""
+        lines, first = np.unique(group.sites // self.strip.across, return_index=True)
+        sums = np.zeros((len(values), self.strip.lines))
+        sums[:, lines] = np.add.reduceat(values, first, axis=1)
+        return sums
+
+    def products(self, groups: Sequence[ProbeGroup], steps: int) -> list[tuple[Real, Any]]:
+        """See `Recursion`."""
+        products: list[list[Array]] = [[] for _ in groups]
+        pairs: list[tuple[Array, Array]] = []
+        for n, pairs in enumerate(self._steps(groups, steps)):
+            for found, (near, far) in zip(products, pairs, strict=True):
+                found += [self._product(far, far), self._product(far, near)] if n else []
+        sums = [self._backend.to_numpy(self._xp.stack(found, axis=-1)) for found in products]
+        return list(zip(sums, pairs, strict=True))
+
+    def gradients(self, starts: Sequence[Any], even: Real, odd: Real) -> list[Real]:
         """See `Recursion`."""
         xp = self._xp
-        near = self._start(group)
-        far, products = xp.zeros_like(near), []
-        for n in range(steps):
-            near, far = self._advance(near, far, 1.0 if n else 0.5), near
-            products += [_product(xp, far, far), _product(xp, far, near)]
-        moments = self._backend.to_numpy(xp.stack(products))
-        moments[2:] = 2 * moments[2:] - np.tile(moments[:2], steps - 1)
-        return moments, (far, near)
-
-    def gradient(self, start: Any, even: Real, odd: Real) -> Real:
-        """See `Recursion`."""
-        xp, (near, far) = self._xp, start
-        later, latest = float(odd[-1]) * near, xp.zeros_like(near)
-        sums = self._zero_sums()
+        ways = [(far, near, float(odd[-1]) * far, xp.zeros_like(near), self._zero_sums()) for near, far in starts]
         for n in range(len(even) - 1, 0, -1):
+            self._fill([vectors for near, _, later, *_ in ways for vectors in (near, later)])
             weights = (float(even[n]), float(odd[n]), float(odd[n - 1]))
-            before, earlier, sums = self._reverse(near, far, later, latest, sums, weights)
-            near, far, later, latest = before, near, earlier, later
-        return self._backend.to_numpy(xp.sum(sums, axis=-1) + _site_products(xp, later[:-1], near[:-1]))
+            ways = [self._back(*way, weights) for way in ways]
+        return [
+            self._backend.to_numpy(xp.sum(sums, axis=-1) + self._site_products(later, near))
+            for near, _, later, _, sums in ways
+        ]
+
+    def _back(self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: Weights) -> Way:
+        before, earlier, sums = self._reverse(near, far, later, latest, sums, weights)
+        return before, near, earlier, later, sums
 
     def _advance(self, near: Array, far: Array, scale: float) -> Array:
         """Vectors a_{n+1} from a_n and a_{n-1}; ``far`` may be overwritten."""
@@ -211,7 +274,7 @@ class ArrayRecursion:
         return self._backend.asarray(np.zeros((self._sites, 4, 1)))
 
     def _reverse(
-        self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: tuple[float, float, float]
+        self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: Weights
     ) -> tuple[Array, Array, Array]:
         """A step of the way back from n > 0: a_{n-1}, l_n and the sums.
 
@@ -221,18 +284,19 @@ class ArrayRecursion:
         even, odd, odd_before = weights
         before = self._apply(near) - far
         local = 2 * even * near + odd * far + odd_before * before
-        sums = sums + 2 * _site_products(self._xp, later[:-1], near[:-1])[..., None]
+        sums = sums + 2 * self._site_products(later, near)[..., None]
         return before, local + self._apply(later) - latest, sums
 
+    def _product(self, left: Array, right: Array) -> Array:
+        """Re <left|right> on each line, summed over all vectors, shape (lines,)."""
+        xp, lines = self._xp, self.strip.lines
+        products = xp.real(xp.conj(left[: self._sites]) * right[: self._sites])
+        return xp.sum(xp.reshape(products, (lines, -1)), axis=-1)
 
-def _product(xp: Any, left: Array, right: Array) -> Array:
-    """Re <left|right>, summed over all vectors."""
-    return xp.sum(xp.real(xp.conj(left) * right))
-
-
-def _site_products(xp: Any, left: Array, right: Array) -> Array:
-    """Re <left| 1, sigma |right> on each site, summed over all vectors, shape (sites, 4)."""
-    (up, down), (above, below) = ((part[:, 0], part[:, 1]) for part in (xp.conj(left), right))
-    uu, dd, ud, du = up * above, down * below, up * below, down * above
-    parts = (xp.real(uu + dd), xp.real(ud + du), xp.imag(ud - du), xp.real(uu - dd))
-    return xp.stack([xp.sum(part, axis=-1) for part in parts], axis=-1)
+    def _site_products(self, left: Array, right: Array) -> Array:
+        """Re <left| 1, sigma |right> on each site, summed over all vectors, shape (sites, 4)."""
+        xp, mine = self._xp, slice(self._sites)
+        (up, down), (above, below) = ((part[mine, 0], part[mine, 1]) for part in (xp.conj(left), right))
+        uu, dd, ud, du = up * above, down * below, up * below, down * above
+        parts = (xp.real(uu + dd), xp.real(ud + du), xp.imag(ud - du), xp.real(uu - dd))
+        return xp.stack([xp.sum(part, axis=-1) for part in parts], axis=-1)

@@ -1,8 +1,13 @@
 // Chebyshev recursion a_{n+1} = 2 H~ a_n - a_{n-1} of a few vectors at once, as a stencil over the bonds of a lattice.
 //
 // A vector has four real numbers a site: up and down, each real and imaginary. WIDTH vectors lie side by side: arrays of
-// vectors have shape (sites + 1, 4, WIDTH), and the last site, zero for ever, stands beyond open edges. The arithmetic of a
-// site and a vector does not depend on what is computed beside it.
+// vectors have shape (rows, 4, WIDTH). First come the sites that are computed here, line after line, then those that other
+// ranks compute; the last row, zero for ever, stands beyond open edges. The arithmetic of a site and a vector does not
+// depend on what is computed beside it, and products are summed line by line, so that no bit depends on how many lines
+// are computed here.
+//
+// What belongs to step n lies in array n % 2 of two arrays of vectors. A call does some steps on some lines, all of both where nothing is
+// to be exchanged between steps.
 
 #include <stdint.h>
 #include <string.h>
@@ -13,7 +18,7 @@ typedef double vec __attribute__((vector_size(8 * WIDTH), may_alias));
 // The scaled Hamiltonian 2 H~. Of site i the neighbours across bond k are targets[2 (bonds i + k)], to which the bond's
 // matrix leads, and the next number, to which its adjoint does. plain: all matrices are real numbers times the identity.
 typedef struct {
-    int64_t sites, bonds, plain;
+    int64_t sites, across, rows, bonds, plain;  // across: sites of a line; rows: of an array of vectors
     const int32_t *targets;
     const double *hopping;  // (bonds, 2, 2, 2): real and imaginary parts of each matrix
     const double *onsite;   // (sites, 4): coefficients of 1 and of the Pauli matrices
@@ -22,6 +27,15 @@ typedef struct {
 typedef struct {
     vec part[4];
 } spinor;
+
+typedef struct {
+    int64_t first_step, last_step, first_line, last_line;
+} part;
+
+// Of two arrays of vectors that of a step.
+static inline double *of_step(const hamiltonian *h, double *vectors, int64_t n) {
+    return vectors + n % 2 * 4 * WIDTH * h->rows;
+}
 
 static inline const vec *at(const double *vectors, int64_t site) { return (const vec *)(vectors + site * 4 * WIDTH); }
 
@@ -59,15 +73,6 @@ static inline spinor apply(const hamiltonian *h, const double *vectors, int64_t 
     return s;
 }
 
-// far <- scale 2 H~ near - far; scale 1/2 and far = 0 for the first step.
-static void advance(const hamiltonian *h, double scale, const double *near, double *far) {
-    for (int64_t i = 0; i < h->sites; i++) {
-        const spinor s = apply(h, near, i);
-        vec *out = (vec *)at(far, i);
-        for (int c = 0; c < 4; c++) out[c] = scale * s.part[c] - out[c];
-    }
-}
-
 static double total(vec x) {
     double sum = 0;
     for (int r = 0; r < WIDTH; r++) sum += x[r];
@@ -75,14 +80,16 @@ static double total(vec x) {
 }
 
 // Where the probes of this group are not zero: the site, which pair of vectors (up, down) starts there, and its phase.
+// Moments are kept of every stride-th of them from the first one on.
 typedef struct {
-    int64_t count;
+    int64_t count, first, stride;
     const int32_t *site, *pair;
     const double *phase;  // (count, 2)
 } probes;
 
-static void start(const probes *p, double *vectors, int64_t sites) {
-    memset(vectors, 0, sizeof(double) * 4 * WIDTH * (sites + 1));
+// a_0, and zero in the place of a_{-1}.
+void hpcspin_start(const hamiltonian *h, const probes *p, double *vectors) {
+    memset(vectors, 0, 2 * sizeof(double) * 4 * WIDTH * h->rows);
     for (int64_t k = 0; k < p->count; k++) {
         double *x = vectors + 4 * WIDTH * (int64_t)p->site[k] + 2 * p->pair[k];
         for (int part = 0; part < 2; part++) {
@@ -92,15 +99,21 @@ static void start(const probes *p, double *vectors, int64_t sites) {
     }
 }
 
-// Components tr(m), tr(sigma m) of the Hermitian part of m = (T_n v)_i v_i^H.
-static void read_out(const probes *p, const double *vectors, double *moments) {
+// Components tr(m), tr(sigma m) of the Hermitian part of m = (T_n v)_i v_i^H where they are kept, on some lines; tr(m) is
+// added to the line's trace.
+static void read_out(const hamiltonian *h, const probes *p, const part *of, const double *vectors, double *moments,
+                     double *traces) {
     for (int64_t k = 0; k < p->count; k++) {
+        const int64_t line = p->site[k] / h->across;
+        if (line < of->first_line || line >= of->last_line) continue;
         const double *x = vectors + 4 * WIDTH * (int64_t)p->site[k] + 2 * p->pair[k];
         const double c = p->phase[2 * k], s = p->phase[2 * k + 1];
         const double uu = c * x[0] + s * x[WIDTH], dd = c * x[2 * WIDTH + 1] + s * x[3 * WIDTH + 1];
         const double ud_re = c * x[1] + s * x[WIDTH + 1], ud_im = c * x[WIDTH + 1] - s * x[1];
         const double du_re = c * x[2 * WIDTH] + s * x[3 * WIDTH], du_im = c * x[3 * WIDTH] - s * x[2 * WIDTH];
-        double *m = moments + 4 * k;
+        traces[line] += uu + dd;
+        if (k < p->first || (k - p->first) % p->stride) continue;
+        double *m = moments + 4 * ((k - p->first) / p->stride);
         m[0] = uu + dd;
         m[1] = ud_re + du_re;
         m[2] = du_im - ud_im;
@@ -108,46 +121,47 @@ static void read_out(const probes *p, const double *vectors, double *moments) {
     }
 }
 
-// Moments of the sites where the probes are: moments (count, probes, 4). vectors: room for two.
-void hpcspin_local_moments(const hamiltonian *h, const probes *p, int64_t count, double *vectors, double *moments) {
-    const int64_t length = 4 * WIDTH * (h->sites + 1);
-    double *near = vectors, *far = vectors + length;
-    start(p, near, h->sites);
-    memset(far, 0, sizeof(double) * length);
-    for (int64_t n = 0; n < count; n++) {
-        read_out(p, near, moments + 4 * p->count * n);
-        if (n + 1 == count) break;
-        advance(h, n ? 1 : 0.5, near, far);
-        double *swap = near;
-        near = far, far = swap;
+// a_{n+1} from a_n and a_{n-1}, which it replaces. Where there are probes, their moments (steps, kept, 4) and traces (steps,
+// lines) are read out before each step; else <a_n|a_n> and Re <a_n|a_{n+1}> are summed on each line, products (lines,
+// steps, 2).
+static inline __attribute__((always_inline)) void forward(const hamiltonian *h, part of, const probes *p, int64_t steps,
+                                                          double *vectors, double *moments, double *traces,
+                                                          double *products) {
+    const int64_t kept = p && p->count > p->first ? (p->count - p->first - 1) / p->stride + 1 : 0;
+    const int64_t lines = h->sites / h->across;
+    for (int64_t n = of.first_step; n < of.last_step; n++) {
+        const double *near = of_step(h, vectors, n), scale = n ? 1 : 0.5;
+        double *far = of_step(h, vectors, n + 1);
+        if (p) read_out(h, p, &of, near, moments + 4 * kept * n, traces + lines * n);
+        for (int64_t line = of.first_line; line < of.last_line; line++) {
+            vec same = {0}, next = {0};
+            for (int64_t i = line * h->across; i < (line + 1) * h->across; i++) {
+                const spinor s = apply(h, near, i);
+                const vec *x = at(near, i);
+                vec *out = (vec *)at(far, i);
+                for (int c = 0; c < 4; c++) {
+                    out[c] = scale * s.part[c] - out[c];
+                    if (products) {
+                        same += x[c] * x[c];
+                        next += x[c] * out[c];
+                    }
+                }
+            }
+            if (products) {
+                products[2 * (steps * line + n)] = total(same);
+                products[2 * (steps * line + n) + 1] = total(next);
+            }
+        }
     }
 }
 
-// Moments sum_v <v|T_n|v> for n < 2 steps, from products of the vectors on half of the way; what the way back starts from
-// stays in vectors: a_{steps - 1} and a_{steps}, in this order where steps is odd.
-void hpcspin_total_moments(const hamiltonian *h, const probes *p, int64_t steps, double *vectors, double *moments) {
-    const int64_t length = 4 * WIDTH * (h->sites + 1);
-    double *near = vectors, *far = vectors + length;
-    start(p, near, h->sites);
-    memset(far, 0, sizeof(double) * length);
-    for (int64_t n = 0; n < steps; n++) {
-        const double scale = n ? 1 : 0.5;
-        vec same = {0}, next = {0};
-        for (int64_t i = 0; i < h->sites; i++) {
-            const spinor s = apply(h, near, i);
-            const vec *x = at(near, i);
-            vec *out = (vec *)at(far, i);
-            for (int c = 0; c < 4; c++) {
-                out[c] = scale * s.part[c] - out[c];
-                same += x[c] * x[c];
-                next += x[c] * out[c];
-            }
-        }
-        moments[2 * n] = n ? 2 * total(same) - moments[0] : total(same);
-        moments[2 * n + 1] = n ? 2 * total(next) - moments[1] : total(next);
-        double *swap = near;
-        near = far, far = swap;
-    }
+void hpcspin_local_moments(const hamiltonian *h, const part *of, const probes *p, double *vectors, double *moments,
+                           double *traces) {
+    forward(h, *of, p, 0, vectors, moments, traces, 0);
+}
+
+void hpcspin_products(const hamiltonian *h, const part *of, int64_t steps, double *vectors, double *products) {
+    forward(h, *of, 0, steps, vectors, 0, 0, products);
 }
 
 // Derivative of sum_n w_n <v|T_n|v> by the on-site blocks of H~, added to gradient (sites, 4), by the reverse of the
@@ -156,17 +170,13 @@ void hpcspin_total_moments(const hamiltonian *h, const probes *p, int64_t steps,
 //     l_n = 2 even[n] a_n + odd[n] a_{n+1} + odd[n-1] a_{n-1} + 2 H~ l_{n+1} - l_{n+2},
 //     gradient_i = sum_n (2 - delta_{n0}) Re <l_{n+1}| 1, sigma |a_n>_i.
 //
-// vectors: what hpcspin_total_moments has left; room: for two more.
-void hpcspin_gradient(const hamiltonian *h, int64_t steps, const double *even, const double *odd, double *vectors,
-                      double *room, double *gradient) {
-    const int64_t length = 4 * WIDTH * (h->sites + 1);
-    double *near = vectors + (steps % 2 ? 0 : length), *far = vectors + (steps % 2 ? length : 0);
-    double *later = room, *latest = room + length;
-    memset(room, 0, 2 * sizeof(double) * length);
-    for (int64_t i = 0; i < h->sites; i++)
-        for (int c = 0; c < 4; c++) ((vec *)at(later, i))[c] = odd[steps - 1] * at(near, i)[c];
-    for (int64_t n = steps - 1; n >= 0; n--) {
-        for (int64_t i = 0; i < h->sites; i++) {
+// The steps are counted down. vectors: a_n and a_{n+1}; reverse: in the array of step n l_{n+1}, and l_{n+2}.
+void hpcspin_gradient(const hamiltonian *h, const part *of, const double *even, const double *odd, double *vectors,
+                      double *reverse, double *gradient) {
+    for (int64_t n = of->last_step - 1; n >= of->first_step; n--) {
+        const double *near = of_step(h, vectors, n), *later = of_step(h, reverse, n);
+        double *far = of_step(h, vectors, n + 1), *latest = of_step(h, reverse, n + 1);
+        for (int64_t i = of->first_line * h->across; i < of->last_line * h->across; i++) {
             const vec *a = at(near, i), *l = at(later, i);
             double *out = gradient + 4 * i;
             const double weight = n ? 2 : 1;
@@ -184,9 +194,5 @@ void hpcspin_gradient(const hamiltonian *h, int64_t steps, const double *even, c
                 earlier[c] = 2 * even[n] * a[c] + odd[n] * after + odd[n - 1] * before[c] + adjoint.part[c] - earlier[c];
             }
         }
-        double *swap = near;
-        near = far, far = swap;
-        swap = later;
-        later = latest, latest = swap;
     }
 }

@@ -1,6 +1,7 @@
 // Chebyshev recursion on a GPU: a step of all vectors in one launch, a site and a vector a thread.
 //
-// Arrays of vectors have shape (sites + 1, 2, WIDTH), complex; the last site, zero for ever, stands beyond open edges.
+// Arrays of vectors have shape (rows, 2, WIDTH), complex: the sites, what other ranks have sent, and a last row, zero for
+// ever, beyond open edges.
 // Neighbouring threads have neighbouring vectors of the same site, so that all they read and write lies side by side.
 // Nothing passes between threads: the bits of a vector do not depend on the others.
 //

@@ -4,15 +4,17 @@ Each block sends the sites that its up to eight neighbours need, once. Nothing i
 nor for images of the receiver's own sites or of sites that it receives anyway: those are copied in place. The tag of a
 message is its direction, so that two ranks which are each other's neighbour on both sides do not mix them up.
 
-`HaloExchange.start` and `HaloExchange.finish` are two calls, between which there is time to compute.
+`HaloExchange.start` and `HaloExchange.finish` are two calls, between which there is time to compute. So are those of
+`BorderExchange`, for arrays on strips that are too large to be copied into the middle of a halo.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from hpcspin.lattice import Halo
@@ -112,3 +114,46 @@ class HaloExchange:
                 part = min(length, width - near)
                 for start, step in ((width - near - part, length), (width + length + near, -length)):
                     yield self._extended.narrow(dim, start, part), self._extended.narrow(dim, start + step, part)
+
+
+class BorderExchange:
+    """Exchange of the border lines of several arrays at once, which stay where they are.
+
+    The rows of an array are my sites, line after line, then the border lines of the rank before mine, then those of the
+    rank after it; what else follows is left alone, and so is the border beyond an open edge.
+
+    Parameters
+    ----------
+    domain
+        A cut into strips; all ranks make and call their exchanges in the same order.
+    axis
+        Along which it is cut.
+    sites, border
+        Rows of my sites, and of the border on each side.
+    like
+        Arrays of the number, shape (rows, numbers), type and device that will be exchanged.
+    """
+
+    def __init__(self, domain: Domain, axis: int, sites: int, border: int, like: Sequence[Tensor]) -> None:
+        sides = [((step, 0), (0, step))[axis] for step in (-1, 1)]
+        edges = slice(0, border), slice(sites - border, sites)
+        strips = slice(sites, sites + border), slice(sites + border, sites + 2 * border)
+        self._rows = {
+            side: (edge, strip)
+            for side, edge, strip in zip(sides, edges, strips, strict=True)
+            if domain.neighbour(side) is not None
+        }
+        shape = (len(like), border, like[0].shape[1])
+        self._received = {side: like[0].new_empty(shape) for side in self._rows}
+        self._messages = NeighbourMessages(domain, dict.fromkeys(self._rows, shape), like[0])
+
+    def start(self, arrays: Sequence[Tensor]) -> None:
+        """Send the edges of the arrays."""
+        self._messages.send({side: torch.stack([a[edge] for a in arrays]) for side, (edge, _) in self._rows.items()})
+
+    def finish(self, arrays: Sequence[Tensor]) -> None:
+        """Wait for the borders of the arrays."""
+        self._messages.receive(self._received)
+        for side, (_, strip) in self._rows.items():
+            for array, received in zip(arrays, self._received[side], strict=True):
+                array[strip] = received

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """``work`` of every item, in their order, on as many threads as torch has."""
+    threads = min(torch.get_num_threads(), len(items))
+    return list(thread_pool(threads).map(work, items)) if threads > 1 else [work(item) for item in items]
 
 
 @cache

@@ -206,8 +206,8 @@ class World:
         if self.comm is not None:
             comm = self.comm.Split(mine, self.rank)
         else:
-            # Every rank takes part in making every group: torch.distributed asks for it.
-            group = [dist.new_group([int(rank) for rank in ranks]) for ranks in members][mine]
+            ranks = [dist.get_global_rank(self.group, rank) if self.group else rank for rank in members[mine].tolist()]
+            group = dist.new_group(ranks, use_local_synchronization=True)
         rank, logs = self.rank - int(members[mine][0]), self.logs and mine == 0
         return mine, replace(self, rank=rank, size=len(members[mine]), comm=comm, group=group, logs=logs)
 

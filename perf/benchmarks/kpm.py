@@ -1,4 +1,4 @@
-"""The kernel polynomial solver: error against cost, crossover with diagonalisation, time over sites, ranks, limits.
+"""The kernel polynomial solver: error against cost, crossover with diagonalisation, time over sites, limits.
 
     python perf/benchmark.py kpm [--output perf/results/kpm.json]
 
@@ -9,22 +9,17 @@ components of the field that are perpendicular to the spins, of one set of probi
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import numpy as np
 import torch
 from shared import parser_of
 
-from hpcspin.electrons import ClosedLattice, KpmSolver
+from hpcspin.electrons import ClosedLattice
 from hpcspin.electrons.kpm_estimates import Estimate, Probing
 from hpcspin.electrons.kpm_host import HostRecursion
 from hpcspin.electrons.kpm_probes import colouring, probe_groups, random_phases
@@ -48,7 +43,6 @@ SYSTEMS = {
 PUBLISHED = {"tetrahedral": (1.8e-3, 1e-3), "120 degrees": (1.2e-4, 1.8e-4), "metal": (3.5e-3, 2.5e-4)}
 """Errors with s = 8 on 24x24 of the prototype, from densities and from the gradient, on states of its own."""
 MOMENTS = 512
-RANKS_SIZE = 32
 MOMENT_FLOPS, MOMENT_BYTES = 116, 144
 """Of the gradient for each site, vector and moment on the square lattice: operations, and what must pass between memory
 and processor where the vectors are not in cache. Of half a step forth (72 operations; 3 spinors of 32 bytes are read or
@@ -158,48 +152,17 @@ def copy_rate(length: int = 1 << 26) -> float:
     return 2 * length / own_seconds(lambda: np.copyto(target, source))
 
 
-def label_seconds() -> float:
-    """Wall seconds of one label of the metal to 1e-2, by all ranks."""
-    world = World.detect()
-    system, spins, _ = case("metal", RANKS_SIZE)
-    solver = KpmSolver(replace(system, solver="kpm"), 1e-2, world)
-    solver.solve(spins[None])
-    world.barrier()
-    start = time.perf_counter()
-    solver.solve(spins[None])
-    world.barrier()
-    return time.perf_counter() - start
-
-
-def on_ranks(ranks: int) -> float:
-    """Seconds of a label on so many ranks."""
-    launcher = which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    assert launcher is not None, "no mpiexec on this machine; pip install 'hpcspin[mpi]' brings one"
-    runner = str(Path(__file__).parents[1] / "benchmark.py")
-    command = [launcher, "-n", str(ranks), sys.executable, runner, "kpm", "--rank-worker"]
-    return float(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-
-
 def main() -> None:
     """Measure all, write the JSON."""
-    parser = parser_of(__doc__, "kpm.json")
-    parser.add_argument("--rank-worker", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__, "kpm.json").parse_args()
     torch.set_num_threads(1)
-    if arguments.rank_worker:
-        took = label_seconds()
-        if World.current().rank == 0:
-            print(json.dumps(took))
-        return
     load = os.getloadavg()[0]
     found = {
         "errors": errors(24, (4, 6, 8, 12)),
         "crossover": crossover((16, 24, 32)),
         "over_sites": over_sites((16, 32, 64, 128, 256)),
     }
-    ranks = [(on_ranks(1), on_ranks(2)) for _ in range(3)]
-    found["two_ranks"] = {"seconds": ranks, "ratios": [one / two for one, two in ranks]}
-    print(found["over_sites"]["exponent"], found["two_ranks"])
+    print(found["over_sites"]["exponent"])
     write_json(arguments.output, {"machine": {"load": load, "threads": 1, **provenance()}, **found})
 
 

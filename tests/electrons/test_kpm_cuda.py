@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from systems import random_spins
-from test_kpm_recursion import COUNT, SYSTEMS
+from test_kpm_recursion import COUNT, EVERY, SYSTEMS
 
 from hpcspin.electrons import ClosedLattice, KpmSolver
 from hpcspin.electrons.backend import make_backend
@@ -86,8 +86,9 @@ def test_kernels_equal_operations_on_arrays(launches, name):
     for way in (ArrayRecursion, CudaRecursion):
         recursion = way(hamiltonian, backend, 15)
         (group,) = probe_groups(colouring(lattice, 3), random_phases(30, 0, 5, 1), 15)
-        moments, start = recursion.total_moments(group, COUNT // 2)
-        found.append((recursion.local_moments(group, COUNT), moments, recursion.gradient(start, *weights)))
+        ((products, start),) = recursion.products([group], COUNT // 2)
+        ((local, traces),) = recursion.local_moments([group], COUNT, [EVERY])
+        found.append((local, traces, products, *recursion.gradients([start], *weights)))
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-13)
     # One launch a step: on half of the way for the sums, on the whole of it for the sites, and back.

@@ -12,13 +12,14 @@ from hpcspin.electrons import ClosedLattice, sd_hamiltonian
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.kpm_host import HostRecursion, library
 from hpcspin.electrons.kpm_probes import Colouring, colouring, probe_groups, random_phases
-from hpcspin.electrons.kpm_recursion import ArrayRecursion, adjoint_weights, scaled_hamiltonian
+from hpcspin.electrons.kpm_recursion import ArrayRecursion, adjoint_weights, moments_of_products, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import spectral_interval
 from hpcspin.electrons.system import SIGMA
 from hpcspin.lattice import make_lattice
 
 COUNT = 10
 STEP = 1e-3
+EVERY = slice(0, None, 1)
 SYSTEMS = {
     "square": ("square", (True, True), {"hopping": 1.0}),
     "triangular, a shell more": ("triangular", (True, False), {"hopping": (1.0, 0.3)}),
@@ -80,10 +81,11 @@ def test_moments_and_their_derivative_are_those_of_dense_matrices(problem, way):
     recursion = WAYS[way](problem.hamiltonian)
     local, moments, gradient = np.zeros((COUNT, 30, 4)), 0.0, 0.0
     for group in probe_groups(problem.coloured, problem.phases, recursion.pairs):
-        local[:, group.sites] = recursion.local_moments(group, COUNT)
-        part, start = recursion.total_moments(group, COUNT // 2)
-        moments = moments + part
-        gradient = gradient + recursion.gradient(start, *adjoint_weights(problem.weights))
+        ((local[:, group.sites], traces),) = recursion.local_moments([group], COUNT, [EVERY])
+        np.testing.assert_allclose(traces.sum(axis=1), local[:, group.sites, 0].sum(axis=1), atol=1e-13)
+        ((products, start),) = recursion.products([group], COUNT // 2)
+        moments = moments + moments_of_products(products.sum(axis=0))
+        gradient = gradient + recursion.gradients([start], *adjoint_weights(problem.weights))[0]
     np.testing.assert_allclose(moments, total(problem.scaled, problem), atol=1e-12)
     for n, part in enumerate(chebyshev(problem.scaled, problem.vectors)):
         blocks = np.einsum("iar,ibr->iab", part.reshape(30, 2, -1), problem.vectors.conj().reshape(30, 2, -1))
@@ -102,19 +104,22 @@ def test_the_numbers_of_a_vector_do_not_depend_on_its_company(problem):
     """Else results would depend on how many ranks share the vectors."""
     recursion = host(problem.hamiltonian)
     together = probe_groups(problem.coloured, problem.phases, recursion.pairs)[0]
-    found = recursion.local_moments(together, COUNT)
+    ((found, _),) = recursion.local_moments([together], COUNT, [EVERY])
     for colour in range(recursion.pairs):
         colours = np.where(problem.coloured.colours == colour, 0, recursion.pairs)
         alone = probe_groups(Colouring(colours, 1), problem.phases, recursion.pairs)[0]
-        assert np.array_equal(recursion.local_moments(alone, COUNT), found[:, np.isin(together.sites, alone.sites)])
+        ((lonely, _),) = recursion.local_moments([alone], COUNT, [EVERY])
+        assert np.array_equal(lonely, found[:, np.isin(together.sites, alone.sites)])
 
 
 def test_one_step_is_enough_for_two_moments(problem):
     for way in WAYS.values():
         recursion = way(problem.hamiltonian)
         groups = probe_groups(problem.coloured, problem.phases, recursion.pairs)
-        found = [recursion.total_moments(group, 1) for group in groups]
-        np.testing.assert_allclose(sum(m for m, _ in found), total(problem.scaled, problem)[:2], atol=1e-12)
+        found = recursion.products(groups, 1)
+        np.testing.assert_allclose(
+            sum(products.sum(axis=0) for products, _ in found), total(problem.scaled, problem)[:2], atol=1e-12
+        )
         weights = adjoint_weights(np.array([0.3, 2.0]))
-        gradient = sum(recursion.gradient(start, *weights) for _, start in found)
+        gradient = sum(recursion.gradients([start for _, start in found], *weights))
         np.testing.assert_allclose(gradient, np.tile([4.0, 0, 0, 0], (30, 1)), atol=1e-13)
