@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import make_backend
-from hpcspin.electrons.closed import EquilibriumSolver, EquilibriumState
+from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
 from hpcspin.electrons.kpm_cuda import CudaRecursion
 from hpcspin.electrons.kpm_estimates import Estimate, LocalMoments, Probing
 from hpcspin.electrons.kpm_host import HostRecursion, library
@@ -49,6 +49,10 @@ _SAMPLED = 2048
 """Sites on which the pilot looks at the truncation."""
 _ROUNDING = 1e-15
 """Error of a component that a moment adds."""
+_COLOUR_BYTES = 128
+"""For each site and colour: two vectors, of which two steps are kept, of two complex numbers."""
+_MEMORY_SHARE = 0.5
+"""Part of the free memory that is planned with; tighter tolerances take more colours than the pilot."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,20 @@ class KpmSolver(EquilibriumSolver):
 
     name: ClassVar[str] = "kpm"
     is_random: ClassVar[bool] = True
+
+    @classmethod
+    def ranks_needed(cls, system: ClosedLattice, world: World, device: Any) -> int:
+        """Ranks whose memory holds the vectors of a pilot together, however they divide them; see `Solver`."""
+        backend = make_backend("auto", device)
+        free = _MEMORY_SHARE * min(world.allgather(backend.free_memory() // backend.ranks_on_device(world)))
+        needed = _COLOUR_BYTES * colouring(system.lattice, _FIRST_DISTANCE).count * system.lattice.num_sites
+        if (ranks := max(1, math.ceil(needed / free))) > world.size:
+            gigabytes = (f"{planned / _MEMORY_SHARE / 2**30:.3g} GiB" for planned in (needed, free))
+            raise HpcspinError(
+                "electrons.solver: kpm needs some {} for this lattice, and each rank has {} free".format(*gigabytes)
+                + f"; use {ranks} ranks with as much each"
+            )
+        return ranks
 
     def _prepare(self) -> None:
         system = self.system
