@@ -8,11 +8,9 @@ components of the field that are perpendicular to the spins, of one set of probi
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np

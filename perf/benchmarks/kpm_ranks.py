@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from kpm import case
+from shared import parser_of
 
 from hpcspin.electrons.kpm_estimates import Estimate, Probing
 from hpcspin.electrons.kpm_host import HostRecursion
@@ -80,10 +81,9 @@ def seconds(size: int, world: World) -> dict[str, Any]:
 
 def main() -> None:
     """Start the ranks, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "kpm_ranks.json")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="sides of the square lattices")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "kpm_ranks.json")
     arguments = parser.parse_args()
     if not arguments.worker:
         launcher = which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
