@@ -156,7 +156,10 @@ class SwitchingSection(Section):
     start: Literal["parallel", "antiparallel"] = "parallel"
     """Direction of the magnet against the axis."""
     tilt: Annotated[Positive, Field(le=10)] = 1.0
-    """Angle in degrees by which one spin after the other is tilted, to find how all respond."""
+    """Angle in degrees by which one spin after the other is tilted, to find how all respond, and all to begin a run."""
+    precision: Positive | None = None
+    """Also runs of the nonlinear equation, of ``dynamics.duration``, at these voltages and between, until they bracket
+    the critical voltage as narrowly as this; none for no runs."""
 
 
 class TorqueSection(Section):

@@ -52,9 +52,38 @@ def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axis = figure.subplots()
     for field in dict.fromkeys(row["field"] for row in rows):
-        curve = sorted((row["voltage"], row["growth"]) for row in rows if row["field"] == field)
+        curve = [(row["voltage"], row["growth"]) for row in rows if row["field"] == field]
         axis.plot(*np.array(curve).T, _STYLES[field], label=field)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set(xlabel="voltage V (t)", ylabel="largest growth rate (t/ħ)")
     axis.legend()
+    save(figure, path)
+
+
+def draw_runs(curves: Sequence[tuple[str, float, Array, Array]], rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """How a magnet leaves its direction: against time, a colour a voltage, and the time of switching.
+
+    Parameters
+    ----------
+    curves
+        Field, voltage, times, and the mean of the spins along the direction that they start near.
+    rows
+        With ``field``, ``voltage``, ``switching_time``, None where it did not switch.
+    path
+        Image file to write.
+    """
+    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    voltages = sorted({voltage for _, voltage, *_ in curves}, key=abs)
+    for field, voltage, time, along in curves:
+        colour = f"C{voltages.index(voltage) % 10}"
+        label = f"V = {voltage:.3g}" if field == "exact" else None
+        left.plot(time, along, color=colour, linestyle="-" if field == "exact" else "--", label=label)
+    left.set(xlabel="time (ħ/t)", ylabel="spins along their start (learned: dashed)")
+    left.legend(fontsize=7)
+    for field in dict.fromkeys(row["field"] for row in rows):
+        points = [(r["voltage"], r["switching_time"]) for r in rows if r["field"] == field and r["switching_time"]]
+        right.plot(*np.array(points).reshape(-1, 2).T, "s" if field == "exact" else "x", label=field)
+    right.set(xlabel="voltage V (t)", ylabel="time to switch (ħ/t)")
+    right.legend()
     save(figure, path)

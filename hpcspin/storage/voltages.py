@@ -68,14 +68,15 @@ def _polarization(reservoirs: Sequence[dict[str, Any]], side: str) -> tuple[floa
 def without_drive(electrons: Electrons, drive: str) -> Electrons:
     """The same electrons without what a model sees of the reservoirs: what is left has to agree with its labels.
 
-    All potentials are 0 where it sees them, and so are the polarisations of both electrodes.
+    All potentials but the bath's are 0 where it sees them, and so are the polarisations of both electrodes.
     """
     if drive == "bias":
         return electrons
 
     def blank(entry: dict[str, Any]) -> dict[str, Any]:
         seen = drive == "polarized" and entry.get("sites") in _ENDS
-        return {**entry, "potential": 0.0, **({"polarization": [0.0, 0.0, 0.0]} if seen else {})}
+        potential = entry["potential"] if entry.get("sites") == "all" else 0.0
+        return {**entry, "potential": potential, **({"polarization": [0.0, 0.0, 0.0]} if seen else {})}
 
     reservoirs = electrons.get("reservoirs")
     same = {} if reservoirs is None else {"reservoirs": [blank(entry) for entry in reservoirs]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,39 +12,48 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hpcspin.analysis.series import first_passage
+from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.outputs import claim, sole_writer
-from hpcspin.assembly.system import build_lattice, build_system
-from hpcspin.config import Config, TorqueSection
+from hpcspin.assembly.system import build_lattice, build_system, build_vacancies
+from hpcspin.config import Config, SwitchingSection, TorqueSection
 from hpcspin.drawing.tables import write_csv
-from hpcspin.drawing.torque import draw_switching, draw_torque
+from hpcspin.drawing.torque import draw_runs, draw_switching, draw_torque
 from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.spin_transfer import SpinTransfer, spin_transfer, stability_matrix, zero_crossing
 from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
+from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.potential import load_force
-from hpcspin.storage import read_labels, write_json
+from hpcspin.potential import load_force, weights_digest
+from hpcspin.storage import TRAJECTORY, FrameReader, read_labels, write_json
 from hpcspin.workflows.label import write_label_file
+from hpcspin.workflows.simulate import run_trajectory
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 EXACT, LEARNED, MACROSPIN = "exact", "learned", "macrospin"
 
 
-def torque_directory(config: Config, output: Path, world: World) -> None:
-    """Label a uniform magnet at all angles and voltages, find where it becomes unstable, draw.
+def torque_directory(config: Config, output: Path, world: World) -> int:
+    """Label a uniform magnet at all angles and voltages, find where it becomes unstable, let it move, draw.
 
     Parameters
     ----------
     config
         With the sections ``electrons`` and ``torque``; with ``torque.switching`` also ``dynamics``.
     output
-        Receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` a voltage, ``torque.csv``, ``switching.csv``,
-        ``numbers.json`` and the figures.
+        Receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` a voltage, ``runs/FIELD_VOLTAGE`` a run,
+        ``torque.csv``, ``switching.csv``, ``runs.csv``, ``numbers.json`` and the figures.
     world
         The ranks.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when finished, 75 when a run was stopped by a signal with a checkpoint.
 
     Raises
     ------
@@ -53,13 +63,20 @@ def torque_directory(config: Config, output: Path, world: World) -> None:
     config.need("electrons", "torque")
     magnet = Magnet.of(config)
     with sole_writer(output, world):
-        claim(config, output / "config.json", world)
+        claim(config, output / "config.json", world, ("torque.model", "dynamics.duration"))
         numbers = _torques(config, magnet, output, world)
-        if config.torque and config.torque.switching:
+        switching = config.torque.switching if config.torque else None
+        if switching:
             numbers |= _switching(config, magnet, output, world)
+        if switching and switching.precision:
+            code, found = _runs(config, magnet, output, world)
+            if code:
+                return code
+            numbers |= found
         if world.rank == 0:
             write_json(output / "numbers.json", numbers)
             world.log_result(f"{output / 'numbers.json'}: {_summary(numbers)}")
+    return 0
 
 
 @dataclass(frozen=True)
@@ -227,9 +244,9 @@ def _switching(config: Config, magnet: Magnet, output: Path, world: World) -> di
     assert config.torque.switching is not None
     assert config.dynamics is not None
     section, rows, damping = config.torque.switching, list[Row](), config.dynamics.damping
-    spins = magnet.deviations(0.0 if section.start == "parallel" else 180.0, section.tilt)
+    spins = magnet.deviations(_start(section), section.tilt)
     classical = _classical(config, magnet.lattice, spins)
-    for number, voltage in enumerate(section.voltages):
+    for number, voltage in enumerate(sorted(section.voltages, key=abs)):
         fields, _ = _fields(config, voltage, spins, output / "switching" / f"{number:02d}.h5", world)
         for name, field in fields.items():
             turned, acting = (part[:, magnet.free].reshape(len(spins), -1, 3) for part in (spins, field + classical))
@@ -239,13 +256,93 @@ def _switching(config: Config, magnet: Magnet, output: Path, world: World) -> di
                 rates[MACROSPIN] = float(matrix.sum().real / len(matrix))
             rows += [{"field": field, "voltage": voltage, "growth": rate} for field, rate in rates.items()]
     critical = {
-        field: zero_crossing(*np.array(sorted((r["voltage"], r["growth"]) for r in rows if r["field"] == field)).T)
+        field: zero_crossing(*np.array([(r["voltage"], r["growth"]) for r in rows if r["field"] == field]).T)
         for field in dict.fromkeys(row["field"] for row in rows)
     }
     if world.rank == 0:
         write_csv(rows, output / "switching.csv")
         draw_switching(rows, output / "switching.png")
     return {"critical_voltage": critical}
+
+
+def _start(section: SwitchingSection) -> float:
+    return 0.0 if section.start == "parallel" else 180.0
+
+
+def _runs(config: Config, magnet: Magnet, output: Path, world: World) -> tuple[int, dict[str, Any]]:
+    """Exit code, and the voltage from which on runs leave their direction, by bisection under each field."""
+    assert config.torque is not None
+    section = config.torque.switching
+    assert section is not None
+    assert section.precision is not None
+    rows, curves, critical = list[Row](), list[tuple[str, float, Array, Array]](), dict[str, float | None]()
+    for name, model in {EXACT: None, **({LEARNED: config.torque.model} if config.torque.model else {})}.items():
+        leaves, pending = dict[float, bool](), list(section.voltages)
+        while pending:
+            for voltage in pending:
+                directory = output / "runs" / f"{name}_{voltage:g}"
+                code, time, along = _run(config, magnet, voltage, model, directory, world)
+                if code:
+                    return code, {}
+                passed = first_passage(time, -along, 0.0)
+                leaves[voltage] = passed is not None or bool(along[-1] < along[len(along) // 2])
+                curves.append((name, voltage, time, along))
+                last = float(along[-1])
+                row = {"leaves": leaves[voltage], "switching_time": passed, "last_along_start": last}
+                rows.append({"field": name, "voltage": voltage, **row})
+            between = bracket(leaves)
+            wide = between is not None and abs(between[1] - between[0]) > section.precision
+            pending = [float(np.mean(between))] if between and wide else []
+        critical[name] = float(np.mean(between)) if between else None
+    if world.rank == 0:
+        write_csv(rows, output / "runs.csv")
+        draw_runs(curves, rows, output / "runs.png")
+    return 0, {"critical_voltage_of_runs": critical}
+
+
+def bracket(leaves: Mapping[float, bool]) -> tuple[float, float] | None:
+    """The largest voltage, by its size, below the smallest one at which a magnet leaves its direction, and that one.
+
+    None if it leaves at none of the voltages, or at the smallest one.
+    """
+    ordered = sorted(leaves, key=abs)
+    first = next((number for number, voltage in enumerate(ordered) if leaves[voltage]), 0)
+    return (ordered[first - 1], ordered[first]) if first else None
+
+
+def _run(
+    config: Config, magnet: Magnet, voltage: float, model: str | None, directory: Path, world: World
+) -> tuple[int, Array, Array]:
+    """Exit code, times of the frames, and the mean of the magnet's spins along the direction that they start near."""
+    config = at_voltage(config, voltage)
+    assert config.torque is not None
+    assert config.torque.switching is not None
+    assert config.dynamics is not None
+    settings = config.dynamics.model_copy(update={"field": "learned" if model else "electrons", "model": model})
+    config = config.model_copy(update={"dynamics": settings})
+    spins = magnet.turned((start := _start(config.torque.switching)) + config.torque.switching.tilt)
+    given = config.model_dump(mode="json")
+    whose = {"spins": spins.tolist(), "weights": weights_digest(model) if model else None}
+    device = pick_device(world, config.device)
+    outcome = run_trajectory(
+        magnet.lattice,
+        build_field(config, magnet.lattice, world, device),
+        spins,
+        settings,
+        directory,
+        config=given,
+        identity=given | whose,
+        electrons=cache(lambda: build_system(config)),
+        vacancies=build_vacancies(config, magnet.lattice),
+        world=world,
+        device=device,
+    )
+    if not outcome.finished:
+        return outcome.exit_code, np.empty(0), np.empty(0)
+    world.barrier()
+    with FrameReader(directory / TRAJECTORY) as frames:
+        along = np.cos(np.deg2rad(start)) * (frames.spins[:][:, magnet.free] @ magnet.axis).mean((1, 2))
+        return 0, frames.time[:], along
 
 
 def _classical(config: Config, lattice: Lattice, spins: Array) -> Array:
@@ -262,9 +359,11 @@ def _summary(numbers: Mapping[str, Any]) -> str:
     shown: dict[str, Callable[[Any], str]] = {
         "largest_even_part": lambda value: f"even part of the torque at most {value:.1e}",
         "learned_error": lambda value: f"learned torques within {max(value.values()):.1%} of the largest one",
-        "critical_voltage": lambda value: (
-            "critical voltage "
-            + ", ".join(f"{'none in range' if v is None else f'{v:.3g}'} ({field})" for field, v in value.items())
-        ),
+        "critical_voltage": lambda value: f"critical voltage {_each(value)}",
+        "critical_voltage_of_runs": lambda value: f"of runs {_each(value)}",
     }
     return "; ".join(say(numbers[key]) for key, say in shown.items() if key in numbers)
+
+
+def _each(critical: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{'none in range' if v is None else f'{v:.3g}'} ({field})" for field, v in critical.items())

@@ -43,7 +43,8 @@ def test_without_a_bath_or_without_others_there_are_none(kept: tuple[int, ...], 
 
 
 def test_what_is_left_without_voltages_is_the_same_at_all() -> None:
-    assert without_drive(electrons(1.0, 2.0, 3.0), "potentials") == without_drive(REFERENCE, "potentials")
+    assert without_drive(electrons(1.0, 2.0), "potentials") == without_drive(REFERENCE, "potentials")
+    assert without_drive(electrons(1.0, 2.0, 3.0), "potentials") != without_drive(REFERENCE, "potentials")
     assert without_drive(electrons(1.0, 2.0, exchange=2.0), "potentials") != without_drive(REFERENCE, "potentials")
     assert without_drive({"bias": 2.0}, "potentials") == {"bias": 0.0}
 

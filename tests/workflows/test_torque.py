@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config
-from hpcspin.workflows.torque import Magnet, at_voltage
+from hpcspin.workflows.torque import Magnet, at_voltage, bracket
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -98,8 +100,8 @@ def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, va
     found: dict[str, Any] = json.loads((output / "numbers.json").read_text())
     assert found["largest_even_part"] < 2e-5
     config = load_config(valve)
-    given = [float(row["damping_like"]) for row in rows if row["voltage"] == "0.4"]
-    np.testing.assert_allclose(given, damping_like(config, 0.4), atol=1e-9)
+    stored = [float(row["damping_like"]) for row in rows if row["voltage"] == "0.4"]
+    np.testing.assert_allclose(stored, damping_like(config, 0.4), atol=1e-9)
     growth = table(output / "switching.csv")
     assert {row["field"] for row in growth} == {"exact", "macrospin"}
     assert all(float(row["growth"]) < 0 for row in growth if row["voltage"] == "0.2")
@@ -109,6 +111,34 @@ def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, va
     assert hpcspin("torque", valve, "--output", output).returncode == 0
     assert [path.read_bytes() for path in files] == before
     assert all((output / name).stat().st_size for name in ("torque.png", "switching.png"))
+
+
+def test_runs_leave_their_direction_where_deviations_grow(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    changes = [
+        "torque.shares={left: -0.5, right: 0.5}",
+        "torque.switching={voltages: [0.9, 0.1], start: antiparallel, precision: 1.0}",
+        "dynamics={damping: 0.2, integrator: rk4, step: 0.5, duration: 40, observers: [magnetization], "
+        "classical: {anisotropy: 0.15, heisenberg: 0.3}}",
+    ]
+    result = hpcspin("torque", valve, "--output", output, "torque.angles=[90]", *changes)
+    assert result.returncode == 0, result.stderr
+    leaves = {row["voltage"]: row["leaves"] == "True" for row in table(output / "runs.csv")}
+    exact = [row for row in table(output / "switching.csv") if row["field"] == "exact"]
+    assert leaves == {row["voltage"]: float(row["growth"]) > 0 for row in exact} == {"0.9": True, "0.1": False}
+    assert json.loads((output / "numbers.json").read_text())["critical_voltage_of_runs"] == {"exact": 0.5}
+    assert (output / "runs.png").stat().st_size
+
+
+@given(st.sets(st.floats(0.01, 1), min_size=2), st.floats(0, 1), st.sampled_from([-1, 1]))
+def test_a_bracket_is_the_pair_between_which_runs_begin_to_leave(sizes: set[float], critical: float, sign: int) -> None:
+    leaves = {sign * size: size >= critical for size in sizes}
+    found = bracket(leaves)
+    if found is None:
+        assert not any(leaves.values()) or leaves[sign * min(sizes)]
+    else:
+        assert abs(found[0]) < critical <= abs(found[1])
+        assert not any(abs(found[0]) < size < abs(found[1]) for size in sizes)
 
 
 @pytest.mark.parametrize(
