@@ -75,7 +75,7 @@ def draw_runs(curves: Sequence[tuple[str, float, Array, Array]], rows: Sequence[
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     voltages = sorted({voltage for _, voltage, *_ in curves}, key=abs)
-    for field, voltage, time, along in curves:
+    for field, voltage, time, along in sorted(curves, key=lambda curve: abs(curve[1])):
         colour = f"C{voltages.index(voltage) % 10}"
         label = f"V = {voltage:.3g}" if field == "exact" else None
         left.plot(time, along, color=colour, linestyle="-" if field == "exact" else "--", label=label)

@@ -318,9 +318,10 @@ def _run(
     assert config.torque is not None
     assert config.torque.switching is not None
     assert config.dynamics is not None
+    start = _start(config.torque.switching)
+    spins = magnet.turned(start + config.torque.switching.tilt)
     settings = config.dynamics.model_copy(update={"field": "learned" if model else "electrons", "model": model})
     config = config.model_copy(update={"dynamics": settings})
-    spins = magnet.turned((start := _start(config.torque.switching)) + config.torque.switching.tilt)
     given = config.model_dump(mode="json")
     whose = {"spins": spins.tolist(), "weights": weights_digest(model) if model else None}
     device = pick_device(world, config.device)
