@@ -1,8 +1,7 @@
 """How much of the exact field no local model can know: the scatter of fields under equal surroundings.
 
     python perf/study.py locality CONFIG MODEL LABELS ... [--areas 3 5 8x29] [--frames 8] [--metal 0.85]
-        [--hardest 3] [--duration 20] [--output perf/results/locality.json] [--figure FILE.png]
-        [KEY=VALUE ...]
+        [--hardest 3] [--duration 20] [--output perf/results/locality.json] [KEY=VALUE ...]
 
 Some areas of a labelled frame are frozen, discs of a radius R or boxes of RX columns and RY rows to either side
 of their centre, and all other spins are moved by Langevin dynamics under the learned field for a while; both
@@ -28,17 +27,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from shared import RESULTS, config_of
 
 from hpcspin.analysis.series import Estimate
 from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config
-from hpcspin.drawing.style import save
 from hpcspin.dynamics.integrators import make_integrator
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.torque import angular_velocity
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.progress import Bar, progress
 from hpcspin.parallel.world import World
@@ -144,9 +142,19 @@ def perpendicular(field: NDArray[np.float64], spins: NDArray[np.float64]) -> NDA
 
 
 def chosen_frames(labels: Labels, most: int, metal: float) -> NDArray[np.int64]:
-    """Evenly spread frames among those with this share of sites in metal."""
+    """Evenly spread frames among those with this share of sites in metal.
+
+    Raises
+    ------
+    HpcspinError
+        If there is none, or the file does not say which sites are metal.
+    """
+    if labels.density is None and metal > 0:
+        raise HpcspinError("--metal: a file of labels has no density; give one that has it, or leave --metal out")
     depleted = np.zeros(len(labels.spins)) if labels.density is None else np.mean(labels.density < _METAL, axis=(1, 2))
     enough = np.flatnonzero(depleted >= metal)
+    if not len(enough):
+        raise HpcspinError(f"--metal: a file of labels has no frame with {metal} of its sites in metal; give less")
     return enough[np.unique(np.linspace(0, len(enough) - 1, min(most, len(enough))).round().astype(int))]
 
 
@@ -191,30 +199,6 @@ def study(
     }
 
 
-def draw(rows: dict[str, Any], lattice: Lattice, output: Path) -> None:
-    """Unavoidable error against the reach along each axis, beside the model's error: one panel a file."""
-    figure = Figure(figsize=(3.4 * len(rows), 3.0), layout="constrained")
-    for axis, (name, row) in zip(
-        figure.subplots(1, len(rows), sharey=True, squeeze=False)[0], rows.items(), strict=True
-    ):
-        curves: dict[str, list[tuple[float, float, float]]] = {}
-        for area, found in row["unavoidable_mse"].items():
-            radii = [float(radius) for radius in area.split("x")]
-            bands = [radius >= length // 2 for radius, length in zip(radii, lattice.size, strict=len(radii) == 2)]
-            kind = {(False, True): "columns to either side", (True, False): "rows to either side"}.get(
-                tuple(bands), "both"
-            )
-            curves.setdefault(kind, []).append((min(radii), found["mean"], found["error"] or 0.0))
-        for kind, points in curves.items():
-            reach, mean, error = np.array(points).T
-            axis.errorbar(reach, mean, error, marker="o", capsize=2, label=kind)
-        axis.axhline(row["model_mse"]["mean"], color="0.5", linestyle="--", label="the model")
-        axis.set(title=name, yscale="log", xlabel="reach (sites)")
-    figure.axes[0].set_ylabel("mean squared error (t²)")
-    figure.axes[0].legend()
-    save(figure, output)
-
-
 def main() -> None:
     """Measure and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,21 +211,19 @@ def main() -> None:
     parser.add_argument("--hardest", type=int, help="areas a frame, around the sites of the largest errors")
     parser.add_argument("--duration", type=float, default=20.0)
     parser.add_argument("--output", type=Path, default=RESULTS / "locality.json")
-    parser.add_argument("--figure", type=Path, help="a picture of it")
     arguments = parser.parse_args()
     files = [Path(name) for name in arguments.labels if "=" not in name]
     overrides = [name for name in arguments.labels if "=" in name]
     model, start = load_force(arguments.model), time.perf_counter()
     configs = [config_of(arguments.config, path, overrides) for path in files]
     labels = [read_labels(path, config.lattice.size) for path, config in zip(files, configs, strict=True)]
-    counts = [len(chosen_frames(one, arguments.frames, arguments.metal)) for one in labels]
-    with progress(World(), "locality", sum(counts) * len(arguments.areas)) as bar:
+    count = sum(len(chosen_frames(one, arguments.frames, arguments.metal)) for one in labels)
+    with progress(World(), "locality", count * len(arguments.areas)) as bar:
         rows = {
             path.stem: study(config, model, one, arguments, bar)
-            for path, config, one, count in zip(files, configs, labels, counts, strict=True)
-            if count
+            for path, config, one in zip(files, configs, labels, strict=True)
         }
-    given = {name: value for name, value in vars(arguments).items() if name not in ("labels", "output", "figure")}
+    given = {name: value for name, value in vars(arguments).items() if name not in ("labels", "output")}
     result = {
         "provenance": provenance(),
         "arguments": {name: value.name if isinstance(value, Path) else value for name, value in given.items()},
@@ -251,8 +233,6 @@ def main() -> None:
         "files": rows,
     }
     write_json(arguments.output, result)
-    if arguments.figure is not None:
-        draw(rows, build_system(configs[0]).lattice, arguments.figure)
     print(json.dumps(rows, indent=2))
 
 
