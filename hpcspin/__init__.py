@@ -19,7 +19,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpcspin.api import Run, evaluate, label, load_model, load_system, open_labels, open_trajectory, simulate, train
+    from hpcspin.api import Run, evaluate, label, landscape, load_model, load_system, open_labels, open_trajectory
+    from hpcspin.api import simulate as simulate
+    from hpcspin.api import train as train
     from hpcspin.electrons.closed import ClosedLattice
     from hpcspin.electrons.model import DrivenLattice, Reservoir
     from hpcspin.errors import HpcspinError
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_VERBS = ("evaluate", "label", "load_model", "load_system", "open_labels", "open_trajectory", "simulate", "train")
+_VERBS = (
+    "evaluate", "label", "landscape", "load_model", "load_system", "open_labels", "open_trajectory", "simulate",
+    "train",
+)  # fmt: skip
 _HOMES = {
     **dict.fromkeys(("Run", *_VERBS), "hpcspin.api"),
     **dict.fromkeys(("DrivenLattice", "Reservoir"), "hpcspin.electrons.model"),
@@ -45,6 +50,7 @@ __all__ = [
     "Run",
     "evaluate",
     "label",
+    "landscape",
     "load_model",
     "load_system",
     "make_lattice",

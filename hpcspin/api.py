@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from hpcspin.assembly.agreement import require_electrons, warn_of_labels
 from hpcspin.assembly.fields import solver_field
+from hpcspin.assembly.landscape import Landscape
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config, parse_config
@@ -181,17 +182,16 @@ def simulate(
     if len(start) != 1:
         raise HpcspinError(f"spins: {len(start)} snapshots cannot be one start; give shape (Lx, Ly, 3)")
     chosen = pick_device(world, device)
-    terms = list(field) if isinstance(field, list | tuple) else [field]
     if isinstance(system, ElectronSystem) and not isinstance(system, DrivenLattice):
         settings = {"observers": CLOSED_OBSERVERS, **settings}
     checked = _settings(settings)
-    parts = [_as_field(term, system, world, chosen, allow, checked.seed) for term in terms]
-    config = _stored_config(system, terms, checked)
+    total = _sum(field, system, world, chosen, allow, checked.seed)
+    config = _stored_config(system, _terms(field), checked)
     directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
     try:
         outcome = run_trajectory(
             lattice,
-            parts[0] if len(parts) == 1 else SumField(parts),
+            total,
             start[0],
             checked,
             directory,
@@ -213,6 +213,26 @@ def simulate(
     finally:
         if path is None and world.rank == 0:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def landscape(
+    system: ElectronSystem | Lattice, field: FieldLike = None, *, device: str = "auto", allow: Collection[str] = ()
+) -> Landscape:
+    """Energy of spins under a field that derives from one, to find spins at rest and paths between them.
+
+    Parameters
+    ----------
+    system, field, device, allow
+        As of `simulate`: closed electrons, models of kind conservative, classical terms, or a list of such.
+
+    Raises
+    ------
+    HpcspinError
+        If the field derives from no energy.
+    """
+    lattice, vacancies = (system.lattice, system.vacancies) if isinstance(system, ElectronSystem) else (system, None)
+    total = _sum(field, system, World.current(), pick_device(World.current(), device), allow, seed=1)
+    return Landscape(lattice, total, None if vacancies is None else ~vacancies)
 
 
 def train(
@@ -295,6 +315,17 @@ def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
         return given
     load_plugins(given.get("plugins", ()), Path())
     return parse_config(dict(given), "config")
+
+
+def _terms(field: FieldLike) -> list[Any]:
+    return list(field) if isinstance(field, list | tuple) else [field]
+
+
+def _sum(
+    field: FieldLike, system: ElectronSystem | Lattice, world: World, device: Any, allow: Collection[str], seed: int
+) -> Field:
+    parts = [_as_field(term, system, world, device, allow, seed) for term in _terms(field)]
+    return parts[0] if len(parts) == 1 else SumField(parts)
 
 
 def _as_field(

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from hpcspin.errors import exit_code, one_line
+from hpcspin.cli_run import read_config, reported, run
 from hpcspin.logs import write_logs
 from hpcspin.parallel.launcher import launched_rank
-
-if TYPE_CHECKING:
-    from hpcspin.config import Config
-    from hpcspin.parallel.world import World
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,7 +62,7 @@ def options(
     """Set what holds for every verb."""
     write_logs(debug=debug)
     if plugin:
-        with _reported():
+        with reported():
             from hpcspin.registry import load_plugins
 
             load_plugins(plugin, Path())
@@ -87,7 +80,7 @@ def init(
     """Write a commented config to start from, valid as it stands; never over a file."""
     from hpcspin.workflows.init import write_config
 
-    _run(lambda world: write_config(config, lattice, job, world))
+    run(lambda world: write_config(config, lattice, job, world))
 
 
 @app.command(epilog=_uses("lattice and electrons"))
@@ -103,7 +96,7 @@ def label(
     """Exact fields, densities and currents of given spins."""
     from hpcspin.workflows.label import label_file
 
-    _run(lambda world: label_file(_config(config, overrides), spins, output, world))
+    run(lambda world: label_file(read_config(config, overrides), spins, output, world))
 
 
 @app.command(
@@ -113,7 +106,29 @@ def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None)
     """Landau-Lifshitz-Gilbert dynamics under any field; resumes on its directory."""
     from hpcspin.workflows.simulate import simulate_directory
 
-    _run(lambda world: simulate_directory(_config(config, overrides), output, world))
+    run(lambda world: simulate_directory(read_config(config, overrides), output, world))
+
+
+@app.command(epilog=_uses("lattice, initial, dynamics and minimise, and electrons of the exact field", stops=True))
+def minimise(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
+    """Spins at rest under a field that derives from an energy, with the torque that is left."""
+    from hpcspin.workflows.minimise import minimise_directory
+
+    run(lambda world: minimise_directory(read_config(config, overrides), output, world))
+
+
+@app.command(epilog=_uses("lattice, dynamics and path, and electrons of the exact field", stops=True))
+def path(
+    config: ConfigFile,
+    first: Annotated[Path, typer.Option("--from", help="Spins at one end: of minimise, or any file of spins.")],
+    last: Annotated[Path, typer.Option("--to", help="Spins at the other end.")],
+    output: Directory,
+    overrides: Overrides = None,
+) -> None:
+    """Minimum-energy path between two states at rest, and its barrier; the ranks share the images."""
+    from hpcspin.workflows.path import path_directory
+
+    run(lambda world: path_directory(read_config(config, overrides), first, last, output, world))
 
 
 @app.command(
@@ -128,7 +143,7 @@ def suggest_step(
     """Longest time step that each integrator tolerates at the initial spins."""
     from hpcspin.workflows.suggest_step import suggest_step
 
-    _run(lambda world: world.log_result(suggest_step(_config(config, overrides), world, evaluations)))
+    run(lambda world: world.log_result(suggest_step(read_config(config, overrides), world, evaluations)))
 
 
 @app.command(epilog=_uses("lattice, potential and training", stops=True))
@@ -150,7 +165,7 @@ def train(
     """
     from hpcspin.workflows.train import train_directory
 
-    _run(lambda world: train_directory(_config(config, overrides), data, output, world))
+    run(lambda world: train_directory(read_config(config, overrides), data, output, world))
 
 
 @app.command(epilog=_uses("those of the verb", stops=True))
@@ -158,7 +173,7 @@ def sweep(
     config: ConfigFile,
     output: Directory,
     vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key of the config, and values.")],
-    verb: Annotated[str, typer.Option("--run", help="train, simulate, label, learn, reproduce or torque.")] = "train",
+    verb: Annotated[str, typer.Option("--run", help="train, simulate, minimise, label, learn, ...")] = "train",
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="To train: directory of label files; may be repeated.")
     ] = None,
@@ -184,7 +199,7 @@ def sweep(
     from hpcspin.workflows.sweep import Sweep, sweep_directory
 
     asked = Sweep(config, vary, output, overrides or (), verb, data or (), spins, chain, task, show or (), against)
-    _run(lambda world: sweep_directory(asked, world))
+    run(lambda world: sweep_directory(asked, world))
 
 
 @app.command()
@@ -200,7 +215,7 @@ def evaluate(
     """Error of a force field on exact labels."""
     from hpcspin.workflows.evaluate import evaluate_files
 
-    _run(lambda world: world.log_result(json.dumps(evaluate_files(model, data, output, world, allow or ()))))
+    run(lambda world: world.log_result(json.dumps(evaluate_files(model, data, output, world, allow or ()))))
 
 
 @app.command(epilog=_uses("lattice, electrons, initial, dynamics, potential, training and reproduce", stops=True))
@@ -208,7 +223,7 @@ def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None
     """Run all stages (label, train, simulate both fields, compare); resumes on its directory."""
     from hpcspin.workflows.reproduce import reproduce_directory
 
-    _run(lambda world: reproduce_directory(_config(config, overrides), output, world))
+    run(lambda world: reproduce_directory(read_config(config, overrides), output, world))
 
 
 @app.command(epilog=_uses("lattice, electrons, dynamics, potential, training and learning", stops=True))
@@ -216,7 +231,7 @@ def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) ->
     """Active learning: label frames on which the committee disagrees, train, repeat; resumes on its directory."""
     from hpcspin.workflows.learn import learn_directory
 
-    _run(lambda world: learn_directory(_config(config, overrides), output, world))
+    run(lambda world: learn_directory(read_config(config, overrides), output, world))
 
 
 @app.command(epilog=_uses("lattice, electrons and torque; of torque.switching also dynamics"))
@@ -224,13 +239,13 @@ def torque(config: ConfigFile, output: Directory, overrides: Overrides = None) -
     """Torque of a polarised current against angle and voltage, exact beside learned; resumes on its directory."""
     from hpcspin.workflows.torque import torque_directory
 
-    _run(lambda world: torque_directory(_config(config, overrides), output, world))
+    run(lambda world: torque_directory(read_config(config, overrides), output, world))
 
 
 @app.command()
 def report(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Output of label, simulate, train, sweep, learn or reproduce.")
+        Path, typer.Argument(metavar="DIR", help="Output of a verb: label, simulate, train, path, ...")
     ],
     driven_states: Annotated[
         int,
@@ -250,7 +265,7 @@ def report(
     """Write DIR/report.html, a page about any output; of a reproduction also its figures and numbers again."""
     from hpcspin.workflows.report import report_directory
 
-    _run(lambda world: report_directory(directory, world, driven_states, watch))
+    run(lambda world: report_directory(directory, world, driven_states, watch))
 
 
 @app.command()
@@ -264,7 +279,7 @@ def plot(
     """Bonds, chirality, magnetisation, wall and currents against time; of two runs also the difference."""
     from hpcspin.workflows.plot import plot
 
-    _run(lambda world: plot([directory, *([other] if other else [])], output, world))
+    run(lambda world: plot([directory, *([other] if other else [])], output, world))
 
 
 @app.command()
@@ -282,7 +297,7 @@ def draw(
     """Film of a simulation, or some frames below each other, each site at its Cartesian place."""
     from hpcspin.workflows.draw import draw
 
-    _run(lambda world: draw(directory, quantity, output, frames, world))
+    run(lambda world: draw(directory, quantity, output, frames, world))
 
 
 @app.command()
@@ -297,7 +312,7 @@ def export(
     """Trajectories for ParaView (XDMF) and for the viewers of micromagnetics (OVF)."""
     from hpcspin.workflows.export import export
 
-    _run(lambda world: export(source, target, output, world))
+    run(lambda world: export(source, target, output, world))
 
 
 @app.command()
@@ -311,7 +326,7 @@ def analyse(
     """Spectra, magnon dispersion, correlations or topological charge of a trajectory."""
     from hpcspin.workflows.analyse import analyse_trajectory
 
-    _run(lambda world: analyse_trajectory(source, quantity, output, world))
+    run(lambda world: analyse_trajectory(source, quantity, output, world))
 
 
 @app.command(epilog=_uses("lattice, and initial and dynamics or electrons"))
@@ -323,7 +338,7 @@ def check(
     """Whether a config will run here: halo, ranks, memory, seconds a step, size of the output; measured."""
     from hpcspin.workflows.check import check_config
 
-    _run(lambda world: check_config(_config(config, overrides), output, world))
+    run(lambda world: check_config(read_config(config, overrides), output, world))
 
 
 @app.command()
@@ -331,7 +346,7 @@ def schema() -> None:
     """Print the JSON schema of a config, by which editors complete and check its keys."""
     from hpcspin.config_schema import json_schema
 
-    _run(lambda world: world.log_result(json.dumps(json_schema(), indent=1)))
+    run(lambda world: world.log_result(json.dumps(json_schema(), indent=1)))
 
 
 @app.command()
@@ -339,7 +354,7 @@ def info() -> None:
     """Versions, MPI library, devices and backends in use."""
     from hpcspin.workflows.info import aligned, describe
 
-    _run(lambda world: world.log_result(aligned(describe(world))))  # All ranks: they agree on what MPI can do.
+    run(lambda world: world.log_result(aligned(describe(world))))  # All ranks: they agree on what MPI can do.
 
 
 @app.command(epilog="Exit code 1: something that hpcspin needs does not work here.")
@@ -349,38 +364,7 @@ def doctor(
     """Try what hpcspin needs: ranks, GPUs, messages, disk, locks, kernels; all that `info` says, and a verdict."""
     from hpcspin.workflows.doctor import examine
 
-    _run(lambda world: examine(directory, world))
-
-
-def _config(path: Path, overrides: list[str] | None) -> Config:
-    from hpcspin.config import load_config  # It imports all rooms, and shell completion need not wait for them.
-
-    return load_config(path, overrides)
-
-
-def _run(verb: Callable[[World], int | None]) -> None:
-    """Run a verb on all ranks."""
-    with _reported():
-        from hpcspin.parallel.world import World
-
-        world = World.detect()
-        with world.abort_on_failure():
-            code = verb(world)
-            world.leave(code or 0)
-    raise typer.Exit(code or 0)
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """A failure is one line and a non-zero exit, on every rank."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as failure:
-        if logging.getLogger("hpcspin").isEnabledFor(logging.DEBUG):
-            raise
-        with suppress(OSError):  # The log may lie on the disk that is full.
-            typer.echo(f"hpcspin: {one_line(failure)}", err=True)
-        raise typer.Exit(exit_code(failure)) from None
+    run(lambda world: examine(directory, world))
 
 
 def main() -> None:

@@ -180,6 +180,31 @@ class TorqueSection(Section):
     switching: SwitchingSection | None = None
 
 
+class MinimiseSection(Section):
+    """Spins at rest."""
+
+    tolerance: Positive = 1e-6
+    """Largest torque that is left on a spin."""
+    evaluations: Count = 10_000
+    """Evaluations of the field at most."""
+    tilt: NonNegative = 1e-3
+    """Standard deviation of random vectors that are added to the initial spins: a saddle has no torque either."""
+
+
+class PathSection(Section):
+    """Minimum-energy path between two states."""
+
+    images: Annotated[Count, Field(ge=3)] = 9
+    """States along the path, both ends counted."""
+    tolerance: Positive = 1e-4
+    """Largest residual force on a spin."""
+    evaluations: Count = 100_000
+    """Evaluations of an image's field at most."""
+    tilt: NonNegative = 0.1
+    """Standard deviation of random vectors that are added to the first path, a geodesic: without them it keeps any
+    symmetry that both ends have."""
+
+
 class Config(Section):
     """Everything that defines a system and what is done with it."""
 
@@ -192,6 +217,8 @@ class Config(Section):
     reproduce: ReproduceSection | None = None
     learning: LearningSection | None = None
     torque: TorqueSection | None = None
+    minimise: MinimiseSection | None = None
+    path: PathSection | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     plugins: tuple[str, ...] = ()
     """Modules of one's own that register lattices, textures, solvers and so on: names, or files beside the config."""

@@ -12,7 +12,7 @@ import numpy as np
 from hpcspin.analysis.series import Estimate
 from hpcspin.drawing import figures
 from hpcspin.drawing.comparison import Array, Compared, Run, shown_times
-from hpcspin.drawing.lattice_figures import BOND, CHIRALITY, site_maps, zone_maps
+from hpcspin.drawing.lattice_figures import BOND, CHIRALITY, at_times, site_maps, zone_maps
 from hpcspin.lattice import (
     Lattice,
     bond_columns,
@@ -84,7 +84,7 @@ def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[
         (scalar_chirality, CHIRALITY, 0.77, "chirality_maps"),
     ):
         maps = {name: np.stack([measure(lattice, one) for one in spins]) for name, spins in both.items()}
-        site_maps(lattice, time, maps, label, directory / f"{name}.png", (-reach, reach))
+        site_maps(lattice, at_times(time), maps, label, directory / f"{name}.png", (-reach, reach))
     last = {f"{name}, t = {time[-1]:g} ħ/t": structure_factors(lattice, spins[-1]) for name, spins in both.items()}
     zone_maps(lattice, last, directory / "structure_factor.png")
     figures.histograms(_histograms(lattice, quenches), directory / "histograms.png")

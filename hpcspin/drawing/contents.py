@@ -1,4 +1,4 @@
-"""What a report says about an output: labels, a training, a simulation, a sweep, active learning or a reproduction."""
+"""What a report says about an output of any verb."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rich.table import Table
 from hpcspin.assembly.outputs import JOBS, Layout
 from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing import page
-from hpcspin.drawing.series import QUANTITIES, Array, Series, read_series, some_frames
+from hpcspin.drawing.series import QUANTITIES, Array, Series, caption, read_series, some_frames
 from hpcspin.drawing.tables import reproduction_table
 from hpcspin.errors import HpcspinError
-from hpcspin.storage import FrameReader, find_trajectory, read_attributes, read_json
+from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, read_attributes, read_json
 from hpcspin.storage.opening import parse_json
 from hpcspin.training.loop import METRICS, MODEL
 from hpcspin.training.metrics import describe_metrics
@@ -28,7 +28,6 @@ Sections = dict[str, list[str]]
 _Described = tuple[Sections, list[str], bool]
 """Sections, warnings, and whether there is more to do."""
 
-_TIME = "time (ħ/t)"
 _FILM_FRAMES = 120
 _FILM_CELLS = 1_200_000
 """Frames times cells of a film at most; a larger lattice is averaged over squares of sites."""
@@ -47,6 +46,9 @@ def find_kind(output: Path) -> str:
     signs = {
         "learn": ("rounds.jsonl", "round-00", "round-01"),
         "sweep": ("sweep.jsonl",),
+        "torque": ("torque.csv", "labels"),
+        "minimise": (MINIMUM, f"{MINIMUM}.partial"),
+        "path": (PATH, f"{PATH}.partial"),
         "reproduce": ("config.json",),
         "simulate": ("trajectory.h5", "trajectory.h5.partial"),
         "train": (METRICS, "member-*"),
@@ -134,7 +136,9 @@ def _simulation(directory: Path) -> _Described:
     sections = {
         "What was run": [page.table([("lattice", _lattice_words(series)), *facts])],
         "Film": [_film(path)],
-        "Against time": [page.plot(what, _TIME, _against(series.time, one)) for what, one in series.curves.items()],
+        "Against time": [
+            page.plot(what, series.axis, _against(series.time, one)) for what, one in series.curves.items()
+        ],
         "Numbers": [page.table(numbers, ["", "first frame", "last frame"])],
     }
     times = directory / "rank_times.json"
@@ -143,6 +147,33 @@ def _simulation(directory: Path) -> _Described:
         rows = [[number, *(f"{seconds:.2f}" for seconds in rank.values())] for number, rank in enumerate(ranks)]
         sections["Seconds of each rank"] = [page.table(rows, ["rank", *ranks[0]])]
     return sections | _origin(stored), doubts, partial
+
+
+def _rest(directory: Path) -> _Described:
+    """Of spins at rest, or of a path."""
+    path = find_trajectory(directory)
+    stored, partial = read_attributes(path), path.suffix == ".partial"
+    sections: Sections = {"Film": [_film(path)]}
+    if path.name.startswith(PATH):
+        series = read_series(directory)
+        sections["Along the path"] = [
+            page.plot(what, series.axis, _against(series.time, one)) for what, one in series.curves.items()
+        ]
+    if not partial:
+        sections["Numbers"] = [page.table(read_json(directory / "numbers.json", "run the command again").items())]
+    doubts = ["not at rest yet; run the same command again to go on, unless it is running"] if partial else []
+    return sections | _origin(stored), doubts, partial
+
+
+def _torque(directory: Path) -> _Described:
+    sections: Sections = {}
+    for name, heading in (("torque", "Torque against angle and voltage"), ("switching", "Growth of deviations")):
+        if (directory / f"{name}.csv").exists():
+            sections[heading] = [page.picture(directory / f"{name}.png"), _csv(directory / f"{name}.csv")]
+    unfinished = not (directory / "numbers.json").exists()
+    doubts = ["not finished; run `hpcspin torque` again, unless it is running"] if unfinished else []
+    config = read_json(directory / "config.json", "run `hpcspin torque` again")
+    return sections | _origin({"config": config}), doubts, unfinished
 
 
 _FACTS = ("field", "model", "integrator", "damping", "temperature", "step", "duration", "seed")
@@ -202,17 +233,21 @@ def _sweep(directory: Path) -> _Described:
     records = list(read_lines(directory / "sweep.jsonl"))
     unfinished = [one.name for one in sorted(directory.glob("run-*")) if not (one / "result.json").exists()]
     doubts = [f"{name}: not finished; run the sweep again, unless it is running" for name in unfinished]
-    with (directory / "sweep.csv").open(newline="") as file:
-        head, *rows = csv.reader(file)
     names = [str(record["directory"]) for record in records[:_MANY]]
     curves = {name: _against_epochs(directory / name / METRICS) for name in names}
     known = {name: curve for name, curve in curves.items() if len(curve[0])}
-    parts = [page.table(rows, head)]
+    parts = [_csv(directory / "sweep.csv")]
     if known:
         parts.append(page.plot("mean squared error on validation shards", "epoch", known, log=True))
     if (directory / "curves.png").exists():
         parts.append(page.picture(directory / "curves.png"))
     return {"Runs": parts} | (_origin(records[0]) if records else {}), doubts, bool(unfinished)
+
+
+def _csv(path: Path) -> str:
+    with path.open(newline="") as file:
+        head, *rows = csv.reader(file)
+    return page.table(rows, head)
 
 
 def _against_epochs(path: Path) -> page.Curve:
@@ -275,7 +310,7 @@ def _film(path: Path) -> str:
         if not len(frames):
             return page.warnings([f"{path.name}: holds no frame yet"])
         chosen = some_frames(len(frames), _FILM_FRAMES)
-        times = frames.time[:] if "time" in frames.names else None
+        captions = [caption(frames, number) for number in chosen]
         coarse = math.ceil(math.sqrt(len(chosen) * lattice.num_sites / _FILM_CELLS))
         shown = [one for one in QUANTITIES.values() if one.there(frames)]
         maps = {
@@ -285,7 +320,6 @@ def _film(path: Path) -> str:
     limits = {one.name: one.limits(maps[one.name]) for one in shown}
     note = f"Each cell is the mean of {coarse}×{coarse} sites." if coarse > 1 else ""
     colours = {one.name: one.colours for one in shown}
-    captions = [f"snapshot {number}" if times is None else f"t = {times[number]:.5g} ħ/t" for number in chosen]
     return page.film(lattice, captions, maps, limits, colours, coarse, note)
 
 
@@ -339,6 +373,9 @@ def _largest(error: Array) -> str:
 _DESCRIBED: dict[str, Callable[[Path], _Described]] = {
     "label": _labels,
     "simulate": _simulation,
+    "minimise": _rest,
+    "path": _rest,
+    "torque": _torque,
     "train": _training,
     "sweep": _sweep,
     "learn": _learning,

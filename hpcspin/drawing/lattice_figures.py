@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ _DARKEST = 1e-4
 
 def site_maps(
     lattice: Lattice,
-    times: Array,
+    captions: Sequence[str],
     maps: Mapping[str, Array],
     label: str,
     path: Path,
@@ -42,8 +42,8 @@ def site_maps(
     ----------
     lattice
         The lattice; each site is drawn as a cell at its Cartesian place.
-    times
-        Shape (n,).
+    captions
+        What is written above each of the n rows: a time.
     maps
         Of each dynamics, by its name, shape (n, Lx, Ly).
     label
@@ -56,14 +56,19 @@ def site_maps(
         Name of a matplotlib colour map.
     """
     width, height = np.ptp(_corners(lattice).reshape(-1, 2), axis=0)
-    figure = Figure(figsize=(3.2 * len(maps), 1.5 + 2.4 * len(times) * height / width))
-    axes = figure.subplots(len(times), len(maps), squeeze=False, sharex=True, sharey=True)
-    for row, time in enumerate(times):
+    figure = Figure(figsize=(3.2 * len(maps), 1.5 + 2.4 * len(captions) * height / width))
+    axes = figure.subplots(len(captions), len(maps), squeeze=False, sharex=True, sharey=True)
+    for row, caption in enumerate(captions):
         for axis, (name, values) in zip(axes[row], maps.items(), strict=True):
             image = draw_cells(axis, lattice, values[row], limits, colours)
-            axis.set_title(f"{name}, t = {time:.0f} ħ/t", fontsize=8)
+            axis.set_title(f"{name}, {caption}", fontsize=8)
     figure.colorbar(image, ax=axes, label=label, shrink=0.6)
     save(figure, path)
+
+
+def at_times(times: Array) -> list[str]:
+    """Captions of times."""
+    return [f"t = {time:.0f} ħ/t" for time in times]
 
 
 def draw_cells(axis: Axes, lattice: Lattice, values: Array, limits: tuple[float, float], colours: str) -> QuadMesh:

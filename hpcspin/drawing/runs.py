@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing.lattice_figures import draw_cells, site_maps
-from hpcspin.drawing.series import Array, Curves, Quantity, Series, run_file, some_frames
+from hpcspin.drawing.series import Array, Curves, Quantity, Series, caption, run_file, some_frames
 from hpcspin.drawing.style import PICTURES, require_ending, save
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
@@ -44,7 +44,7 @@ def plot_runs(runs: Sequence[Series], path: Path) -> None:
     Parameters
     ----------
     runs
-        One run, or two, which are drawn over each other: full lines and broken ones.
+        One run or path, or two, which are drawn over each other: full lines and broken ones.
     path
         Image file to write.
 
@@ -71,7 +71,7 @@ def plot_runs(runs: Sequence[Series], path: Path) -> None:
             axis.axhline(0, color="black", linewidth=0.6)
             _draw_curves(axis, time, apart.get(what, {}), _STYLES[0])
     for axis in axes[-1]:
-        axis.set(xlabel="time (ħ/t)")
+        axis.set(xlabel=runs[0].axis)
     save(figure, path)
 
 
@@ -113,20 +113,22 @@ def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: Wor
     trajectory = run_file(source)
     lattice = lattice_of(trajectory)
     with FrameReader(trajectory) as frames:
-        if not len(frames) or "time" not in frames.names or not quantity.there(frames):
+        if not len(frames) or not quantity.there(frames):
             raise HpcspinError(f"{trajectory}: holds no frame with a {quantity.name}; draw another quantity")
         chosen = some_frames(len(frames), _SHOWN if path.suffix in PICTURES else most)
         maps = np.stack([quantity.measure(lattice, frames, number) for number in chosen])
-        time = frames.time[:][chosen]
+        captions = [caption(frames, number) for number in chosen]
     limits = quantity.limits(maps)
     if path.suffix in PICTURES:
-        site_maps(lattice, time, {source.name: maps}, quantity.label, path, limits, quantity.colours)
+        site_maps(lattice, captions, {source.name: maps}, quantity.label, path, limits, quantity.colours)
     else:
-        _write_film(lattice, time, maps, quantity, path, world)
+        _write_film(lattice, captions, maps, quantity, path, world)
     return len(chosen)
 
 
-def _write_film(lattice: Lattice, time: Array, maps: Array, quantity: Quantity, path: Path, world: World) -> None:
+def _write_film(
+    lattice: Lattice, captions: Sequence[str], maps: Array, quantity: Quantity, path: Path, world: World
+) -> None:
     writer: AbstractMovieWriter = PillowWriter(_FRAMES_A_SECOND)
     if path.suffix == ".mp4":
         if not FFMpegWriter.isAvailable():
@@ -138,12 +140,12 @@ def _write_film(lattice: Lattice, time: Array, maps: Array, quantity: Quantity, 
     axis = figure.subplots()
     image = draw_cells(axis, lattice, maps[0], quantity.limits(maps), quantity.colours)
     figure.colorbar(image, ax=axis, label=quantity.label, shrink=0.8)
-    with tempfile.TemporaryDirectory() as directory, progress(world, "draw", len(time)) as bar:
+    with tempfile.TemporaryDirectory() as directory, progress(world, "draw", len(maps)) as bar:
         unfinished = Path(directory) / path.name
         with writer.saving(figure, unfinished, dpi=120):
-            for now, values in zip(time, maps, strict=True):
+            for now, values in zip(captions, maps, strict=True):
                 image.set_array(values)
-                axis.set_title(f"t = {now:.1f} ħ/t")
+                axis.set_title(now)
                 writer.grab_frame()
                 bar.advance()
         write_bytes(path, unfinished.read_bytes())

@@ -21,6 +21,7 @@ Curves = dict[str, dict[str, Array]]
 
 _MOST_FRAMES = 1000
 """Of a longer run this many frames, equally spaced, are measured."""
+TIME = "time (ħ/t)"
 _MEASURED = {"time", "step", "wall_position", "magnetization", "mean_bond", "mean_chirality", "current", "energy"}
 
 
@@ -83,7 +84,7 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers of a run against time.
+    """Numbers of a run against time, or of a path against the distance along it.
 
     Attributes
     ----------
@@ -92,19 +93,29 @@ class Series:
     lattice : Lattice
         Its lattice.
     time : ndarray
-        Shape (n,).
+        Times, or distances, shape (n,).
     curves : Curves
         Arrays of shape (n,).
+    axis : str
+        What ``time`` is, for the figures.
     """
 
     name: str
     lattice: Lattice
     time: Array
     curves: Curves
+    axis: str = TIME
+
+
+def caption(frames: FrameReader, number: int) -> str:
+    """Where a frame stands: its time, its distance along a path, or its number."""
+    if "time" in frames.names:
+        return f"t = {frames.time[number]:.5g} ħ/t"
+    return f"{frames.distance[number]:.3g} rad" if "distance" in frames.names else f"snapshot {number}"
 
 
 def run_file(source: Path) -> Path:
-    """The trajectory of a simulation's directory, finished or not, or the file itself.
+    """The trajectory of a simulation's directory, or states at rest or of a path, finished or not; or the file itself.
 
     Raises
     ------
@@ -145,8 +156,14 @@ def read_series(source: Path) -> Series:
     path = run_file(source)
     lattice = lattice_of(path)
     with FrameReader(path) as frames:
+        if len(frames) and {"distance", "energy", "force"} <= set(frames.names):
+            curves: Curves = {
+                "energy above the first image (t)": {"": frames.energy[:] - frames.energy[0]},
+                "residual force (t)": {"": frames.force[:]},
+            }
+            return Series(source.name, lattice, frames.distance[:], curves, "distance along the path (rad)")
         if not len(frames) or "time" not in frames.names:
-            raise HpcspinError(f"{path}: holds no frame with a time yet; give a simulation that has begun")
+            raise HpcspinError(f"{path}: holds no frame with a time yet; give a simulation that has begun, or a path")
         chosen = some_frames(len(frames), _MOST_FRAMES)
         rows = [_numbers(lattice, frames.spins[number]) for number in chosen]
         measured = {name: np.array([row[name] for row in rows]) for name in rows[0]}

@@ -58,7 +58,8 @@ CHECKPOINTING = ("dynamics.checkpoint_interval", "dynamics.checkpoint_minutes")
 _MAY_DIFFER = (
     "dynamics.duration",
     *CHECKPOINTING,
-    *("potential", "training", "reproduce", "learning", "torque", "device", "plugins", "dynamics.allow"),
+    *("potential", "training", "reproduce", "learning", "torque", "minimise", "path", "device", "plugins"),
+    "dynamics.allow",
 )
 
 

@@ -35,7 +35,7 @@ class _Silent:
 class _Lines:
     """A line at the first unit, then at most one every few seconds, and one at the end."""
 
-    def __init__(self, world: World, title: str, total: int, done: int) -> None:
+    def __init__(self, world: World, title: str, total: int | None, done: int) -> None:
         self._world, self._title, self._total = world, title, total
         self._first = self._done = done
         self._start = time.monotonic()
@@ -44,10 +44,13 @@ class _Lines:
     def advance(self, n: int = 1, note: str = "") -> None:
         self._done += n
         now = time.monotonic()
-        if now < self._next and self._done < self._total:
+        if now < self._next and self._done != self._total:
             return
         self._next = now + _LINE_EVERY_SECONDS
         elapsed = now - self._start
+        if self._total is None:
+            self._world.log(f"{self._title}: {self._done} in {timedelta(seconds=round(elapsed))}, {note}")
+            return
         left = timedelta(seconds=round(elapsed * (self._total - self._done) / max(self._done - self._first, 1)))
         end = f"{left} left, until {datetime.now() + left:%a %H:%M}" if self._done < self._total else "done"
         text = f"{self._title}: {self._done}/{self._total} in {timedelta(seconds=round(elapsed))}, {end}"
@@ -55,7 +58,7 @@ class _Lines:
 
 
 class _Terminal:
-    def __init__(self, progress: Progress, title: str, total: int, done: int) -> None:
+    def __init__(self, progress: Progress, title: str, total: int | None, done: int) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total, completed=done, note="")
 
@@ -64,8 +67,8 @@ class _Terminal:
 
 
 @contextmanager
-def progress(world: World, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-    """Report the progress of ``total`` units of work, ``done`` of which are done already, on rank 0."""
+def progress(world: World, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
+    """Report the progress of ``total`` units of work (None: unknown), ``done`` of which are done already, on rank 0."""
     if world.rank != 0 or not world.logs:
         yield _Silent()
     elif not sys.stderr.isatty():

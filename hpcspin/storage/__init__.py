@@ -39,7 +39,7 @@ from hpcspin.storage.opening import count_frames, open_hdf5, read_attributes, re
 from hpcspin.storage.ovf import read_ovf, write_ovf
 from hpcspin.storage.provenance import SCHEMA_VERSION, UNITS, code_version, provenance
 from hpcspin.storage.spins import SPINS, SpinsFile, check_spins, read_spins
-from hpcspin.storage.trajectory import TRAJECTORY, TrajectoryWriter, find_trajectory
+from hpcspin.storage.trajectory import MINIMUM, PATH, TRAJECTORY, TrajectoryWriter, find_trajectory
 from hpcspin.storage.voltages import (
     POLARIZATIONS,
     VOLTAGES,
@@ -51,8 +51,8 @@ from hpcspin.storage.voltages import (
 from hpcspin.storage.xdmf import frames_path, write_xdmf
 
 __all__ = [
-    "MANIFEST", "NUMERICS", "POLARIZATIONS", "SCHEMA_VERSION", "SPINS", "TRAJECTORY", "UNITS", "VOLTAGES",
-    "Checkpoint", "Electrons", "FrameReader", "LabelWriter", "Labels", "OutputLock", "Shard", "SpinsFile",
+    "MANIFEST", "MINIMUM", "NUMERICS", "PATH", "POLARIZATIONS", "SCHEMA_VERSION", "SPINS", "TRAJECTORY", "UNITS",
+    "VOLTAGES", "Checkpoint", "Electrons", "FrameReader", "LabelWriter", "Labels", "OutputLock", "Shard", "SpinsFile",
     "TrajectoryWriter", "append_line", "atomic_file", "atomic_hdf5", "bias_range", "check_spins", "code_version",
     "config_differences", "count_frames", "describe_differences", "differ_among_themselves",
     "electron_differences", "electrons_of", "ensure_manifest", "find_trajectory", "frames_path", "is_outside",

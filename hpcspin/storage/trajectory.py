@@ -13,12 +13,15 @@ from hpcspin.storage.frames import FrameFile, partial_path
 
 TRAJECTORY = "trajectory.h5"
 """Name of the trajectory in the directory of a simulation."""
+MINIMUM, PATH = "minimum.h5", "path.h5"
+"""Names of the states in the directories of `hpcspin minimise` and `hpcspin path`."""
 
 
 def find_trajectory(directory: str | Path) -> Path:
-    """The trajectory of a simulation's directory, or the unfinished one where there is no finished one."""
-    finished = Path(directory) / TRAJECTORY
-    return finished if finished.exists() else partial_path(finished)
+    """The trajectory of a simulation's directory, or states at rest or along a path; unfinished ones where none are."""
+    finished = [Path(directory) / name for name in (TRAJECTORY, MINIMUM, PATH)]
+    both = [path for one in finished for path in (one, partial_path(one))]
+    return next((path for path in both if path.exists()), both[1])
 
 
 class TrajectoryWriter(FrameFile):

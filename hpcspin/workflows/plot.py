@@ -1,4 +1,4 @@
-"""``hpcspin plot``: numbers of one simulation, or of two, against time."""
+"""``hpcspin plot``: numbers of one simulation or path, or of two, against time or distance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def plot(sources: Sequence[Path], output: Path, world: World) -> None:
     Parameters
     ----------
     sources
-        One or two directories of simulations, or trajectories, finished or not.
+        One or two directories of simulations or paths, or trajectories, finished or not.
     output
         PNG, PDF or SVG to write.
     world
@@ -30,5 +30,6 @@ def plot(sources: Sequence[Path], output: Path, world: World) -> None:
     """
     require_ending(output, PICTURES)
     if world.rank == 0:
-        plot_runs([read_series(source) for source in sources], output)
-        world.log_result(f"{output}: {' and '.join(str(source) for source in sources)} against time")
+        runs = [read_series(source) for source in sources]
+        plot_runs(runs, output)
+        world.log_result(f"{output}: {' and '.join(str(source) for source in sources)} against the {runs[0].axis}")

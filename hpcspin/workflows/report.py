@@ -59,7 +59,7 @@ def report_directory(directory: Path, world: World, driven_states: int = 0, watc
     Parameters
     ----------
     directory
-        What `hpcspin label`, `simulate`, `train`, `sweep`, `learn` or `reproduce` has written; of one label file
+        What a verb has written; of one label file
         ``NAME.h5`` the page is ``NAME.html`` beside it, with a picture of its flows where it holds some.
     world
         The ranks; only rank 0 works, except on the states below.

@@ -22,7 +22,7 @@ from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
-from hpcspin.storage import TRAJECTORY, find_trajectory, partial_path
+from hpcspin.storage import TRAJECTORY, find_trajectory
 
 _SHOWN = 16
 """Digits of a digest in a message."""
@@ -114,7 +114,7 @@ def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
 
 def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:
     source = Path(initial.parameters.get("path", ""))
-    if initial.kind == "file" and source.is_dir() and find_trajectory(source) == partial_path(source / TRAJECTORY):
+    if initial.kind == "file" and source.is_dir() and find_trajectory(source).suffix == ".partial":
         world.log(f"warning: {source}: the simulation is not finished, its last frame so far is taken")
 
 

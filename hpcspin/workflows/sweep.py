@@ -26,6 +26,7 @@ from hpcspin.storage import TRAJECTORY, read_json, write_json, write_text
 from hpcspin.training.loop import METRICS, MODEL, DivergedError
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.learn import learn_directory
+from hpcspin.workflows.minimise import minimise_directory
 from hpcspin.workflows.reproduce import reproduce_directory
 from hpcspin.workflows.simulate import simulate_directory
 from hpcspin.workflows.torque import torque_directory
@@ -57,7 +58,8 @@ class Sweep:
     spins : Path or None
         File of spins, to label.
     chain : str or None
-        A varied key along which each simulation goes on from the last spins of the one before, in the order given.
+        A varied key along which each simulation or minimisation goes on from the last spins of the one before, in the
+        order given.
     task : str
         ``i/n``: of n equal shares of the runs the i-th, from 1 on.
     show : sequence of str
@@ -140,6 +142,7 @@ def _label(config: Config, directory: Path, sweep: Sweep, world: World) -> None:
 VERBS: dict[str, Verb] = {
     "label": Verb(_label, _frames(LABELS), ("error",)),
     "learn": Verb(lambda config, to, _, world: learn_directory(config, to, world), _learned, ("mse",)),
+    "minimise": Verb(lambda config, to, _, world: minimise_directory(config, to, world), _stored, ("magnetization.z",)),
     "reproduce": Verb(lambda config, to, _, world: reproduce_directory(config, to, world), _stored, ("test.mse",)),
     "simulate": Verb(
         lambda config, to, _, world: simulate_directory(config, to, world), _frames(TRAJECTORY), ("wall_velocity",)
@@ -351,8 +354,8 @@ def _chain(sweep: Sweep, choices: Sequence[Choice]) -> list[_Run]:
 def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
     if sweep.verb not in VERBS:
         raise HpcspinError(f"--run {sweep.verb}: choose from {', '.join(VERBS)}")
-    if sweep.chain is not None and sweep.verb != "simulate":
-        raise HpcspinError(f"--chain: {sweep.verb} has no spins to go on from; it is for --run simulate")
+    if sweep.chain is not None and sweep.verb not in ("simulate", "minimise"):
+        raise HpcspinError(f"--chain: {sweep.verb} has no spins to go on from; it is for --run simulate and minimise")
     if (sweep.verb == "label") != (sweep.spins is not None):
         raise HpcspinError("--spins: give it with --run label, and only there")
     if (sweep.verb == "train") != bool(sweep.data):

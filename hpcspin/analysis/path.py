@@ -1,0 +1,190 @@
+"""Minimum-energy paths between two states of the spins: geodesic nudged elastic bands with a climbing image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hpcspin.analysis.minimise import Array, across, descend
+from hpcspin.errors import HpcspinError
+
+Evaluate = Callable[[Array], tuple[Array, Array]]
+"""From images of shape (m, Lx, Ly, 3) to their energies, shape (m,), and fields -dE/dS_i, of their shape."""
+_EARLY = 20.0
+"""Times the tolerance: the residual force at which the highest image begins to climb."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A band of images between two states, the first and the last one.
+
+    Attributes
+    ----------
+    spins : ndarray
+        Images, shape (m, Lx, Ly, 3).
+    energy, distance, force : ndarray
+        Of each image the energy, its distance from the first one along the band in radians, and the largest residual
+        force on a spin: across the band, of the climbing image all of it; 0 of the two ends; shape (m,).
+    spring, step : float
+        Constant of the springs between images, and length of the next step.
+    climbs : bool
+        Whether the highest image climbs to the saddle.
+    evaluations : int
+        Evaluations of an image's field.
+    """
+
+    spins: Array
+    energy: Array
+    distance: Array
+    force: Array
+    spring: float
+    step: float
+    climbs: bool
+    evaluations: int
+
+    @property
+    def top(self) -> int:
+        """Number of the highest image between the ends."""
+        return 1 + int(np.argmax(self.energy[1:-1]))
+
+    @property
+    def barrier(self) -> float:
+        """Energy of the highest image above the first one."""
+        return float(self.energy[self.top] - self.energy[0])
+
+
+def angles(first: Array, second: Array) -> Array:
+    """Angles between unit vectors, exact near 0 and pi too; shape (..., 3) to (...)."""
+    sine = np.linalg.norm(np.cross(first, second), axis=-1)
+    return np.asarray(np.arctan2(sine, (first * second).sum(axis=-1)))
+
+
+def geodesic(first: Array, last: Array, images: int, tilt: float = 0.0, seed: int = 0) -> Array:
+    """Images at equal distances on the geodesic from one state to another.
+
+    Each spin turns about the axis across its two directions; opposite ones have no such axis, and turn about z, or
+    about x where they lie along z.
+
+    Parameters
+    ----------
+    first, last
+        Unit vectors of shape (Lx, Ly, 3).
+    images
+        How many, both ends counted.
+    tilt, seed
+        Standard deviation of random vectors, and their seed, that are added to the spins of the images between the
+        ends: bands without symmetry find paths of less symmetry. Spins that are the same in both states stay.
+
+    Returns
+    -------
+    ndarray
+        Shape (images, Lx, Ly, 3).
+    """
+    turn = angles(first, last)
+    axis = np.cross(first, last)
+    along_z = np.abs(first[..., 2:]) > 0.9
+    opposite = across(first, np.where(along_z, [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]))
+    axis = np.where((np.pi - turn < 1e-6)[..., None], opposite, axis)
+    axis /= np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-300)
+    angle = np.linspace(0.0, 1.0, images)[:, None, None, None] * turn[..., None]
+    spins = np.cos(angle) * first + np.sin(angle) * np.cross(axis, first)
+    noise = tilt * np.random.default_rng(seed).standard_normal(spins.shape) * (turn > 0)[..., None]
+    noise[[0, -1]] = 0.0
+    spins = (spins + noise) / np.linalg.norm(spins + noise, axis=-1, keepdims=True)
+    spins[0], spins[-1] = first, last
+    return np.asarray(spins)
+
+
+def relax(
+    evaluate: Evaluate,
+    images: Array,
+    tolerance: float,
+    *,
+    spring: float = 0.0,
+    step: float = 1.0,
+    climbs: bool = False,
+    evaluations: int = 0,
+) -> Iterator[Band]:
+    """Relax a band to the path of least energy, band after band; the last one has residual forces below a tolerance.
+
+    The geodesic nudged elastic band of P. F. Bessarab, V. M. Uzdin and H. Jónsson, Comput. Phys. Commun. 196, 335
+    (2015): forces across the band and springs along it, on the spheres; then the highest image climbs along the band
+    to the saddle. The steps are those of `descend`.
+
+    Parameters
+    ----------
+    evaluate
+        Energies and fields of images.
+    images
+        First band, as from `geodesic`, shape (m, Lx, Ly, 3), m > 2; its ends should be at rest.
+    tolerance
+        Of the residual force on a spin, in units of the hopping.
+    spring, step, climbs, evaluations
+        Of a band to go on from, which is then repeated, with its followers, bit for bit; without a spring constant it
+        is such that springs pull as the field does.
+
+    Raises
+    ------
+    HpcspinError
+        If the ends are the same, or there is no image between them.
+    """
+    if len(images) < 3 or not angles(images[0], images[-1]).any():
+        raise HpcspinError("a path needs two different ends and an image between them; give other states, more images")
+    ends = evaluate(images[[0, -1]])[0]
+    evaluations = max(evaluations - len(images), 0) + 2
+    found: list[Band] = []
+
+    def slope(inner: Array) -> Array:
+        spins = np.concatenate([images[:1], inner, images[-1:]])
+        energies, fields = evaluate(inner)
+        energy, uphill = np.concatenate([ends[:1], energies, ends[1:]]), -across(inner, fields)
+        gaps = np.sqrt((angles(spins[1:], spins[:-1]) ** 2).sum(axis=(1, 2)))
+        pull = spring or float(_norm(uphill).max() / gaps.mean())
+        tangent = _tangents(spins, energy)
+        along = (uphill * tangent).sum(axis=(1, 2, 3), keepdims=True) * tangent
+        result = uphill - along
+        if climbs:
+            result[np.argmax(energies)] -= along[np.argmax(energies)]
+        force = np.zeros(len(spins))
+        force[1:-1] = np.linalg.norm(result, axis=-1).max(axis=(1, 2))
+        stretch = pull * (gaps[1:] - gaps[:-1])
+        if climbs:
+            stretch[np.argmax(energies)] = 0.0
+        distance = np.concatenate([[0.0], np.cumsum(gaps)])
+        found[:] = [Band(spins, energy, distance, force, pull, 0.0, climbs, 0)]
+        return np.asarray(result - stretch[:, None, None, None] * tangent)
+
+    while True:
+        for point in descend(slope, images[1:-1], step):
+            (band,) = found
+            spring, images = band.spring, band.spins
+            evaluations += len(images) - 2
+            yield replace(band, step=point.step, evaluations=evaluations)
+            if band.force.max() <= (tolerance if climbs else _EARLY * tolerance):
+                break
+        if climbs:
+            return
+        climbs, step = True, point.step
+
+
+def _norm(vectors: Array) -> Array:
+    return np.asarray(np.sqrt((vectors**2).sum(axis=(1, 2, 3))))
+
+
+def _tangents(spins: Array, energy: Array) -> Array:
+    """Unit tangents of the band at its inner images, towards the higher neighbour (Henkelman and Jónsson 2000)."""
+    ahead, behind = spins[2:] - spins[1:-1], spins[1:-1] - spins[:-2]
+    up, down = energy[2:] - energy[1:-1], energy[1:-1] - energy[:-2]
+    larger, smaller = np.maximum(abs(up), abs(down)), np.minimum(abs(up), abs(down))
+    rising = energy[2:] > energy[:-2]
+    at_extremum = up * down <= 0
+    weight_ahead = np.where(at_extremum, np.where(rising, larger, smaller), np.where(up > 0, 1.0, 0.0))
+    weight_behind = np.where(at_extremum, np.where(rising, smaller, larger), np.where(up > 0, 0.0, 1.0))
+    tangent = across(spins[1:-1], _per_image(weight_ahead) * ahead + _per_image(weight_behind) * behind)
+    return np.asarray(tangent / np.maximum(_per_image(_norm(tangent)), 1e-300))
+
+
+def _per_image(values: Array) -> Array:
+    return values[:, None, None, None]

@@ -1,0 +1,171 @@
+"""The energy of spins and its slope, where the field of a config derives from an energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpcspin.analysis.minimise import Array, Minimum, across, minimise
+from hpcspin.analysis.path import Band, Evaluate, geodesic, relax
+from hpcspin.assembly.fields import build_field
+from hpcspin.assembly.learned import LearnedField
+from hpcspin.assembly.system import build_lattice, build_vacancies
+from hpcspin.config import Config
+from hpcspin.dynamics import Field, FieldEvaluator, WholeLatticeField
+from hpcspin.dynamics.energies import Conservative, Energetic
+from hpcspin.dynamics.fields import terms_of
+from hpcspin.dynamics.step_bounds import drives_of
+from hpcspin.electrons.solver import SOLVERS
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.lattice.settings import chosen_sites
+from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.world import World
+from hpcspin.storage import atomic_hdf5, find_trajectory, open_hdf5, partial_path
+from hpcspin.storage.datasets import describe_datasets
+from hpcspin.storage.provenance import with_provenance, write_attributes
+
+
+class Landscape:
+    """Energy of spins as a function of their directions, under a field that derives from an energy.
+
+    Parameters
+    ----------
+    lattice
+        The lattice, all of which each process holds.
+    field
+        Classical terms, exact closed electrons, a learned field of kind conservative, or a sum of such.
+    occupied, pinned
+        Sites with a spin, and sites whose spins nothing moves, bool, shape (Lx, Ly); None for all, and for none.
+
+    Raises
+    ------
+    HpcspinError
+        If a term derives from no energy, or changes with time.
+    """
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        field: Field,
+        occupied: NDArray[np.bool_] | None = None,
+        pinned: NDArray[np.bool_] | None = None,
+    ) -> None:
+        for term in terms_of(field):
+            _require_energy(term)
+        if any(drive.strength for drive in drives_of(field)):
+            raise HpcspinError("dynamics.classical.drives: a field that goes with time has no minimum; remove it")
+        self.lattice = lattice
+        self.occupied = np.ones(lattice.size, dtype=bool) if occupied is None else occupied
+        self.free = self.occupied if pinned is None else self.occupied & ~pinned
+        present = None if occupied is None else torch.as_tensor(occupied)[..., None]
+        self._terms = [
+            (term, FieldEvaluator(term, Domain.cut(lattice, World(), term.halo), present)) for term in terms_of(field)
+        ]
+
+    def __call__(self, spins: Array) -> tuple[float, Array]:
+        """Energy of spins of shape (Lx, Ly, 3) in units of the hopping, and -dE/dS_i, zero where nothing moves."""
+        energy, total, present = 0.0, np.zeros_like(spins), spins * self.occupied[..., None]
+        for term, evaluate in self._terms:
+            force = evaluate(torch.as_tensor(spins), 0.0).detach().cpu().double().numpy()
+            if isinstance(term, Conservative):
+                energy -= float((present * force).sum()) / term.degree
+            else:
+                assert isinstance(term, Energetic)
+                energy += term.energy(self.lattice, present) or 0.0
+            total += force
+        return energy, total * self.free[..., None]
+
+    def images(self, images: Array) -> tuple[Array, Array]:
+        """Energies, shape (m,), and -dE/dS_i of several states, shape (m, Lx, Ly, 3)."""
+        found = [self(image) for image in images]
+        return np.array([energy for energy, _ in found]), np.stack([force for _, force in found])
+
+    def slope(self, spins: Array) -> Array:
+        """Slope dE/dS_i across the spins, shape (Lx, Ly, 3)."""
+        return -across(spins, self(spins)[1])
+
+    def minimise(self, spins: Array, tolerance: float = 1e-6, most: int = 10_000) -> Minimum:
+        """Spins at rest; see `hpcspin.analysis.minimise`."""
+        return minimise(lambda now: self(now)[1], spins, tolerance, most)
+
+    def path(
+        self, first: Array, last: Array, images: int = 9, tolerance: float = 1e-4, tilt: float = 0.1, seed: int = 1
+    ) -> Band:
+        """Minimum-energy path between two states at rest, from their geodesic; see `hpcspin.analysis.path`."""
+        *_, band = relax(self.images, geodesic(first, last, images, tilt, seed), tolerance)
+        return band
+
+
+def _require_energy(term: Field) -> None:
+    if isinstance(term, LearnedField):
+        known = term.model.architecture.settings.kind == "conservative"
+    elif isinstance(term, WholeLatticeField):
+        known = "energy" in term.observable_shapes
+    else:
+        known = isinstance(term, Conservative | Energetic)
+    if not known:
+        raise HpcspinError(
+            "the field derives from no energy; rest and paths need closed electrons, a model of kind conservative or "
+            "classical terms without slonczewski"
+        )
+
+
+def build_landscape(config: Config, world: World) -> Landscape:
+    """Landscape of a config's field; the ranks share exact labels.
+
+    Raises
+    ------
+    HpcspinError
+        If the field derives from no energy, or its solver estimates it with noise.
+    """
+    config.need("dynamics")
+    assert config.dynamics is not None
+    exact = config.dynamics.field == "electrons"
+    if exact and config.electrons is not None and SOLVERS[config.electrons.solver].is_random:
+        raise HpcspinError(
+            f"electrons.solver: {config.electrons.solver} estimates energies with noise; choose diagonalization"
+        )
+    lattice = build_lattice(config.lattice)
+    field = build_field(config, lattice, world, pick_device(world, config.device))
+    vacancies = build_vacancies(config, lattice)
+    pinned = chosen_sites(lattice, config.dynamics.pinned, "dynamics.pinned")
+    return Landscape(lattice, field, None if vacancies is None else ~vacancies, pinned)
+
+
+def images_of_teams(landscape: Landscape, number: int, teams: int, team: World, world: World) -> Evaluate:
+    """Energies and fields of images that teams of ranks share, on every rank in the order of the images."""
+
+    def evaluate(images: Array) -> tuple[Array, Array]:
+        mine = [landscape(image) for image in images[number::teams]]
+        parts = [part for part in world.allgather(mine if team.rank == 0 else None) if part is not None]
+        found = [parts[image % teams][image // teams] for image in range(len(images))]
+        return np.array([energy for energy, _ in found]), np.stack([force for _, force in found])
+
+    return evaluate
+
+
+def write_states(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any], *, finished: bool) -> None:
+    """Write states of the spins, unfinished ones under the name ``PATH.partial``."""
+    with atomic_hdf5(path if finished else partial_path(path)) as file:
+        for name, values in arrays.items():
+            file[name] = values
+        write_attributes(file, path.stem, with_provenance(about))
+        describe_datasets(file, about)
+    if finished:
+        partial_path(path).unlink(missing_ok=True)
+
+
+def stored_states(directory: Path, read: Callable[[Any, Mapping[str, Any]], Any]) -> Any:
+    """What a function finds in the states of a directory, finished or not, and their attributes; None of no states."""
+    path = find_trajectory(directory)
+    if not path.exists():
+        return None
+    with open_hdf5(path) as file:
+        return read(file, file.attrs)

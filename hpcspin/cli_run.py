@@ -1,0 +1,49 @@
+"""How the command line runs a verb: on all ranks, with one line where it fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hpcspin.errors import exit_code, one_line
+
+if TYPE_CHECKING:
+    from hpcspin.config import Config
+    from hpcspin.parallel.world import World
+
+
+def read_config(path: Path, overrides: list[str] | None) -> Config:
+    """Read the config of a verb; see `hpcspin.config.load_config`."""
+    from hpcspin.config import load_config  # It imports all rooms, and shell completion need not wait for them.
+
+    return load_config(path, overrides)
+
+
+def run(verb: Callable[[World], int | None]) -> None:
+    """Run a verb on all ranks."""
+    with reported():
+        from hpcspin.parallel.world import World
+
+        world = World.detect()
+        with world.abort_on_failure():
+            code = verb(world)
+            world.leave(code or 0)
+    raise typer.Exit(code or 0)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """A failure is one line and a non-zero exit, on every rank."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as failure:
+        if logging.getLogger("hpcspin").isEnabledFor(logging.DEBUG):
+            raise
+        with suppress(OSError):  # The log may lie on the disk that is full.
+            typer.echo(f"hpcspin: {one_line(failure)}", err=True)
+        raise typer.Exit(exit_code(failure)) from None

@@ -1,0 +1,105 @@
+"""``hpcspin minimise``: spins at rest under a field that derives from an energy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcspin.analysis.minimise import Point, across, descend, require_progress
+from hpcspin.assembly.landscape import Landscape, build_landscape, stored_states, write_states
+from hpcspin.assembly.outputs import claim, recorded_job
+from hpcspin.assembly.system import initial_spins
+from hpcspin.config import Config, MinimiseSection
+from hpcspin.dynamics import EXIT_REQUEUE
+from hpcspin.dynamics.interrupt import StopRequest
+from hpcspin.lattice import bond_map
+from hpcspin.parallel.progress import progress
+from hpcspin.parallel.world import World
+from hpcspin.storage import MINIMUM, write_json
+
+MINUTES = 1.0
+"""Between two writings of the states that a killed job goes on from."""
+
+
+def minimise_directory(config: Config, output: Path, world: World) -> int:
+    """Follow the energy downhill from the initial spins, or go on where the directory stands.
+
+    Parameters
+    ----------
+    config
+        Must hold ``initial`` and ``dynamics``, whose field, pinned sites and seed count, and ``electrons`` for the
+        exact field of a closed lattice; ``minimise`` says how far.
+    output
+        Receives ``minimum.h5`` and ``numbers.json``.
+    world
+        The ranks, which share exact labels; else each does all.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when the spins are at rest, 75 when stopped by a signal.
+
+    Raises
+    ------
+    HpcspinError
+        If the field derives from no energy, the directory belongs to another config, or a torque is left.
+    """
+    config.need("initial", "dynamics")
+    settings, path = config.minimise or MinimiseSection(), output / MINIMUM
+    config = config.model_copy(update={"minimise": settings})
+    assert config.initial is not None
+    assert config.dynamics is not None
+    landscape = build_landscape(config, world)
+    with recorded_job(output, world):
+        claim(config, output / "config.json", world, ("minimise.tolerance", "minimise.evaluations"))
+        going_on = stored_states(
+            output, lambda file, about: (file["spins"][0], float(about["step"]), int(about["evaluations"]))
+        )
+        if going_on is None:
+            spins = initial_spins(config.initial, landscape.lattice, config.dynamics.seed)
+            tilt = settings.tilt * np.random.default_rng(config.dynamics.seed).standard_normal(spins.shape)
+            spins = spins + across(spins, tilt) * landscape.free[..., None]
+            going_on = (spins / np.linalg.norm(spins, axis=-1, keepdims=True), 1.0, 0)
+        world.barrier()
+
+        def write(point: Point, *, finished: bool) -> None:
+            energy, field = landscape(point.spins)  # All ranks: they may share it.
+            if world.rank > 0:
+                return
+            arrays = {"spins": [point.spins], "field": [field], "energy": [energy], "torque": [point.torque]}
+            about = {"config": config.model_dump(mode="json"), "step": point.step, "evaluations": point.evaluations}
+            write_states(path, arrays, about, finished=finished)
+            if finished:
+                write_json(output / "numbers.json", _numbers(landscape, point, energy))
+                world.log_result(f"{path}: at rest, torque {point.torque:.2g}, energy {energy:.8g}")
+
+        with (
+            StopRequest(output / "STOP", world, MINUTES) as stop,
+            progress(world, "minimise", None) as bar,
+        ):
+            for point in descend(landscape.slope, *going_on):
+                if point.torque <= settings.tolerance:
+                    break
+                bar.advance(note=f"torque {point.torque:.2g}")
+                spent = point.evaluations >= settings.evaluations
+                if (stopped := stop.requested()) or stop.overdue or spent:
+                    write(point, finished=False)
+                require_progress(point, settings.tolerance, settings.evaluations)
+                if stopped:
+                    return EXIT_REQUEUE
+        write(point, finished=True)
+    return 0
+
+
+def _numbers(landscape: Landscape, point: Point, energy: float) -> dict[str, Any]:
+    seen = np.where(landscape.occupied[..., None], point.spins, np.nan)
+    return {
+        "energy": energy,
+        "energy_per_site": energy / int(landscape.occupied.sum()),
+        "torque": point.torque,
+        "evaluations": point.evaluations,
+        "magnetization": dict(zip("xyz", np.nanmean(seen, axis=(0, 1)).tolist(), strict=True)),
+        "mean_bond": float(np.nanmean(bond_map(landscape.lattice, seen))) if landscape.lattice.num_sites > 1 else None,
+    }

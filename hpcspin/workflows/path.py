@@ -1,0 +1,133 @@
+"""``hpcspin path``: the minimum-energy path between two states of the spins, and its barrier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcspin.analysis.minimise import Array
+from hpcspin.analysis.path import Band, geodesic, relax
+from hpcspin.assembly.landscape import Landscape, build_landscape, images_of_teams, stored_states, write_states
+from hpcspin.assembly.outputs import claim, recorded_job
+from hpcspin.config import Config, PathSection
+from hpcspin.dynamics import EXIT_REQUEUE
+from hpcspin.dynamics.interrupt import StopRequest
+from hpcspin.errors import HpcspinError
+from hpcspin.parallel.progress import progress
+from hpcspin.parallel.world import World
+from hpcspin.storage import PATH, SpinsFile, write_json
+from hpcspin.workflows.minimise import MINUTES
+
+
+def path_directory(config: Config, first: Path, last: Path, output: Path, world: World) -> int:
+    """Relax a band of images between two states, or go on where the directory stands.
+
+    Parameters
+    ----------
+    config
+        Must hold ``dynamics``, whose field, pinned sites and seed count, and ``electrons`` for the exact field of a
+        closed lattice; ``path`` says how many images and how far.
+    first, last
+        Files or directories whose last spins are the ends: what `minimise` has written, or any file of spins.
+    output
+        Receives ``path.h5`` and ``numbers.json``.
+    world
+        The ranks, which share the images.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when the band is at rest, 75 when stopped by a signal.
+
+    Raises
+    ------
+    HpcspinError
+        If the field derives from no energy, the ends do not fit, the directory belongs to another config, or a
+        residual force is left.
+    """
+    settings, path = config.path or PathSection(), output / PATH
+    config = config.model_copy(update={"path": settings})
+    teams = min(world.size, settings.images - 2)
+    number, team = world.split(teams)
+    landscape = build_landscape(config, team)
+    assert config.dynamics is not None
+    ends = _ends(landscape, first, last)
+    evaluate = images_of_teams(landscape, number, teams, team, world)
+    with recorded_job(output, world):
+        claim(config, output / "config.json", world, ("path.tolerance", "path.evaluations"))
+        images, band = stored_states(output, _going_on) or (
+            geodesic(ends[0], ends[1], settings.images, settings.tilt, config.dynamics.seed),
+            {},
+        )
+        if not np.array_equal(images[[0, -1]], ends):
+            raise HpcspinError(f"{output}: holds a path between other ends; give these, or another --output")
+        _warn_of_ends(landscape, ends, settings.tolerance, world)
+        world.barrier()
+
+        def write(band: Band, *, finished: bool) -> None:
+            field = evaluate(band.spins)[1]  # All ranks: they share it.
+            if world.rank > 0:
+                return
+            arrays = {name: getattr(band, name) for name in ("spins", "energy", "distance", "force")}
+            about: dict[str, Any] = {name: getattr(band, name) for name in ("spring", "step", "climbs", "evaluations")}
+            about["config"] = config.model_dump(mode="json")
+            write_states(path, {**arrays, "field": field}, about, finished=finished)
+            if finished:
+                write_json(output / "numbers.json", _numbers(band))
+                world.log_result(f"{path}: barrier {band.barrier:.6g}, residual force {band.force.max():.2g}")
+
+        with (
+            StopRequest(output / "STOP", world, MINUTES) as stop,
+            progress(world, "path", None) as bar,
+        ):
+            for now in relax(evaluate, images, settings.tolerance, **band):
+                bar.advance(settings.images - 2, f"barrier {now.barrier:.5g}, residual force {now.force.max():.2g}")
+                spent = now.evaluations >= settings.evaluations
+                if (stopped := stop.requested()) or stop.overdue or spent:
+                    write(now, finished=False)
+                if spent or not np.isfinite(now.force.max()):
+                    raise HpcspinError(
+                        f"the residual force is {now.force.max():.3g} after {now.evaluations} evaluations, and "
+                        f"{settings.tolerance:g} is asked for; give a larger path.tolerance, or more path.evaluations"
+                    )
+                if stopped:
+                    return EXIT_REQUEUE
+        write(now, finished=True)
+    return 0
+
+
+def _ends(landscape: Landscape, first: Path, last: Path) -> Array:
+    """Both ends, shape (2, Lx, Ly, 3), the same at sites without a spin."""
+    lattice = landscape.lattice
+    places = lattice.cartesian(lattice.sites)
+    start, end = (SpinsFile(path, lattice.size, places).read(-1)[0] for path in (first, last))
+    end = np.where(landscape.occupied[..., None], end, start)
+    if not np.array_equal(start[~landscape.free], end[~landscape.free]):
+        raise HpcspinError(f"dynamics.pinned: pinned spins differ between {first} and {last}; give equal ones")
+    return np.stack([start, end])
+
+
+def _warn_of_ends(landscape: Landscape, ends: Array, tolerance: float, world: World) -> None:
+    for which, end in zip(("--from", "--to"), ends, strict=True):
+        torque = float(np.linalg.norm(landscape.slope(end), axis=-1).max())
+        if torque > tolerance:
+            world.log(f"warning: {which}: a torque of {torque:.2g} is left there; run hpcspin minimise on these spins")
+
+
+def _going_on(file: Any, about: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
+    kinds = {"spring": float, "step": float, "climbs": bool, "evaluations": int}
+    return file["spins"][:], {name: kind(about[name]) for name, kind in kinds.items()}
+
+
+def _numbers(band: Band) -> dict[str, Any]:
+    return {
+        "barrier": band.barrier,
+        "barrier_back": float(band.energy[band.top] - band.energy[-1]),
+        "saddle": band.top,
+        "residual_force": float(band.force.max()),
+        "length": float(band.distance[-1]),
+        "evaluations": band.evaluations,
+    }

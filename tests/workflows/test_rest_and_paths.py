@@ -1,0 +1,125 @@
+"""The verbs `minimise` and `path`: rest, barriers and hysteresis from a config, resumed, on ranks, in reports."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+MAGNET = """
+lattice: {kind: square, size: [6, 4], periodic: [true, true]}
+initial: {kind: ferromagnet, tilt: 0.3}
+dynamics: {field: classical, classical: {heisenberg: 1.0, anisotropy: 0.2, zeeman: [0, 0, 0.1]}}
+path: {images: 5}
+"""
+
+
+@pytest.fixture
+def magnet(tmp_path: Path) -> Path:
+    path = tmp_path / "magnet.yaml"
+    path.write_text(MAGNET)
+    np.save(tmp_path / "up.npy", np.broadcast_to((0.0, 0.0, 1.0), (6, 4, 3)))
+    np.save(tmp_path / "down.npy", np.broadcast_to((0.0, 0.0, -1.0), (6, 4, 3)))
+    return path
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path) as file:
+        return {name: file[name][()] for name in file}
+
+
+def test_rest_resumes_with_the_same_bits_and_is_reported(hpcspin: Cli, magnet: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert hpcspin("minimise", magnet, "--output", whole).returncode == 0
+    failed = hpcspin("minimise", magnet, "--output", parts, "minimise.evaluations=7")
+    assert failed.returncode == 1
+    assert "after 7 evaluations" in failed.stderr
+    assert not (parts / "minimum.h5").exists()
+    assert "not at rest yet" in report(hpcspin, parts)
+    assert hpcspin("minimise", magnet, "--output", parts).returncode == 0
+    assert not (parts / "minimum.h5.partial").exists()
+    found, again = (arrays(directory / "minimum.h5") for directory in (whole, parts))
+    for name in found:
+        np.testing.assert_array_equal(found[name], again[name])
+    numbers = json.loads((parts / "numbers.json").read_text())
+    assert numbers == json.loads((whole / "numbers.json").read_text())
+    assert numbers["energy"] == pytest.approx(-24 * (2 + 0.2 + 0.1), abs=1e-8)
+    assert numbers["torque"] <= 1e-6
+    assert "energy_per_site" in report(hpcspin, parts)
+    other = hpcspin("minimise", magnet, "--output", parts, "dynamics.classical.anisotropy=0.3")
+    assert "belongs to another config" in other.stderr
+
+
+def report(hpcspin: Cli, directory: Path) -> str:
+    assert hpcspin("report", directory).returncode == 0
+    return (directory / "report.html").read_text()
+
+
+def test_a_path_resumes_with_the_same_bits_and_is_drawn(hpcspin: Cli, magnet: Path, tmp_path: Path) -> None:
+    ends = ("--from", tmp_path / "up.npy", "--to", tmp_path / "down.npy")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert hpcspin("path", magnet, *ends, "--output", whole).returncode == 0
+    failed = hpcspin("path", magnet, *ends, "--output", parts, "path.evaluations=40")
+    assert "after 41 evaluations" in failed.stderr
+    assert hpcspin("path", magnet, *ends, "--output", parts).returncode == 0
+    found, again = (arrays(directory / "path.h5") for directory in (whole, parts))
+    assert found.keys() == {"spins", "field", "energy", "distance", "force"}
+    for name in found:
+        np.testing.assert_array_equal(found[name], again[name])
+    assert json.loads((whole / "numbers.json").read_text())["barrier"] == pytest.approx(24 * 0.2 * 1.25**2, rel=1e-6)
+    assert "distance along the path" in report(hpcspin, whole)
+    for verb, name in (("plot", "a.svg"), ("draw", "b.png")):
+        assert hpcspin(verb, whole, "--output", tmp_path / name).returncode == 0
+    swapped = hpcspin("path", magnet, "--from", ends[3], "--to", ends[1], "--output", whole)
+    assert "between other ends" in swapped.stderr
+
+
+@pytest.mark.mpi
+def test_ranks_share_the_images(
+    magnet: Path, tmp_path: Path, mpirun: Callable[..., subprocess.CompletedProcess]
+) -> None:
+    ends = ("--from", tmp_path / "up.npy", "--to", tmp_path / "down.npy")
+    for ranks in (1, 2):
+        words = ("-m", "hpcspin", "path", magnet, *ends, "--output", tmp_path / f"{ranks}")
+        done = mpirun(ranks, *map(str, words))
+        assert done.returncode == 0, done.stderr
+    one, two = (arrays(tmp_path / f"{ranks}" / "path.h5") for ranks in (1, 2))
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_a_chain_of_rests_is_a_hysteresis_loop(hpcspin: Cli, tmp_path: Path) -> None:
+    """A macrospin along the axis switches beyond h = 2 K = 1, down and up."""
+    config, loop = tmp_path / "macrospin.yaml", tmp_path / "loop"
+    config.write_text(
+        "lattice: {kind: square, size: [1, 1], periodic: [false, false]}\ninitial: {kind: ferromagnet}\n"
+        "dynamics: {field: classical, classical: {anisotropy: 0.5, zeeman: [0, 0, 0]}}\n"
+    )
+    key = "dynamics.classical.zeeman.2"
+    fields = "1.1,0.9,-0.9,-1.1,-0.9,0.9,1.1"
+    done = hpcspin("sweep", config, "--run", "minimise", "--vary", f"{key}={fields}", "--chain", key, "--output", loop)
+    assert done.returncode == 0, done.stderr
+    with (loop / "sweep.csv").open(newline="") as file:
+        found = [float(row["magnetization.z"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(found, [1, 1, 1, -1, -1, -1, 1], atol=1e-6)
+    assert (loop / "curves.png").exists()
+
+
+def test_what_has_no_energy_is_refused_in_one_line(hpcspin: Cli, config: Path, magnet: Path, tmp_path: Path) -> None:
+    drive = "dynamics.classical.drives=[{kind: sinusoid, frequency: 1, field: [0, 0, 1]}]"
+    for given, override, words in (
+        (config, "dynamics.seed=1", "derives from no energy"),
+        (magnet, "dynamics.classical.slonczewski=[0, 0, 1]", "derives from no energy"),
+        (magnet, drive, "goes with time"),
+    ):
+        done = hpcspin("minimise", given, "--output", tmp_path / "none", override)
+        assert done.returncode == 1
+        assert words in done.stderr
+    assert not (tmp_path / "none").exists()
