@@ -13,7 +13,8 @@ from hpcspin.registry import Registry
 
 Array = NDArray[np.float64]
 QUANTITIES: Registry[Callable[[Lattice, Array, float], Mapping[str, Array]]] = Registry("--quantity", given=3)
-"""Functions of a lattice, spins (n, Lx, Ly, 3) and the time between two of them, to arrays by the name of a dataset."""
+"""Functions of a lattice, spins (n, Lx, Ly, 3), read when indexed, and the time between two of them, to arrays by the
+name of a dataset."""
 
 
 @QUANTITIES.adding("structure_factor")

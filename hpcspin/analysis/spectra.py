@@ -6,14 +6,21 @@ Wave vectors are those of a periodic lattice, (h / Lx, k / Ly) in units of the r
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.electrons.backend import available_memory
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 
 Array = NDArray[np.float64]
 _FEWEST = 4
+_BLOCK = 2**28
+"""Bytes of the waves that are held at a time."""
+_COPIES = 5
+"""Of the padded numbers that the transforms of a correlation hold together, complex ones counted twice."""
 
 
 def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Array]:
@@ -29,7 +36,8 @@ def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Ar
     Parameters
     ----------
     spins
-        Unit vectors at equal intervals, shape (n, Lx, Ly, 3).
+        Unit vectors at equal intervals, shape (n, Lx, Ly, 3); of a file, read frame by frame, once for each block of
+        wave vectors that fits into 256 MB.
     interval
         Time between two of them; frequencies up to pi / interval are seen, faster ones appear at wrong places.
 
@@ -47,12 +55,16 @@ def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Ar
     if frames < _FEWEST:
         raise HpcspinError(f"a spectrum needs at least {_FEWEST} frames, here are {frames}; record more of them")
     window = np.sin(np.pi * (np.arange(frames) + 0.5) / frames) ** 2
-    moving = (spins - spins.mean(axis=0)) * window[:, None, None, None]
-    power = (np.abs(np.fft.fftn(moving, axes=(0, 1, 2))) ** 2).sum(axis=-1) / (lx * ly)
-    power *= interval / (2 * np.pi * (window**2).sum())
+    unit = interval / (2 * np.pi * (window**2).sum() * lx * ly)
     positive, pairs = frames // 2 + 1, (frames - 1) // 2
-    folded = power[:positive].copy()
-    folded[1 : pairs + 1] += power[: -pairs - 1 : -1]
+    folded = np.empty((positive, lx, ly))
+    for columns in np.array_split(np.arange(lx), min(lx, -(-48 * frames * lx * ly // _BLOCK))):
+        waves = np.stack([np.fft.fft2(spins[frame], axes=(0, 1))[columns] for frame in range(frames)])
+        waves -= waves.mean(axis=0)
+        waves *= window[:, None, None, None]
+        power = unit * (np.abs(np.fft.fft(waves, axis=0)) ** 2).sum(axis=-1)
+        folded[:, columns] = power[:positive]
+        folded[1 : pairs + 1, columns] += power[: -pairs - 1 : -1]
     return 2 * np.pi * np.arange(positive) / (frames * interval), folded
 
 
@@ -92,15 +104,26 @@ def spin_correlation(lattice: Lattice, spins: Array) -> Array:
     -------
     ndarray
         Shape ((n + 1) // 2, Lx, Ly): means over all pairs of spins t intervals and (x, y) sites apart, x and y from 0.
+
+    Raises
+    ------
+    HpcspinError
+        If there is less free memory than that takes.
     """
     frames, lx, ly = spins.shape[:3]
     sides = [length if closed else 2 * length for length, closed in zip((lx, ly), lattice.periodic, strict=True)]
     padded = (2 * frames, *sides)
+    needed, free = _COPIES * 8 * math.prod(padded), available_memory()
+    if needed > free:
+        raise HpcspinError(
+            f"a correlation of {frames} frames needs about {needed / 2**30:.3g} GiB and {free / 2**30:.3g} are free; "
+            "record fewer frames"
+        )
 
     def pairs(values: Array) -> Array:
         axes = (0, 1, 2)
         whole = np.fft.irfftn(np.abs(np.fft.rfftn(values, padded, axes)) ** 2, padded, axes)
         return whole[: (frames + 1) // 2, :lx, :ly]
 
-    products: Array = np.sum([pairs(spins[..., a]) for a in range(3)], axis=0)
+    products: Array = np.sum([pairs(spins[:, :, :, a]) for a in range(3)], axis=0)
     return products / np.round(pairs(np.ones((frames, lx, ly))))

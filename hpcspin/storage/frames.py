@@ -281,6 +281,10 @@ class _Rows:
         self._dataset, self._path, self._frames = dataset, path, frames
         self.shape, self.dtype = (frames, *dataset.shape[1:]), dataset.dtype
 
+    def first(self, count: int) -> _Rows:
+        """Only so many of the frames, to be read when they are indexed."""
+        return _Rows(self._dataset, self._path, min(count, self._frames))
+
     def __len__(self) -> int:
         return self._frames
 

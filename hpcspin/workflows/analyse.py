@@ -15,7 +15,7 @@ from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenanc
 
 
 def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World) -> None:
-    """Compute a quantity on rank 0, which reads all spins, and write its arrays.
+    """Compute a quantity on rank 0, which reads the spins a few frames at a time, and write its arrays.
 
     Parameters
     ----------
@@ -31,17 +31,17 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
     Raises
     ------
     HpcspinError
-        If the quantity is unknown, the file is no trajectory, or its frames are not equally far apart in time.
+        If the quantity is unknown, the file is no trajectory or names no lattice, or its frames are not equally far
+        apart in time.
     """
     measure = QUANTITIES[quantity]
     if world.rank == 0:
         source = find_trajectory(directory) if directory.is_dir() else directory
         require_output(output, source)
         with FrameReader(source) as frames:
-            time, spins, config = np.asarray(frames.time), np.asarray(frames.spins), frames.attributes.get("config")
-        lattice = lattice_of(source)
-        count, interval = equal_intervals(time, source)
-        arrays = measure(lattice, spins[:count], interval)
+            count, interval = equal_intervals(np.asarray(frames.time), source)
+            config = frames.attributes.get("config")
+            arrays = measure(lattice_of(source), frames.spins.first(count), interval)
         with atomic_hdf5(output) as file:
             for name, values in arrays.items():
                 file[name] = values

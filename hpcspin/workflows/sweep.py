@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcspin.analysis.runs import frame_numbers, frame_series
-from hpcspin.assembly.outputs import sole_writer
+from hpcspin.assembly.outputs import recorded_job, sole_writer
 from hpcspin.config import Config, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
@@ -183,7 +183,8 @@ def sweep_directory(sweep: Sweep, world: World) -> int:
     _require_inputs(sweep, [run.config for chain in chains for run in chain])
     number, tasks = _task(sweep.task)
     alone = tasks == 1
-    with sole_writer(sweep.output if alone else sweep.output / f"task-{number}-of-{tasks}", world, directory=alone):
+    task = sweep.output / f"task-{number}-of-{tasks}"
+    with recorded_job(sweep.output, world) if alone else sole_writer(task, world, directory=False):
         code = _run_all(sweep, chains[number - 1 :: tasks], world)
         if code == 0 and world.rank == 0:
             _collect(sweep, [run for chain in chains for run in chain], world)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import hpcspin as hs
-from hpcspin.analysis import dispersion, dynamical_structure_factor, spin_correlation
+from hpcspin.analysis import dispersion, dynamical_structure_factor, spectra, spin_correlation
 from hpcspin.dynamics import Heisenberg
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture, topological_charge, topological_charges
 
 SIZE = (6, 4)
@@ -69,3 +70,19 @@ def test_the_charge_of_a_skyrmion_lies_where_it_is(charge: int) -> None:
     assert abs(charges[:8].sum() - charge) < 1e-9
     assert abs(topological_charge(wide, spins) - charge) < 1e-9
     assert np.abs(charges[8:15]).max() < 1e-12
+
+
+def test_blocks_of_wave_vectors_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    spins = make_texture("random", make_lattice("square", (35, 4), (True, True)), 1).reshape(7, 5, 4, 3)
+    whole = dynamical_structure_factor(spins, 0.5)[1]
+    monkeypatch.setattr(spectra, "_BLOCK", 48 * 7 * 4 * 2)
+    np.testing.assert_array_equal(dynamical_structure_factor(spins, 0.5)[1], whole)
+    moving = (spins - spins.mean(axis=0)) * (np.sin(np.pi * (np.arange(7) + 0.5) / 7) ** 2)[:, None, None, None]
+    direct = (np.abs(np.fft.fftn(moving, axes=(0, 1, 2))) ** 2).sum(axis=-1)
+    assert (direct[0] / whole[0]).std() < 1e-9 * (direct[0] / whole[0]).mean()
+
+
+def test_a_correlation_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectra, "available_memory", lambda: 1000)
+    with pytest.raises(HpcspinError, match="needs about"):
+        spin_correlation(make_lattice("square", SIZE), np.ones((5, *SIZE, 3)))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import h5py
 import pytest
 
+from hpcspin.api import open_trajectory
 from hpcspin.config import load_config
 from hpcspin.drawing.contents import find_kind
 from hpcspin.errors import HpcspinError
@@ -131,6 +135,47 @@ def test_watching_ends_with_the_job(outputs: Path, monkeypatch: pytest.MonkeyPat
     assert "not finished" in first
     assert 'http-equiv="refresh"' not in last
     assert "not finished" not in last
+
+
+def test_watching_a_process_that_runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job is held while the first page is made, so that it cannot end before."""
+    run = tmp_path / "run"
+    words = ("simulate", config, "--output", run, "dynamics.field=classical", "dynamics.duration=400")
+    with subprocess.Popen([sys.executable, "-m", "hpcspin", *map(str, words)]) as job:
+        while not has_frames(run):
+            assert job.poll() is None
+            time.sleep(0.01)
+        job.send_signal(signal.SIGSTOP)
+        seen: list[str] = []
+
+        def let_it_end(seconds: float) -> None:
+            seen.append((run / "report.html").read_text())
+            job.send_signal(signal.SIGCONT)
+            assert job.wait(300) == 0
+
+        monkeypatch.setattr(report.time, "sleep", let_it_end)
+        report_directory(run, World(), watch=1)
+    assert ["not finished" in page for page in seen] == [True]
+    assert "not finished" not in (run / "report.html").read_text()
+
+
+def has_frames(run: Path) -> bool:
+    try:
+        with open_trajectory(run) as frames:
+            return len(frames) > 0
+    except HpcspinError:
+        return False
+
+
+def test_a_directory_of_torque_has_a_page_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "torque.csv").write_text("voltage,angle\n1.5,90\n")
+    (tmp_path / "torque.png").write_bytes(b"")
+    assert find_kind(tmp_path) == "torque"
+    report_directory(tmp_path, World())
+    text = (tmp_path / "report.html").read_text()
+    assert "<td>1.5</td>" in text
+    assert "run `hpcspin torque` again" in text
 
 
 def test_a_label_above_its_tolerance_is_warned_of(outputs: Path) -> None:
