@@ -61,3 +61,14 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_figure_has_a_command_that_makes_it() -> None:
+    rows = re.findall(r"^\| (`.*\.png`) \| (.*) \|$", (ROOT / "docs" / "report.md").read_text(), re.MULTILINE)
+    listed = {name for figures, _ in rows for name in re.findall(r"`([^`]+)`", figures)}
+    pictures = {path for folder in ("docs/figures", "perf/results") for path in (ROOT / folder).rglob("*.png")}
+    assert listed == {str(path.relative_to(ROOT)) for path in pictures}
+    for _, command in rows:
+        for kind, script in re.findall(r"python perf/(benchmark|study)\.py (\w+)", command):
+            folder = "benchmarks" if kind == "benchmark" else "studies"
+            assert (ROOT / "perf" / folder / f"{script}.py").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
         with FrameReader(source) as frames:
             count, interval = equal_intervals(np.asarray(frames.time), source)
             config = frames.attributes.get("config")
-            arrays = measure(lattice_of(source), frames.spins.first(count), interval)
+            spins: Any = frames.spins.first(count)  # As good as an array to those who index it.
+            arrays = measure(lattice_of(source), spins, interval)
         with atomic_hdf5(output) as file:
             for name, values in arrays.items():
                 file[name] = values

@@ -28,6 +28,7 @@ from shared import PERF, parser_of, publish, seconds, table
 from torch import Tensor
 
 from hpcspin.assembly.fields import LearnedField
+from hpcspin.drawing.style import save
 from hpcspin.dynamics import Field, FieldEvaluator, Heisenberg, make_integrator
 from hpcspin.dynamics.torque import angular_velocity, components_first, normalise
 from hpcspin.lattice import make_lattice
@@ -218,7 +219,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         axis.loglog(sites, [row["sites_steps_a_second"] for row in measured[key]], "o-", label=label)
     axis.set(xlabel="sites", ylabel=RATE)
     axis.legend()
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from force_field import CONFIG, CPU, EXACT, PAPER, seconds
 from matplotlib.figure import Figure
 from shared import RESULTS, parser_of
 
+from hpcspin.drawing.style import save
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.devices import keep_freed_memory
 from hpcspin.parallel.world import World
@@ -47,7 +48,7 @@ def draw(points: dict[str, dict[str, float]], path: Path) -> None:
     axis.axhline(PUBLISHED, color="grey", linestyle="--", linewidth=1)
     axis.margins(x=0.3)
     axis.set(xlabel="milliseconds an evaluation, 30x24, one thread", ylabel="mean squared error")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ import torch
 from kwant_check import is_there
 from shared import PERF, parser_of, publish, seconds, table
 
+from hpcspin.drawing.style import save
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
 from hpcspin.electrons.hamiltonian import effective_hamiltonian
 from hpcspin.lattice import make_lattice, make_texture
@@ -328,7 +329,7 @@ def draw(outcome: dict[str, Any], path: Path) -> None:
         axis.minorticks_off()
         axis.legend()
     axes[0].set_ylabel("ms an energy node")
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def main() -> None:

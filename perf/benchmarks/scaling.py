@@ -29,6 +29,7 @@ import torch
 from dynamics import SHIPPED, network, peak_memory, random_block, stepper
 from shared import PERF, parser_of, publish, table
 
+from hpcspin.drawing.style import save
 from hpcspin.dynamics import Field, Heisenberg
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.lattice import Halo, make_lattice
@@ -199,7 +200,7 @@ def draw(outcome: dict[str, Any], path: Path) -> None:
             axis.plot(*zip(*points, strict=True), "o-", label=name)
         axis.set(xlabel="ranks", ylabel=key.replace("_", "-"), xticks=ranks, ylim=(0, None))
         axis.legend()
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def main() -> None:

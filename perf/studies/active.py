@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from shared import parser_of, table, write_section
 
 from hpcspin.config import Config, load_config
+from hpcspin.drawing.style import save
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, load_force
 from hpcspin.storage import open_hdf5, provenance, read_labels, read_manifest
@@ -168,7 +169,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         axis.errorbar(labels, mean, error, fmt="o-", capsize=3, label=name)
     axis.set(xlabel="exact labels", ylabel="test MSE", yscale="log")
     axis.legend(frameon=False)
-    figure.savefig(path, dpi=160)
+    save(figure, path)
 
 
 def main() -> None:

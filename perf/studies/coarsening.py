@@ -29,6 +29,7 @@ from shared import parser_of
 from hpcspin.analysis.series import Estimate
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config
+from hpcspin.drawing.style import save
 from hpcspin.parallel.world import World
 from hpcspin.storage import TRAJECTORY, FrameReader, provenance, read_labels, write_json
 from hpcspin.workflows.label import write_label_file
@@ -153,7 +154,7 @@ def draw(measured: dict[str, list[tuple[Array, Array]]], path: Path) -> None:
                 axis.loglog(time[good], line, style, color="black", linewidth=0.8, label=f"power {power:g}")
         axis.set(xlabel="time (ħ/t)", ylabel=name)
         axis.legend(frameon=False, fontsize=7)
-    figure.savefig(path, dpi=140)
+    save(figure, path)
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from hpcspin.analysis.series import Estimate
 from hpcspin.config import load_config
 from hpcspin.drawing.comparison import Run
 from hpcspin.drawing.driven import torque_ratio
+from hpcspin.drawing.style import save
 from hpcspin.lattice import Lattice, has_wall
 from hpcspin.potential import ForceField, load_force
 from hpcspin.storage import provenance, read_labels, write_json
@@ -108,7 +109,7 @@ def draw(
         right.plot(times, ways.mean(0), color=f"C{number}", linewidth=2, label=name)
     right.set(xlabel="time (ħ/t)", ylabel="distance travelled (columns)")
     right.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def main() -> None:

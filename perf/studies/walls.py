@@ -28,6 +28,7 @@ from shared import parser_of
 
 from hpcspin.analysis.series import Estimate, velocity
 from hpcspin.drawing.figures import against_time
+from hpcspin.drawing.style import save
 from hpcspin.storage import provenance, write_json
 
 _DIGITS = 6
@@ -87,7 +88,7 @@ def draw(results: list[str], path: str) -> None:
         axis.fill_between(first["time"], mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
     axis.set(xlabel="time (ħ/t)", ylabel="distance travelled by the wall (columns)")
     axis.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def main() -> None:
