@@ -11,7 +11,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from hpcspin.drawing import lattice_figures
-from hpcspin.drawing.lattice_figures import reciprocal_vectors, site_maps, zone_corners, zone_maps
+from hpcspin.drawing.lattice_figures import at_times, reciprocal_vectors, site_maps, zone_corners, zone_maps
 from hpcspin.lattice import make_lattice, make_texture, structure_factors
 
 
@@ -64,7 +64,7 @@ def test_orders_are_bright_where_their_wave_vectors_are(drawn: list[Figure]) -> 
 def test_sites_are_drawn_at_their_places(drawn: list[Figure]) -> None:
     lattice = make_lattice("triangular", (4, 3), (True, True))
     values = np.arange(12.0).reshape(1, 4, 3) / 12
-    site_maps(lattice, ["t = 5"], {"exact": values, "learned": -values}, "b", Path("unused.png"))
+    site_maps(lattice, at_times(np.array([5.0])), {"exact": values, "learned": -values}, "b", Path("unused.png"))
     (mesh,) = (one for one in drawn[0].axes[1].collections if isinstance(one, QuadMesh))
     corners = mesh.get_coordinates()
     middles = (corners[1:, 1:] + corners[:-1, :-1]) / 2
