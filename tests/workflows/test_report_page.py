@@ -140,7 +140,7 @@ def test_watching_ends_with_the_job(outputs: Path, monkeypatch: pytest.MonkeyPat
 def test_watching_a_process_that_runs(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job is held while the first page is made, so that it cannot end before."""
     run = tmp_path / "run"
-    words = ("simulate", config, "--output", run, "dynamics.field=classical", "dynamics.duration=400")
+    words = ("simulate", config, "--output", run, "dynamics.field=classical", "dynamics.duration=120")
     with subprocess.Popen([sys.executable, "-m", "hpcspin", *map(str, words)]) as job:
         while not has_frames(run):
             assert job.poll() is None
@@ -151,7 +151,7 @@ def test_watching_a_process_that_runs(config: Path, tmp_path: Path, monkeypatch:
         def let_it_end(seconds: float) -> None:
             seen.append((run / "report.html").read_text())
             job.send_signal(signal.SIGCONT)
-            assert job.wait(300) == 0
+            assert job.wait() == 0  # Without a time limit, which would sleep as well.
 
         monkeypatch.setattr(report.time, "sleep", let_it_end)
         report_directory(run, World(), watch=1)
