@@ -22,6 +22,7 @@ from hpcspin.electrons.closed import ClosedLattice
 from hpcspin.electrons.kpm_probes import ProbeGroup
 from hpcspin.electrons.kpm_recursion import Recursion, adjoint_weights, moments_of_products
 from hpcspin.electrons.kpm_series import Expansion
+from hpcspin.electrons.kpm_strips import LEAST_SITES
 from hpcspin.parallel.threads import threaded
 from hpcspin.parallel.world import World
 
@@ -158,10 +159,12 @@ class Probing:
         return groups[first:last]
 
     def _each(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-        """``work`` of all items at once in strips, so that all borders travel in one message; else one by one."""
-        if self._strips > 1:
-            return work(items) if items else []
-        return threaded(lambda item: work([item])[0], items)
+        """``work`` of the items one by one; on small strips several at once, so that their borders travel together."""
+        if self._strips == 1:
+            return threaded(lambda item: work([item])[0], items)
+        # No more at once: the vectors of one group stay in cache from step to step.
+        together = max(1, LEAST_SITES * self._strips // self.system.lattice.num_sites)
+        return [one for first in range(0, len(items), together) for one in work(items[first : first + together])]
 
     def _summed(self, parts: Sequence[Real]) -> Real:
         """Sum over all groups of arrays that go along my sites or lines, joined along all strips, on every rank.
