@@ -9,11 +9,11 @@ from typing import Any
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
-    VOLTAGES,
     Electrons,
     bias_range,
     describe_differences,
     differ_among_themselves,
+    driving_key,
     electron_differences,
     electrons_of,
     is_outside,
@@ -69,10 +69,10 @@ def require_electrons(
             f"or give dynamics.allow=[{', '.join(differences)}]"
         )
     outside = voltages_outside(given, learned, where, drive) if drive != "bias" else ""
-    if outside and VOLTAGES not in allow:
+    if outside and driving_key(drive) not in allow:
         raise HpcspinError(
-            f"{model}: the voltages of {where} lie outside those that it has learned from: {outside}; correct the "
-            f"config, take another model, or give dynamics.allow=[{VOLTAGES}]"
+            f"{model}: what drives the electrons of {where} lies outside what it has learned from: {outside}; correct "
+            f"the config, take another model, or give dynamics.allow=[{driving_key(drive)}]"
         )
     for warning in _doubts(learned, given, drive):
         world.log(f"warning: {model}: {warning}")
@@ -150,7 +150,7 @@ def _doubts(learned: Sequence[Electrons], given: Electrons, drive: str) -> list[
         doubts.append("it has learned from labels without a config, so that their electrons are unknown")
     if drive != "bias":
         outside = voltages_outside(given, learned, "the model", drive)
-        return [*doubts, f"voltages lie outside those that it has learned from: {outside}"] if outside else doubts
+        return [*doubts, f"what drives its electrons lies outside what it knows: {outside}"] if outside else doubts
     mixed = differ_among_themselves(learned)
     if mixed:
         doubts.append(

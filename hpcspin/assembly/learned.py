@@ -15,7 +15,7 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.messages import NeighbourMessages
-from hpcspin.potential import Block, BorderExchange, Committee, Drive, ForceField, Neighbourhood, Side
+from hpcspin.potential import Block, BorderExchange, Committee, Drive, ForceField, Neighbourhood, Side, at_filling
 
 
 class BorderMessages:
@@ -76,7 +76,7 @@ class LearnedField:
         table = self.model.window(Block(domain.shape, whole, domain.lattice.periodic, columns))
         like = next(self.model.parameters())
         exchange = BorderMessages(domain, table.borders.shapes, like) if table.borders else None
-        return _BoundLearned(self.model, table, self._bias(like.device), domain.shape, exchange)
+        return _BoundLearned(self.model, table, self._bias(like.device), domain, exchange)
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
         """E of spins of shape (Lx, Ly, 3), from which h^eq derives; None of a model that has none."""
@@ -108,20 +108,23 @@ class _BoundLearned:
         model: ForceField | Committee,
         table: Neighbourhood,
         bias: Tensor,
-        shape: tuple[int, int],
+        domain: Domain,
         exchange: BorderExchange | None,
     ) -> None:
-        self._model, self._table, self._bias, self._shape, self._exchange = model, table, bias, shape, exchange
+        self._model, self._table, self._bias, self._domain, self._exchange = model, table, bias, domain, exchange
         self._interior: Any = ()
 
     def compute_interior(self, spins: Tensor, time: float) -> None:
         """See :class:`hpcspin.dynamics.fields.Overlapped`."""
-        self._interior = self._model.interior(*self._arguments(spins))
+        self._interior = self._model.interior(*self._arguments(spins), self._bias)
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         interior, self._interior = self._interior, ()
-        predicted = self._model(*self._arguments(spins), interior, self._exchange).field
-        return components_first(predicted.reshape(*self._shape, 3).to(spins.dtype))
+        given, domain = self._arguments(spins), self._domain
+        # At a filling the chemical potential is that of all spins: all ranks find it together.
+        bias = at_filling(self._model, *given, self._bias, domain.lattice.num_sites, domain.world.sum)
+        predicted = self._model(*given, bias, interior, self._exchange).field
+        return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))
 
-    def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood, Tensor]:
-        return spins.reshape(1, -1, 3), self._table, self._bias
+    def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood]:
+        return spins.reshape(1, -1, 3), self._table

@@ -10,7 +10,9 @@ from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model, save_model
 from hpcspin.potential.gather import segment_backend
-from hpcspin.potential.message_passing import CovariantField, LayeredPotentials, MessagePassing
+from hpcspin.potential.grand import GrandPotential, at_filling
+from hpcspin.potential.layered_potentials import LayeredPotentials
+from hpcspin.potential.message_passing import CovariantField, MessagePassing
 from hpcspin.potential.model import ForceField
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.potentials import PotentialField
@@ -19,8 +21,9 @@ from hpcspin.potential.settings import FORCE_FIELDS, PotentialSection
 from hpcspin.potential.window import Block
 
 __all__ = [
-    "DESCRIPTORS", "FORCE_FIELDS", "MEMBER", "Architecture", "Block", "BorderExchange", "Committee", "CovariantField",
-    "Descriptor", "Drive", "ForceField", "LayeredPotentials", "MessagePassing", "Neighbourhood", "PotentialField",
-    "PotentialSection", "PredictedFields", "Prediction", "Predictor", "Side", "System", "load_force", "load_model",
-    "make_force_field", "model_files", "save_model", "segment_backend", "shipped_models", "weights_digest",
+    "DESCRIPTORS", "FORCE_FIELDS", "MEMBER", "Architecture", "Block", "BorderExchange", "Committee",
+    "CovariantField", "Descriptor", "Drive", "ForceField", "GrandPotential", "LayeredPotentials", "MessagePassing",
+    "Neighbourhood", "PotentialField", "PotentialSection", "PredictedFields", "Prediction", "Predictor", "Side",
+    "System", "at_filling", "load_force", "load_model", "make_force_field", "model_files", "save_model",
+    "segment_backend", "shipped_models", "weights_digest",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, make_lattice
+from hpcspin.potential.grand import GrandPotential
 from hpcspin.potential.settings import ForceFieldSettings, PotentialSection
 from hpcspin.settings import Section, first_mistake
 
@@ -34,6 +36,8 @@ class Architecture:
         Unit V_ref of the voltages: the network sees u = V / V_ref.
     drives
         Voltages of a system: one, the bias, or as many as there are reservoirs beside the bath.
+    grand_potential
+        See `GrandPotential`, for ``drive: chemical_potential``.
     **settings
         Further keys of the section ``potential`` of a config.
 
@@ -52,6 +56,7 @@ class Architecture:
     settings: ForceFieldSettings
     bias_reference: float
     drives: int
+    grand_potential: GrandPotential | None
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Architecture:
         hidden: tuple[int, ...],
         bias_reference: float = 1.0,
         drives: int = 1,
+        grand_potential: Sequence[float] = GrandPotential(),
         **settings: Any,
     ) -> None:
         try:
@@ -72,7 +78,8 @@ class Architecture:
             )
         if not bias_reference > 0:
             raise HpcspinError(f"potential.bias_reference: {bias_reference} is not positive")
-        if drives < 1 or (drives > 1 and getattr(section, "drive", "bias") == "bias"):
+        drive = getattr(section, "drive", "bias")
+        if drives < 1 or (drives > 1 and drive == "bias"):
             raise HpcspinError(f"potential.drives: {drives} voltages are not those of drive: bias, which is one")
         dilations = getattr(section, "layers", (1,))
         # The mirror that a bias along x leaves must commute with a dilation along x.
@@ -82,6 +89,7 @@ class Architecture:
                 f"mirror turns y into -y, such as the square one, others take {[1] * len(dilations)}"
             )
         values = {"lattice": lattice, "settings": section, "bias_reference": float(bias_reference), "drives": drives}
+        values["grand_potential"] = GrandPotential(*grand_potential) if drive == "chemical_potential" else None
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -96,14 +104,15 @@ class Architecture:
 
     @property
     def drive(self) -> str:
-        """What the network sees of the reservoirs: ``bias``, ``potentials`` or ``polarized``."""
+        """What the force field sees of the reservoirs or of the chemical potential, see `MessagePassingSettings`."""
         return getattr(self.settings, "drive", "bias")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a JSON file holds them."""
         settings = self.settings.model_dump(mode="json")
         drives = {"drives": self.drives} if self.drive != "bias" else {}
-        return {"lattice": self.lattice, "bias_reference": self.bias_reference, **drives, **settings}
+        grand = {"grand_potential": list(self.grand_potential)} if self.grand_potential else {}
+        return {"lattice": self.lattice, "bias_reference": self.bias_reference, **drives, **grand, **settings}
 
 
 def make_force_field(architecture: Architecture) -> ForceField:

@@ -20,6 +20,7 @@ from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model
+from hpcspin.potential.grand import GrandPotential, at_filling
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.prediction import Predictor
@@ -125,12 +126,23 @@ class Committee(Predictor):
         exchange: BorderExchange | None = None,
     ) -> Prediction:
         """Mean over the members, which exchange one after the other; see `ForceField.forward`."""
+        bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres)
         parts = interior or [()] * len(self._forces)
         predictions = [
             m(spins, neighbourhood, bias, part, exchange) for m, part in zip(self._forces, parts, strict=True)
         ]
         # Added one after the other: a site's sum does not depend on the shape of its block.
         return Prediction(*(sum(parts[1:], parts[0]) / len(parts) for parts in zip(*predictions, strict=True)))
+
+    @property
+    def grand_potential(self) -> GrandPotential | None:
+        """See `ForceField`."""
+        return self.first.grand_potential
+
+    def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """Mean over the members; see `ForceField`."""
+        parts = [member.terms(spins, neighbourhood) for member in self._forces]
+        return sum(parts[1:], parts[0]) / len(parts)
 
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[list[Part]]:
         """See `ForceField.interior`; one list a member."""
@@ -145,6 +157,7 @@ class Committee(Predictor):
             Standard deviation over the members of a perpendicular component,
             shape (batch, outputs), in units of the hopping.
         """
+        bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres)
         fields = torch.stack([member(spins, neighbourhood, bias).field for member in self.members])
         deviations = fields - fields.mean(0)
         placed = self.first.placed(spins, neighbourhood, bias)

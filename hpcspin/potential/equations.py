@@ -5,6 +5,7 @@ Spins are free vectors in every derivative; what this adds along the spin itself
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,8 @@ class Prediction(NamedTuple):
         field without potentials the first is the whole field.
     energy, toroidal : Tensor
         Sums E and G of the potentials of all centres, shape (batch,); zero where there is none.
+    electrons : Tensor
+        N = -∂Omega/∂mu of a learned grand potential, shape (batch,); zero of any other model.
     """
 
     field: Tensor
@@ -31,6 +34,7 @@ class Prediction(NamedTuple):
     nonequilibrium: Tensor
     energy: Tensor
     toroidal: Tensor
+    electrons: Tensor
 
 
 def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:
@@ -66,9 +70,9 @@ def local_factors(u: Tensor, potentials: int) -> Tensor:
     return torch.cat([torch.ones_like(u[:1]), u])[:potentials]
 
 
-def sum_of_drives(local: Tensor) -> Tensor:
-    """ε, or ε and χ = Σ_r u_r χ_r, of ε and the terms u_r χ_r along the first axis, one of each voltage."""
-    return local if len(local) <= 2 else torch.stack([local[0], local[1:].sum(0)])
+def sum_of_terms(local: Tensor, terms: Sequence[int]) -> Tensor:
+    """ε, or ε and χ = Σ_r u_r χ_r, of the terms of each along the first axis: so many of ε, and of χ one a voltage."""
+    return local if len(local) == len(terms) else torch.stack([part.sum(0) for part in local.split(list(terms))])
 
 
 def exchange_field(spins: Tensor, by_spin: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcspin.potential.equations import sum_of_drives
+from hpcspin.potential.equations import sum_of_terms
 from hpcspin.potential.host_layers import (
     EMPTY,
     ROOM,
@@ -177,6 +177,7 @@ def derivatives_on_host(
     data: RowData,
     inputs: Tensor,
     factors: Tensor,
+    terms: Sequence[int],
     threads: int,
 ) -> tuple[Tensor, Tensor]:
     """Potentials of each row, and the derivatives of their sums by each spin.
@@ -192,21 +193,23 @@ def derivatives_on_host(
     inputs
         The networks' other inputs, shape (centres, inputs).
     factors
-        Of ε, and of each χ: with which they are multiplied in E and in G, shape (1 + drives,).
+        Of the terms of ε, and of each χ: with which they are multiplied in E and in G, shape (all terms,).
+    terms
+        Terms of each potential, see `sum_of_terms`.
     threads
         Most threads.
 
     Returns
     -------
     tuple of Tensor
-        ε and each χ, without the factors, shape (rows, 1 + drives), and the derivatives of E, or of E and G, shape
+        The terms, without the factors, shape (rows, all terms), and the derivatives of E, or of E and G, shape
         (potentials, rows, 3).
     """
     states, last = [data], len(layers) - 1
     kept = [layer.memory(of.centres) for layer, of in zip(layers[:-1], tables[:-1], strict=True)] + [None]
     for number, (layer, of) in enumerate(zip(layers[:-1], tables[:-1], strict=True)):
         states.append(layer(states[-1], of.forward, inputs, of.centres, number > 0, threads, kept[number]))
-    rows, seeds = len(data.vectors) - ROOM, sum_of_drives(torch.diag(factors))
+    rows, seeds = len(data.vectors) - ROOM, sum_of_terms(torch.diag(factors), terms)
     local, by_spin = torch.zeros(rows, len(factors)), torch.zeros(len(seeds), rows, 3)
     by = RowData(torch.zeros(len(seeds), rows, 3, 1), seeds[:, None].expand(-1, rows, -1))
     for number in range(last, -1, -1):

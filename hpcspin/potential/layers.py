@@ -88,7 +88,8 @@ class Layer(nn.Module):
     of learned mixtures P, Q, P', Q' of the densities of one irrep. A network of
     them, of the centre's scalars and of densities of scalars gives new scalars and
     the weights w, w' of the new vectors Σ_c (w V_c A_c + w' V'_c S x A_c), the sums
-    over densities of the trivial irrep.
+    over densities of the trivial irrep. Under S -> -S the third invariant changes its
+    sign, and S x A_c does not: a layer that is even under time reversal has P' = Q' = V' = 0.
 
     Parameters
     ----------
@@ -106,6 +107,8 @@ class Layer(nn.Module):
         Number of inputs of the network that no spin decides.
     hidden
         Widths of its hidden layers.
+    even
+        Whether S -> -S turns the new vectors around and leaves the new scalars.
 
     Attributes
     ----------
@@ -128,6 +131,7 @@ class Layer(nn.Module):
         width: Width,
         inputs: int,
         hidden: tuple[int, ...],
+        even: bool = False,
     ) -> None:
         super().__init__()
         self.reads, self.writes = reads, writes
@@ -144,10 +148,12 @@ class Layer(nn.Module):
         shares = [len(part) for part in np.array_split(np.arange(width.products), len(members))]
         self.mixtures = nn.ParameterList(
             torch.randn(count, share) / math.sqrt(count)
-            for _ in range(4)
+            for _ in range(2 if even else 4)
             for share, count in zip(shares, members, strict=True)
         )
-        self.vectors = nn.Parameter(torch.randn(members[0], 2 * writes.vectors) / math.sqrt(members[0]))
+        self.vectors = nn.Parameter(
+            torch.randn(members[0], (1 if even else 2) * writes.vectors) / math.sqrt(members[0])
+        )
         self.scalar_kernels = (
             nn.Parameter(torch.randn(reads.scalars, len(bases[0]) * reads.scalars) / math.sqrt(len(bases[0])))
             if reads.scalars
@@ -197,7 +203,7 @@ class Layer(nn.Module):
         """
         spin = around.own(sites.vectors[:, :, :1])
         densities = torch.cat([spin, around.sums(sites.vectors, maps.kernels)[..., : self.densities]], 2)
-        widths = [sum(self.rows)] * 4 + [self.vectors.shape[1]]
+        widths = [sum(self.rows)] * 4 + [2 * self.writes.vectors]
         *mixed, sums = around.product(densities, maps.mixtures)[..., : sum(widths)].split(widths, 2)
         dots = self._over_rows(dot(mixed[0], mixed[1], 0))
         triples = self._over_rows(dot(spin, cross(mixed[2], mixed[3], 0), 0))
@@ -252,7 +258,7 @@ class Layer(nn.Module):
     def _mixtures(self) -> Tensor:
         """P, Q, P', Q' and the new vectors as maps of the densities, each row of an irrep by itself."""
         maps, irreps = [], len(self.dimensions)
-        for side in range(4):
+        for side in range(len(self.mixtures) // irreps):
             blocks = [
                 torch.kron(mixture, torch.eye(dimension, dtype=mixture.dtype, device=mixture.device))
                 for mixture, dimension in zip(
@@ -260,7 +266,9 @@ class Layer(nn.Module):
                 )
             ]
             maps.append(torch.block_diag(*blocks))
-        return torch.cat([*maps, functional.pad(self.vectors, (0, 0, 0, len(maps[0]) - self.trivial))], 1)
+        maps += [torch.zeros_like(maps[0])] * (4 - len(maps))
+        turned = 2 * self.writes.vectors - self.vectors.shape[1]
+        return torch.cat([*maps, functional.pad(self.vectors, (0, turned, 0, len(maps[0]) - self.trivial))], 1)
 
     def _over_rows(self, products: Tensor) -> Tensor:
         """Sums over the rows of each irrep, in a fixed order."""

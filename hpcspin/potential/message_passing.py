@@ -20,14 +20,7 @@ from torch.nn import functional
 from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import BorderExchange
-from hpcspin.potential.equations import (
-    Prediction,
-    exchange_field,
-    global_potentials,
-    local_factors,
-    sum_of_drives,
-)
-from hpcspin.potential.host_adjoint import HostAdjoint, derivatives_on_host
+from hpcspin.potential.equations import Prediction
 from hpcspin.potential.host_layers import ROOM, HostLayer, RowData
 from hpcspin.potential.host_library import usable
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData, Width
@@ -36,7 +29,7 @@ from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.settings import MessagePassingSettings
 from hpcspin.potential.slots import with_zero
-from hpcspin.potential.surroundings import Convolution, DifferentiableSurroundings, Tables
+from hpcspin.potential.surroundings import Convolution, Tables
 from hpcspin.potential.tiles import group_size, is_present
 
 _Derived = TypeVar("_Derived")
@@ -71,9 +64,8 @@ class MessagePassing(ForceField):
         width = Width(settings.channels)
         reads, layers = Channels(1, 0), []
         for writes in [width.between] * (len(self.dilations) - 1) + [self.last_writes(architecture)]:
-            layers.append(
-                Layer(self.geometry, self.offsets, self.operations, reads, writes, width, self.inputs, settings.hidden)
-            )
+            of = self.geometry, self.offsets, self.operations, reads, writes, width, self.inputs, settings.hidden
+            layers.append(Layer(*of, settings.time_reversal == "even"))
             reads = Channels(1 + writes.vectors, writes.scalars)
         self.layers = nn.ModuleList(layers)
         # To walk through modules for these takes longer than a narrow layer.
@@ -139,7 +131,7 @@ class MessagePassing(ForceField):
         """What a layer makes of all centres on which later ones depend."""
         batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
         if self.training:
-            run = _compiled(_run_layer) if self.fused else _run_layer
+            run = compiled(_run_layer) if self.fused else _run_layer
             made = run(layer, sites, self._convolution(number, neighbourhood), inputs)
             return SiteData(made.vectors.to(self.dtype), made.scalars.to(self.dtype))
         centres = neighbourhood.window.stages[number] if batch == 1 else batch * neighbourhood.centres
@@ -214,7 +206,7 @@ class CovariantField(MessagePassing):
                 first, *others = self._layer(last, sites, spins, neighbourhood, inputs).vectors.unbind(2)
                 field = (sum(others, first) * self.field_scale)[:, places].T.unflatten(0, (len(spins), -1))
         none = field.new_zeros(len(field))
-        return Prediction(field, field, torch.zeros_like(field), none, none)
+        return Prediction(field, field, torch.zeros_like(field), none, none, none)
 
     def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Field on the outputs for one configuration of shape (rows, 3)."""
@@ -225,138 +217,6 @@ class CovariantField(MessagePassing):
             rows = self._of_weights(number, HostLayer)(rows, table, inputs, centres, adds, torch.get_num_threads())
         outputs, _ = neighbourhood.outputs_of(1, spins.device)
         return rows.vectors.squeeze(2).index_select(0, outputs) * self.field_scale
-
-
-class LayeredPotentials(MessagePassing):
-    """E, or E and G, of the scalars ε_i and χ_i of the last of several layers; see `MessagePassing`.
-
-    E = Σ_i ε_i and G = Σ_r u_r Σ_i χ_ri (Eq. 5), with a term for each voltage u_r, are sums over all sites, and H_i =
-    -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) takes their derivatives through all layers, by one reverse sweep of PyTorch for
-    each potential. Evaluation and training do the same; only how sites see each other differs, see
-    `DifferentiableSurroundings`.
-
-    The field on a site depends on spins twice as far away as a centre sees, so that the halo is twice as wide as that
-    of a `CovariantField` of the same layers: what crosses a border on the way back is computed on both sides.
-    """
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__(architecture)
-        self.reaches = (2 * self.reaches[0], 2 * self.reaches[1])
-
-    @staticmethod
-    def last_writes(architecture: Architecture) -> Channels:
-        """See `MessagePassing`: no vectors; ε, or ε and a χ of each voltage."""
-        return Channels(0, 1 if architecture.settings.kind == "conservative" else 1 + architecture.drives)
-
-    def forward(
-        self,
-        spins: Tensor,
-        neighbourhood: Neighbourhood,
-        bias: Tensor,
-        interior: Sequence[Part] = (),
-        exchange: BorderExchange | None = None,
-    ) -> Prediction:
-        """See `ForceField`; E and G of a window are those of its centres."""
-        self._require_halo(neighbourhood)
-        spins = self.placed(spins, neighbourhood, bias)
-        if not self.training and usable(self.dtype, spins.device):
-            each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
-            return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
-        batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
-        inputs = self._inputs_of(spins, neighbourhood, bias)
-        numbers, around = range(len(self._stack)), list[DifferentiableSurroundings]()
-        if self.training:
-            around += [self._convolution(number, neighbourhood) for number in numbers]
-            maps, seen = [layer.maps() for layer in self._stack], [inputs] * len(around)
-            run = _compiled(_derivatives) if self.fused else _derivatives
-            local, by_spin = run(self._stack, around, flat, seen, self._factors(inputs), maps)
-        else:
-            tile = self._tile(spins, neighbourhood)
-            tables = [
-                neighbourhood.differentiable(batch, tile, spins.device, dilation, number)
-                for number, dilation in enumerate(self.dilations)
-            ]
-            around += tables
-            maps, seen = [self._maps_of(number) for number in numbers], [inputs[:, : len(one)] for one in tables]
-            with torch.no_grad():
-                local, by_spin = _derivatives(self._stack, around, flat, seen, self._factors(seen[-1]), maps)
-        rows, _ = neighbourhood.outputs_of(batch, spins.device)
-        parts = exchange_field(flat[rows], torch.cat(by_spin, 1)[rows])
-        equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in parts)
-        potentials = global_potentials(local[:, : batch * neighbourhood.window.stages[-1]], batch)
-        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials)
-
-    @torch.no_grad()
-    def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Prediction:
-        """`forward` for one configuration of shape (rows, 3), by the kernels."""
-        data, inputs = self._host_start(spins, bias, neighbourhood)
-        layers = [self._of_weights(number, HostAdjoint) for number in range(len(self._stack))]
-        factors = self._factors(inputs[:1].T)[:, 0]
-        tables = [neighbourhood.host_tables(dilation, number) for number, dilation in enumerate(self.dilations)]
-        local, by_spin = derivatives_on_host(layers, tables, data, inputs, factors, torch.get_num_threads())
-        rows, _ = neighbourhood.outputs_of(1, spins.device)
-        by_output = by_spin[:, rows].movedim(0, 1).flatten(1)
-        equilibrium, nonequilibrium = exchange_field(spins[rows].to(self.dtype), by_output)
-        sums = (local * factors).sum(0)
-        energy, toroidal = sums[0], sums[1:].sum()
-        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal)
-
-    def _factors(self, inputs: Tensor) -> Tensor:
-        return local_factors(inputs[: self.architecture.drives], self._stack[-1].writes.scalars) * self.field_scale
-
-
-def local_potentials(
-    layers: Sequence[Layer],
-    around: Sequence[DifferentiableSurroundings],
-    spins: Tensor,
-    inputs: Sequence[Tensor],
-    maps: Sequence[Maps],
-) -> Tensor:
-    """ε and each χ of the centres of the last layer, zero where one is missing, shape (1 + drives, centres).
-
-    Parameters
-    ----------
-    layers
-        One after the other.
-    around
-        The surroundings of the centres, as each layer sees them.
-    spins
-        Shape (rows, 3).
-    inputs
-        Of each layer the network's other inputs, shape (inputs, centres).
-    maps
-        Of each layer.
-    """
-    flat = with_zero(spins)
-    sites = SiteData(flat.T[:, :, None], flat[:, :0])
-    for number, (layer, those) in enumerate(zip(layers[:-1], around[:-1], strict=True)):
-        made = layer(sites, those, inputs[number], maps[number])
-        vectors, scalars = those.placed(made.vectors), those.placed(made.scalars[None])[0]
-        if number:
-            # As of fields: layers add to what there was.
-            vectors, scalars = vectors + sites.vectors[:, :, 1:], scalars + sites.scalars
-        sites = SiteData(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
-    return layers[-1](sites, around[-1], inputs[-1], maps[-1]).scalars.T
-
-
-def _derivatives(
-    layers: Sequence[Layer],
-    around: Sequence[DifferentiableSurroundings],
-    spins: Tensor,
-    inputs: Sequence[Tensor],
-    factors: Tensor,
-    maps: Sequence[Maps],
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Potentials of each centre, and the derivatives of their sums by each spin, shapes (rows, 3)."""
-
-    def sums(spins: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        local = sum_of_drives(local_potentials(layers, around, spins, inputs, maps).to(spins.dtype) * factors)
-        return tuple(one.sum() for one in local), local
-
-    totals, pull, local = torch.func.vjp(sums, spins, has_aux=True)  # type: ignore[misc]
-    # One sweep back for each potential.
-    seeds = [[torch.ones_like(one) if one is total else torch.zeros_like(one) for one in totals] for total in totals]
-    return local, tuple(pull(tuple(seed))[0] for seed in seeds)
 
 
 def _whole_maps(layer: Layer) -> Maps:
@@ -370,7 +230,7 @@ def _run_layer(layer: Layer, sites: SiteData, around: Convolution, inputs: Tenso
 
 
 @functools.cache
-def _compiled(run: Callable[..., Any]) -> Callable[..., Any]:
-    # Each layer is compiled for each size of the lattice.
+def compiled(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A function by torch.compile: each layer anew for each size of the lattice."""
     torch._dynamo.config.recompile_limit = _COMPILED
     return torch.compile(run, dynamic=False)

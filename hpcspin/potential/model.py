@@ -13,6 +13,7 @@ from hpcspin.lattice import Halo, Lattice, make_lattice
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction
+from hpcspin.potential.grand import GrandPotential
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
@@ -111,7 +112,8 @@ class ForceField(Predictor):
             Table for these rows.
         bias
             Voltages of each configuration in hoppings, shape (batch, drives): the bias V, also of shape (batch,), or
-            the potential of each reservoir relative to the bath's, see `Architecture`.
+            the potential of each reservoir relative to the bath's, see `Architecture`. Of a learned grand potential
+            the chemical potential, NaN to have it found, and electrons a site, NaN where it is given: (batch, 2).
         interior
             What `interior` has computed of the same arguments; it changes no bit.
         exchange
@@ -245,6 +247,15 @@ class ForceField(Predictor):
         return self.architecture.settings.kind in ("conservative", "pair")
 
     @property
+    def grand_potential(self) -> GrandPotential | None:
+        """What the polynomials of a learned grand potential refer to; None of any other force field."""
+        return self.architecture.grand_potential
+
+    def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """Terms of a learned grand potential; see `hpcspin.potential.grand.Terms`."""
+        raise NotImplementedError
+
+    @property
     def energy_of_a_site(self) -> float | None:
         """See `Predictor`."""
         return None if self.energy_offset is None else float(self.energy_offset)
@@ -280,15 +291,24 @@ class ForceField(Predictor):
     @property
     def inputs(self) -> int:
         """Number of inputs of a network that no spin decides: see `_inputs`."""
-        return self.architecture.drives + (2 if self.architecture.settings.electrode_range else 0)
+        return self._voltages + (2 if self.architecture.settings.electrode_range else 0)
+
+    @property
+    def _voltages(self) -> int:
+        """Those that the networks see; a chemical potential they do not, its polynomials multiply what they make."""
+        return self.architecture.drives if self.grand_potential is None else 0
 
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
         return len(spins) * neighbourhood.centres if self.training else TILE[spins.device.type]
 
     def _bias_of(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
         """The voltages u in their unit, of each centre of a batch, shape (drives, centres)."""
-        u = bias.reshape(len(bias), -1)[:, : self.architecture.drives].to(self.dtype) / self.architecture.bias_reference
-        repeated = u.T[:, :, None].expand(-1, -1, neighbourhood.centres).flatten(1)
+        u = bias.reshape(len(bias), -1)[:, : self._voltages].to(self.dtype) / self.architecture.bias_reference
+        return self._of_centres(u.T, neighbourhood, tile)
+
+    def _of_centres(self, x: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
+        """Numbers of each configuration, shape (k, batch), for each of its centres: shape (k, centres in tiles)."""
+        repeated = x[:, :, None].expand(-1, -1, neighbourhood.centres).flatten(1)
         return functional.pad(repeated, (0, -repeated.shape[1] % tile))
 
     def _require_halo(self, neighbourhood: Neighbourhood, further: int = 0) -> None:

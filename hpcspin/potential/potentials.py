@@ -102,8 +102,9 @@ class PotentialField(ForceField):
                 by_spin = partials[0].flatten(0, 1).T[places]
             parts_of_field = exchange_field(spins.detach().flatten(0, 1)[rows].to(self.dtype), by_spin)
             equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in parts_of_field)
-            potentials = global_potentials(local[:, : batch * centres], batch)
-            prediction = Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, *potentials)
+            energy, toroidal = global_potentials(local[:, : batch * centres], batch)
+            parts_of_it = equilibrium, nonequilibrium, energy, toroidal, torch.zeros_like(energy)
+            prediction = Prediction(equilibrium + nonequilibrium, *parts_of_it)
         return prediction if self.training else Prediction(*(part.clone() for part in prediction))
 
     @torch.inference_mode()

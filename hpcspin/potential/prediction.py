@@ -15,10 +15,11 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.potential.equations import Prediction
 from hpcspin.storage import (
-    VOLTAGES,
     Electrons,
     check_spins,
+    chemical_potential,
     describe_differences,
+    driving_key,
     electron_differences,
     electrons_of,
     require_spin_rotations,
@@ -113,7 +114,7 @@ class Predictor(nn.Module):
         spins
             Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3), NumPy or torch.
         system
-            The driven lattice.
+            The driven or closed lattice.
         allow
             Keys of the electrons, such as ``"electrons.exchange"``, that may differ from those of the training data.
 
@@ -184,7 +185,7 @@ class Predictor(nn.Module):
         return Potentials(energy + lattice.num_sites * (self.energy_of_a_site or 0.0), nonequilibrium)
 
     def drive(self, system: System) -> tuple[float, ...]:
-        """What a system's voltages are to this model: the bias, or the potential of each reservoir, see `drive_of`."""
+        """What drives a system in the eyes of this model, such as the bias; see `drive_of`."""
         return self.drive_of(electrons_of(system.as_config(), "the system"), system.bias, "the system")
 
     def drive_of(self, electrons: Electrons | None, bias: float, where: str) -> tuple[float, ...]:
@@ -203,7 +204,7 @@ class Predictor(nn.Module):
         -------
         tuple of float
             The bias; of a model that sees more see `hpcspin.storage.voltages`, in the order of the reservoirs in its
-            training data.
+            training data, and `hpcspin.storage.chemical_potential`.
 
         Raises
         ------
@@ -212,6 +213,8 @@ class Predictor(nn.Module):
         """
         if self.sees == "bias":
             return (bias,)
+        if self.sees == "chemical_potential" and electrons is not None:
+            return chemical_potential(electrons, where)
         learned = stored_electrons(self.card.get("electrons"), "the model")
         if not learned or electrons is None:
             raise HpcspinError(
@@ -222,7 +225,7 @@ class Predictor(nn.Module):
 
     @property
     def sees(self) -> str:
-        """What of the reservoirs is an input: the ``bias``, the ``potentials``, or ``polarized``, see the settings."""
+        """What drives: ``bias``, ``potentials``, ``polarized`` or ``chemical_potential``, see the settings."""
         raise NotImplementedError
 
     def _require_electrons(self, system: System, allow: Collection[str]) -> None:
@@ -231,10 +234,10 @@ class Predictor(nn.Module):
         require_spin_rotations(given, "the system")
         if self.sees != "bias" and known and given:
             outside = voltages_outside(given, known, "the model", self.sees)
-            if outside and VOLTAGES not in allow:
+            if outside and driving_key(self.sees) not in allow:
                 raise HpcspinError(
-                    f"the voltages lie outside those that the model has learned from: {outside}; take another model, "
-                    f"or give allow=['{VOLTAGES}']"
+                    f"what drives the electrons lies outside what the model has learned from: {outside}; take another "
+                    f"model, or give allow=['{driving_key(self.sees)}']"
                 )
             known, given = [without_drive(one, self.sees) for one in known], without_drive(given, self.sees)
         differences = electron_differences(known, given, allow) if known and given else {}

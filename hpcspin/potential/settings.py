@@ -30,6 +30,8 @@ class ForceFieldSettings(Section):
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 128, 128, 128, 128)
     """Widths of the hidden layers of each network."""
     precision: Literal["float32", "float64"] = "float32"
+    time_reversal: Literal["broken", "even"] = "broken"
+    """``broken``: potentials may be odd under S -> -S, as the fields of a driven system ask for; ``even``: none is."""
     electrode_range: NonNegative = 0.0
     """Length in columns over which the network sees the electrodes at both ends of x, exp(-distance/length); 0: not."""
 
@@ -52,8 +54,6 @@ class PotentialSettings(ForceFieldSettings):
     descriptor: Annotated[str, AfterValidator(DESCRIPTORS.check)] = "bonds"
     """``bonds`` (bonds and chiralities, the paper's), ``bispectrum`` (their invariants of third order, for a full
     point group), ``densities`` (spin densities with learned kernels)."""
-    time_reversal: Literal["broken", "even"] = "broken"
-    """``broken``: features may be odd under S -> -S, as the fields of a driven system ask for; ``even``: none is."""
 
     def make(self, architecture: Architecture) -> ForceField:
         """See `ForceFieldSettings`."""
@@ -71,10 +71,12 @@ class MessagePassingSettings(ForceFieldSettings):
     """Dilation along x, from electrode to electrode, of each message-passing layer of this radius."""
     channels: Annotated[Count, Field(ge=3)] = 12
     """Vectors that sites exchange; scalars, densities and products are in proportion."""
-    drive: Literal["bias", "potentials", "polarized"] = "bias"
+    drive: Literal["bias", "potentials", "polarized", "chemical_potential"] = "bias"
     """What the network sees of the voltages: the ``bias``, the largest difference of the reservoirs' potentials, or the
     ``potentials``, of each reservoir its own, signed and relative to the bath's; ``polarized``: these, and the
-    polarisations of the electrodes at both ends of x, as frozen spins beyond them."""
+    polarisations of the electrodes at both ends of x, as frozen spins beyond them. ``chemical_potential``, for the kind
+    ``conservative`` and closed electrons: E is a grand potential, and at a filling the chemical potential follows from
+    it and is that of all spins."""
 
     @model_validator(mode="after")
     def _dilated_along_x(self) -> MessagePassingSettings:
@@ -85,9 +87,18 @@ class MessagePassingSettings(ForceFieldSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _energy_of_a_chemical_potential(self) -> MessagePassingSettings:
+        if self.drive == "chemical_potential" and self.kind != "conservative":
+            raise ValueError(
+                f"drive: chemical_potential is that of an energy; give kind: conservative, not {self.kind}"
+            )
+        return self
+
     def make(self, architecture: Architecture) -> ForceField:
         """See `ForceFieldSettings`."""
-        from hpcspin.potential.message_passing import CovariantField, LayeredPotentials
+        from hpcspin.potential.layered_potentials import LayeredPotentials
+        from hpcspin.potential.message_passing import CovariantField
 
         return (CovariantField if self.kind == "direct" else LayeredPotentials)(architecture)
 

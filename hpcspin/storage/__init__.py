@@ -42,7 +42,8 @@ from hpcspin.storage.spins import SPINS, SpinsFile, check_spins, read_spins
 from hpcspin.storage.trajectory import MINIMUM, PATH, TRAJECTORY, TrajectoryWriter, find_trajectory
 from hpcspin.storage.voltages import (
     POLARIZATIONS,
-    VOLTAGES,
+    chemical_potential,
+    driving_key,
     kinds_of_learned,
     voltages,
     voltages_outside,
@@ -52,14 +53,14 @@ from hpcspin.storage.xdmf import frames_path, write_xdmf
 
 __all__ = [
     "MANIFEST", "MINIMUM", "NUMERICS", "PATH", "POLARIZATIONS", "SCHEMA_VERSION", "SPINS", "TRAJECTORY", "UNITS",
-    "VOLTAGES", "Checkpoint", "Electrons", "FrameReader", "LabelWriter", "Labels", "OutputLock", "Shard", "SpinsFile",
-    "TrajectoryWriter", "append_line", "atomic_file", "atomic_hdf5", "bias_range", "check_spins", "code_version",
-    "config_differences", "count_frames", "describe_differences", "differ_among_themselves",
-    "electron_differences", "electrons_of", "ensure_manifest", "find_trajectory", "frames_path", "is_outside",
-    "joined_differences", "kinds_of_electrons", "kinds_of_learned", "make_directory", "open_hdf5",
-    "partial_path", "provenance", "read_attributes", "read_checkpoint", "read_json", "read_labels",
-    "read_manifest", "read_ovf", "read_rows", "read_spins", "real_dataset", "require_output",
-    "require_spin_rotations", "sha256", "stored_electrons", "voltages", "voltages_outside",
-    "without_drive", "write_bytes", "write_checkpoint", "write_json", "write_labels", "write_manifest",
-    "write_ovf", "write_text", "write_xdmf",
+    "Checkpoint", "Electrons", "FrameReader", "LabelWriter", "Labels", "OutputLock", "Shard", "SpinsFile",
+    "TrajectoryWriter", "append_line", "atomic_file", "atomic_hdf5", "bias_range", "check_spins",
+    "chemical_potential", "code_version", "config_differences", "count_frames", "describe_differences",
+    "differ_among_themselves", "driving_key", "electron_differences", "electrons_of", "ensure_manifest",
+    "find_trajectory", "frames_path", "is_outside", "joined_differences", "kinds_of_electrons", "kinds_of_learned",
+    "make_directory", "open_hdf5", "partial_path", "provenance", "read_attributes", "read_checkpoint", "read_json",
+    "read_labels", "read_manifest", "read_ovf", "read_rows", "read_spins", "real_dataset", "require_output",
+    "require_spin_rotations", "sha256", "stored_electrons", "voltages", "voltages_outside", "without_drive",
+    "write_bytes", "write_checkpoint", "write_json", "write_labels", "write_manifest", "write_ovf", "write_text",
+    "write_xdmf",
 ]  # fmt: skip

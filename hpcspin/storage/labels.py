@@ -20,6 +20,7 @@ from hpcspin.storage.opening import attributes, check_schema, count_frames, open
 from hpcspin.storage.provenance import with_provenance, write_attributes
 from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_slice
 
+_OF_SNAPSHOTS = ("energy", "electrons", "chemical_potential", "error")
 LARGEST_FIELD = 1e4
 """No exchange field comes near it, whatever the electrons."""
 
@@ -32,8 +33,8 @@ class Labels:
     ----------
     spins, field : numpy.ndarray
         Shape (n, Lx, Ly, 3); the field in units of the hopping.
-    density, current, energy, error : numpy.ndarray or None
-        Shapes (n, Lx, Ly), (n, reservoirs), (n,), (n,); None where the file has none. The energy of closed electrons is
+    density, current, energy, electrons, chemical_potential, error : numpy.ndarray or None
+        Shapes (n, Lx, Ly), (n, reservoirs) and (n,); None where the file has none. The energy of closed electrons is
         that of the whole lattice from which the field derives.
     attributes : dict
         The file's attributes, JSON decoded.
@@ -44,6 +45,8 @@ class Labels:
     density: NDArray[np.float64] | None
     current: NDArray[np.float64] | None
     energy: NDArray[np.float64] | None
+    electrons: NDArray[np.float64] | None
+    chemical_potential: NDArray[np.float64] | None
     error: NDArray[np.float64] | None
     attributes: dict[str, Any]
 
@@ -75,7 +78,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
         spins = real_dataset(file, path, "spins", SPINS)
         n, *sites = spins.shape[:3]
         data = {"spins": spins, "field": real_dataset(file, path, "field", spins.shape)}
-        shapes = {"density": (n, *sites), "current": (n, "reservoirs"), "energy": (n,), "error": (n,)}
+        shapes = {"density": (n, *sites), "current": (n, "reservoirs"), **dict.fromkeys(_OF_SNAPSHOTS, (n,))}
         data |= {name: real_dataset(file, path, name, shape) for name, shape in shapes.items() if name in file}
         arrays = {name: read_rows(one, path, rows) for name, one in data.items()}
         stored = attributes(file, path)

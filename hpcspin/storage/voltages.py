@@ -1,6 +1,7 @@
-"""What a force field sees of the reservoirs beside the bias: the potential of each, and the electrodes' polarisations.
+"""What a force field sees of the electrons beside the bias: potentials of the reservoirs, or a chemical potential.
 
-Its ``potential.drive`` says how much of it: ``bias``, ``potentials`` or ``polarized``, potentials and polarisations.
+Its ``potential.drive`` says how much of it: ``bias``, ``potentials`` or ``polarized``, potentials and polarisations,
+or, of closed electrons, ``chemical_potential``.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.agreement import Electrons, in_order_of, kinds_of_electrons
 
-VOLTAGES = "electrons.reservoirs"
-"""Key that allows voltages which a model that sees the potentials has not learned from."""
+
+def driving_key(drive: str) -> str:
+    """Key of a config that allows what drives the electrons to lie outside what a model has learned from."""
+    return "electrons.filling" if drive == "chemical_potential" else "electrons.reservoirs"
 
 
 POLARIZATIONS = 6
@@ -55,6 +58,31 @@ def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "p
     return (*(potential - baths[0] for potential in others), *ends)
 
 
+def chemical_potential(electrons: Electrons, where: str) -> tuple[float, float]:
+    """Chemical potential and electrons a site of closed electrons: the one that is not fixed is NaN.
+
+    Parameters
+    ----------
+    electrons
+        See `hpcspin.storage.electrons_of`.
+    where
+        What the error names.
+
+    Raises
+    ------
+    HpcspinError
+        If they have reservoirs, or neither is given.
+    """
+    fixed = [electrons.get(key) for key in ("potential", "filling")]
+    if electrons.get("reservoirs") or fixed.count(None) != 1:
+        raise HpcspinError(
+            f"{where}: potential.drive: chemical_potential is for closed electrons, with either electrons.potential or "
+            "electrons.filling, and without reservoirs; take drive: bias"
+        )
+    potential, filling = (math.nan if value is None else float(value) for value in fixed)
+    return potential, filling
+
+
 def _polarization(reservoirs: Sequence[dict[str, Any]], side: str) -> tuple[float, ...]:
     """Mean over the reservoirs on one end of x, weighted with their widths."""
     there = [one for one in reservoirs if one.get("sites") == side]
@@ -72,6 +100,8 @@ def without_drive(electrons: Electrons, drive: str) -> Electrons:
     """
     if drive == "bias":
         return electrons
+    if drive == "chemical_potential":
+        return {key: value for key, value in electrons.items() if key not in ("potential", "filling")}
 
     def blank(entry: dict[str, Any]) -> dict[str, Any]:
         seen = drive == "polarized" and entry.get("sites") in _ENDS
@@ -91,10 +121,14 @@ def kinds_of_learned(electrons: Sequence[Electrons], potentials: bool) -> list[E
 
 
 def voltages_outside(given: Electrons, learned: Sequence[Electrons], where: str, drive: str = "potentials") -> str:
-    """Which voltages lie below or above all that a model has learned from, in words; empty where none does.
+    """What of the drive lies below or above all that a model has learned from, in words; empty where nothing does.
 
-    Polarisations, which turn with the spins, lie outside where they are longer than all of that electrode.
+    Polarisations, which turn with the spins, lie outside where they are longer than all of that electrode. Fillings are
+    compared with fillings, and chemical potentials with potentials; whether a potential at a filling lies outside the
+    model says itself.
     """
+    if drive == "chemical_potential":
+        return _outside_fixed(given, learned, where)
     known = [voltages(learned[0], entry, where) for entry in learned]
     names = [entry.get("name", entry.get("sites")) for entry in learned[0]["reservoirs"] if entry.get("sites") != "all"]
     outside = [
@@ -111,3 +145,16 @@ def voltages_outside(given: Electrons, learned: Sequence[Electrons], where: str,
             if length > longest + 1e-6:
                 outside.append(f"a polarisation of {length:g} of {side}, learned from up to {longest:g}")
     return "; ".join(outside)
+
+
+def _outside_fixed(given: Electrons, learned: Sequence[Electrons], where: str) -> str:
+    for name, value, *seen in zip(
+        ("a chemical potential", "a filling"),
+        chemical_potential(given, where),
+        *(chemical_potential(entry, where) for entry in learned),
+        strict=True,
+    ):
+        known = [number for number in seen if not math.isnan(number)]
+        if known and not math.isnan(value) and not min(known) - 1e-6 <= value <= max(known) + 1e-6:
+            return f"{name} of {value:g}, learned from {min(known):g} to {max(known):g}"
+    return ""

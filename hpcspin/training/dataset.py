@@ -29,8 +29,10 @@ class Snapshots:
         Shape (mine, sites, 3).
     bias : Tensor
         Voltages in hoppings, shape (mine, drives): the bias, or the potential of each reservoir relative to the bath's.
+        For a learned grand potential the chemical potential and the electrons a site.
     energy : Tensor
-        Of a site, in double precision, NaN where labels have none, shape (mine,).
+        Of a site, in double precision, NaN where labels have none, shape (mine,).  For a learned grand potential the
+        free energy.
     numbers : ndarray
         Number of each of mine in the whole list, ascending, shape (mine,).
     files : ndarray
@@ -138,6 +140,8 @@ def load_shares(
     world: World,
     stride: int,
     dtype: torch.dtype,
+    *,
+    grand: bool = False,
 ) -> list[Snapshots]:
     """Read my share of the snapshots of some shards, a list of snapshots for each lattice among them.
 
@@ -158,11 +162,14 @@ def load_shares(
         Number of classes.
     dtype
         Precision in memory.
+    grand
+        Whether a grand potential learns from them: its drive is the chemical potential and the electrons of each label,
+        and its energy the free energy.
 
     Raises
     ------
     HpcspinError
-        If a file is invalid.
+        If a file is invalid, or lacks what a grand potential learns from.
     """
     shares = []
     for lattice in dict.fromkeys(sources[shard.file].lattice for shard in shards):
@@ -174,7 +181,11 @@ def load_shares(
                 continue
             for frames in _my_frames(start, shard.snapshots, stride, world):
                 labels = read_labels(directory / shard.file, lattice.size, frames)
-                parts.append(_Part(start + np.arange(shard.snapshots)[frames], number, labels, source.drive))
+                drive = np.tile(source.drive, (len(labels.spins), 1))
+                energies = energies_of_a_site(labels)
+                if grand:
+                    drive, energies = _of_grand_potential(labels, drive, energies, shard.file)
+                parts.append(_Part(start + np.arange(shard.snapshots)[frames], number, labels, drive, energies))
             start += shard.snapshots
         drives = len(sources[shards[0].file].drive)
         shares.append(_join(parts, start, lattice, drives, dtype))
@@ -185,7 +196,23 @@ class _Part(NamedTuple):
     numbers: NDArray[np.int64]
     file: int
     labels: Labels
-    drive: tuple[float, ...]
+    drive: NDArray[np.float64]
+    energies: NDArray[np.float64]
+
+
+def _of_grand_potential(
+    labels: Labels, fixed: NDArray[np.float64], energies: NDArray[np.float64], file: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Chemical potential and electrons a site of each label, and its free energy a site."""
+    if labels.electrons is None or labels.chemical_potential is None:
+        raise HpcspinError(
+            f"{file}: has no /electrons and /chemical_potential, from which drive: chemical_potential learns; label "
+            "its spins again"
+        )
+    sites = labels.spins[0, ..., 0].size
+    drive = np.stack([labels.chemical_potential, labels.electrons / sites], axis=1)
+    at_potential = fixed[:, 1] != fixed[:, 1]  # NaN: the energy of such labels is the grand potential.
+    return drive, energies + np.where(at_potential, drive.prod(1), 0)
 
 
 def _my_frames(start: int, snapshots: int, stride: int, world: World) -> Iterator[slice]:
@@ -211,8 +238,8 @@ def _join(parts: list[_Part], total: int, lattice: Lattice, drives: int, dtype: 
     return Snapshots(
         tensor([part.labels.spins for part in parts]).flatten(1, 2),
         tensor([part.labels.field for part in parts]).flatten(1, 2),
-        tensor([np.tile(part.drive, (len(part.numbers), 1)) for part in parts]),
-        tensor([energies_of_a_site(part.labels) for part in parts], torch.float64),
+        tensor([part.drive for part in parts]),
+        tensor([part.energies for part in parts], torch.float64),
         numbers[order],
         np.concatenate([np.full(len(part.numbers), part.file) for part in parts])[order],
         total,

@@ -30,15 +30,15 @@ from hpcspin.potential import (
     MessagePassing,
     Prediction,
     load_model,
-    make_force_field,
     save_model,
 )
 from hpcspin.potential.settings import PotentialSettings
-from hpcspin.storage import POLARIZATIONS, kinds_of_learned, make_directory
+from hpcspin.storage import kinds_of_learned, make_directory
 from hpcspin.training.data import TrainingData
 from hpcspin.training.dataset import epoch_plan, load_shares
 from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32
 from hpcspin.training.evaluation import snapshot_errors
+from hpcspin.training.initial import continued, new_model, with_units
 from hpcspin.training.loss import batch_loss
 from hpcspin.training.metrics import Errors, Summary
 from hpcspin.training.moments import normalise, set_energy_offset, set_envelope
@@ -168,10 +168,9 @@ class _Trainer:
         self._settings, self._directory, self._world, self._device = settings, directory, world, device
         self._split, self._sources = split, sources = data.split, data.sources
         dtype = torch.float64 if architecture.settings.precision == "float64" else torch.float32
-        self._train, self._validation = (
-            load_shares(split.directory, shards, sources, world, settings.batch, dtype)
-            for shards in (split.train, split.validation)
-        )
+        grand, stride = architecture.drive == "chemical_potential", settings.batch
+        self._train = load_shares(split.directory, split.train, sources, world, stride, dtype, grand=grand)
+        self._validation = load_shares(split.directory, split.validation, sources, world, stride, dtype)
         for share in self._train:
             if share.total < world.size:
                 raise HpcspinError(
@@ -180,12 +179,8 @@ class _Trainer:
                 )
         if settings.energy_weight:
             self._require_energies()
-        given = torch.cat([share.bias for share in self._train])
-        drives = given.shape[1] - (POLARIZATIONS if architecture.drive == "polarized" else 0)
-        voltages = given[:, :drives]
-        largest = max(world.allgather(float(voltages.abs().max()) if len(voltages) else 0.0))
-        architecture = architecture.changed(bias_reference=largest or 1.0, drives=drives)
-        model = _continued(initial[0], architecture) if initial else _new_model(architecture, settings.seed)
+        architecture = with_units(architecture, self._train, world)
+        model = continued(initial[0], architecture) if initial else new_model(architecture, settings.seed)
         self._model = model.to(device)
         if settings.mixed_precision and emulates_bfloat16(device):
             world.log(
@@ -306,7 +301,8 @@ class _Trainer:
             predicted = module(spins, self._tables[which], bias)
         predicted = Prediction(*(part[:mine] for part in predicted))
         parts = spins[:mine], field[:mine], energy[:mine]
-        loss = batch_loss(predicted, *parts, count, self._settings, self._world) / self._model.field_scale**2
+        electrons = bias[:mine, 1] if self._model.grand_potential else None
+        loss = batch_loss(predicted, *parts, electrons, count, self._settings, self._world) / self._model.field_scale**2
         self._optimiser.zero_grad()
         # DistributedDataParallel takes the mean over the ranks of what is a sum.
         (loss * self._world.size).backward()
@@ -370,25 +366,6 @@ class _Trainer:
             }
             save_model(self._directory / MODEL, model, content)
         self._world.barrier()
-
-
-def _new_model(architecture: Architecture, seed: int) -> ForceField:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make_force_field(architecture)
-
-
-def _continued(model: ForceField, architecture: Architecture) -> ForceField:
-    """A saved force field to be trained further, in its own unit of bias."""
-    initial = model.architecture
-    wanted = architecture.changed(bias_reference=initial.bias_reference, drives=initial.drives).as_dict()
-    differing = [name for name, value in initial.as_dict().items() if wanted[name] != value]
-    if not differing:
-        return model.train()
-    raise HpcspinError(
-        f"training.start: the model has another {', '.join(differing)} than the section potential; "
-        "take over its values, or train without a start"
-    )
 
 
 def _mse(metrics: Summary) -> float:

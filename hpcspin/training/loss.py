@@ -12,12 +12,20 @@ from hpcspin.training.settings import Settings
 
 
 def batch_loss(
-    predicted: Prediction, spins: Tensor, field: Tensor, energy: Tensor, count: int, settings: Settings, world: World
+    predicted: Prediction,
+    spins: Tensor,
+    field: Tensor,
+    energy: Tensor,
+    electrons: Tensor | None,
+    count: int,
+    settings: Settings,
+    world: World,
 ) -> Tensor:
     """My part of the loss of a batch of one lattice, in squares of the hopping; the sum over all ranks is the loss.
 
     It is the mean squared error of a perpendicular component of the field, ``settings.gauge`` times the mean square of
-    h^neq, and ``settings.energy_weight`` times the variance of the error of the energy of a site.
+    h^neq, ``settings.energy_weight`` times the variance of the error of the energy of a site, and
+    ``settings.electrons_weight`` times the mean squared error of the electrons a site of a learned grand potential.
 
     Parameters
     ----------
@@ -27,6 +35,8 @@ def batch_loss(
         Spins and exact fields, shape (mine, sites, 3).
     energy
         Exact energies of a site, shape (mine,).
+    electrons
+        Exact electrons a site, shape (mine,); None of a model without a grand potential.
     count
         Snapshots in the batch, over all ranks.
     settings
@@ -41,6 +51,9 @@ def batch_loss(
     if settings.energy_weight:
         part = _variance(predicted.energy.double() / sites - energy, count, world)
         loss = loss + settings.energy_weight * part.to(loss.dtype)
+    if electrons is not None:
+        missed = (predicted.electrons / sites - electrons).square().sum() / count
+        loss = loss + settings.electrons_weight * missed.to(loss.dtype)
     return loss
 
 

@@ -34,6 +34,8 @@ class Settings(Section):
     """Weight of the mean squared error of the energy of a site, for the kind ``conservative`` and labels with energies.
     The error is taken up to a constant, over the snapshots of a batch; the constant is fitted in the end. Along
     quenches energies of a site vary about as much as components of the field: 1 is where to begin."""
+    electrons_weight: NonNegative = 1.0
+    """Weight of the mean squared error of the electrons a site, for ``drive: chemical_potential``."""
     ema: Annotated[NonNegative, Field(lt=1)] = 0.995
     """Decay of the running mean of the weights, per step; the mean is what is saved."""
     seed: Seed = 1

@@ -12,6 +12,7 @@ from hpcspin.lattice import Lattice, make_lattice
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     Electrons,
+    chemical_potential,
     describe_differences,
     electrons_of,
     joined_differences,
@@ -33,7 +34,8 @@ class Source:
     lattice : Lattice
         The lattice of its snapshots.
     drive : tuple of float
-        Voltages in hoppings: the bias, or the potential of each reservoir relative to the bath's.
+        Voltages in hoppings: the bias, or the potential of each reservoir relative to the bath's; or the chemical
+        potential and the electrons a site, one of them NaN.
     electrons : dict or None
         See `hpcspin.storage.electrons_of`.
     """
@@ -136,7 +138,9 @@ def agreed_sources(
                 f"field has no input for them: leave the file out, or give training.allow=[{', '.join(differences)}]"
             )
         known = kinds_of_electrons([*known, rest])
-        if drive != "bias":
+        if drive == "chemical_potential":
+            sources[name] = replace(source, drive=chemical_potential(source.electrons, name))
+        elif drive != "bias":
             sources[name] = replace(source, drive=voltages(reference, source.electrons, name, drive))
     return sources
 

@@ -260,7 +260,6 @@ def test_a_committee_of_layers_is_their_mean() -> None:
     [
         ({"kind": "site"}, r"potential\.kind: must be 'direct', 'pair' or 'conservative'"),
         ({"descriptor": "bonds"}, r"unknown key 'potential\.descriptor'"),
-        ({"time_reversal": "even"}, r"unknown key 'potential\.time_reversal'"),
     ],
 )
 def test_what_has_no_layers_is_refused(change: dict[str, str], word: str) -> None:

@@ -95,8 +95,8 @@ def test_the_loss_of_energies_is_their_variance_on_any_number_of_ranks() -> None
     field, settings = torch.zeros_like(spins), Settings(energy_weight=3.0)
 
     def loss(energy: torch.Tensor, those: slice, world: Any) -> torch.Tensor:
-        parts = field[those], field[those], field[those], 6 * energy[those], energy[those]
-        return batch_loss(Prediction(*parts), spins[those], field[those], exact[those], 5, settings, world)
+        parts = *[field[those]] * 3, 6 * energy[those], *[energy[those]] * 2
+        return batch_loss(Prediction(*parts), spins[those], field[those], exact[those], None, 5, settings, world)
 
     everything = slice(None)
     expected = 3 * (predicted - exact).var()

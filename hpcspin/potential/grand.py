@@ -1,0 +1,170 @@
+"""The learned grand potential: an energy of closed electrons as a function of the spins and of the chemical potential.
+
+At a fixed number of electrons no force field of the spins nearby is exact: the chemical potential mu depends on all
+spins, and the field on each of them depends on mu. At a fixed mu the field is local. So the network learns the local
+terms of
+
+    Omega(S, mu) + n N_sites (mu - mu_0) = Σ_k T_k(x) C_k(S),      C_k = Σ_i ε_ki,
+
+Chebyshev polynomials T_k of x = (mu - mu_0) / w, whose unit the range of mu in the training data decides, n the mean
+electrons a site there. At a filling mu follows from N = -∂Omega/∂mu, where Omega + mu N is largest: a few sums over the
+lattice, and a root of one polynomial. The energy whose gradient the field is then is the free energy F = Omega + mu N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.polynomial import Chebyshev
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcspin.errors import HpcspinError
+
+TERMS = 6
+"""Polynomials of the chemical potential."""
+_BEYOND = 1.05
+"""Range of x in which the chemical potential is looked for: a little more than the training data have."""
+_MISSED = 0.02
+"""Electrons a site by which a filling may be missed at an end of this range."""
+_UNIT = 2.0**-32
+"""Of sums in whole numbers, in hoppings: they have the same bits in any order."""
+
+
+class GrandPotential(NamedTuple):
+    """What the polynomials in the chemical potential refer to.
+
+    Attributes
+    ----------
+    lowest, highest : float
+        Chemical potentials of the training data, in hoppings.
+    filling : float
+        Mean electrons a site of the training data.
+    """
+
+    lowest: float = -1.0
+    highest: float = 1.0
+    filling: float = 1.0
+
+    @property
+    def middle(self) -> float:
+        """mu_0, where x = 0."""
+        return (self.lowest + self.highest) / 2
+
+    @property
+    def unit(self) -> float:
+        """The unit w of mu - mu_0."""
+        return (self.highest - self.lowest) / 2 or 1.0
+
+    def polynomials(self, potential: Tensor) -> tuple[Tensor, Tensor]:
+        """T_k of the chemical potentials, and their derivatives by them, shape (terms, batch) each."""
+        x = (potential.double() - self.middle) / self.unit
+        values, slopes = [torch.ones_like(x), x], [torch.zeros_like(x), torch.ones_like(x)]
+        for _ in range(2, TERMS):
+            slopes.append(2 * values[-1] + 2 * x * slopes[-1] - slopes[-2])
+            values.append(2 * x * values[-1] - values[-2])
+        return torch.stack(values), torch.stack(slopes) / self.unit
+
+    def energy(self, sum_of_terms: Tensor, drive: Tensor, sites: int) -> Tensor:
+        """Omega or, where a filling is given, the free energy F = Omega + mu N, from Σ_k T_k C_k; in double precision.
+
+        Parameters
+        ----------
+        sum_of_terms
+            Shape (batch,).
+        drive
+            Chemical potential and electrons a site, NaN where the potential is what is fixed, shape (batch, 2).
+        sites
+            Of the lattice.
+        """
+        potential, filling = drive.double().unbind(1)
+        held = torch.nan_to_num(filling * potential)
+        return sum_of_terms.double() + sites * (held - self.filling * (potential - self.middle))
+
+    def potential_at(self, sums: NDArray[np.float64], filling: float, sites: int) -> float:
+        """The chemical potential mu at a filling, where Omega + mu N has its maximum.
+
+        The largest one, if the polynomial has several; without any inside the range the larger end of it.
+
+        Parameters
+        ----------
+        sums
+            C_k of the whole lattice, in hoppings, shape (terms,).
+        filling
+            Electrons a site.
+        sites
+            Of the lattice.
+
+        Raises
+        ------
+        HpcspinError
+            If mu lies outside what the model has learned from.
+        """
+        free_energy = Chebyshev(sums) + Chebyshev([0.0, (filling - self.filling) * sites * self.unit])
+        slope = free_energy.deriv()
+        roots = slope.roots()
+        inside = roots.real[(abs(roots.imag) < 1e-9) & (abs(roots.real) < _BEYOND)]
+        maxima = inside[slope.deriv()(inside) < 0]
+        candidates = maxima if len(maxima) else np.array([-_BEYOND, _BEYOND])
+        x = float(candidates[np.argmax(free_energy(candidates))])
+        missed = abs(float(slope(x))) / (self.unit * sites)
+        if abs(x) == _BEYOND and missed > _MISSED:
+            raise HpcspinError(
+                f"the chemical potential at a filling of {filling:g} lies outside {self.lowest:.3g} to "
+                f"{self.highest:.3g}, which the model has learned from: it misses {missed:.2g} electrons a site there; "
+                "take another model, or train one on labels of such spins"
+            )
+        return self.middle + self.unit * x
+
+
+class Terms(Protocol):
+    """A force field with a learned grand potential."""
+
+    @property
+    def grand_potential(self) -> GrandPotential | None:
+        """What its polynomials refer to; None of any other force field."""
+        ...
+
+    def terms(self, spins: Tensor, neighbourhood: Any) -> Tensor:
+        """ε_ki of the outputs, in hoppings and in double precision, shape (batch, outputs, terms)."""
+        ...
+
+
+def at_filling(
+    model: Terms,
+    spins: Tensor,
+    neighbourhood: Any,
+    drive: Tensor,
+    sites: int,
+    total: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda mine: mine,
+) -> Tensor:
+    """The drive of configurations with the chemical potential that their filling asks for.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    spins, neighbourhood
+        As of its ``forward``.
+    drive
+        Chemical potential, NaN where it is to be found, and electrons a site, shape (batch, 2).
+    sites
+        Of the lattice.
+    total
+        Sum of the outputs' whole numbers over all ranks.
+
+    Raises
+    ------
+    HpcspinError
+        See `GrandPotential.potential_at`.
+    """
+    grand = model.grand_potential
+    if grand is None or not bool(drive[:, 0].isnan().any()):
+        return drive
+    whole = (model.terms(spins, neighbourhood) / _UNIT).round().long().sum(1)
+    sums = total(whole.cpu().numpy()) * _UNIT
+    potentials = [grand.potential_at(one, float(n), sites) for one, n in zip(sums, drive[:, 1], strict=True)]
+    return torch.stack([drive.new_tensor(potentials), drive[:, 1]], 1)

@@ -1,0 +1,222 @@
+"""Potentials of message passing: E, or E and G, of the scalars that the last of several layers makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hpcspin.potential.architecture import Architecture
+from hpcspin.potential.borders import BorderExchange
+from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors, sum_of_terms
+from hpcspin.potential.grand import TERMS, at_filling
+from hpcspin.potential.host_adjoint import HostAdjoint, derivatives_on_host
+from hpcspin.potential.host_library import usable
+from hpcspin.potential.layers import Channels, Layer, Maps, SiteData
+from hpcspin.potential.message_passing import MessagePassing, compiled
+from hpcspin.potential.model import Part
+from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.potential.slots import with_zero
+from hpcspin.potential.surroundings import DifferentiableSurroundings, DifferentiableTables
+
+
+class LayeredPotentials(MessagePassing):
+    """E, or E and G, of the scalars ε_i and χ_i of the last of several layers; see `MessagePassing`.
+
+    E = Σ_i ε_i and G = Σ_r u_r Σ_i χ_ri (Eq. 5), with a term for each voltage u_r, are sums over all sites (of closed
+    electrons at a chemical potential E = Σ_k T_k Σ_i ε_ki, see `GrandPotential`), and H_i =
+    -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) takes their derivatives through all layers, by one reverse sweep of PyTorch for
+    each potential. Evaluation and training do the same; only how sites see each other differs, see
+    `DifferentiableSurroundings`.
+
+    The field on a site depends on spins twice as far away as a centre sees, so that the halo is twice as wide as that
+    of a `CovariantField` of the same layers: what crosses a border on the way back is computed on both sides.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self.reaches = (2 * self.reaches[0], 2 * self.reaches[1])
+
+    @staticmethod
+    def last_writes(architecture: Architecture) -> Channels:
+        """See `MessagePassing`: no vectors; the terms of ε, and a χ of each voltage."""
+        return Channels(0, sum(_terms_of(architecture)))
+
+    def forward(
+        self,
+        spins: Tensor,
+        neighbourhood: Neighbourhood,
+        bias: Tensor,
+        interior: Sequence[Part] = (),
+        exchange: BorderExchange | None = None,
+    ) -> Prediction:
+        """See `ForceField`; E and G of a window are those of its centres."""
+        self._require_halo(neighbourhood)
+        bias = bias if self.training else at_filling(self, spins, neighbourhood, bias, neighbourhood.centres)
+        spins = self.placed(spins, neighbourhood, bias)
+        if not self.training and usable(self.dtype, spins.device):
+            each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
+            return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
+        batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
+        inputs = self._inputs_of(spins, neighbourhood, bias)
+        numbers, around = range(len(self._stack)), list[DifferentiableSurroundings]()
+        factors, slopes = self._factors(bias, neighbourhood, self._tile(spins, neighbourhood))
+        if self.training:
+            around += [self._convolution(number, neighbourhood) for number in numbers]
+            maps, seen = [layer.maps() for layer in self._stack], [inputs] * len(around)
+            run = compiled(_derivatives) if self.fused else _derivatives
+            local, by_spin = run(self._stack, around, flat, seen, factors, self._terms, maps)
+        else:
+            tables = self._tables(spins, neighbourhood)
+            around += tables
+            maps, seen = [self._maps_of(number) for number in numbers], [inputs[:, : len(one)] for one in tables]
+            factors, slopes = factors[:, : len(tables[-1])], slopes[:, : len(tables[-1])]
+            with torch.no_grad():
+                local, by_spin = _derivatives(self._stack, around, flat, seen, factors, self._terms, maps)
+        rows, _ = neighbourhood.outputs_of(batch, spins.device)
+        parts = exchange_field(flat[rows], torch.cat(by_spin, 1)[rows])
+        equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in parts)
+        centres = neighbourhood.window.stages[-1]
+        energy, toroidal = global_potentials(sum_of_terms(local * factors, self._terms)[:, : batch * centres], batch)
+        slope = (local * slopes)[:, : batch * centres].unflatten(1, (batch, -1)).sum((0, 2))
+        energy, electrons = self._grand(energy, slope, bias, centres)
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal, electrons)
+
+    def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """See `hpcspin.potential.grand.Terms`: those of the outputs, by a sweep forward alone."""
+        nothing = spins.new_zeros(len(spins), 2)
+        _, places = neighbourhood.outputs_of(len(spins), spins.device)
+        with torch.no_grad():
+            if usable(self.dtype, spins.device):
+                local = torch.cat([self._terms_on_host(one, nothing[:1], neighbourhood) for one in spins])
+            else:
+                around, flat = self._tables(spins, neighbourhood), spins.to(self.dtype).flatten(0, 1)
+                inputs = self._inputs_of(spins, neighbourhood, nothing)
+                maps = [self._maps_of(number) for number in range(len(self._stack))]
+                seen = [inputs[:, : len(one)] for one in around]
+                local = local_potentials(self._stack, around, flat, seen, maps)[:, places].T
+        return (local * self.field_scale).double().unflatten(0, (len(spins), -1))
+
+    def _terms_on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
+        """Terms of the outputs of one configuration, shape (outputs, terms), by the kernels."""
+        rows, inputs = self._host_start(spins, bias, neighbourhood)
+        for number, dilation in enumerate(self.dilations):
+            of, adds = neighbourhood.host_tables(dilation, number), 0 < number < len(self.dilations) - 1
+            layer = self._of_weights(number, HostAdjoint)
+            rows = layer(rows, of.forward, inputs, of.centres, adds, torch.get_num_threads())
+        return rows.scalars.index_select(0, neighbourhood.outputs_of(1, spins.device)[0])
+
+    def _tables(self, spins: Tensor, neighbourhood: Neighbourhood) -> list[DifferentiableTables]:
+        """The surroundings of all centres, layer by layer; to evaluate, not to learn."""
+        tile = self._tile(spins, neighbourhood)
+        return [
+            neighbourhood.differentiable(len(spins), tile, spins.device, dilation, number)
+            for number, dilation in enumerate(self.dilations)
+        ]
+
+    @torch.no_grad()
+    def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Prediction:
+        """`forward` for one configuration of shape (rows, 3), by the kernels."""
+        data, inputs = self._host_start(spins, bias, neighbourhood)
+        layers = [self._of_weights(number, HostAdjoint) for number in range(len(self._stack))]
+        factors, slopes = (of_centres[:, 0] for of_centres in self._factors(bias, neighbourhood, 1))
+        tables = [neighbourhood.host_tables(dilation, number) for number, dilation in enumerate(self.dilations)]
+        threads = torch.get_num_threads()
+        local, by_spin = derivatives_on_host(layers, tables, data, inputs, factors, self._terms, threads)
+        rows, _ = neighbourhood.outputs_of(1, spins.device)
+        by_output = by_spin[:, rows].movedim(0, 1).flatten(1)
+        equilibrium, nonequilibrium = exchange_field(spins[rows].to(self.dtype), by_output)
+        sums = (local * factors).sum(0).split(list(self._terms))
+        totals = functional.pad(torch.stack([part.sum() for part in sums]), (0, 2 - len(sums)))
+        slope = (local * slopes).sum()[None]
+        energy, electrons = self._grand(totals[:1], slope, bias, neighbourhood.window.stages[-1])
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy[0], totals[1], electrons[0])
+
+    @property
+    def _terms(self) -> tuple[int, ...]:
+        """Terms of each potential, see `sum_of_terms`."""
+        return _terms_of(self.architecture)
+
+    def _factors(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> tuple[Tensor, Tensor]:
+        """With what the terms of each centre are multiplied in E and G, and its derivative by the chemical potential.
+
+        In units of the field, shape (all terms, centres in tiles) each.
+        """
+        if self.grand_potential is None:
+            values = local_factors(self._bias_of(bias, neighbourhood, tile), sum(self._terms))
+            return values * self.field_scale, torch.zeros_like(values)
+        values, slopes = (
+            self._of_centres(part.to(self.dtype), neighbourhood, tile) * self.field_scale
+            for part in self.grand_potential.polynomials(bias.reshape(len(bias), -1)[:, 0])
+        )
+        return values, slopes
+
+    def _grand(self, energy: Tensor, slope: Tensor, bias: Tensor, sites: int) -> tuple[Tensor, Tensor]:
+        """Energy and electrons from the sum of the terms and its derivative by mu, shape (batch,)."""
+        grand = self.grand_potential
+        if grand is None:
+            return energy, torch.zeros_like(energy)
+        return grand.energy(energy, bias, sites), sites * grand.filling - slope.double()
+
+
+def _terms_of(architecture: Architecture) -> tuple[int, ...]:
+    if architecture.grand_potential is not None:
+        return (TERMS,)
+    return (1,) if architecture.settings.kind == "conservative" else (1, architecture.drives)
+
+
+def local_potentials(
+    layers: Sequence[Layer],
+    around: Sequence[DifferentiableSurroundings],
+    spins: Tensor,
+    inputs: Sequence[Tensor],
+    maps: Sequence[Maps],
+) -> Tensor:
+    """Terms of ε and each χ of the centres of the last layer, zero where one is missing, shape (all terms, centres).
+
+    Parameters
+    ----------
+    layers
+        One after the other.
+    around
+        The surroundings of the centres, as each layer sees them.
+    spins
+        Shape (rows, 3).
+    inputs
+        Of each layer the network's other inputs, shape (inputs, centres).
+    maps
+        Of each layer.
+    """
+    flat = with_zero(spins)
+    sites = SiteData(flat.T[:, :, None], flat[:, :0])
+    for number, (layer, those) in enumerate(zip(layers[:-1], around[:-1], strict=True)):
+        made = layer(sites, those, inputs[number], maps[number])
+        vectors, scalars = those.placed(made.vectors), those.placed(made.scalars[None])[0]
+        if number:
+            # As of fields: layers add to what there was.
+            vectors, scalars = vectors + sites.vectors[:, :, 1:], scalars + sites.scalars
+        sites = SiteData(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
+    return layers[-1](sites, around[-1], inputs[-1], maps[-1]).scalars.T
+
+
+def _derivatives(
+    layers: Sequence[Layer],
+    around: Sequence[DifferentiableSurroundings],
+    spins: Tensor,
+    inputs: Sequence[Tensor],
+    factors: Tensor,
+    terms: Sequence[int],
+    maps: Sequence[Maps],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Terms of the potentials of each centre, and the derivatives of the sums of both by each spin, (rows, 3)."""
+
+    def sums(spins: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        local = local_potentials(layers, around, spins, inputs, maps).to(spins.dtype)
+        return tuple(one.sum() for one in sum_of_terms(local * factors, terms)), local
+
+    totals, pull, local = torch.func.vjp(sums, spins, has_aux=True)  # type: ignore[misc]
+    # One sweep back for each potential.
+    seeds = [[torch.ones_like(one) if one is total else torch.zeros_like(one) for one in totals] for total in totals]
+    return local, tuple(pull(tuple(seed))[0] for seed in seeds)

@@ -1,0 +1,155 @@
+"""Laws of a learned grand potential: fields and electrons are its derivatives, and a filling decides on mu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from force_fields import make_model, random_spins, rotation
+from numpy.polynomial import Chebyshev
+from torch import Tensor
+
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
+from hpcspin.potential import Architecture, Committee, GrandPotential, Prediction, at_filling, layered_potentials
+from hpcspin.potential.grand import TERMS
+
+LATTICE = make_lattice("square", (6, 5), (True, True))
+RANGE = (-4.5, -3.5, 0.9)
+GIVEN = torch.tensor([[-4.2, float("nan")]], dtype=torch.float64)
+
+
+def grand(seed: int = 3, **changes: Any) -> Any:
+    given: dict[str, Any] = {
+        "kind": "conservative", "layers": (1, 1), "channels": 3, "symmetry": "full", "radius": 1.5,
+        "drive": "chemical_potential", "grand_potential": RANGE,
+    }  # fmt: skip
+    model = make_model(seed, **{**given, **changes})
+    # As of real electrons: a smooth Omega of mu that bends down.
+    weights = model.networks[-1].layers[-1].weight
+    with torch.no_grad():
+        weights[2] = -weights[2].abs()
+        weights[3:] *= 0.02
+        model.networks[-1].layers[-2].bias.fill_(2.0)
+    return model
+
+
+def predict(model: Any, spins: Tensor, drive: Tensor) -> Prediction:
+    found: Prediction = model(spins, model.neighbourhood(LATTICE), drive)
+    return found
+
+
+def filled(model: Any, spins: Tensor) -> Tensor:
+    """The drive of the filling that the model has at a chemical potential inside its range."""
+    electrons = float(predict(model, spins, GIVEN).electrons[0]) / LATTICE.num_sites
+    return torch.tensor([[float("nan"), electrons]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("at_filling_", [False, True])
+@pytest.mark.parametrize("time_reversal", ["broken", "even"])
+def test_the_field_is_the_derivative_of_the_grand_potential_and_of_the_free_energy(
+    at_filling_: bool, time_reversal: str
+) -> None:
+    """-∂Omega/∂S at fixed mu, and -∂F/∂S at fixed filling, where mu depends on every spin; central differences."""
+    model, spins, step = grand(time_reversal=time_reversal), random_spins(1, LATTICE.num_sites, 1), 1e-4
+    drive = filled(model, spins) if at_filling_ else GIVEN
+    found = predict(model, spins, drive)
+    for site, axis in ((0, 0), (11, 1), (29, 2)):
+        ends = []
+        for sign in (1, -1):
+            moved = spins.clone()
+            moved[0, site, axis] += sign * step
+            ends.append(float(predict(model, moved, drive).energy[0]))
+        assert float(found.field[0, site, axis]) == pytest.approx(-(ends[0] - ends[1]) / (2 * step), abs=2e-8)
+    assert found.field.abs().max() > 1e-4
+    assert not found.nonequilibrium.any()
+
+
+def test_electrons_are_the_derivative_by_the_chemical_potential() -> None:
+    model, spins, step = grand(), random_spins(1, LATTICE.num_sites, 2), 1e-4
+    ends = [predict(model, spins, GIVEN + torch.tensor([[sign * step, 0.0]])).energy for sign in (1, -1)]
+    slope = float(ends[0] - ends[1]) / (2 * step)
+    assert float(predict(model, spins, GIVEN).electrons) == pytest.approx(-slope, abs=1e-6)
+
+
+def test_at_a_filling_the_chemical_potential_holds_so_many_electrons() -> None:
+    model, spins = grand(), random_spins(1, LATTICE.num_sites, 1)
+    drive = filled(model, spins)
+    found = at_filling(model, spins, model.neighbourhood(LATTICE), drive, LATTICE.num_sites)
+    assert float(found[0, 0]) == pytest.approx(float(GIVEN[0, 0]), abs=1e-7)
+    assert float(predict(model, spins, drive).electrons) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
+
+
+def test_the_chemical_potential_is_where_the_free_energy_is_largest() -> None:
+    """Against a search on a fine grid, for random polynomials with one or several stationary points."""
+    reference, draw = GrandPotential(*RANGE), np.random.default_rng(5)
+    for _ in range(20):
+        sums = draw.standard_normal(TERMS) - np.array([0, 0, 3, 0, 0, 0])
+        found = reference.potential_at(sums, 0.9, 400)
+        x = np.linspace(-1.05, 1.05, 20001)
+        values = Chebyshev(sums)(x)
+        inside = np.flatnonzero((values[1:-1] > values[:-2]) & (values[1:-1] > values[2:])) + 1
+        among = inside if len(inside) else np.array([0, 20000])
+        assert found == pytest.approx(-4.0 + 0.5 * x[among[np.argmax(values[among])]], abs=1e-4)
+
+
+def test_a_filling_that_the_model_does_not_know_is_refused() -> None:
+    with pytest.raises(HpcspinError, match=r"chemical potential at a filling of 0\.5 lies outside -4\.5 to -3\.5"):
+        GrandPotential(*RANGE).potential_at(np.zeros(TERMS), 0.5, 16)
+
+
+def test_kernels_and_pytorch_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, spins = grand(precision="float32"), random_spins(1, LATTICE.num_sites, 4)
+    drive = filled(model, spins)
+    kernels, terms = predict(model, spins, drive), model.terms(spins, model.neighbourhood(LATTICE))
+    monkeypatch.setattr(layered_potentials, "usable", lambda *_: False)
+    pytorch = predict(model, spins, drive)
+    torch.testing.assert_close(terms, model.terms(spins, model.neighbourhood(LATTICE)), rtol=1e-5, atol=1e-6)
+    for name in ("field", "energy", "electrons"):
+        one, other = getattr(kernels, name), getattr(pytorch, name)
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["conservative", "direct"])
+@pytest.mark.parametrize("training", [False, True])
+def test_an_even_model_has_the_symmetry_of_closed_electrons(kind: str, training: bool) -> None:
+    """Under S -> -S fields turn around, and energies stay; a model that is not even has no such symmetry."""
+    turned = []
+    for reversal in ("even", "broken"):
+        model = make_model(1, kind=kind, layers=(1, 1), channels=3, symmetry="full", time_reversal=reversal)
+        spins, zero = random_spins(1, LATTICE.num_sites, 6), torch.zeros(1)
+        one, other = (
+            Prediction(*map(Tensor.detach, predict(model.train(training), sign * spins, zero))) for sign in (1, -1)
+        )
+        turned.append(float((one.field + other.field).abs().max() + (one.energy - other.energy).abs().max()))
+        assert one.field.abs().max() > 1e-3
+        turn = rotation(2)
+        torch.testing.assert_close(predict(model, spins @ turn.T, zero).field, one.field @ turn.T)
+    assert turned[0] < 1e-12
+    assert turned[1] > 1e-5
+
+
+def test_a_committee_finds_one_chemical_potential_for_all_members() -> None:
+    members = [grand(seed) for seed in (3, 4)]
+    spins, committee = random_spins(1, LATTICE.num_sites, 1), Committee(members)
+    table = committee.neighbourhood(LATTICE)
+    drive = filled(committee, spins)
+    solved = at_filling(committee, spins, table, drive, LATTICE.num_sites)
+    assert np.isfinite(float(solved[0, 0]))
+    mean = sum(predict(member, spins, solved).field for member in members) / 2
+    torch.testing.assert_close(committee(spins, table, drive).field, mean)
+    assert float(committee(spins, table, drive).electrons) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
+
+
+def test_only_an_energy_has_a_chemical_potential() -> None:
+    with pytest.raises(HpcspinError, match=r"chemical_potential is that of an energy; give kind: conservative"):
+        Architecture("square", 1.5, (4,), kind="pair", layers=(1,), channels=3, drive="chemical_potential")
+
+
+def test_its_units_are_part_of_the_architecture() -> None:
+    architecture = grand().architecture
+    assert architecture.as_dict()["grand_potential"] == list(RANGE)
+    assert Architecture(**architecture.as_dict()).grand_potential == GrandPotential(*RANGE)
+    assert "grand_potential" not in make_model(kind="conservative", layers=(1,), channels=3).architecture.as_dict()
