@@ -126,7 +126,7 @@ class Committee(Predictor):
         exchange: BorderExchange | None = None,
     ) -> Prediction:
         """Mean over the members, which exchange one after the other; see `ForceField.forward`."""
-        bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres)
+        bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres, strict=False)
         parts = interior or [()] * len(self._forces)
         predictions = [
             m(spins, neighbourhood, bias, part, exchange) for m, part in zip(self._forces, parts, strict=True)
@@ -157,7 +157,7 @@ class Committee(Predictor):
             Standard deviation over the members of a perpendicular component,
             shape (batch, outputs), in units of the hopping.
         """
-        bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres)
+        bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres, strict=False)
         fields = torch.stack([member(spins, neighbourhood, bias).field for member in self.members])
         deviations = fields - fields.mean(0)
         placed = self.first.placed(spins, neighbourhood, bias)

@@ -84,7 +84,7 @@ class GrandPotential(NamedTuple):
         held = torch.nan_to_num(filling * potential)
         return sum_of_terms.double() + sites * (held - self.filling * (potential - self.middle))
 
-    def potential_at(self, sums: NDArray[np.float64], filling: float, sites: int) -> float:
+    def potential_at(self, sums: NDArray[np.float64], filling: float, sites: int, *, strict: bool = True) -> float:
         """The chemical potential mu at a filling, where Omega + mu N has its maximum.
 
         The largest one, if the polynomial has several; without any inside the range the larger end of it.
@@ -97,6 +97,8 @@ class GrandPotential(NamedTuple):
             Electrons a site.
         sites
             Of the lattice.
+        strict
+            Whether to refuse a filling that the model misses.
 
         Raises
         ------
@@ -111,7 +113,7 @@ class GrandPotential(NamedTuple):
         candidates = maxima if len(maxima) else np.array([-_BEYOND, _BEYOND])
         x = float(candidates[np.argmax(free_energy(candidates))])
         missed = abs(float(slope(x))) / (self.unit * sites)
-        if abs(x) == _BEYOND and missed > _MISSED:
+        if strict and abs(x) == _BEYOND and missed > _MISSED:
             raise HpcspinError(
                 f"the chemical potential at a filling of {filling:g} lies outside {self.lowest:.3g} to "
                 f"{self.highest:.3g}, which the model has learned from: it misses {missed:.2g} electrons a site there; "
@@ -140,6 +142,8 @@ def at_filling(
     drive: Tensor,
     sites: int,
     total: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda mine: mine,
+    *,
+    strict: bool = True,
 ) -> Tensor:
     """The drive of configurations with the chemical potential that their filling asks for.
 
@@ -155,6 +159,8 @@ def at_filling(
         Of the lattice.
     total
         Sum of the outputs' whole numbers over all ranks.
+    strict
+        See `GrandPotential.potential_at`; a model that is still learning misses every filling.
 
     Raises
     ------
@@ -166,5 +172,6 @@ def at_filling(
         return drive
     whole = (model.terms(spins, neighbourhood) / _UNIT).round().long().sum(1)
     sums = total(whole.cpu().numpy()) * _UNIT
-    potentials = [grand.potential_at(one, float(n), sites) for one, n in zip(sums, drive[:, 1], strict=True)]
+    pairs = zip(sums, drive[:, 1].tolist(), strict=True)
+    potentials = [grand.potential_at(one, filling, sites, strict=strict) for one, filling in pairs]
     return torch.stack([drive.new_tensor(potentials), drive[:, 1]], 1)

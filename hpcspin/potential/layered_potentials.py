@@ -54,7 +54,8 @@ class LayeredPotentials(MessagePassing):
     ) -> Prediction:
         """See `ForceField`; E and G of a window are those of its centres."""
         self._require_halo(neighbourhood)
-        bias = bias if self.training else at_filling(self, spins, neighbourhood, bias, neighbourhood.centres)
+        if not self.training:
+            bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres, strict=False)
         spins = self.placed(spins, neighbourhood, bias)
         if not self.training and usable(self.dtype, spins.device):
             each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]

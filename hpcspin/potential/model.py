@@ -248,12 +248,8 @@ class ForceField(Predictor):
 
     @property
     def grand_potential(self) -> GrandPotential | None:
-        """What the polynomials of a learned grand potential refer to; None of any other force field."""
+        """See `Predictor`."""
         return self.architecture.grand_potential
-
-    def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
-        """Terms of a learned grand potential; see `hpcspin.potential.grand.Terms`."""
-        raise NotImplementedError
 
     @property
     def energy_of_a_site(self) -> float | None:

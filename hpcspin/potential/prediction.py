@@ -14,6 +14,7 @@ from torch import nn
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.potential.equations import Prediction
+from hpcspin.potential.grand import GrandPotential, at_filling
 from hpcspin.storage import (
     Electrons,
     check_spins,
@@ -166,6 +167,15 @@ class Predictor(nn.Module):
         return False
 
     @property
+    def grand_potential(self) -> GrandPotential | None:
+        """See `hpcspin.potential.grand.Terms`."""
+        return None
+
+    def terms(self, spins: torch.Tensor, neighbourhood: Any) -> torch.Tensor:
+        """See `hpcspin.potential.grand.Terms`."""
+        raise NotImplementedError
+
+    @property
     def energy_of_a_site(self) -> float | None:
         """What labels with energies add to E for each site, in hoppings; None of a model that knows none."""
         return None
@@ -262,7 +272,8 @@ class Predictor(nn.Module):
         device, table = next(self.parameters()).device, self.neighbourhood(lattice)
         bias = torch.tensor(drive, dtype=torch.float64, device=device).reshape(1, -1)
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
-            yield self(frame[None], table, bias)
+            given = frame[None], table
+            yield self(*given, at_filling(self, *given, bias, lattice.num_sites))
 
     def require(self, lattice: Lattice, where: str) -> None:
         """Refuse a lattice for which the model was not made."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bent import bend
 from force_fields import make_model, random_spins, rotation
 from numpy.polynomial import Chebyshev
 from torch import Tensor
@@ -27,12 +28,7 @@ def grand(seed: int = 3, **changes: Any) -> Any:
         "drive": "chemical_potential", "grand_potential": RANGE,
     }  # fmt: skip
     model = make_model(seed, **{**given, **changes})
-    # As of real electrons: a smooth Omega of mu that bends down.
-    weights = model.networks[-1].layers[-1].weight
-    with torch.no_grad():
-        weights[2] = -weights[2].abs()
-        weights[3:] *= 0.02
-        model.networks[-1].layers[-2].bias.fill_(2.0)
+    bend(model)
     return model
 
 

@@ -31,15 +31,16 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 CONFIG = """
 lattice: {{kind: {lattice}, size: {size}, periodic: {periodic}}}
-electrons:
-  reservoirs:
-    - {{name: left, sites: left, width: 1, potential: -3.2}}
-    - {{name: right, sites: right, width: 1, potential: 0}}
+electrons: {electrons}
 initial: {{kind: random}}
 dynamics: {{field: learned, model: {model}, damping: 0.2, temperature: 0.02, step: 0.2, duration: 2, seed: 3,
            record_interval: 2, checkpoint_interval: 1}}
 device: cpu
 """
+DRIVEN = """
+  reservoirs:
+    - {name: left, sites: left, width: 1, potential: -3.2}
+    - {name: right, sites: right, width: 1, potential: 0}"""
 CASES: dict[str, dict[str, Any]] = {
     "pair": {"kind": "pair", "precision": "float64"},
     "single": {"kind": "pair", "precision": "float32", "periodic": "[true, true]"},
@@ -58,6 +59,17 @@ CASES: dict[str, dict[str, Any]] = {
         "layers": [1, 2],
         "electrode_range": 3.0,
         "size": "[24, 16]",
+    },
+    "filling": {
+        "kind": "conservative",
+        "precision": "float32",
+        "layers": [1, 1],
+        "time_reversal": "even",
+        "drive": "chemical_potential",
+        "grand_potential": [-4.5, -3.5, 0.9],
+        "size": "[24, 16]",
+        "periodic": "[true, true]",
+        "electrons": "{filling: 0.9}",
     },
     "stretched": {
         "kind": "direct",
@@ -84,15 +96,22 @@ def write_case(directory: Path, case: str) -> Path:
     """A force field with random weights, large enough to move the spins, and the config that runs it."""
     settings = {"lattice": "square", **CASES[case]}
     periodic, size = settings.pop("periodic", "[false, true]"), settings.pop("size", "[13, 10]")
+    electrons = settings.pop("electrons", DRIVEN)
     torch.manual_seed(1)
     model = make_force_field(Architecture(radius=1.5, hidden=(16, 16), **settings))
     for network in model.networks:
         features = network.mean.shape
         network.normalise(0.3 * torch.randn(features), 0.1 + torch.rand(features))
+    if model.grand_potential:
+        from bent import bend  # Not to be found by the ranks, which only read the model.
+
+        bend(model)
+        model.networks[-1].layers[-1].weight.data.mul_(10)  # type: ignore[operator, union-attr]
     save_model(directory / f"{case}.safetensors", model, {})
     path = directory / f"{case}.yaml"
     model_path = directory / f"{case}.safetensors"
-    path.write_text(CONFIG.format(lattice=settings["lattice"], size=size, periodic=periodic, model=model_path))
+    given = {"size": size, "periodic": periodic, "electrons": electrons, "model": model_path}
+    path.write_text(CONFIG.format(lattice=settings["lattice"], **given))
     return path
 
 
