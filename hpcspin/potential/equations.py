@@ -25,8 +25,9 @@ class Prediction(NamedTuple):
         field without potentials the first is the whole field.
     energy, toroidal : Tensor
         Sums E and G of the potentials of all centres, shape (batch,); zero where there is none.
-    electrons : Tensor
-        N = -∂Omega/∂mu of a learned grand potential, shape (batch,); zero of any other model.
+    terms : Tensor
+        Sums C_k of the terms of a learned grand potential, in hoppings and in double precision, shape (batch, terms);
+        no terms of any other model.
     """
 
     field: Tensor
@@ -34,7 +35,7 @@ class Prediction(NamedTuple):
     nonequilibrium: Tensor
     energy: Tensor
     toroidal: Tensor
-    electrons: Tensor
+    terms: Tensor
 
 
 def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:

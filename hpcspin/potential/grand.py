@@ -24,8 +24,9 @@ from torch import Tensor
 
 from hpcspin.errors import HpcspinError
 
-TERMS = 6
+TERMS = 8
 """Polynomials of the chemical potential."""
+_SAMPLED = 33
 _BEYOND = 1.05
 """Range of x in which the chemical potential is looked for: a little more than the training data have."""
 _MISSED = 0.02
@@ -59,22 +60,25 @@ class GrandPotential(NamedTuple):
         """The unit w of mu - mu_0."""
         return (self.highest - self.lowest) / 2 or 1.0
 
-    def polynomials(self, potential: Tensor) -> tuple[Tensor, Tensor]:
-        """T_k of the chemical potentials, and their derivatives by them, shape (terms, batch) each."""
+    def polynomials(self, potential: Tensor, derivative: int = 0) -> Tensor:
+        """T_k of chemical potentials, or their first or second derivatives by them, shape (terms, *potentials)."""
         x = (potential.double() - self.middle) / self.unit
-        values, slopes = [torch.ones_like(x), x], [torch.zeros_like(x), torch.ones_like(x)]
+        one, none = torch.ones_like(x), torch.zeros_like(x)
+        # T_k, T_k', T_k'' by the derivatives of T_k+1 = 2 x T_k - T_k-1.
+        values, slopes, bends = [one, x], [none, one], [none, none]
         for _ in range(2, TERMS):
+            bends.append(4 * slopes[-1] + 2 * x * bends[-1] - bends[-2])
             slopes.append(2 * values[-1] + 2 * x * slopes[-1] - slopes[-2])
             values.append(2 * x * values[-1] - values[-2])
-        return torch.stack(values), torch.stack(slopes) / self.unit
+        return torch.stack((values, slopes, bends)[derivative]) / self.unit**derivative
 
-    def energy(self, sum_of_terms: Tensor, drive: Tensor, sites: int) -> Tensor:
-        """Omega or, where a filling is given, the free energy F = Omega + mu N, from Σ_k T_k C_k; in double precision.
+    def energy(self, terms: Tensor, drive: Tensor, sites: int) -> Tensor:
+        """Omega or, where a filling is given, the free energy F = Omega + mu N, shape (batch,).
 
         Parameters
         ----------
-        sum_of_terms
-            Shape (batch,).
+        terms
+            C_k, shape (batch, terms).
         drive
             Chemical potential and electrons a site, NaN where the potential is what is fixed, shape (batch, 2).
         sites
@@ -82,7 +86,17 @@ class GrandPotential(NamedTuple):
         """
         potential, filling = drive.double().unbind(1)
         held = torch.nan_to_num(filling * potential)
-        return sum_of_terms.double() + sites * (held - self.filling * (potential - self.middle))
+        learned = (terms * self.polynomials(potential).T).sum(1)
+        return learned + sites * (held - self.filling * (potential - self.middle))
+
+    def electrons(self, terms: Tensor, drive: Tensor, sites: int) -> Tensor:
+        """N = -∂Omega/∂mu, shape (batch,); arguments as of `energy`."""
+        return sites * self.filling - (terms * self.polynomials(drive[:, 0], 1).T).sum(1)
+
+    def compressibility(self, terms: Tensor) -> Tensor:
+        """∂N/∂mu at equally spaced chemical potentials of the range, of the lattice: (batch, n)."""
+        potentials = torch.linspace(self.lowest, self.highest, _SAMPLED, dtype=torch.float64, device=terms.device)
+        return -terms @ self.polynomials(potentials, 2)
 
     def potential_at(self, sums: NDArray[np.float64], filling: float, sites: int, *, strict: bool = True) -> float:
         """The chemical potential mu at a filling, where Omega + mu N has its maximum.

@@ -63,7 +63,7 @@ class LayeredPotentials(MessagePassing):
         batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
         inputs = self._inputs_of(spins, neighbourhood, bias)
         numbers, around = range(len(self._stack)), list[DifferentiableSurroundings]()
-        factors, slopes = self._factors(bias, neighbourhood, self._tile(spins, neighbourhood))
+        factors = self._factors(bias, neighbourhood, self._tile(spins, neighbourhood))
         if self.training:
             around += [self._convolution(number, neighbourhood) for number in numbers]
             maps, seen = [layer.maps() for layer in self._stack], [inputs] * len(around)
@@ -73,7 +73,7 @@ class LayeredPotentials(MessagePassing):
             tables = self._tables(spins, neighbourhood)
             around += tables
             maps, seen = [self._maps_of(number) for number in numbers], [inputs[:, : len(one)] for one in tables]
-            factors, slopes = factors[:, : len(tables[-1])], slopes[:, : len(tables[-1])]
+            factors = factors[:, : len(tables[-1])]
             with torch.no_grad():
                 local, by_spin = _derivatives(self._stack, around, flat, seen, factors, self._terms, maps)
         rows, _ = neighbourhood.outputs_of(batch, spins.device)
@@ -81,9 +81,9 @@ class LayeredPotentials(MessagePassing):
         equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in parts)
         centres = neighbourhood.window.stages[-1]
         energy, toroidal = global_potentials(sum_of_terms(local * factors, self._terms)[:, : batch * centres], batch)
-        slope = (local * slopes)[:, : batch * centres].unflatten(1, (batch, -1)).sum((0, 2))
-        energy, electrons = self._grand(energy, slope, bias, centres)
-        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal, electrons)
+        sums = local[:, : batch * centres].unflatten(1, (batch, -1)).sum(2).T
+        energy, terms = self._grand(energy, sums, bias, centres)
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal, terms)
 
     def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """See `hpcspin.potential.grand.Terms`: those of the outputs, by a sweep forward alone."""
@@ -122,7 +122,7 @@ class LayeredPotentials(MessagePassing):
         """`forward` for one configuration of shape (rows, 3), by the kernels."""
         data, inputs = self._host_start(spins, bias, neighbourhood)
         layers = [self._of_weights(number, HostAdjoint) for number in range(len(self._stack))]
-        factors, slopes = (of_centres[:, 0] for of_centres in self._factors(bias, neighbourhood, 1))
+        factors = self._factors(bias, neighbourhood, 1)[:, 0]
         tables = [neighbourhood.host_tables(dilation, number) for number, dilation in enumerate(self.dilations)]
         threads = torch.get_num_threads()
         local, by_spin = derivatives_on_host(layers, tables, data, inputs, factors, self._terms, threads)
@@ -131,35 +131,32 @@ class LayeredPotentials(MessagePassing):
         equilibrium, nonequilibrium = exchange_field(spins[rows].to(self.dtype), by_output)
         sums = (local * factors).sum(0).split(list(self._terms))
         totals = functional.pad(torch.stack([part.sum() for part in sums]), (0, 2 - len(sums)))
-        slope = (local * slopes).sum()[None]
-        energy, electrons = self._grand(totals[:1], slope, bias, neighbourhood.window.stages[-1])
-        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy[0], totals[1], electrons[0])
+        energy, terms = self._grand(totals[:1], local.sum(0)[None], bias, neighbourhood.window.stages[-1])
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy[0], totals[1], terms[0])
 
     @property
     def _terms(self) -> tuple[int, ...]:
         """Terms of each potential, see `sum_of_terms`."""
         return _terms_of(self.architecture)
 
-    def _factors(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> tuple[Tensor, Tensor]:
-        """With what the terms of each centre are multiplied in E and G, and its derivative by the chemical potential.
+    def _factors(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
+        """With what the terms of each centre are multiplied in E and G, in units of the field.
 
-        In units of the field, shape (all terms, centres in tiles) each.
+        Shape (all terms, centres in tiles).
         """
         if self.grand_potential is None:
             values = local_factors(self._bias_of(bias, neighbourhood, tile), sum(self._terms))
-            return values * self.field_scale, torch.zeros_like(values)
-        values, slopes = (
-            self._of_centres(part.to(self.dtype), neighbourhood, tile) * self.field_scale
-            for part in self.grand_potential.polynomials(bias.reshape(len(bias), -1)[:, 0])
-        )
-        return values, slopes
+        else:
+            polynomials = self.grand_potential.polynomials(bias.reshape(len(bias), -1)[:, 0])
+            values = self._of_centres(polynomials.to(self.dtype), neighbourhood, tile)
+        return values * self.field_scale
 
-    def _grand(self, energy: Tensor, slope: Tensor, bias: Tensor, sites: int) -> tuple[Tensor, Tensor]:
-        """Energy and electrons from the sum of the terms and its derivative by mu, shape (batch,)."""
-        grand = self.grand_potential
-        if grand is None:
-            return energy, torch.zeros_like(energy)
-        return grand.energy(energy, bias, sites), sites * grand.filling - slope.double()
+    def _grand(self, energy: Tensor, sums: Tensor, bias: Tensor, sites: int) -> tuple[Tensor, Tensor]:
+        """Energy and terms of a grand potential from the sums of what the network makes; of other models no terms."""
+        if self.grand_potential is None:
+            return energy, sums[:, :0].double()
+        terms = sums.double() * self.field_scale
+        return self.grand_potential.energy(terms, bias, sites), terms
 
 
 def _terms_of(architecture: Architecture) -> tuple[int, ...]:

@@ -206,7 +206,7 @@ class CovariantField(MessagePassing):
                 first, *others = self._layer(last, sites, spins, neighbourhood, inputs).vectors.unbind(2)
                 field = (sum(others, first) * self.field_scale)[:, places].T.unflatten(0, (len(spins), -1))
         none = field.new_zeros(len(field))
-        return Prediction(field, field, torch.zeros_like(field), none, none, none)
+        return Prediction(field, field, torch.zeros_like(field), none, none, none.new_zeros(len(none), 0))
 
     def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Field on the outputs for one configuration of shape (rows, 3)."""

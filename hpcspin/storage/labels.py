@@ -50,6 +50,12 @@ class Labels:
     error: NDArray[np.float64] | None
     attributes: dict[str, Any]
 
+    @property
+    def others(self) -> dict[str, NDArray[np.float64]]:
+        """What the file has beside spins and field, by the name of the dataset."""
+        found = {name: getattr(self, name) for name in ("density", "current", *_OF_SNAPSHOTS)}
+        return {name: values for name, values in found.items() if values is not None}
+
 
 def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: Frames = None) -> Labels:
     """Read a label file; a trajectory serves as one, and so does any file with `/spins` and `/field`.

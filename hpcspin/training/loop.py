@@ -301,8 +301,10 @@ class _Trainer:
             predicted = module(spins, self._tables[which], bias)
         predicted = Prediction(*(part[:mine] for part in predicted))
         parts = spins[:mine], field[:mine], energy[:mine]
-        electrons = bias[:mine, 1] if self._model.grand_potential else None
-        loss = batch_loss(predicted, *parts, electrons, count, self._settings, self._world) / self._model.field_scale**2
+        loss = (
+            batch_loss(predicted, *parts, bias[:mine], self._model.grand_potential, count, self._settings, self._world)
+            / self._model.field_scale**2
+        )
         self._optimiser.zero_grad()
         # DistributedDataParallel takes the mean over the ranks of what is a sum.
         (loss * self._world.size).backward()

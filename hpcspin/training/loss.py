@@ -6,9 +6,13 @@ import numpy as np
 from torch import Tensor
 
 from hpcspin.parallel.world import World
-from hpcspin.potential import Prediction
+from hpcspin.potential import GrandPotential, Prediction
 from hpcspin.training.metrics import perpendicular
 from hpcspin.training.settings import Settings
+
+_COMPRESSIBILITY = 0.02
+"""Electrons a site and hopping that a learned Omega should have at least, a tenth of a metal's: without labels at other
+chemical potentials nothing else makes the one of a filling unique."""
 
 
 def batch_loss(
@@ -16,7 +20,8 @@ def batch_loss(
     spins: Tensor,
     field: Tensor,
     energy: Tensor,
-    electrons: Tensor | None,
+    drive: Tensor,
+    grand: GrandPotential | None,
     count: int,
     settings: Settings,
     world: World,
@@ -25,7 +30,8 @@ def batch_loss(
 
     It is the mean squared error of a perpendicular component of the field, ``settings.gauge`` times the mean square of
     h^neq, ``settings.energy_weight`` times the variance of the error of the energy of a site, and
-    ``settings.electrons_weight`` times the mean squared error of the electrons a site of a learned grand potential.
+    ``settings.electrons_weight`` times the mean squared error of the electrons a site of a learned grand potential,
+    together with what its compressibility ∂n/∂mu lacks of `_COMPRESSIBILITY` at other chemical potentials, squared.
 
     Parameters
     ----------
@@ -35,8 +41,10 @@ def batch_loss(
         Spins and exact fields, shape (mine, sites, 3).
     energy
         Exact energies of a site, shape (mine,).
-    electrons
-        Exact electrons a site, shape (mine,); None of a model without a grand potential.
+    drive
+        Chemical potential and exact electrons a site of a learned grand potential, shape (mine, 2).
+    grand
+        What its polynomials refer to; None of a model without one.
     count
         Snapshots in the batch, over all ranks.
     settings
@@ -51,9 +59,11 @@ def batch_loss(
     if settings.energy_weight:
         part = _variance(predicted.energy.double() / sites - energy, count, world)
         loss = loss + settings.energy_weight * part.to(loss.dtype)
-    if electrons is not None:
-        missed = (predicted.electrons / sites - electrons).square().sum() / count
-        loss = loss + settings.electrons_weight * missed.to(loss.dtype)
+    if grand is not None:
+        missed = grand.electrons(predicted.terms, drive, sites) / sites - drive[:, 1]
+        stiff = (_COMPRESSIBILITY - grand.compressibility(predicted.terms) / sites).clamp(min=0)
+        part = (missed.square().sum() + stiff.square().mean(1).sum()) / count
+        loss = loss + settings.electrons_weight * part.to(loss.dtype)
     return loss
 
 

@@ -188,11 +188,7 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
             frames.spins[kept],
             frames.field[kept],
             attributes,
-            **{
-                key: values[kept]
-                for key in ("density", "current", "energy", "error")
-                if (values := getattr(frames, key)) is not None
-            },
+            **{name: values[kept] for name, values in frames.others.items()},
         )
     for directory in (layout.data, layout.test):
         if not (directory / "manifest.json").exists():

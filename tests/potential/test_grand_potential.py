@@ -37,9 +37,14 @@ def predict(model: Any, spins: Tensor, drive: Tensor) -> Prediction:
     return found
 
 
+def electrons_of(model: Any, spins: Tensor, drive: Tensor) -> float:
+    """N at a chemical potential."""
+    return float(model.grand_potential.electrons(predict(model, spins, drive).terms, drive, LATTICE.num_sites))
+
+
 def filled(model: Any, spins: Tensor) -> Tensor:
     """The drive of the filling that the model has at a chemical potential inside its range."""
-    electrons = float(predict(model, spins, GIVEN).electrons[0]) / LATTICE.num_sites
+    electrons = electrons_of(model, spins, GIVEN) / LATTICE.num_sites
     return torch.tensor([[float("nan"), electrons]], dtype=torch.float64)
 
 
@@ -67,7 +72,18 @@ def test_electrons_are_the_derivative_by_the_chemical_potential() -> None:
     model, spins, step = grand(), random_spins(1, LATTICE.num_sites, 2), 1e-4
     ends = [predict(model, spins, GIVEN + torch.tensor([[sign * step, 0.0]])).energy for sign in (1, -1)]
     slope = float(ends[0] - ends[1]) / (2 * step)
-    assert float(predict(model, spins, GIVEN).electrons) == pytest.approx(-slope, abs=1e-6)
+    assert electrons_of(model, spins, GIVEN) == pytest.approx(-slope, abs=1e-6)
+
+
+def test_compressibility_is_the_derivative_of_the_electrons() -> None:
+    model, spins, step = grand(), random_spins(1, LATTICE.num_sites, 2), 1e-4
+    reference = model.grand_potential
+    terms = predict(model, spins, GIVEN).terms
+    found = reference.compressibility(terms)[0]
+    for number, potential in zip((0, 16, 32), (-4.5, -4.0, -3.5), strict=True):
+        ends = [torch.tensor([[potential + sign * step, 0.9]], dtype=torch.float64) for sign in (1, -1)]
+        electrons = [float(reference.electrons(terms, end, LATTICE.num_sites)) for end in ends]
+        assert float(found[number]) == pytest.approx((electrons[0] - electrons[1]) / (2 * step), rel=1e-5)
 
 
 def test_at_a_filling_the_chemical_potential_holds_so_many_electrons() -> None:
@@ -75,14 +91,14 @@ def test_at_a_filling_the_chemical_potential_holds_so_many_electrons() -> None:
     drive = filled(model, spins)
     found = at_filling(model, spins, model.neighbourhood(LATTICE), drive, LATTICE.num_sites)
     assert float(found[0, 0]) == pytest.approx(float(GIVEN[0, 0]), abs=1e-7)
-    assert float(predict(model, spins, drive).electrons) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
+    assert electrons_of(model, spins, found) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
 
 
 def test_the_chemical_potential_is_where_the_free_energy_is_largest() -> None:
     """Against a search on a fine grid, for random polynomials with one or several stationary points."""
     reference, draw = GrandPotential(*RANGE), np.random.default_rng(5)
     for _ in range(20):
-        sums = draw.standard_normal(TERMS) - np.array([0, 0, 3, 0, 0, 0])
+        sums = draw.standard_normal(TERMS) - 3 * np.eye(TERMS)[2]
         found = reference.potential_at(sums, 0.9, 400)
         x = np.linspace(-1.05, 1.05, 20001)
         values = Chebyshev(sums)(x)
@@ -103,7 +119,7 @@ def test_kernels_and_pytorch_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layered_potentials, "usable", lambda *_: False)
     pytorch = predict(model, spins, drive)
     torch.testing.assert_close(terms, model.terms(spins, model.neighbourhood(LATTICE)), rtol=1e-5, atol=1e-6)
-    for name in ("field", "energy", "electrons"):
+    for name in ("field", "energy", "terms"):
         one, other = getattr(kernels, name), getattr(pytorch, name)
         torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5 * float(other.abs().max()))
 
@@ -136,7 +152,7 @@ def test_a_committee_finds_one_chemical_potential_for_all_members() -> None:
     assert np.isfinite(float(solved[0, 0]))
     mean = sum(predict(member, spins, solved).field for member in members) / 2
     torch.testing.assert_close(committee(spins, table, drive).field, mean)
-    assert float(committee(spins, table, drive).electrons) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
+    assert electrons_of(committee, spins, solved) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
 
 
 def test_only_an_energy_has_a_chemical_potential() -> None:

@@ -96,7 +96,9 @@ def test_the_loss_of_energies_is_their_variance_on_any_number_of_ranks() -> None
 
     def loss(energy: torch.Tensor, those: slice, world: Any) -> torch.Tensor:
         parts = *[field[those]] * 3, 6 * energy[those], *[energy[those]] * 2
-        return batch_loss(Prediction(*parts), spins[those], field[those], exact[those], None, 5, settings, world)
+        return batch_loss(
+            Prediction(*parts), spins[those], field[those], exact[those], exact[those], None, 5, settings, world
+        )
 
     everything = slice(None)
     expected = 3 * (predicted - exact).var()
