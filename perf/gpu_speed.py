@@ -38,7 +38,7 @@ from hpcspin.dynamics.thermostat import normal_vectors
 from hpcspin.electrons import RecursiveSolver
 from hpcspin.electrons.fused import FusedSweep
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import CovariantField, ForceField, message_passing
+from hpcspin.potential import CovariantField, ForceField, host_library
 from hpcspin.storage import read_spins
 
 LABEL_TOLERANCE = 1e-6
@@ -166,7 +166,7 @@ def _kernel_alone(bench: Bench, kernel: Any, columns: int = 30, energies: int = 
 
 def model_flops(evaluate: Callable[[], Any]) -> int:
     """Real flops of the matrix products of one evaluation, by torch and without the kernel for CPUs."""
-    with patch.object(message_passing, "usable", return_value=False), FlopCounterMode(display=False) as counter:
+    with patch.object(host_library, "usable", return_value=False), FlopCounterMode(display=False) as counter:
         evaluate()
     return int(counter.get_total_flops())
 

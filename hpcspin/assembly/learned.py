@@ -92,8 +92,8 @@ class LearnedField:
     ) -> NDArray[np.float64]:
         """Apply a function of spins, neighbourhood and bias to a whole lattice; spins of shape (Lx, Ly, 3)."""
         device = next(self.model.parameters()).device
-        flat = spins.reshape(1, -1, 3).to(device)
-        values = measure(flat, self.model.neighbourhood(lattice), self._bias(device))[0]
+        given = spins.reshape(1, -1, 3).to(device), self.model.neighbourhood(lattice)
+        values = measure(*given, at_filling(self.model, *given, self._bias(device), lattice.num_sites))[0]
         return values.double().cpu().numpy().reshape(*lattice.size, *values.shape[1:])
 
     def _bias(self, device: torch.device) -> Tensor:
@@ -112,6 +112,7 @@ class _BoundLearned:
         exchange: BorderExchange | None,
     ) -> None:
         self._model, self._table, self._bias, self._domain, self._exchange = model, table, bias, domain, exchange
+        self._at_filling = bool(bias.isnan()[:, 0].any())
         self._interior: Any = ()
 
     def compute_interior(self, spins: Tensor, time: float) -> None:
@@ -120,9 +121,10 @@ class _BoundLearned:
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         interior, self._interior = self._interior, ()
-        given, domain = self._arguments(spins), self._domain
-        # At a filling the chemical potential is that of all spins: all ranks find it together.
-        bias = at_filling(self._model, *given, self._bias, domain.lattice.num_sites, domain.world.sum)
+        given, domain, bias = self._arguments(spins), self._domain, self._bias
+        if self._at_filling:
+            # The chemical potential is that of all spins: all ranks find it together.
+            bias = at_filling(self._model, *given, bias, domain.lattice.num_sites, domain.world.sum)
         predicted = self._model(*given, bias, interior, self._exchange).field
         return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))
 

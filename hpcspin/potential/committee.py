@@ -20,7 +20,7 @@ from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model
-from hpcspin.potential.grand import GrandPotential, at_filling
+from hpcspin.potential.grand import GrandPotential
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.prediction import Predictor
@@ -126,7 +126,6 @@ class Committee(Predictor):
         exchange: BorderExchange | None = None,
     ) -> Prediction:
         """Mean over the members, which exchange one after the other; see `ForceField.forward`."""
-        bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres, strict=False)
         parts = interior or [()] * len(self._forces)
         predictions = [
             m(spins, neighbourhood, bias, part, exchange) for m, part in zip(self._forces, parts, strict=True)
@@ -157,7 +156,6 @@ class Committee(Predictor):
             Standard deviation over the members of a perpendicular component,
             shape (batch, outputs), in units of the hopping.
         """
-        bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres, strict=False)
         fields = torch.stack([member(spins, neighbourhood, bias).field for member in self.members])
         deviations = fields - fields.mean(0)
         placed = self.first.placed(spins, neighbourhood, bias)

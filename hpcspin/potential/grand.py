@@ -182,7 +182,7 @@ def at_filling(
         See `GrandPotential.potential_at`.
     """
     grand = model.grand_potential
-    if grand is None or not bool(drive[:, 0].isnan().any()):
+    if grand is None or not bool(drive[:, 0].isnan().any()):  # On a GPU this waits, for such a model alone.
         return drive
     whole = (model.terms(spins, neighbourhood) / _UNIT).round().long().sum(1)
     sums = total(whole.cpu().numpy()) * _UNIT

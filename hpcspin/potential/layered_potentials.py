@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors, sum_of_terms
-from hpcspin.potential.grand import TERMS, at_filling
+from hpcspin.potential.grand import TERMS
 from hpcspin.potential.host_adjoint import HostAdjoint, derivatives_on_host
-from hpcspin.potential.host_library import usable
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData
 from hpcspin.potential.message_passing import MessagePassing, compiled
 from hpcspin.potential.model import Part
@@ -54,10 +54,8 @@ class LayeredPotentials(MessagePassing):
     ) -> Prediction:
         """See `ForceField`; E and G of a window are those of its centres."""
         self._require_halo(neighbourhood)
-        if not self.training:
-            bias = at_filling(self, spins, neighbourhood, bias, neighbourhood.centres, strict=False)
         spins = self.placed(spins, neighbourhood, bias)
-        if not self.training and usable(self.dtype, spins.device):
+        if not self.training and host_library.usable(self.dtype, spins.device):
             each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
             return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
         batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
@@ -90,7 +88,7 @@ class LayeredPotentials(MessagePassing):
         nothing = spins.new_zeros(len(spins), 2)
         _, places = neighbourhood.outputs_of(len(spins), spins.device)
         with torch.no_grad():
-            if usable(self.dtype, spins.device):
+            if host_library.usable(self.dtype, spins.device):
                 local = torch.cat([self._terms_on_host(one, nothing[:1], neighbourhood) for one in spins])
             else:
                 around, flat = self._tables(spins, neighbourhood), spins.to(self.dtype).flatten(0, 1)

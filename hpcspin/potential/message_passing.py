@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
+from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.host_layers import ROOM, HostLayer, RowData
-from hpcspin.potential.host_library import usable
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData, Width
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
@@ -196,7 +196,7 @@ class CovariantField(MessagePassing):
         """See `ForceField`."""
         self._require_halo(neighbourhood)
         spins = self.placed(spins, neighbourhood, bias)
-        if not self.training and usable(self.dtype, spins.device):
+        if not self.training and host_library.usable(self.dtype, spins.device):
             field = torch.stack([self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)])
         else:
             _, places = neighbourhood.outputs_of(len(spins), spins.device)

@@ -113,7 +113,7 @@ class ForceField(Predictor):
         bias
             Voltages of each configuration in hoppings, shape (batch, drives): the bias V, also of shape (batch,), or
             the potential of each reservoir relative to the bath's, see `Architecture`. Of a learned grand potential
-            the chemical potential, NaN to have it found, and electrons a site, NaN where it is given: (batch, 2).
+            the chemical potential, see `at_filling`, and electrons a site, NaN where it is not fixed: (batch, 2).
         interior
             What `interior` has computed of the same arguments; it changes no bit.
         exchange

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, ForceField
+from hpcspin.potential import Committee, ForceField, at_filling
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots, energies_of_a_site
 from hpcspin.training.device import to_device
@@ -125,6 +125,7 @@ def _predictions(
     parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
     for start, *given in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
         spins, field, bias = (to_device(tensor, device) for tensor in given)
+        bias = at_filling(model, spins, table, bias, sites, strict=False)
         rows, predicted = slice(start, start + step), model(spins, table, bias)
         energies = np.full((len(spins), 2), np.nan)
         if model.has_potentials:
@@ -166,7 +167,8 @@ def calibrate(
         mine = _my_share(number, path, model, world, bias)
         table = model.neighbourhood(mine.lattice)
         for spins, field, u in zip(*(t.split(1) for t in (mine.spins, mine.field, mine.bias)), strict=True):
-            given = (spins.to(device), table, u.to(device))
+            pair = spins.to(device), table
+            given = (*pair, at_filling(model, *pair, u.to(device), mine.lattice.num_sites, strict=False))
             wrong = perpendicular(spins, model(*given).field.cpu().double() - field)
             spreads.append(model.spread(*given).cpu().double().numpy().reshape(-1))
             # Two perpendicular components share the square.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import Architecture, Prediction, message_passing
+from hpcspin.potential import Architecture, Prediction, host_library
 
 LATTICE = make_lattice("square", (7, 5), (False, True))
 VOLTAGES = torch.tensor([[0.7, -1.1]])
@@ -90,7 +90,7 @@ def test_each_configuration_of_a_batch_has_its_own_voltages(kind: str) -> None:
 def test_kernels_and_pytorch_agree_on_several_voltages(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, spins = layered(kind, precision="float32"), random_spins(1, LATTICE.num_sites, 4)
     kernels = predict(model, spins, VOLTAGES)
-    monkeypatch.setattr(message_passing, "usable", lambda *_: False)
+    monkeypatch.setattr(host_library, "usable", lambda *_: False)
     pytorch = predict(model, spins, VOLTAGES)
     for one, other in ((kernels.field, pytorch.field), (kernels.energy, pytorch.energy)):
         assert torch.allclose(one, other, rtol=2e-5, atol=2e-5 * float(other.abs().max()))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import Architecture, Committee, GrandPotential, Prediction, at_filling, layered_potentials
+from hpcspin.potential import Architecture, Committee, GrandPotential, Prediction, at_filling, host_library
 from hpcspin.potential.grand import TERMS
 
 LATTICE = make_lattice("square", (6, 5), (True, True))
@@ -33,7 +33,8 @@ def grand(seed: int = 3, **changes: Any) -> Any:
 
 
 def predict(model: Any, spins: Tensor, drive: Tensor) -> Prediction:
-    found: Prediction = model(spins, model.neighbourhood(LATTICE), drive)
+    given = spins, model.neighbourhood(LATTICE)
+    found: Prediction = model(*given, at_filling(model, *given, drive, LATTICE.num_sites))
     return found
 
 
@@ -116,7 +117,7 @@ def test_kernels_and_pytorch_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     model, spins = grand(precision="float32"), random_spins(1, LATTICE.num_sites, 4)
     drive = filled(model, spins)
     kernels, terms = predict(model, spins, drive), model.terms(spins, model.neighbourhood(LATTICE))
-    monkeypatch.setattr(layered_potentials, "usable", lambda *_: False)
+    monkeypatch.setattr(host_library, "usable", lambda *_: False)
     pytorch = predict(model, spins, drive)
     torch.testing.assert_close(terms, model.terms(spins, model.neighbourhood(LATTICE)), rtol=1e-5, atol=1e-6)
     for name in ("field", "energy", "terms"):
@@ -151,7 +152,7 @@ def test_a_committee_finds_one_chemical_potential_for_all_members() -> None:
     solved = at_filling(committee, spins, table, drive, LATTICE.num_sites)
     assert np.isfinite(float(solved[0, 0]))
     mean = sum(predict(member, spins, solved).field for member in members) / 2
-    torch.testing.assert_close(committee(spins, table, drive).field, mean)
+    torch.testing.assert_close(committee(spins, table, solved).field, mean)
     assert electrons_of(committee, spins, solved) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
 
 

@@ -12,7 +12,7 @@ from force_fields import make_model, random_spins
 from torch import Tensor
 
 from hpcspin.lattice import Lattice, make_lattice
-from hpcspin.potential import ForceField, host_adjoint, host_library, message_passing
+from hpcspin.potential import ForceField, host_adjoint, host_library
 
 LAYERS = {"kind": "direct", "layers": (1, 1, 1), "precision": "float32"}
 BIAS = torch.full((1,), 1.3, dtype=torch.float64)
@@ -54,7 +54,7 @@ def test_it_is_the_field_of_the_layers(monkeypatch: pytest.MonkeyPatch, kind: st
     expected = predict(exact, lattice, spins)
     scale = expected.square().mean().sqrt()
     assert (found - expected).abs().max() < 2e-5 * scale
-    monkeypatch.setattr(message_passing, "usable", lambda *_: False)
+    monkeypatch.setattr(host_library, "usable", lambda *_: False)
     without = predict(model, lattice, spins)
     assert (found - without).abs().max() < 2e-5 * scale
     assert not torch.equal(found, without)

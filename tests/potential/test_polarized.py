@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import Block, Neighbourhood, message_passing
+from hpcspin.potential import Block, Neighbourhood, host_library
 
 LATTICE = make_lattice("square", (13, 5), (False, True))
 VOLTAGES = [0.7, -1.1]
@@ -67,7 +67,7 @@ def test_kernels_and_pytorch_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -
     model, spins = layered(kind, precision="float32"), random_spins(2, 65, 4)
     drives = torch.cat([driven(), driven(RIGHT, LEFT)])
     fast = field(model, spins, drives)
-    monkeypatch.setattr(message_passing, "usable", lambda *_: False)
+    monkeypatch.setattr(host_library, "usable", lambda *_: False)
     slow = field(model, spins, drives)
     torch.testing.assert_close(fast, slow, atol=2e-5 * float(slow.abs().max()), rtol=0)
     assert not torch.equal(slow[0], field(model, spins[:1], drives[1:])[0])
