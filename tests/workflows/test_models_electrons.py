@@ -265,7 +265,9 @@ def test_a_model_that_sees_the_potentials_takes_those_between_what_it_has_learne
     save_model(path, network, {"electrons": [electrons(config), electrons(config, f"{right}=1.0")]})
     simulate(config, path, tmp_path / "inside", f"{right}=0.5")
     for voltage in (-0.1, 1.2):
-        with pytest.raises(HpcspinError, match=rf"drives the electrons of the config.*{voltage:g} of right, learned from 0 to 1"):
+        with pytest.raises(
+            HpcspinError, match=rf"drives the electrons of the config.*{voltage:g} of right, learned from 0 to 1"
+        ):
             simulate(config, path, tmp_path / "outside", f"{right}={voltage}")
         system = hs.load_system(config, f"{right}={voltage}")
         with pytest.raises(HpcspinError, match=r"give allow=\['electrons\.reservoirs'\]"):
