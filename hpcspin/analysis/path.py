@@ -14,6 +14,8 @@ Evaluate = Callable[[Array], tuple[Array, Array]]
 """From images of shape (m, Lx, Ly, 3) to their energies, shape (m,), and fields -dE/dS_i, of their shape."""
 _EARLY = 20.0
 """Times the tolerance: the residual force at which the highest image begins to climb."""
+_SAME = 1e-2
+"""Largest angle between the spins of two states, in radians, that counts as none: one minimum found twice."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def relax(
     HpcspinError
         If the ends are the same, or there is no image between them.
     """
-    if len(images) < 3 or not angles(images[0], images[-1]).any():
+    if len(images) < 3 or angles(images[0], images[-1]).max() < _SAME:
         raise HpcspinError("a path needs two different ends and an image between them; give other states, more images")
     ends = evaluate(images[[0, -1]])[0]
     evaluations = max(evaluations - len(images), 0) + 2

@@ -78,6 +78,10 @@ def test_images_of_a_geodesic_are_equally_far_apart() -> None:
     assert (images[-1] == last).all()
     with pytest.raises(HpcspinError, match="two different ends"):
         next(relax(lambda images: (images[:, 0, 0, 0], images), geodesic(first, first, 5), 1e-3))
+    again = first + 1e-6 * last
+    again /= np.linalg.norm(again, axis=-1, keepdims=True)
+    with pytest.raises(HpcspinError, match="two different ends"):
+        next(relax(lambda images: (images[:, 0, 0, 0], images), geodesic(first, again, 5, 0.1), 1e-3))
 
 
 def test_a_heisenberg_ring_rests_at_minus_j_a_bond() -> None:
