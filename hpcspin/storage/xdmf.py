@@ -92,7 +92,7 @@ def _shown(source: h5py.File, path: Path, size: tuple[int, ...]) -> dict[str, h5
     return {
         name: real_dataset(source, path, name)
         for name, item in arrays.items()
-        if item.shape[:1] == (total,) and (item.shape[1:] in fitting or item.shape[2:] in fitting)
+        if (shape := item.shape or ())[:1] == (total,) and (shape[1:] in fitting or shape[2:] in fitting)
     }
 
 

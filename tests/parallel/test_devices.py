@@ -86,7 +86,7 @@ def test_ranks_on_a_gpu_are_counted_by_its_uuid_and_teams_know_it(monkeypatch, c
     world = ranks(monkeypatch, list(cards), local_size=3)
     device = torch.device("cuda" if cards[0] else "cpu")
     assert ranks_sharing(world, device) == expected
-    monkeypatch.setattr(dist, "new_group", lambda members: members)
+    monkeypatch.setattr(dist, "new_group", lambda members, **_: members)
     _, team = world.split(len(cards))
     assert team.size == 1
     assert ranks_sharing(team, device) == expected

@@ -209,8 +209,8 @@ def test_a_trajectory_is_a_label_file_only_if_its_fields_are_the_electrons(
 def test_a_model_that_sees_the_potentials_learns_from_any(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell(data / "b.h5", 0.4, -0.5, 0.1, **KEYS)
-    tell(data / "z.h5", -1.0, 0.2, 0.1, **KEYS)
+    tell(data / "b.h5", 0.3, -0.6, 0.0, **KEYS)
+    tell(data / "z.h5", -1.1, 0.1, 0.0, **KEYS)
     tell(data / "a.h5", -BIAS, 0.0, 0.0, **KEYS)
     given: dict[str, Any] = {"kind": "pair", "layers": (1,), "drive": "potentials"}
     write_manifest(data)
@@ -218,13 +218,13 @@ def test_a_model_that_sees_the_potentials_learns_from_any(
     assert isinstance(model, ForceField)
     assert model.architecture.drives == 2
     assert model.architecture.bias_reference == pytest.approx(BIAS)
-    assert [entry["reservoirs"][0]["potential"] for entry in model.card["electrons"]] == [-BIAS, 0.4]
+    assert [entry["reservoirs"][0]["potential"] for entry in model.card["electrons"]] == [-BIAS, 0.3]
     # The error on the validation shard is that of its own voltages.
     again = evaluate(model, [data / "z.h5"], World(), CPU)
     assert again["mse"] == pytest.approx(model.card["metrics"]["mse"])
-    tell(data / "z.h5", -0.9, 0.2, 0.1, **KEYS)
+    tell(data / "z.h5", -1.0, 0.1, 0.0, **KEYS)
     assert evaluate(model, [data / "z.h5"], World(), CPU)["mse"] != pytest.approx(again["mse"])
-    tell(data / "z.h5", -9.0, 0.2, 0.1, **{**KEYS, "exchange": 2.0})
+    tell(data / "z.h5", -9.1, 0.1, 0.0, **{**KEYS, "exchange": 2.0})
     with caplog.at_level("INFO"):
         warn_of_labels([data / "z.h5"], tmp_path / "model", model.card, ["electrons.exchange"], World())
         assert "-9.1 of left, learned from -1.5 to 0.3" in caplog.text
