@@ -103,8 +103,10 @@ class PotentialField(ForceField):
             parts_of_field = exchange_field(spins.detach().flatten(0, 1)[rows].to(self.dtype), by_spin)
             equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in parts_of_field)
             energy, toroidal = global_potentials(local[:, : batch * centres], batch)
-            found = equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal
-        return Prediction(*(found if self.training else (part.clone() for part in found)), spins.new_empty(batch, 0))
+            found = [equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal]
+        if not self.training:
+            found = [part.clone() for part in found]
+        return Prediction(*found, terms=spins.new_empty(batch, 0))
 
     @torch.inference_mode()
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
