@@ -106,7 +106,8 @@ class PotentialField(ForceField):
             found = [equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal]
         if not self.training:
             found = [part.clone() for part in found]
-        return Prediction(*found, terms=spins.new_empty(batch, 0))
+        found.append(spins.new_empty(batch, 0))
+        return Prediction(*found)
 
     @torch.inference_mode()
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
