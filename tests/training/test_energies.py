@@ -13,7 +13,8 @@ from teacher import CPU, SIZE, Teacher, run, teacher_energy, teacher_field, writ
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, Prediction, load_model, save_model
+from hpcspin.potential import Committee, GrandPotential, Prediction, load_model, save_model
+from hpcspin.potential.grand import TERMS
 from hpcspin.storage import Shard, read_spins, write_manifest
 from hpcspin.training import Settings, evaluate, examine
 from hpcspin.training.dataset import load_shares
@@ -110,6 +111,25 @@ def test_the_loss_of_energies_is_their_variance_on_any_number_of_ranks() -> None
     halves = [loss(free, those, _Half(total)) for those in (slice(0, 3), slice(3, 5))]
     torch.testing.assert_close(sum(halves), expected)
     torch.testing.assert_close(torch.autograd.grad(sum(halves), free)[0], slope)
+
+
+def test_the_loss_of_electrons_is_their_error_and_what_a_least_compressibility_lacks() -> None:
+    """Omega = C_0 + C_1 x + C_2 (2 x² - 1): N by hand, and ∂N/∂mu = -4 C_2, the same at all mu."""
+    grand, settings = GrandPotential(-1.0, 1.0, 0.8), Settings(energy_weight=0.0, electrons_weight=2.0)
+    spins = torch.nn.functional.normalize(torch.ones(1, 10, 3, dtype=torch.float64), dim=-1)
+    none, drive = torch.zeros(1, dtype=torch.float64), torch.tensor([[0.5, 0.9]], dtype=torch.float64)
+
+    def loss(first: float, second: float) -> float:
+        terms = torch.zeros(1, TERMS, dtype=torch.float64)
+        terms[0, 1], terms[0, 2] = first, second
+        predicted = Prediction(*[torch.zeros_like(spins)] * 3, none, none, terms)
+        return float(batch_loss(predicted, spins, torch.zeros_like(spins), none, drive, grand, 1, settings, World()))
+
+    # N / sites = 0.8 - (C_1 + 4 C_2 x) / 10, with x = mu = 0.5.
+    assert loss(1.0, -1.0) == pytest.approx(0.0, abs=1e-24)
+    assert loss(0.0, -1.0) == pytest.approx(2 * 0.1**2)
+    assert loss(-1.0, 0.0) == pytest.approx(2 * 0.02**2)
+    assert loss(-1.2, 0.1) == pytest.approx(2 * 0.06**2)
 
 
 def test_evaluation_tells_a_constant_apart_from_the_rest(model_path: Path, tmp_path: Path) -> None:
