@@ -14,6 +14,8 @@ from hpcspin.potential import Architecture, ForceField, make_force_field
 from hpcspin.storage import POLARIZATIONS
 from hpcspin.training.dataset import Snapshots
 
+_ELECTRODES = 2
+
 
 def with_units(architecture: Architecture, train: Sequence[Snapshots], world: World) -> Architecture:
     """The architecture with the units of what drives the electrons in the training data."""
@@ -38,7 +40,12 @@ def new_model(architecture: Architecture, seed: int) -> ForceField:
 
 
 def continued(model: ForceField, architecture: Architecture) -> ForceField:
-    """A saved force field to be trained further, in its own unit of bias."""
+    """A saved force field to be trained further, in its own unit of bias.
+
+    One of ``drive: bias`` can go on as one of ``drive: potentials``, see `with_potentials`.
+    """
+    if (model.architecture.drive, architecture.drive, architecture.drives) == ("bias", "potentials", _ELECTRODES):
+        model = with_potentials(model)
     initial = model.architecture
     kept: dict[str, Any] = {"bias_reference": initial.bias_reference, "drives": initial.drives}
     if initial.grand_potential and architecture.grand_potential:
@@ -51,3 +58,34 @@ def continued(model: ForceField, architecture: Architecture) -> ForceField:
         f"training.start: the model has another {', '.join(differing)} than the section potential; "
         "take over its values, or train without a start"
     )
+
+
+@torch.no_grad()
+def with_potentials(model: ForceField) -> ForceField:
+    """The same force field as one that sees the potentials of two electrodes, φ_1 and φ_2, and the bias as φ_2 - φ_1.
+
+    Parameters
+    ----------
+    model
+        Of message-passing layers and ``drive: bias``.
+
+    Returns
+    -------
+    ForceField
+        Equal to the model where the second electrode has the higher potential and the bath one between the two.
+        Weights of φ_1 are minus those of φ_2 until they are trained further.
+    """
+    wider = make_force_field(model.architecture.changed(drive="potentials", drives=_ELECTRODES))
+    weights = model.state_dict()
+    wider.envelope, wider.energy_offset = model.envelope, model.energy_offset
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for network in model.networks:
+        first, features = network.layers[0].weight, len(network.mean)
+        seen, bias, others = first.split([features, 1, first.shape[1] - features - 1], 1)  # type: ignore[operator]
+        weights[names[id(first)]] = torch.cat([seen, -bias, bias, others], 1)
+    if model.architecture.settings.kind == "pair":
+        last = model.networks[-1].layers[-1].weight
+        energy, toroidal = last.split(1)  # type: ignore[operator]
+        weights[names[id(last)]] = torch.cat([energy, -toroidal, toroidal])
+    wider.load_state_dict(weights)
+    return wider
