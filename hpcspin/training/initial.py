@@ -81,7 +81,7 @@ def with_potentials(model: ForceField) -> ForceField:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for network in model.networks:
         first, features = network.layers[0].weight, len(network.mean)
-        seen, bias, others = first.split([features, 1, first.shape[1] - features - 1], 1)  # type: ignore[operator]
+        seen, bias, others = first.split([features, 1, first.shape[1] - features - 1], 1)  # type: ignore[operator,index]
         weights[names[id(first)]] = torch.cat([seen, -bias, bias, others], 1)
     if model.architecture.settings.kind == "pair":
         last = model.networks[-1].layers[-1].weight
