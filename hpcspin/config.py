@@ -90,7 +90,8 @@ class TrainingSection(training.Settings):
     """From shards to weights."""
 
     start: str | None = None
-    """A saved force field of the same architecture to train further; the learning rate should then be smaller."""
+    """A shipped or saved force field to train further, of the same architecture, or of ``drive: bias`` for one of
+    ``drive: potentials``; the learning rate should then be smaller."""
     members: Annotated[Count, Field(le=100)] = 1
     """Force fields to train with seeds of their own; two or more form a committee."""
     validation: tuple[str, ...] = ()

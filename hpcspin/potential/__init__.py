@@ -5,7 +5,15 @@ The room knows lattices, and nothing of electrons, dynamics or training.
 
 from hpcspin.potential.architecture import Architecture, make_force_field
 from hpcspin.potential.borders import BorderExchange, Side
-from hpcspin.potential.committee import MEMBER, Committee, load_force, model_files, shipped_models, weights_digest
+from hpcspin.potential.committee import (
+    MEMBER,
+    Committee,
+    load_force,
+    model_file,
+    model_files,
+    shipped_models,
+    weights_digest,
+)
 from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model, save_model
@@ -24,6 +32,6 @@ __all__ = [
     "DESCRIPTORS", "FORCE_FIELDS", "MEMBER", "Architecture", "Block", "BorderExchange", "Committee",
     "CovariantField", "Descriptor", "Drive", "ForceField", "GrandPotential", "LayeredPotentials", "MessagePassing",
     "Neighbourhood", "PotentialField", "PotentialSection", "PredictedFields", "Prediction", "Predictor", "Side",
-    "System", "at_filling", "load_force", "load_model", "make_force_field", "model_files", "save_model",
+    "System", "at_filling", "load_force", "load_model", "make_force_field", "model_file", "model_files", "save_model",
     "segment_backend", "shipped_models", "weights_digest",
 ]  # fmt: skip

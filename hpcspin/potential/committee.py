@@ -207,6 +207,25 @@ def model_files(path: str | Path) -> list[Path]:
     return files
 
 
+def model_file(path: str | Path) -> Path:
+    """The file of the weights of a model that is no committee.
+
+    Parameters
+    ----------
+    path
+        As of `model_files`.
+
+    Raises
+    ------
+    HpcspinError
+        As `model_files` does, or if it is a committee.
+    """
+    first, *others = model_files(path)
+    if others:
+        raise HpcspinError(f"{path}: is a committee, and one model is asked for; give one of its members, {first}")
+    return first
+
+
 def shipped_models() -> list[str]:
     """Names of the models that come with the program."""
     return sorted(file.stem for file in SHIPPED.glob("*.safetensors"))

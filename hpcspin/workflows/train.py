@@ -12,7 +12,7 @@ from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field
+from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field, model_file
 from hpcspin.storage import electrons_of, ensure_manifest
 from hpcspin.training import Outcome, TrainingData, find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
@@ -82,14 +82,14 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
         If the config or the data are wrong, or the directory belongs to another training.
     """
     assert config.training is not None
-    members, start = config.training.members, config.training.start
+    members = config.training.members
     with recorded_job(output, world):
         training_data = find_data(
             data,
             config.training.validation,
             config.lattice.kind,
             world,
-            start=Path(start) if start else None,
+            start=_start(config),
             electrons=electrons_of(config.model_dump(mode="json"), "the config"),
             allow=config.training.allow,
             drive=_architecture(config).drive,
@@ -120,8 +120,14 @@ def check_training(config: Config, world: World) -> None:
     model = make_force_field(architecture)
     model.require(lattice, "potential")
     model.neighbourhood(lattice)
-    if config.training.start:
-        load_model(config.training.start)
+    start = _start(config)
+    if start is not None:
+        load_model(start)
+
+
+def _start(config: Config) -> Path | None:
+    assert config.training is not None
+    return model_file(config.training.start) if config.training.start else None
 
 
 def _architecture(config: Config) -> Architecture:
@@ -138,7 +144,7 @@ def _train_one(config: Config, seed: int, data: TrainingData, output: Path, worl
         output,
         world,
         pick_device(world, config.device),
-        start=Path(config.training.start) if config.training.start else None,
+        start=_start(config),
         card={"config": config.model_dump(mode="json")},
         stop=stop.requested,
     )

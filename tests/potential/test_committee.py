@@ -10,7 +10,7 @@ from force_fields import make_model, perpendicular, random_spins
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import MEMBER, Committee, ForceField, load_force, save_model
+from hpcspin.potential import MEMBER, Committee, ForceField, load_force, model_file, save_model
 
 LATTICE = make_lattice("square", (5, 4), (False, True))
 BIAS = torch.full((2,), 1.5)
@@ -53,6 +53,9 @@ def test_a_directory_holds_a_model_or_a_committee(tmp_path: Path) -> None:
     assert isinstance(committee, Committee)
     spins, table = random_spins(2, 20, seed=6), committee.neighbourhood(LATTICE)
     assert torch.equal(committee(spins, table, BIAS).field, Committee(members)(spins, table, BIAS).field)
+    with pytest.raises(HpcspinError, match=r"is a committee.*member-"):
+        model_file(tmp_path)
     save_model(tmp_path / "model.safetensors", members[1], {})
+    assert model_file(tmp_path) == tmp_path / "model.safetensors"
     single = load_force(tmp_path)
     assert torch.equal(single(spins, table, BIAS).field, members[1](spins, table, BIAS).field)

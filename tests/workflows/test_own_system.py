@@ -110,6 +110,7 @@ def test_trajectories_of_other_electrons_are_not_reported(own: Path, tmp_path: P
         (["training.compile=true", "potential.kind=pair"], r"training\.compile"),
         (["potential.electrode_range=3", "lattice.periodic=[true, true]"], "electrodes"),
         (["training.start=none.safetensors"], "no such file"),
+        (["training.start=none"], "no such model"),
         (["dynamics.classical.zeeman=[0, 0, 1]"], r"dynamics\.classical: the exact fields"),
         (["reproduce.validation.0.seed=2"], "validation-000 would be the same trajectory as train-001"),
         (["reproduce.test.1.seed=3"], "test-001 would be the same trajectory as validation-000"),
