@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from hpcspin.config import Config, load_config
+from hpcspin.logs import write_logs
 from hpcspin.storage import read_attributes
 
 PERF = Path(__file__).parent
@@ -32,6 +33,7 @@ def run_script(folder: str) -> None:
         sys.exit(f"{name!r} is none of these; choose one" if name else 0)
     sys.argv = [str(scripts[name]), *sys.argv[2:]]
     sys.path.insert(0, str(PERF / folder))
+    write_logs(debug=False)
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
