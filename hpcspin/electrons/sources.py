@@ -40,6 +40,7 @@ class Source(ABC):
         self.backend: Backend = columns.coupling.backend
         self.hopping = system.nearest_hopping
         self.size = system.lattice.size
+        self.level_width = narrowest_level(system)
         self.autotuned = Autotuned(self.backend)
         self.members = [member for group in groups for member in group.members]
         self.group_of_member = [s for s, group in enumerate(groups) for _ in group.members]
@@ -250,6 +251,12 @@ def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) ->
     mirrored = {"left": False, "right": True}
     sources = [EndSource(system, ends[end], columns, mirrored[end], accuracy) for end in mirrored if ends[end]]
     return reference.potential, list[Source](sources)
+
+
+def narrowest_level(system: DrivenLattice) -> float:
+    """Half width below which no level is: the least eigenvalue of sum_r Gamma_r; 0 where a site has no reservoir."""
+    widths = system.widths.sum(axis=0)[system.occupied]
+    return max(0.0, float((widths[:, 0] - np.linalg.norm(widths[:, 1:], axis=-1)).min()))
 
 
 def _end_column(group: Group) -> str | None:

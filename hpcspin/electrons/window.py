@@ -18,6 +18,8 @@ _CHECKED = 4
 """Intervals of a snapshot that are computed again in double precision where single precision is asked for."""
 _QUADRATURE = 0.5
 """Part of the tolerance that the quadrature may use in single precision; the rest is for what that costs."""
+_ROUNDING = {"complex128": 1e-13, "complex64": 1e-5}
+"""Bound on the rounding errors of the sums over nodes."""
 _WIDEST_INTERVAL = 0.2
 """Longest interval of a first grid, in hoppings."""
 
@@ -69,6 +71,9 @@ class WindowIntegral:
         self.truncation = scale * (2 * math.exp(-reach) + accuracy)
         quadrature = 1.0 if precision == "complex128" else _QUADRATURE
         self.tolerance = quadrature * tolerance - self.truncation
+        # A sharper level is looked for as far as rounding lets its tails be seen.
+        rounding = _ROUNDING[precision] * scale / self.tolerance
+        self.level_width = max(source.level_width, rounding * _WIDEST_INTERVAL * source.hopping)
         self.first_grid = self._first_grid(reach * temperature, source.hopping)
         self.batch = batch
 
@@ -76,7 +81,9 @@ class WindowIntegral:
         """Edges around every Fermi edge, and between them equal intervals that are not too long."""
         potentials = np.unique([*self.source.potentials, self.reference])
         marks = np.unique(np.concatenate([potentials - reach, potentials, potentials + reach]))
-        marks = marks[np.concatenate([[True], np.diff(marks) > 1e-3 * reach])]
+        apart = np.diff(marks, prepend=-np.inf) > 1e-3 * reach
+        apart[-1] = True  # Many potentials in small steps would else end the window before the last one's edge.
+        marks = marks[apart]
         pieces = np.maximum(1, np.ceil(np.diff(marks) / (_WIDEST_INTERVAL * hopping))).astype(int)
         parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(marks[:-1], marks[1:], pieces, strict=True)]
         return np.concatenate([*parts, marks[-1:]])
@@ -146,6 +153,7 @@ class WindowIntegral:
             sites,
             self.scale,
             self.batch,
+            self.level_width,
         )
 
     def _values(self, blocks: Array, energies: NDArray[np.float64], owners: NDArray[np.int64]) -> Array:

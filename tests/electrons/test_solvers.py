@@ -38,6 +38,37 @@ def test_the_error_estimate_is_honest(tolerance):
     assert np.all(state.error <= tolerance)
 
 
+def level_behind_a_barrier(seed: int, bath: float):
+    """One site whose levels tunnel to the electrodes, so that its peaks may fit between two energies."""
+    draw = np.random.default_rng(seed)
+    length = int(draw.integers(4, 9))
+    lattice = make_lattice("square", (length, 1), (False, False))
+    levels = np.zeros((length, 1))
+    levels[1:-1] = draw.uniform(2, 8)
+    levels[int(draw.integers(2, length - 1))] = draw.uniform(-3, -0.2)
+    baths = [Reservoir("bath", lattice.mask("all"), bath, 0.0)] if bath else []
+    ends = [Reservoir(end, lattice.mask(end), 1.0, mu) for end, mu in (("left", -3.2), ("right", 0.0))]
+    return DrivenLattice(lattice, 1.0, 1.0, 0.01, (*ends, *baths), on_site=levels)
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+@pytest.mark.parametrize("bath", [0.0, 1e-5, 1e-4, 1e-3])
+def test_the_error_estimate_knows_of_levels_between_the_energies(bath, tolerance):
+    for seed in range(8):
+        system = level_behind_a_barrier(seed, bath)
+        spins = random_spins(system, 1, seed=seed)
+        exact = ClosedFormSolver(system, 1e-5).solve(spins)
+        state = RecursiveSolver(system, tolerance).solve(spins)
+        assert np.abs(state.field - exact.field).max() <= state.error[0] + exact.error[0]
+
+
+def test_the_window_reaches_beyond_all_of_many_close_potentials():
+    lattice = make_lattice("square", (40, 1), (False, False))
+    baths = [Reservoir(f"bath {x}", lattice.mask([(x, 0)]), 0.1, 1.5e-4 * x) for x in range(40)]
+    grid = RecursiveSolver(DrivenLattice(lattice, 1.0, 1.0, 0.01, tuple(baths)), 1e-6).windows[0].first_grid
+    assert np.isclose(grid[-1] - baths[-1].potential, -grid[0])
+
+
 def test_an_energy_interval_that_does_not_converge_is_named():
     system = driven(
         "square", (9, 4), exchange=6.0, temperature=0.01, periodic_y=True, left=(1.0, -5.0), bath=(1e-13, 0.0)
