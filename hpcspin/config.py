@@ -10,7 +10,7 @@ import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -38,6 +38,8 @@ from hpcspin.settings import (
     first_mistake,
 )
 from hpcspin.storage import NUMERICS
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 _LONGEST = 1_000_000
 """Characters of a config."""
@@ -253,6 +255,13 @@ class Config(Section):
         for section in sections:
             if getattr(self, section) is None:
                 raise HpcspinError(f"the config has no section {section!r}, which this verb needs; add it")
+
+    def section(self, kind: type[SectionT]) -> SectionT:
+        """The section of a kind, such as `DynamicsSection`; where it is absent see `need`."""
+        name = next(name for name, field in type(self).model_fields.items() if kind in get_args(field.annotation))
+        self.need(name)
+        found: SectionT = getattr(self, name)
+        return found
 
     def as_json(self) -> str:
         """The resolved config as JSON: what is stored with every output."""

@@ -13,7 +13,7 @@ from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.assembly.monitor import CheckedField
 from hpcspin.assembly.system import build_solver, build_system
-from hpcspin.config import Config
+from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import CorrectedField, Field, SumField, WholeLatticeField, Zeeman
 from hpcspin.electrons import Solver
 from hpcspin.errors import HpcspinError
@@ -31,13 +31,12 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
     HpcspinError
         If the electrons or the model do not fit.
     """
-    assert config.dynamics is not None
-    terms: list[Field] = []
-    if config.dynamics.field == "electrons":
+    dynamics, terms = config.section(DynamicsSection), list[Field]()
+    if dynamics.field == "electrons":
         terms.append(_electronic(config, world))
-    if config.dynamics.field in ("learned", "corrected"):
-        terms.append(_learned(config, lattice, world, device))
-    terms.extend(config.dynamics.classical.terms(lattice))
+    if dynamics.field in ("learned", "corrected"):
+        terms.append(_learned(config, dynamics, lattice, world, device))
+    terms.extend(dynamics.classical.terms(lattice))
     if not terms:  # free spins: only the noise moves them
         terms.append(Zeeman((0.0, 0.0, 0.0)))
     return terms[0] if len(terms) == 1 else SumField(terms)
@@ -78,21 +77,18 @@ def _electronic(config: Config, world: World) -> WholeLatticeField:
     return solver_field(build_solver(config, build_system(config), world))
 
 
-def _learned(config: Config, lattice: Lattice, world: World, device: torch.device) -> Field:
-    assert config.dynamics is not None
-    if config.dynamics.model is None:
+def _learned(config: Config, dynamics: DynamicsSection, lattice: Lattice, world: World, device: torch.device) -> Field:
+    if dynamics.model is None:
         raise HpcspinError(
             "dynamics.model: field: learned needs the path of a saved force field (.safetensors or committee)"
         )
-    model = load_force(config.dynamics.model)
-    card = model.card
-    model.require(lattice, config.dynamics.model)
-    _require_potential(config, model, config.dynamics.model)
-    names = (config.dynamics.model, "the config")
-    require_electrons(config.model_dump(mode="json"), card, names, config.dynamics.allow, world)
-    model, system, dynamics = model.to(device).eval(), build_system(config), config.dynamics
-    if dynamics.field == "corrected":
-        assert dynamics.exact_interval is not None
+    model = load_force(dynamics.model)
+    model.require(lattice, dynamics.model)
+    _require_potential(config, model, dynamics.model)
+    names = (dynamics.model, "the config")
+    require_electrons(config.model_dump(mode="json"), model.card, names, dynamics.allow, world)
+    model, system = model.to(device).eval(), build_system(config)
+    if dynamics.exact_interval is not None:  # Of corrected fields alone.
         cheap = LearnedField(model, model.drive(system))
         return CorrectedField(cheap, _electronic(config, world), lattice.size, dynamics.exact_interval)
     if dynamics.check_interval is None:

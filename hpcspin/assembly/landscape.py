@@ -15,7 +15,7 @@ from hpcspin.analysis.path import Band, Evaluate, geodesic, relax
 from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.assembly.system import build_lattice, build_vacancies
-from hpcspin.config import Config
+from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import Field, FieldEvaluator, WholeLatticeField
 from hpcspin.dynamics.energies import Conservative, Energetic
 from hpcspin.dynamics.fields import terms_of
@@ -125,17 +125,15 @@ def build_landscape(config: Config, world: World) -> Landscape:
     HpcspinError
         If the field derives from no energy, or its solver estimates it with noise.
     """
-    config.need("dynamics")
-    assert config.dynamics is not None
-    exact = config.dynamics.field == "electrons"
-    if exact and config.electrons is not None and SOLVERS[config.electrons.solver].is_random:
+    dynamics = config.section(DynamicsSection)
+    if dynamics.field == "electrons" and config.electrons is not None and SOLVERS[config.electrons.solver].is_random:
         raise HpcspinError(
             f"electrons.solver: {config.electrons.solver} estimates energies with noise; choose diagonalization"
         )
     lattice = build_lattice(config.lattice)
     field = build_field(config, lattice, world, pick_device(world, config.device))
     vacancies = build_vacancies(config, lattice)
-    pinned = chosen_sites(lattice, config.dynamics.pinned, "dynamics.pinned")
+    pinned = chosen_sites(lattice, dynamics.pinned, "dynamics.pinned")
     return Landscape(lattice, field, None if vacancies is None else ~vacancies, pinned)
 
 

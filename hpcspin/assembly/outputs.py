@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hpcspin.config import Config
 from hpcspin.dynamics import CHECKPOINTING
-from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import gpu_names
 from hpcspin.parallel.host_compiler import processor
 from hpcspin.parallel.world import World
@@ -22,10 +21,9 @@ from hpcspin.storage import (
     OutputLock,
     append_line,
     code_version,
-    config_differences,
-    describe_differences,
     make_directory,
     read_json,
+    require_same_config,
     write_text,
 )
 
@@ -71,14 +69,35 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
 
 
 @contextmanager
-def recorded_job(directory: Path, world: World) -> Iterator[None]:
+def recorded_job(
+    directory: Path, world: World, config: Config | None = None, may_grow: tuple[str, ...] = ()
+) -> Iterator[None]:
     """Be the `sole_writer` of a directory, and describe the job in its ``jobs.jsonl`` when it ends in order.
 
     A line a job: ``ended`` (UTC), ``seconds``, ``ranks``, ``launcher``, and of the node of rank 0 the ``processor``,
     the ``cores`` that it may use and its ``gpus``. Jobs that are killed leave none.
+
+    Parameters
+    ----------
+    directory
+        Of the results, which is made.
+    world
+        The ranks.
+    config
+        What the directory is for, kept there as ``config.json``; None where the directory says so by other files.
+    may_grow
+        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING`, and what is allowed to
+        differ between labels and models, always may.
+
+    Raises
+    ------
+    HpcspinError
+        If another run writes there, or the directory belongs to another config.
     """
     with sole_writer(directory, world):
         start = time.monotonic()
+        if config is not None:
+            _claim(config, directory, world, may_grow)
         yield
         if world.rank == 0:
             job = {
@@ -94,36 +113,14 @@ def recorded_job(directory: Path, world: World) -> Iterator[None]:
             append_line(directory / JOBS, json.dumps(job))
 
 
-def claim(config: Config, path: Path, world: World, may_grow: tuple[str, ...] = ()) -> None:
-    """Store the config in a directory; refuse the directory of another one.
-
-    Parameters
-    ----------
-    config
-        What the directory is for.
-    path
-        File of the config in the directory, which is made.
-    world
-        The ranks.
-    may_grow
-        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING`, and what is allowed to
-        differ between labels and models, always may.
-
-    Raises
-    ------
-    HpcspinError
-        If the directory belongs to another config.
-    """
+def _claim(config: Config, directory: Path, world: World, may_grow: tuple[str, ...]) -> None:
+    path = directory / "config.json"
     if world.rank == 0:
-        make_directory(path.parent)
         if path.exists():
             stored = read_json(path, "choose another --output")
-            differences = config_differences(stored, config.model_dump(mode="json"), (*may_grow, *_FREE))
-            if differences:
-                raise HpcspinError(
-                    f"{path.parent}: belongs to another config: {describe_differences(differences)}; "
-                    "restore these keys or choose another --output"
-                )
+            require_same_config(
+                stored, config.model_dump(mode="json"), directory, "choose another --output", (*may_grow, *_FREE)
+            )
         write_text(path, config.as_json())
     world.barrier()
 

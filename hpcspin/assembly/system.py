@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hpcspin.config import Config, parse_config
 from hpcspin.electrons import ClosedLattice, DrivenLattice, ElectronSystem, Reservoir, Solver, make_solver
-from hpcspin.electrons.settings import ReservoirSettings
+from hpcspin.electrons.settings import ElectronsSettings, ReservoirSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice, make_texture
 from hpcspin.lattice.settings import InitialSettings, LatticeSettings, chosen_sites
@@ -46,9 +46,7 @@ def build_system(config: Config) -> ElectronSystem:
     HpcspinError
         If the config has no electrons, or a reservoir lies outside the lattice.
     """
-    config.need("electrons")
-    assert config.electrons is not None
-    electrons, lattice = config.electrons, build_lattice(config.lattice)
+    electrons, lattice = config.section(ElectronsSettings), build_lattice(config.lattice)
     shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
     given: dict[str, Any] = {name: getattr(electrons, name) for name in shared}
     given["vacancies"] = build_vacancies(config, lattice)
@@ -67,9 +65,7 @@ def build_vacancies(config: Config, lattice: Lattice) -> NDArray[np.bool_] | Non
 
 def build_solver(config: Config, system: ElectronSystem, world: World) -> Solver[Any, Any]:
     """Solver of the electrons' state that a config asks for, on the device of this rank."""
-    electrons = config.electrons
-    assert electrons is not None
-    device = pick_device(world, config.device)
+    electrons, device = config.section(ElectronsSettings), pick_device(world, config.device)
     solver = make_solver(electrons.solver, system, electrons.tolerance, world, device, electrons.precision)
     if config.dynamics is not None:
         solver.seed = config.dynamics.seed

@@ -16,6 +16,7 @@ from hpcspin.storage.agreement import (
     is_outside,
     joined_differences,
     kinds_of_electrons,
+    require_same_config,
     require_spin_rotations,
     stored_electrons,
 )
@@ -60,7 +61,8 @@ __all__ = [
     "find_trajectory", "frames_path", "is_outside", "joined_differences", "kinds_of_electrons", "kinds_of_learned",
     "make_directory", "open_hdf5", "partial_path", "provenance", "read_attributes", "read_checkpoint", "read_json",
     "read_labels", "read_manifest", "read_ovf", "read_rows", "read_spins", "real_dataset", "require_output",
-    "require_spin_rotations", "sha256", "stored_electrons", "voltages", "voltages_outside", "without_drive",
+    "require_same_config", "require_spin_rotations", "sha256", "stored_electrons", "voltages", "voltages_outside",
+    "without_drive",
     "write_bytes", "write_checkpoint", "write_json", "write_labels", "write_manifest", "write_ovf", "write_text",
     "write_xdmf",
 ]  # fmt: skip

@@ -56,6 +56,30 @@ def config_differences(
     return _without({key: pair for key, pair in pairs.items() if pair[0] != pair[1]}, ignore)
 
 
+def require_same_config(
+    stored: Mapping[str, Any], given: Mapping[str, Any], where: object, advice: str, ignore: Collection[str] = ()
+) -> None:
+    """Refuse to go on with what belongs to another config.
+
+    Parameters
+    ----------
+    stored, given, ignore
+        As of `config_differences`.
+    where
+        What the error names: a file, a directory.
+    advice
+        What to do where the differing keys are not to be restored.
+
+    Raises
+    ------
+    HpcspinError
+        Naming the keys in which they differ.
+    """
+    if differences := config_differences(stored, given, ignore):
+        described = describe_differences(differences)
+        raise HpcspinError(f"{where}: belongs to another config: {described}; restore these keys or {advice}")
+
+
 def describe_differences(differences: Differences) -> str:
     """Put differing keys in one phrase: ``key (stored -> given), ...``."""
     short = {key: [textwrap.shorten(str(value), _WIDEST) for value in pair] for key, pair in differences.items()}

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.agreement import config_differences, describe_differences
+from hpcspin.storage.agreement import require_same_config
 from hpcspin.storage.atomic import atomic_hdf5
 from hpcspin.storage.opening import attributes, check_schema, open_hdf5, parse_json, stored_array
 from hpcspin.storage.provenance import write_attributes
@@ -142,11 +142,7 @@ def read_checkpoint(
             _log.warning("%s; falling back to the checkpoint before it", error)
             continue
         wanted = checkpoint.config if config is None else json.loads(_canonical(config))
-        if differences := config_differences(checkpoint.config, wanted, ignore):
-            raise HpcspinError(
-                f"{candidate}: belongs to another config: {describe_differences(differences)}; "
-                "restore these keys or start in another directory"
-            )
+        require_same_config(checkpoint.config, wanted, candidate, "start in another directory", ignore)
         return checkpoint
     if failures:
         raise HpcspinError(f"{failures[0]}; no intact checkpoint is left, start in another directory")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.agreement import config_differences, describe_differences
+from hpcspin.storage.agreement import require_same_config
 from hpcspin.storage.atomic import atomic_hdf5
 from hpcspin.storage.datasets import describe_datasets
 from hpcspin.storage.frames import FrameFile, partial_path
@@ -219,10 +219,6 @@ def _resumable(partial: Path, given: Mapping[str, Any]) -> int:
     if not done:  # Nothing would be lost: it is replaced, whatever its settings were.
         return 0
     wanted = json.loads(json.dumps(given))
-    differences = config_differences({key: stored.get(key) for key in wanted}, wanted)
-    if differences:
-        raise HpcspinError(
-            f"{partial}: belongs to other settings: {describe_differences(differences)}; "
-            "restore them, or delete the file to start from the first snapshot"
-        )
+    advice = "delete the file to start from the first snapshot"
+    require_same_config({key: stored.get(key) for key in wanted}, wanted, partial, advice)
     return done

@@ -18,22 +18,8 @@ from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenanc
 def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World) -> None:
     """Compute a quantity on rank 0, which reads the spins a few frames at a time, and write its arrays.
 
-    Parameters
-    ----------
-    directory
-        Of a simulation, finished or running; or the trajectory itself.
-    quantity
-        A name in `hpcspin.analysis.QUANTITIES`.
-    output
-        HDF5 file.
-    world
-        The ranks.
-
-    Raises
-    ------
-    HpcspinError
-        If the quantity is unknown, the file is no trajectory or names no lattice, or its frames are not equally far
-        apart in time.
+    The directory is that of a simulation, finished or running, or the trajectory itself, whose frames are equally far
+    apart in time; the quantity is a name in `hpcspin.analysis.QUANTITIES`, the output an HDF5 file.
     """
     measure = QUANTITIES[quantity]
     if world.rank == 0:

@@ -39,19 +39,8 @@ _NUMBER_BYTES = 8
 def check_config(config: Config, output: Path, world: World) -> None:
     """Log what a config needs: halo, ranks, memory, time and disk; measured where it can be.
 
-    Parameters
-    ----------
-    config
-        With ``initial`` and ``dynamics`` a simulation is checked, else one exact label.
-    output
-        Where the results would go; need not be there.
-    world
-        The ranks, as many as the job would have.
-
-    Raises
-    ------
-    HpcspinError
-        If the config is wrong, the ranks do not fit the lattice, or the results would not fit the disk.
+    With ``initial`` and ``dynamics`` a simulation is checked, else one exact label, on as many ranks as the job would
+    have. The output is where the results would go, and need not be there; it is an error if they do not fit the disk.
     """
     lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
     lines = {"config": "valid", "lattice": f"{config.lattice.kind}, {lattice.size[0]} x {lattice.size[1]} sites"}

@@ -47,22 +47,8 @@ class Finding:
 def examine(directory: Path, world: World) -> int:
     """Log what this installation is, what was tried and measured on all ranks, and a verdict.
 
-    Parameters
-    ----------
-    directory
-        Where results will be written; made if it is not there.
-    world
-        The ranks; all of them call it.
-
-    Returns
-    -------
-    int
-        Exit code: 1 if something fails.
-
-    Raises
-    ------
-    HpcspinError
-        If the directory cannot be made.
+    The directory is where results will be written; it is made if it is not there. The exit code is 1 if something
+    fails.
     """
     device = pick_device(world)
     lines, places = describe(world), world.allgather(_place(world, device))

@@ -34,22 +34,10 @@ _VECTORS = {"spins": "1", "field": "t"}
 def export(source: Path, target: Format, output: Path, world: World) -> None:
     """Write a trajectory in another format.
 
-    Parameters
-    ----------
-    source
-        Trajectory or label file, finished or partial, or the directory of a simulation.
-    target
-        ``xdmf`` (for ParaView and meshio), or one OVF 2.0 file a frame of spins and one of the field:
-        ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes) or ``ovf-text``.
-    output
-        The .xdmf file, or the directory of the OVF files.
-    world
-        The ranks; the first one does the work.
-
-    Raises
-    ------
-    HpcspinError
-        If the source is not a file of frames with a config.
+    The source is a trajectory or label file, finished or partial, that carries a config, or the directory of a
+    simulation. The output is an ``xdmf`` file (for ParaView and meshio), or a directory of one OVF 2.0 file a frame of
+    spins and one of the field: ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes) or
+    ``ovf-text``. Rank 0 does the work.
     """
     source = find_trajectory(source) if source.is_dir() else source
     lattice = lattice_of(source)

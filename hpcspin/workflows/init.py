@@ -49,24 +49,7 @@ JOBS: dict[Job, tuple[str, str, str]] = {
 
 
 def write_config(path: Path, kind: Kind, job: Job, world: World) -> None:
-    """Write a config that is valid as it stands, each of its keys with a comment.
-
-    Parameters
-    ----------
-    path
-        YAML file to write.
-    kind
-        Kind of the lattice.
-    job
-        What the config is for.
-    world
-        The ranks; the first one writes.
-
-    Raises
-    ------
-    HpcspinError
-        If there is a file of that name: it is never overwritten.
-    """
+    """Write a config that is valid as it stands, each of its keys with a comment; a file is never overwritten."""
     if world.broadcast(path.exists()):
         raise HpcspinError(f"{path} is there already; remove it, or choose another name")
     what, arguments, sections = JOBS[job]

@@ -11,6 +11,7 @@ from hpcspin.assembly.system import build_system
 from hpcspin.config import Config
 from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport, label_snapshots
 from hpcspin.electrons.labelling import Frame
+from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.parallel.world import World
 from hpcspin.storage import LabelWriter, SpinsFile, require_output
 
@@ -21,26 +22,8 @@ def label_file(
     """Label every snapshot of a spins file.
 
     The ranks share the work as `label_snapshots` says; rank 0 writes. A killed job resumes at the first snapshot
-    without a label.
-
-    Parameters
-    ----------
-    config
-        Must hold ``electrons``.
-    spins_path
-        See `hpcspin.storage.SpinsFile`; each rank reads the snapshot that it solves, for there may be more than fit
-        the memory.
-    output
-        Label file to write.
-    world
-        The ranks.
-    origin
-        JSON values for the file's attributes: where the spins come from.
-
-    Raises
-    ------
-    HpcspinError
-        If the spins are invalid, the output cannot be written, or a label misses its tolerance.
+    without a label. For the spins see `hpcspin.storage.SpinsFile`; each rank reads the snapshot that it solves, for
+    there may be more than fit the memory. ``origin``, where they come from, is stored with the labels as JSON values.
     """
     system, attributes = build_system(config), None
     places = system.lattice.cartesian(system.lattice.sites)
@@ -55,8 +38,7 @@ def label_file(
         }
     attributes = world.broadcast(attributes)
     source = SpinsFile(spins_path, config.lattice.size, places)
-    assert config.electrons is not None
-    energies = config.electrons.transport
+    energies = config.section(ElectronsSettings).transport
     write_label_file(system, source.read, source.count, output, attributes, world, config.device, energies)
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.assembly.outputs import claim, recorded_job
+from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import build_lattice, initial_spins
-from hpcspin.config import Config, LearningSection
+from hpcspin.config import Config, DynamicsSection, LearningSection, TrainingSection
 from hpcspin.dynamics import ObserverSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
@@ -71,41 +71,23 @@ class _Round:
 def learn_directory(config: Config, directory: Path, world: World) -> int:
     """Run all rounds that are not done; more rounds, or a smaller target, than before continue a finished directory.
 
-    Parameters
-    ----------
-    config
-        Must hold ``electrons``, ``dynamics``, ``potential``, ``training`` and ``learning``.
-    directory
-        Receives ``data`` with all labels, ``round-NN`` with the choice of spins,
-        trajectories and the model of each round, and ``rounds.jsonl``.
-    world
-        The ranks.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when all is done, 75 when a signal stopped it and there is more to do.
-
-    Raises
-    ------
-    HpcspinError
-        If the directory belongs to another config, or a stage fails.
+    The config must hold ``electrons``, ``dynamics``, ``potential``, ``training`` and ``learning``. The directory
+    receives ``data`` with all labels, ``round-NN`` with the choice of spins, trajectories and the model of each round,
+    and ``rounds.jsonl``.
     """
-    config.need("electrons", "dynamics", "potential", "training", "learning")
-    assert config.learning is not None
-    assert config.training is not None
-    if config.learning.selection == "spread" and config.training.members == 1:
+    config.need("electrons", "dynamics", "potential")
+    learning = config.section(LearningSection)
+    if learning.selection == "spread" and config.section(TrainingSection).members == 1:
         raise HpcspinError(
             "learning.selection: spread is the disagreement of a committee; set training.members to two or more, "
             "or selection: time"
         )
     check_training(config, world)
-    with recorded_job(directory, world):
-        return _learn(config, config.learning, directory, world)
+    with recorded_job(directory, world, config, ("learning.rounds", "learning.target")):
+        return _learn(config, learning, directory, world)
 
 
 def _learn(config: Config, learning: LearningSection, directory: Path, world: World) -> int:
-    claim(config, directory / "config.json", world, may_grow=("learning.rounds", "learning.target"))
     first = 0 if learning.start is None else 1
     numbers = range(first, learning.rounds + 1)
     started = [number for number in numbers if _Round(directory, number).directory.exists()]
@@ -143,31 +125,24 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
         _evaluate_previous(config, this, roles, world)
     if world.rank == 0 and not this.model.exists():
         write_manifest(this.root / "data")
-    assert config.training is not None
     validation = world.broadcast(tuple(sorted(path.name for path in (this.root / "data").glob("validation-*.h5"))))
-    training = config.training.model_copy(update={"validation": validation})
+    training = config.section(TrainingSection).model_copy(update={"validation": validation})
     return train_members(config.model_copy(update={"training": training}), [this.root / "data"], this.model, world)
-
-
-def _learning(config: Config) -> LearningSection:
-    assert config.learning is not None
-    return config.learning
 
 
 def _previous_model(config: Config, this: _Round) -> Path:
     """The model that moves the spins of a round."""
-    start = _learning(config).start
+    start = config.section(LearningSection).start
     return Path(start) if start is not None and this.number == 1 else _Round(this.root, this.number - 1).model
 
 
 def _seed(config: Config, this: _Round, number: int) -> int:
-    return (_learning(config).seed * 100 + this.number) * _SEEDS_A_ROUND + number
+    return (config.section(LearningSection).seed * 100 + this.number) * _SEEDS_A_ROUND + number
 
 
 def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
     """Configs of the round's learned trajectories, each with its own initial spins."""
-    learning = _learning(config)
-    assert config.dynamics is not None
+    learning, dynamics = config.section(LearningSection), config.section(DynamicsSection)
     names = ("wall_position", "spread") if learning.selection == "spread" else ("wall_position",)
     configs = {}
     for number in range(learning.trajectories):
@@ -181,7 +156,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
         configs[this.directory / f"trajectory-{number:03d}"] = config.model_copy(
             update={
                 "initial": learning.initial[(number + this.number) % len(learning.initial)],
-                "dynamics": config.dynamics.model_copy(update=changes),
+                "dynamics": dynamics.model_copy(update=changes),
                 "learning": None,
                 "training": None,
                 # A model from elsewhere need not be of the architecture that is trained here.
@@ -197,7 +172,7 @@ def _choose(config: Config, this: _Round) -> None:
         _write_spins(this.spins("train"), *_initial_textures(config, this))
         return
     paths = [directory / "trajectory.h5" for directory in _trajectories(config, this)]
-    labels = _learning(config).labels
+    labels = config.section(LearningSection).labels
     rng = np.random.default_rng(_seed(config, this, 0))
     shares = [(labels + number) // len(paths) for number in range(len(paths))]
     chosen = [_frames(path, share, rng) for path, share in zip(paths, shares, strict=True)]
@@ -218,7 +193,7 @@ def _choose(config: Config, this: _Round) -> None:
 
 
 def _initial_textures(config: Config, this: _Round) -> tuple[NDArray[np.float64]]:
-    learning, lattice = _learning(config), build_lattice(config.lattice)
+    learning, lattice = config.section(LearningSection), build_lattice(config.lattice)
     starts = [
         initial_spins(learning.initial[number % len(learning.initial)], lattice, _seed(config, this, number))
         for number in range(learning.labels)
@@ -263,7 +238,7 @@ def _origin(this: _Round, role: str) -> dict[str, Any]:
 
 def _reached(config: Config, this: _Round) -> bool:
     """Whether the error of the previous model on this round's labels is below the target."""
-    target, log = _learning(config).target, this.root / "rounds.jsonl"
+    target, log = config.section(LearningSection).target, this.root / "rounds.jsonl"
     if target is None or this.number == 0:
         return False
     return float(json.loads(log.read_text().splitlines()[this.number - 1])["mse"]) <= target
@@ -285,7 +260,7 @@ def _evaluate_previous(config: Config, this: _Round, roles: tuple[str, ...], wor
     shards = read_manifest(this.root / "data", verify=False) if (this.root / "data" / MANIFEST).exists() else ()
     labels = sum(shard.snapshots for shard in shards if shard.file.startswith("train"))
     record = {"round": this.number, "labels_before": labels, **numbers}
-    if _learning(config).selection == "spread":
+    if config.section(LearningSection).selection == "spread":
         spreads = [_origin(this, role)["spread"] for role in roles]
         record["spread"] = float(np.mean(np.concatenate(spreads)))
     write_text(log, "\n".join([*lines, json.dumps(record)]) + "\n")

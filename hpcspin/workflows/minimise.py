@@ -9,12 +9,13 @@ import numpy as np
 
 from hpcspin.analysis.minimise import Point, across, descend, require_progress
 from hpcspin.assembly.landscape import Landscape, build_landscape, stored_states, write_states
-from hpcspin.assembly.outputs import claim, recorded_job
+from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import initial_spins
-from hpcspin.config import Config, MinimiseSection
+from hpcspin.config import Config, DynamicsSection, MinimiseSection
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.lattice import bond_map
+from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.storage import MINIMUM, write_json
@@ -26,40 +27,21 @@ MINUTES = 1.0
 def minimise_directory(config: Config, output: Path, world: World) -> int:
     """Follow the energy downhill from the initial spins, or go on where the directory stands.
 
-    Parameters
-    ----------
-    config
-        Must hold ``initial`` and ``dynamics``, whose field, pinned sites and seed count, and ``electrons`` for the
-        exact field of a closed lattice; ``minimise`` says how far.
-    output
-        Receives ``minimum.h5`` and ``numbers.json``.
-    world
-        The ranks, which share exact labels; else each does all.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when the spins are at rest, 75 when stopped by a signal.
-
-    Raises
-    ------
-    HpcspinError
-        If the field derives from no energy, the directory belongs to another config, or a torque is left.
+    The config must hold ``initial`` and ``dynamics``, whose field, pinned sites and seed count, and ``electrons`` for
+    the exact field of a closed lattice; ``minimise`` says how far. It is an error if a torque is left then. The
+    directory receives ``minimum.h5`` and ``numbers.json``. The ranks share exact labels; else each does all.
     """
-    config.need("initial", "dynamics")
+    initial, seed = config.section(InitialSettings), config.section(DynamicsSection).seed
     settings, path = config.minimise or MinimiseSection(), output / MINIMUM
     config = config.model_copy(update={"minimise": settings})
-    assert config.initial is not None
-    assert config.dynamics is not None
     landscape = build_landscape(config, world)
-    with recorded_job(output, world):
-        claim(config, output / "config.json", world, ("minimise.tolerance", "minimise.evaluations"))
+    with recorded_job(output, world, config, ("minimise.tolerance", "minimise.evaluations")):
         going_on = stored_states(
             output, lambda file, about: (file["spins"][0], float(about["step"]), int(about["evaluations"]))
         )
         if going_on is None:
-            spins = initial_spins(config.initial, landscape.lattice, config.dynamics.seed)
-            tilt = settings.tilt * np.random.default_rng(config.dynamics.seed).standard_normal(spins.shape)
+            spins = initial_spins(initial, landscape.lattice, seed)
+            tilt = settings.tilt * np.random.default_rng(seed).standard_normal(spins.shape)
             spins = spins + across(spins, tilt) * landscape.free[..., None]
             going_on = (spins / np.linalg.norm(spins, axis=-1, keepdims=True), 1.0, 0)
         world.barrier()

@@ -11,8 +11,8 @@ import numpy as np
 from hpcspin.analysis.minimise import Array
 from hpcspin.analysis.path import Band, geodesic, relax
 from hpcspin.assembly.landscape import Landscape, build_landscape, images_of_teams, stored_states, write_states
-from hpcspin.assembly.outputs import claim, recorded_job
-from hpcspin.config import Config, PathSection
+from hpcspin.assembly.outputs import recorded_job
+from hpcspin.config import Config, DynamicsSection, PathSection
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.errors import HpcspinError
@@ -25,41 +25,21 @@ from hpcspin.workflows.minimise import MINUTES
 def path_directory(config: Config, first: Path, last: Path, output: Path, world: World) -> int:
     """Relax a band of images between two states, or go on where the directory stands.
 
-    Parameters
-    ----------
-    config
-        Must hold ``dynamics``, whose field, pinned sites and seed count, and ``electrons`` for the exact field of a
-        closed lattice; ``path`` says how many images and how far.
-    first, last
-        Files or directories whose last spins are the ends: what `minimise` has written, or any file of spins.
-    output
-        Receives ``path.h5`` and ``numbers.json``.
-    world
-        The ranks, which share the images.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when the band is at rest, 75 when stopped by a signal.
-
-    Raises
-    ------
-    HpcspinError
-        If the field derives from no energy, the ends do not fit, the directory belongs to another config, or a
-        residual force is left.
+    The config must hold ``dynamics``, whose field, pinned sites and seed count, and ``electrons`` for the exact field
+    of a closed lattice; ``path`` says how many images and how far. It is an error if a residual force is left then. The
+    ends are the last spins of two files or directories: what `minimise` has written, or any file of spins. The
+    directory receives ``path.h5`` and ``numbers.json``. The ranks share the images.
     """
     settings, path = config.path or PathSection(), output / PATH
     config = config.model_copy(update={"path": settings})
     teams = min(world.size, settings.images - 2)
     number, team = world.split(teams)
     landscape = build_landscape(config, team)
-    assert config.dynamics is not None
     ends = _ends(landscape, first, last)
     evaluate = images_of_teams(landscape, number, teams, team, world)
-    with recorded_job(output, world):
-        claim(config, output / "config.json", world, ("path.tolerance", "path.evaluations"))
+    with recorded_job(output, world, config, ("path.tolerance", "path.evaluations")):
         images, band = stored_states(output, _going_on) or (
-            geodesic(ends[0], ends[1], settings.images, settings.tilt, config.dynamics.seed),
+            geodesic(ends[0], ends[1], settings.images, settings.tilt, config.section(DynamicsSection).seed),
             {},
         )
         if not np.array_equal(images[[0, -1]], ends):

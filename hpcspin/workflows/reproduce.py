@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.assembly.outputs import Layout, claim, recorded_job
+from hpcspin.assembly.outputs import Layout, recorded_job
 from hpcspin.assembly.system import build_lattice, build_system, initial_spins
-from hpcspin.config import Config, ReproduceSection, RunSection
+from hpcspin.config import Config, DynamicsSection, ReproduceSection, RunSection, TrainingSection
 from hpcspin.dynamics import ClassicalSettings
+from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     FrameReader,
@@ -50,7 +52,6 @@ def run_names(section: ReproduceSection) -> dict[str, RunSection]:
 
 def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
     """Config of one trajectory: the common one with what differs in this run."""
-    assert config.dynamics is not None
     changes: dict[str, Any] = {"seed": run.seed, "exact_interval": None, **dynamics}
     for name in ("duration", "temperature"):
         if getattr(run, name) is not None:
@@ -58,7 +59,7 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
     return config.model_copy(
         update={
             "initial": run.initial or config.initial,
-            "dynamics": config.dynamics.model_copy(update=changes),
+            "dynamics": config.section(DynamicsSection).model_copy(update=changes),
             "reproduce": None,
             "training": None,
         }
@@ -68,48 +69,28 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
 def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     """Run all stages that are not done.
 
-    Parameters
-    ----------
-    config
-        Must hold all sections.
-    directory
-        Results; see `Layout`.
-    world
-        The ranks. Trajectories are shared out over teams of ranks, training uses all of them.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when all is done, 75 when a signal stopped it and there is more to do.
-
-    Raises
-    ------
-    HpcspinError
-        If the directory belongs to another config, a stage fails, or, before anything is computed, what a later
-        stage needs is missing or wrong.
+    The config must hold all sections that the stages need; for the results see `Layout`. Trajectories are shared out
+    over teams of ranks, training uses all of them.
     """
-    config.need("electrons", "initial", "dynamics", "potential", "training", "reproduce")
-    assert config.reproduce is not None
-    runs = run_names(config.reproduce)
+    config.need("electrons", "initial", "dynamics", "potential", "training")
+    runs = run_names(config.section(ReproduceSection))
     exact = {name: run_config(config, run, field="electrons") for name, run in runs.items()}
     check_training(config, world)
     _require_electrons_alone(config)
     _require_independent_runs(exact)
-    with recorded_job(directory, world):
+    with recorded_job(directory, world, config):
         return _run_stages(config, runs, exact, Layout(directory), world)
 
 
 def _run_stages(
     config: Config, runs: Mapping[str, RunSection], exact: dict[str, Config], layout: Layout, world: World
 ) -> int:
-    claim(config, layout.config, world)
-    assert config.electrons is not None
-    reservoirs = config.electrons.reservoirs
     learned = {
         name: run_config(config, run, field="learned", model=str(layout.model))
         for name, run in runs.items()
         if name.startswith("test")
     }
+    reservoirs = config.section(ElectronsSettings).reservoirs
     exact_runs = {layout.trajectory("electrons", name).parent: run for name, run in exact.items()}
     learned_runs = {layout.trajectory("learned", name).parent: run for name, run in learned.items()}
     measured: dict[str, Any] = {}
@@ -135,8 +116,7 @@ def _run_stages(
 
 
 def _require_electrons_alone(config: Config) -> None:
-    assert config.dynamics is not None
-    if config.dynamics.classical != ClassicalSettings():
+    if config.section(DynamicsSection).classical != ClassicalSettings():
         raise HpcspinError(
             "dynamics.classical: the exact fields of a reproduction would hold these terms, and the learned runs would "
             "have them twice; leave them out, or label spins with `hpcspin label` and train on these"
@@ -147,11 +127,10 @@ def _require_independent_runs(runs: Mapping[str, Config]) -> None:
     """Refuse a validation or test run that would be the trajectory of a run before it."""
     known: dict[tuple[bytes, int | None], str] = {}
     for name, run in runs.items():
-        assert run.initial is not None
-        assert run.dynamics is not None
-        spins = initial_spins(run.initial, build_lattice(run.lattice), run.dynamics.seed)
-        noisy = run.dynamics.temperature * run.dynamics.damping > 0
-        trajectory = (spin_digests(spins[None])[0], run.dynamics.seed if noisy else None)
+        dynamics = run.section(DynamicsSection)
+        spins = initial_spins(run.section(InitialSettings), build_lattice(run.lattice), dynamics.seed)
+        noisy = dynamics.temperature * dynamics.damping > 0
+        trajectory = (spin_digests(spins[None])[0], dynamics.seed if noisy else None)
         first = known.setdefault(trajectory, name)
         if first != name and not name.startswith("train"):
             raise HpcspinError(
@@ -176,11 +155,11 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
             kept[:] = True
         if target.exists():
             continue
-        assert config.electrons is not None
+        electrons = config.section(ElectronsSettings)
         attributes = {
             "config": frames.attributes["config"],
-            "precision": config.electrons.precision,  # that of the trajectory is its spins'
-            "reservoirs": [reservoir.name for reservoir in config.electrons.reservoirs],
+            "precision": electrons.precision,  # that of the trajectory is its spins'
+            "reservoirs": [reservoir.name for reservoir in electrons.reservoirs],
             "source": f"electrons/{name}/trajectory.h5",
         }
         write_labels(
@@ -196,10 +175,9 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
 
 
 def _train(config: Config, layout: Layout, world: World) -> int | None:
-    assert config.training is not None
-    assert config.reproduce is not None
-    validation = tuple(f"{name}.h5" for name in run_names(config.reproduce) if name.startswith("validation"))
-    training = config.training.model_copy(update={"validation": validation})
+    names = run_names(config.section(ReproduceSection))
+    validation = tuple(f"{name}.h5" for name in names if name.startswith("validation"))
+    training = config.section(TrainingSection).model_copy(update={"validation": validation})
     return train_members(config.model_copy(update={"training": training}), [layout.data], layout.model, world)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import build_lattice, build_system, build_vacancies, initial_spins
-from hpcspin.config import Config
+from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.lattice import Lattice
@@ -31,53 +31,38 @@ _SHOWN = 16
 def simulate_directory(config: Config, directory: Path, world: World) -> int:
     """Simulate, or go on where the directory's checkpoint stands.
 
-    Parameters
-    ----------
-    config
-        Must hold ``initial`` and ``dynamics``, and ``electrons`` for the exact field.
-    directory
-        Receives ``trajectory.h5`` and the checkpoints.
-    world
-        The ranks.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when finished, 75 when stopped by a signal with a checkpoint.
-
-    Raises
-    ------
-    HpcspinError
-        If the config, the model or the directory does not fit.
+    The config must hold ``initial`` and ``dynamics``, and ``electrons`` for the exact field. The directory receives
+    ``trajectory.h5`` and the checkpoints.
     """
-    config.need("initial", "dynamics")
-    assert config.initial is not None
-    assert config.dynamics is not None
-    lattice = build_lattice(config.lattice)
-    device = pick_device(world, config.device)
-    keep_freed_memory()
-    field = build_field(config, lattice, world, device)
-    spins = initial_spins(config.initial, lattice, config.dynamics.seed)
-    _warn_of_unfinished(config.initial, world)
+    initial, dynamics = config.section(InitialSettings), config.section(DynamicsSection)
+    spins = initial_spins(initial, build_lattice(config.lattice), dynamics.seed)
+    _warn_of_unfinished(initial, world)
     given = config.model_dump(mode="json")
-    outcome = run_trajectory(
+    outcome = simulate_from(spins, config, directory, world, _identity(initial, dynamics, spins, given))
+    if outcome.finished:
+        world.log_result(f"{directory / TRAJECTORY}: {outcome.step} steps, to time {outcome.step * dynamics.step:g}")
+    return outcome.exit_code
+
+
+def simulate_from(
+    spins: NDArray[np.float64], config: Config, directory: Path, world: World, identity: Mapping[str, Any]
+) -> Outcome:
+    """Simulate from given spins, whatever the config says of them; for ``identity`` see `Simulation`."""
+    lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
+    keep_freed_memory()
+    return run_trajectory(
         lattice,
-        field,
+        build_field(config, lattice, world, device),
         spins,
-        config.dynamics,
+        config.section(DynamicsSection),
         directory,
-        config=given,
-        identity=_identity(config, spins, given),
+        config=config.model_dump(mode="json"),
+        identity=identity,
         electrons=cache(lambda: build_system(config)) if config.electrons else None,
         vacancies=build_vacancies(config, lattice),
         world=world,
         device=device,
     )
-    if outcome.finished:
-        world.log_result(
-            f"{directory / TRAJECTORY}: {outcome.step} steps, to time {outcome.step * config.dynamics.step:g}"
-        )
-    return outcome.exit_code
 
 
 def run_trajectory(
@@ -118,15 +103,15 @@ def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:
         world.log(f"warning: {source}: the simulation is not finished, its last frame so far is taken")
 
 
-def _identity(config: Config, spins: NDArray[np.float64], given: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(
+    initial: InitialSettings, dynamics: DynamicsSection, spins: NDArray[np.float64], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """The config with digests of files in the place of their paths: a moved file is the same, a replaced one is not."""
-    assert config.initial is not None
-    assert config.dynamics is not None
     identity = dict(given)
-    if config.initial.kind == "file":
+    if initial.kind == "file":
         digest = hashlib.sha256(spins.tobytes()).hexdigest()[:_SHOWN]
         identity["initial"] = {**given["initial"], "path": f"spins {digest}"}
-    if config.dynamics.field in ("learned", "corrected") and config.dynamics.model is not None:
-        digest = weights_digest(config.dynamics.model)[:_SHOWN]
+    if dynamics.field in ("learned", "corrected") and dynamics.model is not None:
+        digest = weights_digest(dynamics.model)[:_SHOWN]
         identity["dynamics"] = {**given["dynamics"], "model": f"weights {digest}"}
     return identity

@@ -6,51 +6,35 @@ import torch
 
 from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.system import build_lattice, initial_spins
-from hpcspin.config import Config
+from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import INTEGRATORS
 from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate
 from hpcspin.dynamics.step_bounds import DRIVE_ERROR, NOISE_ERROR, drives_of, step_bounds
 from hpcspin.dynamics.torque import components_first
+from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 
 
 def suggest_step(config: Config, world: World, evaluations: int) -> str:
-    """Table of the steps that the integrators tolerate.
-
-    Parameters
-    ----------
-    config
-        As for a simulation.
-    world
-        The ranks.
-    evaluations
-        Evaluations of the field.
-
-    Raises
-    ------
-    HpcspinError
-        If the config or the model does not fit.
-    """
-    config.need("initial", "dynamics")
-    assert config.initial is not None
-    assert config.dynamics is not None
+    """Table of the steps that the integrators tolerate, from some evaluations of the field; a config of `simulate`."""
+    initial, dynamics = config.section(InitialSettings), config.section(DynamicsSection)
     lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
     field = build_field(config, lattice, world, device)
     domain = Domain.cut(lattice, world, field.halo)
-    start = initial_spins(config.initial, lattice, config.dynamics.seed)[domain.slices]
+    start = initial_spins(initial, lattice, dynamics.seed)[domain.slices]
     rate = fastest_rate(
         FieldEvaluator(field, domain),
         components_first(torch.as_tensor(start, device=device)),
         torch.as_tensor(domain.sites, device=device),
-        config.dynamics.damping,
+        dynamics.damping,
         largest_on(world),
         evaluations,
     )
-    dynamics, drives, lines = config.dynamics, drives_of(field), []
+    drives, lines = drives_of(field), []
     for name, scheme in sorted(INTEGRATORS.items()):
         temperature = dynamics.temperature if scheme.langevin else 0.0
         bounds = step_bounds(name, rate, drives, dynamics.duration, dynamics.damping, temperature)

@@ -15,7 +15,7 @@ from typing import Any
 
 from hpcspin.analysis.runs import frame_numbers, frame_series
 from hpcspin.assembly.outputs import recorded_job, sole_writer
-from hpcspin.config import Config, load_config
+from hpcspin.config import Config, TrainingSection, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
 from hpcspin.drawing.tables import new_table, print_table, short, write_csv
@@ -168,16 +168,8 @@ class _Run:
 def sweep_directory(sweep: Sweep, world: World) -> int:
     """Run every combination that is not done; those of a chain one after the other.
 
-    Returns
-    -------
-    int
-        Exit code: 0 when this task has finished, 75 when stopped by a signal with a checkpoint.
-
-    Raises
-    ------
-    HpcspinError
-        If a key or value is wrong, a verb lacks what it needs, or a run fails; a training that diverges is left out,
-        the others go on.
+    The exit code is 0 when this task has finished. A run that fails ends the sweep, but a training that diverges is
+    left out, and the others go on.
     """
     chains = _chains(sweep)
     _require_inputs(sweep, [run.config for chain in chains for run in chain])
@@ -362,8 +354,8 @@ def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
     if (sweep.verb == "train") != bool(sweep.data):
         raise HpcspinError("--data: give it to train, and only there")
     for config in configs if sweep.verb == "train" else ():
-        config.need("potential", "training")
-        if config.training is not None and not config.training.validation:
+        config.need("potential")
+        if not config.section(TrainingSection).validation:
             raise HpcspinError(
                 "training.validation: a sweep compares errors on validation shards; name some of the files of --data"
             )

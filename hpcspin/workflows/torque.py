@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,24 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from hpcspin.analysis.series import first_passage
-from hpcspin.assembly.fields import build_field
-from hpcspin.assembly.outputs import claim, sole_writer
-from hpcspin.assembly.system import build_lattice, build_system, build_vacancies
-from hpcspin.config import Config, SwitchingSection, TorqueSection
+from hpcspin.assembly.outputs import recorded_job
+from hpcspin.assembly.system import build_lattice, build_system
+from hpcspin.config import Config, DynamicsSection, SwitchingSection, TorqueSection
 from hpcspin.drawing.tables import write_csv
 from hpcspin.drawing.torque import draw_runs, draw_switching, draw_torque
 from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.spin_transfer import SpinTransfer, spin_transfer, stability_matrix, zero_crossing
 from hpcspin.dynamics.torque import components_first
+from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
-from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force, weights_digest
 from hpcspin.storage import TRAJECTORY, FrameReader, read_labels, write_json
 from hpcspin.workflows.label import write_label_file
-from hpcspin.workflows.simulate import run_trajectory
+from hpcspin.workflows.simulate import simulate_from
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -40,36 +38,18 @@ EXACT, LEARNED, MACROSPIN = "exact", "learned", "macrospin"
 def torque_directory(config: Config, output: Path, world: World) -> int:
     """Label a uniform magnet at all angles and voltages, find where it becomes unstable, let it move, draw.
 
-    Parameters
-    ----------
-    config
-        With the sections ``electrons`` and ``torque``; with ``torque.switching`` also ``dynamics``.
-    output
-        Receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` a voltage, ``runs/FIELD_VOLTAGE`` a run,
-        ``torque.csv``, ``switching.csv``, ``runs.csv``, ``numbers.json`` and the figures.
-    world
-        The ranks.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when finished, 75 when a run was stopped by a signal with a checkpoint.
-
-    Raises
-    ------
-    HpcspinError
-        If a reservoir or an axis is missing, or labels or the model fail.
+    The config must hold ``electrons`` and ``torque``, and with ``torque.switching`` also ``dynamics``. The directory
+    receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` a voltage, ``runs/FIELD_VOLTAGE`` a run, ``torque.csv``,
+    ``switching.csv``, ``runs.csv``, ``numbers.json`` and the figures.
     """
-    config.need("electrons", "torque")
-    magnet = Magnet.of(config)
-    with sole_writer(output, world):
-        claim(config, output / "config.json", world, ("torque.model", "dynamics.duration"))
+    config.need("electrons")
+    switching, magnet = config.section(TorqueSection).switching, Magnet.of(config)
+    with recorded_job(output, world, config, ("torque.model", "dynamics.duration")):
         numbers = _torques(config, magnet, output, world)
-        switching = config.torque.switching if config.torque else None
         if switching:
-            numbers |= _switching(config, magnet, output, world)
+            numbers |= _switching(config, switching, magnet, output, world)
         if switching and switching.precision:
-            code, found = _runs(config, magnet, output, world)
+            code, found = _runs(config, switching, switching.precision, magnet, output, world)
             if code:
                 return code
             numbers |= found
@@ -100,8 +80,7 @@ class Magnet:
     @classmethod
     def of(cls, config: Config) -> Self:
         """The magnet of a config; raises HpcspinError if it has no axis, or columns beyond the lattice."""
-        assert config.torque is not None
-        lattice, section = build_lattice(config.lattice), config.torque
+        lattice, section = build_lattice(config.lattice), config.section(TorqueSection)
         first, last = section.free or (0, lattice.size[0] - 1)
         if not 0 <= first <= last < lattice.size[0]:
             raise HpcspinError(
@@ -135,8 +114,7 @@ class Magnet:
 
 
 def _axis(config: Config, section: TorqueSection) -> Array:
-    assert config.electrons is not None
-    vectors = [np.array(one.polarization) for one in config.electrons.reservoirs]
+    vectors = [np.array(one.polarization) for one in config.section(ElectronsSettings).reservoirs]
     vectors = [vector for vector in vectors if vector.any()] if section.axis is None else [np.array(section.axis)]
     axes = [vector / length for vector in vectors if (length := np.linalg.norm(vector))]
     if not axes or any(np.linalg.norm(np.cross(axis, axes[0])) > 1e-9 for axis in axes):
@@ -152,9 +130,8 @@ def at_voltage(config: Config, voltage: float) -> Config:
     HpcspinError
         If a share is that of no reservoir.
     """
-    assert config.electrons is not None
-    assert config.torque is not None
-    shares, reservoirs = config.torque.shares, config.electrons.reservoirs
+    electrons, shares = config.section(ElectronsSettings), config.section(TorqueSection).shares
+    reservoirs = electrons.reservoirs
     unknown = shares.keys() - {one.name for one in reservoirs}
     if unknown:
         names = ", ".join(one.name for one in reservoirs)
@@ -162,13 +139,12 @@ def at_voltage(config: Config, voltage: float) -> Config:
     moved = tuple(
         one.model_copy(update={"potential": one.potential + voltage * shares.get(one.name, 0.0)}) for one in reservoirs
     )
-    return config.model_copy(update={"electrons": config.electrons.model_copy(update={"reservoirs": moved})})
+    return config.model_copy(update={"electrons": electrons.model_copy(update={"reservoirs": moved})})
 
 
 def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict[str, Any]:
     """Label, split, compare with the model; a table and a figure."""
-    assert config.torque is not None
-    section, rows = config.torque, list[Row]()
+    section, rows = config.section(TorqueSection), list[Row]()
     spins = np.stack([magnet.turned(angle) for angle in section.angles])
     for number, voltage in enumerate(section.voltages):
         fields, current = _fields(config, voltage, spins, output / "labels" / f"{number:02d}.h5", world)
@@ -187,9 +163,7 @@ def _fields(
     config: Config, voltage: float, spins: Array, file: Path, world: World
 ) -> tuple[dict[str, Array], NDArray[np.float64]]:
     """Exact and learned fields of snapshots, and the current a row out of the first reservoir of the shares."""
-    assert config.torque is not None
-    biased = at_voltage(config, voltage)
-    assert biased.electrons is not None
+    section, biased = config.section(TorqueSection), at_voltage(config, voltage)
     system = build_system(biased)
     if not file.exists():
         stored = {"config": biased.model_dump(mode="json")}
@@ -197,11 +171,11 @@ def _fields(
         world.barrier()
     labels = read_labels(file, config.lattice.size)
     assert labels.current is not None
-    names = [one.name for one in biased.electrons.reservoirs]
-    current = labels.current[:, names.index(next(iter(config.torque.shares)))] / config.lattice.size[1]
+    names = [one.name for one in biased.section(ElectronsSettings).reservoirs]
+    current = labels.current[:, names.index(next(iter(section.shares)))] / config.lattice.size[1]
     fields = {EXACT: labels.field}
-    if config.torque.model:
-        fields[LEARNED] = load_force(config.torque.model).field(spins, system)
+    if section.model:
+        fields[LEARNED] = load_force(section.model).field(spins, system)
     return fields, current
 
 
@@ -209,8 +183,8 @@ def _torque_numbers(rows: Sequence[Row]) -> dict[str, Any]:
     """Slonczewski's coefficient of each voltage, the part that is even in V, the learned field's error."""
     found: dict[str, Any] = {}
     curves = {
-        (name, voltage): np.array([[row["damping_like"], row["angle"]] for row in rows if _is(row, name, voltage)]).T
-        for name, voltage in dict.fromkeys((row["field"], row["voltage"]) for row in rows)
+        case: np.array([[r["damping_like"], r["angle"]] for r in rows if (r["field"], r["voltage"]) == case]).T
+        for case in dict.fromkeys((row["field"], row["voltage"]) for row in rows)
     }
     for (name, voltage), (torque, angle) in curves.items():
         weights = np.sin(np.deg2rad(angle)) ** 2
@@ -233,24 +207,16 @@ def _torque_numbers(rows: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
-def _is(row: Row, field: str, voltage: float) -> bool:
-    return bool(row["field"] == field and row["voltage"] == voltage)
-
-
-def _switching(config: Config, magnet: Magnet, output: Path, world: World) -> dict[str, Any]:
+def _switching(config: Config, section: SwitchingSection, magnet: Magnet, output: Path, world: World) -> dict[str, Any]:
     """Largest growth rate of a deviation from the direction along the axis at each voltage."""
-    config.need("dynamics")
-    assert config.torque is not None
-    assert config.torque.switching is not None
-    assert config.dynamics is not None
-    section, rows, damping = config.torque.switching, list[Row](), config.dynamics.damping
+    rows, dynamics = list[Row](), config.section(DynamicsSection)
     spins = magnet.deviations(_start(section), section.tilt)
-    classical = _classical(config, magnet.lattice, spins)
+    classical = _classical(dynamics, magnet.lattice, spins)
     for number, voltage in enumerate(sorted(section.voltages, key=abs)):
         fields, _ = _fields(config, voltage, spins, output / "switching" / f"{number:02d}.h5", world)
         for name, field in fields.items():
             turned, acting = (part[:, magnet.free].reshape(len(spins), -1, 3) for part in (spins, field + classical))
-            matrix = stability_matrix(turned, acting, magnet.axis, damping)
+            matrix = stability_matrix(turned, acting, magnet.axis, dynamics.damping)
             rates = {name: float(np.linalg.eigvals(matrix).real.max())}
             if name == EXACT:
                 rates[MACROSPIN] = float(matrix.sum().real / len(matrix))
@@ -269,19 +235,18 @@ def _start(section: SwitchingSection) -> float:
     return 0.0 if section.start == "parallel" else 180.0
 
 
-def _runs(config: Config, magnet: Magnet, output: Path, world: World) -> tuple[int, dict[str, Any]]:
+def _runs(
+    config: Config, section: SwitchingSection, precision: float, magnet: Magnet, output: Path, world: World
+) -> tuple[int, dict[str, Any]]:
     """Exit code, and the voltage from which on runs leave their direction, by bisection under each field."""
-    assert config.torque is not None
-    section = config.torque.switching
-    assert section is not None
-    assert section.precision is not None
     rows, curves, critical = list[Row](), list[tuple[str, float, Array, Array]](), dict[str, float | None]()
-    for name, model in {EXACT: None, **({LEARNED: config.torque.model} if config.torque.model else {})}.items():
+    learned = config.section(TorqueSection).model
+    for name, model in {EXACT: None, **({LEARNED: learned} if learned else {})}.items():
         leaves, pending = dict[float, bool](), list(section.voltages)
         while pending:
             for voltage in pending:
                 directory = output / "runs" / f"{name}_{voltage:g}"
-                code, time, along = _run(config, magnet, voltage, model, directory, world)
+                code, time, along = _run(config, section, magnet, voltage, model, directory, world)
                 if code:
                     return code, {}
                 passed = first_passage(time, -along, 0.0)
@@ -291,7 +256,7 @@ def _runs(config: Config, magnet: Magnet, output: Path, world: World) -> tuple[i
                 row = {"leaves": leaves[voltage], "switching_time": passed, "last_along_start": last}
                 rows.append({"field": name, "voltage": voltage, **row})
             between = bracket(leaves)
-            wide = between is not None and abs(between[1] - between[0]) > section.precision
+            wide = between is not None and abs(between[1] - between[0]) > precision
             pending = [float(np.mean(between))] if between and wide else []
         critical[name] = float(np.mean(between)) if between else None
     if world.rank == 0:
@@ -311,33 +276,22 @@ def bracket(leaves: Mapping[float, bool]) -> tuple[float, float] | None:
 
 
 def _run(
-    config: Config, magnet: Magnet, voltage: float, model: str | None, directory: Path, world: World
+    config: Config,
+    section: SwitchingSection,
+    magnet: Magnet,
+    voltage: float,
+    model: str | None,
+    directory: Path,
+    world: World,
 ) -> tuple[int, Array, Array]:
     """Exit code, times of the frames, and the mean of the magnet's spins along the direction that they start near."""
-    config = at_voltage(config, voltage)
-    assert config.torque is not None
-    assert config.torque.switching is not None
-    assert config.dynamics is not None
-    start = _start(config.torque.switching)
-    spins = magnet.turned(start + config.torque.switching.tilt)
-    settings = config.dynamics.model_copy(update={"field": "learned" if model else "electrons", "model": model})
-    config = config.model_copy(update={"dynamics": settings})
-    given = config.model_dump(mode="json")
+    start = _start(section)
+    spins = magnet.turned(start + section.tilt)
+    changes = {"field": "learned" if model else "electrons", "model": model}
+    dynamics = config.section(DynamicsSection).model_copy(update=changes)
+    config = at_voltage(config, voltage).model_copy(update={"dynamics": dynamics})
     whose = {"spins": spins.tolist(), "weights": weights_digest(model) if model else None}
-    device = pick_device(world, config.device)
-    outcome = run_trajectory(
-        magnet.lattice,
-        build_field(config, magnet.lattice, world, device),
-        spins,
-        settings,
-        directory,
-        config=given,
-        identity=given | whose,
-        electrons=cache(lambda: build_system(config)),
-        vacancies=build_vacancies(config, magnet.lattice),
-        world=world,
-        device=device,
-    )
+    outcome = simulate_from(spins, config, directory, world, config.model_dump(mode="json") | whose)
     if not outcome.finished:
         return outcome.exit_code, np.empty(0), np.empty(0)
     world.barrier()
@@ -346,11 +300,10 @@ def _run(
         return 0, frames.time[:], along
 
 
-def _classical(config: Config, lattice: Lattice, spins: Array) -> Array:
+def _classical(dynamics: DynamicsSection, lattice: Lattice, spins: Array) -> Array:
     """Field of the classical terms on snapshots, shape (n, Lx, Ly, 3)."""
-    assert config.dynamics is not None
     found = np.zeros_like(spins)
-    for term in config.dynamics.classical.terms(lattice):
+    for term in dynamics.classical.terms(lattice):
         evaluate = FieldEvaluator(term, Domain.cut(lattice, World(), term.halo))
         found += np.stack([evaluate(components_first(torch.from_numpy(one)), 0.0).numpy() for one in spins])
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import build_lattice
-from hpcspin.config import Config
+from hpcspin.config import Config, TrainingSection
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
@@ -22,31 +22,14 @@ from hpcspin.training.metrics import describe_metrics
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
     """Train on directories of label files, whose manifests are written where they have none.
 
-    The log warns of a training without validation shards.
-
-    Parameters
-    ----------
-    config, output, world
-        See `train_members`.
-    data
-        Directories of label files; their lattices may differ in size.
-
-    Returns
-    -------
-    int
-        See `train_members`.
-
-    Raises
-    ------
-    HpcspinError
-        As `train_members` does, and if a directory holds no label files, or other HDF5 files beside them.
+    Their lattices may differ in size. The log warns of a training without validation shards.
     """
-    config.need("potential", "training")
-    assert config.training is not None
+    config.need("potential")
+    training = config.section(TrainingSection)
     if world.rank == 0:
         for directory in data:
             ensure_manifest(directory)
-        if not config.training.validation:
+        if not training.validation:
             world.log(
                 "warning: training.validation names no shard: the last weights will be saved, and their error stays "
                 "unknown; keep independent trajectories out of the training, as with "
@@ -59,45 +42,26 @@ def train_directory(config: Config, data: Sequence[Path], output: Path, world: W
 def train_members(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
     """Train a force field, or all members of a committee, or go on where the directory's checkpoint stands.
 
-    Parameters
-    ----------
-    config
-        Must hold ``potential`` and ``training``.
-    data
-        Directories of label files with a ``manifest.json``; their lattices may differ in size.
-    output
-        Receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``; for a
-        committee one directory ``member-NN`` with these for each member.
-    world
-        The ranks.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when finished, 75 when stopped by a signal with a checkpoint.
-
-    Raises
-    ------
-    HpcspinError
-        If the config or the data are wrong, or the directory belongs to another training.
+    The config must hold ``potential`` and ``training``, the directories of label files a ``manifest.json``. The output
+    receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``; of a committee one directory
+    ``member-NN`` with these for each member.
     """
-    assert config.training is not None
-    members = config.training.members
+    training = config.section(TrainingSection)
     with recorded_job(output, world):
         training_data = find_data(
             data,
-            config.training.validation,
+            training.validation,
             config.lattice.kind,
             world,
-            start=_start(config),
+            start=_start(training),
             electrons=electrons_of(config.model_dump(mode="json"), "the config"),
-            allow=config.training.allow,
+            allow=training.allow,
             drive=_architecture(config).drive,
         )
-        for number in range(members):
-            directory = output / MEMBER.format(number) if members > 1 else output
+        for number in range(training.members):
+            directory = output / MEMBER.format(number) if training.members > 1 else output
             with StopRequest(output / "STOP", world) as stop:
-                outcome = _train_one(config, config.training.seed + number, training_data, directory, world, stop)
+                outcome = _train_one(config, training.seed + number, training_data, directory, world, stop)
             if not outcome.finished:
                 world.log("train: stopped with a checkpoint")
                 return EXIT_REQUEUE
@@ -114,20 +78,19 @@ def check_training(config: Config, world: World) -> None:
         If the potential is impossible or does not fit the lattice, the settings are impossible, or the start is
         unreadable.
     """
-    assert config.training is not None
     architecture, lattice = _architecture(config), build_lattice(config.lattice)
-    require_possible(architecture, config.training, world)
+    training = config.section(TrainingSection)
+    require_possible(architecture, training, world)
     model = make_force_field(architecture)
     model.require(lattice, "potential")
     model.neighbourhood(lattice)
-    start = _start(config)
+    start = _start(training)
     if start is not None:
         load_model(start)
 
 
-def _start(config: Config) -> Path | None:
-    assert config.training is not None
-    return model_file(config.training.start) if config.training.start else None
+def _start(training: TrainingSection) -> Path | None:
+    return model_file(training.start) if training.start else None
 
 
 def _architecture(config: Config) -> Architecture:
@@ -136,15 +99,15 @@ def _architecture(config: Config) -> Architecture:
 
 
 def _train_one(config: Config, seed: int, data: TrainingData, output: Path, world: World, stop: StopRequest) -> Outcome:
-    assert config.training is not None
+    training = config.section(TrainingSection)
     return train(
         _architecture(config),
         data,
-        config.training.model_copy(update={"seed": seed}),
+        training.model_copy(update={"seed": seed}),
         output,
         world,
         pick_device(world, config.device),
-        start=_start(config),
+        start=_start(training),
         card={"config": config.model_dump(mode="json")},
         stop=stop.requested,
     )
