@@ -15,7 +15,7 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.messages import NeighbourMessages
-from hpcspin.potential import Block, BorderExchange, Committee, Drive, ForceField, Neighbourhood, Side, at_filling
+from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood, Side, at_filling
 
 
 class BorderMessages:
@@ -75,8 +75,9 @@ class LearnedField:
         columns = (domain.slices[0].start, domain.lattice.size[0])
         table = self.model.window(Block(domain.shape, whole, domain.lattice.periodic, columns))
         like = next(self.model.parameters())
-        exchange = BorderMessages(domain, table.borders.shapes, like) if table.borders else None
-        return _BoundLearned(self.model, table, self._bias(like.device), domain, exchange)
+        if table.borders:
+            table.exchange = BorderMessages(domain, table.borders.shapes, like)
+        return _BoundLearned(self.model, table, self._bias(like.device), domain)
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
         """E of spins of shape (Lx, Ly, 3), from which h^eq derives; None of a model that has none."""
@@ -103,15 +104,8 @@ class LearnedField:
 class _BoundLearned:
     """A learned field on a block; its interior is computed while the halo travels."""
 
-    def __init__(
-        self,
-        model: ForceField | Committee,
-        table: Neighbourhood,
-        bias: Tensor,
-        domain: Domain,
-        exchange: BorderExchange | None,
-    ) -> None:
-        self._model, self._table, self._bias, self._domain, self._exchange = model, table, bias, domain, exchange
+    def __init__(self, model: ForceField | Committee, table: Neighbourhood, bias: Tensor, domain: Domain) -> None:
+        self._model, self._table, self._bias, self._domain = model, table, bias, domain
         self._at_filling = bool(bias.isnan()[:, 0].any())
         self._interior: Any = ()
 
@@ -125,7 +119,7 @@ class _BoundLearned:
         if self._at_filling:
             # The chemical potential is that of all spins: all ranks find it together.
             bias = at_filling(self._model, *given, bias, domain.lattice.num_sites, domain.world.sum)
-        predicted = self._model(*given, bias, interior, self._exchange).field
+        predicted = self._model(*given, bias, interior).field
         return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))
 
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood]:

@@ -15,12 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Halo, Lattice
-from hpcspin.potential.architecture import Architecture
-from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model
-from hpcspin.potential.grand import GrandPotential
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.prediction import Predictor
@@ -56,9 +52,10 @@ class Committee(Predictor):
     """
 
     def __init__(self, members: Sequence[ForceField]) -> None:
-        super().__init__()
         if len(members) < 2:
             raise HpcspinError("a committee needs at least two force fields; give one model as a .safetensors file")
+        super().__init__(members[0].architecture)
+        self.reaches = members[0].reaches
         first = members[0].architecture.as_dict()
         for number, member in enumerate(members):
             differing = [key for key, value in member.architecture.as_dict().items() if value != first.get(key)]
@@ -70,33 +67,8 @@ class Committee(Predictor):
         self.members = nn.ModuleList(members)
 
     @property
-    def first(self) -> ForceField:
-        """The member that stands for all in what they have in common: lattice, cutoff, halo."""
-        return self._forces[0]
-
-    @property
     def _forces(self) -> list[ForceField]:
         return [member for member in self.members if isinstance(member, ForceField)]
-
-    @property
-    def architecture(self) -> Architecture:
-        """Architecture of all members."""
-        return self.first.architecture
-
-    @property
-    def halo(self) -> Halo:
-        """See `ForceField.halo`."""
-        return self.first.halo
-
-    @property
-    def sees(self) -> str:
-        """See `Predictor`."""
-        return self.first.sees
-
-    @property
-    def has_potentials(self) -> bool:
-        """See `Predictor`."""
-        return self.first.has_potentials
 
     @property
     def energy_of_a_site(self) -> float | None:
@@ -105,38 +77,18 @@ class Committee(Predictor):
         stated = [energy for energy in known if energy is not None]
         return sum(stated) / len(stated) if len(stated) == len(known) else None
 
-    def require(self, lattice: Lattice, where: str) -> None:
-        """See `ForceField.require`."""
-        self.first.require(lattice, where)
-
-    def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
-        """See `ForceField.neighbourhood`."""
-        return self.first.neighbourhood(lattice)
-
     def window(self, block: Block) -> Neighbourhood:
-        """See `ForceField.window`."""
-        return self.first.window(block)
+        """See `ForceField`."""
+        return self._forces[0].window(block)
 
     def forward(
-        self,
-        spins: Tensor,
-        neighbourhood: Neighbourhood,
-        bias: Tensor,
-        interior: Sequence[Sequence[Part]] = (),
-        exchange: BorderExchange | None = None,
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Sequence[Part]] = ()
     ) -> Prediction:
         """Mean over the members, which exchange one after the other; see `ForceField.forward`."""
         parts = interior or [()] * len(self._forces)
-        predictions = [
-            m(spins, neighbourhood, bias, part, exchange) for m, part in zip(self._forces, parts, strict=True)
-        ]
+        predictions = [m(spins, neighbourhood, bias, part) for m, part in zip(self._forces, parts, strict=True)]
         # Added one after the other: a site's sum does not depend on the shape of its block.
         return Prediction(*(sum(parts[1:], parts[0]) / len(parts) for parts in zip(*predictions, strict=True)))
-
-    @property
-    def grand_potential(self) -> GrandPotential | None:
-        """See `ForceField`."""
-        return self.first.grand_potential
 
     def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Mean over the members; see `ForceField`."""
@@ -158,7 +110,7 @@ class Committee(Predictor):
         """
         fields = torch.stack([member(spins, neighbourhood, bias).field for member in self.members])
         deviations = fields - fields.mean(0)
-        placed = self.first.placed(spins, neighbourhood, bias)
+        placed = self._forces[0].placed(spins, neighbourhood, bias)
         axes = placed[:, neighbourhood.outputs_of(1, spins.device)[0]].to(fields.dtype)
         deviations = deviations - axes * (deviations * axes).sum(-1, keepdim=True)
         # Two perpendicular components share the square.

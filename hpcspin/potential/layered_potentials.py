@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
-from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors, sum_of_terms
 from hpcspin.potential.grand import TERMS
 from hpcspin.potential.host_adjoint import HostAdjoint, derivatives_on_host
@@ -45,12 +44,7 @@ class LayeredPotentials(MessagePassing):
         return Channels(0, sum(_terms_of(architecture)))
 
     def forward(
-        self,
-        spins: Tensor,
-        neighbourhood: Neighbourhood,
-        bias: Tensor,
-        interior: Sequence[Part] = (),
-        exchange: BorderExchange | None = None,
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part] = ()
     ) -> Prediction:
         """See `ForceField`; E and G of a window are those of its centres."""
         self._require_halo(neighbourhood)

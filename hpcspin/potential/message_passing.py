@@ -20,7 +20,6 @@ from torch.nn import functional
 from hpcspin.errors import HpcspinError
 from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
-from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.host_layers import ROOM, HostLayer, RowData
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData, Width
@@ -186,12 +185,7 @@ class CovariantField(MessagePassing):
         return Channels(architecture.settings.channels, 0)
 
     def forward(
-        self,
-        spins: Tensor,
-        neighbourhood: Neighbourhood,
-        bias: Tensor,
-        interior: Sequence[Part] = (),
-        exchange: BorderExchange | None = None,
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part] = ()
     ) -> Prediction:
         """See `ForceField`."""
         self._require_halo(neighbourhood)

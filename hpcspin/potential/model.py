@@ -9,17 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Halo, Lattice, make_lattice
 from hpcspin.potential.architecture import Architecture
-from hpcspin.potential.borders import BorderExchange
 from hpcspin.potential.equations import Prediction
-from hpcspin.potential.grand import GrandPotential
-from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.prediction import Predictor
 from hpcspin.potential.tiles import TILE
-from hpcspin.potential.window import Block, offsets_within, reach_of
 
 _FROZEN = 0.5
 """Length of a frozen spin of an electrode of the polarisation 1."""
@@ -39,11 +34,6 @@ class ForceField(Predictor):
 
     Attributes
     ----------
-    offsets : ndarray
-        Lattice offset of each slot of a neighbourhood, the centre first, shape (slots, 2).
-    reaches : tuple of int
-        How many times the reach of a neighbourhood the spins may be away, along x and y, that a centre sees: once, or
-        through the neighbourhoods of several layers.
     field_scale : Tensor
         Unit of the fields, shape ().
     envelope : Tensor or None
@@ -57,14 +47,9 @@ class ForceField(Predictor):
     field_scale: Tensor
     envelope: Tensor | None
     energy_offset: Tensor | None
-    reaches: tuple[int, int]
 
     def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.geometry = make_lattice(architecture.lattice, (1, 1), (False, False))
-        self.operations = symmetry_operations(self.geometry, architecture.settings.symmetry)
-        self.offsets = offsets_within(self.geometry, architecture.settings.radius)
+        super().__init__(architecture)
         self.register_buffer("field_scale", torch.ones(()))
         self.register_buffer("envelope", None)
         self.register_buffer("energy_offset", None)
@@ -92,12 +77,7 @@ class ForceField(Predictor):
         raise NotImplementedError
 
     def forward(
-        self,
-        spins: Tensor,
-        neighbourhood: Neighbourhood,
-        bias: Tensor,
-        interior: Sequence[Part] = (),
-        exchange: BorderExchange | None = None,
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part] = ()
     ) -> Prediction:
         """Fields on the outputs of a neighbourhood.
 
@@ -109,15 +89,13 @@ class ForceField(Predictor):
         spins
             Shape (batch, rows, 3); a row of zeros is a missing site.
         neighbourhood
-            Table for these rows.
+            Table for these rows; of a window with `borders` also the exchange with the other blocks.
         bias
             Voltages of each configuration in hoppings, shape (batch, drives): the bias V, also of shape (batch,), or
             the potential of each reservoir relative to the bath's, see `Architecture`. Of a learned grand potential
             the chemical potential, see `at_filling`, and electrons a site, NaN where it is not fixed: (batch, 2).
         interior
             What `interior` has computed of the same arguments; it changes no bit.
-        exchange
-            Between the blocks of a lattice, for a window with `borders`.
 
         Returns
         -------
@@ -151,52 +129,6 @@ class ForceField(Predictor):
         """Precision in which the network computes."""
         return torch.float32 if self.architecture.settings.precision == "float32" else torch.float64
 
-    @property
-    def reach(self) -> int:
-        """Lattice steps from a centre to its farthest neighbour."""
-        return reach_of(self.offsets)
-
-    @property
-    def halo(self) -> Halo:
-        """Lattice steps along x and y from a site to the farthest spin that its centre sees.
-
-        A field of several layers sees through all their neighbourhoods, of which some are dilated along x. One
-        that derives from the energies of all centres around a site asks for no more: what foreign ones add comes
-        from their blocks, see `BorderExchange`.
-        """
-        return self.reaches[0] * self.reach, self.reaches[1] * self.reach
-
-    def require(self, lattice: Lattice, where: str) -> None:
-        """Check that the model was made for this kind of lattice, and finds its electrodes there.
-
-        Parameters
-        ----------
-        lattice
-            The lattice to be used with.
-        where
-            What the error names: a file, a config key.
-
-        Raises
-        ------
-        HpcspinError
-            If it was not.
-        """
-        if lattice.kind != self.architecture.lattice:
-            raise HpcspinError(
-                f"{where}: the spins are on a {lattice.kind} lattice, and the model is for a "
-                f"{self.architecture.lattice} one; lattice.kind must be the same for both"
-            )
-        if self.sees == "polarized" and lattice.periodic[0]:
-            raise HpcspinError(
-                f"{where}: the model sees polarised electrodes beyond the ends of x, and this lattice is periodic "
-                "there; train one with drive: potentials"
-            )
-        if self.architecture.settings.electrode_range and lattice.periodic[0]:
-            raise HpcspinError(
-                f"{where}: the model measures the distance to electrodes at the ends of x, this lattice is periodic "
-                "there; train one with electrode_range: 0"
-            )
-
     def placed(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
         """Spins with the polarisations of both electrodes as frozen ones beyond the ends of x; or as they are.
 
@@ -220,36 +152,6 @@ class ForceField(Predictor):
         ends = _FROZEN * bias[:, self.architecture.drives :].to(spins).view(len(bias), 2, 1, 1, 3)
         parts = [ends[:, 0].expand(-1, left, across, -1), inside, ends[:, 1].expand(-1, right, across, -1)]
         return torch.cat(parts, 1).flatten(1, 2)
-
-    def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
-        """Neighbour table of a whole lattice for this model's cutoff."""
-        layers = self.architecture.layers
-        beyond = self.reach * max(layers) if self.sees == "polarized" else 0
-        return Neighbourhood.of_lattice(lattice, self.offsets, layers, beyond)
-
-    def window(self, block: Block) -> Neighbourhood:
-        """Neighbour table of a block inside this model's halo; see `Window.around`.
-
-        Of a model that sees polarised electrodes the halo goes on beyond the ends of x, also where one block spans it.
-        """
-        if self.sees == "polarized":
-            block = block._replace(whole=(False, block.whole[1]))
-        return Neighbourhood.of_window(block, self.halo, self.offsets, self.architecture.layers)
-
-    @property
-    def sees(self) -> str:
-        """See `Predictor`."""
-        return self.architecture.drive
-
-    @property
-    def has_potentials(self) -> bool:
-        """See `Predictor`."""
-        return self.architecture.settings.kind in ("conservative", "pair")
-
-    @property
-    def grand_potential(self) -> GrandPotential | None:
-        """See `Predictor`."""
-        return self.architecture.grand_potential
 
     @property
     def energy_of_a_site(self) -> float | None:

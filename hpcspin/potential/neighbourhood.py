@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
-from hpcspin.potential.borders import Borders
+from hpcspin.potential.borders import BorderExchange, Borders
 from hpcspin.potential.host_adjoint import HostTables
 from hpcspin.potential.host_layers import EMPTY
 from hpcspin.potential.slots import SlotGather, slot_inverse
@@ -63,12 +63,15 @@ class Neighbourhood:
         Columns of the rectangle beyond the first and the last one of the lattice.
     borders : Borders or None
         Of a window whose centres act on spins of other blocks, and the other way round.
+    exchange : BorderExchange or None
+        How their terms travel between the blocks; without one a window needs a wider halo.
     """
 
     def __init__(self, window: Window, grid: Grid | None = None) -> None:
         self.window, self.grid = window, grid
         self.beyond = (0, 0)
         self.borders: Borders | None = None
+        self.exchange: BorderExchange | None = None
         self._tables: dict[Any, Any] = {}
 
     @classmethod

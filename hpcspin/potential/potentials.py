@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hpcspin.potential.architecture import Architecture
-from hpcspin.potential.borders import BorderExchange, Borders
+from hpcspin.potential.borders import Borders
 from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors
 from hpcspin.potential.model import ForceField, Part
@@ -78,19 +78,14 @@ class PotentialField(ForceField):
         return described.T[: len(spins) * neighbourhood.centres]
 
     def forward(
-        self,
-        spins: Tensor,
-        neighbourhood: Neighbourhood,
-        bias: Tensor,
-        interior: Sequence[Part] = (),
-        exchange: BorderExchange | None = None,
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part] = ()
     ) -> Prediction:
         """See `ForceField`."""
-        self._require_halo(neighbourhood, 1 if self.slots > 1 and exchange is None else 0)
+        self._require_halo(neighbourhood, 1 if self.slots > 1 and neighbourhood.exchange is None else 0)
         batch, centres, tile = len(spins), neighbourhood.centres, self._tile(spins, neighbourhood)
         rows, places = neighbourhood.outputs_of(batch, spins.device)
         with torch.enable_grad() if self.training else torch.inference_mode():
-            parts = self._all_parts(spins, neighbourhood, bias, interior, exchange)
+            parts = self._all_parts(spins, neighbourhood, bias, interior)
             local = torch.cat([part for part, _ in parts], -1)
             missing = torch.zeros_like(parts[0][1][..., :1])
             partials = torch.cat([*(part for _, part in parts), missing], -1)
@@ -118,18 +113,12 @@ class PotentialField(ForceField):
         return list(self._parts(spins, neighbourhood, bias, 0, share or inside))
 
     def _all_parts(
-        self,
-        spins: Tensor,
-        neighbourhood: Neighbourhood,
-        bias: Tensor,
-        interior: Sequence[Part],
-        exchange: BorderExchange | None,
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part]
     ) -> list[Part]:
         """Of all centres, and of foreign ones what their blocks send."""
-        done = sum(local.shape[-1] for local, _ in interior)
-        if exchange is None:
+        done, exchange = sum(local.shape[-1] for local, _ in interior), neighbourhood.exchange
+        if exchange is None or neighbourhood.borders is None:
             return [*interior, *self._parts(spins, neighbourhood, bias, done)]
-        assert neighbourhood.borders is not None
         borders, tile = neighbourhood.borders.to(spins.device), self._tile(spins, neighbourhood)
         # On the borders first: what lies inside is computed while their terms travel.
         inside = neighbourhood.window.inner // tile * tile

@@ -12,9 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, as_snapshots
+from hpcspin.lattice import Halo, Lattice, as_snapshots, make_lattice
+from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.grand import GrandPotential, at_filling
+from hpcspin.potential.irreps import symmetry_operations
+from hpcspin.potential.neighbourhood import Neighbourhood
+from hpcspin.potential.window import Block, offsets_within, reach_of
 from hpcspin.storage import (
     Electrons,
     check_spins,
@@ -93,17 +97,31 @@ class Potentials:
 class Predictor(nn.Module):
     """A force field, or a committee of them, that can be asked for fields.
 
+    Parameters
+    ----------
+    architecture
+        What it is but for its weights.
+
     Attributes
     ----------
     card : dict
         What its file says of it: training data, errors, provenance; empty for a model that comes from no file.
+    offsets : ndarray
+        Lattice offset of each slot of a neighbourhood, the centre first, shape (slots, 2).
+    reaches : tuple of int
+        How many times the reach of a neighbourhood the spins may be away, along x and y, that a centre sees: once, or
+        through the neighbourhoods of several layers.
     """
 
-    card: dict[str, Any]
+    reaches: tuple[int, int]
 
-    def __init__(self) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.card = {}
+        self.card: dict[str, Any] = {}
+        self.architecture = architecture
+        self.geometry = make_lattice(architecture.lattice, (1, 1), (False, False))
+        self.operations = symmetry_operations(self.geometry, architecture.settings.symmetry)
+        self.offsets = offsets_within(self.geometry, architecture.settings.radius)
 
     def field(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Exchange field on spins in hoppings, its part across them: H - S (S·H).
@@ -162,14 +180,44 @@ class Predictor(nn.Module):
         return energies if len(np.shape(spins)) == 4 else float(energies[0])
 
     @property
+    def reach(self) -> int:
+        """Lattice steps from a centre to its farthest neighbour."""
+        return reach_of(self.offsets)
+
+    @property
+    def halo(self) -> Halo:
+        """Lattice steps along x and y from a site to the farthest spin that its centre sees.
+
+        A field of several layers sees through all their neighbourhoods, of which some are dilated along x. One
+        that derives from the energies of all centres around a site asks for no more: what foreign ones add comes
+        from their blocks, see `BorderExchange`.
+        """
+        return self.reaches[0] * self.reach, self.reaches[1] * self.reach
+
+    def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
+        """Neighbour table of a whole lattice for this model's cutoff."""
+        layers = self.architecture.layers
+        beyond = self.reach * max(layers) if self.sees == "polarized" else 0
+        return Neighbourhood.of_lattice(lattice, self.offsets, layers, beyond)
+
+    def window(self, block: Block) -> Neighbourhood:
+        """Neighbour table of a block inside this model's halo; see `Window.around`.
+
+        Of a model that sees polarised electrodes the halo goes on beyond the ends of x, also where one block spans it.
+        """
+        if self.sees == "polarized":
+            block = block._replace(whole=(False, block.whole[1]))
+        return Neighbourhood.of_window(block, self.halo, self.offsets, self.architecture.layers)
+
+    @property
     def has_potentials(self) -> bool:
         """Whether the field, or its part h^eq, derives from an energy of the whole lattice."""
-        return False
+        return self.architecture.settings.kind in ("conservative", "pair")
 
     @property
     def grand_potential(self) -> GrandPotential | None:
         """See `hpcspin.potential.grand.Terms`."""
-        return None
+        return self.architecture.grand_potential
 
     def terms(self, spins: torch.Tensor, neighbourhood: Any) -> torch.Tensor:
         """See `hpcspin.potential.grand.Terms`."""
@@ -236,7 +284,7 @@ class Predictor(nn.Module):
     @property
     def sees(self) -> str:
         """What drives: ``bias``, ``potentials``, ``polarized`` or ``chemical_potential``, see the settings."""
-        raise NotImplementedError
+        return self.architecture.drive
 
     def _require_electrons(self, system: System, allow: Collection[str]) -> None:
         known = stored_electrons(self.card.get("electrons"), "the model")
@@ -276,9 +324,32 @@ class Predictor(nn.Module):
             yield self(*given, at_filling(self, *given, bias, lattice.num_sites))
 
     def require(self, lattice: Lattice, where: str) -> None:
-        """Refuse a lattice for which the model was not made."""
-        raise NotImplementedError
+        """Check that the model was made for this kind of lattice, and finds its electrodes there.
 
-    def neighbourhood(self, lattice: Lattice) -> Any:
-        """Neighbour table of a whole lattice."""
-        raise NotImplementedError
+        Parameters
+        ----------
+        lattice
+            The lattice to be used with.
+        where
+            What the error names: a file, a config key.
+
+        Raises
+        ------
+        HpcspinError
+            If it was not.
+        """
+        if lattice.kind != self.architecture.lattice:
+            raise HpcspinError(
+                f"{where}: the spins are on a {lattice.kind} lattice, and the model is for a "
+                f"{self.architecture.lattice} one; lattice.kind must be the same for both"
+            )
+        if self.sees == "polarized" and lattice.periodic[0]:
+            raise HpcspinError(
+                f"{where}: the model sees polarised electrodes beyond the ends of x, and this lattice is periodic "
+                "there; train one with drive: potentials"
+            )
+        if self.architecture.settings.electrode_range and lattice.periodic[0]:
+            raise HpcspinError(
+                f"{where}: the model measures the distance to electrodes at the ends of x, this lattice is periodic "
+                "there; train one with electrode_range: 0"
+            )

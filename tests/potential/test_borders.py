@@ -47,9 +47,9 @@ def test_blocks_that_exchange_terms_have_the_bits_of_the_whole_lattice(
     for everything_there in (False, True):
         for domain, window in blocks_of(model, lattice, size, periodic, cut):
             around = domain.window(grid, model.halo).reshape(1, -1, 3)
-            messages = MessagesInProcess(domain, window.borders.shapes, torch.empty(0, dtype=model.dtype))
+            window.exchange = MessagesInProcess(domain, window.borders.shapes, torch.empty(0, dtype=model.dtype))
             interior = model.interior(around, window, bias)
-            found = model(around, window, bias, interior, messages).field.reshape(*domain.shape, 3)
+            found = model(around, window, bias, interior).field.reshape(*domain.shape, 3)
             # To the first block of the first round nothing has come, and it shows that it needs the others.
             if everything_there or domain.world.rank == 0:
                 assert torch.equal(found, expected[domain.slices]) == everything_there
