@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpcspin.cli_run import read_config, reported, run
-from hpcspin.logs import write_logs
+from hpcspin.cli_run import read_config, reported, run, write_logs
 from hpcspin.parallel.launcher import launched_rank
 
 app = typer.Typer(

@@ -2,8 +2,7 @@
 
 from hpcspin.analysis.minimise import Minimum, minimise
 from hpcspin.analysis.path import Band, geodesic, relax
-from hpcspin.analysis.quantities import QUANTITIES
-from hpcspin.analysis.spectra import dispersion, dynamical_structure_factor, spin_correlation
+from hpcspin.analysis.spectra import QUANTITIES, dispersion, dynamical_structure_factor, spin_correlation
 
 __all__ = [
     "QUANTITIES", "Band", "Minimum", "dispersion", "dynamical_structure_factor", "geodesic", "minimise", "relax",

@@ -1,9 +1,8 @@
 """Electrons on lattices of spins, driven by reservoirs or closed: exchange fields, densities, currents, energies."""
 
 from hpcspin.electrons.closed import ClosedLattice, EquilibriumState
-from hpcspin.electrons.closed_form import ClosedFormSolver
+from hpcspin.electrons.closed_form import ClosedFormSolver, grand_potential
 from hpcspin.electrons.diagonalization import DiagonalizationSolver
-from hpcspin.electrons.grand_potential import grand_potential
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, retarded_green, sd_hamiltonian, self_energy
 from hpcspin.electrons.kpm import KpmSolver
 from hpcspin.electrons.labelling import label_snapshots

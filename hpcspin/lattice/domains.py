@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from hpcspin.lattice.distances import nearest_vectors
-from hpcspin.lattice.lattice import Lattice
+from hpcspin.lattice.lattice import Lattice, nearest_vectors
 from hpcspin.lattice.measures import FERROMAGNETIC, nearest_bonds, scalar_chirality
 
 Array = NDArray[np.float64]

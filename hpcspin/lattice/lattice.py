@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -105,9 +106,9 @@ class Lattice:
         elements = [np.eye(2, dtype=np.int64)]
         for element in elements:  # grows while it is walked: the closure of the generators
             for generator in np.array(self.generators):
-                product = generator @ element
-                if not any(np.array_equal(product, known) for known in elements):
-                    elements.append(product)
+                further = generator @ element
+                if not any(np.array_equal(further, known) for known in elements):
+                    elements.append(further)
         return np.stack(elements)
 
     @property
@@ -238,3 +239,42 @@ def make_lattice(kind: str, size: tuple[int, int], periodic: tuple[bool, bool] =
         If the kind is unknown or the size is impossible.
     """
     return LATTICES[kind](tuple(size), tuple(periodic))  # type: ignore[arg-type]
+
+
+def nearest_vectors(lattice: Lattice, offsets: ArrayLike) -> NDArray[np.float64]:
+    """Cartesian vectors of lattice offsets, each to the nearest of its periodic images.
+
+    Parameters
+    ----------
+    lattice
+        The lattice.
+    offsets
+        Integers, shape (..., 2).
+
+    Returns
+    -------
+    ndarray
+        Shape (..., 2), in lattice constants.
+    """
+    vectors = lattice.cartesian(offsets)
+    basis = _reduced(lattice.cartesian(np.diag(lattice.size)[list(lattice.periodic)]))
+    if not len(basis):
+        return vectors
+    whole = np.round(vectors @ np.linalg.pinv(basis))
+    # Of a reduced basis the nearest point is the rounded one, or next to it.
+    steps = np.array(list(product((-1, 0, 1), repeat=len(basis))))
+    images = vectors[..., None, :] - (whole[..., None, :] + steps) @ basis
+    nearest = np.argmin((images**2).sum(axis=-1), axis=-1)
+    return np.take_along_axis(images, nearest[..., None, None], axis=-2)[..., 0, :]
+
+
+def _reduced(basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The shortest vectors that span the same lattice of translations (Lagrange and Gauss), shape (0 to 2, 2)."""
+    if len(basis) < 2:
+        return basis
+    while True:
+        short, long = sorted(basis, key=np.linalg.norm)
+        shorter = long - np.round(short @ long / (short @ short)) * short
+        if np.linalg.norm(shorter) >= np.linalg.norm(long) * (1 - 1e-12):
+            return np.array([short, long])
+        basis = np.array([short, shorter])

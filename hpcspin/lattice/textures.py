@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice.distances import nearest_vectors
-from hpcspin.lattice.lattice import Lattice, TriangularLattice
+from hpcspin.lattice.lattice import Lattice, TriangularLattice, nearest_vectors
 from hpcspin.registry import Registry
 from hpcspin.settings import Count, Finite, NonNegative, Positive
 

@@ -19,8 +19,8 @@ from hpcspin.lattice import (
     nearest_bonds,
     puddle_sizes,
 )
-from hpcspin.lattice.distances import nearest_vectors
 from hpcspin.lattice.domains import correlation_function
+from hpcspin.lattice.lattice import nearest_vectors
 
 lattices = st.builds(
     make_lattice,
