@@ -6,23 +6,21 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     Electrons,
     bias_range,
     describe_differences,
     differ_among_themselves,
-    driving_key,
-    electron_differences,
     electrons_of,
     is_outside,
     read_attributes,
+    require_learned,
     require_spin_rotations,
     sha256,
     stored_electrons,
+    unseen_differences,
     voltages_outside,
-    without_drive,
 )
 from hpcspin.training import learned_files
 
@@ -58,23 +56,8 @@ def require_electrons(
     if learned is None:
         world.log(f"warning: {model}: {_NO_ELECTRONS}")
         return
-    drive = _drive(card)
-    differences = electron_differences(
-        [without_drive(one, drive) for one in learned], without_drive(given, drive), allow
-    )
-    if differences:
-        raise HpcspinError(
-            f"{model}: has learned from labels of other electrons than those of {where}: "
-            f"{describe_differences(differences)}; it has no input for them: correct the config, take another model, "
-            f"or give dynamics.allow=[{', '.join(differences)}]"
-        )
-    outside = voltages_outside(given, learned, where, drive) if drive != "bias" else ""
-    if outside and driving_key(drive) not in allow:
-        raise HpcspinError(
-            f"{model}: what drives the electrons of {where} lies outside what it has learned from: {outside}; correct "
-            f"the config, take another model, or give dynamics.allow=[{driving_key(drive)}]"
-        )
-    for warning in _doubts(learned, given, drive):
+    require_learned(learned, given, _drive(card), allow, names)
+    for warning in _doubts(learned, given, _drive(card)):
         world.log(f"warning: {model}: {warning}")
 
 
@@ -127,10 +110,7 @@ def _doubts_of_labels(
         return [f"without a config in it, so its electrons are unknown and its bias is taken as {assumed}"]
     if learned is None:
         return []
-    differences = electron_differences(
-        [without_drive(one, drive) for one in learned], without_drive(electrons, drive), allow
-    )
-    if differences:
+    if differences := unseen_differences(learned, electrons, drive, allow):
         return [
             "its labels are of other electrons than those that the model has learned from: "
             f"{describe_differences(differences)}; --allow KEY says that this is meant"

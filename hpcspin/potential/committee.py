@@ -24,11 +24,10 @@ from hpcspin.potential.window import Block
 from hpcspin.storage import (
     Electrons,
     describe_differences,
-    joined_differences,
     kinds_of_learned,
     sha256,
     stored_electrons,
-    without_drive,
+    unseen_differences,
 )
 
 MEMBER = "member-{:02d}"
@@ -226,10 +225,8 @@ def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) ->
     known = [electrons for member in stated for electrons in member or []]
     for file, member in zip(files, stated, strict=True):
         for electrons in member or []:
-            differences = joined_differences(
-                [without_drive(one, drive) for one in next(filter(None, stated))], without_drive(electrons, drive)
-            )
-            if differences:
+            first = next(filter(None, stated))
+            if differences := unseen_differences(first, electrons, drive, joined=True):
                 raise HpcspinError(
                     f"{file}: has learned from labels of other electrons than the members before it: "
                     f"{describe_differences(differences)}; train all members on the same labels"

@@ -14,7 +14,7 @@ lattice, and a root of one polynomial. The energy whose gradient the field is th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.errors import HpcspinError
+
+if TYPE_CHECKING:
+    from hpcspin.potential.prediction import Predictor
 
 TERMS = 8
 """Polynomials of the chemical potential."""
@@ -136,21 +139,8 @@ class GrandPotential(NamedTuple):
         return self.middle + self.unit * x
 
 
-class Terms(Protocol):
-    """A force field with a learned grand potential."""
-
-    @property
-    def grand_potential(self) -> GrandPotential | None:
-        """What its polynomials refer to; None of any other force field."""
-        ...
-
-    def terms(self, spins: Tensor, neighbourhood: Any) -> Tensor:
-        """ε_ki of the outputs, in hoppings and in double precision, shape (batch, outputs, terms)."""
-        ...
-
-
 def at_filling(
-    model: Terms,
+    model: Predictor,
     spins: Tensor,
     neighbourhood: Any,
     drive: Tensor,

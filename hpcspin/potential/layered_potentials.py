@@ -78,7 +78,7 @@ class LayeredPotentials(MessagePassing):
         return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal, terms)
 
     def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
-        """See `hpcspin.potential.grand.Terms`: those of the outputs, by a sweep forward alone."""
+        """See `Predictor`: those of the outputs, by a sweep forward alone."""
         nothing = spins.new_zeros(len(spins), 2)
         _, places = neighbourhood.outputs_of(len(spins), spins.device)
         with torch.no_grad():

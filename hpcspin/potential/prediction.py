@@ -23,15 +23,11 @@ from hpcspin.storage import (
     Electrons,
     check_spins,
     chemical_potential,
-    describe_differences,
-    driving_key,
-    electron_differences,
     electrons_of,
+    require_learned,
     require_spin_rotations,
     stored_electrons,
     voltages,
-    voltages_outside,
-    without_drive,
 )
 
 Drive = float | Sequence[float]
@@ -216,11 +212,14 @@ class Predictor(nn.Module):
 
     @property
     def grand_potential(self) -> GrandPotential | None:
-        """See `hpcspin.potential.grand.Terms`."""
+        """What the polynomials of a learned grand potential refer to; None of any other force field."""
         return self.architecture.grand_potential
 
     def terms(self, spins: torch.Tensor, neighbourhood: Any) -> torch.Tensor:
-        """See `hpcspin.potential.grand.Terms`."""
+        """ε_ki of the outputs of a learned grand potential, in hoppings and in double precision.
+
+        Shape (batch, outputs, terms).
+        """
         raise NotImplementedError
 
     @property
@@ -290,20 +289,8 @@ class Predictor(nn.Module):
         known = stored_electrons(self.card.get("electrons"), "the model")
         given = electrons_of(system.as_config(), "the system")
         require_spin_rotations(given, "the system")
-        if self.sees != "bias" and known and given:
-            outside = voltages_outside(given, known, "the model", self.sees)
-            if outside and driving_key(self.sees) not in allow:
-                raise HpcspinError(
-                    f"what drives the electrons lies outside what the model has learned from: {outside}; take another "
-                    f"model, or give allow=['{driving_key(self.sees)}']"
-                )
-            known, given = [without_drive(one, self.sees) for one in known], without_drive(given, self.sees)
-        differences = electron_differences(known, given, allow) if known and given else {}
-        if differences:
-            raise HpcspinError(
-                f"the model has learned from other electrons than the system's: {describe_differences(differences)}; "
-                f"it has no input for them: take another model, or give allow={list(differences)}"
-            )
+        if known and given:
+            require_learned(known, given, self.sees, allow, ("the model", "the system"), in_config=False)
 
     def predict(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> PredictedFields:
         """Both parts of the field on snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device."""

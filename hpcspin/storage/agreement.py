@@ -165,7 +165,9 @@ def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
     return electrons
 
 
-def electron_differences(learned: Sequence[Electrons], given: Electrons, allow: Collection[str] = ()) -> Differences:
+def electron_differences(
+    learned: Sequence[Electrons], given: Electrons, allow: Collection[str] = (), *, joined: bool = False
+) -> Differences:
     """In what electrons differ from those that a model has learned from, compared at the same bias.
 
     Parameters
@@ -176,18 +178,15 @@ def electron_differences(learned: Sequence[Electrons], given: Electrons, allow: 
         Electrons that it is used for.
     allow
         Dotted keys that may differ; a section's name covers the section.
+    joined
+        Whether `given` is learned from too, and may fix how the potentials follow the bias.
 
     Returns
     -------
     dict
         The differences from the most similar entry; empty if that differs in nothing but the bias.
     """
-    return min((_without(_differences(group, given), allow) for group in _groups(learned)), key=len)
-
-
-def joined_differences(learned: Sequence[Electrons], given: Electrons, allow: Collection[str] = ()) -> Differences:
-    """As `electron_differences`, where `given` is learned from too and may fix how the potentials follow the bias."""
-    return min((_without(_differences(group, given, joined=True), allow) for group in _groups(learned)), key=len)
+    return min((_without(_differences(group, given, joined=joined), allow) for group in _groups(learned)), key=len)
 
 
 def kinds_of_electrons(electrons: Sequence[Electrons]) -> list[Electrons]:

@@ -7,14 +7,21 @@ or, of closed electrons, ``chemical_potential``.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage.agreement import Electrons, in_order_of, kinds_of_electrons
+from hpcspin.storage.agreement import (
+    Differences,
+    Electrons,
+    describe_differences,
+    electron_differences,
+    in_order_of,
+    kinds_of_electrons,
+)
 
 
-def driving_key(drive: str) -> str:
+def _driving_key(drive: str) -> str:
     """Key of a config that allows what drives the electrons to lie outside what a model has learned from."""
     return "electrons.filling" if drive == "chemical_potential" else "electrons.reservoirs"
 
@@ -111,6 +118,46 @@ def without_drive(electrons: Electrons, drive: str) -> Electrons:
     reservoirs = electrons.get("reservoirs")
     same = {} if reservoirs is None else {"reservoirs": [blank(entry) for entry in reservoirs]}
     return {**electrons, **same, "bias": 0.0}
+
+
+def unseen_differences(
+    learned: Sequence[Electrons], given: Electrons, drive: str, allow: Collection[str] = (), *, joined: bool = False
+) -> Differences:
+    """`electron_differences` in what a model does not see of the reservoirs."""
+    known = [without_drive(one, drive) for one in learned]
+    return electron_differences(known, without_drive(given, drive), allow, joined=joined)
+
+
+def require_learned(
+    learned: Sequence[Electrons],
+    given: Electrons,
+    drive: str,
+    allow: Collection[str],
+    names: tuple[str, str],
+    *,
+    in_config: bool = True,
+) -> None:
+    """Refuse a model for electrons that it has no input for, or that are driven beyond what it has learned from.
+
+    The error names the model and the electrons, which keys differ, both values, and how to allow them: in a config, or
+    in a call.
+    """
+    model, where = names
+
+    def refusal(reason: str, keys: Collection[str]) -> HpcspinError:
+        way = f"dynamics.allow=[{', '.join(keys)}]" if in_config else f"allow={list(keys)}"
+        correct = "correct the config, take" if in_config else "take"
+        return HpcspinError(f"{model}: {reason}; {correct} another model, or give {way}")
+
+    if differences := unseen_differences(learned, given, drive, allow):
+        described = describe_differences(differences)
+        raise refusal(
+            f"has learned from labels of other electrons than those of {where}, and has no input for them: {described}",
+            differences,
+        )
+    outside = voltages_outside(given, learned, where, drive) if drive != "bias" else ""
+    if outside and (key := _driving_key(drive)) not in allow:
+        raise refusal(f"what drives the electrons of {where} lies outside what it has learned from: {outside}", [key])
 
 
 def kinds_of_learned(electrons: Sequence[Electrons], potentials: bool) -> list[Electrons]:

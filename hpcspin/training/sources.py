@@ -14,8 +14,8 @@ from hpcspin.storage import (
     Electrons,
     chemical_potential,
     describe_differences,
+    electron_differences,
     electrons_of,
-    joined_differences,
     kinds_of_electrons,
     read_attributes,
     read_spins,
@@ -131,7 +131,7 @@ def agreed_sources(
     for name, source in sources.items():
         assert source.electrons is not None
         rest = without_drive(source.electrons, drive)
-        differences = joined_differences(known, rest, allow) if known else {}
+        differences = electron_differences(known, rest, allow, joined=True) if known else {}
         if differences:
             raise HpcspinError(
                 f"{name}: its labels are of other electrons than {first}: {describe_differences(differences)}; a force "

@@ -18,7 +18,6 @@ from hpcspin.storage import (
     electron_differences,
     electrons_of,
     is_outside,
-    joined_differences,
     kinds_of_electrons,
     stored_electrons,
 )
@@ -102,10 +101,12 @@ def test_labels_of_two_biases_tell_how_potentials_follow() -> None:
     """A potential common to all reservoirs without a bias is not told by labels of one bias."""
     labels = [system(-2.2, 1, 1), system(-0.6, 1, 1)]
     assert electron_differences(labels[:1], labels[1])
-    assert joined_differences(labels[:1], labels[1]) == {}
+    assert electron_differences(labels[:1], labels[1], joined=True) == {}
     assert electron_differences(labels, system(0.5, 1, 1)) == {}
     assert electron_differences(labels, system(-0.25, 0.25, 0.25))
-    assert joined_differences([PAPER], system(-0.8, 0.8, 0))  # They would differ where the bias vanishes.
+    assert electron_differences(
+        [PAPER], system(-0.8, 0.8, 0), joined=True
+    )  # They would differ where the bias vanishes.
 
 
 @given(
@@ -127,7 +128,7 @@ def test_any_bias_of_the_same_electrons_agrees(common: float, biases: list[float
 
 def test_equal_potentials_know_of_no_bias() -> None:
     assert "electrons.reservoirs.0.potential" in electron_differences([system(0.5, 0.5, 0.5)], system(-2.7, 0.5, 0.5))
-    assert joined_differences([system(0.5, 0.5, 0.5)], system(-2.7, 0.5, 0.5)) == {}
+    assert electron_differences([system(0.5, 0.5, 0.5)], system(-2.7, 0.5, 0.5), joined=True) == {}
 
 
 def test_mixed_labels_agree_with_each_of_their_kinds() -> None:
