@@ -29,18 +29,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-_VERBS = (
-    "evaluate", "label", "landscape", "load_model", "load_system", "open_labels", "open_trajectory", "simulate",
-    "train",
-)  # fmt: skip
 _HOMES = {
-    **dict.fromkeys(("Run", *_VERBS), "hpcspin.api"),
     **dict.fromkeys(("DrivenLattice", "Reservoir"), "hpcspin.electrons.model"),
     "ClosedLattice": "hpcspin.electrons.closed",
     "HpcspinError": "hpcspin.errors",
     "make_lattice": "hpcspin.lattice",
 }
-"""Module of each name of the front door."""
+"""Module of each name of the front door that is not at home in `hpcspin.api`."""
 
 __all__ = [
     "ClosedLattice",
@@ -62,9 +57,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'hpcspin' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "hpcspin.api")), name)
 
 
 def __dir__() -> list[str]:

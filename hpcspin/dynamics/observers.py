@@ -107,10 +107,17 @@ class ObserverSettings(Choice):
         return OBSERVERS[self.name].measure(frame, **self.parameters)
 
 
-@observer("wall_position")
-def wall_position(frame: Frame) -> NDArray[np.float64]:
-    """Position of the ferromagnet–antiferromagnet wall, in columns."""
-    return measures.wall_position(frame.lattice, frame.spins)
+def _of_spins(name: str, measure: Callable[[Lattice, NDArray[np.float64]], Any], shape: Shape = _scalar) -> None:
+    """Register a measure of the lattice and the spins alone."""
+    observer(name, shape)(lambda frame: measure(frame.lattice, frame.spins))
+
+
+_of_spins("wall_position", measures.wall_position)
+_of_spins("bond_map", measures.bond_map, a_site)
+_of_spins("chirality", measures.scalar_chirality, a_site)
+_of_spins("chirality_walls", domains.chirality_walls)
+_of_spins("bond_fractions", measures.bond_fractions, lambda lattice: (2,))
+_of_spins("topological_charge", measures.topological_charge)
 
 
 @observer("magnetization", _vector)
@@ -137,18 +144,6 @@ def spin_temperature(frame: Frame) -> float:
     return energies.spin_temperature(frame.source, np.where(frame.free[..., None], frame.spins, 0), frame.force)
 
 
-@observer("bond_map", a_site)
-def bond_map(frame: Frame) -> NDArray[np.float64]:
-    """Mean of S_i·S_j over the bonds of each site towards +x and +y."""
-    return measures.bond_map(frame.lattice, frame.spins)
-
-
-@observer("chirality", a_site)
-def chirality(frame: Frame) -> NDArray[np.float64]:
-    """Scalar chirality of each cell; NaN beyond open edges."""
-    return measures.scalar_chirality(frame.lattice, frame.spins)
-
-
 @observer("mean_chirality")
 def mean_chirality(frame: Frame) -> float:
     """Mean scalar chirality of the triangles."""
@@ -167,29 +162,11 @@ def chirality_length(frame: Frame) -> float:
     return domains.correlation_length(*domains.chirality_correlation(frame.lattice, frame.spins))
 
 
-@observer("chirality_walls")
-def chirality_walls(frame: Frame) -> float:
-    """Length of the walls between domains of opposite chirality, in lattice constants."""
-    return domains.chirality_walls(frame.lattice, frame.spins)
-
-
-@observer("bond_fractions", lambda lattice: (2,))
-def bond_fractions(frame: Frame) -> NDArray[np.float64]:
-    """Shares of ferromagnetic (S_i·S_j > 1/2) and of antiferromagnetic (< -1/2) bonds."""
-    return measures.bond_fractions(frame.lattice, frame.spins)
-
-
 @observer("puddles", _vector)
 def puddles(frame: Frame) -> NDArray[np.float64]:
     """Number of ferromagnetic puddles, their mean size and the largest one's, in sites; 0 where there is none."""
     sizes = domains.puddle_sizes(frame.lattice, frame.spins)
     return np.array([len(sizes), sizes.mean(), sizes[0]] if len(sizes) else [0.0, 0.0, 0.0])
-
-
-@observer("topological_charge")
-def topological_charge(frame: Frame) -> float:
-    """Skyrmion number."""
-    return measures.topological_charge(frame.lattice, frame.spins)
 
 
 @observer("structure_factor", lambda lattice, wave_vectors: (len(wave_vectors),))

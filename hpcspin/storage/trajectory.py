@@ -31,28 +31,15 @@ class TrajectoryWriter(FrameFile):
 
     Parameters
     ----------
-    path
-        Trajectory file.
+    path, attributes, capacity, at_most, compression
+        As of `FrameFile`.
     size
         Lattice size (Lx, Ly).
-    attributes
-        ``config``, ``precision`` and whatever else belongs to the run.
-    capacity
-        Number of frames of the whole run.
     observables
         Shape of each dataset other than `/spins`, `/field`, `/time` and `/step`.  A dataset exists only where the run
         defines the quantity: a learned or classical field has no `/density`, `/current` or `/error`.
     keep
         Frames that the checkpoint counts; frames behind them, of a killed run, are dropped.
-    at_most
-        Whether the run may keep fewer frames than the capacity.
-    compression
-        ``gzip`` or ``lzf`` for the finished file; None for none.
-
-    Raises
-    ------
-    HpcspinError
-        If the file holds fewer frames than `keep`, or is unreadable.
     """
 
     def __init__(

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from hpcspin.training.muon import Muon
 
-OPTIMISERS = ("adamw", "muon")
-
 _SMALLEST = 4
 """Fewest rows and columns of a weight that counts as a matrix."""
 
@@ -27,7 +25,7 @@ class Optimiser:
     model
         Whose weights.
     name
-        One of `OPTIMISERS`.
+        ``adamw`` or ``muon``.
     weight_decay
         Per unit of the rate.
 
