@@ -23,21 +23,11 @@ _COUNTERS = ("time", "step")
 
 
 def frame_series(path: Path) -> dict[str, Array]:
-    """All numbers of a file that are one a frame, shape (n,).
+    """All numbers of a trajectory or label file that are one a frame, shape (n,); HpcspinError if it is unreadable.
 
     Entries of vectors have names of their own, currents those of their reservoirs: ``current_left``. What was measured
     by exact labels along a learned run, ``/exact_current``, has the name that it has in exact runs. NaN where a frame
     was not labelled.
-
-    Parameters
-    ----------
-    path
-        Trajectory or label file.
-
-    Raises
-    ------
-    HpcspinError
-        If the file is unreadable.
     """
     found: dict[str, Array] = {}
     with FrameReader(path) as frames:
@@ -61,23 +51,10 @@ def _reservoirs(attributes: Mapping[str, Any]) -> list[str]:
 
 
 def frame_numbers(path: Path) -> dict[str, float | None]:
-    """Numbers of a trajectory, or of a file of labels.
+    """Numbers of a trajectory, or of a file of labels; raises HpcspinError if it is unreadable.
 
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    dict
-        Of each series of `frame_series` the mean over the last half of the frames, those of labels over all; of a
-        trajectory with walls also those of `wall_numbers`. None where nothing was measured.
-
-    Raises
-    ------
-    HpcspinError
-        If the file is unreadable.
+    Of each series of `frame_series` the mean over the last half of the frames, those of labels over all; of a
+    trajectory with walls also those of `wall_numbers`. None where nothing was measured.
     """
     series = frame_series(path)
     time = series.get("time")
@@ -91,14 +68,7 @@ def frame_numbers(path: Path) -> dict[str, float | None]:
 
 
 def wall_numbers(time: Array, position: Array, columns: int) -> dict[str, float | None]:
-    """How a wall moved.
-
-    Parameters
-    ----------
-    time, position
-        Times and wall positions, shape (n,).
-    columns
-        Of the lattice.
+    """How a wall moved, from times and wall positions, shape (n,), on a lattice of so many columns.
 
     Returns
     -------
@@ -126,16 +96,8 @@ def _mean(values: Array) -> float | None:
 def wall_rate(lattice: Lattice, spins: Array, field: Array, damping: float) -> float:
     """Velocity that a field gives to the wall of a texture, dX/dt of the Landau-Lifshitz-Gilbert equation.
 
-    It is linear in the field: rates of the parts of a field add up to that of the whole.
-
-    Parameters
-    ----------
-    lattice
-        The lattice.
-    spins, field
-        Shape (Lx, Ly, 3).
-    damping
-        Gilbert damping.
+    It is linear in the field: rates of the parts of a field add up to that of the whole. Spins and field have the shape
+    (Lx, Ly, 3).
     """
     torque = np.cross(spins, field)
     change = -(torque + damping * np.cross(spins, torque)) / (1 + damping**2)

@@ -32,21 +32,11 @@ class Estimate:
 
 
 def velocity(time: Array, position: Array) -> tuple[float, float | None]:
-    """Slope of a position against time, with its standard error.
+    """Slope of a position against time, both of shape (n,), n > 1, with its standard error.
 
-    A least-squares line. The residuals of a trajectory are correlated; their
-    number is therefore reduced to the effective one by the integrated
-    autocorrelation time.
-
-    Parameters
-    ----------
-    time, position
-        Shape (n,), n > 1.
-
-    Returns
-    -------
-    tuple
-        Slope and error; the error is None of two frames, through which a line always goes.
+    A least-squares line. The residuals of a trajectory are correlated; their number is therefore reduced to the
+    effective one by the integrated autocorrelation time. The error is None of two frames, through which a line always
+    goes.
     """
     centred = time - time.mean()
     slope = float(centred @ position / (centred @ centred))
@@ -61,12 +51,7 @@ def velocity(time: Array, position: Array) -> tuple[float, float | None]:
 def first_passage(time: Array, values: Array, level: float) -> float | None:
     """First time at which a series exceeds a level, interpolated linearly; None if it never does.
 
-    Parameters
-    ----------
-    time, values
-        Shape (n,).
-    level
-        The level.
+    Times and values have the shape (n,).
     """
     above = np.flatnonzero(values > level)
     if not len(above):

@@ -35,19 +35,7 @@ _FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
 def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterator[None]:
     """Keep other runs from an output within a block, which all ranks enter; rank 0 has the lock.
 
-    Parameters
-    ----------
-    output
-        Directory, which is made, or file.
-    world
-        The ranks.
-    directory
-        Whether the output is a directory.
-
-    Raises
-    ------
-    HpcspinError
-        If another run writes there.
+    The output is a directory, which is made, or a file. Raises HpcspinError if another run writes there.
     """
 
     def end(message: str) -> None:

@@ -26,19 +26,9 @@ class SpinTransfer(NamedTuple):
 
 
 def spin_transfer(spins: Array, field: Array, axis: ArrayLike) -> SpinTransfer:
-    """Split the field on each spin into its damping-like and its field-like part.
+    """Split the field on each spin, both of shape (..., 3), into its damping-like and its field-like part, shape (...).
 
-    Parameters
-    ----------
-    spins, field
-        Shape (..., 3).
-    axis
-        Unit vector p, to which no spin is parallel.
-
-    Returns
-    -------
-    SpinTransfer
-        Arrays of shape (...).
+    No spin is parallel to the unit vector p, the axis.
     """
     p = np.asarray(axis, dtype=np.float64)
     turned, towards = np.cross(spins, p), p - spins * (spins @ p)[..., None]

@@ -47,15 +47,7 @@ def normalise(vectors: Tensor) -> Tensor:
 
 
 def angular_velocity(spins: Tensor, field: Tensor, damping: float) -> Tensor:
-    """Angular velocity Omega of the spins in a field; see the module's equation.
-
-    Parameters
-    ----------
-    spins, field
-        Shape (nx, ny, 3).
-    damping
-        Gilbert damping alpha.
-    """
+    """Angular velocity Omega of spins in a field, shape (nx, ny, 3), with damping; see the module's equation."""
     if damping == 0:
         return field
     return (field + damping * cross(spins, field)) * (1 / (1 + damping**2))

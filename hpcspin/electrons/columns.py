@@ -250,20 +250,9 @@ class _TeamLeaders(World):
 
 
 def split_ranks(world: World, column_ranks: int) -> tuple[World, World]:
-    """Ranks as teams x columns.
+    """Ranks as teams of ``column_ranks``, which divides their number.
 
-    Parameters
-    ----------
-    world
-        All ranks.
-    column_ranks
-        Ranks of a team; divides their number.
-
-    Returns
-    -------
-    tuple
-        The teams, each seen as one rank, which share energies; and the ranks of
-        my team, which share the columns of sites.
+    The teams, each seen as one rank, which share energies; and the ranks of my team, which share the columns of sites.
     """
     if column_ranks == 1:
         return world, World()

@@ -96,19 +96,10 @@ def grand_potential_of_levels(levels: NDArray[np.float64], potential: float, tem
 
 
 def chemical_potential(levels: NDArray[np.float64], electrons: float, temperature: float) -> float:
-    """Chemical potential at which the levels hold a number of electrons.
+    """Chemical potential at which levels, shape (n,) in ascending order, hold a number of electrons from 0 to n.
 
     Counted are the electrons above and the holes below the level where a ground state would end: in a gap both are
     exponentially small, and mu is found where their difference is still resolved.
-
-    Parameters
-    ----------
-    levels
-        In ascending order, shape (n,).
-    electrons
-        From 0 to n.
-    temperature
-        T > 0.
     """
     full = int(electrons)
 

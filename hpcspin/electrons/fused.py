@@ -199,13 +199,7 @@ _FASTER: dict[Hashable, bool] = {}
 
 
 class Autotuned:
-    """The faster of two ways to sweep; the first one until `choose` has compared them.
-
-    Parameters
-    ----------
-    backend
-        Whose arrays the ways return.
-    """
+    """The faster of two ways to sweep; the first one until `choose` has compared them."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -65,13 +65,7 @@ def library() -> ctypes.CDLL | None:
 
 
 class HostRecursion:
-    """The recursion by the kernels in C; see `hpcspin.electrons.kpm_recursion.Recursion`.
-
-    Parameters
-    ----------
-    hamiltonian
-        2 H~ of the snapshot.
-    """
+    """The recursion by the kernels in C, with 2 H~ of the snapshot; see `hpcspin.electrons.kpm_recursion.Recursion`."""
 
     pairs = _WIDTH // 2
 

@@ -65,18 +65,10 @@ def _along(length: int, distance: int) -> tuple[NDArray[np.int64], int]:
 
 
 def random_phases(sites: int, seed: int, number: int, stage: int) -> NDArray[np.float64]:
-    """exp(i phi) of every site as pairs of real numbers, shape (sites, 2).
+    """exp(i phi) of so many sites as pairs of real numbers, shape (sites, 2).
 
-    Parameters
-    ----------
-    sites
-        Lx Ly.
-    seed
-        Key of the generator, 32 bits.
-    number
-        Of the snapshot in its file, or the step of a trajectory.
-    stage
-        Which of several independent sets.
+    The seed, 32 bits, is the key of the generator; ``number`` is that of the snapshot in its file, or the step of a
+    trajectory, ``stage`` which of several independent sets.
     """
     words, *_ = philox((np.arange(sites), number & WORD, number >> 32, stage), (seed, _STREAM))
     angles = words * (2 * np.pi / 2**32)

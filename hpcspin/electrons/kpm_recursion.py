@@ -86,15 +86,7 @@ def scaled_hamiltonian(
 def adjoint_weights(series: Real) -> tuple[Real, Real]:
     """Weights of <a_n|a_n> and of Re <a_n|a_{n+1}> in sum_n w_n <v|T_n|v>, up to its constant part.
 
-    Parameters
-    ----------
-    series
-        w_n, shape (2 steps,).
-
-    Returns
-    -------
-    tuple
-        Each of shape (steps,).
+    From w_n, shape (2 steps,), two arrays of shape (steps,).
     """
     even, odd = 2 * series[0::2], 2 * series[1::2]
     even[0] = 0

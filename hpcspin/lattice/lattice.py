@@ -242,19 +242,9 @@ def make_lattice(kind: str, size: tuple[int, int], periodic: tuple[bool, bool] =
 
 
 def nearest_vectors(lattice: Lattice, offsets: ArrayLike) -> NDArray[np.float64]:
-    """Cartesian vectors of lattice offsets, each to the nearest of its periodic images.
+    """Cartesian vectors of lattice offsets, integers, each to the nearest of its periodic images.
 
-    Parameters
-    ----------
-    lattice
-        The lattice.
-    offsets
-        Integers, shape (..., 2).
-
-    Returns
-    -------
-    ndarray
-        Shape (..., 2), in lattice constants.
+    Both have the shape (..., 2), the vectors in lattice constants.
     """
     vectors = lattice.cartesian(offsets)
     basis = _reduced(lattice.cartesian(np.diag(lattice.size)[list(lattice.periodic)]))

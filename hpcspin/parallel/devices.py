@@ -53,15 +53,8 @@ def gpu_names() -> list[str]:
 def ranks_sharing(world: World, device: torch.device) -> int:
     """How many ranks compute on the device of this rank; all ranks call it.
 
-    GPUs are compared by their UUIDs, since each rank may see only its own under the number 0.  Teams made by
-    `World.split` keep the count of the whole.
-
-    Parameters
-    ----------
-    world
-        The ranks.
-    device
-        Of this rank, ``"cuda"`` for the current GPU; on a CPU all ranks of the node share it.
+    GPUs, ``"cuda"`` for the current one, are compared by their UUIDs, since each rank may see only its own under the
+    number 0; a CPU is shared by all ranks of the node. Teams made by `World.split` keep the count of the whole.
     """
     if world.sharing is None:
         mine = unique_name(device)
@@ -71,19 +64,9 @@ def ranks_sharing(world: World, device: torch.device) -> int:
 
 
 def require_own_gpu(world: World, device: torch.device) -> None:
-    """Check that NCCL can connect the ranks, before it is started; all ranks call it.
+    """Check that NCCL can connect the ranks, before it is started; all ranks call it. A CPU always passes.
 
-    Parameters
-    ----------
-    world
-        The ranks.
-    device
-        Of this rank; a CPU always passes.
-
-    Raises
-    ------
-    HpcspinError
-        On all ranks, if two of them compute on one GPU.
+    Raises HpcspinError on all ranks if two of them compute on one GPU.
     """
     gpus = [uuid for uuid in world.allgather(unique_name(device)) if uuid is not None]
     if len(set(gpus)) < len(gpus):

@@ -163,21 +163,10 @@ class Domain:
         return self._exchanges[key]
 
     def extend(self, block: Tensor, halo: Halo) -> Tensor:
-        """Put a halo around my block: copies of periodic images and foreign sites, zero beyond open edges.
+        """Put a halo (hx, hy) around my block: copies of periodic images and foreign sites, zero beyond open edges.
 
-        All ranks call it.
-
-        Parameters
-        ----------
-        block
-            Shape (nx, ny, components).
-        halo
-            Widths (hx, hy).
-
-        Returns
-        -------
-        Tensor
-            Shape (nx + 2 hx, ny + 2 hy, components), valid until the next call for a halo of these widths.
+        All ranks call it. From shape (nx, ny, components) to (nx + 2 hx, ny + 2 hy, components), valid until the next
+        call for a halo of these widths.
         """
         if not any(halo):
             return block

@@ -54,15 +54,7 @@ def _scatter_has_kernels(device: torch.device) -> bool:
 
 
 class StaticGather(nn.Module):
-    """Gather along the first axis at fixed positions, differentiable to any order.
-
-    Parameters
-    ----------
-    places
-        Positions, shape (m,).
-    length
-        Of the axis.
-    """
+    """Gather along the first axis, of a given length, at fixed positions, shape (m,); differentiable to any order."""
 
     index: Tensor
 
@@ -122,14 +114,7 @@ class SegmentSum(nn.Module):
 class _Sums(nn.Module):
     """Sums over segments of entries in a given order; both backends add one after the other, to the same bits.
 
-    Parameters
-    ----------
-    lengths
-        Length of each segment.
-    places
-        The entries of all segments, laid end to end.
-    backend
-        One of `BACKENDS`.
+    ``places`` are the entries of all segments, laid end to end.
     """
 
     pointer: Tensor

@@ -33,13 +33,7 @@ KEPT = 1 << 16
 
 
 class HostAdjoint(HostLayer):
-    """A layer's weights as the kernels read them, there and back.
-
-    Parameters
-    ----------
-    layer
-        The layer, in single precision.
-    """
+    """The weights of a layer, in single precision, as the kernels read them, there and back."""
 
     @torch.no_grad()
     def __init__(self, layer: Layer) -> None:

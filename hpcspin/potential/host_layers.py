@@ -75,13 +75,7 @@ def _lanes() -> int:
 
 
 class HostLayer:
-    """A layer's weights as the kernel reads them.
-
-    Parameters
-    ----------
-    layer
-        The layer, in single precision.
-    """
+    """The weights of a layer, in single precision, as the kernel reads them."""
 
     @torch.no_grad()
     def __init__(self, layer: Layer) -> None:

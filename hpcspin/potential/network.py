@@ -71,21 +71,10 @@ class Network(nn.Module):
         return untiled(x)
 
     def with_adjoint(self, features: Tensor, inputs: Tensor, seeds: Tensor, tile: int) -> tuple[Tensor, Tensor]:
-        """Potentials, and the derivative of each by the features times its seed, by the chain rule.
+        """Potentials, and the derivative of each by the features times its seed, by the chain rule; see `forward`.
 
-        All potentials go back through the layers as columns of one product.
-
-        Parameters
-        ----------
-        features, inputs, tile
-            As in `forward`.
-        seeds
-            Shape (outputs, centres).
-
-        Returns
-        -------
-        tuple of Tensor
-            Shapes (outputs, centres) and (features, outputs, tiles, tile).
+        All potentials go back through the layers as columns of one product. From seeds of shape (outputs, centres) the
+        results have the shapes (outputs, centres) and (features, outputs, tiles, tile).
         """
         x, slopes = self._first(features, inputs, tile), []
         for layer in self.layers[1:]:

@@ -41,19 +41,9 @@ class Block(NamedTuple):
 
 
 def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
-    """Lattice offsets no longer than a radius, sorted by length, the zero offset first.
+    """Lattice offsets no longer than a radius, in lattice constants, sorted by length, the zero offset first.
 
-    Parameters
-    ----------
-    lattice
-        Whose geometry counts; its size does not.
-    radius
-        Cutoff radius in lattice constants.
-
-    Returns
-    -------
-    ndarray
-        Shape (1 + neighbours, 2).
+    Shape (1 + neighbours, 2); the size of the lattice does not count.
     """
     x, y = lattice.reach(radius)
     grid = np.mgrid[-x : x + 1, -y : y + 1].reshape(2, -1).T

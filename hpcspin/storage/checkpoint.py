@@ -85,15 +85,7 @@ def previous_path(path: str | Path) -> Path:
 def write_checkpoint(
     path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint; the newest so far becomes the previous one.
-
-    Parameters
-    ----------
-    path
-        Name of the newest checkpoint (`.h5`).
-    arrays, meta, config
-        As in :class:`Checkpoint`.
-    """
+    """Write a checkpoint; the newest so far becomes the previous one. For what it holds see `Checkpoint`."""
     path = Path(path)
     contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     texts = {"meta": _canonical(meta).encode(), "config": _canonical(config).encode()}

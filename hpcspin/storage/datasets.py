@@ -82,14 +82,9 @@ DATASETS = {
 
 
 def describe_datasets(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    """Write units and meanings as attributes of the datasets, and the names of the reservoirs to `/current`.
+    """Write units and meanings as attributes of the datasets of an open file, and to `/current` the reservoirs' names.
 
-    Parameters
-    ----------
-    file
-        Open file whose datasets exist.
-    attributes
-        Of the file, with its ``config``.
+    The reservoirs are those of the ``config`` among the file's attributes.
     """
     for name in file.keys() & DATASETS:
         for key, text in DATASETS[name]._asdict().items():

@@ -68,17 +68,7 @@ def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "p
 def chemical_potential(electrons: Electrons, where: str) -> tuple[float, float]:
     """Chemical potential and electrons a site of closed electrons: the one that is not fixed is NaN.
 
-    Parameters
-    ----------
-    electrons
-        See `hpcspin.storage.electrons_of`.
-    where
-        What the error names.
-
-    Raises
-    ------
-    HpcspinError
-        If they have reservoirs, or neither is given.
+    Raises HpcspinError, which names ``where``, if they have reservoirs, or neither is given.
     """
     fixed = [electrons.get(key) for key in ("potential", "filling")]
     if electrons.get("reservoirs") or fixed.count(None) != 1:

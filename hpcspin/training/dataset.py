@@ -254,19 +254,10 @@ def energies_of_a_site(labels: Labels) -> NDArray[np.float64]:
 
 
 def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
-    """Batches of an epoch over several lists of snapshots, each batch from one list.
+    """Batches of an epoch over several lists of snapshots, each batch from one list; see `epoch_batches`.
 
-    Parameters
-    ----------
-    totals
-        Lengths of the lists.
-    batch, seed, epoch
-        See `epoch_batches`.
-
-    Returns
-    -------
-    list
-        Number of the list and numbers of its snapshots; the lists alternate at random.
+    From the lengths of the lists the number of a list and numbers of its snapshots, batch after batch; the lists
+    alternate at random.
     """
     plan = [(n, members) for n, total in enumerate(totals) for members in epoch_batches(total, batch, seed, epoch)]
     if len(totals) == 1:
@@ -277,17 +268,8 @@ def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list
 def epoch_batches(total: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Numbers of the snapshots in each batch of an epoch, the same on any number of ranks.
 
-    Each batch takes one snapshot of every class n mod batch, as far as they
-    last; the order within the classes is a function of seed and epoch.
-
-    Parameters
-    ----------
-    total
-        Number of snapshots.
-    batch
-        Snapshots in a batch, over all ranks.
-    seed, epoch
-        What the order depends on.
+    Each batch, of so many snapshots over all ranks, takes one snapshot of every class n mod batch, as far as they last;
+    the order within the classes is a function of seed and epoch.
     """
     generator = np.random.default_rng([seed, epoch])
     classes = [generator.permutation(np.arange(number, total, batch)) for number in range(min(batch, total))]

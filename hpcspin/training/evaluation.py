@@ -53,17 +53,7 @@ class Examination:
 
 
 def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device: torch.device) -> Errors:
-    """Errors on my snapshots.
-
-    Parameters
-    ----------
-    model
-        In evaluation mode, on the device.
-    snapshots
-        My share.
-    device
-        Where to compute.
-    """
+    """Errors on my snapshots, of a model in evaluation mode that is on the device."""
     errors = Errors()
     for rows, spins, predicted, field, energies in _predictions(model, snapshots, device):
         errors.add(spins, predicted, field, snapshots.places[rows], energies)

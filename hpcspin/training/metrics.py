@@ -23,18 +23,9 @@ def perpendicular(spins: Tensor, field: Tensor) -> Tensor:
 
 
 def tangent_components(spins: Tensor, field: Tensor) -> Tensor:
-    """The two components of a field perpendicular to its spin.
+    """The two components of a field perpendicular to its spin, shapes (..., 3) to (..., 2).
 
-    Parameters
-    ----------
-    spins, field
-        Shape (..., 3).
-
-    Returns
-    -------
-    Tensor
-        Components along e_1 and e_2 = S x e_1, shape (..., 2); e_1 lies in
-        the plane of S and the coordinate axis farthest from it.
+    They are those along e_1 and e_2 = S x e_1; e_1 lies in the plane of S and the coordinate axis farthest from it.
     """
     axis = torch.zeros_like(spins).scatter_(-1, spins.abs().argmin(-1, keepdim=True), 1.0)
     first = torch.nn.functional.normalize(perpendicular(spins, axis), dim=-1)

@@ -43,18 +43,9 @@ def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device
 
 
 def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
-    """Set the range of each feature on all training snapshots; all ranks call together.
+    """Set the range of each feature on all training snapshots; all ranks call together, with their shares.
 
-    Parameters
-    ----------
-    model
-        In evaluation mode, with its final weights: they decide on the features of learned kernels.
-    data
-        My shares.
-    world
-        The ranks.
-    device
-        Where to compute.
+    The model is in evaluation mode and has its final weights: they decide on the features of learned kernels.
     """
     lowest = np.full(len(model.networks[-1].mean), np.inf)
     highest = -lowest
@@ -68,16 +59,9 @@ def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, dev
 
 @torch.no_grad()
 def set_energy_offset(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
-    """Fit the energy of a site that is to be added to those of the potentials; all ranks call together.
+    """Fit the energy of a site that is to be added to those of the potentials; as `set_envelope`.
 
     It is the mean difference on all training snapshots whose labels have energies; without any it stays.
-
-    Parameters
-    ----------
-    model
-        In evaluation mode, with its final weights.
-    data, world, device
-        As of `set_envelope`.
     """
     count = world.sum(np.array([sum(int(share.energy.isfinite().sum()) for share in data)]))[0]
     if not (count and model.has_potentials):

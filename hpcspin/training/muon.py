@@ -17,19 +17,12 @@ _RMS_OF_ADAMW = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps along the orthogonal matrix nearest to the running mean of each gradient.
+    """Steps along the orthogonal matrix nearest to the running mean of each gradient, of weights of two axes.
 
     The rule of torch.optim.Muon with Nesterov's momentum and ``match_rms_adamw`` (K. Jordan et al., *Muon: an optimizer
     for hidden layers in neural networks*, 2024; J. Liu et al., arXiv:2502.16982), which computes the orthogonal
     matrices in bfloat16, one by one. Without units for bfloat16 that takes a CPU longer than the gradients of a few
     snapshots; here they keep the precision of the weights, and those of one shape are computed together.
-
-    Parameters
-    ----------
-    matrices
-        Weights of two axes.
-    weight_decay
-        Per unit of the rate.
     """
 
     def __init__(self, matrices: Iterable[nn.Parameter], weight_decay: float) -> None:

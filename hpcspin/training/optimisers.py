@@ -15,24 +15,11 @@ _SMALLEST = 4
 
 
 class Optimiser:
-    """AdamW for all weights, or Muon for the matrices among them and AdamW for the rest.
+    """``adamw``, AdamW for all weights, or ``muon``, Muon for the matrices among them and AdamW for the rest.
 
     `Muon` replaces the running mean of a matrix's gradient by the nearest orthogonal matrix, so that a step changes
-    what the matrix does in all directions alike; steps are scaled to the size of AdamW's.
-
-    Parameters
-    ----------
-    model
-        Whose weights.
-    name
-        ``adamw`` or ``muon``.
-    weight_decay
-        Per unit of the rate.
-
-    Attributes
-    ----------
-    rate : float
-        Learning rate of the next steps.
+    what the matrix does in all directions alike; steps are scaled to the size of AdamW's. Weights decay per unit of the
+    ``rate``, the learning rate of the next steps.
     """
 
     rate = 0.0

@@ -9,16 +9,9 @@ from torch import nn
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Share of the full learning rate: linear rise, then half a cosine down to zero.
+    """Share of the full learning rate after a number of all steps: linear rise, then half a cosine down to zero.
 
-    Parameters
-    ----------
-    step
-        Steps done.
-    steps
-        Steps in all.
-    warmup
-        Share of the steps in which it rises.
+    ``warmup`` is the share of the steps in which it rises.
     """
     rising = max(1, round(warmup * steps))
     if step < rising:

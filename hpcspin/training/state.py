@@ -160,15 +160,7 @@ class TrainingState:
 
 
 class MetricsLog:
-    """A line of JSON an epoch, written by rank 0.
-
-    Parameters
-    ----------
-    path
-        The file.
-    world
-        The ranks.
-    """
+    """A line of JSON an epoch, written by rank 0."""
 
     def __init__(self, path: Path, world: World) -> None:
         self._path, self._mine = path, world.rank == 0

@@ -110,21 +110,8 @@ class Bispectrum(Descriptor):
 class _References(nn.Module):
     """The mean of the copies of each irrep and time parity, times the square root of their number.
 
-    Parameters
-    ----------
-    irreps
-        All of them.
-    copies
-        In the order of their kinds.
-    kinds
-        All kinds, in order.
-
-    Attributes
-    ----------
-    starts : dict
-        Number of the first component of each reference.
-    width : int
-        Number of all components.
+    Copies stand in the order of their kinds. ``starts`` is the number of the first component of each reference,
+    ``width`` that of all components.
     """
 
     scale: Tensor
@@ -158,17 +145,7 @@ class _References(nn.Module):
 class _Products:
     """Products of two references that transform like an irrep, v_a = Σ_bc C_abc r_b r'_c, made where one is asked for.
 
-    Parameters
-    ----------
-    irreps
-        All of them.
-    starts
-        First component of each reference.
-
-    Attributes
-    ----------
-    terms : list of list
-        Of each component of all products.
+    ``starts`` is the first component of each reference, ``terms`` are those of each component of all products.
     """
 
     def __init__(self, irreps: Sequence[Irrep], starts: dict[_Kind, int]) -> None:
@@ -193,15 +170,7 @@ class _Products:
 
 
 class _Quadratic(nn.Module):
-    """Sums of products of two components.
-
-    Parameters
-    ----------
-    terms
-        Of each sum.
-    length
-        Number of components.
-    """
+    """Sums of products of two components, from the terms of each sum, of ``length`` components."""
 
     factors: Tensor
 
