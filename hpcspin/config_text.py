@@ -162,17 +162,10 @@ class Override:
 
 
 def combinations(vary: Sequence[str]) -> list[Choice]:
-    """All combinations of the values of some keys.
+    """All combinations of the values of some keys, ``KEY=V1,V2,...`` each.
 
-    Parameters
-    ----------
-    vary
-        ``KEY=V1,V2,...`` each; keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``.
-
-    Raises
-    ------
-    HpcspinError
-        If one is written otherwise, or a key stands twice.
+    Keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``. Raises HpcspinError if one is written otherwise, or
+    a key stands twice.
     """
     values: dict[tuple[str, ...], list[Sequence[Any]]] = {}
     for given in vary:

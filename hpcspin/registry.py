@@ -155,19 +155,9 @@ class Choice(Section):
 
 
 def load_plugins(names: Sequence[str], folder: Path) -> None:
-    """Import modules that register things.
+    """Import modules that register things, by their names, or as Python files in a folder, which come first.
 
-    Parameters
-    ----------
-    names
-        Each a module's name, or that of a Python file in the folder, which comes first.
-    folder
-        Where the config is.
-
-    Raises
-    ------
-    HpcspinError
-        If there is no such module, or it fails.
+    Raises HpcspinError if there is no such module, or it fails.
     """
     for name in names:
         file = folder / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py")

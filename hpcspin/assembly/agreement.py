@@ -30,23 +30,8 @@ def require_electrons(
 ) -> None:
     """Refuse a model for electrons that it has no input for, and warn of a bias that it has not learned from.
 
-    Parameters
-    ----------
-    config
-        Of the system, or as a trajectory stores it.
-    card
-        Of the model.
-    names
-        Names of the model and of the config in messages.
-    allow
-        Keys of `dynamics.allow`.
-    world
-        The ranks; rank 0 logs.
-
-    Raises
-    ------
-    HpcspinError
-        Naming the keys and both values, and how to allow them.
+    The config is that of the system, or as a trajectory stores it, the card that of the model; messages call them by
+    their names. The HpcspinError says which keys differ, both values, and how to allow them.
     """
     model, where = names
     learned, given = stored_electrons(card.get("electrons"), model), electrons_of(config, where)

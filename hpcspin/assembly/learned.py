@@ -19,16 +19,10 @@ from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood
 
 
 class BorderMessages:
-    """Terms that cross the sides of blocks, as messages between ranks; see :class:`hpcspin.potential.BorderExchange`.
+    """Terms that cross the sides of blocks, as messages between ranks; see `hpcspin.potential.BorderExchange`.
 
-    Parameters
-    ----------
-    domain
-        My block; all ranks make and use their messages in the same order.
-    shapes
-        Shape of the terms of each side.
-    like
-        A tensor of their type on their device.
+    All ranks make and use their messages in the same order, of terms of a shape for each side, of the type and on the
+    device of a tensor that they are like.
     """
 
     def __init__(self, domain: Domain, shapes: Mapping[Side, tuple[int, int]], like: Tensor) -> None:
@@ -47,21 +41,10 @@ class BorderMessages:
 
 
 class LearnedField:
-    """A force field, or the mean of a committee, as the dynamics sees it.
+    """A force field in evaluation mode, or the mean of a committee, as the dynamics sees it.
 
-    Parameters
-    ----------
-    model
-        In evaluation mode and on its device.
-    drive
-        Voltages that drive the electrons, as the model sees them; see `Predictor.drive`.
-
-    Attributes
-    ----------
-    model
-        The model.
-    alarmed : float
-        Largest share of sites outside the training data that the log has warned of.
+    For the drive see `Predictor.drive`. ``alarmed`` is the largest share of sites outside the training data that the
+    log has warned of.
     """
 
     def __init__(self, model: ForceField | Committee, drive: Drive) -> None:

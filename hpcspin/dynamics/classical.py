@@ -131,23 +131,10 @@ class Heisenberg(Conservative):
 
 
 def neighbour_sum(vectors: Tensor, halo: Halo, offsets: Sequence[Offset], factor: float) -> Tensor:
-    """Sum of the vectors at fixed offsets from each site, times a factor.
+    """Sum of vectors at fixed offsets from each site, times a factor, shape (nx, ny, 3), stored by components.
 
-    Parameters
-    ----------
-    vectors
-        Shape (nx + 2 hx, ny + 2 hy, 3).
-    halo
-        Widths (hx, hy) of the halo.
-    offsets
-        At least two, none longer than the halo along either axis; they are added in this order.
-    factor
-        Multiplies the sum.
-
-    Returns
-    -------
-    Tensor
-        Shape (nx, ny, 3), stored by components.
+    The vectors have the shape (nx + 2 hx, ny + 2 hy, 3). The offsets, at least two and none longer than the halo (hx,
+    hy) along either axis, are added in their order.
     """
     by_component = vectors.permute(2, 0, 1)
     (hx, hy), components = halo, len(by_component)

@@ -123,14 +123,7 @@ class Strip:
 def strips_of_a_team(system: ElectronSystem, ranks: int, groups: int) -> int:
     """How many strips to cut the lattice into: the busiest rank has the least to do, and no strip is too small.
 
-    Parameters
-    ----------
-    system
-        The lattice and its bonds.
-    ranks
-        All of them; the number of strips divides it.
-    groups
-        Groups of probing vectors, which the teams share.
+    The number of strips divides that of all ranks, whose teams share the groups of probing vectors.
     """
     axis = _long_axis(system)
     length, sites = system.lattice.size[axis], system.lattice.num_sites

@@ -22,16 +22,9 @@ from hpcspin.parallel.world import World
 
 
 class Source(ABC):
-    """On-site response to reservoirs, for a batch of energies.
+    """On-site response to reservoirs, one group a potential, for a batch of energies.
 
-    Parameters
-    ----------
-    system
-        The driven lattice.
-    groups
-        The reservoirs of this source, one group a potential.
-    columns
-        The columns of sites and the ranks that hold them, not mirrored.
+    The columns of sites, and the ranks that hold them, are not mirrored.
     """
 
     def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:

@@ -25,19 +25,9 @@ _LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDR
 
 
 def obstacle_to_device_buffers(world: World, device: torch.device) -> str | None:
-    """Why MPI is not given buffers on a device; all ranks call it.
+    """Why MPI is not given buffers on a device; all ranks under an MPI launcher, or one alone, call it.
 
-    Parameters
-    ----------
-    world
-        Ranks under an MPI launcher, or one alone.
-    device
-        Where the spins of this rank live.
-
-    Returns
-    -------
-    str or None
-        The first obstacle on any rank, the same on all ranks; None if MPI can work on device buffers.
+    The first obstacle on any rank, the same on all ranks; None if MPI can work on device buffers.
     """
     return next((obstacle for obstacle in world.allgather(_obstacle(device)) if obstacle is not None), None)
 

@@ -37,26 +37,10 @@ def _candidates(size: tuple[int, int], ranks: int, halo: Halo) -> list[tuple[int
 
 
 def choose_blocks(size: tuple[int, int], ranks: int, halo: Halo) -> tuple[int, int]:
-    """Choose the factorisation of the ranks that exchanges the fewest sites.
+    """Blocks along x and y: the factorisation of the ranks that exchanges the fewest sites.
 
-    Parameters
-    ----------
-    size
-        Lattice size (Lx, Ly).
-    ranks
-        Number of blocks.
-    halo
-        Widths of the halo; the one along an axis that is not cut does not count.
-
-    Returns
-    -------
-    tuple of int
-        Blocks along x and along y.
-
-    Raises
-    ------
-    HpcspinError
-        If every factorisation has a block thinner than the halo; names the largest number of ranks that fits.
+    The width of the halo along an axis that is not cut does not count. Raises HpcspinError, with the largest number of
+    ranks that fits, if every factorisation of a lattice of (Lx, Ly) sites has a block thinner than the halo.
     """
     cuts = _candidates(size, ranks, halo)
     if not cuts:

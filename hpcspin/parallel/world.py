@@ -156,16 +156,10 @@ class World:
         return [value]
 
     def concatenate(self, array: NDArray[Any], lengths: Sequence[int], *, everywhere: bool) -> NDArray[Any] | None:
-        """Arrays of all ranks end to end, in rank order; under MPI without copies on the way.
+        """Flat, contiguous arrays of all ranks end to end, in rank order; under MPI without copies on the way.
 
-        Parameters
-        ----------
-        array
-            Mine, flat and contiguous, of the same type on all ranks.
-        lengths
-            Those of all ranks.
-        everywhere
-            Whether every rank gets it; else rank 0 does, and the others None.
+        They are of one type, and have the given lengths. Every rank gets the result, or rank 0 alone, and the others
+        None.
         """
         if self.comm is None:
             parts = self.allgather(array) if everywhere else self.gather(array)
@@ -186,17 +180,9 @@ class World:
         return np.sum(np.stack(parts), axis=0)
 
     def split(self, teams: int) -> tuple[int, World]:
-        """Divide the ranks into teams of consecutive ranks, as equal as can be.
+        """Divide the ranks into teams, at most one a rank, of consecutive ranks, as equal as can be.
 
-        Parameters
-        ----------
-        teams
-            How many; at most the number of ranks.
-
-        Returns
-        -------
-        tuple of int and World
-            The number of my team and its ranks.
+        The number of my team and its ranks.
         """
         if teams == 1:
             return 0, self
@@ -228,10 +214,7 @@ class World:
     def torch_group(self, device: str = "cpu") -> None:
         """Start torch.distributed over these ranks, for DistributedDataParallel.
 
-        Parameters
-        ----------
-        device
-            ``"cuda"`` uses NCCL for tensors on GPUs, ``"cpu"`` gloo alone.
+        For ``"cuda"`` NCCL takes tensors on GPUs, for ``"cpu"`` there is gloo alone.
         """
         if self.size == 1 or dist.is_initialized():
             return

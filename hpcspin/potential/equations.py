@@ -41,12 +41,7 @@ class Prediction(NamedTuple):
 def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """E = Σ_i ε_i and G = Σ_i χ_i (Eq. 5) of each configuration, shape (batch,); G is zero where there is no χ.
 
-    Parameters
-    ----------
-    local
-        ε, or ε and χ, of all centres of a batch laid end to end, shape (potentials, batch * centres).
-    batch
-        Number of configurations.
+    The local ones are those of all centres of a batch laid end to end, shape (potentials, batch * centres).
     """
     totals = local.unflatten(1, (batch, -1)).sum(2)
     energy, toroidal = functional.pad(totals, (0, 0, 0, 2 - len(totals))).unbind()

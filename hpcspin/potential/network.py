@@ -13,18 +13,10 @@ from hpcspin.potential.tiles import tile_product, tiled, untiled
 
 
 class Network(nn.Module):
-    """Normalisation of the features, hidden layers, linear output.
+    """Normalisation of the features, hidden layers, linear output of so many potentials.
 
-    Parameters
-    ----------
-    features
-        Number of features.
-    inputs
-        Number of inputs that no spin decides: the bias u, and more.
-    hidden
-        Widths of the hidden layers: five make the six-layer network of the paper.
-    outputs
-        Number of potentials.
+    Beside the features there are inputs that no spin decides: the bias u, and more. Five hidden layers make the
+    six-layer network of the paper.
     """
 
     mean: Tensor

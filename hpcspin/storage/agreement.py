@@ -37,19 +37,9 @@ _ABSENT = "absent"
 def config_differences(
     stored: Mapping[str, Any], given: Mapping[str, Any], ignore: Collection[str] = ()
 ) -> Differences:
-    """List the keys in which two nested configurations differ.
+    """Dotted keys in which two nested configs of JSON values differ, with the pair (stored value, given value).
 
-    Parameters
-    ----------
-    stored, given
-        Nested mappings of JSON values; lists of mappings are compared entry by entry.
-    ignore
-        Dotted keys that may differ; a section's name covers the section.
-
-    Returns
-    -------
-    dict
-        Dotted key to the pair (stored value, given value).
+    Lists of mappings are compared entry by entry. Keys to ignore may differ; a section's name covers the section.
     """
     left, right = _flatten(stored), _flatten(given)
     pairs = {key: (left.get(key, _ABSENT), right.get(key, _ABSENT)) for key in sorted(left.keys() | right.keys())}
@@ -59,21 +49,10 @@ def config_differences(
 def require_same_config(
     stored: Mapping[str, Any], given: Mapping[str, Any], where: object, advice: str, ignore: Collection[str] = ()
 ) -> None:
-    """Refuse to go on with what belongs to another config.
+    """Refuse to go on with what belongs to another config; raises HpcspinError, naming the keys that differ.
 
-    Parameters
-    ----------
-    stored, given, ignore
-        As of `config_differences`.
-    where
-        What the error names: a file, a directory.
-    advice
-        What to do where the differing keys are not to be restored.
-
-    Raises
-    ------
-    HpcspinError
-        Naming the keys in which they differ.
+    Configs and keys to ignore are those of `config_differences`. The error names ``where``, a file or a directory;
+    ``advice`` says what to do where the keys are not to be restored.
     """
     if differences := config_differences(stored, given, ignore):
         described = describe_differences(differences)
@@ -87,24 +66,10 @@ def describe_differences(differences: Differences) -> str:
 
 
 def electrons_of(config: Any, where: str) -> Electrons | None:
-    """Electrons of a config, as files store it.
+    """Electrons of a config, as files store it; None where it says nothing about them.
 
-    Parameters
-    ----------
-    config
-        The stored config; it may be incomplete, and keys that it lacks agree with everything.
-    where
-        What the error names: the file.
-
-    Returns
-    -------
-    dict or None
-        None where it says nothing about them.
-
-    Raises
-    ------
-    HpcspinError
-        If the section is not one of electrons.
+    The config may be incomplete, and keys that it lacks agree with everything. Raises HpcspinError, which names
+    ``where``, if the section is not one of electrons.
     """
     try:
         section = (config or {}).get("electrons")
@@ -170,21 +135,9 @@ def electron_differences(
 ) -> Differences:
     """In what electrons differ from those that a model has learned from, compared at the same bias.
 
-    Parameters
-    ----------
-    learned
-        Electrons that the model has learned from; at least one entry.
-    given
-        Electrons that it is used for.
-    allow
-        Dotted keys that may differ; a section's name covers the section.
-    joined
-        Whether `given` is learned from too, and may fix how the potentials follow the bias.
-
-    Returns
-    -------
-    dict
-        The differences from the most similar entry; empty if that differs in nothing but the bias.
+    The differences from the most similar entry, of which there is at least one; empty if that differs in nothing but
+    the bias and what is allowed: dotted keys, of which a section's name covers the section. ``joined`` says that
+    `given` is learned from too, and may fix how the potentials follow the bias.
     """
     return min((_without(_differences(group, given, joined=joined), allow) for group in _groups(learned)), key=len)
 

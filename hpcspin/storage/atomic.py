@@ -59,17 +59,8 @@ def make_directory(path: str | Path) -> Path:
 def require_output(path: str | Path, *inputs: str | Path) -> None:
     """Refuse, before anything is computed, an output file that could not be written, or would replace an input.
 
-    Parameters
-    ----------
-    path
-        File to write in the end; missing parent directories are made.
-    inputs
-        What the command reads.
-
-    Raises
-    ------
-    HpcspinError
-        If it is a directory, one of the inputs, or in a place where no file can be made.
+    Missing parent directories are made. Raises HpcspinError if the output is a directory, one of the inputs, or in a
+    place where no file can be made.
     """
     path = Path(path)
     if path.is_dir():
@@ -85,21 +76,11 @@ def require_output(path: str | Path, *inputs: str | Path) -> None:
 
 @contextmanager
 def atomic_file(path: str | Path, keep: str | Path | None = None) -> Iterator[DiskFile]:
-    """Give an empty file with a temporary name beside `path`.
+    """Give an empty file with a temporary name beside `path`; missing parent directories are made.
 
-    It takes the real name when the block has succeeded and all has reached the disk, and vanishes if not.
-
-    Parameters
-    ----------
-    path
-        Final name; missing parent directories are made.
-    keep
-        Name for the file that is replaced.  Between its renaming and the new file's there is none at `path`.
-
-    Raises
-    ------
-    HpcspinError
-        If something cannot be written: one line that names `path`.
+    It takes the real name when the block has succeeded and all has reached the disk, and vanishes if not. The file that
+    is replaced gets the name ``keep``; between its renaming and the new file's there is none at `path`. Raises
+    HpcspinError, one line that names `path`, if something cannot be written.
     """
     path = Path(path)
     make_directory(path.parent)

@@ -105,24 +105,8 @@ def read_checkpoint(
 ) -> Checkpoint | None:
     """Read the newest checkpoint, or, with a warning in the log, the one before if the newest is corrupt.
 
-    Parameters
-    ----------
-    path
-        Name given to :func:`write_checkpoint`.
-    config
-        Configuration of the run that wants to go on; None accepts any.
-    ignore
-        Dotted config keys that may differ.
-
-    Returns
-    -------
-    Checkpoint or None
-        None if there is no checkpoint at all.
-
-    Raises
-    ------
-    HpcspinError
-        If every checkpoint there is corrupt, or the config differs (the differing keys are named).
+    None if there is none at all. Raises HpcspinError if every one there is corrupt, or if it belongs to another config
+    than the given one, but for the dotted keys to ignore; None accepts any.
     """
     present = [candidate for candidate in (Path(path), previous_path(path)) if candidate.exists()]
     failures = []

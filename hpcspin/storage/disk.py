@@ -43,19 +43,8 @@ def file_errors(path: str | Path) -> Iterator[None]:
 class DiskFile:
     """An open file that is written at given places; each of its methods raises HpcspinError where that fails.
 
-    Parameters
-    ----------
-    path
-        The file.
-    name
-        The file that messages name, where `path` is only its temporary name.
-    create
-        Whether the file is made where it is not there.
-
-    Attributes
-    ----------
-    failure : HpcspinError or None
-        The first one, hidden from HDF5.
+    Messages name ``name``, where the path is only a temporary one; ``create`` makes the file where it is not there. The
+    first ``failure`` is hidden from HDF5.
     """
 
     def __init__(self, path: str | Path, name: str | Path | None = None, *, create: bool = False) -> None:
@@ -124,19 +113,10 @@ class DiskFile:
 
 @contextmanager
 def create_hdf5(disk: DiskFile, **options: Any) -> Iterator[h5py.File]:
-    """Let HDF5 make a file.
+    """Let HDF5 make a file in an empty one, with options of h5py.File.
 
-    Parameters
-    ----------
-    disk
-        Where, an empty file; in long work `DiskFile.check` says early that it is in vain.
-    options
-        Of h5py.File.
-
-    Raises
-    ------
-    HpcspinError
-        On leaving, if something could not be written.
+    In long work `DiskFile.check` says early that it is in vain. Raises HpcspinError on leaving, if something could not
+    be written.
     """
     try:
         with h5py.File(_ErrorsDeferred(disk), "w", **options) as file:

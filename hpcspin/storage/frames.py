@@ -128,19 +128,10 @@ class FrameFile:
         return self._done
 
     def write(self, **frames: np.ndarray) -> None:
-        """Write frames behind the complete ones; on return they outlive a crash.
+        """Write frames behind the complete ones, (k, ...) of each dataset; on return they outlive a crash.
 
-        It may be called from another thread than the rest, by one thread at a time.
-
-        Parameters
-        ----------
-        **frames
-            One array a dataset, of shape (k, ...) with the same k everywhere.
-
-        Raises
-        ------
-        HpcspinError
-            If something does not reach the disk: the frames do not count then, and the next run writes them again.
+        It may be called from another thread than the rest, by one thread at a time. Raises HpcspinError if something
+        does not reach the disk: the frames do not count then, and the next run writes them again.
         """
         stop = self._done + len(frames[self._marker])
         lengths = {name: len(values) for name, values in frames.items()}

@@ -115,18 +115,10 @@ def write_labels(
     attributes: Mapping[str, Any],
     **others: NDArray[np.float64] | None,
 ) -> None:
-    """Write whole label arrays at once, under a temporary name first.
+    """Write whole arrays of `Labels` at once, under a temporary name first.
 
-    Parameters
-    ----------
-    path
-        File to write or replace.
-    spins, field
-        As in :class:`Labels`.
-    attributes
-        ``config`` (mapping), ``precision`` (str), ``reservoirs`` (names) and whatever else belongs to the labels.
-    **others
-        ``density``, ``current``, ``energy``, ``error`` and other datasets with a row for each snapshot; None for none.
+    Attributes are the ``config`` (mapping), ``precision`` (str), ``reservoirs`` (names) and whatever else belongs to
+    the labels. Other datasets have a row for each snapshot; None for none.
     """
     given = {"spins": spins, "field": field, **others}
     with atomic_hdf5(path) as file:

@@ -84,14 +84,9 @@ class Holder:
 
 
 class OutputLock:
-    """The right to write an output.
+    """The right to write an output: a directory, or the file that is going to be.
 
-    Parameters
-    ----------
-    output
-        A directory, or the file that is going to be.
-    lost
-        Called with one line, in another thread, when somebody else has taken the lock: writing must end.
+    ``lost`` is called with one line, in another thread, when somebody else has taken the lock: writing must end.
     """
 
     def __init__(self, output: Path, lost: Callable[[str], None]) -> None:

@@ -69,17 +69,8 @@ def ensure_manifest(directory: str | Path) -> None:
 def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard, ...]:
     """Read the manifest of a training set, sorted by file name.
 
-    Parameters
-    ----------
-    directory
-        Directory of the training set.
-    verify
-        Check that each shard is there and has its checksum; one rank of a job is enough to do so.
-
-    Raises
-    ------
-    HpcspinError
-        If the manifest is missing or invalid, or a shard is missing, or does not have its checksum.
+    To verify is to check that each shard is there and has its checksum; one rank of a job is enough to do so. Raises
+    HpcspinError if the manifest is missing or invalid, or a shard is missing, or does not have its checksum.
     """
     path = Path(directory) / MANIFEST
     advice = "delete it, and it is made again"

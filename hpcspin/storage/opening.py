@@ -76,22 +76,9 @@ def require_file(path: str | Path) -> Path:
 def open_hdf5(path: str | Path, advice: str = "") -> Iterator[h5py.File]:
     """Open an HDF5 file for reading; whatever is wrong with it becomes one line that names the file.
 
-    Parameters
-    ----------
-    path
-        File to read.
-    advice
-        What to do where it cannot be read; empty: make it again.
-
-    Yields
-    ------
-    h5py.File
-        The open file, which holds no links but hard ones and reads no other file; closed on leaving.
-
-    Raises
-    ------
-    HpcspinError
-        If the file is missing, truncated, of another format, needs other files, or cannot be read within the block.
+    The open file holds no links but hard ones and reads no other file; it is closed on leaving. Raises HpcspinError if
+    it is missing, truncated, of another format, needs other files, or cannot be read within the block; ``advice`` says
+    what to do then, which is to make it again if empty.
     """
     path = require_file(path)
     try:

@@ -74,17 +74,11 @@ def with_provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_attributes(file: h5py.File, kind: str, attributes: Mapping[str, Any]) -> None:
-    """Write the attributes that every hpcspin file carries, then the caller's (containers as JSON).
+    """Write the attributes that every hpcspin file carries, then the caller's, to an open file.
 
-    Parameters
-    ----------
-    file
-        Open file.
-    kind
-        What the file is: ``labels``, ``trajectory`` or ``checkpoint``.
-    attributes
-        The caller's; strings and numbers are stored as they are, mappings and sequences as JSON. What is longer than an
-        attribute of HDF5 may be goes on in ``NAME#1``, ``NAME#2`` and so on.
+    The kind is ``labels``, ``trajectory``, ``checkpoint`` and so on. Strings and numbers are stored as they are,
+    mappings and sequences as JSON. What is longer than an attribute of HDF5 may be goes on in ``NAME#1``, ``NAME#2``
+    and so on.
     """
     file.attrs["kind"] = kind
     file.attrs["schema_version"] = SCHEMA_VERSION

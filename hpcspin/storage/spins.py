@@ -43,28 +43,10 @@ Places = NDArray[np.float64] | None
 def check_spins(
     spins: ArrayLike, size: Sequence[int] | None, where: str, frames: range | None = None
 ) -> NDArray[np.float64]:
-    """Check that an array holds unit vectors on the given lattice.
+    """Check that an array, shape (..., Lx, Ly, 3), holds unit vectors on the given lattice; as contiguous float64.
 
-    Parameters
-    ----------
-    spins
-        Array of shape (..., Lx, Ly, 3).
-    size
-        (Lx, Ly), or None for any lattice.
-    where
-        What the error names: a file, a config key.
-    frames
-        Numbers that the error gives the configurations along the first axis; None: 0, 1, ...
-
-    Returns
-    -------
-    numpy.ndarray
-        The spins as contiguous float64.
-
-    Raises
-    ------
-    HpcspinError
-        If the shape is another, or a spin is not finite, or its length differs from 1 by more than 1e-6.
+    The error names ``where``, a file or a config key, and the first axis by ``frames``; None: 0, 1, ... Raises
+    HpcspinError if the size is not (Lx, Ly), a spin is not finite, or its length differs from 1 by more than 1e-6.
     """
     try:
         with np.errstate(over="ignore"):
@@ -127,22 +109,10 @@ class SpinsFile:
             raise HpcspinError(f"{self._where}: holds no frames; make it again or choose another file")
 
     def read(self, frames: Frames = None) -> NDArray[np.float64]:
-        """Read and check configurations.
+        """Read and check configurations, shape (n, Lx, Ly, 3), float64; n = 1 for an index.
 
-        Parameters
-        ----------
-        frames
-            Which: None for all, an index (-1 is the last) or a slice.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (n, Lx, Ly, 3), float64; n = 1 for an index.
-
-        Raises
-        ------
-        HpcspinError
-            If there is none of these, or the spins are invalid.
+        Which: None for all, an index (-1 is the last) or a slice. Raises HpcspinError if there is none of these, or the
+        spins are invalid.
         """
         rows = frame_slice(self.count, frames, self._where)
         numbers = range(rows.start, rows.stop, rows.step)

@@ -36,22 +36,10 @@ def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "p
     """Potential of each reservoir relative to that of the bath, the one on all sites, which is left out.
 
     With ``polarized`` the polarisations of the electrodes at the left and at the right end of x follow, six numbers.
+    The reservoirs are in the order of the reference, to which they are matched by their sites, widths and
+    polarisations.
 
-    Parameters
-    ----------
-    reference
-        Electrons whose reservoirs give the order.
-    given
-        Electrons with the same reservoirs, matched by their sites, widths and polarisations.
-    where
-        What the error names: a file, a model.
-    drive
-        What the model sees.
-
-    Raises
-    ------
-    HpcspinError
-        If there is no bath, or more than one, or no other reservoir.
+    Raises HpcspinError, which names ``where``, if there is no bath, or more than one, or no other reservoir.
     """
     reservoirs = in_order_of(without_drive(reference, drive), given).get("reservoirs") or []
     baths = [entry["potential"] for entry in reservoirs if entry.get("sites") == "all"]

@@ -97,22 +97,12 @@ def listed_shards(directories: Sequence[Path]) -> list[Shard]:
 def split_shards(directories: Sequence[Path], validation: Sequence[str], world: World) -> Split:
     """Divide the shards of a training set, by file and never within one.
 
-    Frames of one trajectory resemble each other: an error on frames between
-    those learned from would be a training error.
+    Frames of one trajectory resemble each other: an error on frames between those learned from would be a training
+    error. Each directory has a ``manifest.json``; the shards of several are named with their directories. Rank 0
+    verifies them; all call together.
 
-    Parameters
-    ----------
-    directories
-        Each with a ``manifest.json``. The shards of several are named with their directories.
-    validation
-        Names of the shards kept for validation.
-    world
-        Rank 0 verifies the shards; all call together.
-
-    Raises
-    ------
-    HpcspinError
-        If a shard is missing or corrupt, a name is unknown, or nothing is left to learn from.
+    Raises HpcspinError if a shard is missing or corrupt, a name of those for validation is unknown, or nothing is left
+    to learn from.
     """
     if world.rank == 0:
         for directory in directories:

@@ -55,21 +55,9 @@ def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
 def require_independent(split: Split, drives: Mapping[str, Hashable], past: Mapping[str, str], world: World) -> None:
     """Refuse validation snapshots that are learned from, and warn of snapshots that are learned from twice.
 
-    Parameters
-    ----------
-    split
-        The shards.
-    drives
-        Voltages of each shard: the same spins at two of them are two snapshots to learn from.
-    past
-        See `learned_files`: of the model that the training begins with.
-    world
-        Rank 0 works and logs.
-
-    Raises
-    ------
-    HpcspinError
-        Naming the validation shard and the one that it repeats.
+    Rank 0 works and logs. The same spins at two voltages, the drives of each shard, are two snapshots to learn from;
+    ``past``, see `learned_files`, is what the model that the training begins with has learned from. The HpcspinError
+    names the validation shard and the one that it repeats.
     """
     if world.rank == 0:
         seen = _learned(split, drives, world)

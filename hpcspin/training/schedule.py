@@ -22,12 +22,8 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 class RunningMean:
     """Exponential running mean of a module's weights, kept beside them.
 
-    Parameters
-    ----------
-    module
-        Whose weights are followed.
-    decay
-        Weight of the past, per step; smaller during the first steps, so that the initial weights are forgotten.
+    ``decay`` is the weight of the past, per step; smaller during the first steps, so that the initial weights are
+    forgotten.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -48,18 +48,9 @@ class Source:
 def read_source(path: Path, kind: str, bias: float) -> Source:
     """System of a label file, from the config stored in it.
 
-    Parameters
-    ----------
-    path
-        Label file.
-    kind, bias
-        Kind of lattice and bias of a file without a config; its edges are then open along x alone.
-
-    Raises
-    ------
-    HpcspinError
-        If the file is invalid, its snapshots are not on the lattice of its config, or it is a trajectory whose
-        fields are not those of the electrons alone.
+    A file without a config has the given kind of lattice and bias; its edges are then open along x alone. Raises
+    HpcspinError if the file is invalid, its snapshots are not on the lattice of its config, or it is a trajectory whose
+    fields are not those of the electrons alone.
     """
     attributes = read_attributes(path)
     config = attributes.get("config")

@@ -21,27 +21,11 @@ from hpcspin.training.schedule import RunningMean
 
 
 class TrainingState:
-    """The state of a training and its checkpoint.
+    """The state of a training and its checkpoint, which is refused if it belongs to another config.
 
-    Parameters
-    ----------
-    path
-        The checkpoint.
-    config
-        What defines the training; a checkpoint of another one is refused.
-    model, mean, optimiser
-        What is saved and restored. Buffers of the model follow from the data.
-
-    Attributes
-    ----------
-    epoch : int
-        Epochs done.
-    seconds : float
-        Spent so far, over all restarts.
-    metrics : dict
-        Of the best weights so far.
-    best_epoch : int
-        Their epoch.
+    What is saved and restored are model, running mean and optimiser, the ``epoch`` and the ``seconds`` spent over all
+    restarts, and the best weights so far with their ``metrics`` and their ``best_epoch``. Buffers of the model follow
+    from the data.
     """
 
     def __init__(
