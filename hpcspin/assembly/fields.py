@@ -88,7 +88,7 @@ def _learned(config: Config, dynamics: DynamicsSection, lattice: Lattice, world:
     names = (dynamics.model, "the config")
     require_electrons(config.model_dump(mode="json"), model.card, names, dynamics.allow, world)
     model, system = model.to(device).eval(), build_system(config)
-    if dynamics.exact_interval is not None:  # Of corrected fields alone.
+    if dynamics.field == "corrected" and dynamics.exact_interval is not None:
         cheap = LearnedField(model, model.drive(system))
         return CorrectedField(cheap, _electronic(config, world), lattice.size, dynamics.exact_interval)
     if dynamics.check_interval is None:
