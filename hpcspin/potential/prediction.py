@@ -20,6 +20,7 @@ from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.window import Block, offsets_within, reach_of
 from hpcspin.storage import (
+    POLARIZATIONS,
     Electrons,
     check_spins,
     chemical_potential,
@@ -306,6 +307,9 @@ class Predictor(nn.Module):
         self.eval()
         device, table = next(self.parameters()).device, self.neighbourhood(lattice)
         bias = torch.tensor(drive, dtype=torch.float64, device=device).reshape(1, -1)
+        seen = self.architecture.drives + (POLARIZATIONS if self.sees == "polarized" else 0)
+        if self.sees != "chemical_potential" and bias.shape[1] != seen:  # Kernels would read what lies behind it.
+            raise HpcspinError(f"drive: the model sees {seen} numbers, not {bias.shape[1]}: give those of model.drive")
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
             given = frame[None], table
             yield self(*given, at_filling(self, *given, bias, lattice.num_sites))

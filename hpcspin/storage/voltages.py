@@ -39,7 +39,8 @@ def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "p
     The reservoirs are in the order of the reference, to which they are matched by their sites, widths and
     polarisations.
 
-    Raises HpcspinError, which names ``where``, if there is no bath, or more than one, or no other reservoir.
+    Raises HpcspinError, which names ``where``, if there is no bath, or more than one, or no other reservoir, or one of
+    the reference's is missing.
     """
     reservoirs = in_order_of(without_drive(reference, drive), given).get("reservoirs") or []
     baths = [entry["potential"] for entry in reservoirs if entry.get("sites") == "all"]
@@ -48,6 +49,12 @@ def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "p
         raise HpcspinError(
             f"{where}: potential.drive: potentials are those of the reservoirs relative to one bath on all sites; "
             f"these electrons have {len(baths)} such baths and {len(others)} other reservoirs: take drive: bias"
+        )
+    wanted = sum(entry.get("sites") != "all" for entry in reference.get("reservoirs") or [])
+    if len(others) != wanted:
+        raise HpcspinError(
+            f"{where}: potential.drive: potentials are those of {wanted} reservoirs besides the bath; these electrons "
+            f"have {len(others)} of them: add the missing ones"
         )
     ends = [value for side in _ENDS for value in _polarization(reservoirs, side)] if drive == "polarized" else []
     return (*(potential - baths[0] for potential in others), *ends)

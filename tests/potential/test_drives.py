@@ -111,6 +111,13 @@ def test_as_many_voltages_as_the_drive_has(changes: dict[str, Any]) -> None:
         Architecture("square", 1.0, (4,), kind="direct", layers=(1,), channels=3, **changes)
 
 
+@pytest.mark.parametrize("drive", [0.7, (0.7,), (0.7, -1.1, 0.0)])
+def test_other_numbers_of_voltages_than_the_model_sees_are_refused(drive: Any) -> None:
+    spins = random_spins(1, LATTICE.num_sites, 6).reshape(1, *LATTICE.size, 3).numpy()
+    with pytest.raises(HpcspinError, match=r"drive: the model sees 2 numbers, not [13]"):
+        layered("pair").predict(spins, LATTICE, drive)
+
+
 def test_the_card_of_a_model_of_one_bias_does_not_count_its_voltages() -> None:
     given = {"kind": "direct", "layers": (1,), "channels": 3}
     assert "drives" not in Architecture("square", 1.0, (4,), **given).as_dict()

@@ -42,6 +42,13 @@ def test_without_a_bath_or_without_others_there_are_none(kept: tuple[int, ...], 
         voltages(given, given, "a.h5")
 
 
+def test_a_reservoir_of_the_reference_that_is_missing_is_refused() -> None:
+    given = {**REFERENCE, "reservoirs": [REFERENCE["reservoirs"][number] for number in (0, 2)]}
+    for look in (lambda: voltages(REFERENCE, given, "a.h5"), lambda: voltages_outside(given, [REFERENCE], "a.h5")):
+        with pytest.raises(HpcspinError, match=r"a\.h5: potential\.drive.* 2 reservoirs .* have 1 of them"):
+            look()
+
+
 def test_what_is_left_without_voltages_is_the_same_at_all() -> None:
     assert without_drive(electrons(1.0, 2.0), "potentials") == without_drive(REFERENCE, "potentials")
     assert without_drive(electrons(1.0, 2.0, 3.0), "potentials") != without_drive(REFERENCE, "potentials")
