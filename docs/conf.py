@@ -7,16 +7,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 from hpcspin import __version__
 from hpcspin.config_schema import json_schema
 from hpcspin.storage.datasets import DATASETS
 
 project, version = "hpcspin", __version__
 author = "The hpcspin developers"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"hpcspin {version}"
+html_show_copyright = False
+html_math_renderer = "mathml"
 html_extra_path = ["generated/config.schema.json"]
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -130,8 +135,19 @@ def _benchmarks(app: Any, page: str, source: list[str]) -> None:
     source[0] = source[0].replace("](../perf/README.md", "](benchmarks.md")
 
 
+def _mathml(display: str) -> Any:
+    """Equations as MathML, which browsers draw by themselves: the site needs no network and no script for them."""
+
+    def visit(writer: Any, node: nodes.math) -> None:
+        writer.body.append(f'<span class="math {display}">{convert(node.astext(), display=display)}</span>')
+        raise nodes.SkipNode
+
+    return visit, None
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", _mathml("inline"), _mathml("block"))
     app.connect("source-read", _benchmarks)
     app.connect("autodoc-process-docstring", _plain, priority=400)  # Before napoleon, which adds markup.
 

@@ -140,6 +140,24 @@ class Run:
             raise AttributeError(f"the run has no {name!r}; it has {', '.join(self._arrays)}")
         return self._arrays[name]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the datasets."""
+        if self._arrays is not None:
+            return tuple(self._arrays)
+        with FrameReader(self._path) as frames:
+            return tuple(frames.names)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.names]  # A notebook completes them.
+
+    def __repr__(self) -> str:
+        where, state = (
+            "" if self._arrays is not None else f" in {self._path}",
+            "finished" if self.finished else "stopped",
+        )
+        return f"<{state} run of {len(self.time)} frames{where}: {', '.join(self.names)}>"
+
 
 def simulate(
     system: ElectronSystem | Lattice,
@@ -303,7 +321,10 @@ def open_labels(path: str | Path) -> FrameReader:
 def open_trajectory(path: str | Path) -> FrameReader:
     """A trajectory, finished or running, by its directory or its file; read as `open_labels` does."""
     path = Path(path)
-    return FrameReader(find_trajectory(path) if path.is_dir() else path)
+    found = find_trajectory(path) if path.is_dir() else path
+    if path.is_dir() and not found.exists():
+        raise HpcspinError(f"{path}: no trajectory is in this directory; give that of a simulation")
+    return FrameReader(found)
 
 
 def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:

@@ -155,3 +155,41 @@ def test_examples_run_and_are_short(
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [8, (8, 6, 2), (8.0, 6.0), "86", None])
+def test_a_size_that_is_no_pair_is_one_line(size: object) -> None:
+    with pytest.raises(hs.HpcspinError, match=r"two whole numbers \(Lx, Ly\)"):
+        hs.make_lattice("square", size)
+
+
+def test_masks_reservoirs_and_lattices_that_are_none_are_one_line() -> None:
+    lattice = hs.make_lattice("square", (4, 3))
+    for sites in ("left", [[0, 0], [1, 0]], np.ones(12, bool)):
+        with pytest.raises(hs.HpcspinError, match=r"reservoir 'left': its sites must be a mask"):
+            hs.Reservoir("left", sites, 1.0, 0.0)
+    with pytest.raises(hs.HpcspinError, match=r"'left' is no reservoir"):
+        hs.DrivenLattice(lattice, 1.0, 2.5, 0.05, ["left"])
+    with pytest.raises(hs.HpcspinError, match=r"\(4, 3\) is no lattice"):
+        hs.ClosedLattice((4, 3), 1.0, 2.5, 0.05, filling=1.0)
+
+
+def test_a_run_says_what_it_has(tmp_path: Path) -> None:
+    lattice = hs.make_lattice("square", (4, 3))
+    spins = np.tile([0.0, 0.6, 0.8], (4, 3, 1))
+    for path in (None, tmp_path / "run"):
+        run = hs.simulate(lattice, Zeeman((0, 0, 1)), spins, step=0.1, duration=1, damping=0.1, path=path)
+        assert {"time", "spins", "magnetization"} <= set(run.names) <= set(dir(run))
+        assert repr(run).startswith("<finished run of ")
+    with pytest.raises(hs.HpcspinError, match="no trajectory is in this directory"):
+        hs.open_trajectory(tmp_path)
+
+
+def test_finished_labels_are_kept(system: hs.DrivenLattice, tmp_path: Path) -> None:
+    spins, path = system.texture("wall", position=4), tmp_path / "labels.h5"
+    hs.label(system, spins, path)
+    before = path.read_bytes()
+    hs.label(system, spins, path)
+    with pytest.raises(hs.HpcspinError, match=r"belongs to another config: spins_sha256.*choose another output"):
+        hs.label(system, system.texture("wall", position=5), path)
+    assert path.read_bytes() == before

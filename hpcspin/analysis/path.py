@@ -63,6 +63,20 @@ def angles(first: Array, second: Array) -> Array:
     return np.asarray(np.arctan2(sine, (first * second).sum(axis=-1)))
 
 
+def require_path(first: Array, last: Array, images: int) -> None:
+    """Refuse ends between which there is no path.
+
+    Raises
+    ------
+    HpcspinError
+        If the ends are the same, or there is no image between them.
+    """
+    if images < 3:
+        raise HpcspinError("a path needs an image between its ends; give more images")
+    if angles(first, last).max() < _SAME:
+        raise HpcspinError("both ends of the path are the same spins; give two different states")
+
+
 def geodesic(first: Array, last: Array, images: int, tilt: float = 0.0, seed: int = 0) -> Array:
     """Images at equal distances on the geodesic from one state to another.
 
@@ -132,8 +146,7 @@ def relax(
     HpcspinError
         If the ends are the same, or there is no image between them.
     """
-    if len(images) < 3 or angles(images[0], images[-1]).max() < _SAME:
-        raise HpcspinError("a path needs two different ends and an image between them; give other states, more images")
+    require_path(images[0], images[-1], len(images))
     ends = evaluate(images[[0, -1]])[0]
     evaluations = max(evaluations - len(images), 0) + 2
     found: list[Band] = []

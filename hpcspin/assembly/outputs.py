@@ -58,7 +58,7 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
 
 @contextmanager
 def recorded_job(
-    directory: Path, world: World, config: Config | None = None, may_grow: tuple[str, ...] = ()
+    directory: Path, world: World, config: Config | None = None, may_grow: tuple[str, ...] = (), element: str = ""
 ) -> Iterator[None]:
     """Be the `sole_writer` of a directory, and describe the job in its ``jobs.jsonl`` when it ends in order.
 
@@ -76,19 +76,23 @@ def recorded_job(
     may_grow
         Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING`, and what is allowed to
         differ between labels and models, always may.
+    element
+        Of a batch array, as ``3-of-16``: it shares the directory with the others, locks its own name alone, has its own
+        ``jobs-3-of-16.jsonl``, and is the ``task`` of the line.
 
     Raises
     ------
     HpcspinError
         If another run writes there, or the directory belongs to another config.
     """
-    with sole_writer(directory, world):
+    with sole_writer(directory / f"task-{element}" if element else directory, world, directory=not element):
         start = time.monotonic()
         if config is not None:
             _claim(config, directory, world, may_grow)
         yield
         if world.rank == 0:
             job = {
+                **({"task": element} if element else {}),
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - start, 3),
                 "ranks": world.size,
@@ -98,7 +102,7 @@ def recorded_job(
                 "gpus": gpu_names(),
                 "code_version": code_version(),
             }
-            append_line(directory / JOBS, json.dumps(job))
+            append_line(directory / (f"jobs-{element}.jsonl" if element else JOBS), json.dumps(job))
 
 
 def _claim(config: Config, directory: Path, world: World, may_grow: tuple[str, ...]) -> None:

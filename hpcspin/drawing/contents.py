@@ -49,13 +49,15 @@ def find_kind(output: Path) -> str:
         "torque": ("torque.csv", "labels"),
         "minimise": (MINIMUM, f"{MINIMUM}.partial"),
         "path": (PATH, f"{PATH}.partial"),
-        "reproduce": ("config.json",),
+        "reproduce": ("config.json",),  # Others have one, too, before their first results.
         "simulate": ("trajectory.h5", "trajectory.h5.partial"),
         "train": (METRICS, "member-*"),
         "label": ("*.h5", "*.h5.partial"),
     }
     for kind, patterns in signs.items():
-        if any(next(output.glob(pattern), None) for pattern in patterns):
+        if not any(next(output.glob(pattern), None) for pattern in patterns):
+            continue
+        if kind != "reproduce" or read_json(output / "config.json", "give the --output of a verb").get("reproduce"):
             return kind
     raise HpcspinError(
         f"{output}: holds no config.json of `hpcspin reproduce`, no trajectory, training, sweep or labels; give the "
@@ -72,15 +74,21 @@ def describe(directory: Path, kind: str) -> tuple[Sections, bool]:
         If a file of it cannot be read.
     """
     sections, doubts, unfinished = _DESCRIBED[kind](directory)
-    jobs = list(read_lines(directory / JOBS))
+    jobs = [*read_lines(directory / JOBS)]
+    jobs += [job for path in sorted(directory.glob("jobs-*.jsonl")) for job in read_lines(path)]
     if jobs:
-        rows = [[job.get(key, "") for key in _JOB] for job in jobs]
-        sections["Jobs that ended in order"] = [page.table(rows, list(_JOB))]
+        keys = [key for key in _JOB if any(key in job for job in jobs)]
+        rows = [[_listed(job.get(key, "")) for key in keys] for job in jobs]
+        sections["Jobs that ended in order"] = [page.table(rows, keys)]
     first: Sections = {"Warnings": [page.warnings(doubts)]} if doubts else {}
     return {**first, **sections}, unfinished
 
 
-_JOB = ("ended", "seconds", "ranks", "launcher", "processor", "cores", "gpus", "code_version")
+def _listed(value: Any) -> Any:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
+
+
+_JOB = ("task", "ended", "seconds", "ranks", "launcher", "processor", "cores", "gpus", "code_version")
 _MANY = 12
 """Trainings of a sweep whose errors are drawn."""
 
@@ -102,19 +110,19 @@ def _labels(directory: Path) -> _Described:
     rows, doubts, plots = [], [], []
     for path in files:
         stored = read_attributes(path)
+        asked = (stored.get("config", {}).get("electrons") or {}).get("tolerance", math.inf)
         with FrameReader(path) as frames:
             error = np.asarray(frames.error[:] if "error" in frames.names else [])
             rows.append([path.name, len(frames), _size(frames), _largest(error), stored.get("precision", "")])
-        asked = (stored.get("config", {}).get("electrons") or {}).get("tolerance", math.inf)
+            rows[-1].append("" if asked == math.inf else f"{asked:g}")
         if len(error) and error.max() > asked:
             doubts.append(f"{path.name}: an error estimate of {error.max():.2g} is above the tolerance of {asked:g}")
         if len(error) > 1:
-            plots.append(
-                page.plot(path.name, "snapshot", {"error estimate": (np.arange(float(len(error))), error)}, log=True)
-            )
+            curve = {"": (np.arange(float(len(error))), error)}
+            plots.append(page.plot(f"error estimate, {path.name}", "snapshot", curve, log=True))
     partial = [path.name for path in files if path.suffix == ".partial"]
     doubts += [f"{name}: not finished; run `hpcspin label` again" for name in partial]
-    head = ["file", "snapshots", "lattice", "largest error estimate", "precision"]
+    head = ["file", "snapshots", "lattice", "largest error estimate", "precision", "tolerance"]
     sections = {"Labels": [page.table(rows, head), *plots[:_MANY]], "Snapshots": [_film(files[0])]}
     return sections | _origin(read_attributes(files[0])), doubts, bool(partial)
 
@@ -129,7 +137,7 @@ def _simulation(directory: Path) -> _Described:
     facts = [("state", "not finished" if partial else "finished"), ("time reached", f"{series.time[-1]:g} ħ/t")]
     facts += [(key.replace("_", " "), dynamics[key]) for key in _FACTS if dynamics.get(key) is not None]
     numbers = [
-        (f"{what} {name}".strip(), *(f"{values[frame]:.4g}" for frame in (0, -1)))
+        (f"{what}: {name}" if name else what, *(f"{values[frame]:.4g}" for frame in (0, -1)))
         for what, curves in series.curves.items()
         for name, values in curves.items()
     ]
@@ -247,7 +255,15 @@ def _sweep(directory: Path) -> _Described:
 def _csv(path: Path) -> str:
     with path.open(newline="") as file:
         head, *rows = csv.reader(file)
-    return page.table(rows, head)
+    return page.table(([_five_digits(cell) for cell in row] for row in rows), head)
+
+
+def _five_digits(cell: str) -> str:
+    """A fraction with the digits that one reads; all of them are in the file."""
+    try:
+        return f"{float(cell):.5g}" if "." in cell else cell
+    except ValueError:
+        return cell
 
 
 def _against_epochs(path: Path) -> page.Curve:

@@ -27,6 +27,10 @@ Curve = tuple[Array, Array]
 
 _LEVELS = 254
 """Number of the last colour of a film; the byte after it stands for no number."""
+_LONGEST = 40
+"""Letters of a word that stays in one line of a table."""
+_ROUNDING = 1e-7
+"""Relative changes below which a curve is drawn as a constant."""
 
 
 def _text(value: object) -> str:
@@ -44,8 +48,15 @@ def _json(value: Any) -> str:
 def table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> str:
     """A table, with a line of headings or without."""
     lines = [f"<tr>{''.join(f'<th>{_text(cell)}</th>' for cell in head)}</tr>"] if head else []
-    lines += [f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows]
+    lines += [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows]
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _cell(content: object) -> str:
+    """A cell; words that no line holds, such as checksums, are broken."""
+    words = str(content).split()
+    broken = ' class="long"' if words and max(map(len, words)) > _LONGEST else ""
+    return f"<td{broken}>{_text(content)}</td>"
 
 
 def warnings(sentences: Iterable[str]) -> str:
@@ -80,10 +91,19 @@ def plot(title: str, across: str, curves: Mapping[str, Curve], log: bool = False
         "margin": {"l": 60, "r": 30, "t": 54, "b": 40},
         "modebar": {"orientation": "v"},
         "xaxis": {"title": {"text": _text(across)}},
-        "yaxis": {"type": "log" if log else "linear", "exponentformat": "power"},
+        "yaxis": {"type": "log" if log else "linear", "exponentformat": "power"} | ({} if log else _flat(curves)),
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom"},
     }
     return f'<div class="plot">{_json({"data": data, "layout": layout})}</div>'
+
+
+def _flat(curves: Mapping[str, Curve]) -> dict[str, Any]:
+    """The range of ordinates that are one number but for rounding, which would fill the plot otherwise."""
+    values = np.concatenate([y[np.isfinite(y)] for _, y in curves.values()] or [np.empty(0)])
+    scale = np.abs(values).max(initial=0.0)
+    if not scale or np.ptp(values) > _ROUNDING * scale:
+        return {}
+    return {"range": [float(values.mean() - 0.1 * scale), float(values.mean() + 0.1 * scale)]}
 
 
 def _numbers(values: Array) -> list[float | None]:

@@ -194,7 +194,7 @@ def _curves(measured: dict[str, Array], frames: FrameReader, chosen: list[int], 
     if "current" in frames.names:
         reservoirs = (frames.attributes.get("config", {}).get("electrons") or {}).get("reservoirs") or []
         names = [str(one.get("name", number)) for number, one in enumerate(reservoirs)]
-        curves["current out of (t/ħ)"] = dict(zip(names, frames.current[:][chosen].T, strict=False))
+        curves["current out of a reservoir (t/ħ)"] = dict(zip(names, frames.current[:][chosen].T, strict=False))
     if "energy" in frames.names:
         curves["energy a site (t)"] = {"": frames.energy[:][chosen] / lattice.num_sites}
     for name in sorted(set(frames.names) - _MEASURED):

@@ -41,7 +41,7 @@ class Reservoir:
     Raises
     ------
     HpcspinError
-        If the width matrix would not be positive, or no site is touched.
+        If the width matrix would not be positive, the sites are no mask, or no site is touched.
     """
 
     name: str
@@ -61,7 +61,14 @@ class Reservoir:
                 f"{where}: polarization {self.polarization} must have a length of at most 1, "
                 "else the width matrix is not positive"
             )
-        if not np.any(self.sites):
+        mask = np.asarray(self.sites)
+        if mask.dtype != bool or mask.ndim != 2:
+            raise HpcspinError(
+                f"{where}: its sites must be a mask, bool of shape (Lx, Ly); lattice.mask makes one of a name, as "
+                "'left', or of pairs (x, y)"
+            )
+        object.__setattr__(self, "sites", mask)
+        if not mask.any():
             raise HpcspinError(f"{where}: it touches no site of the lattice; give it at least one")
 
     @property
@@ -97,6 +104,9 @@ class DrivenLattice(ElectronSystem):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "reservoirs", tuple(self.reservoirs))
+        for reservoir in self.reservoirs:
+            if not isinstance(reservoir, Reservoir):
+                raise HpcspinError(f"electrons: {reservoir!r} is no reservoir; give Reservoir(name, sites, ...)")
         if not any(reservoir.width > 0 for reservoir in self.reservoirs):
             raise HpcspinError("electrons: no reservoir has a width; a steady state needs at least one")
         names = [reservoir.name for reservoir in self.reservoirs]

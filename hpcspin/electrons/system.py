@@ -86,6 +86,8 @@ class ElectronSystem:
     """What messages call such a system."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.lattice, Lattice):
+            raise HpcspinError(f"electrons: {self.lattice!r} is no lattice; make_lattice('square', (12, 6)) makes one")
         object.__setattr__(self, "solver", self.solver or self.default_solver)
         if not isinstance(self.hopping, int | float):
             object.__setattr__(self, "hopping", tuple(float(t) for t in self.hopping))

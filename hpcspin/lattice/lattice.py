@@ -7,6 +7,7 @@ transport direction. A new lattice is one subclass with a ``kind``.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -39,7 +40,7 @@ class Lattice:
     Raises
     ------
     HpcspinError
-        If a side is not positive, a periodic side is so short that two
+        If the size is no pair of whole numbers, a side is not positive, a periodic side is so short that two
         different bonds would join the same two sites, or a bond is named twice.
     """
 
@@ -57,6 +58,15 @@ class Lattice:
         LATTICES.add(cls.kind, cls)
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "size", tuple(map(operator.index, self.size)))
+            object.__setattr__(self, "periodic", tuple(map(bool, self.periodic)))
+            ((_, _), (_, _)) = self.size, self.periodic
+        except (TypeError, ValueError):
+            raise HpcspinError(
+                f"lattice: size {self.size!r} must be two whole numbers (Lx, Ly), and periodic {self.periodic!r} two "
+                "of True and False"
+            ) from None
         for axis, length, closed in zip("xy", self.size, self.periodic, strict=True):
             if length < 1:
                 raise HpcspinError(f"lattice.size: {length} sites along {axis}; give at least 1")
@@ -238,7 +248,7 @@ def make_lattice(kind: str, size: tuple[int, int], periodic: tuple[bool, bool] =
     HpcspinError
         If the kind is unknown or the size is impossible.
     """
-    return LATTICES[kind](tuple(size), tuple(periodic))  # type: ignore[arg-type]
+    return LATTICES[kind](size, periodic)
 
 
 def nearest_vectors(lattice: Lattice, offsets: ArrayLike) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport, label_sn
 from hpcspin.electrons.labelling import Frame
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.parallel.world import World
-from hpcspin.storage import LabelWriter, SpinsFile, require_output
+from hpcspin.storage import (
+    LabelWriter,
+    SpinsFile,
+    partial_path,
+    read_attributes,
+    require_output,
+    require_same_config,
+)
 
 
 def label_file(
@@ -52,14 +60,17 @@ def write_label_file(
     device: str = "auto",
     energies: Sequence[float] | None = None,
 ) -> None:
-    """Label snapshots as `label_snapshots` does; rank 0 writes, and goes on where a file stands."""
+    """Label snapshots as `label_snapshots` does; rank 0 writes, and goes on where a file stands, or is done."""
     writer: LabelWriter | None = None
     given = {**attributes, "precision": system.precision}
     flowing = {} if energies is None else Transport.shapes(system, energies)
+    if isinstance(system, DrivenLattice):
+        given["reservoirs"] = [reservoir.name for reservoir in system.reservoirs]
     with sole_writer(output, world, directory=False):
+        if world.broadcast(_is_finished(output, {**given, "snapshots": count}) if world.rank == 0 else None):
+            world.log_result(f"{output}: {count} snapshots, all of them labelled already")
+            return
         if world.rank == 0:
-            if isinstance(system, DrivenLattice):
-                given["reservoirs"] = [reservoir.name for reservoir in system.reservoirs]
             writer = LabelWriter(output, system.lattice.size, {**system.result_shapes, **flowing}, given, count)
         done = world.broadcast(writer.done if writer else None)
         for snapshot, state, flows in label_snapshots(system, frame, count, world, device, done, energies):
@@ -70,3 +81,13 @@ def write_label_file(
         if writer is not None:
             writer.finish()
             world.log_result(f"{output}: {count} snapshots")
+
+
+def _is_finished(output: Path, given: Mapping[str, Any]) -> bool:
+    """Whether a finished file has these labels; one that has others cost hours perhaps, and is not replaced."""
+    if not output.exists() or partial_path(output).exists():
+        return False
+    stored = read_attributes(output)
+    wanted = json.loads(json.dumps(given))
+    require_same_config({key: stored.get(key) for key in wanted}, wanted, output, "choose another output")
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpcspin.analysis.minimise import Array
-from hpcspin.analysis.path import Band, geodesic, relax
+from hpcspin.analysis.path import Band, geodesic, relax, require_path
 from hpcspin.assembly.landscape import Landscape, build_landscape, images_of_teams, stored_states, write_states
 from hpcspin.assembly.outputs import recorded_job
 from hpcspin.config import Config, DynamicsSection, PathSection
@@ -36,6 +36,7 @@ def path_directory(config: Config, first: Path, last: Path, output: Path, world:
     number, team = world.split(teams)
     landscape = build_landscape(config, team)
     ends = _ends(landscape, first, last)
+    require_path(ends[0], ends[1], settings.images)
     evaluate = images_of_teams(landscape, number, teams, team, world)
     with recorded_job(output, world, config, ("path.tolerance", "path.evaluations")):
         images, band = stored_states(output, _going_on) or (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcspin.analysis.runs import frame_numbers, frame_series
-from hpcspin.assembly.outputs import recorded_job, sole_writer
+from hpcspin.assembly.outputs import recorded_job
 from hpcspin.config import Config, TrainingSection, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
@@ -174,9 +174,7 @@ def sweep_directory(sweep: Sweep, world: World) -> int:
     chains = _chains(sweep)
     _require_inputs(sweep, [run.config for chain in chains for run in chain])
     number, tasks = _task(sweep.task)
-    alone = tasks == 1
-    task = sweep.output / f"task-{number}-of-{tasks}"
-    with recorded_job(sweep.output, world) if alone else sole_writer(task, world, directory=False):
+    with recorded_job(sweep.output, world, element=f"{number}-of-{tasks}" if tasks > 1 else ""):
         code = _run_all(sweep, chains[number - 1 :: tasks], world)
         if code == 0 and world.rank == 0:
             _collect(sweep, [run for chain in chains for run in chain], world)

@@ -76,11 +76,11 @@ def test_images_of_a_geodesic_are_equally_far_apart() -> None:
     np.testing.assert_allclose(angles(images[1:], images[:-1]), np.tile(angles(first, last) / 6, (6, 1, 1)), atol=1e-7)
     assert (images[0] == first).all()
     assert (images[-1] == last).all()
-    with pytest.raises(HpcspinError, match="two different ends"):
+    with pytest.raises(HpcspinError, match="same spins"):
         next(relax(lambda images: (images[:, 0, 0, 0], images), geodesic(first, first, 5), 1e-3))
     again = first + 1e-6 * last
     again /= np.linalg.norm(again, axis=-1, keepdims=True)
-    with pytest.raises(HpcspinError, match="two different ends"):
+    with pytest.raises(HpcspinError, match="same spins"):
         next(relax(lambda images: (images[:, 0, 0, 0], images), geodesic(first, again, 5, 0.1), 1e-3))
 
 

@@ -47,7 +47,7 @@ def test_curves_are_the_measures_of_the_frames(run: Path) -> None:
     series = read_series(run)
     np.testing.assert_array_equal(series.time, [0, 0.5, 1])
     np.testing.assert_allclose(series.curves["wall position (columns)"][""], np.array(WALLS) - 0.5, atol=0.1)
-    np.testing.assert_array_equal(series.curves["current out of (t/ħ)"]["right"], [0, -1, -2])
+    np.testing.assert_array_equal(series.curves["current out of a reservoir (t/ħ)"]["right"], [0, -1, -2])
     spin = series.curves["magnetisation"]
     np.testing.assert_allclose(spin["length"] ** 2, spin["x"] ** 2 + spin["y"] ** 2 + spin["z"] ** 2)
 

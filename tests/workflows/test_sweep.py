@@ -155,6 +155,11 @@ def test_tasks_of_an_array_make_together_what_one_command_makes(hpcspin: Cli, co
                 assert "3 of 4 runs are not finished" in done.stdout
     for name in ("sweep.jsonl", "sweep.csv", "curves.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "array" / name).read_bytes()
+    for task in (1, 2, 3):
+        job = json.loads((tmp_path / "array" / f"jobs-{task}-of-3.jsonl").read_text())
+        assert job["task"] == f"{task}-of-3"
+    assert hpcspin("report", tmp_path / "array").returncode == 0
+    assert "<td>2-of-3</td>" in (tmp_path / "array" / "report.html").read_text()
 
 
 def test_a_chain_goes_up_and_down_from_spins_to_spins(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
