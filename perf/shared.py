@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from hpcspin.cli_run import write_logs
 from hpcspin.config import Config, load_config
-from hpcspin.logs import write_logs
 from hpcspin.storage import read_attributes
 
 PERF = Path(__file__).parent
