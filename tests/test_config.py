@@ -104,6 +104,12 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("nonsense", "key.path=value"),
         ("dynamics.record_window=[5, 1]", "record_window ends before it begins"),
         ("dynamics.observers=[structure_factor]", "dynamics.observers.0.wave_vectors: is missing"),
+        (
+            "dynamics.observers=[{name: structure_factor, wave_vectors: []}]",
+            "wave_vectors: must have 1 or more entries",
+        ),
+        ("dynamics.step=1e-320", "would take inf steps of"),
+        ("dynamics.duration=1e300", r"duration 1e\+300 would take .* steps"),
     ],
 )
 def test_mistakes_get_one_line_that_names_the_key(minimal: Path, override: str, message: str) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
+from pydantic import Field as Entries
 
 from hpcspin.dynamics import energies
 from hpcspin.dynamics.fields import Field
@@ -169,8 +170,11 @@ def puddles(frame: Frame) -> NDArray[np.float64]:
     return np.array([len(sizes), sizes.mean(), sizes[0]] if len(sizes) else [0.0, 0.0, 0.0])
 
 
+WaveVectors = Annotated[tuple[tuple[Finite, Finite], ...], Entries(min_length=1)]
+
+
 @observer("structure_factor", lambda lattice, wave_vectors: (len(wave_vectors),))
-def structure_factor(frame: Frame, wave_vectors: tuple[tuple[Finite, Finite], ...]) -> NDArray[np.float64]:
+def structure_factor(frame: Frame, wave_vectors: WaveVectors) -> NDArray[np.float64]:
     """Static structure factor at wave vectors in reciprocal ones: `measures.structure_factor` names those of orders."""
     share = float(np.mean(np.isfinite(frame.spins)))
     return measures.structure_factor(frame.lattice, np.nan_to_num(frame.spins), wave_vectors) / share

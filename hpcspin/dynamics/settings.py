@@ -20,6 +20,9 @@ from hpcspin.settings import Count, Finite, NonNegative, Positive, Section, Seed
 CLOSED_OBSERVERS = ("magnetization", "mean_bond", "mean_chirality")
 """Observers of closed lattices where none are named: these have no wall between electrodes."""
 
+MOST_STEPS = 1e15
+"""Steps up to which times, their multiples, are exact to a double's rounding."""
+
 
 class Settings(Section):
     """Settings of a run: keys of the config's section ``dynamics``."""
@@ -70,6 +73,11 @@ class Settings(Section):
         names = [observer.name for observer in self.observers]
         if len(set(names)) < len(names):
             raise ValueError("observers has the same name twice; give it once")
+        if not self.duration / self.step <= MOST_STEPS:
+            raise ValueError(
+                f"duration {self.duration:g} would take {self.duration / self.step:.3g} steps of {self.step:g}; give a "
+                "shorter duration or a longer step"
+            )
         return self
 
     @property
@@ -80,8 +88,11 @@ class Settings(Section):
     @property
     def capacity(self) -> int:
         """Most frames that the run can keep."""
-        last = self.last_step
-        return sum(map(self.is_candidate, range(0, last + 1, self.record_interval))) + (not self.is_candidate(last))
+        last, interval = self.last_step, self.record_interval
+        first, until = (0.0, math.inf) if self.record_window is None else self.record_window
+        low = max(1, math.ceil(first / self.step * (1 - 1e-12) / interval))
+        high = math.floor(min(last, until / self.step * (1 + 1e-12)) / interval)
+        return 1 + max(0, high - low + 1) + (not self.is_candidate(last))
 
     def is_candidate(self, step: int) -> bool:
         """Whether a frame is kept after this step unless the wall decides otherwise; the first always is."""

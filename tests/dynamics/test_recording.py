@@ -36,6 +36,15 @@ from hpcspin.lattice import make_lattice
 from hpcspin.storage import TrajectoryWriter, read_checkpoint, read_spins, write_checkpoint
 
 
+@pytest.mark.parametrize("window", [None, (0.0, 0.4), (1.2, 2.4), (0.1, 0.2), (3.9, 9.0), (5.0, 6.0)])
+@pytest.mark.parametrize("interval", [1, 3, 7, 50])
+def test_the_number_of_frames_is_that_of_the_steps_to_be_recorded(window, interval):
+    settings = Settings(step=0.1, duration=4.0, record_interval=interval, record_window=window)
+    kept = [step for step in range(settings.last_step + 1) if settings.is_candidate(step)]
+    assert settings.capacity == len({*kept, settings.last_step})
+    assert Settings(duration=1e12).capacity == 500_000_000_001
+
+
 def test_frames_of_a_window(tmp_path):
     simulation(tmp_path / "run", record_window=[1.2, 2.4]).run()
     assert contents(tmp_path / "run")["step"].tolist() == [0, 12, 15, 18, 21, 24, 40]
