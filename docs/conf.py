@@ -139,7 +139,9 @@ def _mathml(display: str) -> Any:
     """Equations as MathML, which browsers draw by themselves: the site needs no network and no script for them."""
 
     def visit(writer: Any, node: nodes.math) -> None:
-        writer.body.append(f'<span class="math {display}">{convert(node.astext(), display=display)}</span>')
+        # Browsers know bold Greek as letters of its own, and not by an attribute.
+        text = node.astext().replace(r"\boldsymbol\sigma", "𝝈").replace(r"\boldsymbol\Omega", "𝛀")
+        writer.body.append(f'<span class="math {display}">{convert(text, display=display)}</span>')
         raise nodes.SkipNode
 
     return visit, None

@@ -168,7 +168,8 @@ def _rest(directory: Path) -> _Described:
             page.plot(what, series.axis, _against(series.time, one)) for what, one in series.curves.items()
         ]
     if not partial:
-        sections["Numbers"] = [page.table(read_json(directory / "numbers.json", "run the command again").items())]
+        numbers = read_json(directory / "numbers.json", "run the command again").items()
+        sections["Numbers"] = [page.table((key, _shorter(str(one), 8)) for key, one in numbers)]
     doubts = ["not at rest yet; run the same command again to go on, unless it is running"] if partial else []
     return sections | _origin(stored), doubts, partial
 
@@ -255,13 +256,13 @@ def _sweep(directory: Path) -> _Described:
 def _csv(path: Path) -> str:
     with path.open(newline="") as file:
         head, *rows = csv.reader(file)
-    return page.table(([_five_digits(cell) for cell in row] for row in rows), head)
+    return page.table(([_shorter(cell) for cell in row] for row in rows), head)
 
 
-def _five_digits(cell: str) -> str:
+def _shorter(cell: str, digits: int = 5) -> str:
     """A fraction with the digits that one reads; all of them are in the file."""
     try:
-        return f"{float(cell):.5g}" if "." in cell else cell
+        return f"{float(cell):.{digits}g}" if "." in cell else cell
     except ValueError:
         return cell
 

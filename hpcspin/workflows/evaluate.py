@@ -19,7 +19,7 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force, model_files
 from hpcspin.potential.files import card_path
-from hpcspin.storage import MANIFEST, read_manifest, require_output, write_json
+from hpcspin.storage import MANIFEST, TRAJECTORY, read_manifest, require_output, write_json
 from hpcspin.training import calibrate, examine
 
 
@@ -109,13 +109,15 @@ def evaluate(
 
 
 def label_files(data: Path, world: World) -> list[Path]:
-    """The label files that a path names: one, or those of a directory."""
+    """The label files that a path names: one, those of a directory, or the trajectory of a simulation's."""
     if not data.is_dir():
         return [data]
     files: list[Path] = []
     if world.rank == 0:  # Hashing all shards once is enough.
         listed = (data / MANIFEST).exists()
         files = [data / shard.file for shard in read_manifest(data)] if listed else sorted(data.glob("*.h5"))
+        if not listed and (data / TRAJECTORY).exists():
+            files = [data / TRAJECTORY]  # Its checkpoint lies beside it.
     files = world.broadcast(files)
     if not files:
         raise HpcspinError(f"{data}: holds no label files (*.h5); label some spins into it first")

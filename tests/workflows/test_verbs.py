@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from hpcspin.config import load_config
+from hpcspin.parallel.world import World
 from hpcspin.storage import write_labels, write_manifest
+from hpcspin.workflows.evaluate import label_files
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -166,3 +168,9 @@ def test_info_names_the_backends(hpcspin: Cli) -> None:
     assert result.returncode == 0, result.stderr
     for word in ("code_version", "MPI library", "GPUs", "segment reductions", "electron algebra"):
         assert word in result.stdout
+
+
+def test_labels_of_a_run_are_its_trajectory_alone(tmp_path: Path) -> None:
+    for name in ("trajectory.h5", "checkpoint.h5"):
+        (tmp_path / name).touch()
+    assert label_files(tmp_path, World()) == [tmp_path / "trajectory.h5"]
