@@ -28,8 +28,10 @@ def test_a_lattice_that_one_rank_cannot_hold_is_labelled_by_two(
     arguments = ("electrons.solver=negf", "lattice.size=[24, 4]", "--spins", spins, "--output", one)
     assert hpcspin("label", config, *arguments).returncode == 0
     with h5py.File(one) as alone, h5py.File(two) as divided:
-        for name in ("field", "density", "current", "error"):
+        for name in ("field", "density", "current"):
             np.testing.assert_allclose(divided[name][()], alone[name][()], atol=1e-12, err_msg=name)
+        # Differences of sums are multiplied by what a level between their energies may add, and so is their rounding.
+        np.testing.assert_allclose(divided["error"][()], alone["error"][()], atol=1e-10)
 
 
 def test_single_precision_is_written_beside_the_labels(
