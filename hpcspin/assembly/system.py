@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from hpcspin.config import Config, parse_config
@@ -18,9 +20,23 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.storage import read_attributes
 
+_SPIN_BYTES = 24
+
 
 def build_lattice(section: LatticeSettings) -> Lattice:
-    """Lattice of a config."""
+    """Lattice of a config.
+
+    Raises
+    ------
+    HpcspinError
+        If its spins alone are more than the memory of this node: every rank begins with those of the whole lattice.
+    """
+    needed, there = _SPIN_BYTES * math.prod(section.size), psutil.virtual_memory().total
+    if needed > there:
+        raise HpcspinError(
+            f"lattice.size: the spins of {section.size[0]} x {section.size[1]} sites take {needed / 2**30:.3g} GiB, "
+            f"and this machine has {there / 2**30:.3g} GiB of memory; give a smaller lattice"
+        )
     return make_lattice(section.kind, section.size, section.periodic)
 
 

@@ -68,3 +68,11 @@ def test_results_that_would_not_fit_the_disk_are_one_line(
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert "choose another --output" in line
+
+
+@pytest.mark.parametrize("verb", ["check", "simulate"])
+def test_a_lattice_beyond_the_memory_is_refused_at_once(hpcspin: Cli, config: Path, tmp_path: Path, verb: str) -> None:
+    result = hpcspin(verb, config, "lattice.size=[1000000,1000000]", "--output", tmp_path / "run")
+    assert result.returncode == 1
+    assert result.stderr.startswith("hpcspin: lattice.size: the spins of 1000000 x 1000000 sites take 2.24e+04 GiB")
+    assert len(result.stderr.splitlines()) == 1
