@@ -19,13 +19,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpcspin.api import Run, evaluate, label, landscape, load_model, load_system, open_labels, open_trajectory
+    from hpcspin.api import evaluate, label, landscape, load_model, load_system, open_labels, open_trajectory
     from hpcspin.api import simulate as simulate
     from hpcspin.api import train as train
     from hpcspin.electrons.closed import ClosedLattice
     from hpcspin.electrons.model import DrivenLattice, Reservoir
     from hpcspin.errors import HpcspinError
     from hpcspin.lattice import make_lattice
+    from hpcspin.run import Run
 
 __version__ = "0.2.0"
 
@@ -34,6 +35,7 @@ _HOMES = {
     "ClosedLattice": "hpcspin.electrons.closed",
     "HpcspinError": "hpcspin.errors",
     "make_lattice": "hpcspin.lattice",
+    "Run": "hpcspin.run",
 }
 """Module of each name of the front door that is not at home in `hpcspin.api`."""
 
