@@ -40,7 +40,8 @@ def _cached(make: Callable[Concatenate[Neighbourhood, _P], _Table]) -> Callable[
     def kept(self: Neighbourhood, *args: _P.args, **kwargs: _P.kwargs) -> _Table:
         key = (make.__name__, args, *kwargs.items())
         if key not in self._tables:
-            self._tables[key] = make(self, *args, **kwargs)
+            with torch.inference_mode(False):  # Training may use the tables that an evaluation has made.
+                self._tables[key] = make(self, *args, **kwargs)
         found: _Table = self._tables[key]
         return found
 

@@ -119,6 +119,7 @@ class Predictor(nn.Module):
         self.geometry = make_lattice(architecture.lattice, (1, 1), (False, False))
         self.operations = symmetry_operations(self.geometry, architecture.settings.symmetry)
         self.offsets = offsets_within(self.geometry, architecture.settings.radius)
+        self._latest: tuple[Lattice, Neighbourhood] | None = None
 
     def field(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Exchange field on spins in hoppings, its part across them: H - S (S·H).
@@ -192,10 +193,13 @@ class Predictor(nn.Module):
         return self.reaches[0] * self.reach, self.reaches[1] * self.reach
 
     def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
-        """Neighbour table of a whole lattice for this model's cutoff."""
-        layers = self.architecture.layers
-        beyond = self.reach * max(layers) if self.sees == "polarized" else 0
-        return Neighbourhood.of_lattice(lattice, self.offsets, layers, beyond)
+        """Neighbour table of a whole lattice for this model's cutoff; that of the latest lattice is kept."""
+        if self._latest is None or self._latest[0] != lattice:
+            # On small lattices tables take longer than fields.
+            layers = self.architecture.layers
+            beyond = self.reach * max(layers) if self.sees == "polarized" else 0
+            self._latest = lattice, Neighbourhood.of_lattice(lattice, self.offsets, layers, beyond)
+        return self._latest[1]
 
     def window(self, block: Block) -> Neighbourhood:
         """Neighbour table of a block inside this model's halo; see `Window.around`.
