@@ -110,6 +110,9 @@ def split_shards(directories: Sequence[Path], validation: Sequence[str], world: 
     world.barrier()
     where = ", ".join(str(directory) for directory in directories)
     shards = listed_shards(directories)
+    if len(directories) == 1:  # A name with the directory, as several need it, is understood, too.
+        short = {str(directories[0] / shard.file): shard.file for shard in shards}
+        validation = [short.get(str(Path(name)), name) for name in validation]
     unknown = sorted(set(validation) - {shard.file for shard in shards})
     if unknown:
         raise HpcspinError(f"training.validation: {unknown[0]!r} is not in the manifest of {where}; correct the name")

@@ -113,6 +113,7 @@ def test_the_shares_of_the_ranks_are_the_data(tmp_path, ranks):
 def test_shards_are_split_by_file(tmp_path):
     data = write_data(tmp_path / "data")
     split = split_shards([data], ["z.h5"], World())
+    assert split_shards([data], [str(data / "z.h5")], World()) == split
     assert [shard.file for shard in split.train] == ["a.h5", "b.h5"]
     assert [shard.file for shard in split.validation] == ["z.h5"]
     with pytest.raises(HpcspinError, match=r"'y\.h5' is not in the manifest"):
