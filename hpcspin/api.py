@@ -97,20 +97,23 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
     return FrameReader(output)
 
 
-def load_model(path: str | Path) -> ForceField | Committee:
+def load_model(path: str | Path, precision: str | None = None) -> ForceField | Committee:
     """A learned force field in evaluation mode; its ``field(spins, system)`` is the exchange field.
 
     Parameters
     ----------
     path
         Name of a model that comes with the program, a ``.safetensors`` file, or a directory that `train` has filled.
+    precision
+        ``"float32"`` or ``"float64"``, in which it is to compute, such as for long runs without damping; None for that
+        of its training.
 
     Raises
     ------
     HpcspinError
-        If there is no such model, or its files are damaged.
+        If there is no such model or precision, or its files are damaged.
     """
-    return load_force(path)
+    return load_force(path, precision)
 
 
 def simulate(

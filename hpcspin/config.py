@@ -65,6 +65,8 @@ class DynamicsSection(dynamics.Settings):
     field at every ``exact_interval``-th step), or ``classical`` (those terms alone)."""
     model: str | None = None
     """Saved force field (.safetensors), or the directory of a committee, whose mean is the field."""
+    model_precision: Literal["float32", "float64"] | None = None
+    """In which the force field computes; none for that of its training. Spins are always float64."""
     allow: Allowed = ()
     """Keys of the electrons, such as ``electrons.exchange``, that may be others than those that the model has learned
     from, although it does not see them."""

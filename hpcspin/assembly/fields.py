@@ -82,9 +82,9 @@ def _learned(config: Config, dynamics: DynamicsSection, lattice: Lattice, world:
         raise HpcspinError(
             "dynamics.model: field: learned needs the path of a saved force field (.safetensors or committee)"
         )
-    model = load_force(dynamics.model)
+    model = load_force(dynamics.model, dynamics.model_precision)
     model.require(lattice, dynamics.model)
-    _require_potential(config, model, dynamics.model)
+    _require_potential(config, model, dynamics)
     names = (dynamics.model, "the config")
     require_electrons(config.model_dump(mode="json"), model.card, names, dynamics.allow, world)
     model, system = model.to(device).eval(), build_system(config)
@@ -98,14 +98,16 @@ def _learned(config: Config, dynamics: DynamicsSection, lattice: Lattice, world:
     return CheckedField(model, model.drive(system), lattice, solver, interval, world)
 
 
-def _require_potential(config: Config, model: ForceField | Committee, where: str) -> None:
-    """Refuse a model that is not the one which the config's section ``potential`` describes."""
+def _require_potential(config: Config, model: ForceField | Committee, dynamics: DynamicsSection) -> None:
+    """Refuse a model that is not the one which the config's section ``potential`` describes, but for its precision."""
     if config.potential is None:
         return
     described = config.potential.model_dump(mode="json")
+    if dynamics.model_precision is not None:
+        described["precision"] = dynamics.model_precision
     differences = config_differences(model.architecture.settings.model_dump(mode="json"), described)
     if differences:
         raise HpcspinError(
-            f"{where}: the model is not the one that the section potential describes: "
+            f"{dynamics.model}: the model is not the one that the section potential describes: "
             f"{describe_differences(differences)}; correct the section or leave it out"
         )

@@ -15,26 +15,30 @@ from pathlib import Path
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 
 
-def compiled(source: Path) -> ctypes.CDLL | None:
-    """The kernels of a source file, compiled if need be; None where there is no C compiler or it fails."""
-    found = attempt(source)
+def compiled(source: Path, *options: str) -> ctypes.CDLL | None:
+    """The kernels of a source file, compiled if need be; None where there is no C compiler or it fails.
+
+    Further ``options``, such as a macro, make other kernels of it.
+    """
+    found = attempt(source, *options)
     return None if isinstance(found, str) else found
 
 
-def attempt(source: Path) -> ctypes.CDLL | str:
+def attempt(source: Path, *options: str) -> ctypes.CDLL | str:
     """The kernels of a source file, compiled if need be, or in words why there are none."""
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None:
         return "no C compiler: neither $CC nor cc, gcc or clang is there"
     try:
-        return ctypes.CDLL(str(_library(source, compiler)))
+        return ctypes.CDLL(str(_library(source, compiler, options)))
     except (OSError, subprocess.SubprocessError) as failure:
         return " ".join(str(failure).split())
 
 
-def _library(source: Path, compiler: str) -> Path:
+def _library(source: Path, compiler: str, options: tuple[str, ...]) -> Path:
     """Where the compiled kernels lie; ranks that come at the same time each compile them, and the last one stays."""
-    machine = f"{platform.machine()} {processor()} {compiler} {' '.join(_FLAGS)}"
+    flags = *_FLAGS, *options
+    machine = f"{platform.machine()} {processor()} {compiler} {' '.join(flags)}"
     name = hashlib.sha256(source.read_bytes() + machine.encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpcspin" / "kernels"
     path = folder / f"{source.stem}-{name}.so"
@@ -42,7 +46,7 @@ def _library(source: Path, compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             made = Path(temporary) / path.name
-            subprocess.run([compiler, *_FLAGS, "-o", made, source], check=True, capture_output=True, timeout=120)
+            subprocess.run([compiler, *flags, "-o", made, source], check=True, capture_output=True, timeout=120)
             made.replace(path)
     return path
 

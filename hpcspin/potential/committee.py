@@ -188,13 +188,15 @@ def weights_digest(path: str | Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def load_force(path: str | Path) -> ForceField | Committee:
+def load_force(path: str | Path, precision: str | None = None) -> ForceField | Committee:
     """Read a shipped or saved force field, or what `hpcspin train` has left in a directory.
 
     Parameters
     ----------
     path
         See `model_files`.
+    precision
+        ``"float32"`` or ``"float64"``, in which it is to compute; None for that of its training.
 
     Returns
     -------
@@ -205,11 +207,11 @@ def load_force(path: str | Path) -> ForceField | Committee:
     Raises
     ------
     HpcspinError
-        If a file is unreadable, the directory holds no model and no two members, or the members have learned from
-        labels of different electrons.
+        If a file is unreadable, the directory holds no model and no two members, the members have learned from labels
+        of different electrons, or there is no such precision.
     """
     files = model_files(path)
-    members, cards = zip(*(load_model(file) for file in files), strict=True)
+    members, cards = zip(*(load_model(file, precision) for file in files), strict=True)
     if len(members) == 1:
         members[0].card = cards[0]
         return members[0]

@@ -61,8 +61,10 @@ def save_model(path: str | Path, model: ForceField, card: Mapping[str, Any]) -> 
         weights_file.write_at(0, binary)
 
 
-def load_model(path: str | Path) -> tuple[ForceField, dict[str, Any]]:
+def load_model(path: str | Path, precision: str | None = None) -> tuple[ForceField, dict[str, Any]]:
     """Read a force field and its card.
+
+    With a ``precision``, ``float32`` or ``float64``, it computes in that, and not in the one of its training.
 
     Returns
     -------
@@ -86,7 +88,8 @@ def load_model(path: str | Path) -> tuple[ForceField, dict[str, Any]]:
         raise HpcspinError(f"{path}: is no intact safetensors file ({error}); train or copy the model again") from error
     if sha256(path) != card.get("weights_sha256"):
         raise HpcspinError(f"{path}: does not belong to the card beside it; copy both files of the model again")
-    model = make_force_field(_architecture(card, path))
+    architecture = _architecture(card, path)
+    model = make_force_field(architecture.changed(precision=precision) if precision else architecture)
     _fill(model, weights, path)
     return model.eval(), card
 

@@ -1,4 +1,4 @@
-"""The way back through layers in single precision on a CPU: fields as derivatives of E and G, by kernels in C."""
+"""The way back through layers on a CPU: fields as derivatives of E and G, by kernels in C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hpcspin.potential.host_layers import (
     padded,
     wide,
 )
-from hpcspin.potential.host_library import BLOCK, loaded, share_out
+from hpcspin.potential.host_library import BLOCK, share_out
 
 if TYPE_CHECKING:
     from hpcspin.potential.layers import Layer
@@ -33,21 +33,21 @@ KEPT = 1 << 16
 
 
 class HostAdjoint(HostLayer):
-    """The weights of a layer, in single precision, as the kernels read them, there and back."""
+    """The weights of a layer, in their precision, as the kernels read them, there and back."""
 
     @torch.no_grad()
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
-        struct, (matrices, _) = self._struct, host_network(layer)
+        struct, kernel, (matrices, _) = self._struct, self._kernel, host_network(layer)
         features = len(layer.network.mean)
         # The way back ends in features, wider perhaps than any layer of the network.
-        struct.widest = max(struct.widest, padded(features) + padded(1))
-        self._scratch = int(loaded().hpcspin_layer_scratch(self._address))
+        struct.widest = max(struct.widest, sum(padded(count, matrices[0].dtype) for count in (features, 1)))
+        self._scratch = int(kernel.hpcspin_layer_scratch(self._address))
         back = [matrices[0][:features].T, *(matrix.T for matrix in matrices[1:])]
         networks = (HostMatrix * len(back))(*(self._matrix(wide(matrix)) for matrix in reversed(back)))
         self._kept.append(networks)
         self._record, self._back_scratch = (
-            int(count(self._address)) for count in (loaded().hpcspin_record, loaded().hpcspin_adjoint_scratch)
+            int(count(self._address)) for count in (kernel.hpcspin_record, kernel.hpcspin_adjoint_scratch)
         )
         # What the slots of a row are given back: transposed kernels, through the inverse table; those of spins alone,
         # which have one column, as a row over whole vectors of densities.
@@ -73,7 +73,10 @@ class HostAdjoint(HostLayer):
 
     def memory(self, centres: int) -> Tensor | None:
         """For what `back` reads again of so many centres; None where it is too much: then `back` makes it again."""
-        return torch.empty((centres + EMPTY) * self._record) if centres <= KEPT else None
+        return self._empty((centres + EMPTY) * self._record) if centres <= KEPT else None
+
+    def _empty(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self._dtype)
 
     def back(
         self,
@@ -108,12 +111,12 @@ class HostAdjoint(HostLayer):
         RowData
             Shapes (potentials, rows, 3, vectors), the spin first, and (potentials, rows, scalars).
         """
-        kernel, centres, rows = loaded(), tables.centres, len(data.vectors) - ROOM
+        kernel, centres, rows = self._kernel, tables.centres, len(data.vectors) - ROOM
         potentials, density = len(by.vectors), self._back.densities
         room = centres + EMPTY
-        by_densities = torch.empty(potentials, room, 3, density)
-        by_sums = torch.empty(potentials, room, self._struct.told if self._scalars else 0)
-        by_own = torch.zeros(potentials, rows, self._scalars)
+        by_densities = self._empty(potentials, room, 3, density)
+        by_sums = self._empty(potentials, room, self._struct.told if self._scalars else 0)
+        by_own = torch.zeros(potentials, rows, self._scalars, dtype=self._dtype)
         for part in (by_densities, by_sums):
             part[:, centres] = 0  # What is missing.
         layer, back = ctypes.addressof(self._struct), ctypes.addressof(self._back)
@@ -121,7 +124,7 @@ class HostAdjoint(HostLayer):
         writes = [part.data_ptr() for part in (*by, by_densities, by_sums, by_own)]
 
         def descend(first: int, last: int) -> None:
-            scratch = torch.empty(self._back_scratch)
+            scratch = self._empty(self._back_scratch)
             kernel.hpcspin_layer_adjoint(
                 layer, back, *reads, first, last, potentials, rows, room, *writes,
                 *(None if part is None else part.data_ptr() for part in (made, kept)), scratch.data_ptr(),
@@ -129,10 +132,10 @@ class HostAdjoint(HostLayer):
 
         share_out(descend, centres, threads)
         sums, width, scalars = self._sums, self._sums.densities, self._sums.scalar_sums
-        given = RowData(torch.empty(potentials, rows, 3, width), torch.empty(potentials, rows, scalars))
+        given = RowData(self._empty(potentials, rows, 3, width), self._empty(potentials, rows, scalars))
 
         def gather(number: int, first: int, last: int) -> None:
-            scratch = torch.empty(BLOCK * (3 * width + scalars))
+            scratch = self._empty(BLOCK * (3 * width + scalars))
             parts = by_densities[number], by_sums[number], tables.back
             out = given.vectors[number], given.scalars[number]
             kernel.hpcspin_sums(
@@ -204,8 +207,8 @@ def derivatives_on_host(
     for number, (layer, of) in enumerate(zip(layers[:-1], tables[:-1], strict=True)):
         states.append(layer(states[-1], of.forward, inputs, of.centres, number > 0, threads, kept[number]))
     rows, seeds = len(data.vectors) - ROOM, sum_of_terms(torch.diag(factors), terms)
-    local, by_spin = torch.zeros(rows, len(factors)), torch.zeros(len(seeds), rows, 3)
-    by = RowData(torch.zeros(len(seeds), rows, 3, 1), seeds[:, None].expand(-1, rows, -1))
+    local, by_spin = factors.new_zeros(rows, len(factors)), factors.new_zeros(len(seeds), rows, 3)
+    by = RowData(factors.new_zeros(len(seeds), rows, 3, 1), seeds[:, None].expand(-1, rows, -1))
     for number in range(last, -1, -1):
         by = RowData(*(part.contiguous() for part in by))
         found = layers[number].back(

@@ -1,4 +1,5 @@
-/* One layer of a field of several layers (`Layer.forward`) on some centres, for single precision on a CPU.
+/* One layer of a field of several layers (`Layer.forward`) on some centres, on a CPU: in single precision, and
+ * in double where DOUBLE is defined.
  *
  * A centre's numbers lie side by side, LANES to a vector; nothing is gathered, since a neighbour's numbers are
  * broadcast from where they lie. A centre goes through the same operations in the same order wherever it stands and
@@ -10,29 +11,38 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Numbers of a vector, and rows that share a load of weights: two vectors for each of them stay in registers. */
+#ifdef DOUBLE
+typedef double real;
+typedef int64_t integer;
+#else
+typedef float real;
+typedef int32_t integer;
+#endif
+
+/* Bytes of a vector, and rows that share a load of weights: two vectors for each of them stay in registers. */
 #if defined(__AVX512F__)
-#define LANES 16
+#define BYTES 64
 #define ROWS 12
 #elif defined(__AVX__)
-#define LANES 8
+#define BYTES 32
 #define ROWS 6
 #elif defined(__aarch64__)
-#define LANES 4
+#define BYTES 16
 #define ROWS 12
 #else
-#define LANES 4
+#define BYTES 16
 #define ROWS 6
 #endif
+#define LANES (BYTES / (int)sizeof(real)) /* Numbers of a vector. */
 #define BLOCK 12 /* Centres whose intermediate numbers stay in the first cache. */
 #define INLINE static inline __attribute__((always_inline))
 
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef real vec __attribute__((vector_size(BYTES), aligned(sizeof(real))));
+typedef integer ivec __attribute__((vector_size(BYTES), aligned(sizeof(real))));
 
 /* A matrix of so many vectors of columns; strip p of them begins at `at[p]` and has rows from[p] to to[p]. */
 typedef struct {
-    const float *numbers;
+    const real *numbers;
     const int32_t *from, *to, *at;
     int32_t vectors;
 } matrix;
@@ -43,20 +53,20 @@ typedef struct {
     int32_t trivial, irreps, products, told;      /* numbers of S.A, irreps, products of a kind, sums of scalars */
     const int32_t *shares, *dimensions;           /* of each irrep: its products, its rows */
     int32_t made_vectors, made_scalars, inputs, hidden_layers;
-    const float *kernels, *scalar_kernels;        /* (slots, vectors, densities), (slots, scalars, scalar_sums) */
+    const real *kernels, *scalar_kernels;         /* (slots, vectors, densities), (slots, scalars, scalar_sums) */
     matrix mixtures;                              /* P, Q, P', Q' of each row of each irrep, sums, sums to be turned */
     const matrix *network;                        /* hidden_layers + 1 of them */
-    const float *const *biases;                   /* of the hidden layers, padded */
+    const real *const *biases;                    /* of the hidden layers, padded */
     int32_t sums, features, widest;               /* where the sums begin; lengths of rows, with room for a vector */
 } layer;
 
-INLINE vec load(const float *p) { return *(const vec *)p; }
-INLINE void store(float *p, vec v) { *(vec *)p = v; }
-INLINE vec all(float x) { return x - (vec){}; }
+INLINE vec load(const real *p) { return *(const vec *)p; }
+INLINE void store(real *p, vec v) { *(vec *)p = v; }
+INLINE vec all(real x) { return x - (vec){}; }
 INLINE vec choose(ivec which, vec yes, vec no) { return (vec)((which & (ivec)yes) | (~which & (ivec)no)); }
 
 /* Columns of one strip, `wide` vectors, of ROWS rows. */
-INLINE void strip(const float *x, int64_t stride, const float *w, int from, int to, float *out, int64_t width, int wide) {
+INLINE void strip(const real *x, int64_t stride, const real *w, int from, int to, real *out, int64_t width, int wide) {
     vec sum[ROWS][2] = {};
     for (int k = from; k < to; k++, w += wide * LANES) {
         vec weights[2] = {load(w), load(w + (wide - 1) * LANES)};
@@ -68,10 +78,10 @@ INLINE void strip(const float *x, int64_t stride, const float *w, int from, int 
 }
 
 /* out[r][...] = x[r][...] times the matrix, for `rows` rows, a multiple of ROWS. */
-INLINE void product(const float *x, int64_t stride, int rows, const matrix *m, float *out, int64_t width) {
+INLINE void product(const real *x, int64_t stride, int rows, const matrix *m, real *out, int64_t width) {
     for (int p = 0; 2 * p < m->vectors; p++) {
-        const float *w = m->numbers + m->at[p];
-        float *to = out + 2 * p * LANES;
+        const real *w = m->numbers + m->at[p];
+        real *to = out + 2 * p * LANES;
         for (int r = 0; r < rows; r += ROWS)
             if (2 * p + 1 < m->vectors)
                 strip(x + r * stride, stride, w, m->from[p], m->to[p], to + r * width, width, 2);
@@ -81,11 +91,11 @@ INLINE void product(const float *x, int64_t stride, int rows, const matrix *m, f
 }
 
 /* `wide` vectors of densities of ROWS / 3 centres, three components each: sums over slots of what lies in their rows. */
-INLINE void dense(const layer *l, const float *vectors, const int32_t *table, const float *kernels, float *out, int wide) {
+INLINE void dense(const layer *l, const real *vectors, const int32_t *table, const real *kernels, real *out, int wide) {
     const int64_t width = l->vectors, n = l->densities;
     vec sum[ROWS][2] = {};
     for (int slot = 0; slot < l->slots; slot++) {
-        const float *row[ROWS / 3], *w = kernels + slot * width * n;
+        const real *row[ROWS / 3], *w = kernels + slot * width * n;
         for (int c = 0; c < ROWS / 3; c++) row[c] = vectors + table[c * l->slots + slot] * 3 * width;
         for (int k = 0; k < width; k++, w += n) {
             vec weights[2] = {load(w), load(w + (wide - 1) * LANES)};
@@ -97,19 +107,19 @@ INLINE void dense(const layer *l, const float *vectors, const int32_t *table, co
         for (int j = 0; j < wide; j++) store(out + i * n + j * LANES, sum[i][j]);
 }
 
-INLINE void densities(const layer *l, const float *vectors, const int32_t *table, float *out) {
+INLINE void densities(const layer *l, const real *vectors, const int32_t *table, real *out) {
     int p = 0;
     for (; p + 2 * LANES <= l->densities; p += 2 * LANES) dense(l, vectors, table, l->kernels + p, out + p, 2);
     if (p < l->densities) dense(l, vectors, table, l->kernels + p, out + p, 1);
 }
 
 /* Sums of scalars over the slots of BLOCK centres. */
-INLINE void scalar_sums(const layer *l, const float *scalars, const int32_t *table, float *out, int64_t stride) {
+INLINE void scalar_sums(const layer *l, const real *scalars, const int32_t *table, real *out, int64_t stride) {
     const int64_t n = l->scalar_sums;
     for (int p = 0; p < n; p += LANES) {
         vec sum[BLOCK] = {};
         for (int slot = 0; slot < l->slots; slot++) {
-            const float *row[BLOCK], *w = l->scalar_kernels + slot * l->scalars * n + p;
+            const real *row[BLOCK], *w = l->scalar_kernels + slot * l->scalars * n + p;
             for (int i = 0; i < BLOCK; i++) row[i] = scalars + table[i * l->slots + slot] * (int64_t)l->scalars;
             for (int k = 0; k < l->scalars; k++, w += n) {
                 vec weight = load(w);
@@ -120,11 +130,30 @@ INLINE void scalar_sums(const layer *l, const float *scalars, const int32_t *tab
     }
 }
 
-/* exp by 2^n times a polynomial, between -40 and 40: relative error 1e-7. */
+/* exp by 2^n times a polynomial, between -40 and 40: relative error 1e-7, in double precision 4e-16. */
 INLINE vec exponential(vec x) {
     x = choose(x > 40.0f, all(40.0f), x);
     x = choose(x < -40.0f, all(-40.0f), x);
-    const vec rounding = all(12582912.0f); /* 1.5 * 2^23: adding it leaves the nearest integer in the last bits */
+#ifdef DOUBLE
+    const vec rounding = all(0x1.8p52); /* as below */
+    vec shifted = x * 1.4426950408889634 + rounding, n = shifted - rounding;
+    vec r = x - n * 6.93147180369123816490e-1 - n * 1.90821492927058770002e-10;
+    vec p = all(1.0 / 6227020800.0); /* 1 / 13!, and so on */
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r * r + r + 1.0;
+    ivec bits = (((ivec)shifted - 0x4338000000000000) + 1023) << 52;
+#else
+    const vec rounding = all(0x1.8p23f); /* 1.5 * 2^23: adding it leaves the nearest integer in the last bits */
     vec shifted = x * 1.44269504f + rounding, n = shifted - rounding;
     vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vec p = all(1.9875691500e-4f);
@@ -135,19 +164,27 @@ INLINE vec exponential(vec x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     ivec bits = (((ivec)shifted - 0x4B400000) + 127) << 23;
+#endif
     return p * (vec)bits;
 }
 
 /* 1 / x of a positive x: from the negative of its exponent, an eighth off, by Newton's steps, each of which squares the
  * error. A division of a vector of 16 takes as long as 30 products. */
 INLINE vec reciprocal(vec x) {
-    vec y = (vec)(0x7EF311C7 - (ivec)x);
-    for (int i = 0; i < 3; i++) y = y * (2.0f - x * y);
+#ifdef DOUBLE
+    const integer exponent = 0x7FDE623822FC16E6;
+    const int steps = 5;
+#else
+    const integer exponent = 0x7EF311C7;
+    const int steps = 3;
+#endif
+    vec y = (vec)(exponent - (ivec)x);
+    for (int i = 0; i < steps; i++) y = y * (2.0f - x * y);
     return y;
 }
 
 /* x / (1 + exp(-x)), to 1e-17 where x < -40. */
-INLINE void activate(float *x, const float *bias, int width) {
+INLINE void activate(real *x, const real *bias, int width) {
     for (int k = 0; k < width; k += LANES) {
         vec v = load(x + k) + load(bias + k);
         store(x + k, v * reciprocal(1.0f + exponential(-v)));
@@ -155,33 +192,33 @@ INLINE void activate(float *x, const float *bias, int width) {
 }
 
 /* S x v of one centre, LANES vectors at a time, whose components are `apart` numbers from each other. */
-INLINE void cross(const float *s, const float *v, int64_t apart, vec out[3]) {
+INLINE void cross(const real *s, const real *v, int64_t apart, vec out[3]) {
     vec x = load(v), y = load(v + apart), z = load(v + 2 * apart);
     out[0] = s[1] * z - s[2] * y;
     out[1] = s[2] * x - s[0] * z;
     out[2] = s[0] * y - s[1] * x;
 }
 
-INLINE vec dot(const float *a, const float *b, int64_t apart) {
+INLINE vec dot(const real *a, const real *b, int64_t apart) {
     return load(a) * load(b) + load(a + apart) * load(b + apart) + load(a + 2 * apart) * load(b + 2 * apart);
 }
 
 /* What the network sees of the spins around one centre, from its densities (3, densities) and mixtures (3, columns). */
-INLINE void invariants(const layer *l, const float *spin, const float *density, const float *mixed, int64_t columns,
-                       float *out) {
+INLINE void invariants(const layer *l, const real *spin, const real *density, const real *mixed, int64_t columns,
+                       real *out) {
     const int64_t n = l->densities;
     for (int k = 0; k < l->trivial; k += LANES) {
-        const float *a = density + 1 + k;
+        const real *a = density + 1 + k;
         store(out + k, spin[0] * load(a) + spin[1] * load(a + n) + spin[2] * load(a + 2 * n));
     }
-    float *to = out + l->trivial;
-    const float *of = mixed;
+    real *to = out + l->trivial;
+    const real *of = mixed;
     for (int irrep = 0; irrep < l->irreps; irrep++) {
         const int64_t share = l->shares[irrep];
         for (int k = 0; k < share; k += LANES) {
             vec sum = {};
             for (int row = 0; row < l->dimensions[irrep]; row++) {
-                const float *p = of + 4 * row * share + k;
+                const real *p = of + 4 * row * share + k;
                 sum += dot(p, p + share, columns);
             }
             store(to + k, sum);
@@ -195,7 +232,7 @@ INLINE void invariants(const layer *l, const float *spin, const float *density, 
         for (int k = 0; k < share; k += LANES) {
             vec sum = {};
             for (int row = 0; row < l->dimensions[irrep]; row++) {
-                const float *u = of + (4 * row + 2) * share + k, *v = u + share;
+                const real *u = of + (4 * row + 2) * share + k, *v = u + share;
                 vec c[3];
                 cross(spin, u, columns, c);
                 sum += c[0] * load(v) + c[1] * load(v + columns) + c[2] * load(v + 2 * columns);
@@ -209,16 +246,16 @@ INLINE void invariants(const layer *l, const float *spin, const float *density, 
 
 /* New vectors and scalars of one centre, with what was known of it already; without scalars the sum of the vectors.
  * `row` has room for both and a vector of the processor. */
-INLINE void finish(const layer *l, const float *spin, const float *sums, int64_t columns, const float *said,
-                   const float *known, const float *known_scalars, float *row, float *vectors, float *scalars) {
+INLINE void finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *said,
+                   const real *known, const real *known_scalars, real *row, real *vectors, real *scalars) {
     const int64_t n = l->made_vectors, m = l->made_scalars;
-    const float present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
-    float *told = row + 3 * (1 + n);
+    const real present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
+    real *told = row + 3 * (1 + n);
     for (int i = 0; i < 3; i++) {
         const int next = (i + 1) % 3, last = (i + 2) % 3;
-        float *out = row + i * (1 + n) + 1;
+        real *out = row + i * (1 + n) + 1;
         for (int k = 0; k < n; k += LANES) {
-            const float *across = sums + n + k;
+            const real *across = sums + n + k;
             vec turned = spin[next] * load(across + last * columns) - spin[last] * load(across + next * columns);
             vec made = load(said + k) * load(sums + i * columns + k) + load(said + n + k) * turned;
             store(out + k, present * made + (known ? load(known + i * (1 + n) + 1 + k) : all(0.0f)));
@@ -234,50 +271,50 @@ INLINE void finish(const layer *l, const float *spin, const float *sums, int64_t
     for (int k = 0; k < m; k += LANES)
         store(told + k, present * load(said + 2 * n + k) + (known_scalars ? load(known_scalars + k) : all(0.0f)));
     for (int i = 0; i < 3; i++) row[i * (1 + n)] = spin[i];
-    memcpy(vectors, row, 3 * (1 + n) * sizeof(float));
-    memcpy(scalars, told, m * sizeof(float));
+    memcpy(vectors, row, 3 * (1 + n) * sizeof(real));
+    memcpy(scalars, told, m * sizeof(real));
 }
 
 /* Densities (BLOCK, 3, densities), mixtures (BLOCK, 3, columns) and features (BLOCK, features) of BLOCK centres, of which
  * `count` are asked for. */
-INLINE void look(const layer *l, const float *vectors, const float *scalars, const int32_t *mine, const float *inputs,
-                 int64_t count, float *density, float *mixed, float *seen) {
+INLINE void look(const layer *l, const real *vectors, const real *scalars, const int32_t *mine, const real *inputs,
+                 int64_t count, real *density, real *mixed, real *seen) {
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
     const int64_t sums = l->trivial + 2 * l->products, own = l->own_scalars ? l->scalars : 0;
     for (int i = 0; i < BLOCK; i += ROWS / 3)
         densities(l, vectors, mine + i * l->slots, density + 3 * i * n);
     product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
     for (int i = 0; i < BLOCK; i++) {
-        const float *known = vectors + mine[i * l->slots] * row;
-        float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+        const real *known = vectors + mine[i * l->slots] * row;
+        real spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
         invariants(l, spin, density + 3 * i * n, mixed + 3 * i * columns, columns, seen + i * l->features);
     }
     scalar_sums(l, scalars, mine, seen + sums, l->features);
     for (int i = 0; i < count; i++) {
-        float *rest = seen + i * l->features + sums + l->told;
-        memcpy(rest, scalars + mine[i * l->slots] * (int64_t)l->scalars, own * sizeof(float));
-        memcpy(rest + own, inputs + i * l->inputs, l->inputs * sizeof(float));
+        real *rest = seen + i * l->features + sums + l->told;
+        memcpy(rest, scalars + mine[i * l->slots] * (int64_t)l->scalars, own * sizeof(real));
+        memcpy(rest + own, inputs + i * l->inputs, l->inputs * sizeof(real));
     }
 }
 
 /* What the way back reads again of a centre and those after it: densities (3, densities), what the network says (widest)
  * and the slopes of its hidden layers (widest), `apart` numbers from one of these layers to the next. */
 typedef struct {
-    float *density, *said, *slopes;
+    real *density, *said, *slopes;
     int64_t apart;
 } record;
 
 /* The records in memory for so many centres, from one of them on; without slopes where nobody asks for them. */
-INLINE record records(const layer *l, float *memory, int64_t room, int64_t from, int slopes) {
+INLINE record records(const layer *l, real *memory, int64_t room, int64_t from, int slopes) {
     const int64_t densities = 3 * (int64_t)l->densities, widest = l->widest;
-    float *said = memory + room * densities, *slope = said + room * widest;
+    real *said = memory + room * densities, *slope = said + room * widest;
     return (record){memory + from * densities, said + from * widest, slopes ? slope + from * widest : 0, room * widest};
 }
 
 int64_t hpcspin_record(const layer *l) { return 3 * (int64_t)l->densities + (1 + (int64_t)l->hidden_layers) * l->widest; }
 
 /* `activate`, and its derivative. */
-INLINE void activate_both(float *x, float *slope, const float *bias, int width) {
+INLINE void activate_both(real *x, real *slope, const real *bias, int width) {
     for (int k = 0; k < width; k += LANES) {
         vec v = load(x + k) + load(bias + k), gate = reciprocal(1.0f + exponential(-v)), f = v * gate;
         store(x + k, f);
@@ -287,16 +324,16 @@ INLINE void activate_both(float *x, float *slope, const float *bias, int width) 
 
 /* The records of BLOCK centres and their mixtures; `x` has room for the network's two widest layers. One function for
  * whoever asks: inlined twice, it might be rounded in two ways. */
-static __attribute__((noinline)) void say(const layer *l, const float *vectors, const float *scalars,
-                                          const int32_t *mine, const float *inputs, int64_t count, record r,
-                                          float *mixed, float *seen, float *x) {
+static __attribute__((noinline)) void say(const layer *l, const real *vectors, const real *scalars,
+                                          const int32_t *mine, const real *inputs, int64_t count, record r,
+                                          real *mixed, real *seen, real *x) {
     const int64_t widest = l->widest;
-    const float *from = seen;
+    const real *from = seen;
     int64_t width = l->features;
     look(l, vectors, scalars, mine, inputs, count, r.density, mixed, seen);
     for (int number = 0; number <= l->hidden_layers; number++) {
         const matrix *m = &l->network[number];
-        float *to = number == l->hidden_layers ? r.said : x + number % 2 * BLOCK * widest;
+        real *to = number == l->hidden_layers ? r.said : x + number % 2 * BLOCK * widest;
         product(from, width, BLOCK, m, to, widest);
         for (int i = 0; number < l->hidden_layers && i < BLOCK; i++)
             if (r.slopes)
@@ -317,14 +354,14 @@ static __attribute__((noinline)) void say(const layer *l, const float *vectors, 
  * has room for `hpcspin_layer_scratch` numbers, and `kept` is null, or memory for the records of `room` centres, of
  * which `first` is a multiple of BLOCK.
  */
-void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, const int32_t *table,
-                   const float *inputs, int64_t first, int64_t last, int32_t adds, float *new_vectors,
-                   float *new_scalars, float *kept, int64_t room, float *scratch) {
+void hpcspin_layer(const layer *l, const real *vectors, const real *scalars, const int32_t *table,
+                   const real *inputs, int64_t first, int64_t last, int32_t adds, real *new_vectors,
+                   real *new_scalars, real *kept, int64_t room, real *scratch) {
     const int64_t columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
-    float *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *x = seen + BLOCK * l->features;
-    float *made = x + 2 * BLOCK * l->widest, *own = made + 3 * (1 + l->made_vectors) + l->made_scalars + LANES;
+    real *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *x = seen + BLOCK * l->features;
+    real *made = x + 2 * BLOCK * l->widest, *own = made + 3 * (1 + l->made_vectors) + l->made_scalars + LANES;
     const int64_t apart = l->made_scalars ? 3 * (1 + l->made_vectors) : 3;
-    memset(seen, 0, BLOCK * l->features * sizeof(float));
+    memset(seen, 0, BLOCK * l->features * sizeof(real));
     for (int64_t start = first; start < last; start += BLOCK) {
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
@@ -332,8 +369,8 @@ void hpcspin_layer(const layer *l, const float *vectors, const float *scalars, c
         say(l, vectors, scalars, mine, inputs + start * l->inputs, count, r, mixed, seen, x);
         for (int i = 0; i < count; i++) {
             const int64_t at = mine[i * l->slots];
-            const float *known = vectors + at * row;
-            float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+            const real *known = vectors + at * row;
+            real spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
             finish(l, spin, mixed + 3 * i * columns + l->sums, columns, r.said + i * l->widest, adds ? known : 0,
                    adds ? scalars + at * l->scalars : 0, made, new_vectors + at * apart,
                    new_scalars + at * l->made_scalars);
@@ -349,8 +386,8 @@ typedef struct {
     int32_t densities;
 } adjoint;
 
-INLINE float total(vec v) {
-    float sum = 0.0f;
+INLINE real total(vec v) {
+    real sum = 0.0f;
     for (int i = 0; i < LANES; i++) sum += v[i];
     return sum;
 }
@@ -363,24 +400,24 @@ INLINE vec leading(vec v, int64_t count) {
 }
 
 /* The same of memory that may end there. */
-INLINE vec partly(const float *p, int64_t count) {
-    float part[LANES] = {};
+INLINE vec partly(const real *p, int64_t count) {
+    real part[LANES] = {};
     if (count >= LANES) return load(p);
-    memcpy(part, p, count * sizeof(float));
+    memcpy(part, p, count * sizeof(real));
     return load(part);
 }
 
 /* From derivatives by new vectors (3, 1 + made vectors) and scalars of one centre to those by what the network says, and
  * by the sums of its vectors; adds that by its spin. */
-INLINE void adjoint_of_finish(const layer *l, const float *spin, const float *sums, int64_t columns, const float *said,
-                              const float *by_vectors, const float *by_scalars, float *by_said, float *by_sums,
-                              int64_t wide, float *by_spin) {
+INLINE void adjoint_of_finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *said,
+                              const real *by_vectors, const real *by_scalars, real *by_said, real *by_sums,
+                              int64_t wide, real *by_spin) {
     const int64_t n = l->made_vectors, m = l->made_scalars;
-    const float present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
+    const real present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
     vec g[3], by[3] = {};
     for (int64_t k = 0; k < n; k += LANES) {
         for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k);
-        const float *along = sums + k;
+        const real *along = sums + k;
         store(by_said + k, g[0] * load(along) + g[1] * load(along + columns) + g[2] * load(along + 2 * columns));
         for (int i = 0; i < 3; i++) store(by_sums + i * wide + k, leading(load(said + k), n - k) * g[i]);
     }
@@ -390,7 +427,7 @@ INLINE void adjoint_of_finish(const layer *l, const float *spin, const float *su
         cross(spin, sums + n + k, columns, product);
         for (int i = 0; i < 3; i++) {
             const int next = (i + 1) % 3, last = (i + 2) % 3;
-            const float *across = sums + n + k;
+            const real *across = sums + n + k;
             sum += g[i] * product[i];
             store(by_sums + i * wide + n + k, turned * (g[next] * spin[last] - g[last] * spin[next]));
             by[i] += turned * (load(across + next * columns) * g[last] - load(across + last * columns) * g[next]);
@@ -402,17 +439,17 @@ INLINE void adjoint_of_finish(const layer *l, const float *spin, const float *su
 }
 
 /* From derivatives by the scalar and the triple products of one centre to those by its mixtures; adds that by its spin. */
-INLINE void adjoint_of_products(const layer *l, const float *s, const float *mixed, int64_t columns, const float *by,
-                                float *by_mixed, int64_t wide, float *by_spin) {
+INLINE void adjoint_of_products(const layer *l, const real *s, const real *mixed, int64_t columns, const real *by,
+                                real *by_mixed, int64_t wide, real *by_spin) {
     vec sum[3] = {};
     for (int irrep = 0; irrep < l->irreps; irrep++) {
         const int64_t share = l->shares[irrep];
         for (int row = 0; row < l->dimensions[irrep]; row++, mixed += 4 * share, by_mixed += 4 * share)
             for (int i = 0; i < 3; i++) {
                 const int next = (i + 1) % 3, last = (i + 2) % 3;
-                const float *p = mixed + i * columns, *q = p + share;
-                const float *u1 = mixed + next * columns + 2 * share, *u2 = mixed + last * columns + 2 * share;
-                float *to = by_mixed + i * wide;
+                const real *p = mixed + i * columns, *q = p + share;
+                const real *u1 = mixed + next * columns + 2 * share, *u2 = mixed + last * columns + 2 * share;
+                real *to = by_mixed + i * wide;
                 for (int64_t k = 0; k < share; k += LANES) store(to + k, load(by + k) * load(q + k));
                 to += share;
                 for (int64_t k = 0; k < share; k += LANES) store(to + k, load(by + k) * load(p + k));
@@ -438,37 +475,37 @@ INLINE void adjoint_of_products(const layer *l, const float *s, const float *mix
  * `hpcspin_layer`, or null: then they are made again, and the scalars that the layer makes go to new_scalars (rows, made
  * scalars) unless that is null. The rest is as of `hpcspin_layer`.
  */
-void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vectors, const float *scalars,
-                           const int32_t *table, const float *inputs, int64_t first, int64_t last, int64_t potentials,
-                           int64_t rows, int64_t room, const float *by_vectors, const float *by_scalars,
-                           float *by_densities, float *by_sums, float *by_own, float *new_scalars, float *kept,
-                           float *scratch) {
+void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vectors, const real *scalars,
+                           const int32_t *table, const real *inputs, int64_t first, int64_t last, int64_t potentials,
+                           int64_t rows, int64_t room, const real *by_vectors, const real *by_scalars,
+                           real *by_densities, real *by_sums, real *by_own, real *new_scalars, real *kept,
+                           real *scratch) {
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
     const int64_t wide = columns + LANES, made = 3 * (1 + (int64_t)l->made_vectors), m = l->made_scalars;
     const int64_t products = l->trivial, sums = l->trivial + 2 * l->products, widest = l->widest;
     const int64_t span = 2 * (int64_t)l->made_vectors + LANES;
     const int hidden = l->hidden_layers;
-    float *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *by_mixed = seen + BLOCK * l->features;
-    float *by_density = by_mixed + 3 * BLOCK * wide, *x = by_density + 3 * BLOCK * n, *y = x + BLOCK * widest;
-    float *by_vector_sums = y + BLOCK * widest, *own = by_vector_sums + 3 * BLOCK * span, by_spin[BLOCK][3];
-    memset(seen, 0, BLOCK * l->features * sizeof(float));
-    memset(by_mixed, 0, 3 * BLOCK * wide * sizeof(float));
+    real *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *by_mixed = seen + BLOCK * l->features;
+    real *by_density = by_mixed + 3 * BLOCK * wide, *x = by_density + 3 * BLOCK * n, *y = x + BLOCK * widest;
+    real *by_vector_sums = y + BLOCK * widest, *own = by_vector_sums + 3 * BLOCK * span, by_spin[BLOCK][3];
+    memset(seen, 0, BLOCK * l->features * sizeof(real));
+    memset(by_mixed, 0, 3 * BLOCK * wide * sizeof(real));
     for (int64_t start = first; start < last; start += BLOCK) {
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
         const record r = kept ? records(l, kept, room, start, 1) : records(l, own, BLOCK, 0, 1);
-        const float *density = r.density, *said = r.said;
+        const real *density = r.density, *said = r.said;
         if (kept)
             product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
         else
             say(l, vectors, scalars, mine, inputs + start * l->inputs, count, r, mixed, seen, x);
         for (int64_t p = 0; p < potentials; p++) {
-            memset(x, 0, BLOCK * widest * sizeof(float));
+            memset(x, 0, BLOCK * widest * sizeof(real));
             memset(by_spin, 0, sizeof by_spin);
             for (int i = 0; i < count; i++) {
                 const int64_t at = mine[i * l->slots], place = p * rows + at;
-                const float *known = vectors + at * row;
-                const float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+                const real *known = vectors + at * row;
+                const real spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
                 adjoint_of_finish(l, spin, mixed + 3 * i * columns + l->sums, columns, said + i * widest,
                                   by_vectors + place * made, by_scalars + place * m, x + i * widest,
                                   by_vector_sums + 3 * i * span, span, by_spin[i]);
@@ -478,9 +515,9 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vec
                                                       ? said[i * widest + 2 * l->made_vectors + k]
                                                       : 0.0f;
             }
-            float *by = x;
+            real *by = x;
             for (int number = hidden; number >= 0; number--) {
-                float *to = by == x ? y : x;
+                real *to = by == x ? y : x;
                 product(by, widest, BLOCK, &back->network[hidden - number], to, widest);
                 if (number)
                     for (int i = 0; i < BLOCK; i++)
@@ -490,24 +527,24 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vec
                 by = to;
             }
             for (int i = 0; i < count; i++) {
-                const float *known = vectors + mine[i * l->slots] * row;
-                const float spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+                const real *known = vectors + mine[i * l->slots] * row;
+                const real spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
                 adjoint_of_products(l, spin, mixed + 3 * i * columns, columns, by + i * widest + products,
                                     by_mixed + 3 * i * wide, wide, by_spin[i]);
                 for (int c = 0; c < 3; c++)
                     memcpy(by_mixed + (3 * i + c) * wide + l->sums, by_vector_sums + (3 * i + c) * span,
-                           2 * l->made_vectors * sizeof(float));
+                           2 * l->made_vectors * sizeof(real));
             }
             product(by_mixed, wide, 3 * BLOCK, &back->mixtures, by_density, n);
             for (int i = 0; i < count; i++) {
                 const int64_t place = p * room + start + i;
-                const float *known = vectors + mine[i * l->slots] * row, *of = by + i * widest;
+                const real *known = vectors + mine[i * l->slots] * row, *of = by + i * widest;
                 const int64_t kept = back->densities;
-                float *to = by_densities + 3 * place * kept;
+                real *to = by_densities + 3 * place * kept;
                 for (int c = 0; c < 3; c++) {
-                    memcpy(to + c * kept, by_density + (3 * i + c) * n, kept * sizeof(float));
-                    const float *a = density + (3 * i + c) * n + 1;
-                    float own = by_spin[i][c];
+                    memcpy(to + c * kept, by_density + (3 * i + c) * n, kept * sizeof(real));
+                    const real *a = density + (3 * i + c) * n + 1;
+                    real own = by_spin[i][c];
                     for (int64_t k = 0; k < l->trivial; k++) {
                         to[c * kept + 1 + k] += of[k] * known[c * l->vectors];
                         own += of[k] * a[k];
@@ -515,8 +552,8 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const float *vec
                     to[c * kept] += own; /* The first density is the spin. */
                 }
                 if (l->own_scalars) {
-                    memcpy(by_sums + place * l->told, of + sums, l->told * sizeof(float));
-                    memcpy(by_own + (p * rows + mine[i * l->slots]) * l->scalars, of + sums + l->told, l->scalars * sizeof(float));
+                    memcpy(by_sums + place * l->told, of + sums, l->told * sizeof(real));
+                    memcpy(by_own + (p * rows + mine[i * l->slots]) * l->scalars, of + sums + l->told, l->scalars * sizeof(real));
                 }
             }
         }
@@ -531,12 +568,12 @@ int64_t hpcspin_adjoint_scratch(const layer *l) {
 
 /* Sums over the slots of one centre of the products of densities (rows, 3, vectors), whole vectors, with a row of
  * kernels each. */
-INLINE void dots(const layer *l, const float *vectors, const int32_t *table, float *out) {
+INLINE void dots(const layer *l, const real *vectors, const int32_t *table, real *out) {
     const int64_t n = l->vectors;
     vec sum[3] = {};
     for (int slot = 0; slot < l->slots; slot++)
         for (int64_t k = 0; k < n; k += LANES) {
-            const float *row = vectors + table[slot] * 3 * n + k;
+            const real *row = vectors + table[slot] * 3 * n + k;
             for (int i = 0; i < 3; i++) sum[i] += load(row + i * n) * load(l->kernels + slot * n + k);
         }
     for (int i = 0; i < 3; i++) out[i] = total(sum[i]);
@@ -545,8 +582,8 @@ INLINE void dots(const layer *l, const float *vectors, const int32_t *table, flo
 /* Sums over the slots of rows first to last - 1: densities (rows, 3, densities), of which one needs no padding, and sums
  * of scalars (rows, scalar_sums), the latter where there are any. `table` as of `hpcspin_layer`; scratch of BLOCK * (3 *
  * densities + scalar_sums). */
-void hpcspin_sums(const layer *l, const float *vectors, const float *scalars, const int32_t *table, int64_t first,
-                  int64_t last, float *out, float *out_scalars, float *scratch) {
+void hpcspin_sums(const layer *l, const real *vectors, const real *scalars, const int32_t *table, int64_t first,
+                  int64_t last, real *out, real *out_scalars, real *scratch) {
     const int64_t n = 3 * (int64_t)l->densities, m = l->scalar_sums;
     if (l->densities == 1) {
         for (int64_t at = first; at < last; at++) dots(l, vectors, table + at * l->slots, out + 3 * at);
@@ -556,10 +593,10 @@ void hpcspin_sums(const layer *l, const float *vectors, const float *scalars, co
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
         for (int i = 0; i < BLOCK; i += ROWS / 3) densities(l, vectors, mine + i * l->slots, scratch + i * n);
-        memcpy(out + start * n, scratch, count * n * sizeof(float));
+        memcpy(out + start * n, scratch, count * n * sizeof(real));
         if (!m) continue;
         scalar_sums(l, scalars, mine, scratch + BLOCK * n, m);
-        memcpy(out_scalars + start * m, scratch + BLOCK * n, count * m * sizeof(float));
+        memcpy(out_scalars + start * m, scratch + BLOCK * n, count * m * sizeof(real));
     }
 }
 

@@ -1,4 +1,4 @@
-"""Layers in single precision on a CPU, by a kernel in C.
+"""Layers on a CPU, by a kernel in C.
 
 PyTorch makes of a layer some seventy operations, each of which writes to memory what the
 next one reads; the kernel takes a dozen centres through all of it in the first cache.
@@ -20,13 +20,15 @@ from hpcspin.potential.host_library import loaded, share_out
 if TYPE_CHECKING:
     from hpcspin.potential.layers import Layer
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 EMPTY = 12
 """Empty centres that must follow the last one."""
 
 ROOM = 16
 """Rows that must follow the last one: a vector of the processor is read from where a row begins."""
+
+_PRECISIONS = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
 
 class RowData(NamedTuple):
@@ -69,22 +71,24 @@ class HostStruct(ctypes.Structure):
 
 
 @functools.cache
-def _lanes() -> int:
-    """Numbers of a vector of the processor that the kernel was compiled for."""
-    return int(loaded().hpcspin_lanes())
+def _lanes(dtype: np.dtype[Any]) -> int:
+    """Numbers of a precision in a vector of the processor that the kernel was compiled for."""
+    return int(loaded(_PRECISIONS[dtype]).hpcspin_lanes())
 
 
 class HostLayer:
-    """The weights of a layer, in single precision, as the kernel reads them."""
+    """The weights of a layer, in their precision, as the kernel reads them."""
 
     @torch.no_grad()
     def __init__(self, layer: Layer) -> None:
         self._kept: list[Any] = []
         self._writes = layer.writes
-        maps, lanes = layer.maps(), _lanes()
+        maps = layer.maps()
+        self._dtype, self._kernel = maps.kernels.dtype, loaded(maps.kernels.dtype)
         kernels, scalars = host_kernels(maps.kernels, layer.reads.vectors), wide(_array(maps.scalars))
         shares = [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
         matrices, biases = host_network(layer)
+        lanes = _lanes(matrices[0].dtype)
         self._mixed = _mixtures(_array(maps.mixtures), layer, kernels.shape[2])
         networks = (HostMatrix * len(matrices))(*map(self._matrix, matrices))
         pointers = (ctypes.c_void_p * len(biases))(*map(self._keep, biases))
@@ -116,7 +120,7 @@ class HostLayer:
             widest=max(matrix.shape[1] for matrix in matrices) + lanes,
         )
         self._address = ctypes.addressof(self._struct)
-        self._scratch = int(loaded().hpcspin_layer_scratch(self._address))
+        self._scratch = int(self._kernel.hpcspin_layer_scratch(self._address))
 
     def __call__(
         self,
@@ -147,14 +151,15 @@ class HostLayer:
         kept
             Receives what `HostAdjoint.back` reads again.
         """
-        kernel, rows, (vectors, scalars) = loaded(), len(data.vectors), self._writes
-        made = RowData(torch.zeros(rows, 3, 1 + vectors if scalars else 1), torch.zeros(rows, scalars))
+        rows, (vectors, scalars) = len(data.vectors), self._writes
+        shapes = (rows, 3, 1 + vectors if scalars else 1), (rows, scalars)
+        made = RowData(*(torch.zeros(shape, dtype=self._dtype) for shape in shapes))
         reads = [part.data_ptr() for part in (*data, table, inputs)]
         writes = [part.data_ptr() for part in made]
 
         def work(first: int, last: int) -> None:
-            scratch = torch.empty(self._scratch)
-            kernel.hpcspin_layer(
+            scratch = torch.empty(self._scratch, dtype=self._dtype)
+            self._kernel.hpcspin_layer(
                 self._address, *reads, first, last, adds, *writes,
                 None if kept is None else kept.data_ptr(), centres + EMPTY, scratch.data_ptr(),
             )  # fmt: skip
@@ -169,8 +174,8 @@ class HostLayer:
 
     def _matrix(self, matrix: Floats) -> HostMatrix:
         """A matrix in strips of two vectors of columns, the last perhaps of one, each where its rows are not zero."""
-        numbers, ranges, at = [], [], [0]
-        for columns in np.split(matrix, range(2 * _lanes(), matrix.shape[1], 2 * _lanes()), axis=1):
+        numbers, ranges, at, lanes = [], [], [0], _lanes(matrix.dtype)
+        for columns in np.split(matrix, range(2 * lanes, matrix.shape[1], 2 * lanes), axis=1):
             filled = np.flatnonzero(columns.any(1))
             first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
             numbers.append(columns[first:last].ravel())
@@ -182,14 +187,14 @@ class HostLayer:
             self._keep(first_rows),
             self._keep(last_rows),
             self._keep(np.array(at[:-1], np.int32)),
-            matrix.shape[1] // _lanes(),
+            matrix.shape[1] // lanes,
         )
 
 
 def host_kernels(kernels: Tensor, vectors: int) -> Floats:
     """Kernels of the densities, shape (slots, vectors, 1 + densities and zeros), the first of which is the spin."""
     given = _array(kernels).reshape(-1, vectors, kernels.shape[1])
-    packed = np.zeros((*given.shape[:2], padded(1 + given.shape[2])), np.float32)
+    packed = np.zeros((*given.shape[:2], padded(1 + given.shape[2], given.dtype)), given.dtype)
     packed[:, :, 1 : 1 + given.shape[2]] = given
     packed[0, 0, 0] = 1
     return packed
@@ -218,18 +223,18 @@ def host_network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
     weights[0] = weights[0].copy()
     weights[0][: len(mean)] *= scale[:, None]
     # In double precision: the mean is not subtracted from each feature, as elsewhere.
-    biases[0] = (biases[0] - mean.astype(np.float64) @ weights[0][: len(mean)]).astype(np.float32)
+    biases[0] = (biases[0] - mean.astype(np.float64) @ weights[0][: len(mean)]).astype(mean.dtype)
     return [wide(weight) for weight in weights], [wide(bias[None])[0] for bias in biases]
 
 
-def padded(number: int) -> int:
-    """A number of columns up to whole vectors."""
-    return -(-number // _lanes()) * _lanes()
+def padded(number: int, dtype: np.dtype[Any]) -> int:
+    """A number of columns up to whole vectors of a precision."""
+    return -(-number // _lanes(dtype)) * _lanes(dtype)
 
 
 def wide(matrix: Floats) -> Floats:
     """With zeros up to whole vectors."""
-    return np.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, padded(matrix.shape[-1]) - matrix.shape[-1])])
+    return np.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, -matrix.shape[-1] % _lanes(matrix.dtype))])
 
 
 def _array(tensor: Tensor) -> Floats:

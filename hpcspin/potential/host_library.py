@@ -1,4 +1,4 @@
-"""Kernels in C for single precision on a CPU, compiled for the machine at their first use and kept.
+"""Kernels in C for layers on a CPU, of each precision, compiled for the machine at their first use and kept.
 
 Without a C compiler, PyTorch does the same, to rounding.
 """
@@ -22,10 +22,14 @@ _SHARE = 10 * BLOCK
 """Sites below which a thread is not worth its start."""
 
 
+_OPTIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
+"""What the compiler is told of each precision."""
+
+
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The kernels, compiled if need be; None where there is no C compiler or it fails."""
-    found = compiled(SOURCE)
+def library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The kernels of a precision, compiled if need be; None where there is no C compiler or it fails."""
+    found = compiled(SOURCE, *_OPTIONS[dtype])
     if found is None:
         return None
     found.hpcspin_layer.restype = None
@@ -41,16 +45,16 @@ def library() -> ctypes.CDLL | None:
     return found
 
 
-def loaded() -> ctypes.CDLL:
-    """The kernels where they are known to be usable."""
-    kernels = library()
+def loaded(dtype: torch.dtype) -> ctypes.CDLL:
+    """The kernels of a precision where they are known to be usable."""
+    kernels = library(dtype)
     assert kernels is not None
     return kernels
 
 
 def usable(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the kernels compute numbers of this precision there."""
-    return dtype == torch.float32 and device.type == "cpu" and library() is not None
+    return dtype in _OPTIONS and device.type == "cpu" and library(dtype) is not None
 
 
 def share_out(work: Callable[[int, int], None], number: int, threads: int) -> None:

@@ -45,8 +45,8 @@ def _halo_exchange(world: World) -> str:
 def _learned_fields() -> str:
     if torch.cuda.is_available():
         return "torch on the GPU"
-    kernel = "a compiled kernel" if host_library.library() else "torch too, for want of a C compiler"
-    return f"torch on the CPU; layers in single precision: {kernel}"
+    kernels = "compiled kernels" if host_library.library(torch.float32) else "torch too, for want of a C compiler"
+    return f"torch on the CPU; layers: {kernels}"
 
 
 def _has(module: str) -> bool:

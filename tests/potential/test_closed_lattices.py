@@ -70,7 +70,7 @@ def test_spins_that_all_turn_back_turn_the_field_of_even_features_back(kind: str
     assert torch.equal(field(model, lattice, -spins), -field(model, lattice, spins))
 
 
-@pytest.mark.skipif(host_library.library() is None, reason="there is no C compiler, or it fails")
+@pytest.mark.skipif(host_library.library(torch.float32) is None, reason="there is no C compiler, or it fails")
 @both_lattices
 @pytest.mark.parametrize("size", [(9, 8), (4, 3)], ids=["wide", "shorter than the neighbourhood"])
 def test_kernels_in_c_have_the_fields_and_energies_of_double_precision(kind: str, size: tuple[int, int]) -> None:

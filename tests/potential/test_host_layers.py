@@ -15,9 +15,12 @@ from hpcspin.lattice import Lattice, make_lattice
 from hpcspin.potential import ForceField, host_adjoint, host_library
 
 LAYERS = {"kind": "direct", "layers": (1, 1, 1), "precision": "float32"}
+PRECISIONS = ("float32", "float64")
 BIAS = torch.full((1,), 1.3, dtype=torch.float64)
 
-needs_kernel = pytest.mark.skipif(host_library.library() is None, reason="there is no C compiler, or it fails")
+needs_kernel = pytest.mark.skipif(
+    host_library.library(torch.float32) is None, reason="there is no C compiler, or it fails"
+)
 
 
 def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Tensor:
@@ -43,28 +46,43 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Tensor:
     ],
 )
 def test_it_is_the_field_of_the_layers(monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]) -> None:
-    """Against double precision, in which PyTorch computes; one site of the lattice is missing."""
+    """Against PyTorch in double precision, to the rounding of both precisions; one site of the lattice is missing."""
     lattice = make_lattice(kind, (11, 7))
-    model = make_model(lattice=kind, **{**LAYERS, **changes})
+    single, double = (make_model(lattice=kind, **{**LAYERS, **changes, "precision": name}) for name in PRECISIONS)
+    double.load_state_dict(single.state_dict())
     spins = random_spins(2, lattice.num_sites, 3)
     spins[:, 17] = 0
-    found = predict(model, lattice, spins)
-    exact = make_model(lattice=kind, **{**LAYERS, **changes, "precision": "float64"})
-    exact.load_state_dict(model.state_dict())
-    expected = predict(exact, lattice, spins)
+    found, exactly = predict(single, lattice, spins), predict(double, lattice, spins)
+    monkeypatch.setattr(host_library, "usable", lambda *_: False)
+    expected, without = predict(double, lattice, spins), predict(single, lattice, spins)
     scale = expected.square().mean().sqrt()
     assert (found - expected).abs().max() < 2e-5 * scale
-    monkeypatch.setattr(host_library, "usable", lambda *_: False)
-    without = predict(model, lattice, spins)
     assert (found - without).abs().max() < 2e-5 * scale
     assert not torch.equal(found, without)
+    assert (exactly - expected).abs().max() < 1e-12 * scale
+    assert not torch.equal(exactly, expected)
 
 
 @needs_kernel
+@pytest.mark.parametrize("kind", ["pair", "conservative"])
+def test_potentials_in_double_precision_are_those_of_the_layers(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    lattice = make_lattice("square", (11, 7))
+    model, spins = make_model(**{**LAYERS, "kind": kind, "precision": "float64"}), random_spins(1, 77, 3)
+    given = spins, model.neighbourhood(lattice), BIAS
+    found = model(*given)
+    monkeypatch.setattr(host_library, "usable", lambda *_: False)
+    for one, other in zip(found, model(*given), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@needs_kernel
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", ["direct", "pair"])
-def test_threads_and_neighbours_in_the_batch_change_no_bit(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_threads_and_neighbours_in_the_batch_change_no_bit(
+    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str
+) -> None:
     lattice = make_lattice("square", (31, 17))
-    model, spins = make_model(**{**LAYERS, "kind": kind}), random_spins(2, lattice.num_sites, 8)
+    model, spins = make_model(**{**LAYERS, "kind": kind, "precision": precision}), random_spins(2, lattice.num_sites, 8)
     together = predict(model, lattice, spins)
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
@@ -73,11 +91,15 @@ def test_threads_and_neighbours_in_the_batch_change_no_bit(monkeypatch: pytest.M
 
 
 @needs_kernel
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", ["pair", "conservative"])
-def test_the_way_back_reads_what_it_would_make_again(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_the_way_back_reads_what_it_would_make_again(
+    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str
+) -> None:
     """A block of few centres and one of many have the same bits."""
     lattice = make_lattice("square", (31, 17))
-    model, spins = make_model(**{**LAYERS, "kind": kind}), random_spins(1, lattice.num_sites, 8)
+    model = make_model(**{**LAYERS, "kind": kind, "precision": precision})
+    spins = random_spins(1, lattice.num_sites, 8)
     kept = predict(model, lattice, spins)
     monkeypatch.setattr(host_adjoint, "KEPT", 0)
     for threads in (1, 3):
@@ -114,27 +136,31 @@ def test_without_a_compiler_pytorch_computes(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("PATH", str(tmp_path))
     host_library.library.cache_clear()
     try:
-        assert host_library.library() is None
+        assert host_library.library(torch.float32) is None
         assert not host_library.usable(torch.float32, torch.device("cpu"))
         broken = tmp_path / "cc"
         broken.write_text("#!/bin/sh\nexit 1\n")
         broken.chmod(0o755)
         host_library.library.cache_clear()
-        assert host_library.library() is None
+        assert host_library.library(torch.float32) is None
     finally:
         host_library.library.cache_clear()
 
 
 @needs_kernel
-def test_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_precision_is_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     host_library.library.cache_clear()
     try:
-        assert host_library.library() is not None
-        (made,) = tmp_path.rglob("*.so")
-        when = made.stat().st_mtime_ns
+        assert host_library.library(torch.float32) is not None
+        (single,) = tmp_path.rglob("*.so")
+        assert host_library.library(torch.float64) is not None
+        times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")}
+        assert len(times) == 2
+        assert single in times
         host_library.library.cache_clear()
-        assert host_library.library() is not None
-        assert [path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")] == [when]
+        for precision in (torch.float32, torch.float64):
+            assert host_library.library(precision) is not None
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.so")} == times
     finally:
         host_library.library.cache_clear()

@@ -29,6 +29,18 @@ def test_a_saved_model_predicts_the_same_bits(saved):
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_a_saved_model_computes_in_the_precision_that_is_asked_for(saved):
+    """The weights stay what they are: single precision has its rounding alone beside double."""
+    lattice, spins, bias = make_lattice("square", (5, 4)), random_spins(2, 20, 1), torch.tensor([1.0, 2.0])
+    (single, _), (double, _) = load_model(saved), load_model(saved, "float64")
+    one, other = (m(spins, m.neighbourhood(lattice), bias).field for m in (single, double))
+    assert (one.dtype, other.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(one.double(), other)
+    with pytest.raises(HpcspinError, match="precision"):
+        load_model(saved, "float16")
+
+
 def test_nothing_but_the_two_files_is_left(saved):
     assert sorted(path.name for path in saved.parent.iterdir()) == ["model.json", "model.safetensors"]
 

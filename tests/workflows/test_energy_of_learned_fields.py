@@ -61,6 +61,17 @@ def test_the_energy_of_a_conservative_model_is_conserved(tmp_path: Path) -> None
     assert 3 < drift(coarse["energy"]) / drift(fine["energy"]) < 5
 
 
+def test_a_run_computes_in_the_precision_that_is_asked_for(tmp_path: Path) -> None:
+    """Whatever the section potential says of that of its training."""
+    described = (
+        "potential={kind: conservative, radius: 1.5, hidden: [8, 8], layers: [1, 2], channels: 3, precision: float64}"
+    )
+    changes = described, "dynamics.integrator=heun"
+    double = simulated(tmp_path, "conservative", "double", *changes)["field"]
+    single = simulated(tmp_path, "conservative", "single", *changes, "dynamics.model_precision=float32")["field"]
+    assert 0 < np.abs(single - double).max() < 1e-4 * np.abs(double).max()
+
+
 def test_recorded_potentials_are_those_of_the_front_door(tmp_path: Path) -> None:
     frames = simulated(tmp_path, "pair", "run", "dynamics.duration=0.4")
     model, system = hpcspin.load_model(tmp_path / "pair.safetensors"), hpcspin.load_system(tmp_path / "run.yaml")
