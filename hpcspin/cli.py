@@ -71,7 +71,7 @@ def options(
 def init(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file to write.")],
     job: Annotated[
-        Literal["wall", "quench", "label", "train", "learn", "reproduce", "classical"],
+        Literal["wall", "quench", "label", "train", "learn", "reproduce", "classical", "torque"],
         typer.Option("--job", help="What the config is for."),
     ] = "wall",
     lattice: Annotated[Literal["square", "triangular"], typer.Option("--lattice", help="Kind of lattice.")] = "square",

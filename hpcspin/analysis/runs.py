@@ -20,14 +20,20 @@ _SHORT = 1e-4
 """Time of the step that tells how fast a wall moves."""
 _EXACT = "exact_"
 _COUNTERS = ("time", "step")
+_ENTRIES = {
+    "magnetization": ("x", "y", "z"),
+    "bond_fractions": ("ferromagnetic", "antiferromagnetic"),
+    "puddles": ("count", "mean", "largest"),
+}
+"""Names of the entries of a vector; those of others are their numbers."""
 
 
 def frame_series(path: Path) -> dict[str, Array]:
     """All numbers of a trajectory or label file that are one a frame, shape (n,); HpcspinError if it is unreadable.
 
-    Entries of vectors have names of their own, currents those of their reservoirs: ``current_left``. What was measured
-    by exact labels along a learned run, ``/exact_current``, has the name that it has in exact runs. NaN where a frame
-    was not labelled.
+    Entries of vectors have names of their own: ``magnetization_x``, and ``current_left`` of a reservoir. What was
+    measured by exact labels along a learned run, ``/exact_current``, has the name that it has in exact runs. NaN where
+    a frame was not labelled.
     """
     found: dict[str, Array] = {}
     with FrameReader(path) as frames:
@@ -39,7 +45,8 @@ def frame_series(path: Path) -> dict[str, Array]:
             if values.ndim == 1:
                 found.setdefault(name.removeprefix(_EXACT), values)
                 continue
-            entries = reservoirs if name.endswith("current") else map(str, range(values.shape[1]))
+            known = reservoirs if name.endswith("current") else _ENTRIES.get(name, ())
+            entries = known if len(known) == values.shape[1] else range(values.shape[1])
             for entry, column in zip(entries, values.T, strict=True):
                 found.setdefault(f"{name.removeprefix(_EXACT)}_{entry}", column)
     return found

@@ -35,7 +35,8 @@ _FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
 def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterator[None]:
     """Keep other runs from an output within a block, which all ranks enter; rank 0 has the lock.
 
-    The output is a directory, which is made, or a file. Raises HpcspinError if another run writes there.
+    The output is a directory, which is made, or a file. Directories that are made and stay empty, since the block
+    refuses its input, are removed again. Raises HpcspinError if another run writes there.
     """
 
     def end(message: str) -> None:
@@ -43,9 +44,11 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
             print(f"hpcspin: {message}", file=sys.stderr, flush=True)
         world.abort(1)
 
-    lock = None
+    lock, made = None, []
     if world.rank == 0:
-        make_directory(output if directory else output.parent)
+        home = output if directory else output.parent
+        made = [path for path in (home, *home.parents) if not path.exists()]
+        make_directory(home)
         lock = OutputLock(output, end)
         lock.acquire()
     try:
@@ -54,6 +57,9 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
     finally:
         if lock is not None:
             lock.release()
+        with suppress(OSError):  # A directory with anything in it stays, as do those around it.
+            for path in made:
+                path.rmdir()
 
 
 @contextmanager

@@ -199,9 +199,12 @@ class Simulation:
                 if self.settings.tolerance is None:
                     self._warn_of_a_long_step()
             while True:
-                stopping = stop.requested()
-                if self._state.step > step or not self._resumed:
+                stopping, moved = stop.requested(), self._state.step > step
+                if moved or not self._resumed:
                     self._save(recorder, force=stopping or stop.overdue)
+                if moved:
+                    # Behind its frame, so that the last line speaks of the end.
+                    bar.advance(note=recorder.note if recorder else "")
                 if self._state.step == last:
                     break
                 if stopping:
@@ -209,7 +212,6 @@ class Simulation:
                     return Outcome(self._state.step, finished=False)
                 self._state = State(self._motion(self._state.spins, self._state.step), self._state.step + 1)
                 self._renew()
-                bar.advance(note=recorder.note if recorder else "")
         report(self._domain.stopwatch, self.world, self._directory / RANK_TIMES, write_json)
         if recorder is not None:
             recorder.finish()

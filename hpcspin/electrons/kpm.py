@@ -20,7 +20,7 @@ from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
 from hpcspin.electrons.kpm_cuda import CudaRecursion
 from hpcspin.electrons.kpm_estimates import Estimate, LocalMoments, Probing
-from hpcspin.electrons.kpm_host import HostRecursion, library
+from hpcspin.electrons.kpm_host import HostRecursion, host_pairs, library
 from hpcspin.electrons.kpm_probes import Colouring, ProbeGroup, colouring, probe_groups, random_phases, unit_colouring
 from hpcspin.electrons.kpm_recursion import ArrayRecursion, Recursion, ScaledHamiltonian, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
@@ -150,7 +150,7 @@ class KpmSolver(EquilibriumSolver):
 
     def _strip(self, colours: int) -> Strip:
         """The sites of this rank; the cuts are kept, since each has communicators of its own."""
-        pairs = HostRecursion.pairs if self._on_host else ArrayRecursion.pairs
+        pairs = host_pairs() if self._on_host else ArrayRecursion.pairs
         strips = strips_of_a_team(self.system, self.world.size, math.ceil(colours / pairs))
         if strips not in self._strips:
             team = World() if strips == 1 else self.world.split(self.world.size // strips)[1]

@@ -22,8 +22,6 @@ from hpcspin.parallel.host_compiler import compiled
 from hpcspin.parallel.threads import threaded
 
 SOURCE = Path(__file__).with_name("kpm_stencil.c")
-_WIDTH = 8
-"""Vectors side by side: WIDTH of the source."""
 _ALIGNMENT = 64
 
 _Number, _Address = ctypes.c_int64, ctypes.c_void_p
@@ -61,18 +59,25 @@ def library() -> ctypes.CDLL | None:
     found.hpcspin_gradient.argtypes = (table, part, *[_Address] * 5)
     for name in ("start", "local_moments", "products", "gradient"):
         getattr(found, f"hpcspin_{name}").restype = None
+    found.hpcspin_width.restype = _Number
     return found
+
+
+@functools.cache
+def host_pairs() -> int:
+    """Pairs of vectors that the kernels take side by side, which depends on the processor; there must be kernels."""
+    kernels = library()
+    assert kernels is not None
+    return int(kernels.hpcspin_width()) // 2
 
 
 class HostRecursion:
     """The recursion by the kernels in C, with 2 H~ of the snapshot; see `hpcspin.electrons.kpm_recursion.Recursion`."""
 
-    pairs = _WIDTH // 2
-
     def __init__(self, hamiltonian: ScaledHamiltonian) -> None:
         kernels = library()
         assert kernels is not None
-        self._kernels, self.strip = kernels, hamiltonian.strip
+        self._kernels, self.strip, self.pairs = kernels, hamiltonian.strip, host_pairs()
         self._kept = (
             np.ascontiguousarray(hamiltonian.targets),
             np.ascontiguousarray(hamiltonian.hopping),
@@ -149,11 +154,12 @@ class HostRecursion:
         getattr(self._kernels, f"hpcspin_{name}")(self._table, part, *arrays)
 
     def _vectors(self) -> Real:
-        """Room for two arrays of vectors, shape (2, rows, 4 WIDTH), where a vector register begins."""
-        length = 2 * self.strip.rows * 4 * _WIDTH
+        """Room for two arrays of vectors, shape (2, rows, 8 pairs), where a vector register begins."""
+        width = 4 * 2 * self.pairs
+        length = 2 * self.strip.rows * width
         room = np.empty(length + _ALIGNMENT // 8)
         first = -room.ctypes.data % _ALIGNMENT // 8
-        return room[first : first + length].reshape(2, self.strip.rows, 4 * _WIDTH)
+        return room[first : first + length].reshape(2, self.strip.rows, width)
 
 
 def _probes(group: ProbeGroup, kept: slice = slice(0, None, 1)) -> _Probes:

@@ -11,7 +11,7 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import write_text
 
 Kind = Literal["square", "triangular"]
-Job = Literal["wall", "quench", "label", "train", "learn", "reproduce", "classical"]
+Job = Literal["wall", "quench", "label", "train", "learn", "reproduce", "classical", "torque"]
 JOBS: dict[Job, tuple[str, str, str]] = {
     "wall": (
         "A wall that a voltage drives, under exact fields",
@@ -43,6 +43,11 @@ JOBS: dict[Job, tuple[str, str, str]] = {
         "Spins under classical terms, without electrons",
         "simulate {} --output runs/classical",
         "lattice initial classical",
+    ),
+    "torque": (
+        "Torque of a polarised current on a magnet, and the voltage at which it switches",
+        "torque {} --output runs/torque",
+        "lattice torque_electrons torque torque_dynamics",
     ),
 }
 """Of each job: what it is, the arguments of its command, the sections of its config."""

@@ -71,7 +71,7 @@ def estimates(
     interval = spectral_interval(system)
     probing = Probing(system, HostRecursion(scaled_hamiltonian(system, spins, interval)), World())
     sites = system.lattice.num_sites
-    groups = probe_groups(colouring(system.lattice, distance), random_phases(sites, 0, 0, 0), HostRecursion.pairs)
+    groups = probe_groups(colouring(system.lattice, distance), random_phases(sites, 0, 0, 0), probing.recursion.pairs)
     series = Expansion(interval, system.temperature, moments, kernel)
     return {
         "densities": lambda: probing.densities(probing.local_moments(groups, moments, sites), series),

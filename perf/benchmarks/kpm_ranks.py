@@ -26,7 +26,7 @@ from kpm import case
 from shared import parser_of
 
 from hpcspin.electrons.kpm_estimates import Estimate, Probing
-from hpcspin.electrons.kpm_host import HostRecursion
+from hpcspin.electrons.kpm_host import HostRecursion, host_pairs
 from hpcspin.electrons.kpm_probes import colouring, probe_groups, random_phases
 from hpcspin.electrons.kpm_recursion import scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
@@ -44,7 +44,7 @@ def ways(size: int, world: World) -> dict[str, Callable[[], Estimate]]:
     system, spins, kernel = case("metal", size)
     interval, sites = spectral_interval(system), system.lattice.num_sites
     series = Expansion(interval, system.temperature, MOMENTS, kernel)
-    groups = probe_groups(colouring(system.lattice, 8), random_phases(sites, 0, 0, 0), HostRecursion.pairs)
+    groups = probe_groups(colouring(system.lattice, 8), random_phases(sites, 0, 0, 0), host_pairs())
 
     def gradient(ranks: World, team: World) -> Callable[[], Estimate]:
         strip = Strip.cut(system, team)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import h5py
 import numpy as np
 import pytest
 
-from hpcspin.analysis.runs import wall_numbers, wall_rate
+from hpcspin.analysis.runs import frame_series, wall_numbers, wall_rate
 from hpcspin.lattice import make_lattice, make_texture, wall_position
 
 
@@ -46,3 +49,17 @@ def test_the_rate_of_a_wall_is_that_of_a_short_step_and_rates_of_parts_add_up() 
     )
     moved = float(wall_position(lattice, turned) - wall_position(lattice, spins)) / time
     assert wall_rate(lattice, spins, field, 0.0) == pytest.approx(moved, rel=2e-2, abs=1e-3)
+
+
+def test_entries_of_vectors_have_names_where_they_mean_something(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["spins"] = np.broadcast_to([0.0, 0.0, 1.0], (2, 3, 4, 3))
+        for name, length in {"magnetization": 3, "bond_fractions": 2, "own": 2, "current": 2}.items():
+            file[name] = np.arange(2.0 * length).reshape(2, length)
+    series = frame_series(tmp_path / "t.h5")
+    # Reservoirs of a user's own file have no names.
+    assert sorted(series) == [
+        *("bond_fractions_antiferromagnetic", "bond_fractions_ferromagnetic", "current_0", "current_1"),
+        *("magnetization_x", "magnetization_y", "magnetization_z", "own_0", "own_1"),
+    ]
+    assert series["magnetization_z"].tolist() == [2.0, 5.0]

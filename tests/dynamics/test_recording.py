@@ -1,5 +1,6 @@
 """Which frames are kept, what is measured on them, and that neither depends on ranks or restarts."""
 
+import logging
 import math
 import threading
 import time
@@ -49,6 +50,14 @@ def test_frames_of_a_window(tmp_path):
     simulation(tmp_path / "run", record_window=[1.2, 2.4]).run()
     assert contents(tmp_path / "run")["step"].tolist() == [0, 12, 15, 18, 21, 24, 40]
     assert Settings(step=0.1, duration=4.0, record_interval=3, record_window=(1.2, 2.4)).capacity == 7
+
+
+def test_the_last_line_of_the_progress_speaks_of_the_end(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "hpcspin"):
+        simulation(tmp_path / "run", record=15).run()
+    lines = [line for line in caplog.messages if line.startswith("simulate: ")]
+    length = np.linalg.norm(contents(tmp_path / "run")["magnetization"][-1])
+    assert lines[-1].endswith(f"done, at time 4 the mean spin is {length:.2f} long")
 
 
 def moving_wall(directory, duration, **changes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,3 +63,16 @@ def test_the_smallest_quickstart_runs_from_the_wheel_alone(installed: Path, tmp_
     run(*hpcspin, "init", "mine.yaml", "--job", "reproduce", cwd=tmp_path, path=installed)
     run(*hpcspin, "reproduce", "mine.yaml", "--output", "all", *SMALL, cwd=tmp_path, path=installed)
     assert json.loads((tmp_path / "all" / "numbers.json").read_text())["test"]["mse"] > 0
+
+
+def test_the_recipes_of_containers_copy_what_is_there_and_run_the_same_commands() -> None:
+    docker = (ROOT / "containers" / "Dockerfile").read_text()
+    head, files, post, *_ = (ROOT / "containers" / "hpcspin.def").read_text().split("\n%")
+    # A line of %files is a source and a destination; Apptainer ignores what stands behind these.
+    copied = dict(line.split() for line in files.splitlines()[1:] if line)
+    assert {f"/source/{name}" for name in copied} == set(copied.values())
+    assert all((ROOT / name).exists() and name in docker for name in copied)
+    assert head.split("From: ")[1].strip() in docker
+    torch, package = re.findall("pip install .*", post)
+    assert f"ARG TORCH={torch.split()[-1]}" in docker
+    assert package in docker

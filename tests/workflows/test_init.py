@@ -24,14 +24,14 @@ def test_each_config_is_read_and_has_the_sections_of_its_verb(job: str, kind: st
     path = tmp_path / "mine.yaml"
     write_config(path, kind, job, World())
     config = load_config(path)
-    sections = [section.removeprefix("closed_") for section in JOBS[job][2].split()]
+    sections = [section.removeprefix("closed_").removeprefix("torque_") for section in JOBS[job][2].split()]
     config.need(*("dynamics" if section == "classical" else section for section in sections))
     assert config.lattice.kind == kind
     # Each key has a comment, or a line of its section has one.
     assert path.read_text().count("#") > 8
 
 
-@pytest.mark.parametrize("job", ["classical", "quench", "learn"])
+@pytest.mark.parametrize("job", ["classical", "quench", "learn", "torque"])
 def test_a_written_config_runs(job: str, hpcspin: Cli, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     written = hpcspin("init", path, "--job", job, "--lattice", "triangular")
@@ -39,6 +39,8 @@ def test_a_written_config_runs(job: str, hpcspin: Cli, tmp_path: Path) -> None:
     small = {
         "classical": ("dynamics.duration=1",),
         "quench": ("dynamics.duration=1",),
+        "torque": ("lattice.size=[4,3]", "torque.angles=[90]", "torque.voltages=[0.2]",
+                   "torque.switching.voltages=[0.1,0.4]"),
         "learn": ("lattice.size=[6,4]", "dynamics.duration=2", "training.epochs=1", "learning.trajectories=2",
                   "learning.labels=2", "learning.rounds=1", "learning.initial=[{kind: wall, position: 2}]"),
     }[job]  # fmt: skip

@@ -68,6 +68,16 @@ def test_evaluate_refuses_an_output_it_cannot_write(
         evaluation.evaluate_files(model, spins_file, tmp_path / "numbers.json", World())
 
 
+@pytest.mark.parametrize("name", ["new", "new/deeper", "there"])
+def test_a_simulation_that_is_refused_leaves_no_directory_behind(config: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "there").mkdir()
+    asked = load_config(config, ["dynamics.observers=[outside]"])
+    with pytest.raises(HpcspinError, match="outside needs"):
+        simulate_all({tmp_path / name: asked}, World())
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["there"]
+    assert not any((tmp_path / "there").iterdir())
+
+
 def test_the_shards_of_a_reproduction_have_the_precision_of_their_labels(config: Path, tmp_path: Path) -> None:
     """That of the trajectories is the precision of the spins."""
     keys = ("electrons.solver=negf", "electrons.precision=complex64", "electrons.tolerance=1e-3", "dynamics.duration=1")
