@@ -7,6 +7,7 @@ from pathlib import Path
 from hpcspin.potential import ForceField, load_model, make_force_field
 
 NAMES = ("driven_sd", "driven_sd_light", "driven_sd_fast", "driven_sd_pair", "driven_sd_family", "driven_sd_strips")
+NAMES += ("driven_sd_voltages",)
 NAMES += ("triangular_120", "triangular_tetrahedral", "square_double_exchange")
 _MODELS = Path(__file__).parents[1] / "configs" / "models"
 
