@@ -44,9 +44,9 @@ from hpcspin.potential import (
     CovariantField,
     ForceField,
     Neighbourhood,
+    host_library,
     load_model,
     make_force_field,
-    message_passing,
 )
 from hpcspin.storage import provenance, read_spins
 
@@ -109,7 +109,7 @@ def label_seconds(config: Config, repeats: int) -> dict[str, float]:
 
 def product_flops(evaluate: Callable[[], object]) -> int:
     """Real flops of PyTorch's matrix products in one evaluation, those of empty places in its last tile included."""
-    with patch.object(message_passing, "usable", return_value=False), FlopCounterMode(display=False) as counter:
+    with patch.object(host_library, "usable", return_value=False), FlopCounterMode(display=False) as counter:
         evaluate()
     return int(counter.get_total_flops())
 

@@ -61,8 +61,14 @@ def test_its_error_on_exact_labels_is_the_one_reported(
 @pytest.mark.parametrize(
     ("name", "reported"),
     [
-        ("driven_sd_family", {"v2.5": 3.313e-5, "v2.9": 8.322e-6, "v3.3": 2.483e-5, "v3.7": 2.147e-4, "v3.9": 2.424e-4}),
-        ("driven_sd_voltages", {"v2.5": 4.911e-5, "v2.9": 5.588e-6, "v3.3": 1.446e-5, "v3.7": 1.9e-4, "v3.9": 2.165e-4}),
+        (
+            "driven_sd_family",
+            {"v2.5": 3.313e-5, "v2.9": 8.322e-6, "v3.3": 2.483e-5, "v3.7": 2.147e-4, "v3.9": 2.424e-4},
+        ),
+        (
+            "driven_sd_voltages",
+            {"v2.5": 4.911e-5, "v2.9": 5.588e-6, "v3.3": 1.446e-5, "v3.7": 1.9e-4, "v3.9": 2.165e-4},
+        ),
     ],
 )
 def test_the_models_of_many_voltages_meet_some_that_they_have_not_learned_from(
