@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpcspin.potential import ForceField, load_model, make_force_field
+from hpcspin.potential import ForceField, load_model
 
 NAMES = ("driven_sd", "driven_sd_light", "driven_sd_fast", "driven_sd_pair", "driven_sd_family", "driven_sd_strips")
-NAMES += ("driven_sd_voltages",)
-NAMES += ("triangular_120", "triangular_tetrahedral", "square_double_exchange")
+NAMES += ("driven_sd_voltages", "triangular_120", "triangular_tetrahedral", "square_double_exchange")
 _MODELS = Path(__file__).parents[1] / "configs" / "models"
 
 
@@ -19,9 +18,4 @@ def shipped(name: str) -> ForceField:
 
 def in_double(name: str) -> ForceField:
     """A shipped model in double precision, to evaluate."""
-    single = shipped(name)
-    model = make_force_field(single.architecture.changed(precision="float64"))
-    assert single.envelope is not None
-    model.envelope, model.energy_offset = single.envelope.double(), single.energy_offset
-    model.load_state_dict(single.state_dict())
-    return model.eval()
+    return load_model(_MODELS / f"{name}.safetensors", "float64")[0].eval()
