@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import json
-import runpy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-PERF = Path(__file__).resolve().parents[2] / "perf"
-
-
-@pytest.fixture
-def study(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.syspath_prepend(PERF)
-    return runpy.run_path(str(PERF / "studies" / "coarsening.py"), run_name="imported")
 
 
 def test_the_power_is_found_until_domains_feel_the_lattice(study: dict[str, Any]) -> None:

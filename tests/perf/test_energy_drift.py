@@ -1,8 +1,5 @@
 """What the study of the drift measures under learned fields: work without an energy, slopes, E of a pair alone."""
 
-import runpy
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,18 +9,7 @@ import torch
 from hpcspin.lattice import make_lattice
 from hpcspin.potential import Architecture, make_force_field
 
-PERF = Path(__file__).parents[2] / "perf"
 SIZE = (4, 3)
-
-
-@pytest.fixture(scope="module")
-def study() -> dict:
-    """The names of the script."""
-    sys.path.insert(0, str(PERF))
-    try:
-        return runpy.run_path(str(PERF / "studies" / "energy_drift.py"), run_name="imported")
-    finally:
-        sys.path.remove(str(PERF))
 
 
 def spins_of(rng: np.random.Generator, count: int) -> np.ndarray:

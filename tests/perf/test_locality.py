@@ -1,26 +1,11 @@
 """What the study of locality freezes: the areas of its centres, and nothing else."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from hpcspin.lattice import make_lattice
 
-PERF = Path(__file__).parents[2] / "perf"
 LATTICE = make_lattice("square", (30, 24), (False, True))
-
-
-@pytest.fixture(scope="module")
-def study() -> dict:
-    """The names of the script."""
-    sys.path.insert(0, str(PERF))
-    try:
-        return runpy.run_path(str(PERF / "studies" / "locality.py"), run_name="imported")
-    finally:
-        sys.path.remove(str(PERF))
 
 
 @pytest.mark.parametrize(("area", "line"), [("2", 1), ("6", 1), ("4x2", 1), ("14x6", 1), ("6x29", 24), ("29x4", 30)])

@@ -1,25 +1,11 @@
 """What the study of the pair's form measures: nothing for a pair, all of a field that is none."""
 
-import runpy
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-PERF = Path(__file__).parents[2] / "perf"
 SIZE = (4, 3)
-
-
-@pytest.fixture(scope="module")
-def study() -> dict:
-    """The names of the script."""
-    sys.path.insert(0, str(PERF))
-    try:
-        return runpy.run_path(str(PERF / "studies" / "pair_form.py"), run_name="imported")
-    finally:
-        sys.path.remove(str(PERF))
 
 
 def solver_of(field):
