@@ -151,6 +151,12 @@ class KpmSolver(EquilibriumSolver):
     def _strip(self, colours: int) -> Strip:
         """The sites of this rank; the cuts are kept, since each has communicators of its own."""
         pairs = host_pairs() if self._on_host else ArrayRecursion.pairs
+        if not self._strips and len(set(self.world.allgather(pairs))) > 1:
+            # They would share out other vectors each, without a word.
+            raise HpcspinError(
+                "kpm: the processors of the ranks, or their compilers, differ, and so do the vectors that each takes "
+                "together; run on nodes of one kind"
+            )
         strips = strips_of_a_team(self.system, self.world.size, math.ceil(colours / pairs))
         if strips not in self._strips:
             team = World() if strips == 1 else self.world.split(self.world.size // strips)[1]

@@ -79,3 +79,11 @@ def test_teams_have_the_memory_of_the_pilot(monkeypatch):
     assert KpmSolver.ranks_needed(system, World(size=4, sharing=1), "cpu") == 3
     with pytest.raises(HpcspinError, match=r"kpm needs some .* GiB for this lattice.*; use 3 ranks"):
         KpmSolver.ranks_needed(system, World(sharing=1), "cpu")
+
+
+def test_ranks_whose_processors_take_other_vectors_together_are_refused(monkeypatch):
+    """They would share out other vectors each."""
+    monkeypatch.setattr(World, "allgather", lambda self, value: [value, 2 * value])
+    system = closed((8, 8))
+    with pytest.raises(HpcspinError, match="nodes of one kind"):
+        KpmSolver(system, 1e-3).solve(np.tile([0.0, 0.0, 1.0], (1, 8, 8, 1)))
