@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_model
 from hpcspin.storage import Electrons, stored_electrons
@@ -40,6 +41,7 @@ def find_data(
     electrons: Electrons | None = None,
     allow: Collection[str] = (),
     drive: str = "bias",
+    distil: bool = False,
 ) -> TrainingData:
     """Find the shards of a training, and check that they belong together; all ranks call together.
 
@@ -57,13 +59,14 @@ def find_data(
         Those of files without a config; None: see `agreed_sources`.
     allow
         Keys of the electrons in which files, and what the start has learned from, may differ.
-    drive
+    drive, distil
         See `agreed_sources`.
 
     Raises
     ------
     HpcspinError
-        If the data are invalid, of different electrons, or not independent of those that validate.
+        If the data are invalid, of different electrons, or not independent of those that validate, or if the latter
+        are no exact labels.
     """
     split = split_shards(directories, validation, world)
     card = load_model(start)[1] if start else {}
@@ -71,7 +74,12 @@ def find_data(
     if start and past is None:
         world.log(f"warning: {start}: its card does not say which electrons it has learned from")
     files = {shard.file: split.directory / shard.file for shard in (*split.train, *split.validation)}
-    sources = agreed_sources(files, kind, electrons, past or (), allow, world, drive)
+    sources = agreed_sources(files, kind, electrons, past or (), allow, world, drive, distil)
+    for shard in split.validation:
+        if not sources[shard.file].exact:
+            raise HpcspinError(
+                f"training.validation: {shard.file} has the fields of a force field; name files of exact labels"
+            )
     drives = {name: source.drive for name, source in sources.items()}
     require_independent(split, drives, learned_files(card), world)
     return TrainingData(split, sources)

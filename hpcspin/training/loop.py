@@ -36,7 +36,7 @@ from hpcspin.potential.settings import PotentialSettings
 from hpcspin.storage import kinds_of_learned, make_directory
 from hpcspin.training.data import TrainingData
 from hpcspin.training.dataset import epoch_plan, load_shares
-from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32
+from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32, to_device
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.initial import continued, new_model, with_units
 from hpcspin.training.loss import batch_loss
@@ -196,6 +196,8 @@ class _Trainer:
         if not initial:
             normalise(self._model, self._train, world, device)
         self._batches = Batches(self._train, device)
+        exact = np.array([sources[shard.file].exact for shard in split.train])
+        self._weights = None if exact.all() else np.where(exact, 1.0, settings.distillation)
         self._mean = RunningMean(self._model, settings.ema)
         self._optimiser = Optimiser(self._model, settings.optimiser, settings.weight_decay)
         self._state = TrainingState(
@@ -301,8 +303,14 @@ class _Trainer:
             predicted = module(spins, self._tables[which], bias)
         predicted = Prediction(*(part[:mine] for part in predicted))
         parts = spins[:mine], field[:mine], energy[:mine]
+        weights = None
+        if self._weights is not None:
+            files = self._train[which].files[rows[:mine]]
+            weights = to_device(torch.from_numpy(self._weights[files]).to(spins.dtype), self._device)
         loss = (
-            batch_loss(predicted, *parts, bias[:mine], self._model.grand_potential, count, self._settings, self._world)
+            batch_loss(
+                predicted, *parts, bias[:mine], self._model.grand_potential, count, self._settings, self._world, weights
+            )
             / self._model.field_scale**2
         )
         self._optimiser.zero_grad()

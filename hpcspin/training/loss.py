@@ -25,6 +25,7 @@ def batch_loss(
     count: int,
     settings: Settings,
     world: World,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """My part of the loss of a batch of one lattice, in squares of the hopping; the sum over all ranks is the loss.
 
@@ -51,9 +52,12 @@ def batch_loss(
         Weights of the parts.
     world
         The ranks; all call together.
+    weights
+        Of the field's error in each of my snapshots, shape (mine,); None: 1.
     """
     sites = spins.shape[1]
-    error = perpendicular(spins, predicted.field - field).square().sum()
+    squares = perpendicular(spins, predicted.field - field).square()
+    error = squares.sum() if weights is None else squares.sum((1, 2)) @ weights
     toroidal = predicted.nonequilibrium.square().sum()
     loss = (error + settings.gauge * toroidal) / (2 * count * sites)
     if settings.energy_weight:

@@ -36,6 +36,9 @@ class Settings(Section):
     quenches energies of a site vary about as much as components of the field: 1 is where to begin."""
     electrons_weight: NonNegative = 1.0
     """Weight of the mean squared error of the electrons a site, for ``drive: chemical_potential``."""
+    distillation: Annotated[NonNegative, Field(le=1)] = 0.0
+    """Weight in the loss of trajectories of ``dynamics.field: learned``, whose fields are those of a force field: they
+    cost no labels. Without a weight such files are refused, and none can be named for validation."""
     ema: Annotated[NonNegative, Field(lt=1)] = 0.995
     """Decay of the running mean of the weights, per step; the mean is what is saved."""
     seed: Seed = 1

@@ -38,26 +38,30 @@ class Source:
         potential and the electrons a site, one of them NaN.
     electrons : dict or None
         See `hpcspin.storage.electrons_of`.
+    exact : bool
+        Whether its fields are exact, and not those of a force field.
     """
 
     lattice: Lattice
     drive: tuple[float, ...]
     electrons: Electrons | None
+    exact: bool = True
 
 
-def read_source(path: Path, kind: str, bias: float) -> Source:
+def read_source(path: Path, kind: str, bias: float, *, distil: bool = False) -> Source:
     """System of a label file, from the config stored in it.
 
     A file without a config has the given kind of lattice and bias; its edges are then open along x alone. Raises
     HpcspinError if the file is invalid, its snapshots are not on the lattice of its config, or it is a trajectory whose
-    fields are not those of the electrons alone.
+    fields are not those of the electrons alone: exact ones, or with ``distil`` those of a force field, too.
     """
     attributes = read_attributes(path)
     config = attributes.get("config")
     config = config if isinstance(config, dict) else {}
+    exact = True
     try:
         if attributes.get("kind") == "trajectory":
-            _require_exact(config.get("dynamics") or {}, path)
+            exact = _is_exact(config.get("dynamics") or {}, path, distil)
         section = config.get("lattice") or {}
         size = read_spins(path, section.get("size"), 0).shape[1:3]
         electrons = electrons_of(config, str(path))
@@ -65,7 +69,7 @@ def read_source(path: Path, kind: str, bias: float) -> Source:
         lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HpcspinError(f"{path}: its config is not one of hpcspin ({error}); label the spins again") from error
-    return Source(lattice, (bias if electrons is None else float(electrons["bias"]),), electrons)
+    return Source(lattice, (bias if electrons is None else float(electrons["bias"]),), electrons, exact)
 
 
 def agreed_sources(
@@ -76,6 +80,7 @@ def agreed_sources(
     allow: Collection[str],
     world: World,
     drive: str = "bias",
+    distil: bool = False,
 ) -> dict[str, Source]:
     """Systems of the label files of a training, which must have the same electrons but for the voltages.
 
@@ -97,13 +102,15 @@ def agreed_sources(
         Rank 0 logs.
     drive
         What the force field sees of the reservoirs, so that it may differ; see `hpcspin.storage.without_drive`.
+    distil
+        Whether fields of a force field are learned from, too.
 
     Raises
     ------
     HpcspinError
         As `read_source` does, or if the electrons differ in other keys than those allowed.
     """
-    sources = {name: read_source(path, kind, 0.0) for name, path in files.items()}
+    sources = {name: read_source(path, kind, 0.0, distil=distil) for name, path in files.items()}
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
     unstated = [name for name, source in sources.items() if source.electrons is None]
     if unstated:
@@ -136,12 +143,14 @@ def agreed_sources(
     return sources
 
 
-def _require_exact(dynamics: Mapping[str, Any], path: Path) -> None:
+def _is_exact(dynamics: Mapping[str, Any], path: Path, distil: bool) -> bool:
+    """Whether the fields of a trajectory are exact; refuses all that are not those of the electrons alone."""
     field = dynamics.get("field", "electrons")
-    if field not in ("electrons", "corrected"):
+    exact = field in ("electrons", "corrected")
+    if not exact and not (distil and field == "learned"):
         raise HpcspinError(
             f"{path}: is a trajectory of dynamics.field: {field}, whose fields are no exact labels; "
-            "label its spins with `hpcspin label`"
+            "label its spins with `hpcspin label`, or learn from a force field with training.distillation"
         )
     terms = [key for key, value in (dynamics.get("classical") or {}).items() if _acts(value)]
     if terms:
@@ -149,6 +158,7 @@ def _require_exact(dynamics: Mapping[str, Any], path: Path) -> None:
             f"{path}: its fields hold the classical term {terms[0]}, which is not of the electrons; "
             "label its spins with `hpcspin label`"
         )
+    return exact
 
 
 def _acts(term: Any) -> bool:

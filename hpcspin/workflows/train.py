@@ -56,6 +56,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
             start=_start(training),
             electrons=electrons_of(config.model_dump(mode="json"), "the config"),
             allow=training.allow,
+            distil=training.distillation > 0,
             drive=_architecture(config).drive,
         )
         for number in range(training.members):

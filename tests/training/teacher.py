@@ -138,6 +138,7 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
     validation = changes.pop("validation", names)
     settings = Settings(**{**numbers, **changes})
     ranks, start = world or World(), extra.get("start")
+    checks["distil"] = settings.distillation > 0
     found = find_data(directories, validation, "square", ranks, start=start, **checks)
     return train(architecture, found, settings, directory, ranks, device, **extra)
 
