@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from hpcspin.electrons.backend import Array, Backend, make_backend
@@ -110,4 +109,7 @@ def chemical_potential(levels: NDArray[np.float64], electrons: float, temperatur
 
     margin = _EMPTY * temperature
     low, high = float(levels[0]) - margin, float(levels[-1]) + margin
+    # Takes a third of a second to import, and most commands do not need it.
+    from scipy.optimize import brentq
+
     return float(brentq(excess, low, high, xtol=1e-14 * max(1.0, abs(low), abs(high)), rtol=1e-15, maxiter=500))

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
-from scipy.optimize import brentq
 from scipy.special import expit, log_expit
 
 from hpcspin.electrons.system import ElectronSystem
@@ -156,4 +155,7 @@ class Expansion:
             return low
         if excess(high) <= 0:
             return high
+        # Takes a third of a second to import, and most commands do not need it.
+        from scipy.optimize import brentq
+
         return float(brentq(excess, low, high, xtol=1e-14 * max(1.0, abs(low), abs(high)), rtol=1e-15, maxiter=500))

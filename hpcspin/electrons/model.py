@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from hpcspin.electrons.system import SIGMA, ElectronSystem
 from hpcspin.errors import HpcspinError
@@ -165,6 +163,13 @@ class DrivenLattice(ElectronSystem):
 
     def _all_sites_reached(self) -> bool:
         """Whether every connected part of the lattice touches a reservoir with a width."""
+        touched = self.widths[..., 0].any(axis=0).reshape(-1)
+        if touched.all():
+            return True
+        # Takes a third of a second to import, and lattices with a bath on all sites do not need it.
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import connected_components
+
         origin, bond = np.nonzero((targets := self.lattice.shift([term.offset for term in self.hopping_terms])) >= 0)
         sites = self.lattice.num_sites
         occupied = self.occupied.reshape(-1)
@@ -172,7 +177,6 @@ class DrivenLattice(ElectronSystem):
         origin, bond = origin[there], bond[there]
         bonds = csr_array((np.ones(len(origin)), (origin, targets[origin, bond])), shape=(sites, sites))
         parts, part = connected_components(bonds, directed=False)
-        touched = self.widths[..., 0].any(axis=0).reshape(-1)
         return len(np.unique(part[touched])) == parts - np.sum(~occupied)
 
 

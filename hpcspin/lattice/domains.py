@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from hpcspin.lattice.lattice import Lattice, nearest_vectors
 from hpcspin.lattice.measures import FERROMAGNETIC, nearest_bonds, scalar_chirality
@@ -103,6 +101,10 @@ def puddle_sizes(lattice: Lattice, spins: Array) -> NDArray[np.int64]:
     """
     bonds = nearest_bonds(lattice, spins).reshape(lattice.num_sites, -1)
     site, bond = np.nonzero(bonds > FERROMAGNETIC)
+    # Takes a third of a second to import, and most commands do not need it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     joined = coo_array(
         (np.ones(len(site)), (site, lattice.shift(lattice.bonds)[site, bond])), shape=(lattice.num_sites,) * 2
     )
