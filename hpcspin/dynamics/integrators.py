@@ -205,6 +205,10 @@ def rk4(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor
 
 
 _ITERATIONS = 100
+_SINGLE = 1e-6
+"""Change of the spins in an iteration below which the rounding of a field in single precision may be all of it."""
+_STALLED = 3
+"""Iterations without a smaller change after which it is."""
 
 
 @integrator("midpoint", order=2, langevin=True, implicit=True)
@@ -221,16 +225,18 @@ def midpoint(spins: Tensor, time: float, dt: float, omega: AngularVelocity, larg
         If the iteration does not converge.
     """
     eps = torch.finfo(spins.dtype).eps
-    before = math.inf
+    before = least = math.inf
+    stalled = 0
     moved = cayley(spins, dt * _tangential(spins, omega, time))
     for _ in range(_ITERATIONS):
         double = spins + moved
         length = dot(double, double).sqrt()
         again = cayley(spins, (2 * dt) * _tangential(double / length, omega, time + 0.5 * dt) / length)
         change, moved = largest(again - moved), again
-        if change <= 8 * eps or before <= change < math.sqrt(eps):
+        stalled = 0 if change < least else stalled + 1
+        if change <= 8 * eps or before <= change < math.sqrt(eps) or (stalled == _STALLED and change < _SINGLE):
             return normalise(moved)
-        before = change
+        before, least = change, min(least, change)
     raise HpcspinError(
         f"dynamics.integrator: midpoint does not converge at time {time:.6g}; make dynamics.step smaller than {dt:.4g}"
     )

@@ -158,8 +158,9 @@ def test_the_midpoint_rule_runs_backwards_to_where_it_came_from():
     assert errors["midpoint"] < 1e-11 < 1e-4 < errors["sib"]
 
 
-def test_an_implicit_step_takes_the_precision_that_the_field_has():
-    """A field that is known to 1e-10 only lets iterations come no nearer than that; the step ends all the same."""
+@pytest.mark.parametrize("grain", [1e-10, 1e-6])  # The second one is coarser than a field in single precision.
+def test_an_implicit_step_takes_the_precision_that_the_field_has(grain):
+    """A field that is known to its grain only lets iterations come no nearer than that; the step ends all the same."""
 
     class Grainy:
         halo = (0, 0)
@@ -169,14 +170,14 @@ def test_an_implicit_step_takes_the_precision_that_the_field_has():
 
             def evaluate(spins, time):
                 noise = torch.randn(spins.shape, generator=generator, dtype=spins.dtype)
-                return torch.stack([spins[..., 2], spins[..., 0], 1 + spins[..., 1]], dim=-1) + 1e-10 * noise
+                return torch.stack([spins[..., 2], spins[..., 0], 1 + spins[..., 1]], dim=-1) + grain * noise
 
             return evaluate
 
     start = random_spins((3, 3))
     there = evolve(Grainy(), start, 0.1, 20, damping=0.0, integrator="midpoint")
     back = evolve(Grainy(), there, -0.1, 20, damping=0.0, integrator="midpoint")
-    assert 1e-12 < np.abs(back - start).max() < 1e-8
+    assert 1e-2 * grain < np.abs(back - start).max() < 100 * grain
 
 
 def test_an_implicit_step_that_is_too_long_is_refused():
