@@ -24,7 +24,7 @@ from shared import parser_of
 
 from hpcspin.analysis.series import Estimate
 from hpcspin.drawing.style import save
-from hpcspin.storage import provenance, write_json
+from hpcspin.storage import provenance, read_attributes, write_json
 
 Runs = dict[float, dict[int, float]]
 """A number for each voltage and seed."""
@@ -39,6 +39,12 @@ def read(directory: Path, quantity: str) -> Runs:
             if row.get(quantity):
                 of_voltage[int(row["dynamics.seed"])] = float(row[quantity])
     return dict(sorted(found.items()))
+
+
+def field_of(directory: Path) -> str:
+    """``electrons``, ``corrected`` or ``learned``: what moved the spins of the sweep's runs."""
+    run = next(directory.glob("run-*/trajectory.h5"))
+    return str(read_attributes(run)["config"]["dynamics"]["field"])
 
 
 def zero(runs: Runs) -> float | None:
@@ -81,7 +87,7 @@ def compare(exact: Runs, learned: Runs) -> dict[str, Any]:
     return {"voltages": table, "zero": {"exact": crossing(exact), "learned": crossing(learned)}}
 
 
-def draw(found: dict[str, Any], quantity: str, path: Path) -> None:
+def draw(found: dict[str, Any], path: Path) -> None:
     """Both means with their standard errors against the voltage."""
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axis = figure.subplots()
@@ -89,10 +95,11 @@ def draw(found: dict[str, Any], quantity: str, path: Path) -> None:
         rows = [row for row in found["voltages"] if row[name]]
         axis.errorbar(
             [row["voltage"] for row in rows], [row[name]["mean"] for row in rows],
-            [row[name]["error"] or 0.0 for row in rows], marker=mark, capsize=3, label=name,
+            [row[name]["error"] or 0.0 for row in rows], marker=mark, capsize=3, label=found["fields"][name],
         )  # fmt: skip
-    axis.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
-    axis.set(xlabel="voltage (t/e)", ylabel=quantity.replace("_", " "))
+    if found["zero"]["exact"] or found["zero"]["learned"]:
+        axis.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
+    axis.set(xlabel="voltage (t/e)", ylabel=found["quantity"].replace("_", " "))
     axis.legend()
     save(figure, path)
 
@@ -104,10 +111,15 @@ def main() -> None:
     parser.add_argument("--learned", type=Path, required=True)
     parser.add_argument("--quantity", default="wall_velocity")
     arguments = parser.parse_args()
-    exact, learned = (read(path, arguments.quantity) for path in (arguments.exact, arguments.learned))
-    found = compare(exact, learned)
-    write_json(arguments.output, {"quantity": arguments.quantity, **provenance(), **found})
-    draw(found, arguments.quantity, arguments.output.with_suffix(".png"))
+    quantity, directories = arguments.quantity, {"exact": arguments.exact, "learned": arguments.learned}
+    runs = {name: read(directory, quantity) for name, directory in directories.items()}
+    for name, directory in directories.items():
+        if not any(runs[name].values()):
+            raise SystemExit(f"{directory}: no run has {quantity}; --quantity names another one of its sweep.csv")
+    fields = {name: field_of(directory) for name, directory in directories.items()}
+    found = {"quantity": quantity, "fields": fields, **provenance(), **compare(runs["exact"], runs["learned"])}
+    write_json(arguments.output, found)
+    draw(found, arguments.output.with_suffix(".png"))
     for row in found["voltages"]:
         print(row["voltage"], *(f"{name} {Estimate(**row[name])}" for name in ("exact", "learned", "difference")))
     print("zero:", found["zero"])
