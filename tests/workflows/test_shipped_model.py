@@ -13,6 +13,7 @@ from hpcspin.config import load_config
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_model
 from hpcspin.workflows.evaluate import evaluate_files
+from hpcspin.workflows.torque import Magnet
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -22,7 +23,7 @@ NAMES = {"driven_sd": "driven_sd_model"} | {
 }
 """Models and the configs that they are trained by."""
 CLOSED = ("triangular_120", "triangular_tetrahedral", "square_double_exchange")
-NAMES |= {name: f"{name}_model" for name in CLOSED}
+NAMES |= {name: f"{name}_model" for name in (*CLOSED, "torque")}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,24 @@ def test_the_models_of_many_voltages_meet_some_that_they_have_not_learned_from(
     evaluate_files(CONFIGS / f"models/{name}.safetensors", labels, output, World())
     found = {Path(name).stem: np.mean(of) for name, of in json.loads(output.read_text())["snapshot_mse"].items()}
     assert found == pytest.approx(reported, rel=1e-2)
+
+
+@pytest.mark.parametrize(("size", "largest"), [((10, 6), 0.025), ((8, 4), 0.02)])
+def test_learned_torques_of_polarised_currents_are_near_exact_ones(size: tuple[int, int], largest: float) -> None:
+    """Damping-like torques at a voltage and at angles of `configs/torque.yaml`, relative to the largest one."""
+    changes = [
+        f"lattice.size={list(size)}",
+        "electrons.reservoirs.0.potential=-4.0",
+        "electrons.reservoirs.1.potential=-3.6",
+    ]
+    config = load_config(CONFIGS / "torque.yaml", changes)
+    magnet, system = Magnet.of(config), hs.load_system(CONFIGS / "torque.yaml", *changes)
+    spins = np.stack([magnet.turned(angle) for angle in (30, 60, 90, 120, 150)])
+    exact, learned = (
+        magnet.transfer(spins, field).damping_like
+        for field in (system.solve(spins).field, hs.load_model("torque").field(spins, system))
+    )
+    assert np.abs(learned - exact).max() < largest * np.abs(exact).max()
 
 
 def test_without_a_voltage_the_model_of_all_voltages_is_an_energy() -> None:
