@@ -3,7 +3,8 @@
     python perf/benchmark.py front [--repeats 20] [--figure FILE.png]
 
 Error of a perpendicular component on ``configs/models/driven_sd_exact.h5``; processor time of one evaluation of 30x24
-on one thread, the least of several, the models in turn. Writes ``perf/results/front.json`` and the figure.
+on one thread, the least of several, the models in turn, and how many of them take as long as an exact label on one
+thread: of an initial wall, and of frames of exact trajectories. Writes ``perf/results/front.json`` and the figure.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from force_field import CONFIG, CPU, EXACT, PAPER, seconds
+from force_field import CONFIG, CPU, EXACT, PAPER, label_seconds, seconds
 from matplotlib.figure import Figure
 from shared import RESULTS, parser_of
 
+from hpcspin.assembly.system import build_system
+from hpcspin.config import load_config
 from hpcspin.drawing.style import save
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.devices import keep_freed_memory
@@ -26,6 +29,7 @@ from hpcspin.potential import ForceField, load_force
 from hpcspin.storage import provenance, read_spins, write_json
 from hpcspin.training import evaluate
 
+SYSTEM = build_system(load_config(CONFIG))
 PUBLISHED = 8.97e-6
 """Mean squared error of the paper's model."""
 
@@ -33,7 +37,7 @@ PUBLISHED = 8.97e-6
 def evaluation(model: ForceField) -> Callable[[], Any]:
     """One field of the last exact frame."""
     spins = torch.from_numpy(read_spins(EXACT, PAPER)[-1]).reshape(1, -1, 3)
-    given = spins, model.neighbourhood(make_lattice("square", PAPER)), torch.full((1,), 3.2)
+    given = spins, model.neighbourhood(make_lattice("square", PAPER)), torch.tensor([model.drive(SYSTEM)])
     return lambda: model(*given)
 
 
@@ -65,14 +69,21 @@ def main() -> None:
     for _ in range(arguments.repeats):
         for name, run in runs.items():
             least[name] = min(least[name], seconds(run, CPU, 1))
+    label = label_seconds(load_config(CONFIG), 1)
     points = {
-        name: {"milliseconds": 1e3 * least[name], "mse": evaluate(models[name], [EXACT], World(), CPU)["mse"]}
+        name: {
+            "milliseconds": 1e3 * least[name],
+            "mse": evaluate(models[name], [EXACT], World(), CPU)["mse"],
+            "evaluations_a_label": {of: taken / least[name] for of, taken in label.items()},
+        }
         for name in runs
     }
-    write_json(RESULTS / "front.json", {"provenance": provenance(), "load": os.getloadavg()[0], "models": points})
+    head = {"provenance": provenance(), "load": os.getloadavg()[0], "label_seconds": label}
+    write_json(RESULTS / "front.json", {**head, "models": points})
     draw(points, arguments.figure)
     for name, point in points.items():
-        print(f"{name}: {point['milliseconds']:.2f} ms, {point['mse']:.2e}")
+        many = ", ".join(f"{count:.0f} {of}" for of, count in point["evaluations_a_label"].items())
+        print(f"{name}: {point['milliseconds']:.2f} ms, {point['mse']:.2e}, for one label {many}")
 
 
 if __name__ == "__main__":
