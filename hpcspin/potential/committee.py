@@ -233,4 +233,4 @@ def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) ->
                     f"{file}: has learned from labels of other electrons than the members before it: "
                     f"{describe_differences(differences)}; train all members on the same labels"
                 )
-    return None if None in stated else kinds_of_learned(known, drive != "bias")
+    return None if None in stated else kinds_of_learned(known, drive)

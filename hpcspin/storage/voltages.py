@@ -145,11 +145,20 @@ def require_learned(
         raise refusal(f"what drives the electrons of {where} lies outside what it has learned from: {outside}", [key])
 
 
-def kinds_of_learned(electrons: Sequence[Electrons], potentials: bool) -> list[Electrons]:
-    """Electrons in a model's card: those at all voltages if it sees the potentials, else as `kinds_of_electrons`."""
-    if not potentials:
+def kinds_of_learned(electrons: Sequence[Electrons], drive: str) -> list[Electrons]:
+    """Electrons in a model's card: as `kinds_of_electrons`, or at all voltages if it sees the potentials.
+
+    Of polarised electrodes, whose directions differ from file to file, those that widen the range of the ones before.
+    """
+    if drive == "bias":
         return kinds_of_electrons(electrons)
-    return [one for number, one in enumerate(electrons) if one not in electrons[:number]]
+    kinds: list[Electrons] = []
+    for one in electrons:
+        rest = without_drive(one, drive)
+        alike = [kind for kind in kinds if without_drive(kind, drive) == rest] if drive == "polarized" else []
+        if one not in kinds and not (alike and not voltages_outside(one, alike, "the labels", drive)):
+            kinds.append(one)
+    return kinds
 
 
 def voltages_outside(given: Electrons, learned: Sequence[Electrons], where: str, drive: str = "potentials") -> str:

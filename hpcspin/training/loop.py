@@ -369,7 +369,7 @@ class _Trainer:
                 "training": self._settings.model_dump(include=set(Settings.model_fields)),
                 "data": self._split.as_dict(),
                 "electrons": kinds_of_learned(
-                    [self._sources[shard.file].electrons or {} for shard in self._split.train], model.sees != "bias"
+                    [self._sources[shard.file].electrons or {} for shard in self._split.train], model.sees
                 ),
                 **({"start": self._start} if self._start else {}),
                 **card,

@@ -66,8 +66,8 @@ def test_voltages_outside_are_named() -> None:
 
 def test_a_card_lists_all_voltages_where_they_are_inputs() -> None:
     learned = [electrons(-v, 0.0) for v in (1.0, 2.0, 3.0, 2.0)]
-    assert [one["bias"] for one in kinds_of_learned(learned, potentials=True)] == [1.0, 2.0, 3.0]
-    assert [one["bias"] for one in kinds_of_learned(learned, potentials=False)] == [1.0, 3.0]
+    assert [one["bias"] for one in kinds_of_learned(learned, "potentials")] == [1.0, 2.0, 3.0]
+    assert [one["bias"] for one in kinds_of_learned(learned, "bias")] == [1.0, 3.0]
 
 
 def polarized(left: list[float], right: list[float], **changes: Any) -> dict[str, Any]:
@@ -83,6 +83,14 @@ def test_polarisations_of_both_ends_follow_the_voltages_and_need_not_agree() -> 
     assert without_drive(one, "polarized") == without_drive(other, "polarized")
     assert without_drive(one, "potentials") != without_drive(other, "potentials")
     assert without_drive(one, "bias") == one
+
+
+def test_of_polarised_electrodes_a_card_lists_those_that_widen_its_range() -> None:
+    lengths = [0.3, 0.2, 0.5, 0.4, 0.5]
+    turned = [[0.0, length, 0.0] if number % 2 else [length, 0.0, 0.0] for number, length in enumerate(lengths)]
+    learned = [polarized(vector, [0.0, 0.0, 0.0]) for vector in turned]
+    learned.append(polarized([0.0, 0.1, 0.0], [0.0, 0.0, 0.0], exchange=2.0))
+    assert kinds_of_learned(learned, "polarized") == [learned[0], learned[2], learned[5]]
 
 
 def test_a_longer_polarisation_than_all_is_outside_in_any_direction() -> None:
