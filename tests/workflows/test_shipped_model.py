@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 NAMES = {"driven_sd": "driven_sd_model"} | {
-    f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "pair", "family", "voltages", "strips")
+    f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "distilled", "pair", "family", "voltages", "strips")
 }
 """Models and the configs that they are trained by."""
 CLOSED = ("triangular_120", "triangular_tetrahedral", "square_double_exchange")
@@ -35,6 +35,8 @@ NAMES |= {name: f"{name}_model" for name in (*CLOSED, "torque")}
         ("driven_sd_light", "driven_sd_exact", 9.748e-6, 0.00461),
         ("driven_sd_fast", "driven_sd_test", 5.726e-5, 0.0450),
         ("driven_sd_fast", "driven_sd_exact", 1.393e-5, 0.00659),
+        ("driven_sd_distilled", "driven_sd_test", 4.561e-5, 0.0359),
+        ("driven_sd_distilled", "driven_sd_exact", 9.896e-6, 0.00468),
         ("driven_sd_pair", "driven_sd_test", 8.192e-5, 0.0644),
         ("driven_sd_pair", "driven_sd_exact", 7.131e-6, 0.00337),
         ("driven_sd_family", "driven_sd_test", 8.227e-5, 0.0647),
