@@ -19,7 +19,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 NAMES = {"driven_sd": "driven_sd_model"} | {
-    f"driven_sd_{name}": f"driven_sd_{name}" for name in ("light", "fast", "distilled", "pair", "family", "voltages", "strips")
+    f"driven_sd_{name}": f"driven_sd_{name}"
+    for name in ("light", "fast", "distilled", "pair", "family", "voltages", "strips")
 }
 """Models and the configs that they are trained by."""
 CLOSED = ("triangular_120", "triangular_tetrahedral", "square_double_exchange")
