@@ -152,6 +152,11 @@ def _is_exact(dynamics: Mapping[str, Any], path: Path, distil: bool) -> bool:
             f"{path}: is a trajectory of dynamics.field: {field}, whose fields are no exact labels; "
             "label its spins with `hpcspin label`, or learn from a force field with training.distillation"
         )
+    if not exact and dynamics.get("allow"):
+        raise HpcspinError(
+            f"{path}: its force field may be of other electrons than those of the run (dynamics.allow), and would "
+            "teach their fields as of these; run it again without dynamics.allow"
+        )
     terms = [key for key, value in (dynamics.get("classical") or {}).items() if _acts(value)]
     if terms:
         raise HpcspinError(

@@ -43,6 +43,15 @@ def test_learned_trajectories_need_a_weight_and_validate_nothing(data: Path) -> 
         find("a.h5", distil=True)
 
 
+def test_a_force_field_outside_its_physics_teaches_nothing(data: Path) -> None:
+    dynamics = {"field": "learned", "allow": ["electrons.exchange"]}
+    with h5py.File(data / "a.h5", "r+") as file:
+        file.attrs["config"] = json.dumps({**json.loads(file.attrs["config"]), "dynamics": dynamics})
+    write_manifest(data)
+    with pytest.raises(HpcspinError, match=r"a\.h5: its force field may be of other electrons"):
+        find_data([data], ["z.h5"], "square", World(), distil=True)
+
+
 def test_the_weights_multiply_the_squared_errors_of_their_snapshots() -> None:
     draw = torch.Generator().manual_seed(2)
     spins = torch.nn.functional.normalize(torch.randn((3, 6, 3), generator=draw, dtype=torch.float64), dim=-1)
