@@ -8,15 +8,17 @@ import runpy
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hpcspin.cli_run import write_logs
 from hpcspin.config import Config, load_config
-from hpcspin.storage import read_attributes
+from hpcspin.errors import HpcspinError
+from hpcspin.storage import make_directory, read_attributes, read_labels, write_labels, write_manifest
 
 PERF = Path(__file__).parent
 README = PERF / "README.md"
@@ -97,3 +99,30 @@ def write_section(script: str, text: str) -> None:
     first, last = f"<!-- {script} writes from here -->", f"<!-- {script} ends here -->"
     before, rest = README.read_text().split(first)
     README.write_text(f"{before}{first}\n\n{text}\n\n{last}{rest.split(last)[1]}")
+
+
+def choose_labels(
+    files: Sequence[Path], validation: Sequence[Path], labels: int, target: Path, validating: int | None = None
+) -> None:
+    """Write a training set of so many labels, evenly spread over all in some files, and of those that validate.
+
+    Of the latter all labels are taken, or as many as ``validating`` says. The files of the set are ``train-NN.h5`` and
+    ``validation-NN.h5``. A set that is there already stays.
+    """
+    if (target / "manifest.json").exists():
+        return
+    make_directory(target)
+    for role, paths, count in (("train", files, labels), ("validation", validation, validating)):
+        read = [read_labels(path) for path in paths]
+        numbers = np.concatenate([[0], np.cumsum([len(one.spins) for one in read])])
+        if (count or 0) > numbers[-1]:
+            raise HpcspinError(f"{count} labels asked for, there are {numbers[-1]}: {', '.join(map(str, paths))}")
+        chosen = np.linspace(0, numbers[-1] - 1, numbers[-1] if count is None else count).round().astype(int)
+        for number, (found, first) in enumerate(zip(read, numbers, strict=False)):
+            rows = chosen[(chosen >= first) & (chosen < first + len(found.spins))] - first
+            if len(rows):
+                kept = {name: found.attributes[name] for name in ("config", "reservoirs") if name in found.attributes}
+                others = {name: values[rows] for name, values in found.others.items()}
+                path, attributes = target / f"{role}-{number:02}.h5", {"precision": "float64", **kept}
+                write_labels(path, found.spins[rows], found.field[rows], attributes, **others)
+    write_manifest(target)

@@ -27,12 +27,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared import parser_of, table
+from shared import choose_labels, parser_of, table
 
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, load_model, make_force_field
-from hpcspin.storage import make_directory, provenance, read_labels, write_labels, write_manifest
+from hpcspin.storage import provenance
 from hpcspin.training import Settings, examine, find_data, train
 from hpcspin.training.sources import read_source
 
@@ -88,21 +88,7 @@ def architecture(kind: str, variant: Variant) -> Architecture:
     return Architecture(kind, kind="conservative", symmetry="full", **variant.potential)
 
 
-def choose_labels(source: Path, target: Path, validation: str, test: list[str], labels: int) -> None:
-    """A training set of so many frames, evenly spread over the files that do not judge, and as many that validate."""
-    make_directory(target)
-    files = [path for path in sorted(source.glob("*.h5")) if path.name not in (validation, *test)]
-    shares = [(labels + number) // len(files) for number in range(len(files))]
-    for path, share in (*zip(files, shares, strict=True), (source / validation, labels)):
-        found = read_labels(path)
-        rows = np.unique(np.linspace(0, len(found.spins) - 1, share).round().astype(int))
-        config = {"config": found.attributes["config"], "precision": found.attributes.get("precision", "float64")}
-        assert found.energy is not None
-        write_labels(target / path.name, found.spins[rows], found.field[rows], config, energy=found.energy[rows])
-    write_manifest(target)
-
-
-def fit(data: Path, output: Path, validation: str, test: list[Path], variant: Variant, epochs: int) -> dict[str, Any]:
+def fit(data: Path, output: Path, test: list[Path], variant: Variant, epochs: int) -> dict[str, Any]:
     """Train one force field on one set of labels; its errors on the test files."""
     torch.set_num_threads(1)
     kind = read_source(test[0], "square", 0.0).lattice.kind
@@ -110,7 +96,12 @@ def fit(data: Path, output: Path, validation: str, test: list[Path], variant: Va
         **{**TRAINING, **variant.training, "epochs": epochs, "checkpoint_interval": max(1, epochs // 4)}
     )
     outcome = train(
-        architecture(kind, variant), find_data([data], (validation,), kind, World()), settings, output, World(), CPU
+        architecture(kind, variant),
+        find_data([data], ("validation-00.h5",), kind, World()),
+        settings,
+        output,
+        World(),
+        CPU,
     )
     model, card = load_model(outcome.model)
     found = examine(model, test, World(), CPU)
@@ -155,13 +146,14 @@ def measure(
             tasks = {}
             for name, source in systems.items():
                 files = [source / file for file in test]
+                learned = [path for path in sorted(source.glob("*.h5")) if path.name not in (validation, *test)]
                 kind = read_source(files[0], "square", 0.0).lattice.kind
                 for labels in counts:
                     data = Path(temporary) / f"{name}_{labels}"
-                    choose_labels(source, data, validation, test, labels)
+                    choose_labels(learned, [source / validation], labels, data, labels)
                     for variant in VARIANTS[kind]:
                         output = Path(temporary) / f"{name}_{labels}_{variant.title}"
-                        arguments = (data, output, validation, files, variant, epochs)
+                        arguments = (data, output, files, variant, epochs)
                         tasks[name, kind, labels, variant.title] = pool.submit(fit, *arguments)
             errors = {key: task.result() for key, task in tasks.items()}
     costs = {kind: {variant.title: cost(kind, variant) for variant in variants} for kind, variants in VARIANTS.items()}

@@ -1,13 +1,13 @@
 """How much of |T^neq| / |T^eq| near the wall is physics, and how much is the choice of a gauge.
 
-    python perf/study.py gauge DIR --output RUNS [--weights 1e-6 1e-5 1e-4 1e-3 1e-2] [--seeds 1 2]
+    python perf/study.py gauge CONFIG --data DIR [DIR ...] --test FILE [FILE ...] --runs RUNS
+        [--weights 1e-6 1e-4 1e-2] [--seeds 1 2] [KEY=VALUE ...]
 
 The fields decide on E and G only up to a gauge; ``training.gauge``, the weight
-of the mean square of h^neq in the loss, chooses the smallest G. DIR is what
-`hpcspin reproduce` has finished. The force field is trained on its data again
-with every weight and seed, and its torques on the exact test trajectories are
-compared: error, and quartiles of the ratio near the wall. A stopped run
-continues. Writes ``perf/results/gauge.json`` and a table in ``perf/README.md``.
+of the mean square of h^neq in the loss, chooses the smallest G. The config's pair
+of potentials is trained on the labels with every weight and seed, and the
+torques on labels of other trajectories are compared: error, and quartiles of the ratio
+near the wall. A stopped run continues in RUNS. Writes ``perf/results/gauge.json`` and a table in ``perf/README.md``.
 """
 
 from __future__ import annotations
@@ -22,41 +22,38 @@ import torch
 from numpy.typing import NDArray
 from shared import RESULTS, parser_of, table, write_section
 
-from hpcspin.assembly.outputs import Layout
-from hpcspin.assembly.system import build_lattice, build_system
-from hpcspin.config import Config, parse_config
+from hpcspin.config import Config, load_config
 from hpcspin.drawing.comparison import Run
 from hpcspin.drawing.driven import torque_ratio
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
 from hpcspin.storage import provenance, read_labels
 from hpcspin.training import evaluate
+from hpcspin.training.sources import read_source
 from hpcspin.workflows.train import train_directory
 
 
-def torque_ratios(config: Config, model: Any, labels: list[Path]) -> NDArray[np.float64]:
+def torque_ratios(model: Any, labels: list[Path]) -> NDArray[np.float64]:
     """|T^neq| / |T^eq| of the sites near the wall, on all frames of some label files."""
-    lattice, bias = build_lattice(config.lattice), build_system(config).bias
     ratios = []
     for path in labels:
-        frames = read_labels(path, config.lattice.size)
+        frames, source = read_labels(path), read_source(path, "square", 0.0)
         run = Run(np.arange(float(len(frames.spins))), frames.spins, frames.field)
-        ratios.append(torque_ratio(lattice, run, model.predict(frames.spins, lattice, bias)))
+        ratios.append(torque_ratio(source.lattice, run, model.predict(frames.spins, source.lattice, source.drive[0])))
     return np.concatenate(ratios)
 
 
-def measure(config: Config, layout: Layout, weight: float, seed: int, directory: Path) -> dict[str, Any]:
+def measure(
+    config: Config, data: list[Path], test: list[Path], weight: float, seed: int, output: Path
+) -> dict[str, Any]:
     """Train with one weight and seed; error and quartiles."""
     assert config.training is not None
-    validation = tuple(sorted(path.name for path in layout.data.glob("validation-*.h5")))
-    training = config.training.model_copy(update={"gauge": weight, "seed": seed, "validation": validation})
-    code = train_directory(config.model_copy(update={"training": training}), [layout.data], directory, World())
-    if code:
+    training = config.training.model_copy(update={"gauge": weight, "seed": seed})
+    if code := train_directory(config.model_copy(update={"training": training}), data, output, World()):
         raise SystemExit(code)
-    model = load_force(directory)
-    labels = sorted(layout.test.glob("*.h5"))
-    quartiles = np.quantile(torque_ratios(config, model, labels), (0.25, 0.5, 0.75))
-    errors = evaluate(model, labels, World(), torch.device("cpu"))
+    model = load_force(output)
+    quartiles = np.quantile(torque_ratios(model, test), (0.25, 0.5, 0.75))
+    errors = evaluate(model, test, World(), torch.device("cpu"))
     return {"weight": weight, "seed": seed, "mse": errors["mse"], "quartiles": quartiles.tolist()}
 
 
@@ -76,27 +73,32 @@ def summary(runs: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = parser_of(__doc__)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--weights", type=float, nargs="+", default=[1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
+    parser = parser_of(__doc__, "gauge.json")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="directories of labels to learn from")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="labels of other trajectories")
+    parser.add_argument("--runs", type=Path, required=True, help="directory for the trained models")
+    parser.add_argument("--weights", type=float, nargs="+", default=[1e-6, 1e-4, 1e-2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--output", type=Path, required=True, help="directory for the trained models")
-    arguments = parser.parse_args()
-    layout = Layout(arguments.directory)
-    config = parse_config(json.loads(layout.config.read_text()), str(layout.config))
+    arguments = parser.parse_intermixed_args()
+    config = load_config(arguments.config, arguments.overrides)
     runs = [
-        measure(config, layout, weight, seed, arguments.output / f"{weight:g}-{seed}")
+        measure(config, arguments.data, arguments.test, weight, seed, arguments.runs / f"{weight:g}-{seed}")
         for weight in arguments.weights
         for seed in arguments.seeds
     ]
     measured = {
-        "lattice": config.lattice.size,
+        "config": config.model_dump(mode="json", include={"potential", "training"}),
+        "labels": [str(path) for path in arguments.test],
         "runs": runs,
         "load_after": os.getloadavg()[0],
         "provenance": provenance(),
     }
-    (RESULTS / "gauge.json").write_text(json.dumps(measured, indent=2) + "\n")
-    write_section("gauge.py", summary(runs))
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
+    if arguments.output.parent == RESULTS:
+        write_section("gauge.py", summary(runs))
     print(summary(runs))
 
 
