@@ -284,7 +284,7 @@ class KpmSolver(EquilibriumSolver):
 
 def _power_of_two(count: float) -> int:
     """The next power of two, and no less than moments of a pilot need."""
-    return max(_LEAST_MOMENTS, 1 << math.ceil(math.log2(count)))
+    return 1 << math.ceil(math.log2(max(_LEAST_MOMENTS, count)))
 
 
 def _mean(sets: list[Estimate]) -> Estimate:

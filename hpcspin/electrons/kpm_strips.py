@@ -127,7 +127,7 @@ def strips_of_a_team(system: ElectronSystem, ranks: int, groups: int) -> int:
     """
     axis = _long_axis(system)
     length, sites = system.lattice.size[axis], system.lattice.num_sites
-    most = min(length // _reach(system, axis), max(1, sites // LEAST_SITES))
+    most = max(1, min(length // _reach(system, axis), sites // LEAST_SITES))
     choices = [strips for strips in range(1, most + 1) if ranks % strips == 0]
     return min(choices, key=lambda strips: (math.ceil(groups * strips / ranks) * math.ceil(length / strips), strips))
 

@@ -195,6 +195,16 @@ def test_a_solver_goes_on_from_its_state_and_forgets_it():
             solver.set_state({"plan": np.array(wrong)})
 
 
+@pytest.mark.parametrize(("size", "temperature"), [((1, 1), 0.1), ((2, 1), 0.1), ((4, 3), 30.0)])
+def test_lattices_shorter_than_the_hopping_and_hot_electrons(size, temperature):
+    lattice = make_lattice("triangular", size, (False, False))
+    system = ClosedLattice(lattice, (1.0, 0.3, 0.2), 3.0, temperature, filling=0.7)
+    spins = random_spins(system, 1, seed=3)
+    exact = make_solver("diagonalization", system, 1e-9).solve(spins)
+    found = KpmSolver(system, 1e-6).solve(spins)
+    assert max(np.abs(part).max() for part in (found.field - exact.field, found.density - exact.density)) <= 1e-6
+
+
 def test_electrons_that_see_no_spins_have_no_noise():
     system = metal(exchange=0.0, temperature=0.2)
     spins = random_spins(system, 1, seed=3)
