@@ -176,7 +176,7 @@ def test_exchange_under_torchrun(torchrun, tmp_path):
 
 
 @settings(deadline=None)
-@given(size=st.tuples(st.integers(1, 30), st.integers(1, 30)), halo=st.tuples(st.integers(0, 8), st.integers(0, 8)))
+@given(size=st.tuples(st.integers(1, 12), st.integers(1, 12)), halo=st.tuples(st.integers(0, 4), st.integers(0, 4)))
 def test_most_ranks_fit_and_one_more_does_not(size, halo):
     most = most_ranks(size, halo)
     choose_blocks(size, most, halo)
