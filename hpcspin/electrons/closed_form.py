@@ -119,7 +119,7 @@ class Spectrum:
         """
         matrix = without_vacancies(system, effective_hamiltonian(system, spins))
         levels, vectors = torch.linalg.eig(torch.from_numpy(matrix))
-        if float(levels.imag.abs().min()) == 0:
+        if float(levels.imag.max()) >= -np.finfo(float).eps * float(levels.abs().max()):  # What rounding leaves of 0.
             raise HpcspinError("a level is coupled to no reservoir; its occupation is undefined, add a bath")
         inverse = torch.linalg.inv(vectors).numpy().T
         return Spectrum(levels.numpy(), on_all_sites(system, vectors.numpy()), on_all_sites(system, inverse).T)

@@ -22,6 +22,7 @@ from hpcspin.electrons.quadrature import coarsened
 from hpcspin.electrons.solver import FINEST_TOLERANCE
 from hpcspin.electrons.sources import split_lesser
 from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents
+from hpcspin.electrons.untouched import UntouchedLevels, touches_all_levels
 from hpcspin.electrons.window import WindowIntegral
 from hpcspin.parallel.world import World
 
@@ -84,6 +85,12 @@ class RecursiveSolver(SteadyStateSolver):
             )
             for source in sources
         ]
+        # At one potential they are in equilibrium with all others.
+        self._untouched = (
+            UntouchedLevels(system, self.columns, self.scale, share * self.tolerance, batch, accuracy)
+            if sources and not touches_all_levels(system, self.columns)
+            else None
+        )
         self._tune()
         self._grids: list[list[NDArray[np.float64]]] = [[] for _ in self.windows]
         self.evaluations = 0
@@ -115,6 +122,8 @@ class RecursiveSolver(SteadyStateSolver):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Components, currents and errors of the snapshots in slots first, first + 1, ..."""
         blocks = layer_blocks(self.system, spins, self.backend, self.columns.own)
+        if self._untouched:
+            self._untouched.refuse(blocks, spins, self._teams, first)
         components, error = self.equilibrium.solve(blocks, spins, self._teams)
         filled = np.zeros((len(spins), len(self.system.reservoirs)))
         injected = np.zeros_like(components)

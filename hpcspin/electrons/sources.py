@@ -246,10 +246,15 @@ def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) ->
     return reference.potential, list[Source](sources)
 
 
+def least_widths(system: DrivenLattice) -> NDArray[np.float64]:
+    """Least eigenvalue of sum_r Gamma_r on each site, shape (Lx, Ly)."""
+    widths = system.widths.sum(axis=0)
+    return np.asarray(widths[..., 0] - np.linalg.norm(widths[..., 1:], axis=-1))
+
+
 def narrowest_level(system: DrivenLattice) -> float:
     """Half width below which no level is: the least eigenvalue of sum_r Gamma_r; 0 where a site has no reservoir."""
-    widths = system.widths.sum(axis=0)[system.occupied]
-    return max(0.0, float((widths[:, 0] - np.linalg.norm(widths[:, 1:], axis=-1)).min()))
+    return max(0.0, float(least_widths(system)[system.occupied].min()))
 
 
 def _end_column(group: Group) -> str | None:

@@ -17,6 +17,7 @@ from hpcspin.electrons.onsite import hermitian_sites, occupation
 from hpcspin.electrons.quadrature import Integrand, integrate
 from hpcspin.electrons.recursion import GroupedColumns, first_columns, right_connected
 from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
+from hpcspin.electrons.untouched import touches_all_levels
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
@@ -60,6 +61,39 @@ def test_the_error_estimate_knows_of_levels_between_the_energies(bath, tolerance
         exact = ClosedFormSolver(system, 1e-5).solve(spins)
         state = RecursiveSolver(system, tolerance).solve(spins)
         assert np.abs(state.field - exact.field).max() <= state.error[0] + exact.error[0]
+
+
+def tip_contacts(**given):
+    """A ferromagnet under two tips: levels with a node on their row touch neither of them."""
+    lattice = make_lattice("square", (3, 4))
+    tips = [Reservoir(f"tip {x}", lattice.mask([(x, 0)]), 0.5, mu) for x, mu in ((0, -1.0), (2, 1.0))]
+    return DrivenLattice(lattice, 1.0, 1.0, 0.1, tuple(tips), **given)
+
+
+def triangular_ferromagnet():
+    """Its levels of transverse momentum pi have no hopping between the columns: inner ones touch no electrode."""
+    return driven("triangular", (4, 4), periodic_y=True, left=(1.0, -1.0), right=(1.0, 1.0))
+
+
+@pytest.mark.parametrize("solver", [RecursiveSolver, ClosedFormSolver])
+@pytest.mark.parametrize("system", [tip_contacts(), triangular_ferromagnet()], ids=["tips", "triangular"])
+def test_levels_that_no_reservoir_touches_are_refused_and_others_are_not(system, solver):
+    ferromagnet, several = np.zeros((1, *system.lattice.size, 3)), random_spins(system, 2, seed=1)
+    ferromagnet[..., 2] = 1
+    with pytest.raises(HpcspinError, match="level is coupled to no reservoir"):
+        solver(system, 1e-5).solve(np.concatenate([several, ferromagnet]))
+    exact = ClosedFormSolver(system, 1e-9).solve(several)
+    assert np.abs(solver(system, 1e-5).solve(several).density - exact.density).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "periodic"),
+    [("square", 1, False), ("square", 6, True), ("triangular", 6, False), ("triangular", 5, True)],
+)
+def test_electrodes_on_all_of_an_end_touch_all_levels(kind, rows, periodic):
+    system = driven(kind, (4, rows), periodic_y=periodic, left=(1.0, -1.0), right=(0.0, 0.0))
+    assert touches_all_levels(system, RecursiveSolver(system, 1e-6).columns)
+    assert np.linalg.eigvals(effective_hamiltonian(system, np.zeros((4, rows, 3)))).imag.max() < -1e-6
 
 
 def test_the_window_reaches_beyond_all_of_many_close_potentials():
