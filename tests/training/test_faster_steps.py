@@ -47,13 +47,13 @@ def test_compiled_layers_take_the_same_steps(tmp_path: Path, two_threads: None) 
 
 def test_mixed_precision_learns_as_much(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", (40, 40), site_local_field)
-    longer = {**LAYERS, "precision": "float32", "epochs": 15, "learning_rate": 1e-2, "ema": 0.98}
+    longer = {**LAYERS, "layers": (1,), "precision": "float32", "epochs": 10, "learning_rate": 1e-2, "ema": 0.98}
     exact, mixed = (
         run(data, tmp_path / str(mixed), mixed_precision=mixed, **longer).metrics["variance_fraction"]
         for mixed in (False, True)
     )
     assert exact < 0.1
-    assert mixed == pytest.approx(exact, rel=0.2)
+    assert mixed == pytest.approx(exact, rel=0.05)
     assert not np.array_equal(weights(tmp_path / "True"), weights(tmp_path / "False"))
 
 
