@@ -44,7 +44,8 @@ def choose_blocks(size: tuple[int, int], ranks: int, halo: Halo) -> tuple[int, i
     """
     cuts = _candidates(size, ranks, halo)
     if not cuts:
-        fitting = next(count for count in range(ranks, 0, -1) if _candidates(size, count, halo))
+        most = min(ranks, most_ranks(size, halo))
+        fitting = next(count for count in range(most, 0, -1) if _candidates(size, count, halo))
         raise HpcspinError(
             f"lattice of {size[0]} x {size[1]} sites on {ranks} ranks: a block would be thinner than the halo of "
             f"{max(halo[0], 1)} x {max(halo[1], 1)}; use at most {fitting} ranks"
