@@ -84,7 +84,7 @@ class System:
 SYSTEMS = {
     "wall": System(("dynamics.duration=40",), 2.0),
     "wall, bath 0.01": System(("dynamics.duration=40", "electrons.reservoirs.2.width=0.01"), 2.0),
-    "bridged metal": System(("dynamics.duration=40",), 2.0, shift=6),
+    "bridged metal": System(("dynamics.duration=40",), 2.0, shift=5),
     # Three columns to each electrode: the cutoff radius lets every spin see the other region.
     "spin valve": System(("lattice.size=[6, 4]",), 3.0, valve=True),
 }
