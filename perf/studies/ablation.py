@@ -129,9 +129,7 @@ def meter(system: System) -> list[float]:
     solver = build_solver(config, driven, World())
     if system.valve:
         return [nonconservativity(solver, spins) for spins in valves(config.lattice.size, 3, 99)]
-    walls = [
-        make_texture("wall", driven.lattice, 99 + p, position=p + system.shift * 2 / 3, tilt=0.1) for p in (2, 3, 5)
-    ]
+    walls = [make_texture("wall", driven.lattice, 99 + p, position=p + system.shift // 2, tilt=0.1) for p in (2, 3, 5)]
     return [nonconservativity(solver, spins) for spins in walls]
 
 
