@@ -1,10 +1,9 @@
 """One potential against two, site potentials and direct fields, on data of the same small systems.
 
-    python perf/study.py ablation [--epochs 24] [--seeds 3] [--workers 2]
-    python perf/study.py ablation --layers 3 --output perf/results/ablation_layers.json
+    python perf/study.py ablation [--output perf/results/ablation.json] [--epochs 24] [--seeds 3] [--workers 2]
 
-Four systems: the wall of ``configs/driven_sd_small.yaml``, the same with a bath
-ten times wider, metal that reaches the other electrode, and a spin valve of two ferromagnetic regions that bridge the
+Three systems: the wall of ``configs/driven_sd_small.yaml``, the same with a bath
+ten times wider, and a spin valve of two ferromagnetic regions that bridge the
 biased electrodes. Exact labels are made anew in a temporary directory. Each
 model is trained with several seeds of the initial weights on the same shards;
 a validation shard chooses the epoch, and trajectories (of the valve: textures)
@@ -39,16 +38,12 @@ from hpcspin.training import evaluate, find_data, train
 from hpcspin.workflows.simulate import simulate_directory
 
 CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd_small.yaml"
-_ONE_LAYER: list[dict[str, Any]] = [
+VARIANTS = [
     *({"kind": kind, "descriptor": "densities"} for kind in ("conservative", "pair", "site")),
     *({"kind": kind, "descriptor": "bonds"} for kind in ("conservative", "pair")),
-    {"kind": "direct", "layers": (1,)},
+    *({"kind": "direct", "layers": layers} for layers in ((1,), (1, 1, 1))),
 ]
-VARIANTS: dict[int, list[dict[str, Any]]] = {
-    1: _ONE_LAYER,
-    3: [{"kind": kind, "layers": (1, 1, 1)} for kind in ("conservative", "pair", "direct")],
-}
-"""Keys of the section ``potential``, by the number of layers."""
+"""Keys of the section ``potential``."""
 WALLS = {"train0": 3, "train1": 4, "train2": 5, "train3": 6, "train4": 3, "train5": 5, "validation": 4, "test": 4}
 VALVES = {"train": 400, "validation": 50, "test": 100}
 METER = ("lattice.size=[8, 4]",)
@@ -65,15 +60,12 @@ class System:
         What differs from the shipped config.
     radius : float
         Cutoff radius of the models.
-    shift : int
-        Columns by which walls begin farther to the right.
     valve : bool
         Whether the spins are those of a valve, not of a wall's trajectory.
     """
 
     overrides: tuple[str, ...]
     radius: float
-    shift: int = 0
     valve: bool = False
 
     def config(self, *more: str) -> Config:
@@ -84,7 +76,6 @@ class System:
 SYSTEMS = {
     "wall": System(("dynamics.duration=40",), 2.0),
     "wall, bath 0.01": System(("dynamics.duration=40", "electrons.reservoirs.2.width=0.01"), 2.0),
-    "bridged metal": System(("dynamics.duration=40",), 2.0, shift=5),
     # Three columns to each electrode: the cutoff radius lets every spin see the other region.
     "spin valve": System(("lattice.size=[6, 4]",), 3.0, valve=True),
 }
@@ -116,7 +107,7 @@ def make_data(system: System, directory: Path) -> None:
             }
             write_labels(target, spins, state.field, attributes, error=state.error)
         else:
-            config = system.config(f"initial.position={value + system.shift}", f"dynamics.seed={11 + number}")
+            config = system.config(f"initial.position={value}", f"dynamics.seed={11 + number}")
             simulate_directory(config, directory / name, World())
             (directory / name / "trajectory.h5").rename(target)
     write_manifest(directory / "data")
@@ -129,13 +120,12 @@ def meter(system: System) -> list[float]:
     solver = build_solver(config, driven, World())
     if system.valve:
         return [nonconservativity(solver, spins) for spins in valves(config.lattice.size, 3, 99)]
-    walls = [make_texture("wall", driven.lattice, 99 + p, position=p + system.shift // 2, tilt=0.1) for p in (2, 3, 5)]
+    walls = [make_texture("wall", driven.lattice, 99 + p, position=p, tilt=0.1) for p in (2, 3, 5)]
     return [nonconservativity(solver, spins) for spins in walls]
 
 
 def _title(variant: dict[str, Any]) -> str:
-    layers = len(variant.get("layers", ()))
-    return f"{variant['kind']}, {variant.get('descriptor') or f'{layers} layer' + 's' * (layers > 1)}"
+    return f"{variant['kind']}, {variant.get('descriptor') or str(len(variant['layers'])) + ' layers'}"
 
 
 def fit(name: str, directory: Path, variant: dict[str, Any], seed: int, epochs: int) -> dict[str, Any]:
@@ -167,10 +157,10 @@ def fit(name: str, directory: Path, variant: dict[str, Any], seed: int, epochs: 
     }
 
 
-def summary(runs: list[dict[str, Any]], variants: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean over the seeds, and its standard error, of every variant of a system, and ratios to one potential."""
     table: dict[str, Any] = {}
-    for variant in variants:
+    for variant in VARIANTS:
         members = [run for run in runs if run["variant"] == variant]
         row: dict[str, Any] = {"seconds_a_training": float(np.mean([run["seconds"] for run in members]))}
         for role, metric in product(("train", "test"), ("mse", "variance_fraction")):
@@ -183,7 +173,7 @@ def summary(runs: list[dict[str, Any]], variants: list[dict[str, Any]]) -> dict[
     return table
 
 
-def measure(layers: int, epochs: int, seeds: int, workers: int) -> dict[str, Any]:
+def measure(epochs: int, seeds: int, workers: int) -> dict[str, Any]:
     """All figures of one run."""
     measured: dict[str, Any] = {
         "provenance": provenance(),
@@ -202,7 +192,7 @@ def measure(layers: int, epochs: int, seeds: int, workers: int) -> dict[str, Any
                 pool.submit(fit, name, place, variant, seed, epochs)
                 for seed in range(1, seeds + 1)
                 for name, place in places.items()
-                for variant in VARIANTS[layers]
+                for variant in VARIANTS
             ]
             runs = [task.result() for task in tasks]
     for (name, system), ratios in zip(SYSTEMS.items(), meters, strict=True):
@@ -211,7 +201,7 @@ def measure(layers: int, epochs: int, seeds: int, workers: int) -> dict[str, Any
             "overrides": system.overrides,
             "radius": system.radius,
             "nonconservativity": ratios,
-            "models": summary(mine, VARIANTS[layers]),
+            "models": summary(mine),
             "runs": mine,
         }
     return measured
@@ -220,12 +210,11 @@ def measure(layers: int, epochs: int, seeds: int, workers: int) -> dict[str, Any
 def main() -> None:
     """Enter from the command line."""
     parser = parser_of(__doc__, "ablation.json")
-    parser.add_argument("--layers", type=int, choices=tuple(VARIANTS), default=1, help="of the force fields")
     parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each model")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, a thread each")
     arguments = parser.parse_args()
-    measured = measure(arguments.layers, arguments.epochs, arguments.seeds, arguments.workers)
+    measured = measure(arguments.epochs, arguments.seeds, arguments.workers)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
     for name, system in measured["systems"].items():
