@@ -100,9 +100,13 @@ def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard,
 
 def _describe(path: Path) -> Shard:
     with open_hdf5(path) as file:
+        missing = [name for name in ("/spins", "/field") if name not in file]
+        if missing:
+            raise HpcspinError(
+                f"{path}: has no dataset {missing[0]}; a directory of data holds label files and trajectories alone: "
+                "copy those that are meant into one of their own"
+            )
         snapshots = count_frames(file, path)
-        if "field" not in file:
-            raise HpcspinError(f"{path}: has no dataset /field; label it, or keep it out of a directory of labels")
     return Shard(path.name, snapshots, sha256(path))
 
 

@@ -103,10 +103,11 @@ def test_a_directory_of_something_else_is_refused_and_stays_as_it_is(tmp_path: P
     spins = np.zeros((1, 6, 4, 3))
     spins[..., 2] = 1
     write_labels(tmp_path / "a.h5", spins, spins, {})
-    with h5py.File(tmp_path / "spins.h5", "w") as file:
-        file["spins"] = spins
-    with pytest.raises(HpcspinError, match=r"spins\.h5: has no dataset /field"):
-        ensure_manifest(tmp_path)
+    for absent, present in (("/field", "spins"), ("/spins", "field")):
+        with h5py.File(tmp_path / "checkpoint.h5", "w") as file:
+            file[present] = spins
+        with pytest.raises(HpcspinError, match=rf"checkpoint\.h5: has no dataset {absent}; .* copy those"):
+            ensure_manifest(tmp_path)
     assert not (tmp_path / "manifest.json").exists()
     with pytest.raises(HpcspinError, match=r"a\.h5: is no directory"):
         ensure_manifest(tmp_path / "a.h5")
