@@ -18,7 +18,7 @@ from hpcspin.drawing import page
 from hpcspin.drawing.series import QUANTITIES, Array, Series, caption, read_series, some_frames
 from hpcspin.drawing.tables import reproduction_table
 from hpcspin.errors import HpcspinError
-from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, read_attributes, read_json
+from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, open_hdf5, read_attributes, read_json
 from hpcspin.storage.opening import parse_json
 from hpcspin.training.loop import METRICS, MODEL
 from hpcspin.training.metrics import describe_metrics
@@ -42,7 +42,8 @@ def find_kind(output: Path) -> str:
         If it is of none of them.
     """
     if output.is_file():
-        return "label"
+        with open_hdf5(output):  # Whatever its name is.
+            return "label"
     signs = {
         "learn": ("rounds.jsonl", "round-00", "round-01"),
         "sweep": ("sweep.jsonl",),
@@ -105,8 +106,9 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _labels(directory: Path) -> _Described:
-    inside = sorted(directory.iterdir()) if directory.is_dir() else [directory]
-    files = [path for path in inside if path.name.endswith((".h5", ".h5.partial"))]
+    files = [directory]
+    if directory.is_dir():
+        files = [path for path in sorted(directory.iterdir()) if path.name.endswith((".h5", ".h5.partial"))]
     rows, doubts, plots = [], [], []
     for path in files:
         stored = read_attributes(path)

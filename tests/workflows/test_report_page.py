@@ -189,7 +189,9 @@ def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(HpcspinError, match="give the --output of a verb"):
         report_directory(tmp_path, World())
-    assert not (tmp_path / "report.html").exists()
+    with pytest.raises(HpcspinError, match=r"notes\.txt: .* not HDF5"):
+        report_directory(tmp_path / "notes.txt", World())
+    assert not list(tmp_path.glob("*.html"))
 
 
 def test_films_and_plots_from_the_command_line(hpcspin: Cli, outputs: Path) -> None:
