@@ -316,7 +316,7 @@ def _summary(numbers: Mapping[str, Any]) -> str:
         "critical_voltage": lambda value: f"critical voltage {_each(value)}",
         "critical_voltage_of_runs": lambda value: f"of runs {_each(value)}",
     }
-    return "; ".join(say(numbers[key]) for key, say in shown.items() if key in numbers)
+    return "; ".join(say(numbers[key]) for key, say in shown.items() if key in numbers) or "the numbers"
 
 
 def _each(critical: Mapping[str, float | None]) -> str:
