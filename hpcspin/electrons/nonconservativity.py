@@ -54,7 +54,13 @@ def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64]) -> f
     ----------
     solver, spins
         As for `tangent_jacobian`.
+
+    Raises
+    ------
+    HpcspinError
+        If there is one site alone.
     """
+    _require_pairs(spins)
     jacobian = tangent_jacobian(solver, spins)
     sites = len(jacobian)
     transposed = jacobian.transpose(2, 3, 0, 1)
@@ -112,8 +118,9 @@ def estimate_nonconservativity(
     Raises
     ------
     HpcspinError
-        If there are too few probes for an error bar.
+        If there are too few probes for an error bar, or one site alone.
     """
+    _require_pairs(spins)
     if rounds < 2 or probes < 2:
         raise HpcspinError(f"{rounds} rounds of {probes} probes leave no error bar; take at least 2 of each")
     frames, sites = tangents(spins.reshape(-1, 3)), spins[..., 0].size
@@ -151,6 +158,11 @@ def _squares(forms: NDArray[np.float64], probes: int) -> tuple[float, float]:
     across = slice(0, probes), slice(probes, None)
     within = sum(antisymmetric[half, half].sum() for half in across) / (probes * (probes - 1))
     return within + 2 * antisymmetric[across].mean(), symmetric[across].mean()
+
+
+def _require_pairs(spins: NDArray[np.float64]) -> None:
+    if spins[..., 0].size < 2:
+        raise HpcspinError("nonconservativity compares pairs of sites, and the lattice has one site alone")
 
 
 def _directional(

@@ -111,10 +111,12 @@ def transport(system: ElectronSystem, spins: Real, energies: Sequence[float] = (
     Raises
     ------
     HpcspinError
-        If the spins do not fit, a level is coupled to no reservoir, or the tolerance is missed.
+        If spins do not fit, an energy is not finite, a level is coupled to no reservoir, or the tolerance is missed.
     """
     spins = system.check_spins(np.asarray(spins)[None])[0]
     at = np.asarray(energies, dtype=np.float64)
+    if not np.isfinite(at).all():
+        raise HpcspinError(f"energies: {list(energies)} are not all finite")
     if isinstance(system, DrivenLattice):
         return _driven(system, spins, at)
     assert isinstance(system, ClosedLattice)

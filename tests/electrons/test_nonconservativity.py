@@ -70,3 +70,10 @@ def test_an_estimate_without_an_error_bar_is_refused():
     system, spins = wall(0.1)
     with pytest.raises(HpcspinError, match="no error bar"):
         estimate_nonconservativity(ClosedFormSolver(system, 1e-8), spins, rounds=1)
+
+
+@pytest.mark.parametrize("measure", [nonconservativity, estimate_nonconservativity])
+def test_a_single_site_is_refused(measure):
+    system = driven("square", (1, 1), periodic_y=False, bath=(0.1, 0.0))
+    with pytest.raises(HpcspinError, match="one site alone"):
+        measure(ClosedFormSolver(system, 1e-8), random_spins(system, 1, seed=1)[0])

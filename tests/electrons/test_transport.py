@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from systems import driven, random_spins
 
 from hpcspin.electrons import ClosedFormSolver, ClosedLattice, transmission, transport
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 
 DRIVEN = {"left": (1.0, -2.0, (0.3, 0.0, 0.4)), "right": (0.6, 0.4), "bath": (0.05, 0.1)}
@@ -132,3 +133,8 @@ def test_snapshots_are_those_one_by_one():
     found = system.transport(spins, [0.3])
     assert found.ldos.shape == (3, 1, 5, 4)
     assert np.array_equal(found.bond_spin_current[2], system.transport(spins[2]).bond_spin_current)
+
+
+def test_an_energy_that_is_no_number_is_refused():
+    with pytest.raises(HpcspinError, match="are not all finite"):
+        SYSTEMS["square"].transport(random_spins(SYSTEMS["square"], 1, seed=9)[0], [0.0, float("nan")])
