@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 
 from hpcspin.analysis.series import first_passage
 from hpcspin.assembly.outputs import recorded_job
-from hpcspin.assembly.system import build_lattice, build_system
+from hpcspin.assembly.system import build_lattice, build_system, build_vacancies
 from hpcspin.config import Config, DynamicsSection, SwitchingSection, TorqueSection
 from hpcspin.drawing.tables import write_csv
 from hpcspin.drawing.torque import draw_runs, draw_switching, draw_torque
 from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.spin_transfer import SpinTransfer, spin_transfer, stability_matrix, zero_crossing
+from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.dynamics.torque import components_first
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
+from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force, weights_digest
@@ -44,6 +46,8 @@ def torque_directory(config: Config, output: Path, world: World) -> int:
     """
     config.need("electrons")
     switching, magnet = config.section(TorqueSection).switching, Magnet.of(config)
+    if switching:
+        _require_symmetry(config, switching, magnet)
     with recorded_job(output, world, config, ("torque.model", "dynamics.duration")):
         numbers = _torques(config, magnet, output, world)
         if switching:
@@ -71,11 +75,15 @@ class Magnet:
         Unit vector p, along which all others stand, shape (3,).
     free
         Columns of the spins that are turned.
+    occupied, moving
+        Sites that have a spin, and sites in the columns whose spins the dynamics moves, bool, shape (Lx, Ly).
     """
 
     lattice: Lattice
     axis: Array
     free: slice
+    occupied: NDArray[np.bool_]
+    moving: NDArray[np.bool_]
 
     @classmethod
     def of(cls, config: Config) -> Self:
@@ -87,7 +95,11 @@ class Magnet:
                 f"torque.free: [{first}, {last}] are no columns of a lattice with the columns 0 to "
                 f"{lattice.size[0] - 1}; give the first and the last one"
             )
-        return cls(lattice, _axis(config, section), slice(first, last + 1))
+        free, vacancies = slice(first, last + 1), build_vacancies(config, lattice)
+        occupied = lattice.mask("all") if vacancies is None else ~vacancies
+        moving = occupied & ~chosen_sites(lattice, config.dynamics.pinned if config.dynamics else (), "dynamics.pinned")
+        moving[: free.start], moving[free.stop :] = False, False
+        return cls(lattice, _axis(config, section), free, occupied, moving)
 
     def turned(self, angle: float) -> Array:
         """Spins with the magnet at an angle in degrees to the axis, the others along it, shape (Lx, Ly, 3)."""
@@ -99,12 +111,11 @@ class Magnet:
         return spins
 
     def deviations(self, angle: float, tilt: float) -> Array:
-        """Snapshots of the magnet at an angle, in each of which another of its spins is at the angle + tilt."""
+        """Snapshots of the magnet at an angle, in each of which another of its moving spins is at the angle + tilt."""
         whole, tilted = self.turned(angle), self.turned(angle + tilt)
-        sites = [(x, y) for x in range(self.free.start, self.free.stop) for y in range(self.lattice.size[1])]
-        spins = np.tile(whole, (len(sites), 1, 1, 1))
-        for snapshot, site in zip(spins, sites, strict=True):
-            snapshot[site] = tilted[site]
+        x, y = np.nonzero(self.moving)
+        spins = np.tile(whole, (len(x), 1, 1, 1))
+        spins[np.arange(len(x)), x, y] = tilted[x, y]
         return spins
 
     def transfer(self, spins: Array, field: Array) -> SpinTransfer:
@@ -211,12 +222,12 @@ def _switching(config: Config, section: SwitchingSection, magnet: Magnet, output
     """Largest growth rate of a deviation from the direction along the axis at each voltage."""
     rows, dynamics = list[Row](), config.section(DynamicsSection)
     spins = magnet.deviations(_start(section), section.tilt)
-    classical = _classical(dynamics, magnet.lattice, spins)
+    classical = _classical(dynamics, magnet, spins)
     for number, voltage in enumerate(sorted(section.voltages, key=abs)):
         fields, _ = _fields(config, voltage, spins, output / "switching" / f"{number:02d}.h5", world)
         for name, field in fields.items():
-            turned, acting = (part[:, magnet.free].reshape(len(spins), -1, 3) for part in (spins, field + classical))
-            matrix = stability_matrix(turned, acting, magnet.axis, dynamics.damping)
+            acting = (field + classical)[:, magnet.moving]
+            matrix = stability_matrix(spins[:, magnet.moving], acting, magnet.axis, dynamics.damping)
             rates = {name: float(np.linalg.eigvals(matrix).real.max())}
             if name == EXACT:
                 rates[MACROSPIN] = float(matrix.sum().real / len(matrix))
@@ -229,6 +240,38 @@ def _switching(config: Config, section: SwitchingSection, magnet: Magnet, output
         write_csv(rows, output / "switching.csv")
         draw_switching(rows, output / "switching.png")
     return {"critical_voltage": critical}
+
+
+def _require_symmetry(config: Config, section: SwitchingSection, magnet: Magnet) -> None:
+    """Refuse what makes the equation around the axis another one than that of `stability_matrix`; raises HpcspinError.
+
+    All that acts on the spins must turn with them about the axis.
+    """
+    dynamics, electrons = config.section(DynamicsSection), config.section(ElectronsSettings)
+    if not magnet.moving.any():
+        raise HpcspinError("torque.free: nothing moves in these columns; leave spins out of dynamics.pinned")
+    spins = magnet.deviations(_start(section), section.tilt)[:1]
+    field, turned = (_classical(dynamics, magnet, part) for part in (spins, _quarter_turn(magnet.axis, spins)))
+    across = [np.linalg.norm(np.cross(one.polarization, magnet.axis)) for one in electrons.reservoirs or ()]
+    if any(drive.strength for term in dynamics.classical.terms(magnet.lattice) for drive in drives_of(term)):
+        what = "dynamics.classical.drives"
+    elif not np.allclose(turned, _quarter_turn(magnet.axis, field), rtol=0, atol=1e-9 * max(1.0, np.abs(field).max())):
+        what = "dynamics.classical"
+    elif electrons.rashba:
+        what = "electrons.rashba"
+    elif max(across, default=0.0) > 1e-9:
+        what = "a polarisation of electrons.reservoirs"
+    else:
+        return
+    raise HpcspinError(
+        f"torque.switching: stability is that of spins along {magnet.axis.tolist()}, the axis, under what stays "
+        f"the same in time and under rotations about it, and {what} does not; change it, or leave torque.switching out"
+    )
+
+
+def _quarter_turn(axis: Array, vectors: Array) -> Array:
+    """Vectors of shape (..., 3), turned by 90 degrees about a unit vector."""
+    return np.cross(axis, vectors) + (vectors @ axis)[..., None] * axis
 
 
 def _start(section: SwitchingSection) -> float:
@@ -296,15 +339,15 @@ def _run(
         return outcome.exit_code, np.empty(0), np.empty(0)
     world.barrier()
     with FrameReader(directory / TRAJECTORY) as frames:
-        along = np.cos(np.deg2rad(start)) * (frames.spins[:][:, magnet.free] @ magnet.axis).mean((1, 2))
+        along = np.cos(np.deg2rad(start)) * (frames.spins[:][:, magnet.moving] @ magnet.axis).mean(1)
         return 0, frames.time[:], along
 
 
-def _classical(dynamics: DynamicsSection, lattice: Lattice, spins: Array) -> Array:
+def _classical(dynamics: DynamicsSection, magnet: Magnet, spins: Array) -> Array:
     """Field of the classical terms on snapshots, shape (n, Lx, Ly, 3)."""
-    found = np.zeros_like(spins)
-    for term in dynamics.classical.terms(lattice):
-        evaluate = FieldEvaluator(term, Domain.cut(lattice, World(), term.halo))
+    found, occupied = np.zeros_like(spins), torch.from_numpy(magnet.occupied)[..., None]
+    for term in dynamics.classical.terms(magnet.lattice):
+        evaluate = FieldEvaluator(term, Domain.cut(magnet.lattice, World(), term.halo), occupied)
         found += np.stack([evaluate(components_first(torch.from_numpy(one)), 0.0).numpy() for one in spins])
     return found
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config
+from hpcspin.dynamics.spin_transfer import spin_transfer
 from hpcspin.workflows.torque import Magnet, at_voltage, bracket
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -91,6 +92,28 @@ def test_an_easy_axis_damps_a_rigid_magnet_by_twice_its_constant(hpcspin: Cli, v
     np.testing.assert_allclose(growth[0] - growth[1], 2 * 0.02 * 0.1 / (1 + 0.02**2), rtol=1e-3)
 
 
+def test_pinned_spins_and_vacancies_are_no_part_of_what_becomes_unstable(
+    hpcspin: Cli, valve: Path, tmp_path: Path
+) -> None:
+    free, vacancy, output = (1, 1), (1, 0), tmp_path / "out"
+    pinned = [[x, y] for x in range(4) for y in range(3) if (x, y) != free]
+    changes = [
+        f"electrons.vacancies=[{list(vacancy)}]",
+        f"dynamics.pinned={pinned}",
+        "dynamics.classical.heisenberg=0.2",
+    ]
+    assert hpcspin("torque", valve, "--output", output, "torque.angles=[90]", *changes).returncode == 0
+    config, alpha = load_config(valve, changes), 0.02
+    (spins,) = Magnet.of(config).deviations(180, 1)
+    for row in table(output / "switching.csv"):
+        field = build_system(at_voltage(config, float(row["voltage"]))).solve(spins).field
+        a, b = spin_transfer(spins[free], field[free], [0, 0, -1])
+        # Three of its four neighbours are there.
+        np.testing.assert_allclose(
+            float(row["growth"]), -(a + alpha * (b + 2 * 0.05 + 3 * 0.2)) / (1 + alpha**2), rtol=1e-3
+        )
+
+
 def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = hpcspin("torque", valve, "--output", output)
@@ -148,6 +171,12 @@ def test_a_bracket_is_the_pair_between_which_runs_begin_to_leave(sizes: set[floa
         ("torque.free=[2, 4]", "columns 0 to 3"),
         ("electrons.reservoirs.1.polarization=[0.5, 0, 0]", "torque.axis"),
         ("torque.angles=[180]", "torque.angles"),
+        ("electrons.reservoirs.0.polarization=[0.7, 0, 0]", "about it, and dynamics.classical does not"),
+        ("dynamics.classical.dmi_interfacial=0.1", "about it, and dynamics.classical does not"),
+        ("dynamics.classical.drives=[{kind: sinusoid, frequency: 1, field: [0, 0, 1]}]", "classical.drives does not"),
+        ("electrons.rashba=0.1", "electrons.rashba does not"),
+        ("torque.axis=[0, 1, 1]", "does not"),
+        ("dynamics.pinned=all", "nothing moves"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(hpcspin: Cli, valve: Path, tmp_path: Path, override: str, said: str) -> None:
