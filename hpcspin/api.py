@@ -224,6 +224,11 @@ def train(
     output
         Directory of the model, its checkpoints and metrics.
 
+    Returns
+    -------
+    ForceField or Committee
+        The trained force field, or with ``training.members`` all of them, as from `load_model`.
+
     Raises
     ------
     HpcspinError

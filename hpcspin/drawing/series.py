@@ -122,6 +122,8 @@ def run_file(source: Path) -> Path:
     HpcspinError
         If there is none.
     """
+    if not source.exists():
+        raise HpcspinError(f"{source}: no such file or directory")
     path = find_trajectory(source) if source.is_dir() else source
     if not path.exists():
         raise HpcspinError(f"{source}: holds no trajectory.h5; give the directory of a simulation")

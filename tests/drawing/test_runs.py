@@ -59,6 +59,8 @@ def test_an_unfinished_run_is_measured_so_far(tmp_path: Path) -> None:
 def test_a_run_without_frames_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HpcspinError, match="give the directory of a simulation"):
         read_series(tmp_path)
+    with pytest.raises(HpcspinError, match="no such file"):
+        read_series(tmp_path / "absent")
 
 
 def test_a_run_differs_from_itself_by_nothing_and_from_a_shorter_one_where_both_are(run: Path, tmp_path: Path) -> None:
