@@ -66,7 +66,8 @@ class AdaptiveStep:
             if not size <= self._tolerance:
                 self._refine(
                     f"dynamics.tolerance {self._tolerance} is missed by",
-                    "the field is not smooth to that precision, make the tolerance larger",
+                    "the field is not smooth to that precision, or not finite: "
+                    "make the tolerance larger, or correct the field",
                 )
                 done *= 2
                 continue

@@ -238,7 +238,8 @@ def midpoint(spins: Tensor, time: float, dt: float, omega: AngularVelocity, larg
             return normalise(moved)
         before, least = change, min(least, change)
     raise HpcspinError(
-        f"dynamics.integrator: midpoint does not converge at time {time:.6g}; make dynamics.step smaller than {dt:.4g}"
+        f"dynamics.integrator: midpoint does not converge at time {time:.6g}; make dynamics.step smaller than "
+        f"{dt:.4g}, or correct the field if it is not finite there"
     )
 
 

@@ -268,25 +268,30 @@ class FrameReader:
 class _Rows:
     """The complete frames of one dataset."""
 
-    def __init__(self, dataset: h5py.Dataset, path: Path, frames: int) -> None:
-        self._dataset, self._path, self._frames = dataset, path, frames
+    def __init__(self, dataset: h5py.Dataset, path: Path, frames: int, start: int = 0) -> None:
+        self._dataset, self._path, self._frames, self._start = dataset, path, frames, start
         self.shape, self.dtype = (frames, *dataset.shape[1:]), dataset.dtype
 
-    def first(self, count: int) -> _Rows:
-        """Only so many of the frames, to be read when they are indexed."""
-        return _Rows(self._dataset, self._path, min(count, self._frames))
+    def between(self, start: int, stop: int) -> _Rows:
+        """Only the frames from one on, before another, to be read when they are indexed."""
+        return _Rows(self._dataset, self._path, min(stop, self._frames) - start, self._start + start)
 
     def __len__(self) -> int:
         return self._frames
 
     def __getitem__(self, which: Any) -> Any:
         first, *others = which if isinstance(which, tuple) else (which,)
+        if first is Ellipsis:
+            first, others = slice(None), [first, *others]
         if isinstance(first, slice):
-            first = slice(*first.indices(self._frames))
+            start, stop, step = first.indices(self._frames)
+            first = slice(self._start + start, self._start + stop, step)
         elif isinstance(first, int):
             if not -self._frames <= first < self._frames:
                 raise IndexError(f"frame {first} of {self._frames}")
-            first %= self._frames
+            first = self._start + first % self._frames
+        else:  # Numbers of frames, or a mask of them.
+            first = self._start + np.arange(self._frames)[first]
         try:
             return self._dataset[(first, *others)]
         except OSError as error:

@@ -26,9 +26,9 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
         source = find_trajectory(directory) if directory.is_dir() else directory
         require_output(output, source)
         with FrameReader(source) as frames:
-            count, interval = equal_intervals(np.asarray(frames.time), source)
+            first, stop, interval = equal_intervals(np.asarray(frames.time), source)
             config = frames.attributes.get("config")
-            spins: Any = frames.spins.first(count)  # As good as an array to those who index it.
+            spins: Any = frames.spins.between(first, stop)  # As good as an array to those who index it.
             arrays = measure(lattice_of(source), spins, interval)
         with atomic_hdf5(output) as file:
             for name, values in arrays.items():
@@ -37,12 +37,15 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
             file.attrs.update(
                 {name: text if isinstance(text, str) else json.dumps(text) for name, text in about.items()}
             )
-        world.log_result(f"{output}: {quantity} of {count} frames, {interval:g} apart in time")
+        world.log_result(f"{output}: {quantity} of {stop - first} frames, {interval:g} apart in time")
     world.barrier()
 
 
-def equal_intervals(time: np.ndarray, source: Path) -> tuple[int, float]:
-    """How many frames are equally far apart, and how far; a last one that only ends the run is left out.
+def equal_intervals(time: np.ndarray, source: Path) -> tuple[int, int, float]:
+    """The first of the frames that are equally far apart, the one behind the last of them, and how far apart.
+
+    The start of a run that is long before the others, outside `dynamics.record_window`, is left out, and so is a last
+    frame that only ends the run.
 
     Raises
     ------
@@ -51,10 +54,11 @@ def equal_intervals(time: np.ndarray, source: Path) -> tuple[int, float]:
     """
     if len(time) < 2:
         raise HpcspinError(f"{source}: has {len(time)} frame(s); an analysis in time needs two or more")
-    steps = np.diff(time)
+    first = int(len(time) > 3 and time[1] - time[0] > 1.5 * (time[2] - time[1]))
+    steps = np.diff(time[first:])
     regular = np.isclose(steps, steps[0], rtol=1e-6)
     if not regular[:-1].all():
         raise HpcspinError(
             f"{source}: its frames are not equally far apart in time; simulate without dynamics.record_walls"
         )
-    return len(time) - int(not regular[-1]), float(steps[0])
+    return first, len(time) - int(not regular[-1]), float(steps[0])

@@ -16,6 +16,7 @@ import pytest
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import (
+    FrameReader,
     LabelWriter,
     TrajectoryWriter,
     atomic_file,
@@ -238,6 +239,19 @@ class TestTrajectory:
 
     def writer(self, path, capacity, keep=0):
         return TrajectoryWriter(path, SIZE, ATTRIBUTES, capacity, self.OBSERVABLES, keep)
+
+    @pytest.mark.parametrize(
+        "first", [slice(1, 3), slice(-2, None), 1, -1, np.int64(2), [0, 3], np.arange(4) % 2 == 0, ...]
+    )
+    def test_a_stretch_of_frames_is_indexed_as_an_array_of_them(self, tmp_path, first):
+        writer = self.writer(tmp_path / "t.h5", 6)
+        for step in range(6):
+            writer.append(**self.frame(step))
+        writer.finish()
+        with FrameReader(tmp_path / "t.h5") as frames:
+            whole, stretch = frames.spins[:], frames.spins.between(1, 5)
+            for which in (first, (first, 2)):
+                np.testing.assert_array_equal(stretch[which], whole[1:5][which])
 
     def test_frames_beyond_the_checkpoint_are_written_again(self, tmp_path):
         writer = self.writer(tmp_path / "t.h5", 4)
