@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,8 +20,20 @@ _open: list[Progress] = []
 """The bars on the terminal, the innermost last."""
 
 
+class Bar(Protocol):
+    """What long work reports to."""
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Count n more units of work as done."""
+
+
+class _Silent:
+    def advance(self, n: int = 1, note: str = "") -> None:
+        pass
+
+
 class _Lines:
-    """A line from rank 0 at the first unit, then at most one every few seconds, and one at the end."""
+    """A line at the first unit, then at most one every few seconds, and one at the end."""
 
     def __init__(self, world: World, title: str, total: int | None, done: int) -> None:
         self._world, self._title, self._total = world, title, total
@@ -54,9 +67,11 @@ class _Terminal:
 
 
 @contextmanager
-def progress(world: World, title: str, total: int | None, done: int = 0) -> Iterator[_Lines | _Terminal]:
+def progress(world: World, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
     """Report the progress of ``total`` units of work (None: unknown), ``done`` of which are done already, on rank 0."""
-    if world.rank != 0 or not world.logs or not sys.stderr.isatty():
+    if world.rank != 0 or not world.logs:
+        yield _Silent()
+    elif not sys.stderr.isatty():
         yield _Lines(world, title, total, done)
     else:
         columns = (
