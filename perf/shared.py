@@ -54,6 +54,18 @@ def parser_of(docstring: str | None, output: str | None = None) -> argparse.Argu
     return parser
 
 
+def training_parser_of(docstring: str | None, output: str) -> argparse.ArgumentParser:
+    """Parser of a study that trains the force field of a config several times, for ``parse_intermixed_args``."""
+    parser = parser_of(docstring, output)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="directories of label files to learn from")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="files of other trajectories that judge")
+    parser.add_argument("--runs", type=Path, required=True, help="directory for the trained models")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    return parser
+
+
 def seconds(work: Callable[[], Any], repeats: int) -> float:
     """Median wall time after one warm-up; waits for the GPU if there is one."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shared import RESULTS, parser_of, table, write_section
+from shared import RESULTS, table, training_parser_of, write_section
 
 from hpcspin.config import Config, load_config
 from hpcspin.drawing.comparison import Run
@@ -73,14 +73,8 @@ def summary(runs: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = parser_of(__doc__, "gauge.json")
-    parser.add_argument("config", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="directories of labels to learn from")
-    parser.add_argument("--test", type=Path, nargs="+", required=True, help="labels of other trajectories")
-    parser.add_argument("--runs", type=Path, required=True, help="directory for the trained models")
+    parser = training_parser_of(__doc__, "gauge.json")
     parser.add_argument("--weights", type=float, nargs="+", default=[1e-6, 1e-4, 1e-2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
     runs = [

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared import RESULTS, choose_labels, parser_of, table, write_section
+from shared import RESULTS, choose_labels, table, training_parser_of, write_section
 
 from hpcspin.config import Config, load_config
 from hpcspin.parallel.world import World
@@ -67,16 +67,10 @@ def summary(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Enter from the command line."""
-    parser = parser_of(__doc__, "label_curve.json")
-    parser.add_argument("config", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="directories of label files")
-    parser.add_argument("--validation", type=Path, nargs="+", required=True, help="files among them that validate")
-    parser.add_argument("--test", type=Path, nargs="+", required=True, help="files of other trajectories that judge")
-    parser.add_argument("--runs", type=Path, required=True, help="directory for the trained models")
+    parser = training_parser_of(__doc__, "label_curve.json")
+    parser.add_argument("--validation", type=Path, nargs="+", required=True, help="files of the data that validate")
     parser.add_argument("--counts", type=int, nargs="+", default=[100, 400, 1600])
     parser.add_argument("--kinds", nargs="+", default=["direct", "conservative", "pair"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=1500)
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
