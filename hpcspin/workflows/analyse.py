@@ -28,6 +28,11 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
         with FrameReader(source) as frames:
             first, stop, interval = equal_intervals(np.asarray(frames.time), source)
             config = frames.attributes.get("config")
+            if ((config or {}).get("electrons") or {}).get("vacancies"):
+                raise HpcspinError(
+                    f"{source}: has vacancies, whose entries in /spins are not spins, and analyses count all sites; "
+                    "record observers, which leave vacancies out"
+                )
             spins: Any = frames.spins.between(first, stop)  # As good as an array to those who index it.
             arrays = measure(lattice_of(source), spins, interval)
         with atomic_hdf5(output) as file:

@@ -55,3 +55,13 @@ def test_frames_of_a_window_are_analysed_without_the_start_of_the_run(
         np.testing.assert_allclose(
             found["correlation"][:, 0, 0], [(spins[t:] * spins[: 5 - t]).sum(-1).mean() for t in range(3)]
         )
+
+
+def test_a_trajectory_with_vacancies_is_refused(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    run, output = tmp_path / "run", tmp_path / "correlation.h5"
+    changes = ("dynamics.field=classical", "dynamics.classical.heisenberg=0.3", "electrons.vacancies=[[1,1]]")
+    assert hpcspin("simulate", config, *changes, "--output", run).returncode == 0
+    done = hpcspin("analyse", run, "--quantity", "correlation", "--output", output)
+    assert done.returncode == 1
+    assert "has vacancies" in done.stderr
+    assert not output.exists()
