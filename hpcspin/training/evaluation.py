@@ -156,7 +156,9 @@ def calibrate(
     for number, path in enumerate(files):
         mine = _my_share(number, path, model, world, bias)
         table = model.neighbourhood(mine.lattice)
-        for spins, field, u in zip(*(t.split(1) for t in (mine.spins, mine.field, mine.bias)), strict=True):
+        # Not by Tensor.split: of a rank without a snapshot it makes an empty batch, which no force field takes.
+        for row in range(len(mine.spins)):
+            spins, field, u = (tensor[row : row + 1] for tensor in (mine.spins, mine.field, mine.bias))
             pair = spins.to(device), table
             given = (*pair, at_filling(model, *pair, u.to(device), mine.lattice.num_sites, strict=False))
             wrong = perpendicular(spins, model(*given).field.cpu().double() - field)

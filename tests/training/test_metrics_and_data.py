@@ -69,6 +69,15 @@ def test_metrics_are_numbers_even_where_nothing_varies(tmp_path):
     assert "NaN" not in json.dumps([found, told])
 
 
+def test_a_rank_without_a_snapshot_adds_nothing_to_a_calibration(tmp_path, monkeypatch):
+    write_shard(tmp_path / "a.h5", 1, 1)
+    others = np.arange(1.0, 5.0)
+    monkeypatch.setattr(World, "allgather", lambda _, mine: [others, mine])
+    told = calibrate(Committee([small_model(), small_model()]), [tmp_path / "a.h5"], World(1, 2), CPU)
+    assert told["factor"] == 1
+    assert [share["spread"] for share in told["bins"]] == others.tolist()
+
+
 def test_a_zero_prediction_leaves_the_whole_variance():
     spins, exact = unit(40, 500), draw(40, 500, 3, seed=1)
     errors = Errors()
