@@ -81,6 +81,13 @@ DATASETS = {
 """By name, in the order of the documentation; others are observers of plugins."""
 
 
+def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
+    """Shapes, by name, of datasets beside spins of shape (n, Lx, Ly, 3); a word is an axis of any length."""
+    n, *sites, _ = spins
+    numbers = ("energy", "electrons", "chemical_potential", "error", "time", "step")
+    return {"field": spins, "density": (n, *sites), "current": (n, "reservoirs"), **dict.fromkeys(numbers, (n,))}
+
+
 def describe_datasets(file: h5py.File, attributes: Mapping[str, Any]) -> None:
     """Write units and meanings as attributes of the datasets of an open file, and to `/current` the reservoirs' names.
 

@@ -17,7 +17,7 @@ promise its ordering) and one file a checkpoint interval (thousands of small fil
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,17 @@ from numpy.typing import ArrayLike
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import atomic_file, remove_temporaries, replace
-from hpcspin.storage.datasets import describe_datasets
+from hpcspin.storage.datasets import describe_datasets, shapes_beside
 from hpcspin.storage.disk import DiskFile, create_hdf5, file_errors
-from hpcspin.storage.opening import MARKER, attributes, check_schema, count_frames, open_hdf5, real_dataset
+from hpcspin.storage.opening import (
+    MARKER,
+    attributes,
+    check_schema,
+    count_frames,
+    open_hdf5,
+    real_dataset,
+    require_shape,
+)
 from hpcspin.storage.provenance import with_provenance, write_attributes
 
 
@@ -226,14 +234,14 @@ class FrameReader:
     Attributes
     ----------
     names : tuple of str
-        Names of the datasets.
+        Names of the datasets with a row for each frame; what else a user has put into the file is left out.
     attributes : dict
         The file's attributes, JSON decoded.
 
     Raises
     ------
     HpcspinError
-        If the file cannot be read, or holds no spins.
+        If the file cannot be read, holds no spins, or a dataset of hpcspin's has another shape than it must have.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -242,9 +250,20 @@ class FrameReader:
             self._file: h5py.File = stack.enter_context(open_hdf5(path))
             check_schema(self._file, self._path)
             self._frames = count_frames(self._file, self._path)
+            self.names = tuple(self._of_frames())
             self._opened = stack.pop_all()
         self.attributes = attributes(self._file, self._path)
-        self.names = tuple(name for name in self._file if isinstance(self._file[name], h5py.Dataset))
+
+    def _of_frames(self) -> Iterator[str]:
+        spins = self._file["spins"].shape
+        shapes = shapes_beside(spins)
+        for name, item in self._file.items():
+            if not isinstance(item, h5py.Dataset):
+                continue
+            if name in shapes:
+                require_shape(item.shape, shapes[name], f"{self._path}: /{name}")
+            if (item.shape or ())[:1] == spins[:1]:
+                yield name
 
     def __len__(self) -> int:
         return self._frames

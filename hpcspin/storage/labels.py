@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.agreement import require_same_config
 from hpcspin.storage.atomic import atomic_hdf5
-from hpcspin.storage.datasets import describe_datasets
+from hpcspin.storage.datasets import describe_datasets, shapes_beside
 from hpcspin.storage.frames import FrameFile, partial_path
 from hpcspin.storage.opening import attributes, check_schema, count_frames, open_hdf5, read_rows, real_dataset
 from hpcspin.storage.provenance import with_provenance, write_attributes
 from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_slice
 
-_OF_SNAPSHOTS = ("energy", "electrons", "chemical_potential", "error")
+_OTHERS = ("density", "current", "energy", "electrons", "chemical_potential", "error")
 LARGEST_FIELD = 1e4
 """No exchange field comes near it, whatever the electrons."""
 
@@ -53,7 +53,7 @@ class Labels:
     @property
     def others(self) -> dict[str, NDArray[np.float64]]:
         """What the file has beside spins and field, by the name of the dataset."""
-        found = {name: getattr(self, name) for name in ("density", "current", *_OF_SNAPSHOTS)}
+        found = {name: getattr(self, name) for name in _OTHERS}
         return {name: values for name, values in found.items() if values is not None}
 
 
@@ -82,10 +82,9 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
         if "field" not in file:
             raise HpcspinError(f"{path}: has no dataset /field; label it first with `hpcspin label`")
         spins = real_dataset(file, path, "spins", SPINS)
-        n, *sites = spins.shape[:3]
-        data = {"spins": spins, "field": real_dataset(file, path, "field", spins.shape)}
-        shapes = {"density": (n, *sites), "current": (n, "reservoirs"), **dict.fromkeys(_OF_SNAPSHOTS, (n,))}
-        data |= {name: real_dataset(file, path, name, shape) for name, shape in shapes.items() if name in file}
+        shapes = shapes_beside(spins.shape)
+        there = [name for name in ("field", *_OTHERS) if name in file]
+        data = {"spins": spins, **{name: real_dataset(file, path, name, shapes[name]) for name in there}}
         arrays = {name: read_rows(one, path, rows) for name, one in data.items()}
         stored = attributes(file, path)
     numbers = range(rows.start, rows.stop, rows.step)
@@ -104,7 +103,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
             f"{path}: {np.isnan(error).sum()} of {len(field)} fields are not exact, where /error is NaN; "
             "let dynamics.record_interval be a multiple of dynamics.exact_interval, and the duration one of both"
         )
-    others = {name: arrays.get(name) for name in shapes}
+    others = {name: arrays.get(name) for name in _OTHERS}
     return Labels(checked, field, **others, attributes=stored)
 
 

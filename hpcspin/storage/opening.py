@@ -242,7 +242,7 @@ def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
         values = {name: _decoded(value) for name, value in stored_attributes(file).items()}
     except _BROKEN as error:
         raise _unreadable(path, error) from error
-    if not isinstance(values.get("config", {}), dict):
+    if not _has_sections(values.get("config", {})):
         raise HpcspinError(f"{path}: its attribute 'config' is no JSON of a config; make it again, or delete it")
     return {name: value for name, value in values.items() if isinstance(value, dict | list | str | int | float)}
 
@@ -279,6 +279,17 @@ def read_json(path: Path, advice: str, kind: type = dict) -> Any:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise HpcspinError(f"{path}: is no valid JSON of hpcspin ({reason}); {advice}") from error
     return content
+
+
+def _has_sections(config: Any) -> bool:
+    """Whether a value has the form of a config, as far as files are read by the one stored in them."""
+    if not isinstance(config, dict):
+        return False
+    sections = [config.get(name) or {} for name in ("lattice", "electrons", "dynamics")]
+    if not all(isinstance(section, dict) for section in sections):
+        return False
+    reservoirs = sections[1].get("reservoirs") or []
+    return isinstance(reservoirs, list) and all(isinstance(one, dict) for one in reservoirs)
 
 
 def _decoded(value: Any) -> Any:

@@ -269,6 +269,8 @@ def test_a_file_that_holds_no_spins_is_told_by_what_it_is(
         ({"config": "[1]"}, "no JSON of a config"),
         ({"config": "{"}, "no JSON of a config"),
         ({"config": 5000 * "["}, "no JSON of a config"),
+        ({"config": '{"electrons": [1]}'}, "no JSON of a config"),
+        ({"config": '{"electrons": {"reservoirs": [1]}}'}, "no JSON of a config"),
     ],
 )
 def test_attributes_that_are_wrong_are_told(tmp_path: Path, attributes: dict[str, object], words: str) -> None:
