@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing.lattice_figures import draw_cells, site_maps
 from hpcspin.drawing.series import Array, Curves, Quantity, Series, caption, run_file, some_frames
-from hpcspin.drawing.style import PICTURES, require_ending, save
+from hpcspin.drawing.style import PICTURES, plain, require_ending, save
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.progress import progress
@@ -59,14 +59,15 @@ def plot_runs(runs: Sequence[Series], path: Path) -> None:
     for what, axis in zip(rows, axes[:, 0], strict=True):
         for run, style in zip(runs, _STYLES, strict=False):
             _draw_curves(axis, run.time, run.curves.get(what, {}), style)
-        axis.set(ylabel=what)
+        axis.set(ylabel=plain(what))
     if len(runs) > 1:
         time, apart = difference(*runs)
         if not len(time) or not apart:
             names = " and ".join(run.name for run in runs)
             raise HpcspinError(f"{names}: have recorded nothing at the same times; plot them one by one")
-        axes[0, 0].set_title(f"full lines: {runs[0].name}, broken: {runs[1].name}", fontsize=9)
-        axes[0, 1].set_title(f"{runs[1].name} − {runs[0].name}", fontsize=9)
+        first, second = (plain(run.name) for run in runs)
+        axes[0, 0].set_title(f"full lines: {first}, broken: {second}", fontsize=9)
+        axes[0, 1].set_title(f"{second} − {first}", fontsize=9)
         for what, axis in zip(rows, axes[:, 1], strict=True):
             axis.axhline(0, color="black", linewidth=0.6)
             _draw_curves(axis, time, apart.get(what, {}), _STYLES[0])
@@ -77,7 +78,7 @@ def plot_runs(runs: Sequence[Series], path: Path) -> None:
 
 def _draw_curves(axis: Axes, time: Array, curves: Mapping[str, Array], style: str) -> None:
     for number, (name, values) in enumerate(curves.items()):
-        label = name if style == _STYLES[0] and len(curves) > 1 else None
+        label = plain(name) if style == _STYLES[0] and len(curves) > 1 else None
         axis.plot(time, values, style, color=f"C{number}", label=label, linewidth=1)
     if len(curves) > 1:
         axis.legend(fontsize=7)
@@ -120,7 +121,7 @@ def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: Wor
         captions = [caption(frames, number) for number in chosen]
     limits = quantity.limits(maps)
     if path.suffix in PICTURES:
-        site_maps(lattice, captions, {source.name: maps}, quantity.label, path, limits, quantity.colours)
+        site_maps(lattice, captions, {plain(source.name): maps}, quantity.label, path, limits, quantity.colours)
     else:
         _write_film(lattice, captions, maps, quantity, path, world)
     return len(chosen)

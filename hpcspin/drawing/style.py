@@ -41,6 +41,11 @@ def require_ending(path: Path, endings: tuple[str, ...]) -> None:
         raise HpcspinError(f"{path}: the ending says the format; end it with {', '.join(endings)}")
 
 
+def plain(name: str) -> str:
+    """A name from a file or of one, as a figure writes it: a dollar sign in it begins no formula."""
+    return name.replace("$", r"\$")
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, PDF or SVG, as its name ends."""
     require_ending(path, PICTURES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,6 +72,38 @@ def test_a_run_differs_from_itself_by_nothing_and_from_a_shorter_one_where_both_
     time, apart = difference(whole, part)
     np.testing.assert_array_equal(time, [0, 0.5])
     np.testing.assert_allclose(apart["wall position (columns)"][""], [0, 1], atol=0.1)
+
+
+def test_what_a_user_adds_to_a_file_is_no_number_of_its_frames(run: Path) -> None:
+    expected = set(read_series(run).curves)
+    with h5py.File(run / "trajectory.h5", "r+") as file:
+        file["remark"], file["masses"], file["note"] = 3.0, np.ones(2), "second try"
+        file["load"] = np.ones(len(WALLS))
+    assert set(read_series(run).curves) == expected | {"load"}
+
+
+@pytest.mark.parametrize("name", ["current", "density", "energy"])
+def test_numbers_of_another_shape_than_they_have_are_refused(run: Path, name: str) -> None:
+    with h5py.File(run / "trajectory.h5", "r+") as file:
+        file.pop(name, None)
+        file[name] = np.ones((len(WALLS), 2, 2, 2))
+    with pytest.raises(HpcspinError, match=f"/{name} has shape"):
+        read_series(run)
+
+
+def test_dollar_signs_in_names_begin_no_formula(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "$x^$"
+    other.mkdir()
+    write_run(other)
+    with h5py.File(other / "trajectory.h5", "r+") as file:
+        config = json.loads(file.attrs["config"])
+        config["electrons"]["reservoirs"][1]["name"] = r"$\frac{$"
+        file.attrs["config"] = json.dumps(config)
+        file["$y^$"] = np.ones(len(WALLS))
+    plot_runs([read_series(other), read_series(run)], tmp_path / "plot.svg")
+    assert all(name in (tmp_path / "plot.svg").read_text() for name in ("$x^$", r"$\frac{$", "$y^$"))
+    draw_run(other, QUANTITIES["bonds"], tmp_path / "map.svg", 1, World())
+    assert "$x^$, t = 0" in (tmp_path / "map.svg").read_text()
 
 
 @pytest.mark.parametrize(("ending", "head"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
