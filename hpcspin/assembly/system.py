@@ -18,7 +18,8 @@ from hpcspin.lattice import Lattice, make_lattice, make_texture
 from hpcspin.lattice.settings import InitialSettings, LatticeSettings, chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
-from hpcspin.storage import read_attributes
+from hpcspin.storage import open_hdf5, real_dataset
+from hpcspin.storage.opening import attributes
 
 _SPIN_BYTES = 24
 
@@ -46,12 +47,15 @@ def lattice_of(path: Path) -> Lattice:
     Raises
     ------
     HpcspinError
-        If it carries none.
+        If it carries none, or its spins are on another number of sites.
     """
-    config = read_attributes(path).get("config", {})
-    if "lattice" not in config:
-        raise HpcspinError(f"{path}: carries no config with a lattice; give a file that hpcspin has written")
-    return build_lattice(parse_config({"lattice": config["lattice"]}, str(path)).lattice)
+    with open_hdf5(path) as file:
+        config = attributes(file, path).get("config", {})
+        if "lattice" not in config:
+            raise HpcspinError(f"{path}: carries no config with a lattice; give a file that hpcspin has written")
+        lattice = build_lattice(parse_config({"lattice": config["lattice"]}, str(path)).lattice)
+        real_dataset(file, path, "spins", ("n", *lattice.size, 3))
+    return lattice
 
 
 def build_system(config: Config) -> ElectronSystem:

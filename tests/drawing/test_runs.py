@@ -17,6 +17,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
 from hpcspin.storage import TrajectoryWriter
+from hpcspin.workflows.export import export
 
 SIZE, WALLS = (12, 4), (4, 5, 7)
 
@@ -89,6 +90,17 @@ def test_numbers_of_another_shape_than_they_have_are_refused(run: Path, name: st
         file[name] = np.ones((len(WALLS), 2, 2, 2))
     with pytest.raises(HpcspinError, match=f"/{name} has shape"):
         read_series(run)
+
+
+def test_spins_on_another_lattice_than_that_of_the_config_are_refused(run: Path, tmp_path: Path) -> None:
+    """As many sites in other rows would be exported in the wrong places."""
+    with h5py.File(run / "trajectory.h5", "r+") as file:
+        config = json.loads(file.attrs["config"])
+        config["lattice"]["size"] = SIZE[::-1]
+        file.attrs["config"] = json.dumps(config)
+    for work in (lambda: read_series(run), lambda: export(run, "ovf", tmp_path / "ovf", World())):
+        with pytest.raises(HpcspinError, match=r"/spins has shape \(3, 12, 4, 3\); give \(n, 4, 12, 3\)"):
+            work()
 
 
 def test_dollar_signs_in_names_begin_no_formula(run: Path, tmp_path: Path) -> None:
