@@ -13,9 +13,9 @@ import numpy as np
 from rich.table import Table
 
 from hpcspin.assembly.outputs import JOBS, Layout
-from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing import page
-from hpcspin.drawing.series import QUANTITIES, Array, Series, caption, read_series, some_frames
+from hpcspin.drawing.film import film_of
+from hpcspin.drawing.series import Array, Series, read_series
 from hpcspin.drawing.tables import reproduction_table
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, open_hdf5, read_attributes, read_json
@@ -27,10 +27,6 @@ Sections = dict[str, list[str]]
 """Parts of a page by their headings."""
 _Described = tuple[Sections, list[str], bool]
 """Sections, warnings, and whether there is more to do."""
-
-_FILM_FRAMES = 120
-_FILM_CELLS = 1_200_000
-"""Frames times cells of a film at most; a larger lattice is averaged over squares of sites."""
 
 
 def find_kind(output: Path) -> str:
@@ -125,7 +121,7 @@ def _labels(directory: Path) -> _Described:
     partial = [path.name for path in files if path.suffix == ".partial"]
     doubts += [f"{name}: not finished; run `hpcspin label` again" for name in partial]
     head = ["file", "snapshots", "lattice", "largest error estimate", "precision", "tolerance"]
-    sections = {"Labels": [page.table(rows, head), *plots[:_MANY]], "Snapshots": [_film(files[0])]}
+    sections = {"Labels": [page.table(rows, head), *plots[:_MANY]], "Snapshots": [film_of(files[0])]}
     return sections | _origin(read_attributes(files[0])), doubts, bool(partial)
 
 
@@ -145,7 +141,7 @@ def _simulation(directory: Path) -> _Described:
     ]
     sections = {
         "What was run": [page.table([("lattice", _lattice_words(series)), *facts])],
-        "Film": [_film(path)],
+        "Film": [film_of(path)],
         "Against time": [
             page.plot(what, series.axis, _against(series.time, one)) for what, one in series.curves.items()
         ],
@@ -163,7 +159,7 @@ def _rest(directory: Path) -> _Described:
     """Of spins at rest, or of a path."""
     path = find_trajectory(directory)
     stored, partial = read_attributes(path), path.suffix == ".partial"
-    sections: Sections = {"Film": [_film(path)]}
+    sections: Sections = {"Film": [film_of(path)]}
     if path.name.startswith(PATH):
         series = read_series(directory)
         sections["Along the path"] = [
@@ -292,7 +288,7 @@ def _learning(directory: Path) -> _Described:
         sections |= {f"{last.name}: {heading}": parts for heading, parts in trained.items()}
     moved = [path for path in (find_trajectory(one) for one in sorted(last.glob("trajectory-*"))) if path.exists()]
     if moved:
-        sections[f"{last.name}: first trajectory"] = [_film(moved[0])]
+        sections[f"{last.name}: first trajectory"] = [film_of(moved[0])]
     return sections, [f"{last.name}: {doubt}" for doubt in found], unfinished
 
 
@@ -315,42 +311,11 @@ def _reproduction(directory: Path) -> _Described:
     for field in ("electrons", "learned"):
         path = find_trajectory(layout.trajectory(field, "test-000").parent)
         if path.exists():
-            sections[f"Test run 0 under the {'exact' if field == 'electrons' else field} field"] = [_film(path)]
+            sections[f"Test run 0 under the {'exact' if field == 'electrons' else field} field"] = [film_of(path)]
     if layout.model.exists():
         trained, found, _ = _training(layout.model)
         sections, doubts = sections | trained, doubts + found
     return sections, doubts, unfinished
-
-
-def _film(path: Path) -> str:
-    """A film of a file's frames; snapshots without a time are counted."""
-    lattice = lattice_of(path)
-    with FrameReader(path) as frames:
-        if not len(frames):
-            return page.warnings([f"{path.name}: holds no frame yet"])
-        chosen = some_frames(len(frames), _FILM_FRAMES)
-        captions = [caption(frames, number) for number in chosen]
-        coarse = math.ceil(math.sqrt(len(chosen) * lattice.num_sites / _FILM_CELLS))
-        shown = [one for one in QUANTITIES.values() if one.there(frames)]
-        maps = {
-            one.name: np.stack([_averaged(one.measure(lattice, frames, number), coarse) for number in chosen])
-            for one in shown
-        }
-    limits = {one.name: one.limits(maps[one.name]) for one in shown}
-    note = f"Each cell is the mean of {coarse}×{coarse} sites." if coarse > 1 else ""
-    colours = {one.name: one.colours for one in shown}
-    return page.film(lattice, captions, maps, limits, colours, coarse, note)
-
-
-def _averaged(values: Array, coarse: int) -> Array:
-    """Means over squares of sites, NaN where no site has a number; the last square of a side may be smaller."""
-    if coarse == 1:
-        return values
-    padded = np.pad(values, [(0, -length % coarse) for length in values.shape], constant_values=np.nan)
-    squares = padded.reshape(padded.shape[0] // coarse, coarse, padded.shape[1] // coarse, coarse)
-    number = np.isfinite(squares).sum(axis=(1, 3))
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.nansum(squares, axis=(1, 3)) / number)
 
 
 _ORIGIN = ("spins_sha256", "origin", "source", "precision", "units")

@@ -12,7 +12,6 @@ near the wall. A stopped run continues in RUNS. Writes ``perf/results/gauge.json
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shared import RESULTS, table, training_parser_of, write_section
+from shared import publish, table, training_parser_of
 
 from hpcspin.config import Config, load_config
 from hpcspin.drawing.comparison import Run
@@ -57,13 +56,13 @@ def measure(
     return {"weight": weight, "seed": seed, "mse": errors["mse"], "quartiles": quartiles.tolist()}
 
 
-def summary(runs: list[dict[str, Any]]) -> str:
+def summary(measured: dict[str, Any]) -> str:
     """What ``perf/README.md`` says: means and half the range over the seeds."""
 
     def cell(values: list[float]) -> str:
         return f"{np.mean(values):.2e} ± {np.ptp(values) / 2:.0e}"
 
-    rows = []
+    runs, rows = measured["runs"], []
     for weight in sorted({run["weight"] for run in runs}):
         mine = [run for run in runs if run["weight"] == weight]
         columns = [[run["mse"] for run in mine], *zip(*(run["quartiles"] for run in mine), strict=True)]
@@ -89,11 +88,7 @@ def main() -> None:
         "load_after": os.getloadavg()[0],
         "provenance": provenance(),
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(measured, indent=2) + "\n")
-    if arguments.output.parent == RESULTS:
-        write_section("gauge.py", summary(runs))
-    print(summary(runs))
+    publish("gauge.py", measured, arguments.output, summary)
 
 
 if __name__ == "__main__":

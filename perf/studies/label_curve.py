@@ -13,7 +13,6 @@ stopped study continues in RUNS.
 
 from __future__ import annotations
 
-import json
 import os
 from itertools import product
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shared import RESULTS, choose_labels, table, training_parser_of, write_section
+from shared import choose_labels, publish, table, training_parser_of
 
 from hpcspin.config import Config, load_config
 from hpcspin.parallel.world import World
@@ -78,25 +77,20 @@ def main() -> None:
     files = [path.resolve() for directory in arguments.data for path in sorted(directory.glob("*.h5"))]
     learned = [path for path in files if path not in validation]
     runs = []
-    # The cheap trainings first: a study that is stopped has whole rows.
     for count, kind, seed in product(arguments.counts, arguments.kinds, arguments.seeds):
         data = arguments.runs / f"labels-{count}"
         choose_labels(learned, validation, count, data)
         model = train(config, data, kind, count, seed, arguments.steps, arguments.runs / f"{kind}-{count}-{seed}")
         tests = {path.stem: evaluate(model, [path], World(), torch.device("cpu")) for path in arguments.test}
         runs.append({"kind": kind, "labels": count, "seed": seed, "tests": tests})
-        found = {
-            "config": config.model_dump(mode="json", include={"potential", "training"}),
-            "steps": arguments.steps,
-            "runs": runs,
-            "load_after": os.getloadavg()[0],
-            "provenance": provenance(),
-        }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(found, indent=2) + "\n")
-    if arguments.output.parent == RESULTS:
-        write_section("label_curve.py", summary(found))
-    print(summary(found))
+    measured = {
+        "config": config.model_dump(mode="json", include={"potential", "training"}),
+        "steps": arguments.steps,
+        "runs": runs,
+        "load_after": os.getloadavg()[0],
+        "provenance": provenance(),
+    }
+    publish("label_curve.py", measured, arguments.output, summary)
 
 
 if __name__ == "__main__":

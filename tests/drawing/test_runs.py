@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpcspin.drawing.contents import _averaged
+from hpcspin.drawing.film import averaged
 from hpcspin.drawing.runs import difference, draw_run, plot_runs
 from hpcspin.drawing.series import QUANTITIES, read_series, some_frames
 from hpcspin.errors import HpcspinError
@@ -152,7 +152,7 @@ def test_what_was_not_recorded_and_unknown_formats_are_refused(run: Path, tmp_pa
 def test_coarse_cells_are_means_of_their_sites(coarse: int) -> None:
     values = np.random.default_rng(1).normal(size=(6, 5))
     values[0, 0] = np.nan
-    cells = _averaged(values, coarse)
+    cells = averaged(values, coarse)
     assert cells[0, 0] == pytest.approx(np.nanmean(values[:coarse, :coarse]))
     last = values[-coarse:, -(5 % coarse) :]
     assert cells[-1, -1] == pytest.approx(last.mean())
