@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import textwrap
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -51,14 +53,28 @@ class _Generator(GenerateJsonSchema):
             for name, term in TERMS.items():
                 value = self.generate_inner(TypeAdapter(TERMS.type_of(name)).core_schema)
                 properties[name] = value | {"description": inspect.getdoc(term)}
-        for value in properties.values():
-            if "description" in value:
-                value["description"] = " ".join(value["description"].split())
+        for name, text in _attribute_docstrings(cls).items():
+            if name in properties:
+                properties[name] = properties[name] | {"description": text}
         for name, registry in _registries(cls).items():
             properties[name]["examples"] = sorted(registry)
         # An observer without parameters is its name alone.
         name_alone = issubclass(cls, Choice) and cls.selector == "name"
         return {"anyOf": [properties["name"], found]} if name_alone else found
+
+
+def _attribute_docstrings(cls: type[BaseModel]) -> dict[str, str]:
+    """The texts below the attributes of a class and of those that it inherits from."""
+    found: dict[str, str] = {}
+    for owner in reversed(cls.__mro__):
+        if not issubclass(owner, BaseModel) or owner is BaseModel or owner.__module__.startswith("pydantic"):
+            continue
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in zip(definition.body, definition.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found[field.target.id] = " ".join(ast.literal_eval(text.value).split())
+    return found
 
 
 def _registries(cls: type[BaseModel]) -> dict[str, Registry[Any]]:

@@ -78,8 +78,7 @@ class Registry(dict[str, Entry]):
         """The settings of an entry: its parameters with their types and defaults, as its signature says."""
         own = self._own(name)
         fields = {p.name: (self.type_of(name, p.name), ... if p.default is p.empty else p.default) for p in own}
-        of_no_source = {"use_attribute_docstrings": False}
-        return create_model(name, __base__=Section, __cls_kwargs__=of_no_source, **fields)  # type: ignore[call-overload]
+        return create_model(name, __base__=Section, **fields)  # type: ignore[call-overload]
 
     def type_of(self, name: str, parameter: str | None = None) -> Any:
         """The type of one of an entry's own parameters, of the first one if none is named."""

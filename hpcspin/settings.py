@@ -59,7 +59,7 @@ Vector = tuple[Finite, Finite, Finite]
 class Section(BaseModel):
     """Base of all settings: strict and immutable; an unknown key is refused with the nearest valid one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
