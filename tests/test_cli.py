@@ -66,9 +66,15 @@ def test_the_second_rank_is_silent_about_the_command_line(
     assert capsys.readouterr() == ("", "")
 
 
-def test_help_waits_for_nothing_heavy() -> None:
-    """Nor does shell completion, which asks the command line at every key."""
-    heavy = {"h5py", "matplotlib", "mpi4py", "numba", "numpy", "pydantic", "scipy", "torch"}
-    script = f"import sys, hpcspin.cli; print(sorted({heavy} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("hpcspin.cli", {"h5py", "matplotlib", "mpi4py", "numba", "numpy", "pydantic", "scipy", "torch"}),
+        ("hpcspin.workflows.simulate", {"matplotlib", "numba", "scipy.special", "scipy.sparse", "scipy.optimize"}),
+    ],
+)
+def test_a_start_waits_for_nothing_heavy_that_it_does_not_need(module: str, heavy: set[str]) -> None:
+    """Help, and shell completion, which asks the command line at every key; and each rank of a simulation."""
+    script = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

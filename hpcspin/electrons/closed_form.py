@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.special import loggamma
 
 from hpcspin.electrons.fermi import psi
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, occupied_orbitals, without_vacancies
@@ -94,7 +94,7 @@ def grand_potential(system: DrivenLattice, spins: NDArray[np.float64]) -> float:
     matrix = without_vacancies(system, effective_hamiltonian(system, spins))
     levels = torch.linalg.eigvals(torch.from_numpy(matrix)).numpy()
     argument = 0.5 + 1j * (levels - system.potentials[0]) / (2 * np.pi * system.temperature)
-    return float(np.sum(2 * system.temperature * loggamma(argument).real + levels.real / 2))
+    return float(np.sum(2 * system.temperature * scipy.special.loggamma(argument).real + levels.real / 2))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from hpcspin.electrons.backend import Array, Backend, make_backend
 from hpcspin.electrons.closed import EquilibriumSolver, EquilibriumState
@@ -71,7 +71,7 @@ class DiagonalizationSolver(EquilibriumSolver):
             if potential is None:
                 assert electrons is not None
                 potential = chemical_potential(one, electrons, temperature)
-            weights[number] = expit((potential - one) / temperature)
+            weights[number] = scipy.special.expit((potential - one) / temperature)
             energy = grand_potential_of_levels(one, potential, temperature)
             if electrons is not None:
                 energy += potential * electrons
@@ -103,8 +103,8 @@ def chemical_potential(levels: NDArray[np.float64], electrons: float, temperatur
     full = int(electrons)
 
     def excess(potential: float) -> float:
-        above = expit((potential - levels[full:]) / temperature).sum()
-        below = expit((levels[:full] - potential) / temperature).sum()
+        above = scipy.special.expit((potential - levels[full:]) / temperature).sum()
+        below = scipy.special.expit((levels[:full] - potential) / temperature).sum()
         return float(above - below - (electrons - full))
 
     margin = _EMPTY * temperature

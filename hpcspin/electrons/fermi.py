@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import digamma, expit
 
 
 def fermi(energy: NDArray[np.float64], potential: float, temperature: float) -> NDArray[np.float64]:
     """Occupation 1 / (exp((energy - potential) / T) + 1)."""
-    return expit((potential - energy) / temperature)
+    return scipy.special.expit((potential - energy) / temperature)
 
 
 def psi(level: NDArray[np.complex128], potential: float, temperature: float) -> NDArray[np.complex128]:
@@ -17,7 +17,7 @@ def psi(level: NDArray[np.complex128], potential: float, temperature: float) -> 
 
     psi(z) = digamma(1/2 + i (z - mu) / (2 pi T)) - i pi / 2.
     """
-    return digamma(0.5 + 1j * (level - potential) / (2 * np.pi * temperature)) - 0.5j * np.pi
+    return scipy.special.digamma(0.5 + 1j * (level - potential) / (2 * np.pi * temperature)) - 0.5j * np.pi
 
 
 def psi_of_sites(

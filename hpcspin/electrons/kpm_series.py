@@ -13,9 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.fft import dct
-from scipy.special import expit, log_expit
 
 from hpcspin.electrons.system import ElectronSystem
 
@@ -113,17 +112,19 @@ class Expansion:
 
     def coefficients(self, values: Vector) -> Vector:
         """g_n c_n of a function by its values at the energies e_k, shape (M,)."""
-        series = dct(values)[: self.count] / len(values)
+        series = scipy.fft.dct(values)[: self.count] / len(values)
         series[0] /= 2
         return self.factors * series
 
     def occupation(self, potential: float) -> Vector:
         """Coefficients of the Fermi function f(e - mu)."""
-        return self.coefficients(expit((potential - self.energies) / self.temperature))
+        return self.coefficients(scipy.special.expit((potential - self.energies) / self.temperature))
 
     def grand_potential(self, potential: float) -> Vector:
         """Coefficients of -T log(1 + exp(-(e - mu) / T)); by mu their derivative is minus that of `occupation`."""
-        return self.coefficients(self.temperature * log_expit((self.energies - potential) / self.temperature))
+        return self.coefficients(
+            self.temperature * scipy.special.log_expit((self.energies - potential) / self.temperature)
+        )
 
     def occupation_of_gradient(self, potential: float) -> Vector:
         """Coefficients of the derivative by e of the truncated `grand_potential`: what its gradient occupies."""
@@ -141,13 +142,13 @@ class Expansion:
         energies = self.energies
         padded = np.zeros(len(energies))
         padded[: self.count] = self.factors * moments[: self.count]
-        energies, weights = energies[::-1], dct(padded, type=3)[::-1] / len(energies)
+        energies, weights = energies[::-1], scipy.fft.dct(padded, type=3)[::-1] / len(energies)
         below = np.concatenate([[0.0], np.cumsum(weights)])
         far = _EMPTY * self.temperature
 
         def excess(potential: float) -> float:
             first, last = np.searchsorted(energies, (potential - far, potential + far))
-            partly = expit((potential - energies[first:last]) / self.temperature) @ weights[first:last]
+            partly = scipy.special.expit((potential - energies[first:last]) / self.temperature) @ weights[first:last]
             return float(below[first] + partly) - electrons
 
         low, high = self.interval.ends[0] - far, self.interval.ends[1] + far

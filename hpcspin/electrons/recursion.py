@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons import host_kernels
 from hpcspin.electrons.backend import Array, invert
 from hpcspin.electrons.hamiltonian import Coupling
 from hpcspin.electrons.onsite import occupation
@@ -151,6 +150,8 @@ class GroupedColumns:
         """P_F and P_{F-1}."""
         backend = self.coupling.backend
         if not backend.on_gpu:
+            from hpcspin.electrons import host_kernels  # numba: half a second, which learned fields do not need.
+
             crossed = host_kernels.transfer(*self._host(columns), backend.host_view(beyond))
             return backend.from_host(crossed[0]), backend.from_host(crossed[1])
         near, far = self._identity, beyond
@@ -169,6 +170,8 @@ class GroupedColumns:
         """Those of a group, from (Y_{F-1}, Y_F) and (Y_L, Y_{L+1}) to its middle, where rounding grows least."""
         backend = self.coupling.backend
         if not backend.on_gpu:
+            from hpcspin.electrons import host_kernels
+
             inward, outward = ((backend.host_view(a), backend.host_view(b)) for a, b in (left, right))
             found = host_kernels.occupations(*self._host(columns), inward, outward, stops, backend.host_view(weights))
             return backend.from_host(found)

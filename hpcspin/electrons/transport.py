@@ -24,8 +24,8 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from hpcspin.electrons.closed import ClosedLattice
 from hpcspin.electrons.closed_form import Spectrum, on_all_sites, product
@@ -152,10 +152,10 @@ def _closed(system: ClosedLattice, spins: Real, energies: Real) -> Transport:
     if potential is None:
         assert system.fixed_electrons is not None
         potential = chemical_potential(levels, system.fixed_electrons, system.temperature)
-    filled = vectors * np.sqrt(expit((potential - levels) / system.temperature))
+    filled = vectors * np.sqrt(scipy.special.expit((potential - levels) / system.temperature))
     weights = (np.abs(vectors) ** 2).reshape(-1, 2, len(levels)).sum(axis=1)
     # Minus the derivative of the Fermi function is f (1 - f) / T.
-    occupied = expit((energies - levels[:, None]) / system.temperature)
+    occupied = scipy.special.expit((energies - levels[:, None]) / system.temperature)
     ldos = (weights @ (occupied * (1 - occupied) / system.temperature)).T
     none = np.zeros((0, *system.lattice.size, 4))
     return _flows(system, product(filled, filled.conj().T), none, ldos, np.zeros((len(energies), 0, 0)))
