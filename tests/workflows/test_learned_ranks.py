@@ -1,6 +1,6 @@
 """A learned trajectory has the same bits on any number of ranks, and after any restart.
 
-Run as a script with a directory, it simulates every case below on the ranks of its launch.
+Run as a script with a directory, a name and overrides, it simulates every config there on the ranks of its launch.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ def assert_same_bits(directory: Path, other: Path) -> None:
         assert np.array_equal(first[name], second[name]), f"{directory.name} and {other.name}: {name}"
 
 
-def simulate_all(directory: Path, world: World) -> None:
+def simulate_all(directory: Path, world: World, name: str, *overrides: str) -> None:
     for path in sorted(directory.glob("*.yaml")):
-        assert simulate_directory(load_config(path), directory / f"{path.stem}-{world.size}", world) == 0
+        assert simulate_directory(load_config(path, overrides), directory / f"{path.stem}-{name}", world) == 0
 
 
 @pytest.mark.mpi
@@ -148,8 +148,8 @@ def test_bits_do_not_depend_on_the_number_of_ranks(mpirun: Launch, tmp_path: Pat
     """Halves of both axes, or quarters of one; the next test has halves and thirds of one."""
     for case in CASES:
         write_case(tmp_path, case)
-    simulate_all(tmp_path, World())
-    result = mpirun(4, __file__, str(tmp_path), timeout=120)
+    simulate_all(tmp_path, World(), "1")
+    result = mpirun(4, __file__, str(tmp_path), "4", timeout=120)
     assert result.returncode == 0, result.stderr
     for case in CASES:
         moved = contents(tmp_path / f"{case}-1")["spins"]
@@ -158,15 +158,16 @@ def test_bits_do_not_depend_on_the_number_of_ranks(mpirun: Launch, tmp_path: Pat
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("case", ["single", "stretched"])
-def test_started_on_two_ranks_and_continued_on_three(mpirun: Launch, tmp_path: Path, case: str) -> None:
-    config = write_case(tmp_path, case)
+def test_started_on_two_ranks_and_continued_on_three(mpirun: Launch, tmp_path: Path) -> None:
+    cases = ("single", "stretched")
+    for case in cases:
+        write_case(tmp_path, case)
     for ranks, duration in ((2, "0.8"), (3, "2")):
-        command = ("-m", "hpcspin", "simulate", str(config), f"dynamics.duration={duration}")
-        result = mpirun(ranks, *command, "--output", str(tmp_path / "parts"), timeout=120)
+        result = mpirun(ranks, __file__, str(tmp_path), "parts", f"dynamics.duration={duration}", timeout=120)
         assert result.returncode == 0, result.stderr
-    simulate_directory(load_config(config), tmp_path / "whole", World())
-    assert_same_bits(tmp_path / "parts", tmp_path / "whole")
+    for case in cases:
+        simulate_directory(load_config(tmp_path / f"{case}.yaml"), tmp_path / f"{case}-whole", World())
+        assert_same_bits(tmp_path / f"{case}-parts", tmp_path / f"{case}-whole")
 
 
 LAUNCHERS = {
@@ -235,5 +236,5 @@ def test_a_killed_rank_ends_the_job_and_leaves_no_trace(tmp_path: Path, launcher
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ranks = World.detect()
-    simulate_all(Path(sys.argv[1]), ranks)
+    simulate_all(Path(sys.argv[1]), ranks, *sys.argv[2:])
     ranks.finish()

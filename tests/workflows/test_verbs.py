@@ -154,7 +154,7 @@ def test_reproduce_draws_the_papers_figures_and_resumes(
     assert again.returncode == 0, again.stderr
     assert (output / "learned" / "test-000" / "trajectory.h5").read_bytes() == before
     (output / "numbers.json").unlink()
-    assert mpirun(2, "-m", "hpcspin", "report", str(output), "--driven-states", "2").returncode == 0
+    assert hpcspin("report", output, "--driven-states", "2").returncode == 0
     distances = json.loads((output / "numbers.json").read_text())["nonconservativity"]
     assert [distance["time"] for distance in distances] == [0.0, 4.0]
     assert all(10 * distance["resolution"] < distance["ratio"] < 2 for distance in distances)
