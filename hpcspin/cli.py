@@ -32,7 +32,7 @@ _GRACE_SECONDS = 1.0
 
 
 def _uses(sections: str, *, stops: bool = False) -> str:
-    """What the help of a verb ends with."""
+    """The last paragraph of a verb's help."""
     code = " Exit code 75: stopped with a checkpoint, as by SIGTERM or Ctrl-C; run it again to go on."
     return f"Sections of the config: {sections}.{code if stops else ''}"
 
@@ -58,7 +58,7 @@ def options(
         typer.Option("--plugin", metavar="MODULE", help="Module or file with names that a model or a directory uses."),
     ] = None,
 ) -> None:
-    """Set what holds for every verb."""
+    """Set the options of all verbs."""
     write_logs(debug=debug)
     if plugin:
         with reported():
@@ -76,7 +76,7 @@ def init(
     ] = "wall",
     lattice: Annotated[Literal["square", "triangular"], typer.Option("--lattice", help="Kind of lattice.")] = "square",
 ) -> None:
-    """Write a commented config to start from, valid as it stands; never over a file."""
+    """Write a commented config to start from, valid as it stands; an existing file is never overwritten."""
     from hpcspin.workflows.init import write_config
 
     run(lambda world: write_config(config, lattice, job, world))
@@ -110,7 +110,7 @@ def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None)
 
 @app.command(epilog=_uses("lattice, initial, dynamics and minimise, and electrons of the exact field", stops=True))
 def minimise(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
-    """Spins at rest under a field that derives from an energy, with the torque that is left."""
+    """Spins at rest under a field that derives from an energy, and the torque that remains."""
     from hpcspin.workflows.minimise import minimise_directory
 
     run(lambda world: minimise_directory(read_config(config, overrides), output, world))
@@ -353,7 +353,7 @@ def info() -> None:
     """Versions, MPI library, devices and backends in use."""
     from hpcspin.workflows.info import aligned, describe
 
-    run(lambda world: world.log_result(aligned(describe(world))))  # All ranks: they agree on what MPI can do.
+    run(lambda world: world.log_result(aligned(describe(world))))  # Collective: they agree on what MPI can do.
 
 
 @app.command(epilog="Exit code 1: something that hpcspin needs does not work here.")
@@ -367,8 +367,8 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command line; only rank 0 reports what is wrong with it."""
-    words = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # An option of all verbs: it has to stand first.
+    """Run the command line; only rank 0 reports errors in it."""
+    words = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # An option of all verbs: it must come first.
     if launched_rank() == 0:
         app(words)  # Does not return.
     try:
@@ -377,6 +377,6 @@ def main() -> None:
         code = getattr(failure, "exit_code", None)
         if code is None:
             raise
-        # The launcher may end all ranks as soon as one has ended: rank 0 prints its message first.
+        # The launcher may end all ranks as soon as one exits: let rank 0 print its message first.
         time.sleep(_GRACE_SECONDS)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""How the command line runs a verb: on all ranks, with one line where it fails, and where its log and results go."""
+"""Running a verb from the command line: on all ranks, with a one-line message if it fails, its log and its results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def read_config(path: Path, overrides: list[str] | None) -> Config:
     """Read the config of a verb; see `hpcspin.config.load_config`."""
-    from hpcspin.config import load_config  # It imports all rooms, and shell completion need not wait for them.
+    from hpcspin.config import load_config  # Loads all packages; shell completion must not wait.
 
     return load_config(path, overrides)
 
@@ -39,7 +39,7 @@ def run(verb: Callable[[World], int | None]) -> None:
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """A failure is one line and a non-zero exit, on every rank."""
+    """Turn a failure into one line and a non-zero exit code, on every rank."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as failure:
@@ -51,7 +51,7 @@ def reported() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Writes lines to what ``sys.stdout`` or ``sys.stderr`` is at the time: a progress bar takes their place."""
+    """Writes lines to the current ``sys.stdout`` or ``sys.stderr``, which a progress bar replaces."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -61,13 +61,13 @@ class _Lines(logging.Handler):
         try:
             print(self.format(record), file=getattr(sys, self._name), flush=True)
         except OSError:
-            # Results that do not arrive are a failure; the log may lie on the disk that is full.
+            # A lost result is a failure; a lost log line is not: the log may lie on the disk that is full.
             if self._name == "stdout":
                 raise
 
 
 def write_logs(*, debug: bool) -> None:
-    """Write the log to stderr, with its details where asked for, and what a command is run for to stdout."""
+    """Send the log to stderr, with debug messages on request, and the results of a command to stdout."""
     log, results = logging.getLogger("hpcspin"), logging.getLogger("hpcspin.results")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.handlers, results.handlers = [_Lines("stderr")], [_Lines("stdout")]

@@ -1,7 +1,7 @@
-"""The typed configuration: one YAML file a system.
+"""The typed configuration: one YAML file per system.
 
 Unknown keys are refused with the nearest valid name. Sections that a verb does not use may be absent; `Config.need`
-refuses a config without one that it uses.
+raises an error if one that it uses is missing.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from hpcspin.storage import NUMERICS
 SectionT = TypeVar("SectionT", bound=Section)
 
 _LONGEST = 1_000_000
-"""Characters of a config."""
+"""Largest number of characters in a config file."""
 
 
 def allowed_key(key: str) -> str:
-    """Check a key of the electrons that may differ between labels, models and systems, such as `electrons.exchange`."""
+    """Check a key listed under `allow`: it must be a key of the section electrons, such as `electrons.exchange`."""
     section, _, name = key.partition(".")
     keys = [f"electrons.{field}" for field in ElectronsSettings.model_fields if field not in NUMERICS]
     if section != "electrons" or f"electrons.{name.partition('.')[0]}" not in keys:
@@ -61,19 +61,19 @@ class DynamicsSection(dynamics.Settings):
     """Landau-Lifshitz-Gilbert dynamics, and the field that moves the spins."""
 
     field: Literal["electrons", "learned", "corrected", "classical"] = "electrons"
-    """``electrons`` (exact), ``learned`` (then ``model``), ``corrected`` (learned, with the difference from the exact
-    field at every ``exact_interval``-th step), or ``classical`` (those terms alone)."""
+    """``electrons`` (exact), ``learned`` (requires ``model``), ``corrected`` (learned, plus its difference from the
+    exact field, measured every ``exact_interval`` steps), or ``classical`` (the classical terms alone)."""
     model: str | None = None
     """Saved force field (.safetensors), or the directory of a committee, whose mean is the field."""
     model_precision: Literal["float32", "float64"] | None = None
-    """In which the force field computes; none for that of its training. Spins are always float64."""
+    """Precision of the force field; none for that of its training. Spins are always float64."""
     allow: Allowed = ()
-    """Keys of the electrons, such as ``electrons.exchange``, that may be others than those that the model has learned
-    from, although it does not see them."""
+    """Keys of the electrons, such as ``electrons.exchange``, whose values may differ from those of the model's training
+    data although the model does not take them as input."""
     exact_interval: Count | None = None
-    """Steps from one exact label of a ``corrected`` field to the next."""
+    """Steps between two exact labels of a ``corrected`` field."""
     check_interval: Count | None = None
-    """Recorded frames from one exact label of a learned trajectory to the next; none for no labels."""
+    """Recorded frames between two exact labels that check a learned trajectory; none for no labels."""
     classical: ClassicalSettings = ClassicalSettings()
 
     @model_validator(mode="after")
@@ -91,22 +91,22 @@ class DynamicsSection(dynamics.Settings):
 
 
 class TrainingSection(training.Settings):
-    """From shards to weights."""
+    """Training of a force field on label files."""
 
     start: str | None = None
-    """A shipped or saved force field to train further, of the same architecture, or of ``drive: bias`` for one of
-    ``drive: potentials``; the learning rate should then be smaller."""
+    """Shipped or saved force field from which training starts. It must have the same architecture, except that one of
+    ``drive: bias`` may start one of ``drive: potentials``; the learning rate should then be smaller."""
     members: Annotated[Count, Field(le=100)] = 1
-    """Force fields to train with seeds of their own; two or more form a committee."""
+    """Number of force fields to train, each with its own seed; two or more form a committee."""
     validation: tuple[str, ...] = ()
-    """Shards, by file name, of the independent trajectories kept for validation."""
+    """File names of the label files, from independent trajectories, that are kept for validation."""
     allow: Allowed = ()
-    """Keys of the electrons, such as ``electrons.exchange``, in which the label files may differ, although the force
-    field does not see them."""
+    """Keys of the electrons, such as ``electrons.exchange``, whose values may differ between the label files although
+    the force field does not take them as input."""
 
 
 class RunSection(Section):
-    """One trajectory of a reproduction: what differs from ``initial`` and ``dynamics``."""
+    """One trajectory of a reproduction: where it differs from ``initial`` and ``dynamics``."""
 
     seed: Seed
     initial: InitialSettings | None = None
@@ -118,33 +118,33 @@ class ReproduceSection(Section):
     """The runs behind the paper's figures."""
 
     train: Annotated[tuple[RunSection, ...], Field(min_length=1)]
-    """Trajectories that are learned from."""
+    """Trajectories to train on."""
     validation: Annotated[tuple[RunSection, ...], Field(min_length=1)]
-    """Independent trajectories that choose the epoch."""
+    """Independent trajectories, whose error selects the epoch to keep."""
     test: Annotated[tuple[RunSection, ...], Field(min_length=1)]
-    """Independent trajectories that are reported; the learned field repeats each from the same spins."""
+    """Independent trajectories to report; the learned field repeats each from the same initial spins."""
 
 
 class LearningSection(Section):
-    """Active learning: learned trajectories from new starts, of which a few frames are labelled, round after round."""
+    """Active learning: each round runs learned trajectories from new initial spins and labels a few of their frames."""
 
     initial: Annotated[tuple[InitialSettings, ...], Field(min_length=1)]
-    """Starts of the trajectories, in turn."""
+    """Initial spins of the trajectories, taken in turn."""
     start: str | None = None
-    """Saved force field, or committee, that moves the spins of round 1; none for one trained on a round 0 of labels
-    of initial spins."""
+    """Saved force field, or committee, that moves the spins in round 1; none to begin with a round 0, which trains one
+    on labelled initial spins."""
     rounds: Count = 4
     """Rounds of learned trajectories."""
     trajectories: Annotated[Count, Field(ge=2, le=9999)] = 16
-    """Learned trajectories of a round; the first of them is kept for validation."""
+    """Learned trajectories per round; the first of them is kept for validation."""
     labels: Count = 160
-    """Exact labels of a round."""
+    """Exact labels per round."""
     selection: Literal["spread", "time"] = "spread"
-    """From each stretch of a trajectory the frame on which the committee disagrees most, or a random one."""
+    """Frame to label in each stretch of a trajectory: that on which the committee disagrees most, or a random one."""
     target: Positive | None = None
-    """Mean squared error of a model on the fresh labels of the next round at which that round is the last."""
+    """A round is the last one if the previous model's mean squared error on its new labels is at most this."""
     seed: Annotated[Seed, Field(le=4000)] = 1
-    """The seeds of all trajectories follow from it."""
+    """Determines the seeds of all trajectories."""
 
     @model_validator(mode="after")
     def _enough(self) -> LearningSection:
@@ -154,17 +154,18 @@ class LearningSection(Section):
 
 
 class SwitchingSection(Section):
-    """Voltage at which a magnet along the axis becomes unstable, by the equation of motion linear around it."""
+    """Voltage at which a magnet along the axis becomes unstable, from the linearised equation of motion."""
 
     voltages: Annotated[tuple[Finite, ...], Field(min_length=2)]
-    """Voltages; the largest growth rate is to change its sign among them."""
+    """Voltages, among which the largest growth rate should change sign."""
     start: Literal["parallel", "antiparallel"] = "parallel"
-    """Direction of the magnet against the axis."""
+    """Direction of the magnet relative to the axis."""
     tilt: Annotated[Positive, Field(le=10)] = 1.0
-    """Angle in degrees by which one spin after the other is tilted, to find how all respond, and all to begin a run."""
+    """Angle in degrees by which each spin in turn is tilted to measure the response of all, and by which all are tilted
+    at the start of a run."""
     precision: Positive | None = None
-    """Also runs of the nonlinear equation, of ``dynamics.duration``, at these voltages and between, until they bracket
-    the critical voltage as narrowly as this; none for no runs."""
+    """Width to which runs of the nonlinear equation, each of ``dynamics.duration``, bracket the critical voltage by
+    bisection between the voltages above; none for no runs."""
 
 
 class TorqueSection(Section):
@@ -173,41 +174,42 @@ class TorqueSection(Section):
     voltages: Annotated[tuple[Finite, ...], Field(min_length=1)]
     """Voltages V."""
     shares: dict[str, Finite] = Field({"left": 0.5, "right": -0.5}, min_length=1)
-    """By the name of a reservoir: what V adds to its potential, as a part of V."""
+    """For each reservoir, by name, the fraction of V that is added to its potential."""
     angles: Annotated[tuple[Annotated[Positive, Field(lt=180)], ...], Field(min_length=1)]
     """Angles of the magnet to the axis, in degrees."""
     axis: Vector | None = None
     """Direction of the polarisation; none for that of the polarised reservoirs."""
     free: tuple[Integer, Integer] | None = None
-    """First and last column of the magnet, which is turned; spins elsewhere stand along the axis. None for all."""
+    """First and last column of the magnet, which is turned; spins elsewhere point along the axis. None for all."""
     model: str | None = None
-    """Force field to compare with the exact one: a path, or the name of one that comes with the program."""
+    """Force field to compare with the exact field: a path, or the name of a shipped model."""
     switching: SwitchingSection | None = None
 
 
 class MinimiseSection(Section):
-    """Spins at rest."""
+    """Spins at rest: minimisation of the energy."""
 
     tolerance: Positive = 1e-6
-    """Largest torque that is left on a spin."""
+    """Largest torque that may remain on a spin."""
     evaluations: Count = 10_000
-    """Evaluations of the field at most."""
+    """Largest number of evaluations of the field."""
     tilt: NonNegative = 1e-3
-    """Standard deviation of random vectors that are added to the initial spins: a saddle has no torque either."""
+    """Standard deviation of random vectors that are added to the initial spins, to leave a saddle, where the torque
+    vanishes too."""
 
 
 class PathSection(Section):
     """Minimum-energy path between two states."""
 
     images: Annotated[Count, Field(ge=3)] = 9
-    """States along the path, both ends counted."""
+    """States along the path, both ends included."""
     tolerance: Positive = 1e-4
     """Largest residual force on a spin."""
     evaluations: Count = 100_000
-    """Evaluations of an image's field at most."""
+    """Largest number of evaluations of the field, summed over the images."""
     tilt: NonNegative = 0.1
-    """Standard deviation of random vectors that are added to the first path, a geodesic: without them it keeps any
-    symmetry that both ends have."""
+    """Standard deviation of random vectors that are added to the initial path, a geodesic; without them the path keeps
+    any symmetry that both ends share."""
 
 
 class Config(Section):
@@ -226,12 +228,12 @@ class Config(Section):
     path: PathSection | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     plugins: tuple[str, ...] = ()
-    """Modules of one's own that register lattices, textures, solvers and so on: names, or files beside the config."""
+    """Modules of your own that register lattices, textures, solvers and so on: names, or files beside the config."""
 
     @model_validator(mode="before")
     @classmethod
     def _closed_observers(cls, given: Any) -> Any:
-        """A closed lattice has no wall, which is observed by default."""
+        """Set the default observers of a closed lattice, which has no wall."""
         sections = given if isinstance(given, dict) else {}
         electrons, motion = sections.get("electrons"), sections.get("dynamics")
         if not (isinstance(electrons, dict) and isinstance(motion, dict)) or electrons.get("reservoirs"):
@@ -240,14 +242,17 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _on_the_lattice(self) -> Config:
-        """Electrons as values of sites: whether those of two files agree does not depend on how they were written."""
+        """Replace regions and columns of the electrons by values and lists of sites.
+
+        Two configs of the same system then compare equal however they were written.
+        """
         if self.electrons is not None:
             lattice = make_lattice(self.lattice.kind, self.lattice.size, self.lattice.periodic)
             object.__setattr__(self, "electrons", self.electrons.on(lattice))
         return self
 
     def need(self, *sections: str) -> None:
-        """Check that the sections a verb uses are there.
+        """Check that the sections that a verb uses are present.
 
         Raises
         ------
@@ -259,19 +264,19 @@ class Config(Section):
                 raise HpcspinError(f"the config has no section {section!r}, which this verb needs; add it")
 
     def section(self, kind: type[SectionT]) -> SectionT:
-        """The section of a kind, such as `DynamicsSection`; where it is absent see `need`."""
+        """The section of a given type, such as `DynamicsSection`; if it is absent, `need` raises its error."""
         name = next(name for name, field in type(self).model_fields.items() if kind in get_args(field.annotation))
         self.need(name)
         found: SectionT = getattr(self, name)
         return found
 
     def as_json(self) -> str:
-        """The resolved config as JSON: what is stored with every output."""
+        """The resolved config as JSON, as it is stored with every output."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Config:
-    """Read a YAML file, apply ``key.path=value`` overrides, import the plugins that it names, validate.
+    """Read a YAML file, apply ``key.path=value`` overrides, import the plugins that it names, and validate.
 
     Raises
     ------
@@ -338,6 +343,6 @@ def _named_plugins(content: dict[str, Any]) -> list[str]:
 
 
 def _shared(place: Sequence[str | int], keys: Sequence[str | int]) -> int:
-    """How many of the first keys of two paths are the same."""
+    """Number of leading keys that two paths share."""
     same = [mine == other for mine, other in zip(place, keys, strict=False)]
     return [*same, False].index(False)

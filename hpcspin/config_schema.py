@@ -1,4 +1,4 @@
-"""The JSON schema of a config: what editors complete and check, and what the reference of all keys is made of."""
+"""The JSON schema of a config, used by editors and to generate the reference of all keys."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hpcspin.registry import Choice, Registry
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of a config with the names that are registered at the time.
+    """JSON schema (draft 2020-12) of a config, with the names that are registered at the time of the call.
 
-    Names of plugins, and the keys of what they register, are not forbidden by it. What depends on several keys at once,
-    as that a closed lattice has a potential or a filling, only `hpcspin.config.load_config` checks.
+    Names that plugins register later, and their keys, remain valid. Rules that relate several keys, such as that a
+    closed lattice has a potential or a filling, are checked by `hpcspin.config.load_config` alone.
     """
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
@@ -30,7 +30,7 @@ def json_schema() -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Adds what pydantic does not see: docstrings of attributes, and names and parameters of registered things."""
+    """Adds what pydantic does not see: docstrings of attributes, and names and parameters of registered entries."""
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
         cls = schema["cls"]
@@ -58,13 +58,13 @@ class _Generator(GenerateJsonSchema):
                 properties[name] = properties[name] | {"description": text}
         for name, registry in _registries(cls).items():
             properties[name]["examples"] = sorted(registry)
-        # An observer without parameters is its name alone.
+        # An observer without parameters may be given by its name alone.
         name_alone = issubclass(cls, Choice) and cls.selector == "name"
         return {"anyOf": [properties["name"], found]} if name_alone else found
 
 
 def _attribute_docstrings(cls: type[BaseModel]) -> dict[str, str]:
-    """The texts below the attributes of a class and of those that it inherits from."""
+    """Docstrings below the attributes of a class and of its bases, by attribute."""
     found: dict[str, str] = {}
     for owner in reversed(cls.__mro__):
         if not issubclass(owner, BaseModel) or owner is BaseModel or owner.__module__.startswith("pydantic"):

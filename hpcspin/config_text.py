@@ -1,4 +1,4 @@
-"""The texts of a config: a YAML file, overrides ``key.path=value`` of the command line, and values to sweep over."""
+"""Parsing of config text: a YAML file, overrides ``key.path=value`` of the command line, and values to sweep over."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _SCALARS = {
         "-+.0123456789",
     ),
 }
-"""What is more than text in the core schema of YAML 1.2, and its first characters."""
+"""Patterns of scalars that are not text in the core schema of YAML 1.2, and the characters that they start with."""
 
 
 class _CoreSchema(BaseResolver):
     """The core schema of YAML 1.2 to the letter: ``1:30``, ``on``, ``1_000`` and dates are text."""
 
     processing_version = (1, 2)
-    """Whatever a directive %YAML says."""
+    """A %YAML directive does not change it."""
 
     def __init__(self, version: object = None, loader: Any = None, loadumper: Any = None) -> None:
         super().__init__(loadumper if loader is None else loader)
@@ -49,13 +49,13 @@ for _kind, (_pattern, _firsts) in _SCALARS.items():
 
 
 def read_yaml(text: str) -> Any:
-    """The content of a YAML 1.2 text: mappings with keys of text, lists, text, numbers, true, false and null.
+    """Parse YAML 1.2: mappings with text keys, lists, text, numbers, true, false and null.
 
     Raises
     ------
     HpcspinError
-        If it is not valid, or a key stands twice in a mapping (the line is named); if it holds anything else, or is
-        too deep or too long for a config.
+        If it is not valid, or a mapping has the same key twice (the message names the line); if it holds any other
+        type, or is too deep or too long for a config.
     """
     reader = YAML(typ="safe", pure=True, plug_ins=[])
     reader.Resolver = _CoreSchema
@@ -76,7 +76,7 @@ def read_yaml(text: str) -> Any:
 
 
 def _require_plain(content: Any) -> None:
-    """Refuse what no config holds; aliases count as often as they stand, since everything after this copies them."""
+    """Refuse values that no config holds; each use of an alias counts, since later code copies its content."""
     waiting, count = [(content, 0)], 0
     while waiting:
         value, depth = waiting.pop()
@@ -95,23 +95,23 @@ def _require_plain(content: Any) -> None:
 
 @dataclass(frozen=True)
 class Override:
-    """One ``key.path=value`` of the command line; entries of a list have their names or numbers in the path."""
+    """One ``key.path=value`` of the command line; the path gives an entry of a list by its name or index."""
 
     text: str
-    """As it was given."""
+    """The override as given."""
     keys: tuple[str, ...]
     """Parts of the path."""
     value: Any
-    """What its YAML says."""
+    """The value, parsed as YAML."""
 
     @classmethod
     def parse(cls, text: str) -> Override:
-        """Take an override apart.
+        """Split an override into its path and its value.
 
         Raises
         ------
         HpcspinError
-            If it has no path, or its value is no valid YAML.
+            If it has no path, or its value is not valid YAML.
         """
         path, separator, value = text.partition("=")
         if not separator or not path:
@@ -119,18 +119,18 @@ class Override:
         try:
             return cls(text, tuple(path.split(".")), read_yaml(value))
         except HpcspinError as failure:
-            # A shell cuts at spaces.
+            # The shell splits at spaces.
             cut = any(value.count(opening) != value.count(closing) for opening, closing in ("[]", "{}"))
             hint = "; close its brackets, and put it in quotes if it has spaces" if cut else ""
             raise HpcspinError(f"override {text!r}: {failure}{hint}") from failure
 
     def apply(self, content: dict[str, Any]) -> list[str | int]:
-        """Set the value in a config; sections on the way are made. Gives the keys and indices that lead there.
+        """Set the value in a config, creating missing sections; return the keys and indices that lead to it.
 
         Raises
         ------
         HpcspinError
-            If there is no such place.
+            If the path passes through a value without keys, or names no entry of a list.
         """
         node: Any = content
         places = []
@@ -143,7 +143,7 @@ class Override:
         return places
 
     def _place(self, node: Any, depth: int) -> Any:
-        """Key or index in a node, which the first keys of the path have led to."""
+        """Key or index for the next step of the path in a node, which the first ``depth`` keys have led to."""
         key, where = self.keys[depth], ".".join(self.keys[:depth])
         if isinstance(node, dict):
             return key
@@ -152,7 +152,7 @@ class Override:
         names = [entry.get("name") if isinstance(entry, dict) else entry for entry in node]
         if key in names:
             return names.index(key)
-        # Python reads no number of thousands of digits.
+        # Python refuses to parse numbers of thousands of digits.
         if not key.isdecimal() or len(key) > 9 or int(key) >= len(node):
             entries = f"the entries 0 to {len(node) - 1}" if node else "no entries"
             named = [name for name in names if isinstance(name, str)]
@@ -162,10 +162,10 @@ class Override:
 
 
 def combinations(vary: Sequence[str]) -> list[Choice]:
-    """All combinations of the values of some keys, ``KEY=V1,V2,...`` each.
+    """All combinations of the values of several keys, each given as ``KEY=V1,V2,...``.
 
-    Keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``. Raises HpcspinError if one is written otherwise, or
-    a key stands twice.
+    Keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``. Raises HpcspinError if one has another form, or a
+    key appears twice.
     """
     values: dict[tuple[str, ...], list[Sequence[Any]]] = {}
     for given in vary:

@@ -17,19 +17,19 @@ _ADVICE = {
     errno.EFBIG: "larger than the file system or `ulimit -f` allows; raise the limit, and the same command goes on",
     errno.EIO: "the disk or its server has failed; repair it, and the same command goes on",
 }
-"""Advice for errors of the operating system on writing; functions that read files report their own."""
+"""Advice for operating-system errors while writing; functions that read files report their own."""
 
 
 class HpcspinError(Exception):
     """A failure whose message is one line: what is wrong, where, and how to correct it."""
 
     def __str__(self) -> str:
-        # Names in files from outside may hold line ends, and what a terminal obeys.
+        # Names in files from outside may hold line breaks and terminal control sequences.
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in super().__str__())
 
 
 def one_line(failure: BaseException) -> str:
-    """The line that a user reads of a failure: its message, or its kind where it is not a HpcspinError."""
+    """Describe a failure to the user in one line: the message of an HpcspinError, advice or the type for others."""
     if isinstance(failure, HpcspinError):
         return str(failure)
     if isinstance(failure, KeyboardInterrupt):
@@ -47,7 +47,7 @@ def one_line(failure: BaseException) -> str:
 
 
 def exit_code(failure: BaseException) -> int:
-    """Exit code of a process that ends by a failure: 130 by Ctrl-C, as of any process that SIGINT ends."""
+    """Exit code of a process that fails: 130 after Ctrl-C, as for any process that SIGINT ends."""
     return 130 if isinstance(failure, KeyboardInterrupt) else 1
 
 
@@ -59,10 +59,10 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def _place(failure: OSError) -> Path | str:
     """The file that a failure is about, or its directory where the file is a temporary one."""
-    in_words = re.search(r"name = '([^']+)'", str(failure))  # HDF5 has no other place for it.
+    in_words = re.search(r"name = '([^']+)'", str(failure))  # HDF5 gives it only in the message.
     name = failure.filename or (in_words and in_words[1])
     if not name:
         return "input/output"
     path = Path(os.fsdecode(name))
-    # Temporary files are hidden; their names say nothing to anybody.
+    # Temporary files are hidden, and their names mean nothing to a user.
     return path.parent if path.name.startswith(".") else path

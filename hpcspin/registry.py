@@ -1,8 +1,8 @@
-"""What a config chooses by name: one registry for each kind of thing, and the users' own modules that add to them.
+"""Registries of what a config chooses by name, one for each kind of entry, and plugins that add to them.
 
 A lattice, texture, reservoir shape, solver, descriptor, force field, classical term, drive, integrator or observer is
-one class or function in one of these registries. A user's own stands in a module that the config names under
-``plugins``; it is imported when that config is read, and never because a data file, a model or a checkpoint names it.
+one class or function in one of these registries. Users add their own in a module that the config names under
+``plugins``. It is imported when that config is read, and never because a data file, a model or a checkpoint names it.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from hpcspin.settings import Finite, Flag, Integer, Section
 
 Entry = TypeVar("Entry")
 _STRICT = {float: Finite, int: Integer, bool: Flag}
-"""Annotations of parameters to the types of the config's numbers, which take no text for a number."""
+"""Config types for annotations of parameters; unlike the plain types they refuse a number given as text."""
 
 
 class Registry(dict[str, Entry]):
-    """Things of one kind by their names; ``registry[name]`` refuses an unknown name in one line.
+    """Entries of one kind by name; ``registry[name]`` raises a one-line error for an unknown name.
 
     Parameters
     ----------
     key
         Key of the config that chooses one.
     given
-        How many first arguments of an entry the program gives; the others are parameters of its own in the config.
+        Number of leading arguments that the program passes to an entry; the others are the entry's own parameters in
+        the config.
     call
-        What of an entry is called; None: itself.
+        Function that returns the callable of an entry; None if the entry itself is called.
     """
 
     def __init__(self, key: str, given: int = 0, call: Callable[[Entry], Callable[..., Any]] | None = None) -> None:
@@ -50,9 +51,9 @@ class Registry(dict[str, Entry]):
         Raises
         ------
         HpcspinError
-            If another one has the name already.
+            If another entry already has the name.
         """
-        if name in self and (before := self._home(self[name])) != self._home(entry):  # else a notebook's cell, again
+        if name in self and (before := self._home(self[name])) != self._home(entry):  # equal: a notebook cell run again
             raise HpcspinError(f"{self.key}: {name!r} is registered already, by {before}; choose another name")
         self[name] = entry
 
@@ -69,28 +70,28 @@ class Registry(dict[str, Entry]):
         raise HpcspinError(f"{self.key}: {self._unknown(name)}")
 
     def check(self, name: str) -> str:
-        """Return a registered name; a ValueError, as pydantic expects it, for another one."""
+        """Return the name if it is registered; raise ValueError, as pydantic expects, if not."""
         if name not in self:
             raise ValueError(self._unknown(name))
         return name
 
     def parameters(self, name: str) -> type[Section]:
-        """The settings of an entry: its parameters with their types and defaults, as its signature says."""
+        """The settings of an entry: its parameters with their types and defaults, from its signature."""
         own = self._own(name)
         fields = {p.name: (self.type_of(name, p.name), ... if p.default is p.empty else p.default) for p in own}
         return create_model(name, __base__=Section, **fields)  # type: ignore[call-overload]
 
     def type_of(self, name: str, parameter: str | None = None) -> Any:
-        """The type of one of an entry's own parameters, of the first one if none is named."""
+        """The type of one of an entry's own parameters, by default the first."""
         called, own = self._called(self[name]), self._own(name)
         annotation = next(p.annotation for p in own if parameter in (None, p.name))
-        # Resolved where the entry is written; other annotations there need not exist.
+        # Resolve this annotation alone, in the entry's module: others there need not be importable.
         stub = SimpleNamespace(__annotations__={} if annotation is inspect.Parameter.empty else {"it": annotation})
         hints = get_type_hints(stub, vars(sys.modules[called.__module__]), include_extras=True)
         return _strict(hints.get("it", Any))
 
     def make(self, name: str, *given: Any, **parameters: Any) -> Any:
-        """Call an entry with what the program gives and with parameters by name.
+        """Call an entry with the program's arguments and with its own parameters by name.
 
         Raises
         ------
@@ -155,9 +156,9 @@ class Choice(Section):
 
 
 def load_plugins(names: Sequence[str], folder: Path) -> None:
-    """Import modules that register things, by their names, or as Python files in a folder, which come first.
+    """Import plugin modules: Python files in a folder, which take precedence, or modules by name.
 
-    Raises HpcspinError if there is no such module, or it fails.
+    Raises HpcspinError if there is no such module, or its import fails.
     """
     for name in names:
         file = folder / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
@@ -175,7 +176,7 @@ def load_plugins(names: Sequence[str], folder: Path) -> None:
 
 
 def _load_file(file: Path) -> None:
-    if str(file) in sys.modules:  # Under its path: two configs may have plugins of one name.
+    if str(file) in sys.modules:  # Keyed by path: two configs may have plugins of the same name.
         return
     spec = importlib.util.spec_from_file_location(str(file), file)
     assert spec is not None

@@ -1,4 +1,4 @@
-"""What a simulation leaves in memory: the frames of its trajectory."""
+"""The result of a simulation: the frames of its trajectory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Run:
     spins, field : ndarray
         Spins and the field on them, shape (n, Lx, Ly, 3).
     wall_position : ndarray
-        In columns, shape (n,), where it is observed; likewise every other observer and observable of the field.
+        In columns, shape (n,), if recorded; likewise every other observer and observable of the field.
     finished : bool
-        False if the run was stopped from outside: the same call goes on.
+        False if the run was stopped from outside; the same call then continues it.
     """
 
     def __init__(self, path: Path, finished: bool, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
@@ -49,7 +49,7 @@ class Run:
             return tuple(frames.names)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.names]  # A notebook completes them.
+        return [*super().__dir__(), *self.names]  # For completion in notebooks.
 
     def __repr__(self) -> str:
         where = "" if self._arrays is not None else f" in {self._path}"

@@ -1,4 +1,4 @@
-"""What the settings of all rooms share: strict sections of a config, types of numbers, messages for mistakes."""
+"""What the settings of all packages share: strict sections of a config, types of numbers, messages for mistakes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def _only_number(value: Any) -> Any:
-    """Pydantic would take ``true`` for 1, and the text of a number for the number."""
+    """Refuse booleans and text: pydantic would read ``true`` as 1, and a quoted number as the number."""
     if isinstance(value, bool | str):
         raise ValueError("must be a number, without quotes")
     return value
@@ -80,13 +80,13 @@ class Mistake:
     """Something wrong with settings."""
 
     keys: tuple[str | int, ...]
-    """Where: keys and indices, from the root."""
+    """Keys and indices that lead to it from the root."""
     message: str
     """The key, what is wrong with it, and how to correct that."""
 
 
 def first_mistake(failure: ValidationError) -> Mistake:
-    """Choose one of the things that are wrong with settings; an unknown key explains a missing one."""
+    """Choose the validation error to report: first an unknown key, since it may explain a missing one."""
     try:
         errors = [(_keys(error["loc"]), error) for error in failure.errors()]
     except UnicodeEncodeError:
@@ -96,7 +96,7 @@ def first_mistake(failure: ValidationError) -> Mistake:
             keys = (*section, error["ctx"]["key"])
             return Mistake(keys, f"unknown key {'.'.join(map(str, keys))!r}; {error['ctx']['hint']}")
     first, _ = errors[0]
-    # Where a value may be of several types, the message is about the one that it fits best.
+    # Where a value may be of several types, report the error of the type that it fits best.
     keys, error = max(
         (candidate for candidate in errors if candidate[0][: len(first)] == first),
         key=lambda candidate: len(candidate[0]),
@@ -110,11 +110,11 @@ def first_mistake(failure: ValidationError) -> Mistake:
 
 
 def _keys(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """Location of an error without the names of the types that were tried there."""
+    """Location of an error without the names of the types that pydantic tried there."""
     return tuple(part for part in location if isinstance(part, int) or not any(mark in part for mark in "[-("))
 
 
 def _shown(given: Any) -> str:
-    if isinstance(given, Mapping):  # A whole section: the message says what it is about.
+    if isinstance(given, Mapping):  # A whole section: the message names it.
         return ""
     return f" (given: {textwrap.shorten(json.dumps(given, default=str), _SHOWN_CHARACTERS)})"
