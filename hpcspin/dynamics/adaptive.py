@@ -1,8 +1,8 @@
-"""Steps as short as an error estimate asks for, in deterministic runs.
+"""Adaptive time steps for deterministic runs, controlled by an error estimate.
 
-The step of the config is divided into 2^level equal parts.  Frames, checkpoints and the count of steps stay on
-the config's grid, and the level, an integer decided by a maximum over all sites, is all that a restart needs.
-The estimate misses a drive that is shorter than a part: while a drive lasts, no part is longer than it allows.
+The step of the config is divided into 2^level equal parts.  Frames, checkpoints and the count of steps stay on the
+config's grid. The level, an integer decided by a maximum over all sites, is all that a restart needs. The estimate
+misses a drive that is shorter than a part, so while a drive lasts no part is longer than it allows.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _DEEPEST = 20
 
 
 class AdaptiveStep:
-    """A step that divides itself.
+    """A time step that is divided as its error requires.
 
     Parameters
     ----------
     pair
         Embedded pair of schemes.
     order
-        Order of the better scheme, which is that of the worse one's local error.
+        Order of the better scheme, which is also the order of the worse one's local error.
     tolerance
         Largest error of a spin component in one part.
     largest
@@ -47,7 +47,7 @@ class AdaptiveStep:
         self.level = 0
 
     def __call__(self, spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
-        """Spins after a time dt; an integrator's step.
+        """Spins after a time dt; called like an integrator's step.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class AdaptiveStep:
                 done *= 2
                 continue
             spins, time, done = moved, time + part, done + 1
-            # Twice the parts would be within the tolerance by the order, with a margin of 2.
+            # By the order of the scheme, parts of twice the length stay within the tolerance, with a margin of 2.
             if self.level > 0 and done % 2 == 0 and size * 2 ** (self._order + 1) < self._tolerance:
                 self.level, done = self.level - 1, done // 2
         return spins

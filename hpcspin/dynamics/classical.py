@@ -24,9 +24,10 @@ Vector = tuple[float, float, float]
 Offset = tuple[int, int]
 
 _CACHED = {"cpu": 1 << 19, "cuda": 1 << 62}
-"""Bytes of the sum that are finished at a time, by device type: they stay in the cache.
+"""Bytes of the sum that are computed at a time, by device type, so that they stay in the cache.
 
-On 512 x 512 sites 2.0 times the time of one read and one write, of which a third is the halo's; 4.7 times without.
+On 512 x 512 sites a sum takes 2.0 times as long as one read and one write, a third of it for the halo; without this it
+takes 4.7 times as long.
 """
 
 
@@ -152,7 +153,7 @@ def neighbour_sum(vectors: Tensor, halo: Halo, offsets: Sequence[Offset], factor
 
 
 def _reach(bonds: Sequence[Offset]) -> Halo:
-    """Most lattice steps of a bond along x and along y."""
+    """Reach of the longest bonds along x and along y, in lattice steps."""
     return max(abs(dx) for dx, _ in bonds), max(abs(dy) for _, dy in bonds)
 
 
@@ -182,7 +183,7 @@ class DzyaloshinskiiMoriya(Conservative):
 
     @classmethod
     def interfacial(cls, lattice: Lattice, strength: float) -> DzyaloshinskiiMoriya:
-        """D_ij = D z x r_ij of a film on a substrate, r_ij from i to j: cycloids."""
+        """D_ij = D z x r_ij of a film on a substrate, with r_ij from i to j: cycloids."""
         return cls(tuple((-strength * y, strength * x, 0.0) for x, y in _directions(lattice)), _reach(lattice.bonds))
 
     @classmethod
@@ -217,7 +218,7 @@ def _directions(lattice: Lattice) -> Sequence[tuple[float, float]]:
 
 @dataclass(frozen=True)
 class Slonczewski:
-    """Spin-transfer torque -S x (S x p) of a spin current polarised along p: H_i = S_i x p, from no energy."""
+    """Spin-transfer torque -S x (S x p) of a spin current polarised along p: H_i = S_i x p, which has no energy."""
 
     polarization: Vector
     halo: ClassVar[Halo] = (0, 0)

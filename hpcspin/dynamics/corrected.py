@@ -1,13 +1,14 @@
-"""Exact dynamics at a part of its cost: a cheap field, corrected by the exact one every few steps.
+"""Exact dynamics at a fraction of its cost: a cheap field, corrected by the exact one every few steps.
 
 The difference between the two changes slowly compared with the fields themselves.  It is measured at the first stage of
-a step and extrapolated for some steps, in which only the cheap field follows the spins (multiple time stepping).  The
-remaining error is at most what the next measurement shows, and each run reports it.  It changes sign from interval to
-interval, while errors of the cheap field do not: where both are equally large, corrected spins are still far closer to
-the exact ones.
+a step and extrapolated over the following steps, in which only the cheap field follows the spins (multiple time
+stepping). The remaining error is at most what the next measurement shows, and each run reports it. It changes sign from
+interval to interval, while errors of the cheap field do not: even if both are equally large, corrected spins are far
+closer to the exact ones.
 
-A constant difference lags behind by half an interval; linear extrapolation through the last two does not, and the spins
-are closer to the exact ones.  Rotating the difference with the spins, instead of fixing it in space, gains nothing.
+A constant difference lags behind by half an interval. Linear extrapolation through the last two differences does not,
+and keeps the spins closer to the exact ones.  Rotating the difference with the spins, instead of fixing it in space,
+gains nothing.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ _EXACT, _TALLY, _LAST_ERRORS = "exact/", "tally/", ("deviation", "force_error")
 
 @dataclass(frozen=True)
 class Tally:
-    """Errors of a run as its exact fields have shown them."""
+    """Errors of a run, as measured by its exact fields."""
 
     labels: int = 0
-    """Exact fields."""
+    """Number of exact fields."""
     deviations: float = 0.0
     """Sum of the mean squares of a perpendicular component of exact minus cheap field."""
     errors: float = 0.0
-    """The same of exact minus corrected field just before, from the second exact field on."""
+    """The same for exact minus corrected field just before each measurement, from the second one on."""
 
     def __str__(self) -> str:
-        """One line for people."""
+        """Summary in one line."""
         cheap = math.sqrt(self.deviations / max(self.labels, 1))
         corrected = math.sqrt(self.errors / max(self.labels - 1, 1))
         text = f"{self.labels} exact labels; root mean square error of a field component: {cheap:.1e} uncorrected"
@@ -54,14 +55,14 @@ class Tally:
 class CorrectedField:
     """A cheap field plus its difference from the exact one, measured every few steps and extrapolated between.
 
-    The part of the difference across the spin is extrapolated linearly in time.  The part along the spin, which exerts
-    no torque, turns with the spin: fixed in space it would become a torque as soon as the spin turns.  Before the first
-    step the difference is zero.
+    The part of the difference perpendicular to the spin is extrapolated linearly in time.  The part along the spin,
+    which exerts no torque, turns with the spin: fixed in space it would exert a torque as soon as the spin turned.
+    Before the first step the difference is zero.
 
-    Its observables are those of the exact field at frames where that was measured, which is then the field, and NaN
-    at others; beside them, of the last measurement, ``deviation`` and ``force_error``: root mean squares of a
-    perpendicular component of exact minus cheap field, and of exact minus corrected field just before.  The latter is
-    NaN until there are two measurements.
+    At frames where the exact field is measured, the field is the exact one, and so are its observables; at other frames
+    they are NaN. Two further observables belong to the last measurement, ``deviation`` and ``force_error``: root mean
+    squares of a perpendicular component of exact minus cheap field, and of exact minus corrected field just before the
+    measurement. The latter is NaN until there are two measurements.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ class CorrectedField:
         self.cheap, self.exact, self.interval = cheap, exact, interval
         self.halo = cheap.halo
         self.tally = Tally()
-        # Difference across and along the spins, and the rate at which the former changes; the whole lattice.
+        # Difference perpendicular to and along the spins, and the rate of change of the former, on the whole lattice.
         self.difference = torch.zeros((*size, 7), dtype=torch.float64)
         self.measured_at = 0.0
         self.observable_shapes: dict[str, tuple[int, ...]] = {
@@ -115,11 +116,12 @@ class CorrectedField:
         Parameters
         ----------
         time
-            When it was made.
+            Time of the measurement.
         difference
-            Difference across and along the spins, shape (Lx, Ly, 4).
+            Exact minus cheap field, shape (Lx, Ly, 4): three components of the part perpendicular to the spin, one
+            along it.
         miss
-            Exact minus corrected field just before, across the spins, shape (Lx, Ly, 3).
+            Exact minus corrected field just before, perpendicular to the spins, shape (Lx, Ly, 3).
         """
         labels = self.tally.labels
         across = difference[..., :3]
@@ -202,6 +204,6 @@ class _BoundCorrected:
 
 
 def _mean_square(across: Tensor) -> float:
-    """Mean square of a component of vectors across the spins, shape (Lx, Ly, 3)."""
+    """Mean square of a component of vectors perpendicular to the spins, shape (Lx, Ly, 3)."""
     # Two components share the square; NumPy's sum does not depend on the number of threads.
     return float(np.square(across.numpy()).sum(-1).mean() / 2)

@@ -1,4 +1,4 @@
-"""Energies of fields on the whole lattice, and the temperature that spins in them have."""
+"""Energies of fields on the whole lattice, and the temperature of spins in them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ class Conservative:
     degree: ClassVar[int]
 
     def divergence(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Divergence of a site's field under rotations of its own spin, the trace of dH_i/dS_i across S_i.
+        """Divergence of a site's field under rotations of its own spin, the trace of dH_i/dS_i perpendicular to S_i.
 
-        Spins of shape (Lx, Ly, 3), result of shape (Lx, Ly); 0 where no field on a spin depends on that spin itself.
+        For spins of shape (Lx, Ly, 3) the result has shape (Lx, Ly). It is 0 if the field on a spin does not depend on
+        that spin itself.
         """
         return np.zeros(spins.shape[:2])
 
 
 @runtime_checkable
 class Energetic(Protocol):
-    """A field that may know an energy from which it, or its part h^eq, derives."""
+    """A field that may have a known energy, from which it or its part h^eq derives."""
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
         """Energy of spins of shape (Lx, Ly, 3) on the whole lattice; None if there is none."""
@@ -38,18 +39,18 @@ class Energetic(Protocol):
 
 
 def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: float = 0.0) -> float:
-    """Energy of a field on the whole lattice: of homogeneous terms E = -(1/d) sum_i S_i·H_i, of others their own E.
+    """Energy of a field on the whole lattice: E = -(1/d) sum_i S_i·H_i of homogeneous terms, their own E of others.
 
     Parameters
     ----------
     field
-        A term with a degree, closed electrons, a learned field with a potential E, or a sum of such.
+        A term with a degree, closed electrons, a learned field with a potential E, or a sum of these.
     lattice
         The lattice.
     spins
         Shape (Lx, Ly, 3).
     time
-        When.
+        Time at which driven terms are evaluated.
 
     Raises
     ------
@@ -79,15 +80,15 @@ def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np
     """Temperature of spins in equilibrium, from one configuration.
 
     T = sum |S_i x H_i|^2 / sum (2 S_i·H_i - div_i H_i), the mean square gradient of the energy over its Laplacian on
-    the spheres: W. B. Nurdin and K.-D. Schotte, Phys. Rev. E 61, 3579 (2000); without self-interaction the formula
-    of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010).
+    the spheres: W. B. Nurdin and K.-D. Schotte, Phys. Rev. E 61, 3579 (2000); without self-interaction this is the
+    formula of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010).
 
     Parameters
     ----------
     field
-        A classical term or a sum of such.
+        A classical term or a sum of classical terms.
     spins, force
-        Spins and their field, shape (Lx, Ly, 3); zero vectors stand for spins that do not move, which have none.
+        Spins and their field, shape (Lx, Ly, 3); zero vectors stand for spins that do not move, and do not count.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class Overlapped(Protocol):
     """A bound field whose interior is computed while the halo is still on its way."""
 
     def compute_interior(self, spins: Tensor, time: float) -> None:
-        """Do what reads no other rank's spins; the call that follows, with the same arguments, does the rest."""
+        """Compute what needs no other rank's spins; the next call, with the same arguments, computes the rest."""
         ...
 
 
@@ -54,10 +54,10 @@ class Renewed(Protocol):
     """A bound field that may change between two steps, such as one with a correction that lasts for some steps."""
 
     def renew(self, step: int, spins: Tensor, time: float) -> bool:
-        """Start a step at the spins of my block, shape (nx, ny, 3); whether the field is another one now.
+        """Start a step at the spins of my block, shape (nx, ny, 3); return whether the field has changed.
 
-        All ranks call it, once a step, before they evaluate the field there.  A run that resumes does not call it for
-        the step of its checkpoint, whose state is that after the call.
+        All ranks call it once per step, before they evaluate the field there. A resumed run does not call it for the
+        step of its checkpoint, which holds the state after the call.
         """
         ...
 
@@ -75,7 +75,7 @@ class Observed(Protocol):
     observable_shapes: Mapping[str, tuple[int, ...]]
 
     def observe(self, step: int, whole: Callable[[], Tensor]) -> Mapping[str, NDArray[np.float64]]:
-        """Observables of a recorded frame, on whose spins the field was evaluated last.
+        """Observables of a recorded frame, on whose spins the field was last evaluated.
 
         All ranks call it; `whole()` joins the spins on every rank.
         """
@@ -99,7 +99,7 @@ class Stateful(Protocol):
 
 
 def _narrow(spins: Tensor, domain: Domain, have: Halo | None, need: Halo | None) -> Tensor:
-    """From the halo at hand to a smaller one."""
+    """Reduce the halo to a smaller one."""
     if have == need:
         return spins
     assert need is not None, "a sum with a whole-lattice term is itself one"
@@ -110,7 +110,7 @@ def _narrow(spins: Tensor, domain: Domain, have: Halo | None, need: Halo | None)
 
 
 def _widest(halos: Sequence[Halo | None]) -> Halo | None:
-    """The widest along each axis; None if one is the whole lattice."""
+    """The widest halo along each axis; None if one is the whole lattice."""
     widths = [halo for halo in halos if halo is not None]
     if len(widths) < len(halos):
         return None
@@ -195,10 +195,10 @@ def terms_of(field: Field) -> tuple[Field, ...]:
 
 
 class FieldEvaluator:
-    """A field on my block, from the spins of my block: adds the halo, and remembers its last result.
+    """A field on my block as a function of the spins of my block: adds the halo, and caches the last result.
 
-    Spins are never changed in place by this package, so that the identity of the tensor shows whether the
-    field is needed again at the same point, as by the recorder and the first stage of the next step.
+    This package never changes spins in place, so the identity of the tensor shows whether the field is needed again at
+    the same point, as it is by the recorder and by the first stage of the next step.
 
     Parameters
     ----------
@@ -207,8 +207,8 @@ class FieldEvaluator:
     domain
         My domain.
     occupied
-        Sites of my block that are no vacancies, bool, shape (nx, ny, 1); None for all. The field sees zero vectors at
-        the others, as beyond open edges, and is zero there.
+        Sites of my block that hold a spin, bool, shape (nx, ny, 1); None for all. At vacancies the field sees zero
+        vectors, as beyond open edges, and is zero.
     """
 
     def __init__(self, field: Field, domain: Domain, occupied: Tensor | None = None) -> None:
@@ -253,5 +253,5 @@ class FieldEvaluator:
         return None
 
     def store(self, spins: Tensor, time: float, result: Tensor) -> None:
-        """Take a field as that of the given spins."""
+        """Cache a field as that of the given spins."""
         self._last = (spins, time, result)

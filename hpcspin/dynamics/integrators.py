@@ -55,7 +55,7 @@ class Integrator:
     langevin : bool
         Whether it converges to the Stratonovich solution of the stochastic equation.
     implicit : bool
-        Whether it iterates, and so needs to know the largest change on all ranks as a fifth argument of `step`.
+        Whether it iterates; the fifth argument of `step` is then a function that gives the largest change on all ranks.
     pair : callable or None
         ``pair(spins, time, dt, omega) -> spins, error``: the step with an estimate of its error.
     """
@@ -84,9 +84,9 @@ def integrator(
 
 
 def largest_on(world: World) -> Largest:
-    """A function that gives the largest absolute component on all ranks, NaN if there is one; all ranks call it.
+    """Return a function that gives the largest absolute component on all ranks, NaN if any is NaN; all ranks call it.
 
-    The one reduction that may steer the dynamics: a maximum has the same bits however the lattice is cut.
+    No other reduction may affect the dynamics: a maximum has the same bits however the lattice is cut.
     """
 
     def largest(block: Tensor) -> float:
@@ -105,7 +105,7 @@ def make_integrator(name: str, *, noise: bool, largest: Largest | None = None) -
     noise
         Whether the run has Langevin noise.
     largest
-        Maximum over the ranks; None: of this one alone.
+        Maximum over the ranks; None for this rank alone.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def rotate(spins: Tensor, angle: Tensor) -> Tensor:
     sine, cosine = sincos(length.to(torch.float64))
     still = square == 0
     divisor = torch.where(still, torch.ones_like(square), square)
-    # sin(a)/a and (1 - cos a)/a^2; where nothing turns the products below vanish whatever these are.
+    # sin(a)/a and (1 - cos a)/a^2; where the angle is zero, the products below vanish whatever their values.
     first = sine.to(spins.dtype) / divisor.sqrt()
     second = (1 - cosine).to(spins.dtype) / divisor
     turned = cross(angle, spins)
@@ -149,9 +149,9 @@ def cayley(spins: Tensor, angle: Tensor) -> Tensor:
 def _tangential(spins: Tensor, omega: AngularVelocity, time: float) -> Tensor:
     """Angular velocity without its component along the spin.
 
-    That component exerts no torque, but changes a rotation by a finite angle.  It is most of an electronic field, and
-    arbitrary in a learned one: with it the rotating schemes were 150 times less accurate on the reference trajectory
-    of the driven s-d model at a step of 1/4.
+    That component exerts no torque, but changes a rotation by a finite angle. It is the largest part of an electronic
+    field, and arbitrary in a learned one. With it the rotating schemes were 150 times less accurate on the reference
+    trajectory of the driven s-d model at a step of 1/4.
     """
     full = omega(spins, time)
     return full - dot(spins, full) * spins
@@ -206,18 +206,18 @@ def rk4(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor
 
 _ITERATIONS = 100
 _SINGLE = 1e-6
-"""Change of the spins in an iteration below which the rounding of a field in single precision may be all of it."""
+"""Change of the spins in an iteration below which it may be due to the rounding of a single-precision field alone."""
 _STALLED = 3
-"""Iterations without a smaller change after which it is."""
+"""Iterations without a smaller change after which it is taken to be due to rounding."""
 
 
 @integrator("midpoint", order=2, langevin=True, implicit=True)
 def midpoint(spins: Tensor, time: float, dt: float, omega: AngularVelocity, largest: Largest) -> Tensor:
     """Spherical midpoint rule: S' = S + dt Omega(M) x M, M the unit vector along S + S'.
 
-    Symmetric in time and symplectic.  Each iteration solves for the rotation in the field at the last M, so that
-    only the change of the field is left to converge; they go on until rounding alone changes the spins, or until
-    the field's own precision lets them come no nearer.
+    Symmetric in time and symplectic.  Each iteration solves for the rotation in the field at the last M, so that only
+    the change of the field is left to converge. Iterations go on until only rounding changes the spins, or until the
+    precision of the field prevents further convergence.
 
     Raises
     ------

@@ -19,16 +19,16 @@ EXIT_REQUEUE = 75
 """Exit code of a run that was stopped with a checkpoint, to be started again (EX_TEMPFAIL)."""
 
 _ASK_SECONDS = 0.2
-"""Between two exchanges of requests among the ranks."""
+"""Seconds between two exchanges of requests among the ranks."""
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
     """Listens for a request to stop while it is open; the ranks agree on the step at which they stop.
 
-    Several ranks exchange the requests a few times a second and not in every step; each exchange also fixes after how
-    many steps the next one follows. A signal to any one rank counts, and so does the file, which is then removed. A
-    second Ctrl-C ends the run at once, without a checkpoint.
+    Several ranks exchange their requests a few times per second, not at every step; each exchange also fixes the number
+    of steps until the next. A signal to any one rank counts, and so does the file, which is then removed. A second
+    Ctrl-C ends the run at once, without a checkpoint.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class StopRequest:
     world
         The ranks.
     minutes
-        After how many a checkpoint is overdue by rank 0's clock; None: never.
+        Minutes by rank 0's clock after which a checkpoint is overdue; None for never.
 
     Attributes
     ----------
@@ -83,8 +83,8 @@ class StopRequest:
         return bool(asked[0])
 
     def _next_interval(self) -> int:
-        """Steps until the ranks ask again: at most twice as many as the last time, since steps differ."""
-        if self._world.size == 1:  # Nobody has to be waited for.
+        """Steps until the ranks ask again: at most twice as many as last time, since steps differ in length."""
+        if self._world.size == 1:  # There is no rank to wait for.
             return 1
         before, self._asked_at = self._asked_at, time.monotonic()
         return max(1, min(2 * self._interval, int(self._interval * _ASK_SECONDS / max(self._asked_at - before, 1e-9))))

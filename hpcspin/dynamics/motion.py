@@ -27,7 +27,7 @@ class Motion:
     domain
         My block, cut for the field's halo.
     settings
-        How they move.
+        Settings of the run.
     device
         Where the spins live.
     vacancies
@@ -47,7 +47,7 @@ class Motion:
     Raises
     ------
     HpcspinError
-        If the settings do not fit one another.
+        If the settings contradict each other.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Motion:
         spins
             Shape (nx, ny, 3), after ``step`` steps.
         step
-            Steps done: time and noise follow from it.
+            Number of steps done, which determines time and noise.
         """
         noise = self._thermostat.field(self.sites, step, spins.dtype)
 

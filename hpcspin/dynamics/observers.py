@@ -35,13 +35,13 @@ class Frame:
     time : float
         Time.
     source : Field
-        What the field comes from.
+        The field that gave `force`.
     free : numpy.ndarray
         Sites whose spins move, bool, shape (Lx, Ly).
     electrons : object
-        What electrons the lattice has, whatever the field comes from; None where none are known.
+        Electrons of the lattice, whatever the field comes from; None if there are none.
     shared : dict
-        What one observer has found out and others need.
+        Results of one observer that others need.
     """
 
     lattice: Lattice
@@ -135,13 +135,13 @@ def mean_bond(frame: Frame) -> float:
 
 @observer("energy")
 def energy(frame: Frame) -> float:
-    """Energy of the field: of closed electrons Omega or F, of classical terms and of learned fields E."""
+    """Energy of the field: Omega or F of closed electrons, E of classical terms and of learned fields."""
     return energies.energy(frame.source, frame.lattice, np.nan_to_num(frame.spins), frame.time)
 
 
 @observer("spin_temperature")
 def spin_temperature(frame: Frame) -> float:
-    """Temperature of conservative classical fields, from the spins' places."""
+    """Temperature of spins in conservative classical fields, from their configuration."""
     return energies.spin_temperature(frame.source, np.where(frame.free[..., None], frame.spins, 0), frame.force)
 
 
@@ -175,6 +175,6 @@ WaveVectors = Annotated[tuple[tuple[Finite, Finite], ...], Entries(min_length=1)
 
 @observer("structure_factor", lambda lattice, wave_vectors: (len(wave_vectors),))
 def structure_factor(frame: Frame, wave_vectors: WaveVectors) -> NDArray[np.float64]:
-    """Static structure factor at wave vectors in reciprocal ones: `measures.structure_factor` names those of orders."""
+    """Static structure factor at wave vectors in units of the reciprocal vectors; see `measures.structure_factor`."""
     share = float(np.mean(np.isfinite(frame.spins)))
     return measures.structure_factor(frame.lattice, np.nan_to_num(frame.spins), wave_vectors) / share

@@ -1,6 +1,6 @@
-"""Which frames are recorded, and what is measured on them; on rank 0, where the whole lattice is.
+"""Which frames are recorded, and what is measured on them; on rank 0, which holds the whole lattice.
 
-Frames are measured at once and written by a thread of its own, while the spins move on.
+Frames are measured at once, and written by a separate thread while the spins move on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hpcspin.lattice import Lattice, has_wall, wall_position
 from hpcspin.storage import TrajectoryWriter
 
 _WAITING = 1
-"""Frames that may wait while another is being written; a run that records faster than its disk writes waits itself."""
+"""Frames that may wait while another is being written; if the disk is slower than the run, the run waits."""
 
 
 def checked_state(state: Any) -> Mapping[str, Any]:
@@ -42,7 +42,7 @@ def checked_state(state: Any) -> Mapping[str, Any]:
 
 
 def observed_shapes(field: Field, lattice: Lattice, settings: Settings) -> dict[str, tuple[int, ...]]:
-    """Shape of what a frame holds beside spins, field, step and time: observables of the field, and observers."""
+    """Shapes of what a frame holds besides spins, field, step and time: observables of the field, and observers."""
     own = field.observable_shapes if isinstance(field, Observed) else {}
     return {**own, **{observer.name: observer.shape(lattice) for observer in settings.observers}}
 
@@ -57,9 +57,9 @@ class Recorder:
     first
         A frame of the run, for shapes; it is not written.
     settings
-        What to keep.
+        Settings of the run.
     attributes
-        Of the file.
+        Attributes of the file.
     step, state
         Steps done and the `state` in the checkpoint; None at the start.
 
@@ -104,31 +104,31 @@ class Recorder:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to hold."""
+        """The state to be stored in a checkpoint."""
         return {"frames": self._frames, "closing": self._closing, "wall": self._wall}
 
     def record(self, frame: Frame, spins: NDArray[np.float64], step: int, observed: Mapping[str, ArrayLike]) -> None:
-        """Write a frame with its spins, if it is to be recorded, and the observables of its field.
+        """Write a frame, if it is to be recorded, with its spins and the observables of its field.
 
-        The arrays must not be changed any more.
+        The caller must not change the arrays afterwards.
 
         Raises
         ------
         HpcspinError, OSError
-            If a frame before could not be written.
+            If an earlier frame could not be written.
         """
         chosen = self._settings.is_candidate(step) and self._wall_allows(frame, step)
         self._closing = not chosen and step == self._settings.last_step
         self._frames += chosen
         if chosen or self._closing:
-            # An observer replaces the field's observable of its name: `energy` counts the classical terms, too.
+            # An observer replaces the field's observable of the same name: `energy` includes the classical terms.
             measured = {observer.name: observer.measure(frame) for observer in self._settings.observers}
             values = {**observed, **measured}
             self.note = _in_words(frame, measured.get("wall_position"))
             self._appending(spins=spins, field=frame.force, step=step, time=frame.time, **values)
 
     def flush(self) -> None:
-        """Wait until all frames outlive a crash; raises what has kept one from being written."""
+        """Wait until all frames would survive a crash; raise the error of a failed write."""
         self._appending.wait()
 
     def finish(self) -> None:
@@ -144,14 +144,14 @@ class Recorder:
 
 
 def _in_words(frame: Frame, wall: NDArray[np.float64] | float | None) -> str:
-    """Where the wall is, if it is on the lattice, or how long the mean spin is, for the progress."""
+    """Text for the progress display: where the wall is, if there is one, else how long the mean spin is."""
     if wall is not None and has_wall(frame.lattice, frame.spins):
         return f"at time {frame.time:g} the wall is at {float(wall):.1f}"
     return f"at time {frame.time:g} the mean spin is {np.linalg.norm(np.nanmean(frame.spins, axis=(0, 1))):.2f} long"
 
 
 class _SerialCalls:
-    """Calls of a function in a thread, one after the other; after the first failure no further call is made."""
+    """Calls of a function in a separate thread, one after the other; after a failure no further call is made."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self._function = function
@@ -160,12 +160,12 @@ class _SerialCalls:
         self._failed = False
 
     def __call__(self, **given: Any) -> None:
-        """Start a call, when at most `_WAITING` others are not done; raises what one of these has raised."""
+        """Start a call once at most `_WAITING` others are unfinished; raise the error of one that failed."""
         self.wait(_WAITING)
         self._calls.append(self._thread.submit(self._call, given))
 
     def wait(self, left: int = 0) -> None:
-        """Wait until at most so many calls are not done; raises what one of them has raised."""
+        """Wait until at most ``left`` calls are unfinished; raise the error of one that failed."""
         while self._calls and (len(self._calls) > left or self._calls[0].done()):
             self._calls[0].result()
             self._calls.popleft()

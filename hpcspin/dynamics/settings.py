@@ -18,10 +18,10 @@ from hpcspin.lattice.settings import Sites
 from hpcspin.settings import Count, Finite, NonNegative, Positive, Section, Seed
 
 CLOSED_OBSERVERS = ("magnetization", "mean_bond", "mean_chirality")
-"""Observers of closed lattices where none are named: these have no wall between electrodes."""
+"""Default observers of closed lattices, which have no wall between electrodes."""
 
 MOST_STEPS = 1e15
-"""Steps up to which times, their multiples, are exact to a double's rounding."""
+"""Largest number of steps at which times, multiples of the step, are exact to double precision."""
 
 
 class Settings(Section):
@@ -32,24 +32,25 @@ class Settings(Section):
     temperature: NonNegative = 0.0
     """Temperature of the Langevin noise; 0 for none."""
     step: Positive = 0.4
-    """Time step; motion, drives and noise bound it, see ``hpcspin suggest-step``; the log warns of a longer one."""
+    """Time step; motion, drives and noise limit it, see ``hpcspin suggest-step``. The log warns if it is too long."""
     duration: Positive = 100.0
     integrator: Annotated[str, AfterValidator(INTEGRATORS.check)] = "heun"
     """``heun``, ``depondt_mertens``, ``sib``, ``midpoint``, or another registered one; without noise also ``rk4`` and
     ``dormand_prince``."""
     tolerance: Positive | None = None
-    """Error of a spin component above which ``dormand_prince`` divides a step, as it does for fast drives; none for
-    fixed steps."""
+    """Error of a spin component above which ``dormand_prince`` divides a step; it also does so for fast drives. None
+    for fixed steps."""
     seed: Seed = 1
-    """Of the noise, and of the tilts of the initial spins."""
+    """Seed of the noise, and of the random tilts of the initial spins."""
     pinned: Sites = ()
-    """Sites whose spins nothing moves, as those of a reservoir: ``left``, ``{columns: [from, to]}``, [[x, y], ...]."""
+    """Sites whose spins are fixed, given like those of a reservoir: ``left``, ``{columns: [from, to]}``, [[x, y],
+    ...]."""
     record_interval: Count = 5
-    """Steps between recorded frames; the first and the last one are recorded always."""
+    """Steps between recorded frames; the first and the last frame are always recorded."""
     record_window: tuple[NonNegative, NonNegative] | None = None
     """Times between which frames are recorded."""
     record_walls: tuple[Finite, ...] = ()
-    """Columns; if any are given a frame is recorded where the wall has passed one since the interval before."""
+    """Columns; if any are given, a frame is recorded where the wall has passed one in the interval before."""
     observers: tuple[ObserverSettings, ...] = tuple(
         ObserverSettings(name=name) for name in ("wall_position", "magnetization", "mean_bond")
     )
@@ -60,11 +61,11 @@ class Settings(Section):
     ``outside_share``, and of a committee ``spread``; of electrons ``charge_current``, ``spin_current_x``,
     ``spin_current_y``, ``ldos``, ``transmission``."""
     compression: Literal["gzip", "lzf"] | None = None
-    """Filter of the finished trajectory, with the bytes shuffled."""
+    """Compression filter of the finished trajectory, with the bytes shuffled."""
     checkpoint_interval: Count = 50
     """Steps between checkpoints."""
     checkpoint_minutes: Positive | None = None
-    """Minutes after which a checkpoint is written even if no interval is over."""
+    """Minutes after which a checkpoint is written even before the interval is over."""
 
     @model_validator(mode="after")
     def _recordable(self) -> Self:
@@ -87,7 +88,7 @@ class Settings(Section):
 
     @property
     def capacity(self) -> int:
-        """Most frames that the run can keep."""
+        """Largest number of frames that the run can keep."""
         last, interval = self.last_step, self.record_interval
         first, until = (0.0, math.inf) if self.record_window is None else self.record_window
         low = max(1, math.ceil(first / self.step * (1 - 1e-12) / interval))
@@ -95,14 +96,14 @@ class Settings(Section):
         return 1 + max(0, high - low + 1) + (not self.is_candidate(last))
 
     def is_candidate(self, step: int) -> bool:
-        """Whether a frame is kept after this step unless the wall decides otherwise; the first always is."""
+        """Whether the frame after this step is kept, unless the wall decides otherwise; the first always is."""
         if step == 0 or self.record_window is None:
             return step % self.record_interval == 0
         first, last = (time / self.step for time in self.record_window)
         return step % self.record_interval == 0 and first * (1 - 1e-12) <= step <= last * (1 + 1e-12)
 
     def stepper(self, largest: Largest, drives: Sequence[Driven]) -> Step:
-        """The integrator's step, fixed or adaptive, with the maximum over the ranks, for a field with these drives.
+        """The integrator's step, fixed or adaptive, for a field with these drives; `largest`: maximum over the ranks.
 
         Raises
         ------

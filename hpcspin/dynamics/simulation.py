@@ -1,10 +1,10 @@
 """The simulation loop: step, record, checkpoint, stop, resume.
 
-At every step, in this order: a field that changes with the steps is renewed, a due frame is recorded, a
-due checkpoint is written, the run stops if that is requested, the spins move.  A checkpoint of step s
-therefore covers the field and all frames up to s, and frames that a killed run wrote beyond them are
-written again with the same bits: the noise is a function of the step, the last field and a field's own
-state are in the checkpoint, and time is a product of step and number, never a sum.
+At every step, in this order: a field that changes with the steps is renewed, a due frame is recorded, a due checkpoint
+is written, the run stops if that is requested, the spins move.  A checkpoint of step s therefore covers the field and
+all frames up to s, and frames that a killed run wrote beyond them are written again with the same bits: the noise is a
+function of the step, the last field and a field's own state are in the checkpoint, and time is the number of steps
+times their length, never a sum.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _STATE = "field_state/"
 _TRIAL_FIELDS = 6
 """Evaluations of a field of finite range before a run starts, to decide whether its step is too long."""
 CHECKPOINTING = ("dynamics.checkpoint_interval", "dynamics.checkpoint_minutes")
-"""Keys of the config that decide when checkpoints are written and on no frame."""
+"""Keys of the config that decide when checkpoints are written, and do not affect the frames."""
 _MAY_DIFFER = (
     "dynamics.duration",
     *CHECKPOINTING,
@@ -95,9 +95,9 @@ class State:
 class Simulation:
     """One trajectory in one directory.
 
-    The directory receives `trajectory.h5` when the run is finished (until then `trajectory.h5.partial`,
-    readable at any time), `checkpoint.h5` and the one before it.  Run again on the same directory it
-    resumes: on any number of ranks, bitwise.  A longer duration extends a finished run.
+    The directory receives `trajectory.h5` when the run is finished (until then `trajectory.h5.partial`, readable at any
+    time), `checkpoint.h5` and the checkpoint before it. Run again on the same directory, it resumes on any number of
+    ranks, with bitwise equal results. A longer duration extends a finished run.
 
     Parameters
     ----------
@@ -108,17 +108,18 @@ class Simulation:
     initial_spins
         Spins at time zero, shape (Lx, Ly, 3); used where there is no checkpoint.
     settings
-        How they move.
+        Settings of the run.
     directory
         Where the output goes.
     config
         What is stored with the trajectory, as JSON values.
     identity
-        The config that a checkpoint belongs to, with digests of files in the place of their paths; None: `config`.
-        A run resumes only if it agrees, except for `dynamics.duration`, `CHECKPOINTING` and the sections that no
-        trajectory depends on.
+        The config that identifies the run in its checkpoint, with digests of files in place of their paths; None for
+        `config`. A run resumes only if it agrees with that of the checkpoint, except for `dynamics.duration`,
+        `CHECKPOINTING` and the sections that do not affect a trajectory.
     electrons, vacancies
-        What gives observers the electrons, and sites without a spin, bool, shape (Lx, Ly); None for none.
+        Function that returns the electrons for observers, and sites without a spin, bool, shape (Lx, Ly); None for
+        none.
     world
         The ranks; None for this process alone.
     device
@@ -203,7 +204,7 @@ class Simulation:
                 if moved or not self._resumed:
                     self._save(recorder, force=stopping or stop.overdue)
                 if moved:
-                    # Behind its frame, so that the last line speaks of the end.
+                    # After the frame is recorded, so that the last line describes the end.
                     bar.advance(note=recorder.note if recorder else "")
                 if self._state.step == last:
                     break
@@ -220,7 +221,7 @@ class Simulation:
 
     def _warn_of_a_long_step(self) -> None:
         spins, damping, largest = self._state.spins, self.settings.damping, largest_on(self.world)
-        if self._field.halo is None:  # expensive: the field of the first frame has to do
+        if self._field.halo is None:  # expensive: the field of the first frame must do
             rate = precession_rate(spins, self._evaluate(spins, 0.0), damping, largest)
         else:
             rate = fastest_rate(self._evaluate, spins, self._motion.sites, damping, largest, _TRIAL_FIELDS)
@@ -237,7 +238,7 @@ class Simulation:
         self._evaluate.renew(self._state.step, self._state.spins, self._time)
 
     def _save(self, recorder: Recorder | None, *, force: bool) -> None:
-        """Record the frame and write the checkpoint that are due."""
+        """Record a frame and write a checkpoint, where they are due."""
         step, last = self._state.step, self.settings.last_step
         if self.settings.is_candidate(step) or step == last:
             self._record(recorder)
@@ -248,7 +249,7 @@ class Simulation:
         """Record a frame; on a GPU it is finished later, so that no step waits for its copy."""
         step, time, moving = self._state.step, self._time, self._state.spins
         spins, field = (self._domain.start_gather(block) for block in (moving, self._evaluate(moving, time)))
-        self._finish_frame()  # The frame before, while the device computes.
+        self._finish_frame()  # The previous frame, while the device computes.
         observables = (
             self._field.observe(step, lambda: self._domain.whole(moving)) if isinstance(self._field, Observed) else {}
         )
@@ -292,7 +293,7 @@ class Simulation:
         meta = {"step": self._state.step, "last_step": self.settings.last_step, "recorder": recorder.state}
         if isinstance(self._motion.advance, AdaptiveStep):
             meta["level"] = self._motion.advance.level
-        recorder.flush()  # Of the frames that the checkpoint counts.
+        recorder.flush()  # The checkpoint counts these frames.
         write_checkpoint(self._saved, arrays, meta, self._identity)
 
     def _finite(self, spins: NDArray[np.float64] | None, step: int) -> NDArray[np.float64] | None:
@@ -349,7 +350,7 @@ class Simulation:
                 f"{self.settings.last_step}; dynamics.duration can only be made longer"
             )
         elif self._partial.exists():
-            # The checkpoint counts its frames and does not hold them.
+            # The checkpoint counts the frames of this file but does not hold them.
             advice = (
                 "delete it to go on from the finished trajectory beside it"
                 if self._trajectory.exists()

@@ -1,9 +1,9 @@
 """Spin-transfer torque: the parts of a field that a spin current polarised along an axis p exerts on spins.
 
-Across a spin any field is H = a S x p + b [p - S (S·p)]. The first part turns the spin towards p, or away from it, by
-the damping-like torque -a S x (S x p) of J. C. Slonczewski, J. Magn. Magn. Mater. 159, L1 (1996); it derives from no
-energy, and a p is the vector p_i of dG/dS_i = -p_i (Eq. 3 of arXiv:2112.12124). The second part is that of a Zeeman
-field b p: the field-like torque.
+Perpendicular to a spin, any field has the form H = a S x p + b [p - S (S·p)]. The first part turns the spin towards p,
+or away from it, by the damping-like torque -a S x (S x p) of J. C. Slonczewski, J. Magn. Magn. Mater. 159, L1 (1996);
+it derives from no energy, and a p is the vector p_i of dG/dS_i = -p_i (Eq. 3 of arXiv:2112.12124). The second part is
+that of a Zeeman field b p and exerts the field-like torque.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 class SpinTransfer(NamedTuple):
-    """Both coefficients of a field across the spins, in hoppings."""
+    """Coefficients of a field perpendicular to the spins, in units of the hopping."""
 
     damping_like: Array
     """a of H = a S x p + b [p - S (S·p)]."""
@@ -28,7 +28,7 @@ class SpinTransfer(NamedTuple):
 def spin_transfer(spins: Array, field: Array, axis: ArrayLike) -> SpinTransfer:
     """Split the field on each spin, both of shape (..., 3), into its damping-like and its field-like part, shape (...).
 
-    No spin is parallel to the unit vector p, the axis.
+    No spin may be parallel to the axis, a unit vector p.
     """
     p = np.asarray(axis, dtype=np.float64)
     turned, towards = np.cross(spins, p), p - spins * (spins @ p)[..., None]
@@ -37,19 +37,19 @@ def spin_transfer(spins: Array, field: Array, axis: ArrayLike) -> SpinTransfer:
 
 
 def stability_matrix(spins: Array, field: Array, axis: ArrayLike, damping: float) -> NDArray[np.complex128]:
-    """The Landau-Lifshitz-Gilbert equation, linear around spins along p, for deviations u + i v across p.
+    """The Landau-Lifshitz-Gilbert equation linearised around spins along p, for deviations u + i v perpendicular to p.
 
-    All that acts on the spins turns with them about p, so that one matrix M of d(u + iv)/dt = M (u + iv) says
-    everything: the magnet is unstable where an eigenvalue of it has a positive real part. A rigid magnet of n spins has
-    the rate sum_ij M_ij / n; with the field of `spin_transfer` and an easy axis along p, of the energy -K (S·p)², its
-    real part is -[a + alpha (b + 2 K)] / (1 + alpha²) around the spins parallel to p.
+    Everything that acts on the spins must turn with them about p; then one complex matrix M in d(u + iv)/dt = M
+    (u + iv) suffices. The magnet is unstable where an eigenvalue of M has a positive real part. A rigid magnet of n
+    spins has the rate sum_ij M_ij / n; with the field of `spin_transfer` and an easy axis along p, of the energy -K
+    (S·p)², its real part is -[a + alpha (b + 2 K)] / (1 + alpha²) around the spins parallel to p.
 
     Parameters
     ----------
     spins
-        In each snapshot another spin is tilted a little, all in one direction: shape (n, n, 3), spin j in snapshot j.
+        Shape (n, n, 3): in snapshot j, spin j is slightly tilted, in the same direction in all snapshots.
     field
-        The whole field on these spins, shape (n, n, 3).
+        The total field on these spins, shape (n, n, 3).
     axis
         Unit vector p.
     damping
@@ -71,7 +71,7 @@ def stability_matrix(spins: Array, field: Array, axis: ArrayLike, damping: float
 
 
 def zero_crossing(x: Array, y: Array) -> float | None:
-    """Where y, linear between its values at increasing x, first rises through zero; None if it does not."""
+    """Where y, linear between consecutive points, first rises through zero; None if it does not."""
     rises = np.flatnonzero((y[:-1] < 0) & (y[1:] >= 0))
     if not len(rises):
         return None

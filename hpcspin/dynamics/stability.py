@@ -1,9 +1,9 @@
-r"""How fast the spins can move, and how long a step may be for it.
+r"""How fast the spins can move, and how long a step this motion allows.
 
-Small deviations of the spins follow :math:`\dot v = J v`, J the derivative of the torque.  Its largest
-eigenvalue follows from power iteration, J v from the difference of two torques, so that any field will
-do.  The longest step is measured with the integrators themselves, on two coupled spins, whose motion is
-exact: the phase of a precession must stay within a twentieth of a radian over one period.
+Small deviations of the spins follow :math:`\dot v = J v`, with J the derivative of the torque. Its largest eigenvalue
+follows from power iteration, and J v from the difference of two torques, so that any field will do. The longest step is
+measured with the integrators themselves on two coupled spins, whose motion is known exactly: the phase of a precession
+must stay within a twentieth of a radian over one period.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STREAM = 1  # the noise has stream 0
 
 
 def precession_rate(spins: Tensor, field: Tensor, damping: float, largest: Largest) -> float:
-    """Largest component of any spin's velocity in a field that is computed already."""
+    """Largest component of any spin's velocity in a given field."""
     return largest(_velocity(spins, field, damping))
 
 
@@ -54,7 +54,7 @@ def fastest_rate(
     Returns
     -------
     float
-        In radians a unit of time: the larger one of the spectral radius of J and the present velocity.
+        In radians per unit of time: the larger of the spectral radius of J and the present velocity.
     """
     base = _velocity(spins, evaluate(spins, 0.0), damping)
     direction = normal_vectors(sites, 0, _STREAM, 0, 0).to(spins.dtype)
@@ -81,7 +81,7 @@ def tolerated_angle(name: str) -> float:
 
 
 def largest_within(error: Callable[[float], float], allowed: float, least: float = 1 / 64) -> float:
-    """Angle from ``least`` to 2 up to which an error stays below what is allowed, to a percent."""
+    """Angle from ``least`` to 2 up to which an error stays below the allowed one, to within a percent."""
     low = least
     while low < 2 and error(2 * low) < allowed:
         low *= 2

@@ -1,21 +1,21 @@
-r"""How long a step may be for the motion of the spins, for the drives and for the noise.
+r"""How long a step the motion of the spins, the drives and the noise allow.
 
 Each bound is measured with the integrators themselves, on a problem with an exact answer.
 
 *Motion*: the phase of a precession, see :mod:`hpcspin.dynamics.stability`.
 
-*Drives*: a spin at rest across a field :math:`a \sin(\omega t + \varphi)` turns by the integral of the field.  A step
-samples the drive at its stages only; the largest :math:`\omega\,dt` that keeps the tilt to a fiftieth of itself, at any
-phase, bounds the steps of all drives: a Gaussian pulse of width w counts with the rate 1/w, at which its spectrum has
-fallen to 0.6.
+*Drives*: a spin at rest perpendicular to a field :math:`a \sin(\omega t + \varphi)` turns by the integral of the field.
+A step samples the drive at its stages only; the largest :math:`\omega\,dt` that keeps the tilt to a fiftieth of itself,
+at any phase, bounds the steps for all drives. A Gaussian pulse of width w counts with the rate 1/w, at which its
+spectrum has fallen to 0.6.
 
 *Noise*: over a step the random field turns a spin by an angle of variance
-:math:`\theta^2 = 2 \alpha T\, dt / (1 + \alpha^2)` about each axis across it.  In steps, the spins take on another
-temperature than the bath's, which in two limits follows from one step alone.
+:math:`\theta^2 = 2 \alpha T\, dt / (1 + \alpha^2)` about each axis perpendicular to it. With finite steps the spins
+take on a temperature other than that of the bath; in two limits it follows from one step alone.
 
 Free spins in a weak field h have the magnetisation :math:`m = h / 3T`.  With :math:`\langle S' \rangle = \lambda S` for
 h = 0, and A the mean of :math:`\partial S'_z / \partial h` over all directions of S, balance in the stationary state
-needs :math:`(1 - \lambda)\, m = A h`, whence
+requires :math:`(1 - \lambda)\, m = A h`, whence
 
 .. math:: T_{\text{eff}} = \frac{1 - \lambda}{3 A} = T\,[1 - c\,\theta^2 + \ldots]
 
@@ -29,8 +29,9 @@ Spins near a strong field h have the complex tilt s with :math:`\langle |s|^2 \r
 
 which bounds h dt: at small damping a scheme that does not conserve the length of s heats the spins.
 
-``midpoint`` is exact in both, but its iteration diverges where a spin turns too far in one step: the spins' motion and
-eight standard deviations of the noise, which no run of 10^12 random fields exceeds, must stay below that angle.
+``midpoint`` is exact in both limits, but its iteration diverges where a spin turns too far in one step: the spins'
+motion and eight standard deviations of the noise, which no run of 10^12 random fields exceeds, must stay below that
+angle.
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ from hpcspin.dynamics.waveforms import Driven
 from hpcspin.errors import HpcspinError
 
 DRIVE_ERROR = 0.02
-"""Relative error of the tilt that a drive may cause."""
+"""Allowed relative error of the tilt that a drive causes."""
 NOISE_ERROR = 0.005
-"""Relative error of the temperature that the spins take on."""
+"""Allowed relative error of the temperature that the spins take on."""
 _NODES = 8
 _RAREST = 8.0
-"""Standard deviations of the random field that the iteration of an implicit scheme must stand."""
+"""Size of the random field, in standard deviations, up to which the iteration of an implicit scheme must converge."""
 _WEAK = 1e-3
 
 
 def drives_of(field: Field) -> list[Driven]:
-    """The terms of a field that change with time by themselves."""
+    """The terms of a field that depend explicitly on time."""
     return [term for term in terms_of(field) if isinstance(term, Driven)]
 
 
@@ -75,13 +76,13 @@ def step_bounds(
     name
         The integrator.
     rate
-        Fastest rate of the spins in the field at time zero, in radians a unit of time.
+        Fastest rate of the spins in the field at time zero, in radians per unit of time.
     drives
         Terms of the field that change with time.
     duration
         Length of the run.
     damping, temperature
-        Of the bath; a product of 0 for none, or for an integrator that is not one for noise.
+        Of the bath; their product is 0 for no noise, or for an integrator that does not support noise.
 
     Returns
     -------
@@ -152,7 +153,8 @@ def temperature_at_turn(name: str, damping: float, turn: float) -> float:
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     noise = np.stack(np.meshgrid(nodes, nodes, nodes), axis=-1).reshape(-1, 3) * turn * math.sqrt(1 + damping**2)
     chance = np.einsum("i,j,k->ijk", weights, weights, weights).ravel() / weights.sum() ** 3
-    # To first order in h a step gives a h + b S (S·h) + c S x h: a spin along h and one across it give the average.
+    # To first order in h a step gives a h + b S (S·h) + c S x h: a spin along h and one perpendicular to it give the
+    # average.
     directions, shares = np.eye(3)[[2, 0]], np.array([1 / 3, 2 / 3])
     start = components_first(torch.from_numpy(np.repeat(directions[:, None], len(noise), axis=1)))
     advance = make_integrator(name, noise=True).step

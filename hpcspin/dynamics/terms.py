@@ -15,11 +15,11 @@ from hpcspin.registry import Choice, Registry
 from hpcspin.settings import Finite, Section, Vector
 
 TERMS: Registry[Callable[..., Field | Sequence[Field]]] = Registry("dynamics.classical", given=1)
-"""Functions of a lattice and of the value of their key, whose type they say, to one or several terms of the field."""
+"""Functions from a lattice and the value of their key, whose type they annotate, to one or more terms of the field."""
 
 
 class DriveSettings(Choice):
-    """A uniform field whose amplitude goes with time; the other parameters are those of its kind."""
+    """A uniform field whose amplitude varies with time; the other keys are the parameters of its kind."""
 
     registry = WAVEFORMS
     kind: Annotated[str, AfterValidator(WAVEFORMS.check)]
@@ -64,7 +64,7 @@ def zeeman(lattice: Lattice, field: Vector) -> Field:
 
 @TERMS.adding("drives")
 def drives(lattice: Lattice, drives: tuple[DriveSettings, ...]) -> list[Field]:
-    """Uniform fields that go with time."""
+    """Uniform fields that vary with time."""
     return [Zeeman(drive.field, make_waveform(drive.kind, **drive.parameters)) for drive in drives]
 
 
@@ -76,7 +76,7 @@ def anisotropy(lattice: Lattice, constant: Finite) -> Field:
 
 @TERMS.adding("heisenberg")
 def heisenberg(lattice: Lattice, exchange: Finite | tuple[Finite, ...]) -> list[Field]:
-    """Exchange J of the energy -J sum S_i·S_j over nearest neighbours, or [J_1, J_2, ...], one a shell."""
+    """Exchange J of the energy -J sum S_i·S_j over nearest neighbours, or [J_1, J_2, ...], one per shell."""
     shells = exchange if isinstance(exchange, tuple) else (exchange,)
     return [Heisenberg(value, lattice.shell(number)) for number, value in enumerate(shells, 1) if value]
 
@@ -89,7 +89,7 @@ def dmi_interfacial(lattice: Lattice, strength: Finite) -> Field:
 
 @TERMS.adding("dmi_bulk")
 def dmi_bulk(lattice: Lattice, strength: Finite) -> Field:
-    """The same with D_ij = D r_ij."""
+    """Dzyaloshinskii-Moriya D of the energy sum D_ij·(S_i x S_j), D_ij = D r_ij."""
     return DzyaloshinskiiMoriya.bulk(lattice, strength)
 
 

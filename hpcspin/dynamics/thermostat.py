@@ -25,10 +25,10 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.philox import WORD, philox
 
 _TILE = {"cpu": 16384, "cuda": 1 << 22}
-"""Sites worked on at a time, by device type.
+"""Number of sites computed at a time, by device type.
 
-On a CPU the few hundred small kernels run in cache: 144 ns a site, 348 untiled.  On a GPU each of them is to keep the
-device busy, and the intermediate words take some hundreds of megabytes.
+On a CPU the few hundred small kernels then run in cache: 144 ns per site instead of 348. On a GPU each of them must
+keep the device busy, and the intermediate words take some hundreds of megabytes.
 """
 
 
@@ -86,7 +86,7 @@ class Thermostat:
     seed
         Chooses the realisation; 0 <= seed < 2**32.
     stream
-        Independent realisation of the same seed.
+        Chooses an independent realisation for the same seed.
 
     Raises
     ------

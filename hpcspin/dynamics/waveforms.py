@@ -1,4 +1,4 @@
-"""How the amplitude of a driving field goes with time; waveforms are registered by name."""
+"""How the amplitude of a driving field varies with time; waveforms are registered by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hpcspin.registry import Registry
 from hpcspin.settings import Finite, Positive
 
 _PULSE_REACH = 8.0
-"""Widths from its centre at which a pulse has fallen to 1e-14."""
+"""Distance from the centre, in widths, at which a pulse has fallen to 1e-14."""
 
 
 class Waveform(ABC):
-    """An amplitude that goes with time, of magnitude 1 at most."""
+    """An amplitude that varies with time, of magnitude at most 1."""
 
     @abstractmethod
     def __call__(self, time: float) -> float:
@@ -25,16 +25,16 @@ class Waveform(ABC):
 
     @abstractmethod
     def rate(self, start: float, end: float) -> float:
-        """Largest angular frequency with which the amplitude changes between two times; 0 where it stays as it is."""
+        """Largest angular frequency with which the amplitude changes between two times; 0 where it does not change."""
 
 
 @runtime_checkable
 class Driven(Protocol):
-    """A term of the field that changes with time by itself."""
+    """A term of the field that depends explicitly on time."""
 
     @property
     def strength(self) -> float:
-        """Largest magnitude of what changes."""
+        """Largest magnitude of the part that varies."""
         ...
 
     def rate(self, start: float, end: float) -> float:
@@ -51,7 +51,7 @@ def waveform(name: str) -> Callable[[type[Waveform]], type[Waveform]]:
     Raises
     ------
     HpcspinError
-        If it does not say how fast it changes.
+        If it is not a `Waveform`, so that nothing says how fast it changes.
     """
 
     def register(kind: type[Waveform]) -> type[Waveform]:
@@ -81,7 +81,7 @@ def make_waveform(name: str, **parameters: float) -> Waveform:
 @waveform("sinusoid")
 @dataclass(frozen=True)
 class Sinusoid(Waveform):
-    """sin(frequency t + phase), the frequency an angular one."""
+    """sin(frequency t + phase), with an angular frequency."""
 
     frequency: Positive
     phase: Finite = 0.0
@@ -116,7 +116,7 @@ class Pulse(Waveform):
 @waveform("sinc")
 @dataclass(frozen=True)
 class Sinc(Waveform):
-    """sin(x)/x, x = frequency (t - centre): excites all angular frequencies below `frequency` alike."""
+    """sin(x)/x, x = frequency (t - centre): excites all angular frequencies below `frequency` equally."""
 
     centre: Finite
     frequency: Positive

@@ -27,14 +27,15 @@ class SolverState(Stateful, Protocol):
 class WholeLatticeField:
     """A field that is computed from all spins at once, such as that of the electrons.
 
-    Every rank receives the whole configuration and calls the solver, which may share the work among the
-    ranks; all must get the same result.  What else the solver finds, such as the density and the error estimate, is
-    kept from the last evaluation, so that a recorded frame costs nothing more.
+    Every rank receives the whole configuration and calls the solver, which may share the work among the ranks; all must
+    get the same result.  Other results of the solver, such as the density and the error estimate, are kept from the
+    last evaluation, so that a recorded frame costs nothing more.
 
     Parameters
     ----------
     solve
-        Spins of shape (1, Lx, Ly, 3) to an object with the arrays ``field`` (1, Lx, Ly, 3) and the observables.
+        Function from spins of shape (1, Lx, Ly, 3) to an object with the arrays ``field`` (1, Lx, Ly, 3) and the
+        observables.
     shapes
         Shape of each observable of one snapshot.
     state
@@ -64,16 +65,16 @@ class WholeLatticeField:
         return _BoundWhole(self, domain)
 
     def evaluate(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Field on the whole lattice, shape (Lx, Ly, 3) as the spins; the observables are those of these spins then."""
+        """Field on the whole lattice, shape (Lx, Ly, 3) like the spins; updates the observables to these spins."""
         state = self._solve(spins[None])
         self._spins = spins
         self.observables = {name: np.asarray(getattr(state, name)[0]) for name in self.observable_shapes}
         return np.asarray(state.field[0])
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
-        """Energy from which the field derives, Omega or F; None of driven electrons, which have none.
+        """Energy from which the field derives, Omega or F; None for driven electrons, which have none.
 
-        That of the spins of the last evaluation is at hand; for others all ranks call together.
+        The energy of the spins of the last evaluation is known already; for others all ranks must call together.
         """
         if "energy" not in self.observable_shapes:
             return None
