@@ -1,1 +1,1 @@
-"""Launchers, communicators, devices, domains and progress: the only rooms that know about ranks."""
+"""Launchers, communicators, devices, domains and progress: how ranks share a run."""

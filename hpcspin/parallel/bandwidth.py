@@ -1,4 +1,4 @@
-"""How fast ranks talk and compute, measured: for `hpcspin doctor`."""
+"""Measures how fast ranks communicate and compute, for `hpcspin doctor`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
 
 _BLOCK = (16, 4096)
-"""Sites of a rank: thin, so that little is copied beside what is sent."""
+"""Sites of a rank; the block is thin, so that little is copied besides what is sent."""
 _HALO = (8, 0)
 _REPEATS = 10
 _REDUCED = 1 << 22
-"""Numbers of an all-reduce: 16 MB in single precision, as of the gradients of a large network."""
+"""Length of the array of an all-reduce: 16 MB in single precision, like the gradients of a large network."""
 _MATRIX = {"cpu": 384, "cuda": 4096}
 """Rows of a complex matrix, by device type: some milliseconds of work."""
 
@@ -34,7 +34,7 @@ def cores() -> str:
 
 
 def halo_exchange(world: World, device: torch.device) -> tuple[float, int]:
-    """Seconds of an exchange of halos of two sides, the slowest rank's, and bytes that a rank receives; collective.
+    """Seconds of a halo exchange on two sides, on the slowest rank, and bytes that a rank receives; collective.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def halo_exchange(world: World, device: torch.device) -> tuple[float, int]:
 
 
 def all_reduce(world: World, device: torch.device) -> tuple[float, int]:
-    """Seconds of an all-reduce as trainings do it, the slowest rank's, and its bytes; NCCL on GPUs; collective.
+    """Seconds of an all-reduce, as in training, on the slowest rank, and its bytes; NCCL on GPUs; collective.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def all_reduce(world: World, device: torch.device) -> tuple[float, int]:
 
 
 def matrix_rate(device: torch.device) -> tuple[float, float]:
-    """Floating-point operations a second of complex products, double precision, and slowest over fastest repeat."""
+    """Floating-point operations per second of complex double-precision products, and slowest over fastest repeat."""
     rows = _MATRIX[device.type]
     matrix = torch.ones((rows, rows), dtype=torch.complex128, device=device)
     seconds = _repeated(lambda: matrix @ matrix, device)
@@ -72,12 +72,12 @@ def matrix_rate(device: torch.device) -> tuple[float, float]:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of some work on a device, its median over some repeats; the first one, which prepares, does not count."""
+    """Median seconds of some work on a device over several repeats, after a first one to warm up."""
     return statistics.median(_repeated(work, device))
 
 
 def _repeated(work: Callable[[], object], device: torch.device) -> list[float]:
-    """Seconds of each repeat of some work; the first one, which prepares, does not count."""
+    """Seconds of each repeat of some work, after a first one to warm up."""
 
     def once() -> float:
         start = time.perf_counter()

@@ -1,9 +1,9 @@
 """Whether MPI may be given buffers on a GPU.
 
-A wrong guess would end in a crash: the MPI library must report that it can, and a trial in a process of its own must
-succeed, on every rank; else messages pass through pinned host memory.  The trial uses one rank, so it does not test
-transfers between ranks.  This path has been tested up to the device boundary, with host tensors in the place of device
-buffers; it has not run on a GPU yet.
+A wrong guess would crash the job. The MPI library must therefore report that it supports them, and a trial in a
+separate process must succeed, on every rank; otherwise messages pass through pinned host memory.  The trial uses one
+rank, so it does not test transfers between ranks.  This path has been tested up to the device boundary, with host
+tensors in place of device buffers; it has not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from hpcspin.parallel.world import World
 TRIAL = (sys.executable, "-m", "hpcspin.parallel.device_trial")
 TRIAL_SECONDS = 60.0
 _LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDRA_", "MPI_LOCAL", "SLURM_")
-"""Variables by which an MPI library recognises a launcher; without them a process is alone."""
+"""Prefixes of the variables by which an MPI library recognises a launcher; without them a process runs alone."""
 
 
 def obstacle_to_device_buffers(world: World, device: torch.device) -> str | None:
     """Why MPI is not given buffers on a device; all ranks under an MPI launcher, or one alone, call it.
 
-    The first obstacle on any rank, the same on all ranks; None if MPI can work on device buffers.
+    Returns the first obstacle on any rank, the same on all ranks; None if MPI can work on device buffers.
     """
     return next((obstacle for obstacle in world.allgather(_obstacle(device)) if obstacle is not None), None)
 

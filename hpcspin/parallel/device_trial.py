@@ -1,8 +1,8 @@
-"""Send a tensor to oneself through MPI, as halos are sent, and compare.
+"""Send a tensor from this process to itself through MPI, as halos are sent, and compare.
 
     python -m hpcspin.parallel.device_trial DEVICE
 
-Exits with 0 if it has arrived unchanged.  It runs apart from the job since an MPI library that cannot read GPU memory
+Exits with 0 if it has arrived unchanged. It runs in its own process, since an MPI library that cannot read GPU memory
 crashes.
 """
 
@@ -13,7 +13,7 @@ import sys
 import torch
 
 _NUMBERS = 1 << 17
-"""1 MB: beyond the sizes for which libraries copy messages in a way of their own."""
+"""1 MB: larger than the messages that libraries copy by a protocol for small ones."""
 
 
 def arrives(device: torch.device) -> bool:

@@ -16,8 +16,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 def pick_device(world: World, requested: str = "auto") -> torch.device:
     """Device of this rank: its own GPU by node-local rank, or the CPU.
 
-    Every stage of a workflow calls this first: GPU memory that torch or CuPy has cached in the stage before is released
-    for the other library.
+    Every stage of a workflow calls this first. It releases the GPU memory that torch or CuPy cached in the stage
+    before, for use by the other library.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def ranks_sharing(world: World, device: torch.device) -> int:
     """How many ranks compute on the device of this rank; all ranks call it.
 
     GPUs, ``"cuda"`` for the current one, are compared by their UUIDs, since each rank may see only its own under the
-    number 0; a CPU is shared by all ranks of the node. Teams made by `World.split` keep the count of the whole.
+    number 0; a CPU is shared by all ranks of the node. Teams made by `World.split` keep the count of the whole job.
     """
     if world.sharing is None:
         mine = unique_name(device)
@@ -77,16 +77,16 @@ def require_own_gpu(world: World, device: torch.device) -> None:
 
 
 def unique_name(device: torch.device) -> str | None:
-    """UUID of a GPU; None of a CPU."""
+    """UUID of a GPU; None for a CPU."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
 def keep_freed_memory() -> None:
-    """Ask the C library to hand freed memory out again instead of giving it back to the system.
+    """Ask the C library to reuse freed memory instead of returning it to the system.
 
     By default glibc maps every tensor beyond 32 MB afresh, and the first touch of each page costs more than the
-    arithmetic: a Heun step of 2048 x 2048 spins took 2.2 s, with this 0.8 s and at most twice the memory.  Other C
-    libraries are left alone.
+    arithmetic: a Heun step of 2048 x 2048 spins took 2.2 s, and takes 0.8 s with this and at most twice the memory.
+    Other C libraries are left alone.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):

@@ -1,4 +1,4 @@
-"""A lattice cut into two-dimensional blocks, one a rank.
+"""A lattice cut into two-dimensional blocks, one per rank.
 
 A :class:`Domain` knows which sites are mine and how to put a halo of foreign sites around them, so that
 a field of finite range needs nothing else.  Cutting changes which rank computes a site, never what is
@@ -26,8 +26,8 @@ from hpcspin.parallel.world import World
 
 
 def _fits(length: int, blocks: int, width: int) -> bool:
-    # A single block wraps onto itself by copies, however thin it is; several exchange strips of the halo's
-    # width, and each holds a site.
+    # A single block wraps onto itself by copies, however thin it is; several blocks exchange strips of the halo's
+    # width, and each must hold a site.
     return blocks == 1 or length // blocks >= max(width, 1)
 
 
@@ -161,7 +161,7 @@ class Domain:
         return extended
 
     def window(self, whole: Tensor, halo: Halo) -> Tensor:
-        """Cut my block with its halo out of the whole lattice, without communication; as `extend`."""
+        """Cut my block with its halo out of the whole lattice, without communication; otherwise like `extend`."""
         index, inside = zip(*(self._window_axis(axis, halo[axis]) for axis in range(2)), strict=True)
         rows, columns = (torch.as_tensor(i, device=whole.device) for i in index)
         mask = torch.as_tensor(inside[0][:, None] & inside[1], device=whole.device)
@@ -180,22 +180,22 @@ class Domain:
         return torch.as_tensor(self._join(self._to_host(block)(), everywhere=True), device=block.device)
 
     def gather(self, block: Tensor) -> NDArray[np.float64] | None:
-        """Join the blocks of all ranks as an array of its own memory on rank 0; None elsewhere."""
+        """Join the blocks of all ranks as an array with its own memory on rank 0; None elsewhere."""
         return self.start_gather(block)()
 
     def start_gather(self, block: Tensor) -> Callable[[], NDArray[np.float64] | None]:
-        """Start what `gather` does; the function that is returned, which all ranks call, finishes it.
+        """Start what `gather` does; the returned function, which all ranks call, finishes it.
 
-        On a GPU the block travels to the host meanwhile, for which nothing that comes between has to wait.
+        On a GPU the block is copied to the host meanwhile; work between the two calls need not wait for it.
         """
         arrived = self._to_host(block)
         return lambda: self._join(arrived(), everywhere=False)
 
     def _to_host(self, block: Tensor) -> Callable[[], NDArray[np.float64]]:
-        """Start to copy a block to contiguous memory of its own; the function that is returned waits for it.
+        """Start copying a block to its own contiguous host memory; the returned function waits for it.
 
-        On a GPU a stream of its own copies into pinned memory, which torch keeps for the next frames: the computing
-        stream and the host go on meanwhile.
+        On a GPU a separate stream copies into pinned memory, which torch keeps for the next frames; the computing
+        stream and the host continue meanwhile.
         """
         if block.device.type == "cpu":
             copied = np.array(block.numpy(), order="C")
@@ -205,7 +205,7 @@ class Domain:
         with torch.cuda.stream(stream):
             host = torch.empty(block.shape, dtype=block.dtype, pin_memory=True)
             host.copy_(block.contiguous(), non_blocking=True)
-        block.record_stream(stream)  # Its memory is not handed out again before it is copied.
+        block.record_stream(stream)  # Its memory is not reused before it is copied.
         done = stream.record_event()
 
         def wait() -> NDArray[np.float64]:

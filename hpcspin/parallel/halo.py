@@ -1,11 +1,12 @@
 """Exchange of halos between neighbouring blocks, all sides and corners at once.
 
-Each block sends the sites that its up to eight neighbours need, once. Nothing is sent for sites beyond an open edge,
-nor for images of the receiver's own sites or of sites that it receives anyway: those are copied in place. The tag of a
-message is its direction, so that two ranks which are each other's neighbour on both sides do not mix them up.
+Each block sends each of its neighbours, at most eight, the sites that it needs, once. Nothing is sent for sites beyond
+an open edge, nor for images of the receiver's own sites or of sites that it receives anyway: those are copied in place.
+The tag of a message is its direction, so that two ranks which are each other's neighbour on both sides do not mix them
+up.
 
-`HaloExchange.start` and `HaloExchange.finish` are two calls, between which there is time to compute. So are those of
-`BorderExchange`, for arrays on strips that are too large to be copied into the middle of a halo.
+`HaloExchange.start` and `HaloExchange.finish` are separate calls, so that computation can overlap the exchange. So are
+those of `BorderExchange`, for arrays on strips that are too large to be copied into the middle of a halo.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class HaloExchange:
     domain
         The cut; all ranks make and call their exchanges in the same order.
     halo
-        Widths (hx, hy); along an axis that is cut at most that of the thinnest block.
+        Widths (hx, hy); along an axis that is cut, at most the width of the thinnest block.
     like
         A block of the shape, type and device that will be exchanged.
     """
@@ -120,18 +121,18 @@ class BorderExchange:
     """Exchange of the border lines of several arrays at once, which stay where they are.
 
     The rows of an array are my sites, line after line, then the border lines of the rank before mine, then those of the
-    rank after it; what else follows is left alone, and so is the border beyond an open edge.
+    rank after it; any further rows are left alone, and so is the border beyond an open edge.
 
     Parameters
     ----------
     domain
         A cut into strips; all ranks make and call their exchanges in the same order.
     axis
-        Along which it is cut.
+        Axis along which it is cut.
     sites, border
-        Rows of my sites, and of the border on each side.
+        Number of rows of my sites, and of the border on each side.
     like
-        Arrays of the number, shape (rows, numbers), type and device that will be exchanged.
+        Arrays like those that will be exchanged: as many, of the same shape (rows, numbers), type and device.
     """
 
     def __init__(self, domain: Domain, axis: int, sites: int, border: int, like: Sequence[Tensor]) -> None:

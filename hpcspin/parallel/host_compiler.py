@@ -1,4 +1,4 @@
-"""Kernels in C, compiled for the machine at their first use and kept."""
+"""Kernels in C, compiled for the machine at their first use and cached."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-sha
 def compiled(source: Path, *options: str) -> ctypes.CDLL | None:
     """The kernels of a source file, compiled if need be; None where there is no C compiler or it fails.
 
-    Further ``options``, such as a macro, make other kernels of it.
+    Further ``options``, such as a macro, compile other kernels from it.
     """
     found = attempt(source, *options)
     return None if isinstance(found, str) else found
 
 
 def attempt(source: Path, *options: str) -> ctypes.CDLL | str:
-    """The kernels of a source file, compiled if need be, or in words why there are none."""
+    """The kernels of a source file, compiled if need be, or the reason why there are none."""
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None:
         return "no C compiler: neither $CC nor cc, gcc or clang is there"
@@ -36,7 +36,7 @@ def attempt(source: Path, *options: str) -> ctypes.CDLL | str:
 
 
 def _library(source: Path, compiler: str, options: tuple[str, ...]) -> Path:
-    """Where the compiled kernels lie; ranks that come at the same time each compile them, and the last one stays."""
+    """Path of the compiled kernels; ranks that need them at the same time each compile them, and the last one stays."""
     flags = *_FLAGS, *options
     machine = f"{platform.machine()} {processor()} {compiler} {' '.join(flags)}"
     name = hashlib.sha256(source.read_bytes() + machine.encode()).hexdigest()[:16]
@@ -52,7 +52,7 @@ def _library(source: Path, compiler: str, options: tuple[str, ...]) -> Path:
 
 
 def processor() -> str:
-    """Model of the processor: a home directory serves machines of several kinds."""
+    """Model of the processor: one home directory may serve machines of several kinds."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("model name", "CPU part")):

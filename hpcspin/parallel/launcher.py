@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 _RANK_COUNTS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-"""Where Open MPI, MPICH (and its kin) and srun write how many ranks they have started; the first one counts."""
+"""Where Open MPI, MPICH (and its relatives) and srun write how many ranks they have started; the first one counts."""
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 """Where the same launchers write the number of this rank."""
 

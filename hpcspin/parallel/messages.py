@@ -1,9 +1,9 @@
 """Messages of fixed shape between a block and its neighbours.
 
-Under MPI they lie in contiguous buffers with persistent requests: on the device where MPI can work there, else
-on the host, pinned where the spins live on a GPU; the host waits for the GPU before it hands them over.  Under
-torchrun they are tensors on the device, and on a GPU NCCL takes and gives them in the order of the stream, for which
-the host never waits.
+Under MPI they lie in contiguous buffers with persistent requests: on the device where MPI can work there, else on the
+host, in pinned memory if the spins live on a GPU. The host waits for the GPU before it passes them to MPI. Under
+torchrun they are tensors on the device; on a GPU, NCCL sends and receives them in the order of the stream, and the host
+never waits for it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _free(requests: list[Any]) -> None:
 
 
 class NeighbourMessages:
-    """What travels to each side of my block, and what comes from there.
+    """The messages to each side of my block, and those from there.
 
     Parameters
     ----------
@@ -77,14 +77,14 @@ class NeighbourMessages:
 
     @property
     def received_bytes(self) -> int:
-        """Bytes that come in one exchange."""
+        """Bytes received in one exchange."""
         return sum(buffer.nbytes for buffer in self._in.values())
 
     def send(self, parts: Mapping[Direction, Tensor]) -> None:
         """Start to send a tensor to each side, and to receive."""
         if not self._peers:
             return
-        self._synchronise()  # What computes the parts is no packing.
+        self._synchronise()  # Computing the parts does not count as packing.
         with self._stopwatch.measure(PACKING):
             for side, buffer in self._out.items():
                 buffer.copy_(parts[side], non_blocking=True)
@@ -133,7 +133,7 @@ class NeighbourMessages:
             dist.P2POp(dist.isend, self._out[side], group=group, tag=_tag(side), group_peer=peer)
             for side, peer in self._peers.items()
         ]
-        # NCCL knows no tags: receives stand in the order in which the other rank, going through its sides, sends.
+        # NCCL has no tags: receives are in the order in which the other rank, going through its sides, sends.
         receives = [
             dist.P2POp(dist.irecv, self._in[side], group=group, tag=_tag(_opposite(side)), group_peer=peer)
             for side, peer in reversed(self._peers.items())

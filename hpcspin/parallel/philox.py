@@ -1,7 +1,7 @@
 """Random words that are a pure function of a key and a counter.
 
 Philox4x32-10 of Salmon et al. (SC '11, doi:10.1145/2063384.2063405). Nothing is carried from one call to the next, so
-that what is random does not depend on ranks, restarts or the order of calls.
+that the random numbers do not depend on ranks, restarts or the order of calls.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _open: list[Progress] = []
 
 
 class Bar(Protocol):
-    """What long work reports to."""
+    """What long work reports its progress to."""
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count n more units of work as done."""
@@ -82,7 +82,7 @@ def progress(world: World, title: str, total: int | None, done: int = 0) -> Iter
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        # Lines of the log appear above the bar, which takes the place of sys.stderr; results do not belong there.
+        # Lines of the log appear above the bar, which replaces sys.stderr; results do not belong there.
         with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bars:
             _open.append(bars)
             try:

@@ -16,7 +16,7 @@ PACKING, WAITING = "packing", "waiting"
 class Stopwatch:
     """Seconds that one rank spends packing messages and waiting for the others; all else is computing.
 
-    Two readings of the clock an interval: about a microsecond.
+    Each interval costs two readings of the clock, about a microsecond.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Stopwatch:
         self._seconds[what] += time.perf_counter() - start
 
     def read(self) -> dict[str, float]:
-        """Seconds of ``computing``, ``packing`` and ``waiting`` since the beginning; they add up to all of it."""
+        """Seconds of ``computing``, ``packing`` and ``waiting`` since the last restart; they add up to all of it."""
         elapsed = time.perf_counter() - self._start
         return {"computing": elapsed - sum(self._seconds.values()), **self._seconds}
 

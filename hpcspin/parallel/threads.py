@@ -1,4 +1,4 @@
-"""Threads among which a rank shares out its work on a CPU, or its launches on a GPU."""
+"""Threads that share a rank's work on a CPU, or its kernel launches on a GPU."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Result = TypeVar("Result")
 
 
 def threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """``work`` of every item, in their order, on as many threads as torch has."""
+    """Apply ``work`` to every item, on as many threads as torch has; results in the order of the items."""
     threads = min(torch.get_num_threads(), len(items))
     return list(thread_pool(threads).map(work, items)) if threads > 1 else [work(item) for item in items]
 
 
 @cache
 def thread_pool(threads: int) -> ThreadPoolExecutor:
-    """A number of threads, each with one OpenMP thread; they are kept, and reuse the memory that they have freed."""
+    """A pool of threads with one OpenMP thread each; they are kept, and reuse the memory that they have freed."""
     openmp = ThreadpoolController().select(user_api="openmp")
     return ThreadPoolExecutor(threads, initializer=_one_openmp_thread, initargs=(openmp,))
 
@@ -30,7 +30,7 @@ def thread_pool(threads: int) -> ThreadPoolExecutor:
 def _one_openmp_thread(openmp: ThreadpoolController) -> None:
     """Limit torch's elementwise operations in this thread, and in this thread alone, to one OpenMP thread.
 
-    Torch's own setting is global: lowered and raised again, it makes MKL's LU of large matrices fail.
+    Torch's own setting is global: lowering and raising it again makes MKL's LU of large matrices fail.
     """
-    torch.get_num_threads()  # Sets the thread up; later it would undo the limit.
+    torch.get_num_threads()  # Initialises torch in the thread; done later, that would undo the limit.
     openmp.limit(limits=1)

@@ -30,7 +30,7 @@ from hpcspin.parallel.launcher import launched_ranks, one_process, under_torchru
 
 logger = logging.getLogger("hpcspin")
 results = logging.getLogger("hpcspin.results")
-"""What a command is run for, which the command line writes to stdout; the rest of the log goes to stderr."""
+"""The results of a command, which the command line writes to stdout; the rest of the log goes to stderr."""
 
 _GRACE_SECONDS = 1.0
 _FORWARDING = 0.3
@@ -73,7 +73,7 @@ class World:
     def current(cls) -> World:
         """The ranks of this process, joined at the first call; for scripts and notebooks.
 
-        Under a launcher an exception that nobody catches then ends all ranks, so that none waits for ever.
+        Under a launcher, an uncaught exception then ends all ranks, so that none waits for ever.
         """
         return _current()
 
@@ -110,7 +110,7 @@ class World:
             ) from failure
         comm = MPI.COMM_WORLD
         if comm.size != launched:
-            # To continue would run that many copies of a one-rank job over the same files.
+            # Continuing would run that many copies of a one-rank job on the same files.
             raise HpcspinError(
                 f"the launcher has started {launched} ranks and mpi4py's MPI library sees {comm.size}: they belong "
                 "to different MPI libraries; use the mpiexec of mpi4py's library, or srun --mpi=pmi2 or --mpi=pmix; "
@@ -156,9 +156,9 @@ class World:
         return [value]
 
     def concatenate(self, array: NDArray[Any], lengths: Sequence[int], *, everywhere: bool) -> NDArray[Any] | None:
-        """Flat, contiguous arrays of all ranks end to end, in rank order; under MPI without copies on the way.
+        """Join flat, contiguous arrays of all ranks in rank order; under MPI without intermediate copies.
 
-        They are of one type, and have the given lengths. Every rank gets the result, or rank 0 alone, and the others
+        They have one type and the given lengths. Either every rank gets the result, or rank 0 alone, and the others
         None.
         """
         if self.comm is None:
@@ -180,9 +180,9 @@ class World:
         return np.sum(np.stack(parts), axis=0)
 
     def split(self, teams: int) -> tuple[int, World]:
-        """Divide the ranks into teams, at most one a rank, of consecutive ranks, as equal as can be.
+        """Divide the ranks into teams of consecutive ranks, as equal as possible and at most one per rank.
 
-        The number of my team and its ranks.
+        Returns the number of my team, and its ranks.
         """
         if teams == 1:
             return 0, self
@@ -214,7 +214,7 @@ class World:
     def torch_group(self, device: str = "cpu") -> None:
         """Start torch.distributed over these ranks, for DistributedDataParallel.
 
-        For ``"cuda"`` NCCL takes tensors on GPUs, for ``"cpu"`` there is gloo alone.
+        NCCL handles tensors on GPUs if there are any or ``"cuda"`` is given, gloo those on CPUs.
         """
         if self.size == 1 or dist.is_initialized():
             return
@@ -258,9 +258,9 @@ class World:
     def leave(self, code: int) -> None:
         """End all ranks at the same time; under torchrun this does not return and skips the interpreter's shutdown.
 
-        A thread of torch.distributed that needs the interpreter during its shutdown ends the process by SIGABRT, now
-        and then, after everything has been written. Under MPI the shutdown is needed: it frees the messages before
-        MPI ends.
+        A thread of torch.distributed that needs the interpreter during its shutdown occasionally ends the process with
+        SIGABRT, after everything has been written. Under MPI the shutdown is needed: it frees the messages before MPI
+        ends.
         """
         self.finish()
         if self.launcher == "torchrun":
