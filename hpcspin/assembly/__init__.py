@@ -1,1 +1,1 @@
-"""From the words of a config to the objects of the rooms: systems, fields, and the places of results."""
+"""Builds what a config describes from the other packages: systems and fields, and the layout of results."""

@@ -1,4 +1,4 @@
-"""Whether a model has learned from the electrons that it is used for: those of a system, of labels, of trajectories."""
+"""Whether a model was trained on the electrons that it is used for: those of a system, of labels, of trajectories."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from hpcspin.training import learned_files
 def require_electrons(
     config: Mapping[str, Any], card: Mapping[str, Any], names: tuple[str, str], allow: Collection[str], world: World
 ) -> None:
-    """Refuse a model for electrons that it has no input for, and warn of a bias that it has not learned from.
+    """Refuse a model for electrons that it has no input for, and warn of a bias that it was not trained on.
 
-    The config is that of the system, or as a trajectory stores it, the card that of the model; messages call them by
-    their names. The HpcspinError says which keys differ, both values, and how to allow them.
+    ``config`` is that of the system, or the one that a trajectory stores, and ``card`` that of the model; ``names`` are
+    those of the model and of the config in messages. Raises HpcspinError with the keys that differ, both values, and
+    how to allow them.
     """
     model, where = names
     learned, given = stored_electrons(card.get("electrons"), model), electrons_of(config, where)
@@ -49,7 +50,7 @@ def require_electrons(
 def warn_of_labels(
     files: Sequence[Path], model: Path, card: Mapping[str, Any], allow: Collection[str], world: World
 ) -> float | None:
-    """Warn of label files whose error is not that of the model on independent data of its own electrons.
+    """Warn of label files that are not independent data for the electrons that the model was trained on.
 
     Returns
     -------
@@ -104,12 +105,12 @@ def _doubts_of_labels(
 
 
 def _drive(card: Mapping[str, Any]) -> str:
-    """What a model sees of the reservoirs, so that it may differ."""
+    """What a model takes as input from the reservoirs, so that it may differ."""
     return str((card.get("architecture") or {}).get("drive", "bias"))
 
 
 def _doubts(learned: Sequence[Electrons], given: Electrons, drive: str) -> list[str]:
-    """What to warn of where electrons agree."""
+    """Warnings for electrons that agree."""
     doubts = []
     if not any("reservoirs" in entry for entry in learned):
         doubts.append("it has learned from labels without a config, so that their electrons are unknown")

@@ -1,4 +1,4 @@
-"""The fields that a config can name, as the dynamics sees them."""
+"""The fields that a config can name, in the form that the dynamics uses."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _SolverState:
         self._solver = solver
 
     def start_step(self, step: int) -> bool:
-        """Key the solver's random vectors, if it has some, by the step; whether its field is another one then."""
+        """Key the solver's random vectors, if any, by the step; return whether this changes its field."""
         self._solver.number = step
         return self._solver.is_random
 
@@ -68,7 +68,7 @@ class _SolverState:
 
 
 def solver_field(solver: Solver[Any, Any]) -> WholeLatticeField:
-    """The exact field of a solver as the dynamics sees it."""
+    """The exact field of a solver, in the form that the dynamics uses."""
     system = solver.system
     return WholeLatticeField(solver.solve, system.result_shapes, _SolverState(solver))
 
@@ -99,7 +99,7 @@ def _learned(config: Config, dynamics: DynamicsSection, lattice: Lattice, world:
 
 
 def _require_potential(config: Config, model: ForceField | Committee, dynamics: DynamicsSection) -> None:
-    """Refuse a model that is not the one which the config's section ``potential`` describes, but for its precision."""
+    """Refuse a model other than the one that the section ``potential`` describes, up to ``model_precision``."""
     if config.potential is None:
         return
     described = config.potential.model_dump(mode="json")

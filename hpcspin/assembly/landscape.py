@@ -38,11 +38,11 @@ class Landscape:
     Parameters
     ----------
     lattice
-        The lattice, all of which each process holds.
+        The lattice; each process holds all of it.
     field
-        Classical terms, exact closed electrons, a learned field of kind conservative, or a sum of such.
+        Classical terms, exact closed electrons, a learned field of kind conservative, or a sum of these.
     occupied, pinned
-        Sites with a spin, and sites whose spins nothing moves, bool, shape (Lx, Ly); None for all, and for none.
+        Sites with a spin, and sites whose spins are fixed, bool, shape (Lx, Ly); None for all, and for none.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class Landscape:
         ]
 
     def __call__(self, spins: Array) -> tuple[float, Array]:
-        """Energy of spins of shape (Lx, Ly, 3) in units of the hopping, and -dE/dS_i, zero where nothing moves."""
+        """Energy of spins of shape (Lx, Ly, 3) in units of the hopping, and -dE/dS_i, zero where spins do not move."""
         energy, total, present = 0.0, np.zeros_like(spins), spins * self.occupied[..., None]
         for term, evaluate in self._terms:
             force = evaluate(torch.as_tensor(spins), 0.0).detach().cpu().double().numpy()
@@ -88,7 +88,7 @@ class Landscape:
         return np.array([energy for energy, _ in found]), np.stack([force for _, force in found])
 
     def slope(self, spins: Array) -> Array:
-        """Slope dE/dS_i across the spins, shape (Lx, Ly, 3)."""
+        """Slope dE/dS_i perpendicular to the spins, shape (Lx, Ly, 3)."""
         return -across(spins, self(spins)[1])
 
     def minimise(self, spins: Array, tolerance: float = 1e-6, most: int = 10_000) -> Minimum:
@@ -138,7 +138,7 @@ def build_landscape(config: Config, world: World) -> Landscape:
 
 
 def images_of_teams(landscape: Landscape, number: int, teams: int, team: World, world: World) -> Evaluate:
-    """Energies and fields of images that teams of ranks share, on every rank in the order of the images."""
+    """Function for the energies and fields of images, which teams of ranks share; every rank gets all, in order."""
 
     def evaluate(images: Array) -> tuple[Array, Array]:
         mine = [landscape(image) for image in images[number::teams]]
@@ -161,7 +161,7 @@ def write_states(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
 
 
 def stored_states(directory: Path, read: Callable[[Any, Mapping[str, Any]], Any]) -> Any:
-    """What a function finds in the states of a directory, finished or not, and their attributes; None of no states."""
+    """Apply a function to the stored states of a directory, finished or not, and their attributes; None without any."""
     path = find_trajectory(directory)
     if not path.exists():
         return None

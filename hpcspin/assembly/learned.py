@@ -1,4 +1,4 @@
-"""A force field as the dynamics sees it."""
+"""A force field, in the form that the dynamics uses."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood
 
 
 class BorderMessages:
-    """Terms that cross the sides of blocks, as messages between ranks; see `hpcspin.potential.BorderExchange`.
+    """Terms that cross the sides of blocks, sent between ranks; see `hpcspin.potential.BorderExchange`.
 
-    All ranks make and use their messages in the same order, of terms of a shape for each side, of the type and on the
-    device of a tensor that they are like.
+    All ranks make and use their messages in the same order. ``shapes`` holds the shape of the terms for each side;
+    their type and device are those of ``like``.
     """
 
     def __init__(self, domain: Domain, shapes: Mapping[Side, tuple[int, int]], like: Tensor) -> None:
@@ -41,7 +41,7 @@ class BorderMessages:
 
 
 class LearnedField:
-    """A force field in evaluation mode, or the mean of a committee, as the dynamics sees it.
+    """A force field in evaluation mode, or the mean of a committee, in the form that the dynamics uses.
 
     For the drive see `Predictor.drive`. ``alarmed`` is the largest share of sites outside the training data that the
     log has warned of.
@@ -63,7 +63,7 @@ class LearnedField:
         return _BoundLearned(self.model, table, self._bias(like.device), domain)
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
-        """E of spins of shape (Lx, Ly, 3), from which h^eq derives; None of a model that has none."""
+        """E of spins of shape (Lx, Ly, 3), from which h^eq derives; None for a model that has none."""
         return self.potentials(lattice, spins)[0] if self.model.has_potentials else None
 
     def potentials(self, lattice: Lattice, spins: NDArray[np.float64]) -> tuple[float, float]:
@@ -85,7 +85,7 @@ class LearnedField:
 
 
 class _BoundLearned:
-    """A learned field on a block; its interior is computed while the halo travels."""
+    """A learned field on a block; its interior is computed while the halo is exchanged."""
 
     def __init__(self, model: ForceField | Committee, table: Neighbourhood, bias: Tensor, domain: Domain) -> None:
         self._model, self._table, self._bias, self._domain = model, table, bias, domain
@@ -100,7 +100,7 @@ class _BoundLearned:
         interior, self._interior = self._interior, ()
         given, domain, bias = self._arguments(spins), self._domain, self._bias
         if self._at_filling:
-            # The chemical potential is that of all spins: all ranks find it together.
+            # The chemical potential depends on all spins: all ranks find it together.
             bias = at_filling(self._model, *given, bias, domain.lattice.num_sites, domain.world.sum)
         predicted = self._model(*given, bias, interior).field
         return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))

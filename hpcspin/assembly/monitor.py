@@ -1,6 +1,6 @@
 """Checks of a learned field while it moves the spins: range of the training data, spread of a committee, exact labels.
 
-Three signs that a learned field cannot be trusted any more, from the cheapest to the most reliable: spins whose
+Three signs that a learned field can no longer be trusted, from the cheapest to the most reliable: spins whose
 surroundings lie outside the training data, members of a committee that disagree, and an exact label of a frame at
 intervals. None of them changes the trajectory.
 """
@@ -36,9 +36,9 @@ _ALARM = 0.05
 class CheckedField(LearnedField):
     """A learned field that is compared with the exact one at some of the recorded frames.
 
-    Its observables are ``exact_field`` (Lx, Ly, 3), that of the electrons alone, what else an exact label holds, such
-    as its error estimate ``exact_error`` and the currents ``exact_current``, and ``deviation``, the root mean square
-    difference of a perpendicular component; NaN at frames between checks.
+    Its observables are ``exact_field`` (Lx, Ly, 3), the field of the electrons alone; the other data of an exact label,
+    such as its error estimate ``exact_error`` and the currents ``exact_current``; and ``deviation``, the root mean
+    square difference of a perpendicular component. They are NaN at frames between checks.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class CheckedField(LearnedField):
     lattice
         The whole lattice.
     solver
-        Of the exact field, shared out over all ranks.
+        Solver for the exact field; all ranks share its work.
     interval
         Steps between checks.
     world
@@ -76,7 +76,7 @@ class CheckedField(LearnedField):
         if step % self._interval:
             return {name: np.full(shape, np.nan) for name, shape in self.observable_shapes.items()}
         spins = whole().detach().to("cpu", torch.float64).contiguous()
-        # Without the solver's state of earlier frames: a restart gives the same bits.
+        # Discard the solver's state of earlier frames, so that a restart gives the same bits.
         self._solver.reset()
         self._solver.number = step
         exact = self._solver.solve(spins.numpy()[None])

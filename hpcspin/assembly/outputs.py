@@ -1,4 +1,4 @@
-"""Outputs of runs: one run an output, a directory for one config, and the files of a reproduction."""
+"""Outputs of runs: one run per output, one config per directory, and the files of a reproduction."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
 
 @contextmanager
 def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterator[None]:
-    """Keep other runs from an output within a block, which all ranks enter; rank 0 has the lock.
+    """Lock an output against other runs within a block, which all ranks enter; rank 0 holds the lock.
 
-    The output is a directory, which is made, or a file. Directories that are made and stay empty, since the block
-    refuses its input, are removed again. Raises HpcspinError if another run writes there.
+    The output is a directory, which is created, or a file. Directories that are created and stay empty, because the
+    block refuses its input, are removed again. Raises HpcspinError if another run writes there.
     """
 
     def end(message: str) -> None:
@@ -66,25 +66,25 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
 def recorded_job(
     directory: Path, world: World, config: Config | None = None, may_grow: tuple[str, ...] = (), element: str = ""
 ) -> Iterator[None]:
-    """Be the `sole_writer` of a directory, and describe the job in its ``jobs.jsonl`` when it ends in order.
+    """Be the `sole_writer` of a directory, and describe the job in its ``jobs.jsonl`` when it ends normally.
 
-    A line a job: ``ended`` (UTC), ``seconds``, ``ranks``, ``launcher``, and of the node of rank 0 the ``processor``,
-    the ``cores`` that it may use and its ``gpus``. Jobs that are killed leave none.
+    Each job adds a line: ``ended`` (UTC), ``seconds``, ``ranks``, ``launcher``, ``code_version``, and for the node of
+    rank 0 the ``processor``, the ``cores`` that it may use and its ``gpus``. Jobs that fail or are killed leave none.
 
     Parameters
     ----------
     directory
-        Of the results, which is made.
+        Directory of the results, which is created.
     world
         The ranks.
     config
-        What the directory is for, kept there as ``config.json``; None where the directory says so by other files.
+        Config that the directory belongs to, kept there as ``config.json``; None where other files hold it.
     may_grow
-        Dotted keys in which the stored config may differ, more of the same; `CHECKPOINTING`, and what is allowed to
-        differ between labels and models, always may.
+        Dotted keys in which the stored config may differ, to do more of the same; `CHECKPOINTING`, ``plugins`` and the
+        keys ``allow`` always may.
     element
-        Of a batch array, as ``3-of-16``: it shares the directory with the others, locks its own name alone, has its own
-        ``jobs-3-of-16.jsonl``, and is the ``task`` of the line.
+        Element of a batch array, such as ``3-of-16``. It shares the directory with the others, locks only its own name,
+        writes its own ``jobs-3-of-16.jsonl``, and is the ``task`` in that line.
 
     Raises
     ------
@@ -133,7 +133,7 @@ class Layout:
         self.stages = root / "stages.json"
         """Seconds of each stage, over all restarts."""
         self.data = root / "data"
-        """Training set: shards of the training and validation trajectories."""
+        """Label files of the training and validation trajectories."""
         self.test = root / "test"
         """Label files of the test trajectories."""
         self.model = root / "model"

@@ -30,7 +30,7 @@ def build_lattice(section: LatticeSettings) -> Lattice:
     Raises
     ------
     HpcspinError
-        If its spins alone are more than the memory of this node: every rank begins with those of the whole lattice.
+        If its spins alone exceed the memory of this node: every rank starts with those of the whole lattice.
     """
     needed, there = _SPIN_BYTES * math.prod(section.size), psutil.virtual_memory().total
     if needed > there:

@@ -1,4 +1,4 @@
-"""Observers of what flows through the electrons, whatever field moves the spins: currents, states, transmissions.
+"""Observers of electron transport, whatever field moves the spins: currents, densities of states, transmissions.
 
 Each recorded frame costs one dense eigenproblem, which observers of the same energies share.
 """
@@ -23,32 +23,32 @@ def _vectors(lattice: Lattice) -> tuple[int, ...]:
 
 @observer("charge_current", _vectors)
 def charge_current(frame: Frame) -> Real:
-    """Current of particles through each site, a vector in the plane: half of what passes each of its bonds."""
+    """Particle current through each site, a vector in the plane: half the current through each of its bonds."""
     along = _through_sites(frame, _flows(frame, "charge_current").bond_current)
     return np.pad(along, ((0, 0), (0, 0), (0, 1)))
 
 
 @observer("spin_current_x", _vectors)
 def spin_current_x(frame: Frame) -> Real:
-    """Spin, in units of hbar, that passes each site along x."""
+    """Spin current along x through each site, with spin in units of hbar."""
     return _through_sites(frame, _flows(frame, "spin_current_x").bond_spin_current)[..., 0, :]
 
 
 @observer("spin_current_y", _vectors)
 def spin_current_y(frame: Frame) -> Real:
-    """Spin, in units of hbar, that passes each site along y."""
+    """Spin current along y through each site, with spin in units of hbar."""
     return _through_sites(frame, _flows(frame, "spin_current_y").bond_spin_current)[..., 1, :]
 
 
 @observer("ldos", lambda lattice, energies: (len(energies), *a_site(lattice)))
 def ldos(frame: Frame, energies: tuple[Finite, ...]) -> Real:
-    """Local density of states at some energies, in states a unit of energy; see `Transport`."""
+    """Local density of states at some energies, in states per unit of energy; see `Transport`."""
     return _flows(frame, "ldos", energies).ldos
 
 
 @observer("transmission", lambda lattice, energies, source, drain: (len(energies),))
 def transmission(frame: Frame, energies: tuple[Finite, ...], source: str, drain: str) -> Real:
-    """Transmission from one reservoir into another one at some energies."""
+    """Transmission from one reservoir into another at some energies."""
     system = _system(frame, "transmission")
     names = [reservoir.name for reservoir in system.reservoirs] if isinstance(system, DrivenLattice) else []
     for name in (source, drain):
@@ -76,9 +76,9 @@ def _flows(frame: Frame, name: str, energies: tuple[float, ...] = ()) -> Transpo
 
 
 def _through_sites(frame: Frame, flow: Real) -> Real:
-    """Flow through each site from that along bonds, (bonds, Lx, Ly, ...): half of it a bond, times the bond's vector.
+    """Flow through each site from the flow along bonds, shape (bonds, Lx, Ly, ...) to (Lx, Ly, 2, ...).
 
-    Shape (Lx, Ly, 2, ...).
+    Each bond contributes half its flow, times the bond's vector, to both of its sites.
     """
     lattice, rest = frame.lattice, flow.shape[3:]
     total = np.zeros((lattice.num_sites, 2, *rest))
