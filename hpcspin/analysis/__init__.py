@@ -1,4 +1,4 @@
-"""What trajectories say: numbers of runs, spectra, correlations, charge; spins at rest, and paths between them."""
+"""Analysis of trajectories: numbers of runs, spectra, correlations, charge; spins at rest, and paths between them."""
 
 from hpcspin.analysis.minimise import Minimum, minimise
 from hpcspin.analysis.path import Band, geodesic, relax

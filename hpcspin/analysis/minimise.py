@@ -1,4 +1,4 @@
-"""Spins at rest: minima of an energy, known through its field alone."""
+"""Spins at rest: minima of an energy that is known only through its field."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ class Point:
 
 
 def across(spins: Array, vectors: Array) -> Array:
-    """The part of vectors across the spins, both of shape (..., 3)."""
+    """The part of vectors perpendicular to the spins, both of shape (..., 3)."""
     return np.asarray(vectors - (spins * vectors).sum(axis=-1, keepdims=True) * spins)
 
 
 def descend(slope: Callable[[Array], Array], spins: Array, step: float = 1.0, evaluations: int = 0) -> Iterator[Point]:
     """Steepest descent on the spheres with the step lengths of Barzilai and Borwein.
 
-    L. Exl et al., J. Appl. Phys. 115, 17D118 (2014). A descent that begins at a point of another one repeats this point
-    and those behind it bit for bit.
+    L. Exl et al., J. Appl. Phys. 115, 17D118 (2014). A descent that starts from a point of an earlier one repeats this
+    point and those after it bit for bit.
 
     Parameters
     ----------
     slope
-        From spins of shape (..., 3) to what is to vanish, across the spins, of the same shape.
+        Function from spins of shape (..., 3) to the slope, perpendicular to the spins and of the same shape.
     spins
         Start, unit vectors.
     step, evaluations
-        Of the point to go on from.
+        Values of the point to continue from.
     """
     uphill, evaluations = slope(spins), max(evaluations - 1, 0)
     while True:
@@ -74,24 +74,24 @@ def descend(slope: Callable[[Array], Array], spins: Array, step: float = 1.0, ev
 def minimise(field: Callable[[Array], Array], spins: Array, tolerance: float, most: int = 10_000) -> Minimum:
     """Follow a conservative field downhill until no spin feels a torque beyond a tolerance.
 
-    Saddles have no torque either: start from spins without symmetry.
+    The torque vanishes at saddles too, so start from spins without symmetry.
 
     Parameters
     ----------
     field
-        From spins of shape (Lx, Ly, 3) to H_i = -dE/dS_i of the same shape, such as that of closed electrons,
+        Function from spins of shape (Lx, Ly, 3) to H_i = -dE/dS_i of the same shape, such as that of closed electrons,
         ``lambda s: system.solve(s).field``, or of a model of kind conservative.
     spins
         Start, unit vectors of shape (Lx, Ly, 3).
     tolerance
-        Of the torque, in units of the hopping.
+        Largest torque that may remain, in units of the hopping.
     most
-        Evaluations of the field.
+        Largest number of evaluations of the field.
 
     Raises
     ------
     HpcspinError
-        If the torque is still larger after ``most`` evaluations, or not a number, as of fields without an energy.
+        If the torque is still larger after ``most`` evaluations, or not a number, as for fields without an energy.
     """
     for point in descend(lambda now: -across(now, field(now)), spins):
         if point.torque <= tolerance:
@@ -101,7 +101,7 @@ def minimise(field: Callable[[Array], Array], spins: Array, tolerance: float, mo
 
 
 def require_progress(point: Point, tolerance: float, most: int) -> None:
-    """Refuse a descent that has had all its evaluations, or whose slope is not a number; raises HpcspinError."""
+    """Refuse a descent that has used all its evaluations, or whose slope is not a number; raises HpcspinError."""
     if point.evaluations >= most or not np.isfinite(point.torque):
         raise HpcspinError(
             f"the largest torque is {point.torque:.3g} after {point.evaluations} evaluations, and {tolerance:g} is "

@@ -11,11 +11,11 @@ from hpcspin.analysis.minimise import Array, across, descend
 from hpcspin.errors import HpcspinError
 
 Evaluate = Callable[[Array], tuple[Array, Array]]
-"""From images of shape (m, Lx, Ly, 3) to their energies, shape (m,), and fields -dE/dS_i, of their shape."""
+"""Function from images of shape (m, Lx, Ly, 3) to their energies, shape (m,), and fields -dE/dS_i, of their shape."""
 _EARLY = 20.0
-"""Times the tolerance: the residual force at which the highest image begins to climb."""
+"""Residual force, in units of the tolerance, at which the highest image begins to climb."""
 _SAME = 1e-2
-"""Largest angle between the spins of two states, in radians, that counts as none: one minimum found twice."""
+"""Angle between the spins of two states, in radians, below which they count as one minimum found twice."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class Band:
     spins : ndarray
         Images, shape (m, Lx, Ly, 3).
     energy, distance, force : ndarray
-        Of each image the energy, its distance from the first one along the band in radians, and the largest residual
-        force on a spin: across the band, of the climbing image all of it; 0 of the two ends; shape (m,).
+        For each image its energy, its distance from the first one along the band in radians, and the largest residual
+        force on a spin, shape (m,). The residual force is that perpendicular to the band, for the climbing image the
+        whole force; it is 0 at both ends.
     spring, step : float
-        Constant of the springs between images, and length of the next step.
+        Spring constant between images, and length of the next step.
     climbs : bool
         Whether the highest image climbs to the saddle.
     evaluations : int
@@ -58,7 +59,7 @@ class Band:
 
 
 def angles(first: Array, second: Array) -> Array:
-    """Angles between unit vectors, exact near 0 and pi too; shape (..., 3) to (...)."""
+    """Angles between unit vectors, accurate near 0 and pi too; shape (..., 3) to (...)."""
     sine = np.linalg.norm(np.cross(first, second), axis=-1)
     return np.asarray(np.arctan2(sine, (first * second).sum(axis=-1)))
 
@@ -80,18 +81,18 @@ def require_path(first: Array, last: Array, images: int) -> None:
 def geodesic(first: Array, last: Array, images: int, tilt: float = 0.0, seed: int = 0) -> Array:
     """Images at equal distances on the geodesic from one state to another.
 
-    Each spin turns about the axis across its two directions; opposite ones have no such axis, and turn about z, or
-    about x where they lie along z.
+    Each spin turns about the axis perpendicular to its two directions. Opposite directions define no such axis; these
+    spins turn about the part of z perpendicular to them, or of x where they are close to the z axis.
 
     Parameters
     ----------
     first, last
         Unit vectors of shape (Lx, Ly, 3).
     images
-        How many, both ends counted.
+        Number of images, both ends included.
     tilt, seed
-        Standard deviation of random vectors, and their seed, that are added to the spins of the images between the
-        ends: bands without symmetry find paths of less symmetry. Spins that are the same in both states stay.
+        Standard deviation and seed of random vectors that are added to the spins of the images between the ends, so
+        that the band can find paths of lower symmetry. Spins that are the same in both states stay.
 
     Returns
     -------
@@ -123,23 +124,23 @@ def relax(
     climbs: bool = False,
     evaluations: int = 0,
 ) -> Iterator[Band]:
-    """Relax a band to the path of least energy, band after band; the last one has residual forces below a tolerance.
+    """Relax a band to the minimum-energy path, step by step; the last band has residual forces below a tolerance.
 
     The geodesic nudged elastic band of P. F. Bessarab, V. M. Uzdin and H. Jónsson, Comput. Phys. Commun. 196, 335
-    (2015): forces across the band and springs along it, on the spheres; then the highest image climbs along the band
-    to the saddle. The steps are those of `descend`.
+    (2015): forces perpendicular to the band and springs along it, on the spheres; then the highest image climbs along
+    the band to the saddle. The steps are those of `descend`.
 
     Parameters
     ----------
     evaluate
-        Energies and fields of images.
+        Function for the energies and fields of images.
     images
-        First band, as from `geodesic`, shape (m, Lx, Ly, 3), m > 2; its ends should be at rest.
+        Initial band, as from `geodesic`, shape (m, Lx, Ly, 3), m > 2; its ends should be at rest.
     tolerance
-        Of the residual force on a spin, in units of the hopping.
+        Largest residual force on a spin, in units of the hopping.
     spring, step, climbs, evaluations
-        Of a band to go on from, which is then repeated, with its followers, bit for bit; without a spring constant it
-        is such that springs pull as the field does.
+        Values of a band to continue from; this band and those after it are then repeated bit for bit. Without a spring
+        constant, one is chosen for which the springs pull as strongly as the field.
 
     Raises
     ------

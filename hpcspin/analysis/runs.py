@@ -1,4 +1,4 @@
-"""Numbers of a file of frames: what a trajectory came to, and how its wall moved."""
+"""Numbers of a file of frames: means over a trajectory, and how its wall moved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUCLEATED = 3.0
 _MARGIN = 2.0
 """Columns from either end within which a wall no longer moves freely."""
 _SHORT = 1e-4
-"""Time of the step that tells how fast a wall moves."""
+"""Time step that measures how fast a wall moves."""
 _EXACT = "exact_"
 _COUNTERS = ("time", "step")
 _ENTRIES = {
@@ -25,15 +25,15 @@ _ENTRIES = {
     "bond_fractions": ("ferromagnetic", "antiferromagnetic"),
     "puddles": ("count", "mean", "largest"),
 }
-"""Names of the entries of a vector; those of others are their numbers."""
+"""Names of the entries of some vectors; entries of others are numbered."""
 
 
 def frame_series(path: Path) -> dict[str, Array]:
-    """All numbers of a trajectory or label file that are one a frame, shape (n,); HpcspinError if it is unreadable.
+    """All series of one number per frame in a trajectory or label file, shape (n,); HpcspinError if it is unreadable.
 
-    Entries of vectors have names of their own: ``magnetization_x``, and ``current_left`` of a reservoir. What was
-    measured by exact labels along a learned run, ``/exact_current``, has the name that it has in exact runs. NaN where
-    a frame was not labelled.
+    Each entry of a vector is a series with its own name: ``magnetization_x``, or ``current_left`` for a reservoir. Data
+    of exact labels along a learned run, such as ``/exact_current``, have the names of exact runs, and are NaN at frames
+    that were not labelled.
     """
     found: dict[str, Array] = {}
     with FrameReader(path) as frames:
@@ -60,8 +60,8 @@ def _reservoirs(attributes: Mapping[str, Any]) -> list[str]:
 def frame_numbers(path: Path) -> dict[str, float | None]:
     """Numbers of a trajectory, or of a file of labels; raises HpcspinError if it is unreadable.
 
-    Of each series of `frame_series` the mean over the last half of the frames, those of labels over all; of a
-    trajectory with walls also those of `wall_numbers`. None where nothing was measured.
+    For each series of `frame_series` the mean over the last half of the frames, for label files over all frames; for a
+    trajectory with walls also the numbers of `wall_numbers`. None where nothing was measured.
     """
     series = frame_series(path)
     time = series.get("time")
@@ -75,14 +75,15 @@ def frame_numbers(path: Path) -> dict[str, float | None]:
 
 
 def wall_numbers(time: Array, position: Array, columns: int) -> dict[str, float | None]:
-    """How a wall moved, from times and wall positions, shape (n,), on a lattice of so many columns.
+    """How a wall moved, from times and wall positions, shape (n,), on a lattice with this many columns.
 
     Returns
     -------
     dict
-        ``wall_velocity`` in columns a unit of time, with the error ``wall_velocity_error`` of the fit: a line through
-        the frames before the wall comes within two columns of an end, None if there are less than three;
-        ``nucleation_time``, at which the position first exceeds 3, None if it never does; ``wall_end``, the last one.
+        ``wall_velocity`` in columns per unit of time and its error ``wall_velocity_error``, from a line fitted to the
+        frames before the wall comes within two columns of an end, None if there are fewer than three;
+        ``nucleation_time``, at which the position first exceeds 3, None if it never does; ``wall_end``, the last
+        position.
     """
     at_an_end = np.flatnonzero((position < _MARGIN) | (position > columns - 1 - _MARGIN))
     free = slice(0, at_an_end[0] if len(at_an_end) else len(time))
@@ -101,7 +102,7 @@ def _mean(values: Array) -> float | None:
 
 
 def wall_rate(lattice: Lattice, spins: Array, field: Array, damping: float) -> float:
-    """Velocity that a field gives to the wall of a texture, dX/dt of the Landau-Lifshitz-Gilbert equation.
+    """Velocity dX/dt that a field gives to the wall of a texture by the Landau-Lifshitz-Gilbert equation.
 
     It is linear in the field: rates of the parts of a field add up to that of the whole. Spins and field have the shape
     (Lx, Ly, 3).

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error; the error is None where one sample says nothing about it."""
+    """A mean with its standard error; the error is None for a single sample, which does not determine it."""
 
     mean: float
     error: float | None
@@ -34,9 +34,9 @@ class Estimate:
 def velocity(time: Array, position: Array) -> tuple[float, float | None]:
     """Slope of a position against time, both of shape (n,), n > 1, with its standard error.
 
-    A least-squares line. The residuals of a trajectory are correlated; their number is therefore reduced to the
-    effective one by the integrated autocorrelation time. The error is None of two frames, through which a line always
-    goes.
+    The slope is that of a least-squares line. The residuals of a trajectory are correlated; their number is therefore
+    reduced to the effective one by the integrated autocorrelation time. The error is None for two frames, which a line
+    always fits.
     """
     centred = time - time.mean()
     slope = float(centred @ position / (centred @ centred))

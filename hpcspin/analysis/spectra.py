@@ -1,7 +1,7 @@
 """Correlations of spins in space and time, and their spectra; what `hpcspin analyse` can compute, by name.
 
 Wave vectors are those of a periodic lattice, (h / Lx, k / Ly) in units of the reciprocal vectors, in the order of
-`numpy.fft.fftfreq`; along an open side they are a Fourier transform without a conservation law behind it.
+`numpy.fft.fftfreq`; along an open side this is a Fourier transform without a conservation law behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FEWEST = 4
 _BLOCK = 2**28
 """Bytes of the waves that are held at a time."""
 _COPIES = 5
-"""Of the padded numbers that the transforms of a correlation hold together, complex ones counted twice."""
+"""Padded arrays that the transforms of a correlation hold at the same time, complex ones counted twice."""
 
 
 def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Array]:
@@ -38,10 +38,10 @@ def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Ar
     Parameters
     ----------
     spins
-        Unit vectors at equal intervals, shape (n, Lx, Ly, 3); of a file, read frame by frame, once for each block of
-        wave vectors that fits into 256 MB.
+        Unit vectors at equal intervals, shape (n, Lx, Ly, 3); those of a file are read frame by frame, once for each
+        block of wave vectors that fits into 256 MB.
     interval
-        Time between two of them; frequencies up to pi / interval are seen, faster ones appear at wrong places.
+        Time between two of them; frequencies up to pi / interval are resolved, higher ones are aliased.
 
     Returns
     -------
@@ -71,10 +71,10 @@ def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Ar
 
 
 def dispersion(spins: Array, interval: float) -> Array:
-    """Frequency of the strongest mode at each wave vector: of spin waves their dispersion.
+    """Frequency of the strongest mode at each wave vector: for spin waves, their dispersion.
 
-    The maximum of `dynamical_structure_factor` at omega > 0, between the frequencies of the spectrum by a parabola
-    through the logarithms of three of them; arguments and errors are those of that function.
+    The maximum of `dynamical_structure_factor` at omega > 0, interpolated between the frequencies of the spectrum by a
+    parabola through the logarithms of three values. Arguments and errors are those of that function.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def spin_correlation(lattice: Lattice, spins: Array) -> Array:
     Raises
     ------
     HpcspinError
-        If there is less free memory than that takes.
+        If there is less free memory than the transforms take.
     """
     frames, lx, ly = spins.shape[:3]
     sides = [length if closed else 2 * length for length, closed in zip((lx, ly), lattice.periodic, strict=True)]
@@ -132,8 +132,8 @@ def spin_correlation(lattice: Lattice, spins: Array) -> Array:
 
 
 QUANTITIES: Registry[Callable[[Lattice, Array, float], Mapping[str, Array]]] = Registry("--quantity", given=3)
-"""Functions of a lattice, spins (n, Lx, Ly, 3), read when indexed, and the time between two of them, to arrays by the
-name of a dataset."""
+"""Functions from a lattice, spins of shape (n, Lx, Ly, 3), read when indexed, and the time between two of them to
+arrays by the names of their datasets."""
 
 
 @QUANTITIES.adding("structure_factor")
