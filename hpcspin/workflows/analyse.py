@@ -18,8 +18,8 @@ from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenanc
 def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World) -> None:
     """Compute a quantity on rank 0, which reads the spins a few frames at a time, and write its arrays.
 
-    The directory is that of a simulation, finished or running, or the trajectory itself, whose frames are equally far
-    apart in time; the quantity is a name in `hpcspin.analysis.QUANTITIES`, the output an HDF5 file.
+    ``directory`` is that of a simulation, finished or running, or the trajectory itself, whose frames must be equally
+    spaced in time; ``quantity`` is a name in `hpcspin.analysis.QUANTITIES`, and ``output`` an HDF5 file.
     """
     measure = QUANTITIES[quantity]
     if world.rank == 0:
@@ -33,7 +33,7 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
                     f"{source}: has vacancies, whose entries in /spins are not spins, and analyses count all sites; "
                     "record observers, which leave vacancies out"
                 )
-            spins: Any = frames.spins.between(first, stop)  # As good as an array to those who index it.
+            spins: Any = frames.spins.between(first, stop)  # Indexed like an array.
             arrays = measure(lattice_of(source), spins, interval)
         with atomic_hdf5(output) as file:
             for name, values in arrays.items():
@@ -47,15 +47,15 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
 
 
 def equal_intervals(time: np.ndarray, source: Path) -> tuple[int, int, float]:
-    """The first of the frames that are equally far apart, the one behind the last of them, and how far apart.
+    """The first of the frames that are equally spaced in time, the one after the last of them, and their spacing.
 
-    The start of a run that is long before the others, outside `dynamics.record_window`, is left out, and so is a last
+    The initial frame is left out if it is long before the others, outside `dynamics.record_window`, and so is a last
     frame that only ends the run.
 
     Raises
     ------
     HpcspinError
-        If there are fewer than two frames, or they are not equally far apart.
+        If there are fewer than two frames, or they are not equally spaced.
     """
     if len(time) < 2:
         raise HpcspinError(f"{source}: has {len(time)} frame(s); an analysis in time needs two or more")

@@ -39,8 +39,8 @@ _NUMBER_BYTES = 8
 def check_config(config: Config, output: Path, world: World) -> None:
     """Log what a config needs: halo, ranks, memory, time and disk; measured where it can be.
 
-    With ``initial`` and ``dynamics`` a simulation is checked, else one exact label, on as many ranks as the job would
-    have. The output is where the results would go, and need not be there; it is an error if they do not fit the disk.
+    With ``initial`` and ``dynamics`` a simulation is checked, otherwise one exact label; run it on as many ranks as the
+    job. ``output`` is where the results would go, and need not exist; it is an error if they do not fit on the disk.
     """
     lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
     lines = {"config": "valid", "lattice": f"{config.lattice.kind}, {lattice.size[0]} x {lattice.size[1]} sites"}
@@ -108,7 +108,7 @@ def _steps(
     first = seconds(1)
     further = min(_MOST_STEPS, int(_PATIENCE / first))
     rest = seconds(further) / further if further else first
-    # Of a corrected field each interval begins with an exact label, as the first step has.
+    # With a corrected field each interval begins with an exact label, as the first step does.
     mean = rest + max(first - rest, 0.0) / (settings.exact_interval or math.inf)
     whole = settings.last_step
     return {
@@ -126,7 +126,7 @@ def _label(config: Config, lattice: Lattice, world: World) -> dict[str, str]:
 
 
 def _slowest(work: Callable[[], object], world: World, device: torch.device) -> float:
-    """Seconds that all ranks need for some work."""
+    """Seconds that the slowest rank needs for some work."""
     world.barrier()
     start = time.perf_counter()
     work()
@@ -136,7 +136,7 @@ def _slowest(work: Callable[[], object], world: World, device: torch.device) -> 
 
 
 def _memory(world: World, device: torch.device) -> str:
-    """What the trial has taken at most, of what its node has."""
+    """Peak memory of the trial, and the memory of its node."""
     unit = 1 if sys.platform == "darwin" else 1024
     host = max(world.allgather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
     node = psutil.virtual_memory().total

@@ -29,7 +29,7 @@ from hpcspin.storage.trial import hdf5_filters, holds_lock, write_speed
 from hpcspin.workflows.info import aligned, describe
 
 _NOISY = 2.0
-"""Slowest over fastest repeat of the same work from which other work seems to share the cores."""
+"""Slowest over fastest repeat of the same work above which other work seems to share the cores."""
 _UNEQUAL = 0.5
 _SITES = 1 << 16
 _LITTLE = 10 * 2**30
@@ -47,7 +47,7 @@ class Finding:
 def examine(directory: Path, world: World) -> int:
     """Log what this installation is, what was tried and measured on all ranks, and a verdict.
 
-    The directory is where results will be written; it is made if it is not there. The exit code is 1 if something
+    The directory is where results will be written; it is created if it does not exist. The exit code is 1 if something
     fails.
     """
     device = pick_device(world)
@@ -79,7 +79,7 @@ def _verdict(bad: list[str], doubts: list[str]) -> str:
 
 
 def _place(world: World, device: torch.device) -> tuple[str, str, frozenset[int]]:
-    """Rank in words, its host and its cores."""
+    """Description of this rank, its host and its cores."""
     gpu = unique_name(device)
     where = f"GPU {torch.cuda.get_device_name(device)} {gpu}" if gpu else "CPU"
     host, threads = socket.gethostname(), torch.get_num_threads()
@@ -144,14 +144,14 @@ def _kernels(world: World) -> Finding:
 
 
 def _obstacle(source: Path) -> str:
-    """Why there are no kernels of a source; empty where there are."""
+    """Why the kernels of a source cannot be compiled; empty if they can."""
     found = attempt(source)
     return found if isinstance(found, str) else ""
 
 
 @contextmanager
 def _scratch(directory: Path, world: World) -> Iterator[Path]:
-    """A folder in a directory that all ranks use, and that goes."""
+    """A folder in a directory that all ranks use, and that is removed at the end."""
     if world.rank == 0:
         make_directory(directory)
     folder = None
@@ -165,7 +165,7 @@ def _scratch(directory: Path, world: World) -> Iterator[Path]:
 
 
 def _tried(trial: Callable[[], Finding], world: World) -> Finding:
-    """What a trial on rank 0 shows."""
+    """The finding of a trial on rank 0, on all ranks."""
     finding = None
     if world.rank == 0:
         try:

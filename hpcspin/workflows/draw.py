@@ -10,7 +10,7 @@ from hpcspin.parallel.world import World
 
 
 def draw(source: Path, quantity: str, output: Path, frames: int, world: World) -> None:
-    """Draw a number of each site of a simulation; rank 0 works.
+    """Draw a number of each site of a simulation; rank 0 does the work.
 
     Parameters
     ----------

@@ -35,16 +35,16 @@ def evaluate_files(
     data
         Label file, or directory of label files: those of its manifest, or all where it has none.
     output
-        JSON file: see `hpcspin.training.Errors.summary`; ``half_width_68``, within which 68.3 % of the errors
-        of the picture's sites are, as many as within one sigma if they were normal; ``energy_shift``, the mean error of
-        the energy of a site where the model and the labels know it; and ``snapshot_mse``,
-        the mean squared error of each snapshot of each label file; of a
-        committee the errors of its mean, and ``calibration``, see `hpcspin.training.calibrate`.
+        JSON file of the numbers of `hpcspin.training.Errors.summary`; ``half_width_68``, within which 68.3 % of the
+        errors of the picture's sites lie, equal to sigma if they are normally distributed; ``energy_shift``, the mean
+        error of the energy per site, where the model and the labels have one; and ``snapshot_mse``, the mean squared
+        error of each snapshot of each label file. For a committee the errors are those of its mean, and ``calibration``
+        is added, see `hpcspin.training.calibrate`.
     world
         The ranks share the snapshots.
     allow
         Keys of the electrons, such as ``electrons.exchange``, in which the labels are meant to differ from those that
-        the model has learned from; the log warns of others, and of files that the model has learned from.
+        the model was trained on; the log warns of other differences, and of files that the model was trained on.
 
     Returns
     -------
@@ -54,8 +54,8 @@ def evaluate_files(
     Raises
     ------
     HpcspinError
-        If a key of ``allow`` is none, the model or a label file is unreadable, they do not fit together, or the output
-        has the picture's name or cannot be written.
+        If ``allow`` holds anything but keys of the electrons, the model or a label file is unreadable, they do not fit
+        together, or the output has the picture's name or cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:
@@ -109,15 +109,15 @@ def evaluate(
 
 
 def label_files(data: Path, world: World) -> list[Path]:
-    """The label files that a path names: one, those of a directory, or the trajectory of a simulation's."""
+    """The label files of a path: one file, those of a directory, or the trajectory in the directory of a simulation."""
     if not data.is_dir():
         return [data]
     files: list[Path] = []
-    if world.rank == 0:  # Hashing all shards once is enough.
+    if world.rank == 0:  # Hashing all files once is enough.
         listed = (data / MANIFEST).exists()
         files = [data / shard.file for shard in read_manifest(data)] if listed else sorted(data.glob("*.h5"))
         if not listed and (data / TRAJECTORY).exists():
-            files = [data / TRAJECTORY]  # Its checkpoint lies beside it.
+            files = [data / TRAJECTORY]  # Not the checkpoint beside it.
     files = world.broadcast(files)
     if not files:
         raise HpcspinError(f"{data}: holds no label files (*.h5); label some spins into it first")

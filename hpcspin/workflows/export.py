@@ -1,4 +1,4 @@
-"""``hpcspin export``: trajectories for the viewers of other communities."""
+"""``hpcspin export``: trajectories in formats for other viewers."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
     """Write a trajectory in another format.
 
     The source is a trajectory or label file, finished or partial, that carries a config, or the directory of a
-    simulation. The output is an ``xdmf`` file (for ParaView and meshio), or a directory of one OVF 2.0 file a frame of
-    spins and one of the field: ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes) or
-    ``ovf-text``. Rank 0 does the work.
+    simulation. The output is an ``xdmf`` file (for ParaView and meshio), or a directory with one OVF 2.0 file of the
+    spins and one of the field per frame: ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes)
+    or ``ovf-text``. Rank 0 does the work.
     """
     source = find_trajectory(source) if source.is_dir() else source
     lattice = lattice_of(source)

@@ -16,7 +16,7 @@ from hpcspin.storage import provenance
 
 
 def aligned(lines: Mapping[str, str]) -> str:
-    """Names and what is said of them, a line each."""
+    """Names and their texts in aligned columns, one per line."""
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines.items())
 

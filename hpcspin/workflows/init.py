@@ -50,7 +50,7 @@ JOBS: dict[Job, tuple[str, str, str]] = {
         "lattice torque_electrons torque torque_dynamics",
     ),
 }
-"""Of each job: what it is, the arguments of its command, the sections of its config."""
+"""For each job: what it is, the arguments of its command, the sections of its config."""
 
 
 def write_config(path: Path, kind: Kind, job: Job, world: World) -> None:

@@ -1,4 +1,4 @@
-"""``hpcspin label``: exact fields of given spins, shared out over ranks, resumable."""
+"""``hpcspin label``: exact fields of given spins, shared among ranks, resumable."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def label_file(
 ) -> None:
     """Label every snapshot of a spins file.
 
-    The ranks share the work as `label_snapshots` says; rank 0 writes. A killed job resumes at the first snapshot
-    without a label. For the spins see `hpcspin.storage.SpinsFile`; each rank reads the snapshot that it solves, for
-    there may be more than fit the memory. ``origin``, where they come from, is stored with the labels as JSON values.
+    The ranks share the work as in `label_snapshots`; rank 0 writes. A killed job resumes at the first snapshot without
+    a label. For the spins see `hpcspin.storage.SpinsFile`; each rank reads only the snapshot that it solves, since all
+    of them may not fit into memory. ``origin`` tells where the spins come from and is stored with the labels as JSON
+    values.
     """
     system, attributes = build_system(config), None
     places = system.lattice.cartesian(system.lattice.sites)
@@ -60,7 +61,7 @@ def write_label_file(
     device: str = "auto",
     energies: Sequence[float] | None = None,
 ) -> None:
-    """Label snapshots as `label_snapshots` does; rank 0 writes, and goes on where a file stands, or is done."""
+    """Label snapshots by `label_snapshots`; rank 0 writes, continues an unfinished file and keeps a finished one."""
     writer: LabelWriter | None = None
     given = {**attributes, "precision": system.precision}
     flowing = {} if energies is None else Transport.shapes(system, energies)
@@ -84,7 +85,7 @@ def write_label_file(
 
 
 def _is_finished(output: Path, given: Mapping[str, Any]) -> bool:
-    """Whether a finished file has these labels; one that has others cost hours perhaps, and is not replaced."""
+    """Whether a finished file has these labels; one with others may have taken hours, and is not replaced."""
     if not output.exists() or partial_path(output).exists():
         return False
     stored = read_attributes(output)

@@ -1,12 +1,13 @@
-"""``hpcspin learn``: active learning of a force field from a handful of exact labels a round.
+"""``hpcspin learn``: active learning of a force field from a handful of exact labels per round.
 
 Labels are expensive, configurations are cheap, and frames of one exact trajectory are similar. Here the model of the
 previous round moves the spins, from new initial spins each time, and only frames on which its committee disagrees are
 labelled. Round 0 labels initial spins, unless an existing model, ``learning.start``, moves the spins of round 1.
 
-The labels of a round are of trajectories that the previous model has not learned from. ``rounds.jsonl`` holds its error
-on them: the error on independent data where frames are chosen at random, a larger one where the committee's spread
-chooses them. The rounds end when it falls below ``learning.target``; the last model has also learned from these labels.
+The labels of a round belong to trajectories that the previous model was not trained on. ``rounds.jsonl`` holds its
+error on them: the error on independent data if frames are chosen at random, a larger one if the committee's spread
+chooses them. The rounds end when this error is at most ``learning.target``; the last model is also trained on these
+labels.
 """
 
 from __future__ import annotations
@@ -69,10 +70,10 @@ class _Round:
 
 
 def learn_directory(config: Config, directory: Path, world: World) -> int:
-    """Run all rounds that are not done; more rounds, or a smaller target, than before continue a finished directory.
+    """Run all rounds that are not done; more rounds or a smaller target than before continue a finished directory.
 
     The config must hold ``electrons``, ``dynamics``, ``potential``, ``training`` and ``learning``. The directory
-    receives ``data`` with all labels, ``round-NN`` with the choice of spins, trajectories and the model of each round,
+    receives ``data`` with all labels, ``round-NN`` with the chosen spins, the trajectories and the model of each round,
     and ``rounds.jsonl``.
     """
     config.need("electrons", "dynamics", "potential")
@@ -91,7 +92,7 @@ def _learn(config: Config, learning: LearningSection, directory: Path, world: Wo
     first = 0 if learning.start is None else 1
     numbers = range(first, learning.rounds + 1)
     started = [number for number in numbers if _Round(directory, number).directory.exists()]
-    # The data of a later round would make the finished training before it another one.
+    # The data of a later round would change the finished training before it.
     for number in range(world.broadcast(max(started, default=first)), numbers.stop):
         this = _Round(directory, number)
         world.log(f"round {number} of {learning.rounds}")
@@ -120,7 +121,7 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
         if not world.broadcast(this.labels(role).exists()):
             origin = world.broadcast(_origin(this, role) if world.rank == 0 else None)
             system = Config(lattice=config.lattice, electrons=config.electrons, device=config.device)
-            label_file(system, this.spins(role), this.labels(role), world, origin)  # No label depends on the rest.
+            label_file(system, this.spins(role), this.labels(role), world, origin)  # Labels depend on nothing else.
     if this.number:
         _evaluate_previous(config, this, roles, world)
     if world.rank == 0 and not this.model.exists():
@@ -159,7 +160,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
                 "dynamics": dynamics.model_copy(update=changes),
                 "learning": None,
                 "training": None,
-                # A model from elsewhere need not be of the architecture that is trained here.
+                # A model from elsewhere need not have the architecture that is trained here.
                 "potential": config.potential if learning.start is None else None,
             }
         )
@@ -180,7 +181,7 @@ def _choose(config: Config, this: _Round) -> None:
     for role, part in (("train", slice(1, None)), ("validation", slice(0, 1))):
         spins, steps, spreads = (np.concatenate(column) for column in zip(*chosen[part], strict=True))
         origin = np.repeat(np.arange(len(paths))[part], [len(frames[0]) for frames in chosen[part]])
-        # Trajectories may start from the same spins: no spins are labelled twice, or both learned from and validated.
+        # Trajectories may start from the same spins; none are labelled twice, or used for both training and validation.
         new = is_new(spins, labelled)
         if not new.any():
             raise HpcspinError(
@@ -204,7 +205,7 @@ def _initial_textures(config: Config, this: _Round) -> tuple[NDArray[np.float64]
 def _frames(
     path: Path, share: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """From each of ``share`` equal stretches of a trajectory the frame of largest spread, or a random one.
+    """Choose from each of ``share`` equal stretches of a trajectory the frame of largest spread, or a random one.
 
     Returns
     -------
@@ -237,7 +238,7 @@ def _origin(this: _Round, role: str) -> dict[str, Any]:
 
 
 def _reached(config: Config, this: _Round) -> bool:
-    """Whether the error of the previous model on this round's labels is below the target."""
+    """Whether the error of the previous model on this round's labels has reached the target."""
     target, log = config.section(LearningSection).target, this.root / "rounds.jsonl"
     if target is None or this.number == 0:
         return False

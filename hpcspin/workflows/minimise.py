@@ -21,15 +21,16 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import MINIMUM, write_json
 
 MINUTES = 1.0
-"""Between two writings of the states that a killed job goes on from."""
+"""Minutes between two writes of the states from which a killed job continues."""
 
 
 def minimise_directory(config: Config, output: Path, world: World) -> int:
-    """Follow the energy downhill from the initial spins, or go on where the directory stands.
+    """Follow the energy downhill from the initial spins, or continue the minimisation in the directory.
 
-    The config must hold ``initial`` and ``dynamics``, whose field, pinned sites and seed count, and ``electrons`` for
-    the exact field of a closed lattice; ``minimise`` says how far. It is an error if a torque is left then. The
-    directory receives ``minimum.h5`` and ``numbers.json``. The ranks share exact labels; else each does all.
+    The config must hold ``initial`` and ``dynamics``, of which the field, the pinned sites and the seed are used, and
+    ``electrons`` for the exact field of a closed lattice. It is an error if the torque does not fall below
+    ``minimise.tolerance`` within ``minimise.evaluations``. The directory receives ``minimum.h5`` and ``numbers.json``.
+    The ranks share the work of exact labels; for other fields each does all of it.
     """
     initial, seed = config.section(InitialSettings), config.section(DynamicsSection).seed
     settings, path = config.minimise or MinimiseSection(), output / MINIMUM

@@ -23,12 +23,12 @@ from hpcspin.workflows.minimise import MINUTES
 
 
 def path_directory(config: Config, first: Path, last: Path, output: Path, world: World) -> int:
-    """Relax a band of images between two states, or go on where the directory stands.
+    """Relax a band of images between two states, or continue with the band in the directory.
 
-    The config must hold ``dynamics``, whose field, pinned sites and seed count, and ``electrons`` for the exact field
-    of a closed lattice; ``path`` says how many images and how far. It is an error if a residual force is left then. The
-    ends are the last spins of two files or directories: what `minimise` has written, or any file of spins. The
-    directory receives ``path.h5`` and ``numbers.json``. The ranks share the images.
+    The config must hold ``dynamics``, of which the field, the pinned sites and the seed are used, and ``electrons`` for
+    the exact field of a closed lattice. It is an error if the residual force does not fall below ``path.tolerance``
+    within ``path.evaluations``. The ends are the last spins of two files or directories: output of `minimise`, or any
+    file of spins. The directory receives ``path.h5`` and ``numbers.json``. The ranks share the images.
     """
     settings, path = config.path or PathSection(), output / PATH
     config = config.model_copy(update={"path": settings})

@@ -12,7 +12,7 @@ from hpcspin.parallel.world import World
 
 
 def plot(sources: Sequence[Path], output: Path, world: World) -> None:
-    """Draw what simulations have measured, two over each other with their difference; rank 0 works.
+    """Draw what simulations have measured, two in the same panels with their difference; rank 0 does the work.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def plot(sources: Sequence[Path], output: Path, world: World) -> None:
     Raises
     ------
     HpcspinError
-        If one has no frame, the ending is another one, or two have nothing in common.
+        If one has no frame, the file has another ending, or two have nothing in common.
     """
     require_ending(output, PICTURES)
     if world.rank == 0:

@@ -1,4 +1,4 @@
-"""``hpcspin report``: a page about any output; of a reproduction also the paper's figures and its numbers."""
+"""``hpcspin report``: a page about any output; for a reproduction also the paper's figures and its numbers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from hpcspin.storage import (
 _LABELLED = 21
 """Frames of a learned run of a closed lattice that get exact labels."""
 _DIFFERENCED = 1e-8
-"""Tolerance of the fields whose differences are taken."""
+"""Tolerance of the fields of which finite differences are taken."""
 _PARITY_SITES = 20_000
 
 Array = NDArray[np.float64]
@@ -54,20 +54,21 @@ Array = NDArray[np.float64]
 def report_directory(directory: Path, world: World, driven_states: int = 0, watch: int | None = None) -> None:
     """Write ``report.html``, one page that needs no other file, about any output.
 
-    Of a reproduction also the figures and ``numbers.json``, drawn again from its files.
+    For a reproduction also the figures and ``numbers.json``, made again from its files.
 
     Parameters
     ----------
     directory
-        What a verb has written; of one label file
-        ``NAME.h5`` the page is ``NAME.html`` beside it, with a picture of its flows where it holds some.
+        Output of a verb. For a single label file ``NAME.h5`` the page is ``NAME.html`` beside it, with a picture of its
+        currents if it holds any.
     world
         The ranks; only rank 0 works, except on the states below.
     driven_states
-        Of a reproduction: of how many states of the first test trajectory to measure how far they
-        are from any energy function; each takes 144 exact labels.
+        For a reproduction: number of states of the first test trajectory at which to measure how far the exact field is
+        from that of any energy function; each takes 144 exact labels.
     watch
-        Write the page, and that alone, again every so many seconds from the files of a job that runs, until it is done.
+        Seconds after which the page, and only the page, is written again from the files of a running job, until it is
+        done.
 
     Raises
     ------
@@ -87,7 +88,7 @@ def report_directory(directory: Path, world: World, driven_states: int = 0, watc
 
 
 def _keeps_running(directory: Path, world: World, seconds: int) -> bool:
-    """Write the page of a job; what cannot be read now may be there at the next time."""
+    """Write the page of a job; files that cannot be read yet may be readable next time."""
     try:
         return _write_page(directory, world, seconds)
     except HpcspinError as failure:
@@ -118,7 +119,7 @@ def _report_reproduction(directory: Path, world: World, driven_states: int) -> N
 
 
 def draw_flows(labels: Path, world: World) -> None:
-    """Draw the flows of the last snapshot of a label file, if it holds some, beside it as a PNG of its name."""
+    """Draw the currents of the last snapshot of a label file, if it holds any, as a PNG of its name beside it."""
     stored = read_attributes(labels).get("config", {})
     with FrameReader(labels) as frames:
         if not {"bond_current", "bond_spin_current"} <= set(frames.names) or "electrons" not in stored:
@@ -139,7 +140,7 @@ def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
     Returns
     -------
     dict
-        What was measured for them, as it stands in ``numbers.json``; empty on other ranks.
+        What was measured for them, as in ``numbers.json``; empty on other ranks.
 
     Raises
     ------
@@ -252,7 +253,7 @@ def _require_same_electrons(path: Path, config: Config, card: Mapping[str, Any],
 
 
 def _draw_parity(exact: list[Run], predicted: list[PredictedFields], path: Path) -> None:
-    """Torques of a random sample of sites: all of them would only blacken the picture."""
+    """Draw the torques of a random sample of sites: all of them would only blacken the picture."""
     spins = np.concatenate([run.spins.reshape(-1, 3) for run in exact])
     true = np.concatenate([run.field.reshape(-1, 3) for run in exact])
     learned = np.concatenate([fields.field.reshape(-1, 3) for fields in predicted])

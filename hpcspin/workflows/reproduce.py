@@ -1,8 +1,7 @@
 """``hpcspin reproduce``: exact trajectories, training, the same spins under the learned field, figures.
 
-Of a closed lattice some frames of the learned trajectories are labelled, too: their exact energies and densities.
-
-Every stage resumes, so the verb can be stopped and run again, also with another number of ranks.
+For a closed lattice some frames of the learned trajectories are also labelled, with exact energies and densities. Every
+stage resumes, so the verb can be stopped and run again, also on another number of ranks.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def run_names(section: ReproduceSection) -> dict[str, RunSection]:
 
 
 def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
-    """Config of one trajectory: the common one with what differs in this run."""
+    """Config of one trajectory: the common one with the changes of this run."""
     changes: dict[str, Any] = {"seed": run.seed, "exact_interval": None, **dynamics}
     for name in ("duration", "temperature"):
         if getattr(run, name) is not None:
@@ -69,8 +68,8 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
 def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     """Run all stages that are not done.
 
-    The config must hold all sections that the stages need; for the results see `Layout`. Trajectories are shared out
-    over teams of ranks, training uses all of them.
+    The config must hold all sections that the stages need; for the results see `Layout`. Trajectories are distributed
+    over teams of ranks; training uses all ranks.
     """
     config.need("electrons", "initial", "dynamics", "potential", "training")
     runs = run_names(config.section(ReproduceSection))
@@ -124,7 +123,7 @@ def _require_electrons_alone(config: Config) -> None:
 
 
 def _require_independent_runs(runs: Mapping[str, Config]) -> None:
-    """Refuse a validation or test run that would be the trajectory of a run before it."""
+    """Refuse a validation or test run that would repeat the trajectory of an earlier run."""
     known: dict[tuple[bytes, int | None], str] = {}
     for name, run in runs.items():
         dynamics = run.section(DynamicsSection)
@@ -148,7 +147,7 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
         target = (layout.test if name.startswith("test") else layout.data) / f"{name}.h5"
         make_directory(target.parent)
         frames = read_labels(layout.trajectory("electrons", name), config.lattice.size)
-        # Runs may start from the same spins: an independent one leaves out what is learned from.
+        # Runs may start from the same spins: validation and test files leave out spins to train on.
         kept = is_new(frames.spins, learned)
         if name.startswith("train"):
             learned.update(spin_digests(frames.spins))
@@ -158,7 +157,7 @@ def _shards(configs: dict[str, Config], layout: Layout, world: World) -> None:
         electrons = config.section(ElectronsSettings)
         attributes = {
             "config": frames.attributes["config"],
-            "precision": electrons.precision,  # that of the trajectory is its spins'
+            "precision": electrons.precision,  # the trajectory's is that of its spins
             "reservoirs": [reservoir.name for reservoir in electrons.reservoirs],
             "source": f"electrons/{name}/trajectory.h5",
         }

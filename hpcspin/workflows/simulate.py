@@ -29,7 +29,7 @@ _SHOWN = 16
 
 
 def simulate_directory(config: Config, directory: Path, world: World) -> int:
-    """Simulate, or go on where the directory's checkpoint stands.
+    """Simulate, or continue from the directory's checkpoint.
 
     The config must hold ``initial`` and ``dynamics``, and ``electrons`` for the exact field. The directory receives
     ``trajectory.h5`` and the checkpoints.
@@ -47,7 +47,7 @@ def simulate_directory(config: Config, directory: Path, world: World) -> int:
 def simulate_from(
     spins: NDArray[np.float64], config: Config, directory: Path, world: World, identity: Mapping[str, Any]
 ) -> Outcome:
-    """Simulate from given spins, whatever the config says of them; for ``identity`` see `Simulation`."""
+    """Simulate from given spins, whatever the initial spins of the config; for ``identity`` see `Simulation`."""
     lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
     keep_freed_memory()
     return run_trajectory(
@@ -68,7 +68,7 @@ def simulate_from(
 def run_trajectory(
     lattice: Lattice, field: Field, spins: NDArray[np.float64], settings: Settings, directory: Path, **given: Any
 ) -> Outcome:
-    """Run a trajectory, or go on where its directory's checkpoint stands; the arguments are those of `Simulation`."""
+    """Run a trajectory, or continue from its directory's checkpoint; the arguments are those of `Simulation`."""
     with recorded_job(directory, given["world"]):
         simulation = Simulation(lattice, field, spins, settings, directory, **given)
         outcome = simulation.run()
@@ -79,7 +79,7 @@ def run_trajectory(
 
 
 def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
-    """Simulate every directory's trajectory, a team of ranks each.
+    """Simulate the trajectory of every directory, each with a team of ranks.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:
 def _identity(
     initial: InitialSettings, dynamics: DynamicsSection, spins: NDArray[np.float64], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The config with digests of files in the place of their paths: a moved file is the same, a replaced one is not."""
+    """The config with digests of files in place of their paths: a moved file is the same, a replaced one is not."""
     identity = dict(given)
     if initial.kind == "file":
         digest = hashlib.sha256(spins.tobytes()).hexdigest()[:_SHOWN]

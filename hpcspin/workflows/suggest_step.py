@@ -20,7 +20,7 @@ from hpcspin.parallel.world import World
 
 
 def suggest_step(config: Config, world: World, evaluations: int) -> str:
-    """Table of the steps that the integrators tolerate, from some evaluations of the field; a config of `simulate`."""
+    """Table of the longest steps of the integrators for a config of `simulate`, from some evaluations of the field."""
     initial, dynamics = config.section(InitialSettings), config.section(DynamicsSection)
     lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
     field = build_field(config, lattice, world, device)

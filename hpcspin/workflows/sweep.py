@@ -1,7 +1,7 @@
-"""``hpcspin sweep``: a verb for every combination of some keys of the config, one table and one figure of all.
+"""``hpcspin sweep``: a verb for every combination of values of some config keys, with one table and one figure of all.
 
-Runs are shared out over teams of ranks, and over the tasks of a batch array: each finished run leaves ``result.json``
-in its directory, and whoever has finished its share makes the table of what there is.
+Runs are distributed over teams of ranks and over the tasks of a batch array. Each finished run leaves ``result.json``
+in its directory, and each task that has finished its share writes the table of the results so far.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ from hpcspin.workflows.train import train_directory
 
 RECORD, RESULT, LABELS = "sweep.jsonl", "result.json", "labels.h5"
 _SEEDS = 100_000
-"""Between the seeds of two runs of a chain."""
+"""Difference between the seeds of successive runs of a chain."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is swept.
+    """The definition of a sweep.
 
     Attributes
     ----------
     config, overrides
         What all runs share.
     vary : sequence of str
-        ``KEY=V1,V2,...`` each, the values as YAML; keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``.
+        Items ``KEY=V1,V2,...``, with values as YAML; keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``.
     output : Path
-        Receives a directory a run, as its verb makes it, ``sweep.jsonl`` and ``sweep.csv`` with a line a result, and
-        ``curves.csv`` and ``curves.png``.
+        Receives a directory per run, as its verb makes it; ``sweep.jsonl`` and ``sweep.csv`` with a line per result;
+        and ``curves.csv`` and ``curves.png``.
     verb : str
         A name in `VERBS`.
     data : sequence of Path
-        Directories of label files, to train.
+        Directories of label files, for ``train``.
     spins : Path or None
-        File of spins, to label.
+        File of spins, for ``label``.
     chain : str or None
-        A varied key along which each simulation or minimisation goes on from the last spins of the one before, in the
+        A varied key along which each simulation or minimisation starts from the last spins of the one before, in the
         order given.
     task : str
-        ``i/n``: of n equal shares of the runs the i-th, from 1 on.
+        ``i/n``: the i-th of n equal shares of the runs, counted from 1.
     show : sequence of str
         Quantities to show; none for those of the verb.
     against : str or None
@@ -89,9 +89,9 @@ class Verb:
     Attributes
     ----------
     run
-        Of the config, a directory, the sweep and the ranks; gives an exit code or None.
+        Function of the config, a directory, the sweep and the ranks; returns an exit code or None.
     results
-        Of a finished directory: a record each, whose ``metrics`` are its numbers.
+        Function of a finished directory; returns a record per result, whose ``metrics`` are its numbers.
     show : tuple of str
         Quantities to show unless others are asked for.
     """
@@ -169,7 +169,7 @@ def sweep_directory(sweep: Sweep, world: World) -> int:
     """Run every combination that is not done; those of a chain one after the other.
 
     The exit code is 0 when this task has finished. A run that fails ends the sweep, but a training that diverges is
-    left out, and the others go on.
+    left out and the others continue.
     """
     chains = _chains(sweep)
     _require_inputs(sweep, [run.config for chain in chains for run in chain])
@@ -210,7 +210,7 @@ def _run_one(sweep: Sweep, run: _Run, world: World) -> int:
 
 
 def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
-    """Write table and figure of all finished runs; again if other tasks have finished some meanwhile."""
+    """Write table and figure of all finished runs; again if other tasks finish runs meanwhile."""
     written = None
     while (found := [_results(run) for run in runs]) != written:
         written = found
@@ -238,7 +238,7 @@ def _results(run: _Run) -> list[Row] | None:
 
 
 def _row(run: _Run, record: Row, sweep: Sweep) -> Row:
-    """What stands in a line of the table: keys, numbers of the run, where it is."""
+    """A line of the table: keys, numbers and directory of a run."""
     keys = {
         key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in run.choice.items()
     }
@@ -261,7 +261,7 @@ def _flat(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float | Non
 
 
 def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row]) -> bool:
-    """Write the curves; whether there is something to draw against."""
+    """Write the curves; return whether there is an axis to draw them against."""
     keys = list(runs[0].choice)
     against = sweep.against or _natural_axis(runs)
     if against is None or not rows:
@@ -294,7 +294,7 @@ def _natural_axis(runs: Sequence[_Run]) -> str | None:
 
 
 def _is_axis(key: str, against: str) -> bool:
-    """Whether a key is what is drawn against: a potential of a reservoir is part of the voltage."""
+    """Whether a key belongs to the horizontal axis: the potential of a reservoir is part of the voltage."""
     return key == against or (
         against == "voltage" and key.startswith("electrons.reservoirs.") and key.endswith(".potential")
     )
@@ -314,7 +314,7 @@ def _print_table(sweep: Sweep, choice: Choice, rows: Sequence[Row], world: World
 
 
 def _chains(sweep: Sweep) -> list[list[_Run]]:
-    """All runs; those that go on from each other in one list."""
+    """All runs, those of a chain in one list."""
     choices, key = combinations(sweep.vary), sweep.chain
     if key is not None and key not in choices[0]:
         raise HpcspinError(f"--chain {key}: name one of the varied keys: {', '.join(choices[0])}")
@@ -370,5 +370,5 @@ def _task(text: str) -> tuple[int, int]:
 
 
 def _name(choice: Choice) -> str:
-    """Directory of a run, wherever it stands in the list."""
+    """Directory of a run, whatever its position in the list."""
     return "run-" + hashlib.sha256(json.dumps(choice, sort_keys=True).encode()).hexdigest()[:12]

@@ -38,11 +38,11 @@ EXACT, LEARNED, MACROSPIN = "exact", "learned", "macrospin"
 
 
 def torque_directory(config: Config, output: Path, world: World) -> int:
-    """Label a uniform magnet at all angles and voltages, find where it becomes unstable, let it move, draw.
+    """Label a uniform magnet at all angles and voltages, find where it becomes unstable, simulate it, draw.
 
     The config must hold ``electrons`` and ``torque``, and with ``torque.switching`` also ``dynamics``. The directory
-    receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` a voltage, ``runs/FIELD_VOLTAGE`` a run, ``torque.csv``,
-    ``switching.csv``, ``runs.csv``, ``numbers.json`` and the figures.
+    receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` per voltage, ``runs/FIELD_VOLTAGE`` per run,
+    ``torque.csv``, ``switching.csv``, ``runs.csv``, ``numbers.json`` and the figures.
     """
     config.need("electrons")
     switching, magnet = config.section(TorqueSection).switching, Magnet.of(config)
@@ -65,18 +65,18 @@ def torque_directory(config: Config, output: Path, world: World) -> int:
 
 @dataclass(frozen=True)
 class Magnet:
-    """Spins that are turned together against an axis.
+    """Spins that are turned together relative to an axis.
 
     Attributes
     ----------
     lattice
-        All spins.
+        The whole lattice.
     axis
-        Unit vector p, along which all others stand, shape (3,).
+        Unit vector p, along which all other spins point, shape (3,).
     free
         Columns of the spins that are turned.
     occupied, moving
-        Sites that have a spin, and sites in the columns whose spins the dynamics moves, bool, shape (Lx, Ly).
+        Sites that have a spin, and sites of the magnet whose spins the dynamics moves, bool, shape (Lx, Ly).
     """
 
     lattice: Lattice
@@ -111,7 +111,7 @@ class Magnet:
         return spins
 
     def deviations(self, angle: float, tilt: float) -> Array:
-        """Snapshots of the magnet at an angle, in each of which another of its moving spins is at the angle + tilt."""
+        """Snapshots of the magnet at an angle, each with a different one of its moving spins at the angle + tilt."""
         whole, tilted = self.turned(angle), self.turned(angle + tilt)
         x, y = np.nonzero(self.moving)
         spins = np.tile(whole, (len(x), 1, 1, 1))
@@ -119,7 +119,7 @@ class Magnet:
         return spins
 
     def transfer(self, spins: Array, field: Array) -> SpinTransfer:
-        """Coefficients of the field, summed over the magnet's columns, a row; shape (...) of snapshots."""
+        """Coefficients of the field per row, summed over the magnet's columns; shape (...) of snapshots."""
         split = spin_transfer(spins[..., self.free, :, :], field[..., self.free, :, :], self.axis)
         return SpinTransfer(*(part.sum(-2).mean(-1) for part in split))
 
@@ -139,7 +139,7 @@ def at_voltage(config: Config, voltage: float) -> Config:
     Raises
     ------
     HpcspinError
-        If a share is that of no reservoir.
+        If a share names no reservoir.
     """
     electrons, shares = config.section(ElectronsSettings), config.section(TorqueSection).shares
     reservoirs = electrons.reservoirs
@@ -173,7 +173,7 @@ def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict
 def _fields(
     config: Config, voltage: float, spins: Array, file: Path, world: World
 ) -> tuple[dict[str, Array], NDArray[np.float64]]:
-    """Exact and learned fields of snapshots, and the current a row out of the first reservoir of the shares."""
+    """Exact and learned fields of snapshots, and the current per row out of the first reservoir of the shares."""
     section, biased = config.section(TorqueSection), at_voltage(config, voltage)
     system = build_system(biased)
     if not file.exists():
@@ -243,9 +243,9 @@ def _switching(config: Config, section: SwitchingSection, magnet: Magnet, output
 
 
 def _require_symmetry(config: Config, section: SwitchingSection, magnet: Magnet) -> None:
-    """Refuse what makes the equation around the axis another one than that of `stability_matrix`; raises HpcspinError.
+    """Raise HpcspinError if the equation linearised about the axis is not that of `stability_matrix`.
 
-    All that acts on the spins must turn with them about the axis.
+    Everything that acts on the spins must turn with them about the axis.
     """
     dynamics, electrons = config.section(DynamicsSection), config.section(ElectronsSettings)
     if not magnet.moving.any():
@@ -281,7 +281,7 @@ def _start(section: SwitchingSection) -> float:
 def _runs(
     config: Config, section: SwitchingSection, precision: float, magnet: Magnet, output: Path, world: World
 ) -> tuple[int, dict[str, Any]]:
-    """Exit code, and the voltage from which on runs leave their direction, by bisection under each field."""
+    """Exit code, and the critical voltage at which runs begin to leave their direction, by bisection for each field."""
     rows, curves, critical = list[Row](), list[tuple[str, float, Array, Array]](), dict[str, float | None]()
     learned = config.section(TorqueSection).model
     for name, model in {EXACT: None, **({LEARNED: learned} if learned else {})}.items():
@@ -309,9 +309,9 @@ def _runs(
 
 
 def bracket(leaves: Mapping[float, bool]) -> tuple[float, float] | None:
-    """The largest voltage, by its size, below the smallest one at which a magnet leaves its direction, and that one.
+    """Two neighbouring voltages, in order of magnitude, the second the first at which a magnet leaves its direction.
 
-    None if it leaves at none of the voltages, or at the smallest one.
+    None if it leaves at none of the voltages, or already at the smallest one.
     """
     ordered = sorted(leaves, key=abs)
     first = next((number for number, voltage in enumerate(ordered) if leaves[voltage]), 0)

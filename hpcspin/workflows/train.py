@@ -20,9 +20,9 @@ from hpcspin.training.metrics import describe_metrics
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
-    """Train on directories of label files, whose manifests are written where they have none.
+    """Train on directories of label files; missing manifests are written.
 
-    Their lattices may differ in size. The log warns of a training without validation shards.
+    Their lattices may differ in size. The log warns of a training without validation files.
     """
     config.need("potential")
     training = config.section(TrainingSection)
@@ -40,10 +40,10 @@ def train_directory(config: Config, data: Sequence[Path], output: Path, world: W
 
 
 def train_members(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
-    """Train a force field, or all members of a committee, or go on where the directory's checkpoint stands.
+    """Train a force field, or all members of a committee, or continue from the directory's checkpoint.
 
-    The config must hold ``potential`` and ``training``, the directories of label files a ``manifest.json``. The output
-    receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``; of a committee one directory
+    The config must hold ``potential`` and ``training``, and each directory of label files a ``manifest.json``. The
+    output receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``; for a committee, a directory
     ``member-NN`` with these for each member.
     """
     training = config.section(TrainingSection)
@@ -71,7 +71,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
 
 
 def check_training(config: Config, world: World) -> None:
-    """Refuse, before other stages run, what the training after them would refuse.
+    """Refuse, before other stages run, whatever the training after them would refuse.
 
     Raises
     ------
