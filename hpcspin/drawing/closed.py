@@ -34,22 +34,22 @@ ORDERS = {
         "structure_factor_M": [(1 / 2, 0), (0, 1 / 2), (1 / 2, 1 / 2)],
     },
 }
-"""Of each kind of lattice the wave vectors of orders, whose structure factors are added up and divided by N."""
+"""For each kind of lattice, the wave vectors of its orders, whose structure factors are summed and divided by N."""
 
 _UNIFORM = 1e-12
-"""Product of the scatter of densities and bonds below which there is nothing to correlate but rounding errors."""
+"""Product of the standard deviations of densities and bonds below which they differ by rounding errors only."""
 
 
 @dataclass(frozen=True)
 class Quench(Compared):
-    """A test run under both fields, with what the exact solver says about some frames of the learned one.
+    """A test run under both fields, with exact labels of some frames of the learned one.
 
     Attributes
     ----------
     labelled : Run
         Some frames of the learned run with their exact fields, densities and energies.
     exact_energies, labelled_energies : ndarray or None
-        What the force field says of the energies of the exact frames and of the labelled ones, shape (n,); None of a
+        Energies that the force field predicts for the exact frames and for the labelled ones, shape (n,); None for a
         force field without an energy.
     """
 
@@ -115,7 +115,7 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def order(lattice: Lattice, spins: Array, density: Array) -> dict[str, float]:
-    """What orders in a texture.
+    """Order parameters of a texture.
 
     Parameters
     ----------
@@ -129,10 +129,10 @@ def order(lattice: Lattice, spins: Array, density: Array) -> dict[str, float]:
     Returns
     -------
     dict
-        Structure factors over N, see `ORDERS`; ``chirality``, the mean scalar chirality without its sign; shares of
-        ``ferromagnetic_bonds`` and ``antiferromagnetic_bonds``; ``puddles`` and sites of ``largest_puddle``;
-        ``smallest_density`` and ``density_bond_correlation``, that of a site's density with the mean of its bonds, 0
-        where one of them is uniform.
+        Structure factors over N, see `ORDERS`; ``chirality``, the magnitude of the mean scalar chirality; shares of
+        ``ferromagnetic_bonds`` and ``antiferromagnetic_bonds``; number of ``puddles`` and sites of the
+        ``largest_puddle``; ``smallest_density``; and ``density_bond_correlation``, that of a site's density with the
+        mean of its bonds, 0 where one of them is uniform.
     """
     found = {
         name: float(structure_factor(lattice, spins, waves).sum() / lattice.num_sites)
@@ -168,15 +168,16 @@ def _order_numbers(lattice: Lattice, runs: Mapping[str, Quench]) -> dict[str, An
 
 
 def _energies(lattice: Lattice, runs: list[Quench], of: str) -> list[Array]:
-    """Exact and predicted energies a site of the ``exact`` or ``labelled`` frames of each run, shape (2, n)."""
+    """Exact and predicted energies per site of the ``exact`` or ``labelled`` frames of each run, shape (2, n)."""
     pairs = ((getattr(run, of).known("energy"), getattr(run, f"{of}_energies")) for run in runs)
     return [np.stack(pair) / lattice.num_sites for pair in pairs]
 
 
 def _energy_numbers(lattice: Lattice, runs: list[Quench]) -> dict[str, Any]:
-    """Root mean square errors of the predicted energies a site, means over the runs, and the largest on learned runs.
+    """Root mean square errors of the predicted energies per site, means over the runs, and the largest on learned runs.
 
-    A field decides on its energy up to a constant: ``offset``, the mean error on the exact runs, is taken off all.
+    A field determines its energy up to a constant: ``offset``, the mean error on the exact runs, is subtracted from
+    all.
     """
     exact, labelled = ([pair[1] - pair[0] for pair in _energies(lattice, runs, of)] for of in ("exact", "labelled"))
     offset = float(np.concatenate(exact).mean())
@@ -193,7 +194,7 @@ def _energy_numbers(lattice: Lattice, runs: list[Quench]) -> dict[str, Any]:
 
 
 def _energy_curves(lattice: Lattice, run: Quench) -> dict[str, tuple[Array, Array]]:
-    """Exact energies a site of the spins of both dynamics against time."""
+    """Exact energies per site of the spins of both dynamics against time."""
     return {
         name: (one.time, one.known("energy") / lattice.num_sites)
         for name, one in (("exact field", run.exact), ("learned field", run.labelled))

@@ -1,4 +1,4 @@
-"""Numbers of a reproduction: what both dynamics did, each with an error estimate."""
+"""Numbers of a reproduction: results of both dynamics, each with an error estimate."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Run:
     """Times, shape (n,)."""
     spins: Array
     field: Array
-    """As the spins of shape (n, Lx, Ly, 3)."""
+    """Like the spins of shape (n, Lx, Ly, 3)."""
     density: Array | None = None
     """Electrons on each site, shape (n, Lx, Ly); None where not recorded."""
     energy: Array | None = None
-    """Of the whole lattice, shape (n,); None where not recorded."""
+    """Energy of the whole lattice, shape (n,); None where not recorded."""
 
     def known(self, name: str) -> Array:
         """The ``density`` or ``energy`` of a run that has recorded it."""
@@ -47,11 +47,11 @@ class Compared:
     exact: Run
     learned: Run
     predicted: PredictedFields
-    """What the force field says about the exact frames."""
+    """Predictions of the force field for the exact frames."""
 
     @property
     def times(self) -> Array:
-        """Of the frames that both have recorded."""
+        """Times of the frames that both have recorded."""
         return np.intersect1d(self.exact.time, self.learned.time)
 
 

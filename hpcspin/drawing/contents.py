@@ -1,4 +1,4 @@
-"""What a report says about an output of any verb."""
+"""The contents of a report on an output of any verb."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _Described = tuple[Sections, list[str], bool]
 
 
 def find_kind(output: Path) -> str:
-    """The verb that has made an output, ``label``, ``simulate``, ...; a file is one of labels.
+    """The verb that wrote an output, ``label``, ``simulate``, ...; a single file is a label file.
 
     Raises
     ------
     HpcspinError
-        If it is of none of them.
+        If it is the output of no verb.
     """
     if output.is_file():
         with open_hdf5(output):  # Whatever its name is.
@@ -46,7 +46,7 @@ def find_kind(output: Path) -> str:
         "torque": ("torque.csv", "labels"),
         "minimise": (MINIMUM, f"{MINIMUM}.partial"),
         "path": (PATH, f"{PATH}.partial"),
-        "reproduce": ("config.json",),  # Others have one, too, before their first results.
+        "reproduce": ("config.json",),  # Others have one too, before their first results.
         "simulate": ("trajectory.h5", "trajectory.h5.partial"),
         "train": (METRICS, "member-*"),
         "label": ("*.h5", "*.h5.partial"),
@@ -68,7 +68,7 @@ def describe(directory: Path, kind: str) -> tuple[Sections, bool]:
     Raises
     ------
     HpcspinError
-        If a file of it cannot be read.
+        If one of its files cannot be read.
     """
     sections, doubts, unfinished = _DESCRIBED[kind](directory)
     jobs = [*read_lines(directory / JOBS)]
@@ -87,11 +87,11 @@ def _listed(value: Any) -> Any:
 
 _JOB = ("task", "ended", "seconds", "ranks", "launcher", "processor", "cores", "gpus", "code_version")
 _MANY = 12
-"""Trainings of a sweep whose errors are drawn."""
+"""Label files, or trainings of a sweep, whose errors are drawn."""
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a file of JSON lines, none where there is no file; the last one may be half written yet."""
+    """Records of a file of JSON lines, none where there is no file; the last line may be half written."""
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             record = parse_json(line)
@@ -156,7 +156,7 @@ def _simulation(directory: Path) -> _Described:
 
 
 def _rest(directory: Path) -> _Described:
-    """Of spins at rest, or of a path."""
+    """Contents for spins at rest, or for a path."""
     path = find_trajectory(directory)
     stored, partial = read_attributes(path), path.suffix == ".partial"
     sections: Sections = {"Film": [film_of(path)]}
@@ -258,7 +258,7 @@ def _csv(path: Path) -> str:
 
 
 def _shorter(cell: str, digits: int = 5) -> str:
-    """A fraction with the digits that one reads; all of them are in the file."""
+    """A decimal number rounded for reading; the file holds all digits."""
     try:
         return f"{float(cell):.{digits}g}" if "." in cell else cell
     except ValueError:
@@ -322,7 +322,7 @@ _ORIGIN = ("spins_sha256", "origin", "source", "precision", "units")
 
 
 def _origin(stored: Mapping[str, Any]) -> Sections:
-    """Config, versions and what else a file says of where it comes from."""
+    """Config, versions and other provenance that a file holds."""
     rows = list((stored.get("provenance") or {}).items())
     config = {name: part for name, part in (stored.get("config") or {}).items() if part is not None}
     rows += [(name, stored[name]) for name in _ORIGIN if name in stored]

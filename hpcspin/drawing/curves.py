@@ -21,7 +21,7 @@ LABELS = {
     "wall_position": "wall position (columns)",
     "nucleation_time": "nucleation time (ħ/t)",
 }
-"""Of the axes; other quantities stand under their own names, currents in t/ħ."""
+"""Labels of the axes; other quantities are labelled by their own names, currents in t/ħ."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,23 @@ class Point:
 
     quantity: str
     line: str
-    """Which curve of the quantity it belongs to."""
+    """Name of the curve that it belongs to."""
     stage: int
-    """Number of the run in a chain; 0 where runs do not go on from each other."""
+    """Number of the run in a chain; 0 for runs that are not chained."""
     x: float
     mean: float | None
-    """Over the runs; none unless every run has the quantity: the mean of those that have, say, nucleated would be too
-    small."""
+    """Mean over the runs; None unless every run has the quantity: the mean over those that have, say, nucleated would
+    be too small."""
     error: float | None
     """Standard error of the mean."""
     runs: int
-    """Runs that have the quantity."""
+    """Number of runs that have the quantity."""
     of: int
-    """All runs."""
+    """Number of all runs."""
 
 
 def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> Point:
-    """The mean over some runs, which have None where the quantity was not reached."""
+    """The mean over some runs, whose value is None where the quantity was not reached."""
     known = [value for value in values if value is not None and np.isfinite(value)]
     mean = Estimate.of(known) if len(known) == len(values) else Estimate(np.nan, None)
     return Point(
@@ -55,14 +55,14 @@ def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[
 
 
 def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantities: Sequence[str]) -> list[Point]:
-    """Points of quantities that are one number a run.
+    """Points of quantities that have one number per run.
 
     Parameters
     ----------
     rows
-        Of each run the varied keys, its ``stage`` and its numbers.
+        For each run the varied keys, its ``stage`` and its numbers.
     keys
-        The varied keys that tell the curves apart: neither seeds nor what is drawn against.
+        The varied keys that tell the curves apart: neither seeds nor the horizontal axis.
     against
         Name of the number on the horizontal axis.
     quantities
@@ -89,14 +89,14 @@ def against_time(
     quantities: Sequence[str],
     series: Callable[[Row], Mapping[str, Any]],
 ) -> list[Point]:
-    """Points of quantities that are one number a frame, at the times that some run of a curve has recorded.
+    """Points of quantities that have one number per frame, at the times that any run of a curve has recorded.
 
     Parameters
     ----------
     rows, keys, quantities
         See `against_key`.
     series
-        The series of a run, with its ``time``.
+        Function that returns the series of a run, including its ``time``.
     """
     values: dict[tuple[str, str, int, float], list[float | None]] = {}
     for row in rows:
@@ -110,17 +110,17 @@ def against_time(
 
 
 def line_name(row: Row, keys: Sequence[str]) -> str:
-    """Which curve a run belongs to: the last words of the keys, and their values."""
+    """Name of the curve that a run belongs to: the last words of the keys, and their values."""
     return ", ".join(f"{key.rsplit('.', 1)[-1]} {row[key]}" for key in keys if row[key] is not None)
 
 
 def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
-    """Draw curves with their standard errors, a panel a quantity.
+    """Draw curves with their standard errors, one panel per quantity.
 
     Parameters
     ----------
     points
-        Those of a curve stand together.
+        The points, those of each curve together.
     against
         Name of the horizontal axis.
     path

@@ -38,7 +38,7 @@ def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dic
     runs
         The test runs by name.
     directory
-        Where the figures go; those of an earlier report for which there is nothing to show any more are removed.
+        Where the figures go; those of an earlier report that would now be empty are removed.
 
     Returns
     -------
@@ -86,21 +86,21 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def torque_ratio(lattice: Lattice, run: Run, fields: PredictedFields) -> Array:
-    """|T^neq| / |T^eq| of the sites near the wall (Fig. 5b of the paper), one number a site and frame.
+    """|T^neq| / |T^eq| of the sites near the wall (Fig. 5b of the paper), one number per site and frame.
 
     Parameters
     ----------
     lattice
-        Of the frames.
+        Lattice of the frames.
     run
         The frames.
     fields
-        What a force field says about them.
+        Predictions of a force field for them.
 
     Returns
     -------
     ndarray
-        Empty where no frame has a wall, or the force field no nonequilibrium torque, as one without potentials.
+        Empty where no frame has a wall, or the force field has no nonequilibrium torque, like one without potentials.
     """
     walled = has_wall(lattice, run.spins)
     if not walled.any() or not fields.nonequilibrium.any():
@@ -115,7 +115,7 @@ def torque_ratio(lattice: Lattice, run: Run, fields: PredictedFields) -> Array:
 
 
 def _drawn_anew(path: Path) -> Path:
-    """The name of a figure, of which no earlier one stays behind."""
+    """Path of a figure, from which an earlier one is removed."""
     path.unlink(missing_ok=True)
     return path
 
@@ -127,7 +127,7 @@ def _quartiles(ratio: Array) -> dict[str, float]:
 
 
 def _walls(lattice: Lattice, runs: Mapping[str, Compared]) -> dict[str, Walls]:
-    """Walls of the runs, exact and learned, that have one in most of the exact frames."""
+    """Walls, exact and learned, of the runs that have one in at least half of the exact frames."""
     found = {}
     for name, run in runs.items():
         if np.mean(has_wall(lattice, run.exact.spins)) < 1 / 2:

@@ -1,4 +1,4 @@
-"""Figures, those of the paper among them, each from arrays to one file."""
+"""Figures, including those of the paper; each draws arrays into one file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hpcspin.drawing.style import BLUE, save
 
 _NARROW = 1e-3
-"""By which the edge of a histogram is beyond its numbers."""
+"""Distance of the edges of a histogram from its outermost numbers."""
 
 
 def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
@@ -40,7 +40,7 @@ def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path
 def field_errors(
     components: NDArray[np.float64], sigma: float, bins: Sequence[Mapping[str, float]], path: Path
 ) -> None:
-    """Predicted against exact field components, the histogram of the error, and how well a committee tells it.
+    """Predicted against exact field components, the histogram of the error, and how well a committee estimates it.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def field_errors(
     sigma
         Standard deviation of the error.
     bins
-        Root mean squares ``spread`` and ``error`` of groups of sites, see
-        `hpcspin.training.calibrate`; none of a single model.
+        Root mean squares ``spread`` and ``error`` of groups of sites, see `hpcspin.training.calibrate`; none for a
+        single model.
     path
         Image file to write.
     """
@@ -97,7 +97,7 @@ def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
     Parameters
     ----------
     ratio
-        One number a site and frame.
+        One number per site and frame.
     path
         Image file to write.
     """
@@ -111,7 +111,7 @@ def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
 def against_time(
     runs: Sequence[Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]], what: str, path: Path
 ) -> None:
-    """A number of each run under both dynamics against time: full lines and broken ones (Fig. 5a, of the wall).
+    """A number of each run under both dynamics against time, in full and broken lines (Fig. 5a for the wall).
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def against_time(
 
 
 def energy_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
-    """Predicted against exact energies a site of snapshots.
+    """Predicted against exact energies per site of snapshots.
 
     Parameters
     ----------
@@ -153,19 +153,19 @@ def energy_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path
 
 
 def histograms(panels: Mapping[str, Mapping[str, NDArray[np.float64]]], path: Path) -> None:
-    """Histograms of some numbers, those of several dynamics above each other.
+    """Histograms of some numbers, those of several dynamics superimposed.
 
     Parameters
     ----------
     panels
-        By what the number is, its values by the name of the dynamics.
+        By the label of each number, its values by the name of the dynamics.
     path
         Image file to write.
     """
     figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
     for axis, (what, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         everything = np.concatenate(list(values.values()))
-        # In perfect order all are equal but for rounding errors, of which NumPy makes no bins.
+        # In perfect order all numbers are equal up to rounding errors, for which NumPy makes no bins.
         low, high = everything.min() - _NARROW, everything.max() + _NARROW
         edges = np.linspace(low, high, 61)
         for name, numbers in values.items():

@@ -14,11 +14,11 @@ from hpcspin.storage import FrameReader
 
 _FRAMES = 120
 _CELLS = 1_200_000
-"""Frames times cells of a film at most."""
+"""Largest number of frames times cells of a film."""
 
 
 def film_of(path: Path) -> str:
-    """A film of a file's frames; snapshots without a time are counted."""
+    """A film of a file's frames; snapshots without a time are numbered."""
     lattice = lattice_of(path)
     with FrameReader(path) as frames:
         if not len(frames):

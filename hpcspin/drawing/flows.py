@@ -1,4 +1,4 @@
-"""A figure of what flows through a lattice of electrons, and of their density of states."""
+"""A figure of the currents through a lattice of electrons, and of their density of states."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def flow_maps(
     energies: Sequence[float],
     path: Path,
 ) -> None:
-    """Particles and spin along the bonds, and the density of states at each energy, side by side.
+    """Particle and spin currents along the bonds, and the density of states at each energy, side by side.
 
     Parameters
     ----------
     lattice
         The lattice.
     offsets
-        Of each direction of bonds.
+        Offset of each direction of bonds.
     spins
-        Shape (Lx, Ly, 3); their local bonds lie under the current of particles.
+        Shape (Lx, Ly, 3); their local bonds are drawn below the particle current.
     flows
         ``bond_current``, ``bond_spin_current`` and, where there are energies, ``ldos`` of `Transport`.
     energies
-        Of the densities of states.
+        Energies of the densities of states.
     path
         Image file to write.
     """

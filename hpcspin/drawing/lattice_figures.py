@@ -22,9 +22,9 @@ Array = NDArray[np.float64]
 BOND = r"$b_{ij}=\mathbf{S}_i\cdot\mathbf{S}_j$"
 CHIRALITY = r"$\mathbf{S}_i\cdot\mathbf{S}_j\times\mathbf{S}_k$"
 _PIXELS = 240
-"""Of a Brillouin zone, along each side of its picture."""
+"""Pixels along each side of the picture of a Brillouin zone."""
 _DARKEST = 1e-4
-"""Share of the largest structure factor below which all is one colour."""
+"""Fraction of the largest structure factor below which all is one colour."""
 
 
 def site_maps(
@@ -36,18 +36,18 @@ def site_maps(
     limits: tuple[float, float] = (-1.0, 1.0),
     colours: str = "RdBu_r",
 ) -> None:
-    """A number of each site, of several dynamics side by side, time after time downwards (Fig. 4 of the paper).
+    """A number of each site, for several dynamics side by side and times from top to bottom (Fig. 4 of the paper).
 
     Parameters
     ----------
     lattice
         The lattice; each site is drawn as a cell at its Cartesian place.
     captions
-        What is written above each of the n rows: a time.
+        Caption of each of the n rows, such as a time.
     maps
-        Of each dynamics, by its name, shape (n, Lx, Ly).
+        The number for each dynamics, by its name, shape (n, Lx, Ly).
     label
-        What the number is.
+        Label of the number.
     path
         Image file to write.
     limits
@@ -85,7 +85,7 @@ def _corners(lattice: Lattice) -> Array:
 
 
 def zone_maps(lattice: Lattice, factors: Mapping[str, Array], path: Path) -> None:
-    """Static structure factors in the Brillouin zone, side by side in one scale of colours.
+    """Static structure factors in the Brillouin zone, side by side on one colour scale.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Parts of a page of HTML that needs no other file: tables, plots, pictures and films.
 
-Whatever comes from a config, a file or its name passes `_text` or `_json` and cannot become a tag or a script; the
-page's content security policy forbids all that is not in it.
+Whatever comes from a config, a file or its name passes through `_text` or `_json` and cannot become a tag or a script;
+the page's content security policy forbids all that is not in it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Curve = tuple[Array, Array]
 """Abscissae and ordinates."""
 
 _LEVELS = 254
-"""Number of the last colour of a film; the byte after it stands for no number."""
+"""Number of the last colour of a film; the byte after it stands for a missing number."""
 _LONGEST = 40
-"""Letters of a word that stays in one line of a table."""
+"""Longest word, in letters, that is kept on one line of a table."""
 _ROUNDING = 1e-7
 """Relative changes below which a curve is drawn as a constant."""
 
@@ -38,7 +38,7 @@ def _text(value: object) -> str:
 
 
 def _json(value: Any) -> str:
-    """A script of data: no letter in it can end it."""
+    """A script element of data, in which no character can end the element."""
     letters = json.dumps(value, allow_nan=False)
     for letter in "<>&":
         letters = letters.replace(letter, f"\\u{ord(letter):04x}")
@@ -46,14 +46,14 @@ def _json(value: Any) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> str:
-    """A table, with a line of headings or without."""
+    """A table, with or without a line of headings."""
     lines = [f"<tr>{''.join(f'<th>{_text(cell)}</th>' for cell in head)}</tr>"] if head else []
     lines += [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows]
     return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
 def _cell(content: object) -> str:
-    """A cell; words that no line holds, such as checksums, are broken."""
+    """A cell; words too long for a line, such as checksums, are broken."""
     words = str(content).split()
     broken = ' class="long"' if words and max(map(len, words)) > _LONGEST else ""
     return f"<td{broken}>{_text(content)}</td>"
@@ -98,7 +98,7 @@ def plot(title: str, across: str, curves: Mapping[str, Curve], log: bool = False
 
 
 def _flat(curves: Mapping[str, Curve]) -> dict[str, Any]:
-    """The range of ordinates that are one number but for rounding, which would fill the plot otherwise."""
+    """The range for ordinates that differ only by rounding, which would otherwise fill the plot."""
     values = np.concatenate([y[np.isfinite(y)] for _, y in curves.values()] or [np.empty(0)])
     scale = np.abs(values).max(initial=0.0)
     if not scale or np.ptp(values) > _ROUNDING * scale:
@@ -111,7 +111,7 @@ def _numbers(values: Array) -> list[float | None]:
 
 
 def picture(path: Path) -> str:
-    """A PNG file, whole."""
+    """A PNG file, embedded whole."""
     data = base64.b64encode(path.read_bytes()).decode()
     name = _text(path.stem.replace("_", " "))
     return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"><figcaption>{name}</figcaption></figure>'
@@ -133,17 +133,17 @@ def film(
     lattice
         The lattice.
     captions
-        Of each frame, such as its time.
+        Caption of each frame, such as its time.
     maps
-        By its name each quantity, shape (n, cells along x, cells along y); NaN is left blank.
+        Each quantity by its name, shape (n, cells along x, cells along y); NaN is left blank.
     limits
-        Of each quantity the numbers of the first and of the last colour.
+        For each quantity the numbers of the first and the last colour.
     colours
-        Of each quantity the matplotlib colour map.
+        For each quantity the matplotlib colour map.
     coarse
         Sites along each side of a cell.
     note
-        Sentence below it.
+        Sentence below the film.
     """
     steps = coarse * lattice.primitive_vectors
     size = next(iter(maps.values())).shape[1:]
@@ -192,11 +192,11 @@ def page(title: str, about: str, sections: Mapping[str, Sequence[str]], seconds:
     title
         Title.
     about
-        Line below it.
+        Line below the title.
     sections
-        Parts, as the other functions make them, below their headings; plots and pictures stand side by side.
+        Parts, as the other functions make them, by their headings; plots and pictures stand side by side.
     seconds
-        After how many seconds a browser reads the file again; None: never.
+        Seconds after which a browser reloads the file; None for never.
     """
     body = [f'<h1>{_text(title)}</h1><p class="soft">{_text(about)}</p>']
     for heading, parts in sections.items():

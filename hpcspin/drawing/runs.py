@@ -28,7 +28,7 @@ _STYLES = ("-", "--")
 
 
 def difference(first: Series, second: Series) -> tuple[Array, Curves]:
-    """What the second run has more than the first one at the times that both have recorded."""
+    """The second run minus the first one at the times that both have recorded."""
     times, mine, other = np.intersect1d(first.time, second.time, return_indices=True)
     found = {
         what: {name: second.curves[what][name][other] - one[mine] for name, one in named.items() if name in others}
@@ -39,12 +39,12 @@ def difference(first: Series, second: Series) -> tuple[Array, Curves]:
 
 
 def plot_runs(runs: Sequence[Series], path: Path) -> None:
-    """Draw what runs have measured against time, a row each; of two runs also their difference, second minus first.
+    """Draw what runs have measured against time, in rows; for two runs also their difference, second minus first.
 
     Parameters
     ----------
     runs
-        One run or path, or two, which are drawn over each other: full lines and broken ones.
+        One run or path, or two, which are drawn in the same panels with full and broken lines.
     path
         Image file to write.
 
@@ -94,11 +94,11 @@ def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: Wor
     quantity
         What is drawn.
     path
-        PNG, PDF, SVG of five frames, or a film: GIF, or MP4 where ffmpeg is.
+        PNG, PDF or SVG of five frames, or a film: GIF, or MP4 if ffmpeg is installed.
     most
-        Frames of a film at most, equally spaced.
+        Largest number of frames of a film, equally spaced.
     world
-        For the progress.
+        The ranks, for the progress display.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: Wor
     Raises
     ------
     HpcspinError
-        If the run has no frame or has not recorded the quantity, or the file's ending is another one.
+        If the run has no frame or has not recorded the quantity, or the file has another ending.
     """
     require_ending(path, (".gif", ".mp4", *PICTURES))
     trajectory = run_file(source)

@@ -17,10 +17,10 @@ from hpcspin.storage import FrameReader, find_trajectory
 
 Array = NDArray[np.float64]
 Curves = dict[str, dict[str, Array]]
-"""By what is measured, its curves by name; the name is empty where there is one."""
+"""For each quantity its curves by name; the name is empty where there is only one."""
 
 _MOST_FRAMES = 1000
-"""Of a longer run this many frames, equally spaced, are measured."""
+"""Largest number of frames of a run that are measured, equally spaced."""
 TIME = "time (ħ/t)"
 _MEASURED = {"time", "step", "wall_position", "magnetization", "mean_bond", "mean_chirality", "current", "energy"}
 
@@ -34,7 +34,7 @@ class Quantity:
     name, label : str
         In plain words, and as a formula.
     measure : Callable
-        From a lattice, a file's frames and the number of one to shape (Lx, Ly).
+        Function from a lattice, the frames of a file and the number of one of them to an array of shape (Lx, Ly).
     reach : float or None
         The colours go from -reach to +reach; None: from the smallest to the largest number.
     """
@@ -45,7 +45,7 @@ class Quantity:
     reach: float | None = None
 
     def there(self, frames: FrameReader) -> bool:
-        """Whether a file holds what it is measured from."""
+        """Whether a file holds the data that it is measured from."""
         needed = {"density": {"density"}, "field error": {"exact_field", "spread"}}.get(self.name)
         return needed is None or not needed.isdisjoint(frames.names)
 
@@ -63,7 +63,7 @@ class Quantity:
 
 
 def _field_error(lattice: Lattice, frames: FrameReader, number: int) -> Array:
-    """Distance of the learned field from the exact one across the spins, or the committee's estimate of it."""
+    """Distance of the learned from the exact field perpendicular to the spins, or the committee's estimate of it."""
     if "exact_field" not in frames.names:
         return np.asarray(frames.spread[number])
     error, spins = frames.field[number] - frames.exact_field[number], frames.spins[number]
@@ -89,7 +89,7 @@ class Series:
     Attributes
     ----------
     name : str
-        Of the run, for legends.
+        Name of the run, for legends.
     lattice : Lattice
         Its lattice.
     time : ndarray
@@ -108,14 +108,14 @@ class Series:
 
 
 def caption(frames: FrameReader, number: int) -> str:
-    """Where a frame stands: its time, its distance along a path, or its number."""
+    """Caption of a frame: its time, its distance along a path, or its number."""
     if "time" in frames.names:
         return f"t = {frames.time[number]:.5g} ħ/t"
     return f"{frames.distance[number]:.3g} rad" if "distance" in frames.names else f"snapshot {number}"
 
 
 def run_file(source: Path) -> Path:
-    """The trajectory of a simulation's directory, or states at rest or of a path, finished or not; or the file itself.
+    """The trajectory, the states at rest or the path in a directory, finished or not; or the file itself.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def run_file(source: Path) -> Path:
 
 
 def some_frames(count: int, most: int) -> list[int]:
-    """At most so many frames of all, equally spaced, the first and the last among them."""
+    """Numbers of at most ``most`` frames, equally spaced, the first and the last among them."""
     found: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
     return found
 
@@ -147,8 +147,8 @@ def read_series(source: Path) -> Series:
     Returns
     -------
     Series
-        What its observers have recorded as one number, and mean bond, chirality and magnetisation in any case; the
-        wall where there is one, NaN at times without.
+        What its observers have recorded as one number per frame; mean bond, chirality and magnetisation in any case;
+        and the wall position where there is a wall, NaN at times without.
 
     Raises
     ------

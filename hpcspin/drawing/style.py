@@ -19,7 +19,7 @@ mpl.rcParams.update(
         "legend.frameon": False,
         "savefig.dpi": 160,
         "savefig.bbox": "tight",
-        # Text of PDF and SVG stays text, that journals ask for.
+        # Text in PDF and SVG stays text, as journals require.
         "pdf.fonttype": 42,
         "svg.fonttype": "none",
     }
@@ -30,24 +30,24 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 def require_ending(path: Path, endings: tuple[str, ...]) -> None:
-    """Refuse a file name with another ending than these.
+    """Refuse a file name whose ending is not one of these.
 
     Raises
     ------
     HpcspinError
-        Which names those that there are.
+        If it has another ending; the message names these.
     """
     if path.suffix not in endings:
         raise HpcspinError(f"{path}: the ending says the format; end it with {', '.join(endings)}")
 
 
 def plain(name: str) -> str:
-    """A name from a file or of one, as a figure writes it: a dollar sign in it begins no formula."""
+    """A name from a file, or of one, escaped for a figure: a dollar sign in it does not begin a formula."""
     return name.replace("$", r"\$")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, PDF or SVG, as its name ends."""
+    """Write a figure as PNG, PDF or SVG, by the ending of its name."""
     require_ending(path, PICTURES)
     image = BytesIO()
     figure.savefig(image, format=path.suffix[1:])

@@ -42,9 +42,9 @@ def short(number: float) -> str:
 def print_table(table: Table, world: World, whole: int = 1) -> None:
     """Print a table as a result.
 
-    The first columns say which row is which, and are neither cut nor folded. Others are folded between words where
-    the terminal is too narrow; where that is not enough, as in 80 characters, which stand for the log of a job, the
-    table is wider.
+    The first columns identify the rows, and are neither cut nor folded. Others are folded between words where the
+    terminal is too narrow. Where that is not enough, as with the 80 characters assumed for the log of a job, the table
+    is wider.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def print_table(table: Table, world: World, whole: int = 1) -> None:
     world
         The ranks; the first one prints.
     whole
-        How many columns stay whole.
+        Number of columns that stay whole.
     """
     needed = 0
     for number, column in enumerate(table.columns):
@@ -79,7 +79,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def reproduction_table(numbers: Mapping[str, Any]) -> Table:
-    """What ``numbers.json`` of a reproduction holds."""
+    """Table of the ``numbers.json`` of a reproduction."""
     test = numbers["test"]
     table = new_table("Learned against exact, on independent trajectories", header=False)
     table.add_row("test snapshots", str(test["snapshots"]))

@@ -17,7 +17,7 @@ _STYLES = {"exact": "-", "learned": "o", "macrospin": ":"}
 
 
 def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Damping-like torque, field-like torque and current a row against the angle, a colour a voltage.
+    """Damping-like torque, field-like torque and current, each per row, against the angle, one colour per voltage.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def draw_runs(curves: Sequence[tuple[str, float, Array, Array]], rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """How a magnet leaves its direction: against time, a colour a voltage, and the time of switching.
+    """How a magnet leaves its direction against time, one colour per voltage, and the time of switching.
 
     Parameters
     ----------
