@@ -27,6 +27,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides of keys of the config.")
 ]
 Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that is there, which is refused otherwise.")]
 
 _GRACE_SECONDS = 1.0
 
@@ -210,11 +211,16 @@ def evaluate(
         list[str] | None,
         typer.Option("--allow", metavar="KEY", help="Key of the electrons that is meant to differ; may be repeated."),
     ] = None,
+    force: Force = False,
 ) -> None:
     """Error of a force field on exact labels."""
     from hpcspin.workflows.evaluate import evaluate_files
 
-    run(lambda world: world.log_result(json.dumps(evaluate_files(model, data, output, world, allow or ()))))
+    run(
+        lambda world: world.log_result(
+            json.dumps(evaluate_files(model, data, output, world, allow or (), force=force)),
+        )
+    )
 
 
 @app.command(epilog=_uses("lattice, electrons, initial, dynamics, potential, training and reproduce", stops=True))
@@ -274,11 +280,12 @@ def plot(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Picture to write: its ending says PNG, PDF or SVG.")
     ] = Path("plot.png"),
+    force: Force = False,
 ) -> None:
     """Bonds, chirality, magnetisation, wall and currents against time; of two runs also the difference."""
     from hpcspin.workflows.plot import plot
 
-    run(lambda world: plot([directory, *([other] if other else [])], output, world))
+    run(lambda world: plot([directory, *([other] if other else [])], output, world, force=force))
 
 
 @app.command()
@@ -292,11 +299,12 @@ def draw(
         typer.Option("--quantity", help="What the colour of each site says."),
     ] = "bonds",
     frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a film at most.")] = 200,
+    force: Force = False,
 ) -> None:
     """Film of a simulation, or some frames below each other, each site at its Cartesian place."""
     from hpcspin.workflows.draw import draw
 
-    run(lambda world: draw(directory, quantity, output, frames, world))
+    run(lambda world: draw(directory, quantity, output, frames, world, force=force))
 
 
 @app.command()
@@ -307,11 +315,12 @@ def export(
         Literal["ovf", "ovf-binary4", "ovf-text", "xdmf"],
         typer.Option("--format", help="OVF 2.0 (numbers of 8 or 4 bytes, or text) or XDMF."),
     ] = "xdmf",
+    force: Force = False,
 ) -> None:
     """Trajectories for ParaView (XDMF) and for the viewers of micromagnetics (OVF)."""
     from hpcspin.workflows.export import export
 
-    run(lambda world: export(source, target, output, world))
+    run(lambda world: export(source, target, output, world, force=force))
 
 
 @app.command()
@@ -321,11 +330,12 @@ def analyse(
         str, typer.Option("--quantity", help="structure_factor, dispersion, correlation or topological_charge.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="HDF5 file of the arrays.")],
+    force: Force = False,
 ) -> None:
     """Spectra, magnon dispersion, correlations or topological charge of a trajectory."""
     from hpcspin.workflows.analyse import analyse_trajectory
 
-    run(lambda world: analyse_trajectory(source, quantity, output, world))
+    run(lambda world: analyse_trajectory(source, quantity, output, world, force=force))
 
 
 @app.command(epilog=_uses("lattice, and initial and dynamics or electrons"))

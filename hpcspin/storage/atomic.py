@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,31 @@ def require_output(path: str | Path, *inputs: str | Path) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise HpcspinError(f"{path}: cannot be written there ({error.strerror}); choose another output") from error
+
+
+def require_absent(*paths: Path, force: bool) -> None:
+    """Refuse, before anything is computed, to replace files that are there, unless ``force`` says so.
+
+    For what is made anew at each call; verbs that go on where their output stands have no use for it. Raises
+    HpcspinError for the first one.
+    """
+    if not force and (there := [path for path in paths if path.is_file()]):
+        raise HpcspinError(f"{there[0]}: is there already; choose another --output, or replace it by --force")
+
+
+@contextmanager
+def together(files: Callable[[], Iterable[Path]]) -> Iterator[None]:
+    """Leave none of the files that a block makes if it fails, so that the same command may begin anew.
+
+    ``files`` gives those that are there, before and after.
+    """
+    before = set(files())
+    try:
+        yield
+    except BaseException:
+        for path in {*files()} - before:
+            path.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -12,19 +12,21 @@ from hpcspin.analysis import QUANTITIES
 from hpcspin.assembly.system import lattice_of
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
-from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenance, require_output
+from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenance, require_absent, require_output
 
 
-def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World) -> None:
+def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World, *, force: bool = False) -> None:
     """Compute a quantity on rank 0, which reads the spins a few frames at a time, and write its arrays.
 
-    ``directory`` is that of a simulation, finished or running, or the trajectory itself, whose frames must be equally
-    spaced in time; ``quantity`` is a name in `hpcspin.analysis.QUANTITIES`, and ``output`` an HDF5 file.
+    The directory is that of a simulation, finished or running, or the trajectory itself, whose frames are equally far
+    apart in time; the quantity is a name in `hpcspin.analysis.QUANTITIES`, the output an HDF5 file,
+    which is replaced only with ``force`` where it is there already.
     """
     measure = QUANTITIES[quantity]
     if world.rank == 0:
         source = find_trajectory(directory) if directory.is_dir() else directory
         require_output(output, source)
+        require_absent(output, force=force)
         with FrameReader(source) as frames:
             first, stop, interval = equal_intervals(np.asarray(frames.time), source)
             config = frames.attributes.get("config")

@@ -7,10 +7,11 @@ from pathlib import Path
 from hpcspin.drawing.runs import draw_run
 from hpcspin.drawing.series import QUANTITIES
 from hpcspin.parallel.world import World
+from hpcspin.storage import require_absent
 
 
-def draw(source: Path, quantity: str, output: Path, frames: int, world: World) -> None:
-    """Draw a number of each site of a simulation; rank 0 does the work.
+def draw(source: Path, quantity: str, output: Path, frames: int, world: World, *, force: bool = False) -> None:
+    """Draw a number of each site of a simulation; rank 0 works.
 
     Parameters
     ----------
@@ -20,12 +21,15 @@ def draw(source: Path, quantity: str, output: Path, frames: int, world: World) -
         A name in `QUANTITIES`.
     world
         The ranks.
+    force
+        Replace an output that is there.
 
     Raises
     ------
     HpcspinError
-        As `draw_run` does.
+        As `draw_run` does, or if the output is there already.
     """
     if world.rank == 0:
+        require_absent(output, force=force)
         count = draw_run(source, QUANTITIES[quantity], output, frames, world)
         world.log_result(f"{output}: {quantity}, {count} frames")

@@ -19,12 +19,12 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force, model_files
 from hpcspin.potential.files import card_path
-from hpcspin.storage import MANIFEST, TRAJECTORY, read_manifest, require_output, write_json
+from hpcspin.storage import MANIFEST, TRAJECTORY, read_manifest, require_absent, require_output, together, write_json
 from hpcspin.training import calibrate, examine
 
 
 def evaluate_files(
-    model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = ()
+    model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = (), *, force: bool = False
 ) -> dict[str, Any]:
     """Write the errors of a model as JSON, and beside it, as NAME.png, a picture of them.
 
@@ -44,7 +44,9 @@ def evaluate_files(
         The ranks share the snapshots.
     allow
         Keys of the electrons, such as ``electrons.exchange``, in which the labels are meant to differ from those that
-        the model was trained on; the log warns of other differences, and of files that the model was trained on.
+        the model has learned from; the log warns of others, and of files that the model has learned from.
+    force
+        Replace numbers and a picture that are there.
 
     Returns
     -------
@@ -54,8 +56,8 @@ def evaluate_files(
     Raises
     ------
     HpcspinError
-        If ``allow`` holds anything but keys of the electrons, the model or a label file is unreadable, they do not fit
-        together, or the output has the picture's name or cannot be written.
+        If a key of ``allow`` is none, the model or a label file is unreadable, they do not fit together, or the output
+        has the picture's name, is there already or cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:
@@ -69,6 +71,7 @@ def evaluate_files(
     if world.rank == 0:
         weights = model_files(model_path)
         require_output(output, *files, *weights, *map(card_path, weights))
+        require_absent(output, picture, force=force)
     with sole_writer(output, world, directory=False):
         bias = warn_of_labels(files, model_path, model.card, allow, world)
         numbers, components = evaluate(model, files, world, bias)
@@ -79,8 +82,9 @@ def evaluate_files(
             )
         if world.rank == 0:
             bins = numbers.get("calibration", {}).get("bins", [])
-            figures.field_errors(components, numbers["sigma"], bins, picture)
-            write_json(output, numbers)
+            with together(lambda: filter(Path.is_file, (output, picture))):
+                figures.field_errors(components, numbers["sigma"], bins, picture)
+                write_json(output, numbers)
             world.log(f"evaluate: numbers in {output}, picture in {picture}")
     return {key: value for key, value in numbers.items() if key != "snapshot_mse"}
 

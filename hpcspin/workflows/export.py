@@ -21,6 +21,9 @@ from hpcspin.storage import (
     partial_path,
     read_rows,
     real_dataset,
+    require_absent,
+    require_output,
+    together,
     write_ovf,
     write_xdmf,
 )
@@ -31,13 +34,13 @@ _REPRESENTATIONS: dict[str, Representation] = {"ovf": "Binary 8", "ovf-binary4":
 _VECTORS = {"spins": "1", "field": "t"}
 
 
-def export(source: Path, target: Format, output: Path, world: World) -> None:
+def export(source: Path, target: Format, output: Path, world: World, *, force: bool = False) -> None:
     """Write a trajectory in another format.
 
     The source is a trajectory or label file, finished or partial, that carries a config, or the directory of a
-    simulation. The output is an ``xdmf`` file (for ParaView and meshio), or a directory with one OVF 2.0 file of the
-    spins and one of the field per frame: ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes)
-    or ``ovf-text``. Rank 0 does the work.
+    simulation. The output is an ``xdmf`` file (for ParaView and meshio), or a directory of one OVF 2.0 file a frame of
+    spins and one of the field: ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes) or
+    ``ovf-text``. Files that are there are replaced only with ``force``. Rank 0 does the work.
     """
     source = find_trajectory(source) if source.is_dir() else source
     lattice = lattice_of(source)
@@ -48,21 +51,26 @@ def export(source: Path, target: Format, output: Path, world: World) -> None:
         if world.rank > 0:
             return
         if target == "xdmf":
-            count = write_xdmf(output, source, places)
+            require_output(frames_path(output), source)
+            require_absent(output, frames_path(output), force=force)
+            with together(lambda: filter(Path.is_file, (output, frames_path(output)))):
+                count = write_xdmf(output, source, places)
             _tell(output, f"{count} frames, whose numbers are in {frames_path(output)}", source, world)
             return
+        require_absent(*sorted(output.glob("*.ovf")), force=force)
         if not is_square_grid(places):
             world.log(
                 f"warning: a {lattice.kind} lattice becomes an irregular mesh, with the place of each site; OOMMF "
                 "reads it, viewers of square grids, such as mumax3 and Ubermag, show nothing: take XDMF and ParaView"
             )
-        count = _write_all_ovf(output, source, places, _REPRESENTATIONS[target])
+        with together(lambda: output.glob("*.ovf")):
+            count = _write_all_ovf(output, source, places, _REPRESENTATIONS[target])
         _tell(output, f"{count} frames, a file each of {' and of '.join(_VECTORS)}", source, world)
 
 
 def _tell(output: Path, what: str, source: Path, world: World) -> None:
     if source.suffix == partial_path(source).suffix:
-        world.log(f"warning: {source}: its run is not finished; its frames so far are copied, export again for more")
+        world.log(f"warning: {source}: its run is not finished; its frames so far are copied; --force exports more")
     world.log_result(f"{output}: {what}")
 
 

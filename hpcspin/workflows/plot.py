@@ -9,10 +9,11 @@ from hpcspin.drawing.runs import plot_runs
 from hpcspin.drawing.series import read_series
 from hpcspin.drawing.style import PICTURES, require_ending
 from hpcspin.parallel.world import World
+from hpcspin.storage import require_absent
 
 
-def plot(sources: Sequence[Path], output: Path, world: World) -> None:
-    """Draw what simulations have measured, two in the same panels with their difference; rank 0 does the work.
+def plot(sources: Sequence[Path], output: Path, world: World, *, force: bool = False) -> None:
+    """Draw what simulations have measured, two over each other with their difference; rank 0 works.
 
     Parameters
     ----------
@@ -22,14 +23,17 @@ def plot(sources: Sequence[Path], output: Path, world: World) -> None:
         PNG, PDF or SVG to write.
     world
         The ranks.
+    force
+        Replace a picture that is there.
 
     Raises
     ------
     HpcspinError
-        If one has no frame, the file has another ending, or two have nothing in common.
+        If one has no frame, the ending is another one, two have nothing in common, or the output is there already.
     """
     require_ending(output, PICTURES)
     if world.rank == 0:
+        require_absent(output, force=force)
         runs = [read_series(source) for source in sources]
         plot_runs(runs, output)
         world.log_result(f"{output}: {' and '.join(str(source) for source in sources)} against the {runs[0].axis}")

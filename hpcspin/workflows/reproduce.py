@@ -181,7 +181,7 @@ def _train(config: Config, layout: Layout, world: World) -> int | None:
 
 
 def _evaluate(layout: Layout, world: World) -> None:
-    evaluate_files(layout.model, layout.test, layout.evaluation, world)
+    evaluate_files(layout.model, layout.test, layout.evaluation, world, force=True)
 
 
 def _label_learned(configs: Mapping[str, Config], layout: Layout, world: World) -> None:

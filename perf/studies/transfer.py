@@ -61,7 +61,7 @@ def errors_of_last(config: Config, directory: Path, model: Path) -> dict[str, An
             frame["spins"] = last / np.linalg.norm(last, axis=-1, keepdims=True)
         label_file(config, directory / "last.h5", labels, World())
     target = directory / "errors.json"
-    evaluate_files(model, labels, target, World())
+    evaluate_files(model, labels, target, World(), force=True)
     errors = json.loads(target.read_text())
     return {key: errors[key] for key in ("mse", "sigma", "variance_fraction")}
 

@@ -63,6 +63,11 @@ def test_evaluate_refuses_an_output_it_cannot_write(
         assert output.read_bytes() == before
     with pytest.raises(HpcspinError, match="cannot be made a directory"):
         evaluation.evaluate_files(model, spins_file, model / "numbers.json", World())
+    for there in ("there.json", "there.png"):
+        (tmp_path / there).touch()
+        with pytest.raises(HpcspinError, match=f"{there}: is there already; .* --force"):
+            evaluation.evaluate_files(model, spins_file, tmp_path / "there.json", World())
+        (tmp_path / there).unlink()
     monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
     with pytest.raises(HpcspinError, match=r"numbers\.json: cannot be written there"):
         evaluation.evaluate_files(model, spins_file, tmp_path / "numbers.json", World())

@@ -206,6 +206,13 @@ def test_films_and_plots_from_the_command_line(hpcspin: Cli, outputs: Path) -> N
         assert done.returncode == 0, done.stderr
         assert name in done.stdout
         assert (outputs / name).stat().st_size > 1000
+        (outputs / name).write_text("mine")
+        again = hpcspin(*arguments, "--output", outputs / name)
+        assert again.returncode == 1
+        assert f"{name}: is there already" in again.stderr
+        assert (outputs / name).read_text() == "mine"
+    assert hpcspin("draw", run, "--output", outputs / "d.png", "--force").returncode == 0
+    assert (outputs / "d.png").stat().st_size > 1000
     refused = hpcspin("draw", run, "--quantity", "error", "--output", outputs / "e.gif")
     assert refused.returncode == 1
     assert "another quantity" in refused.stderr
