@@ -294,6 +294,12 @@ def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Con
     shared = [_shared(place, parsed.keys) for place in places]
     if not any(shared) or parsed == _validated(written):
         raise HpcspinError(f"{path}: {parsed.message}")
+    for override, place in zip(given, places, strict=True):
+        if place == [*parsed.keys[:-1], "kind"] and list(parsed.keys) not in places and _stands(content, parsed.keys):
+            raise HpcspinError(
+                f"override {override.text!r}: keeps the other parameters of the section: {parsed.message}; replace all "
+                f"of it, '{'.'.join(override.keys[:-1])}={{kind: {override.value}}}' with what this kind needs"
+            )
     last = max(range(len(given)), key=lambda number: (shared[number], number))
     raise HpcspinError(f"override {given[last].text!r}: {parsed.message}")
 
@@ -340,6 +346,13 @@ def _named_plugins(content: dict[str, Any]) -> list[str]:
     """The plugins that a config names; validation reports what is wrong with the key."""
     names = content.get("plugins")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _stands(content: Any, keys: Sequence[str | int]) -> bool:
+    """Whether a section that is there has a key."""
+    for key in keys[:-1]:
+        content = content[key]
+    return keys[-1] in content
 
 
 def _shared(place: Sequence[str | int], keys: Sequence[str | int]) -> int:

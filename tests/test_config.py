@@ -9,6 +9,7 @@ import pytest
 from hpcspin.config import load_config, parse_config
 from hpcspin.config_text import read_yaml
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice.settings import InitialSettings
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 MINIMAL = "lattice: {size: [4, 4]}\nelectrons: {reservoirs: [{name: l, sites: left, width: 1, potential: 0}]}\n"
@@ -126,6 +127,24 @@ def test_a_mistake_of_the_file_is_not_an_overrides(minimal: Path) -> None:
     minimal.write_text(f"{MINIMAL}initial: {{kind: random}}\n")
     with pytest.raises(HpcspinError, match=r"^override 'initial.tilt=0.2': unknown key 'initial.tilt'"):
         load_config(minimal, ["lattice.size=[5, 5]", "initial.tilt=0.2"])
+
+
+def test_a_kind_whose_parameters_the_file_has_not_is_given_with_its_section(minimal: Path) -> None:
+    minimal.write_text(f"{MINIMAL}initial: {{kind: wall, position: 2, tilt: 0.1}}\n")
+    typed = "initial.kind=antiferromagnet"
+    with pytest.raises(
+        HpcspinError, match=rf"^override '{typed}': keeps .* key 'initial.position'; .* '(.*)'"
+    ) as failure:
+        load_config(minimal, [typed, "initial.tilt=0.2"])
+    advice = str(failure.value).split("'")[5]
+    assert load_config(minimal, [advice]).section(InitialSettings).kind == "antiferromagnet"
+    with pytest.raises(HpcspinError, match=r"^override 'initial.tilted=1': unknown key 'initial.tilted'; did [^;]*$"):
+        load_config(minimal, ["initial.kind=wall", "initial.tilted=1"])
+    with pytest.raises(HpcspinError, match=r"^override 'initial.kind=file': keeps"):
+        load_config(minimal, ["initial.kind=file"])
+    minimal.write_text(f"{MINIMAL}initial: {{kind: random}}\n")
+    with pytest.raises(HpcspinError, match=r"^override 'initial.kind=wall': initial.position: is missing; add it$"):
+        load_config(minimal, ["initial.kind=wall"])
 
 
 def test_a_key_that_stands_twice_is_refused(minimal: Path) -> None:
