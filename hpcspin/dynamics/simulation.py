@@ -344,6 +344,11 @@ class Simulation:
                     f"{self._trajectory}: would be overwritten, there is no checkpoint beside it to resume from; "
                     "choose another directory"
                 )
+            if self._partial.exists():
+                self.world.log(
+                    f"warning: {self._partial}: was left without a checkpoint to resume from; the run starts anew, and "
+                    "replaces it"
+                )
         elif self.settings.last_step < checkpoint.count("last_step"):
             raise HpcspinError(
                 f"{checkpoint.path}: belongs to a run of {checkpoint.meta['last_step']} steps, the config asks for "

@@ -111,8 +111,14 @@ def test_label_refuses_a_billion_frames_that_nobody_has_written(hpcspin: Cli, co
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_torn_trajectory_is_named_with_what_to_delete(config: Path, tmp_path: Path) -> None:
-    """Deleting the files that the message names is enough to start again, with the bits of an undisturbed run."""
+def test_a_torn_trajectory_is_named_with_what_to_delete(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deleting the files that the message names is enough to start again, with the bits of an undisturbed run.
+
+    Where there is no checkpoint to go on from, the run starts again by itself, and says so.
+    """
+    caplog.set_level("INFO", "hpcspin")
     run, partial = tmp_path / "run", tmp_path / "run" / "trajectory.h5.partial"
     simulate(config, tmp_path / "whole", "dynamics.duration=0.8")
     simulate(config, run)
@@ -132,8 +138,11 @@ def test_a_torn_trajectory_is_named_with_what_to_delete(config: Path, tmp_path: 
     shutil.copytree(run, tmp_path / "anew")
     for path in (tmp_path / "anew").iterdir():
         path.unlink()
+    (tmp_path / "anew" / partial.name).write_bytes(content[:300])
     for directory in (run, tmp_path / "anew"):
+        caplog.clear()
         assert simulate(config, directory, "dynamics.duration=0.8") == 0
+        assert ("the run starts anew" in caplog.text) == (directory != run)
         assert np.array_equal(SpinsFile(directory, None).read(), SpinsFile(tmp_path / "whole", None).read())
 
 
