@@ -93,7 +93,7 @@ class Anisotropy(Conservative):
 
         return evaluate
 
-    def divergence(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+    def divergence(self, lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :class:`hpcspin.dynamics.energies.Conservative`."""
         return 2 * self.strength * ((spins**2).sum(axis=-1) - (spins @ np.asarray(self.axis)) ** 2)
 
@@ -129,6 +129,12 @@ class Heisenberg(Conservative):
             return neighbour_sum(spins, self.halo, offsets, self.exchange)
 
         return evaluate
+
+    def divergence(self, lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See `hpcspin.dynamics.energies.Conservative`; a bond around a periodic side may end where it begins."""
+        bonds = lattice.bonds if self.bonds is None else self.bonds
+        # From site 0 to itself; each bond has two ends, each with a divergence of 2 J.
+        return 4 * self.exchange * np.count_nonzero(lattice.shift(bonds)[0] == 0) * (spins**2).sum(axis=-1)
 
 
 def neighbour_sum(vectors: Tensor, halo: Halo, offsets: Sequence[Offset], factor: float) -> Tensor:

@@ -20,11 +20,11 @@ class Conservative:
 
     degree: ClassVar[int]
 
-    def divergence(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Divergence of a site's field under rotations of its own spin, the trace of dH_i/dS_i perpendicular to S_i.
+    def divergence(self, lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Divergence of a site's field under rotations of its own spin, the trace of dH_i/dS_i across S_i.
 
-        For spins of shape (Lx, Ly, 3) the result has shape (Lx, Ly). It is 0 if the field on a spin does not depend on
-        that spin itself.
+        Spins of shape (Lx, Ly, 3), result of shape (Lx, Ly); 0 where no field on a spin depends on that spin itself,
+        and where zero vectors stand for spins that do not move.
         """
         return np.zeros(spins.shape[:2])
 
@@ -76,7 +76,7 @@ def _without_energy(observer: str) -> HpcspinError:
     )
 
 
-def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np.float64]) -> float:
+def spin_temperature(field: Field, lattice: Lattice, spins: NDArray[np.float64], force: NDArray[np.float64]) -> float:
     """Temperature of spins in equilibrium, from one configuration.
 
     T = sum |S_i x H_i|^2 / sum (2 S_i·H_i - div_i H_i), the mean square gradient of the energy over its Laplacian on
@@ -86,7 +86,9 @@ def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np
     Parameters
     ----------
     field
-        A classical term or a sum of classical terms.
+        A classical term or a sum of such.
+    lattice
+        The lattice.
     spins, force
         Spins and their field, shape (Lx, Ly, 3); zero vectors stand for spins that do not move, and do not count.
 
@@ -99,5 +101,5 @@ def spin_temperature(field: Field, spins: NDArray[np.float64], force: NDArray[np
     for term in terms_of(field):
         if not isinstance(term, Conservative):
             raise _without_energy("spin_temperature")
-        own += float(term.divergence(spins).sum())
+        own += float(term.divergence(lattice, spins).sum())
     return float((np.cross(spins, force) ** 2).sum() / (2 * (spins * force).sum() - own))

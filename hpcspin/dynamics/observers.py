@@ -141,8 +141,9 @@ def energy(frame: Frame) -> float:
 
 @observer("spin_temperature")
 def spin_temperature(frame: Frame) -> float:
-    """Temperature of spins in conservative classical fields, from their configuration."""
-    return energies.spin_temperature(frame.source, np.where(frame.free[..., None], frame.spins, 0), frame.force)
+    """Temperature of conservative classical fields, from the spins' places."""
+    moving = np.where(frame.free[..., None], frame.spins, 0)
+    return energies.spin_temperature(frame.source, frame.lattice, moving, frame.force)
 
 
 @observer("mean_chirality")

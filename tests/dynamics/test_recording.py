@@ -164,7 +164,7 @@ def test_spin_temperature_in_a_bath_is_that_of_the_bath(terms, temperature):
     def visit(step, spins):
         if step > 200 and step % 20 == 0:
             force = evaluate(torch.as_tensor(spins), 0.0).numpy()
-            found.append(spin_temperature(field, spins, force))
+            found.append(spin_temperature(field, domain.lattice, spins, force))
 
     bath = Thermostat(temperature, 1.0, 0.02, seed=5)
     evolve(field, random_spins((32, 32)), 0.02, 600, damping=1.0, domain=domain, bath=bath, visit=visit)
@@ -172,6 +172,17 @@ def test_spin_temperature_in_a_bath_is_that_of_the_bath(terms, temperature):
     error = max(np.std(found) / math.sqrt(len(found) / 2), 1e-3)
     assert error < 0.03 * temperature
     assert abs(np.mean(found) - temperature) < 4 * error
+
+
+@pytest.mark.parametrize(("size", "shell"), [((3, 5), 6), ((4, 3), 6), ((4, 5), 9)])
+def test_a_bond_of_a_spin_with_its_own_image_changes_no_temperature(size, shell):
+    domain, spins, zeeman = single_domain(size, (True, True)), random_spins(size), Zeeman((0, 0, 1.0))
+    (around,) = [bond for bond in domain.lattice.shell(shell) if domain.lattice.shift([bond])[0, 0] == 0]
+    found = []
+    for field in (zeeman, SumField([zeeman, Heisenberg(0.7, (around,))])):
+        force = FieldEvaluator(field, domain)(torch.as_tensor(spins), 0.0).numpy()
+        found.append(spin_temperature(field, domain.lattice, spins, force))
+    assert found[1] == pytest.approx(found[0], rel=1e-12)
 
 
 def writing(monkeypatch, append):

@@ -151,7 +151,7 @@ def test_an_observer_without_energy_is_told_in_the_words_of_the_config() -> None
     field = WholeLatticeField(lambda spins: None, {"density": (3, 3), "current": (1,), "error": ()})
     up = np.zeros((3, 3, 3))
     up[..., 2] = 1
-    for call in (lambda: energy(field, lattice, up, 0.0), lambda: spin_temperature(field, up, up)):
+    for call in (lambda: energy(field, lattice, up, 0.0), lambda: spin_temperature(field, lattice, up, up)):
         with pytest.raises(
             HpcspinError, match=r"^dynamics\.observers: (energy|spin_temperature) needs .*driven electrons"
         ) as failure:
