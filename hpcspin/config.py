@@ -180,7 +180,7 @@ class TorqueSection(Section):
     axis: Vector | None = None
     """Direction of the polarisation; none for that of the polarised reservoirs."""
     free: tuple[Integer, Integer] | None = None
-    """First and last column of the magnet, which is turned; spins elsewhere point along the axis. None for all."""
+    """First and last column of the magnet, which is turned; spins elsewhere stay along the axis. None for all."""
     model: str | None = None
     """Force field to compare with the exact field: a path, or the name of a shipped model."""
     switching: SwitchingSection | None = None

@@ -330,7 +330,8 @@ def _run(
     """Exit code, times of the frames, and the mean of the magnet's spins along the direction that they start near."""
     start = _start(section)
     spins = magnet.turned(start + section.tilt)
-    changes = {"field": "learned" if model else "electrons", "model": model}
+    fixed = tuple((x, y) for x, y in np.argwhere(magnet.occupied & ~magnet.moving).tolist())
+    changes = {"field": "learned" if model else "electrons", "model": model, "pinned": fixed}
     dynamics = config.section(DynamicsSection).model_copy(update=changes)
     config = at_voltage(config, voltage).model_copy(update={"dynamics": dynamics})
     whose = {"spins": spins.tolist(), "weights": weights_digest(model) if model else None}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -151,6 +152,19 @@ def test_runs_leave_their_direction_where_deviations_grow(hpcspin: Cli, valve: P
     assert leaves == {row["voltage"]: float(row["growth"]) > 0 for row in exact} == {"0.9": True, "0.1": False}
     assert json.loads((output / "numbers.json").read_text())["critical_voltage_of_runs"] == {"exact": 0.5}
     assert (output / "runs.png").stat().st_size
+
+
+def test_runs_move_the_spins_of_which_the_stability_is(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
+    changes = [
+        "torque.free=[1,2]",
+        "torque.switching={voltages: [0.1, 0.9], precision: 1.0}",
+        "dynamics={damping: 0.2, step: 0.5, duration: 1, observers: [], pinned: [[2, 1]]}",
+    ]
+    result = hpcspin("torque", valve, "--output", tmp_path / "out", "torque.angles=[90]", *changes)
+    assert result.returncode == 0, result.stderr
+    with h5py.File(tmp_path / "out" / "runs" / "exact_0.9" / "trajectory.h5") as file:
+        moved = (file["spins"][-1] != file["spins"][0]).any(axis=-1)
+    assert np.array_equal(moved, Magnet.of(load_config(valve, changes)).moving)
 
 
 @given(st.sets(st.floats(0.01, 1), min_size=2), st.floats(0, 1), st.sampled_from([-1, 1]))
