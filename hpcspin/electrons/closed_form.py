@@ -30,6 +30,10 @@ class ClosedFormSolver(SteadyStateSolver):
     """Reference solver: exact, O((Lx Ly)³), any lattice, any reservoirs, any boundaries."""
 
     name: ClassVar[str] = "closed_form"
+    remedy: ClassVar[str] = (
+        "two levels of the open lattice are one, or almost, with their eigenvectors (an exceptional point), and "
+        "rounding grows as they meet: set electrons.solver=negf or change a width a little"
+    )
 
     def _solve(self, spins: NDArray[np.float64]) -> SteadyState:
         mine = np.arange(self.world.rank, len(spins), self.world.size)

@@ -101,6 +101,8 @@ class Solver(ABC, Generic[SystemT, StateT]):
     """Whether its fields depend on random vectors, and so on `number`."""
     finest: ClassVar[dict[str, float]] = {"complex128": FINEST_TOLERANCE}
     """Least tolerance that each precision can certify."""
+    remedy: ClassVar[str] = "raise electrons.tolerance"
+    """What to do where the tolerance is missed."""
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
@@ -194,7 +196,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
             single = self.precision != "complex128"
             raise HpcspinError(
                 f"snapshot {missed[0]}: the field's error {state.error[missed[0]]:.1e} in {self.precision} exceeds the "
-                f"tolerance {self.tolerance:.1e}; raise electrons.tolerance"
+                f"tolerance {self.tolerance:.1e}; {self.remedy}"
                 + (" or set electrons.precision=complex128" if single else "")
                 + " and start again"
             )

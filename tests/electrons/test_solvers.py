@@ -270,6 +270,21 @@ def test_bad_calls_are_refused():
     assert make_solver("closed_form", ring, 1e-6).solve(random_spins(ring, 1, seed=1)).error[0] < 1e-6
 
 
+def test_the_closed_form_names_an_exceptional_point():
+    # Of two sites the level [0, -1; -1, -2i] is twofold, with one eigenvector.
+    lattice, spins = make_lattice("square", (2, 1), (False, False)), np.zeros((1, 2, 1, 3))
+    spins[..., 2] = 1
+    states = []
+    for width in (2.0, 2.001):
+        system = DrivenLattice(lattice, 1.0, 1.0, 0.1, [Reservoir("left", lattice.mask("left"), width, 0.0)])
+        states.append(make_solver("negf", system, 1e-6).solve(spins))
+        if width == 2.0:
+            with pytest.raises(HpcspinError, match=r"exceptional point\), .* set electrons\.solver=negf"):
+                make_solver("closed_form", system, 1e-6).solve(spins)
+    np.testing.assert_allclose(states[1].field, make_solver("closed_form", system, 1e-6).solve(spins).field, atol=1e-6)
+    np.testing.assert_allclose(states[0].field, states[1].field, atol=1e-3)
+
+
 def test_a_lattice_that_does_not_fit_says_what_would(monkeypatch):
     monkeypatch.setattr(Backend, "free_memory", lambda self: 10**6)
     with pytest.raises(HpcspinError, match=r"needs [0-9.]+ GiB"):
