@@ -61,10 +61,12 @@ def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, dev
 def set_energy_offset(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
     """Fit the energy of a site that is to be added to those of the potentials; as `set_envelope`.
 
-    It is the mean difference on all training snapshots whose labels have energies; without any it stays.
+    It is the mean difference on all training snapshots whose labels have energies; without any the model knows none,
+    also where it began as one that did: its weights are others now.
     """
     count = world.sum(np.array([sum(int(share.energy.isfinite().sum()) for share in data)]))[0]
     if not (count and model.has_potentials):
+        model.energy_offset = None
         return
     total = 0.0
     for share in data:

@@ -155,6 +155,11 @@ def test_a_model_without_energies_in_its_data_knows_no_constant(tmp_path: Path) 
     assert "energy_rms" in evaluate(model, [tmp_path / "labelled.h5"], World(), CPU)
     numbers = evaluate_files(outcome.model, tmp_path / "labelled.h5", tmp_path / "numbers.json", World())
     assert "energy_shift" not in numbers
+    # Nor does one that goes on from a model with a constant, which was that of other weights.
+    model.energy_offset = torch.tensor(OFFSET, dtype=torch.float64)
+    save_model(tmp_path / "start.safetensors", model, {})
+    again = run(tmp_path / "data", tmp_path / "again", kind="conservative", start=tmp_path / "start.safetensors")
+    assert load_model(again.model)[0].energy_of_a_site is None
 
 
 def test_the_constant_is_saved_and_a_committee_takes_the_mean(model_path: Path, tmp_path: Path) -> None:
