@@ -89,7 +89,10 @@ def load_model(path: str | Path, precision: str | None = None) -> tuple[ForceFie
     if sha256(path) != card.get("weights_sha256"):
         raise HpcspinError(f"{path}: does not belong to the card beside it; copy both files of the model again")
     architecture = _architecture(card, path)
-    model = make_force_field(architecture.changed(precision=precision) if precision else architecture)
+    if precision:
+        architecture = architecture.changed(precision=precision)
+    _require_shapes(architecture, weights, path)
+    model = make_force_field(architecture)
     _fill(model, weights, path)
     return model.eval(), card
 
@@ -127,6 +130,24 @@ def _architecture(card: dict[str, Any], path: Path) -> Architecture:
     if architecture.as_dict() != content:
         raise HpcspinError(f"{card_path(path)}: the architecture is incomplete or foreign; train the model again")
     return architecture
+
+
+def _require_shapes(architecture: Architecture, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Refuse weights of other shapes than the card's before memory is taken for these, which may be any."""
+    try:
+        with torch.device("meta"):
+            wanted = make_force_field(architecture).state_dict()
+    except (TypeError, RuntimeError) as error:  # Sizes beyond what an integer holds.
+        raise HpcspinError(
+            f"{card_path(path)}: architecture: its sizes are impossible; copy both files of the model again"
+        ) from error
+    for name, tensor in wanted.items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            found = list(weights[name].shape) if name in weights else "no such weights"
+            raise HpcspinError(
+                f"{card_path(path)}: architecture: asks for {name} of the shape {list(tensor.shape)}, and {path.name} "
+                f"has {found}; copy both files of the model again"
+            )
 
 
 def _fill(model: ForceField, weights: dict[str, torch.Tensor], path: Path) -> None:

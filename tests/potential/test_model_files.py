@@ -81,10 +81,11 @@ def test_spoilt_models_are_refused_in_one_line(saved, spoil, word):
     assert "\n" not in str(failure.value)
 
 
-def test_weights_of_another_architecture_are_refused(saved):
-    architecture = make_model(hidden=(9, 9), precision="float32").architecture
-    change_card(saved, architecture=architecture.as_dict())
-    with pytest.raises(HpcspinError, match="do not fit the architecture"):
+@pytest.mark.parametrize("hidden", [(9, 9), (10**7, 10**7), (10**30,)])
+def test_weights_of_another_architecture_are_refused_before_memory_is_taken_for_it(saved, hidden):
+    architecture = load_model(saved)[0].architecture.as_dict()
+    change_card(saved, architecture={**architecture, "hidden": list(hidden)})
+    with pytest.raises(HpcspinError, match=r"\.json: architecture: (asks for|its sizes are impossible)"):
         load_model(saved)
 
 
