@@ -19,7 +19,7 @@ import numpy as np
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.agreement import require_same_config
-from hpcspin.storage.atomic import atomic_hdf5
+from hpcspin.storage.atomic import atomic_hdf5, remove_temporaries
 from hpcspin.storage.opening import attributes, check_schema, open_hdf5, parse_json, stored_array
 from hpcspin.storage.provenance import write_attributes
 
@@ -87,6 +87,7 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint; the newest so far becomes the previous one. For what it holds see `Checkpoint`."""
     path = Path(path)
+    remove_temporaries(path)
     contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     texts = {"meta": _canonical(meta).encode(), "config": _canonical(config).encode()}
     # For a moment the newest is missing and the previous one whole: readers expect that.

@@ -331,6 +331,14 @@ class TestCheckpoint:
         (tmp_path / "c.h5").rename(tmp_path / "c.previous.h5")
         assert read_checkpoint(tmp_path / "c.h5").meta["step"] == 1
 
+    def test_what_a_killed_writer_left_goes_with_the_next_one(self, tmp_path):
+        left, others = tmp_path / ".c.0123abcd.h5", tmp_path / ".d.0123abcd.h5"
+        for path in (left, others):
+            path.touch()
+        self.write(tmp_path / "c.h5")
+        assert not left.exists()
+        assert others.exists()
+
     def test_no_intact_one_is_an_error(self, tmp_path):
         self.write(tmp_path / "c.h5")
         (tmp_path / "c.h5").write_bytes(b"")
