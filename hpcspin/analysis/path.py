@@ -54,8 +54,18 @@ class Band:
 
     @property
     def barrier(self) -> float:
-        """Energy of the highest image above the first one."""
-        return float(self.energy[self.top] - self.energy[0])
+        """Energy of the highest state above the first one; 0 where the energy falls from there on."""
+        return float(self.energy.max() - self.energy[0])
+
+    @property
+    def barrier_back(self) -> float:
+        """Energy of the highest state above the last one."""
+        return float(self.energy.max() - self.energy[-1])
+
+    @property
+    def has_saddle(self) -> bool:
+        """Whether the highest image between the ends is above both; else the higher end need not be a minimum."""
+        return bool(self.energy[self.top] > self.energy[[0, -1]].max())
 
 
 def angles(first: Array, second: Array) -> Array:

@@ -57,6 +57,11 @@ def path_directory(config: Config, first: Path, last: Path, output: Path, world:
             about["config"] = config.model_dump(mode="json")
             write_states(path, {**arrays, "field": field}, about, finished=finished)
             if finished:
+                if not band.has_saddle:
+                    world.log(
+                        "warning: no image is above both ends: there is no saddle between them, and the higher end "
+                        "need not be a minimum; run hpcspin minimise on it, with a minimise.tilt"
+                    )
                 write_json(output / "numbers.json", _numbers(band))
                 world.log_result(f"{path}: barrier {band.barrier:.6g}, residual force {band.force.max():.2g}")
 
@@ -106,8 +111,8 @@ def _going_on(file: Any, about: Mapping[str, Any]) -> tuple[Array, dict[str, Any
 def _numbers(band: Band) -> dict[str, Any]:
     return {
         "barrier": band.barrier,
-        "barrier_back": float(band.energy[band.top] - band.energy[-1]),
-        "saddle": band.top,
+        "barrier_back": band.barrier_back,
+        "saddle": band.top if band.has_saddle else None,
         "residual_force": float(band.force.max()),
         "length": float(band.distance[-1]),
         "evaluations": band.evaluations,

@@ -28,7 +28,18 @@ def test_the_barrier_of_the_macrospin(anisotropy: float, part: float) -> None:
     land = hs.landscape(ONE, [Anisotropy(anisotropy), Zeeman((0, 0, 2 * anisotropy * part))])
     band = land.path(up(ONE), up(ONE, -1.0), tolerance=1e-6 * anisotropy)
     assert band.barrier == pytest.approx(anisotropy * (1 + part) ** 2, rel=1e-6)
-    assert band.energy[band.top] - band.energy[-1] == pytest.approx(anisotropy * (1 - part) ** 2, rel=1e-6)
+    assert band.barrier_back == pytest.approx(anisotropy * (1 - part) ** 2, rel=1e-6)
+    assert band.has_saddle
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_no_barrier_keeps_spins_on_a_maximum(reverse: bool) -> None:
+    """Spins across the axis have no torque, and K to lose: the energy falls all the way."""
+    ends = [np.full((1, 1, 3), (1.0, 0.0, 0.0)), up(ONE)]
+    band = hs.landscape(ONE, [Anisotropy(0.7)]).path(*ends[:: -1 if reverse else 1])
+    barriers = [band.barrier, band.barrier_back]
+    assert barriers[:: -1 if reverse else 1] == [0.0, pytest.approx(0.7, abs=1e-12)]
+    assert not band.has_saddle
 
 
 def test_strong_exchange_turns_all_spins_together() -> None:
