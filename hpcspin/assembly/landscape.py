@@ -160,10 +160,33 @@ def write_states(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
         partial_path(path).unlink(missing_ok=True)
 
 
-def stored_states(directory: Path, read: Callable[[Any, Mapping[str, Any]], Any]) -> Any:
-    """Apply a function to the stored states of a directory, finished or not, and their attributes; None without any."""
-    path = find_trajectory(directory)
-    if not path.exists():
+def require_own(path: Path) -> None:
+    """Refuse a directory for states with the name `path` that holds a trajectory, or states of another verb.
+
+    Raises
+    ------
+    HpcspinError
+        If it does.
+    """
+    found = find_trajectory(path.parent)
+    if found.exists() and found not in (path, partial_path(path)):
+        raise HpcspinError(f"{found}: is the result of another verb; choose another --output")
+
+
+def stored_states(path: Path, read: Callable[[Any, Mapping[str, Any]], Any]) -> Any:
+    """What a function finds in states with the name `path`, finished or not, and their attributes; None of no states.
+
+    Raises
+    ------
+    HpcspinError
+        If the file holds something else.
+    """
+    found = next((one for one in (path, partial_path(path)) if one.exists()), None)
+    if found is None:
         return None
-    with open_hdf5(path) as file:
-        return read(file, file.attrs)
+    with open_hdf5(found) as file:
+        try:
+            return read(file, file.attrs)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise HpcspinError(f"{found}: does not hold such states ({reason}); choose another --output") from error

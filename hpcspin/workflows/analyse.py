@@ -28,6 +28,8 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
         require_output(output, source)
         require_absent(output, force=force)
         with FrameReader(source) as frames:
+            if "time" not in frames.names:
+                raise HpcspinError(f"{source}: its spins have no time; give the trajectory of a simulation")
             first, stop, interval = equal_intervals(np.asarray(frames.time), source)
             config = frames.attributes.get("config")
             if ((config or {}).get("electrons") or {}).get("vacancies"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpcspin.analysis.minimise import Point, across, descend, require_progress
-from hpcspin.assembly.landscape import Landscape, build_landscape, stored_states, write_states
+from hpcspin.assembly.landscape import Landscape, build_landscape, require_own, stored_states, write_states
 from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import initial_spins
 from hpcspin.config import Config, DynamicsSection, MinimiseSection
@@ -35,10 +35,11 @@ def minimise_directory(config: Config, output: Path, world: World) -> int:
     initial, seed = config.section(InitialSettings), config.section(DynamicsSection).seed
     settings, path = config.minimise or MinimiseSection(), output / MINIMUM
     config = config.model_copy(update={"minimise": settings})
+    require_own(path)
     landscape = build_landscape(config, world)
     with recorded_job(output, world, config, ("minimise.tolerance", "minimise.evaluations")):
         going_on = stored_states(
-            output, lambda file, about: (file["spins"][0], float(about["step"]), int(about["evaluations"]))
+            path, lambda file, about: (file["spins"][0], float(about["step"]), int(about["evaluations"]))
         )
         if going_on is None:
             spins = initial_spins(initial, landscape.lattice, seed)

@@ -10,7 +10,14 @@ import numpy as np
 
 from hpcspin.analysis.minimise import Array
 from hpcspin.analysis.path import Band, geodesic, relax, require_path
-from hpcspin.assembly.landscape import Landscape, build_landscape, images_of_teams, stored_states, write_states
+from hpcspin.assembly.landscape import (
+    Landscape,
+    build_landscape,
+    images_of_teams,
+    require_own,
+    stored_states,
+    write_states,
+)
 from hpcspin.assembly.outputs import recorded_job
 from hpcspin.config import Config, DynamicsSection, PathSection
 from hpcspin.dynamics import EXIT_REQUEUE
@@ -34,12 +41,13 @@ def path_directory(config: Config, first: Path, last: Path, output: Path, world:
     config = config.model_copy(update={"path": settings})
     teams = min(world.size, settings.images - 2)
     number, team = world.split(teams)
+    require_own(path)
     landscape = build_landscape(config, team)
     ends = _ends(landscape, first, last)
     require_path(ends[0], ends[1], settings.images)
     evaluate = images_of_teams(landscape, number, teams, team, world)
     with recorded_job(output, world, config, ("path.tolerance", "path.evaluations")):
-        images, band = stored_states(output, _going_on) or (
+        images, band = stored_states(path, _going_on) or (
             geodesic(ends[0], ends[1], settings.images, settings.tilt, config.section(DynamicsSection).seed),
             {},
         )

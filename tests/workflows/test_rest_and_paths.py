@@ -84,6 +84,29 @@ def test_a_path_resumes_with_the_same_bits_and_is_drawn(hpcspin: Cli, magnet: Pa
         assert hpcspin(verb, whole, "--output", tmp_path / name).returncode == 0
     swapped = hpcspin("path", magnet, "--from", ends[3], "--to", ends[1], "--output", whole)
     assert "between other ends" in swapped.stderr
+    timeless = hpcspin("analyse", whole, "--quantity", "correlation", "--output", tmp_path / "c.h5")
+    assert timeless.returncode == 1
+    assert "its spins have no time" in timeless.stderr
+
+
+def test_the_results_of_other_verbs_stay_as_they_are(hpcspin: Cli, magnet: Path, tmp_path: Path) -> None:
+    ends = ("--from", tmp_path / "up.npy", "--to", tmp_path / "down.npy")
+    both = ("path.tolerance=0.1", "minimise.tolerance=1e-3")  # The same config for both verbs.
+    verbs = {"minimise": (), "path": ends, "simulate": ()}
+    short = ("dynamics.damping=0.1", "dynamics.step=0.1", "dynamics.duration=0.2")
+    for verb, given in verbs.items():
+        assert hpcspin(verb, magnet, *given, "--output", tmp_path / verb, *both, *short).returncode == 0
+    for verb in ("minimise", "path"):
+        for other in verbs.keys() - {verb}:
+            before = {path.name: path.read_bytes() for path in (tmp_path / other).iterdir()}
+            done = hpcspin(verb, magnet, *verbs[verb], "--output", tmp_path / other, *both, *short)
+            assert done.returncode == 1
+            assert "is the result of another verb" in done.stderr
+            assert {path.name: path.read_bytes() for path in (tmp_path / other).iterdir()} == before
+    with h5py.File(tmp_path / "minimise" / "minimum.h5", "w") as file:
+        file["spins"] = 1.0
+    spoilt = hpcspin("minimise", magnet, "--output", tmp_path / "minimise", *both, *short)
+    assert "minimum.h5: does not hold such states" in spoilt.stderr
 
 
 def test_a_learned_energy_has_no_barrier_against_a_rotation_of_all_spins(hpcspin: Cli, tmp_path: Path) -> None:
