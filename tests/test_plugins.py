@@ -94,7 +94,7 @@ def upwards(lattice, strength: float):
     "drive": (
         """
 from dataclasses import dataclass
-from hpcspin.dynamics.waveforms import Waveform, waveform
+from hpcspin.dynamics import Waveform, waveform
 @waveform("ramp")
 @dataclass(frozen=True)
 class Ramp(Waveform):
@@ -109,7 +109,7 @@ class Ramp(Waveform):
     ),
     "integrator": (
         """
-from hpcspin.dynamics.integrators import integrator
+from hpcspin.dynamics import integrator
 @integrator("frozen", order=1, langevin=True)
 def frozen(spins, time, dt, omega):
     return spins
@@ -156,6 +156,57 @@ def test_one_of_ones_own_through_the_command_line(kind: str, config: Path, tmp_p
     assert done.exit_code == 0, done.output
     with h5py.File(tmp_path / "run" / "trajectory.h5") as file:
         assert right({name: file[name][()] for name in file})
+
+
+WRONG = {
+    "of one column": (
+        """
+from hpcspin.dynamics import TERMS
+class Column:
+    halo = (0, 0)
+    def bind(self, domain):
+        return lambda spins, time: spins[:1]
+@TERMS.adding("column")
+def column(lattice, strength: float):
+    return Column()
+""",
+        "dynamics.classical={zeeman: [0, 0, 1], column: 1}",
+        "Column: its field has shape (1, 3, 3) on a block of (4, 3) sites",
+    ),
+    "of the halo too": (
+        """
+from hpcspin.dynamics import TERMS
+class Extended:
+    halo = (1, 1)
+    def bind(self, domain):
+        return lambda spins, time: spins
+@TERMS.adding("extended")
+def extended(lattice, strength: float):
+    return Extended()
+""",
+        "dynamics.classical={extended: 1}",
+        "Extended: its field has shape (6, 5, 3) on a block of (4, 3) sites",
+    ),
+    "of an observer": (
+        """
+from hpcspin.dynamics import observer
+@observer("edge")
+def edge(frame):
+    return frame.spins[0, :, 2]
+""",
+        "dynamics.observers=[edge]",
+        "edge gives shape (3,) where it says ()",
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", WRONG)
+def test_a_wrong_shape_of_ones_own_is_named(shape: str, config: Path, tmp_path: Path) -> None:
+    source, override, words = WRONG[shape]
+    (tmp_path / "mine.py").write_text(source)
+    done = CliRunner().invoke(cli.app, ["simulate", str(config), "--output", str(tmp_path / "run"), override])
+    assert done.exit_code == 1
+    assert words in done.stderr
 
 
 LEARNED = {

@@ -4,20 +4,20 @@ from hpcspin.dynamics.classical import Anisotropy, DzyaloshinskiiMoriya, Heisenb
 from hpcspin.dynamics.corrected import CorrectedField
 from hpcspin.dynamics.energies import energy
 from hpcspin.dynamics.fields import Field, FieldEvaluator, Observed, Stateful, SumField
-from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, make_integrator
+from hpcspin.dynamics.integrators import INTEGRATORS, Integrator, integrator, make_integrator
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE
 from hpcspin.dynamics.observers import OBSERVERS, Frame, Observer, ObserverSettings, observer
 from hpcspin.dynamics.settings import CLOSED_OBSERVERS, Settings
 from hpcspin.dynamics.simulation import CHECKPOINTING, Outcome, Simulation
 from hpcspin.dynamics.terms import TERMS, ClassicalSettings
 from hpcspin.dynamics.thermostat import Thermostat
-from hpcspin.dynamics.waveforms import WAVEFORMS, make_waveform
+from hpcspin.dynamics.waveforms import WAVEFORMS, Waveform, make_waveform, waveform
 from hpcspin.dynamics.whole_lattice import WholeLatticeField
 
 __all__ = [
     "CHECKPOINTING", "CLOSED_OBSERVERS", "EXIT_REQUEUE", "INTEGRATORS", "OBSERVERS", "TERMS", "WAVEFORMS", "Anisotropy",
     "ClassicalSettings", "CorrectedField", "DzyaloshinskiiMoriya", "Field", "FieldEvaluator", "Frame", "Heisenberg",
     "Integrator", "Observed", "Observer", "ObserverSettings", "Outcome", "Settings", "Simulation", "Slonczewski",
-    "Stateful", "SumField", "Thermostat", "WholeLatticeField", "Zeeman", "energy", "make_integrator", "make_waveform",
-    "observer",
+    "Stateful", "SumField", "Thermostat", "Waveform", "WholeLatticeField", "Zeeman", "energy", "integrator",
+    "make_integrator", "make_waveform", "observer", "waveform",
 ]  # fmt: skip

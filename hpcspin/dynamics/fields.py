@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo
 from hpcspin.parallel.domain import Domain
 
@@ -132,7 +133,7 @@ class SumField:
 
     def bind(self, domain: Domain) -> BoundField:
         """Bind all terms; see :class:`Field`."""
-        return _BoundSum([(term.halo, term.bind(domain)) for term in self.terms], domain, self.halo)
+        return _BoundSum([(term, term.bind(domain)) for term in self.terms], domain, self.halo)
 
     @property
     def observable_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -166,13 +167,13 @@ class SumField:
 class _BoundSum:
     """A sum of fields on a block."""
 
-    def __init__(self, terms: list[tuple[Halo | None, BoundField]], domain: Domain, halo: Halo | None) -> None:
+    def __init__(self, terms: list[tuple[Field, BoundField]], domain: Domain, halo: Halo | None) -> None:
         self._terms, self._domain, self._halo = terms, domain, halo
 
     def compute_interior(self, spins: Tensor, time: float) -> None:
-        for halo, term in self._terms:
+        for field, term in self._terms:
             if isinstance(term, Overlapped):
-                term.compute_interior(_narrow(spins, self._domain, self._halo, halo), time)
+                term.compute_interior(_narrow(spins, self._domain, self._halo, field.halo), time)
 
     def renew(self, step: int, spins: Tensor, time: float) -> bool:
         changed = False
@@ -182,11 +183,23 @@ class _BoundSum:
         return changed
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
-        parts = [term(_narrow(spins, self._domain, self._halo, halo), time) for halo, term in self._terms]
+        parts = []
+        for field, term in self._terms:
+            parts.append(term(_narrow(spins, self._domain, self._halo, field.halo), time))
+            _require_block(field, parts[-1], self._domain)  # A sum would spread another shape over the block.
         result = parts[0]
         for part in parts[1:]:
             result = result + part
         return result
+
+
+def _require_block(field: Field, result: Tensor, domain: Domain) -> None:
+    """Refuse what is no field on the block."""
+    if result.shape != (*domain.shape, 3):
+        raise HpcspinError(
+            f"{type(field).__name__}: its field has shape {tuple(result.shape)} on a block of {domain.shape} sites; "
+            "return one vector for each site of the block, without the halo"
+        )
 
 
 def terms_of(field: Field) -> tuple[Field, ...]:
@@ -225,6 +238,7 @@ class FieldEvaluator:
             result = self._bound(self._surround(spins, time), time)
         else:
             result = self._bound(self._surround(spins * self._occupied, time), time) * self._occupied
+        _require_block(self.field, result, self._domain)
         self.store(spins, time, result)
         return result
 

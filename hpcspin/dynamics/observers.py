@@ -17,6 +17,7 @@ from pydantic import Field as Entries
 
 from hpcspin.dynamics import energies
 from hpcspin.dynamics.fields import Field
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, domains, measures
 from hpcspin.registry import Choice, Registry
 from hpcspin.settings import Finite
@@ -104,8 +105,20 @@ class ObserverSettings(Choice):
         return OBSERVERS[self.name].shape(lattice, **self.parameters)
 
     def measure(self, frame: Frame) -> NDArray[np.float64] | float:
-        """Its value at a frame."""
-        return OBSERVERS[self.name].measure(frame, **self.parameters)
+        """Its value at a frame.
+
+        Raises
+        ------
+        HpcspinError
+            If that has another shape than the observer says.
+        """
+        value, shape = OBSERVERS[self.name].measure(frame, **self.parameters), self.shape(frame.lattice)
+        if np.shape(value) != tuple(shape):
+            raise HpcspinError(
+                f"dynamics.observers: {self.name} gives shape {np.shape(value)} where it says {tuple(shape)}; correct "
+                "the function, or the shape that it is registered with"
+            )
+        return value
 
 
 def _of_spins(name: str, measure: Callable[[Lattice, NDArray[np.float64]], Any], shape: Shape = _scalar) -> None:
