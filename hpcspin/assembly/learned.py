@@ -15,7 +15,7 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.messages import NeighbourMessages
-from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood, Side, at_filling
+from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood, Side, at_filling, predict_at_filling
 
 
 class BorderMessages:
@@ -98,11 +98,13 @@ class _BoundLearned:
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         interior, self._interior = self._interior, ()
-        given, domain, bias = self._arguments(spins), self._domain, self._bias
+        given, domain = (*self._arguments(spins), self._bias), self._domain
         if self._at_filling:
-            # The chemical potential depends on all spins: all ranks find it together.
-            bias = at_filling(self._model, *given, bias, domain.lattice.num_sites, domain.world.sum)
-        predicted = self._model(*given, bias, interior).field
+            # The chemical potential is that of all spins: all ranks find it together.
+            found = predict_at_filling(self._model, *given, domain.lattice.num_sites, domain.world.sum)
+        else:
+            found = self._model(*given, interior)
+        predicted = found.field
         return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))
 
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood]:

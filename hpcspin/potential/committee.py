@@ -81,7 +81,7 @@ class Committee(Predictor):
         return self._forces[0].window(block)
 
     def forward(
-        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Sequence[Part]] = ()
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Sequence[Any]] = ()
     ) -> Prediction:
         """Mean over the members, which exchange one after the other; see `ForceField.forward`."""
         parts = interior or [()] * len(self._forces)
@@ -89,10 +89,10 @@ class Committee(Predictor):
         # Added one after the other: a site's sum does not depend on the shape of its block.
         return Prediction(*(sum(parts[1:], parts[0]) / len(parts) for parts in zip(*predictions, strict=True)))
 
-    def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
-        """Mean over the members; see `ForceField`."""
-        parts = [member.terms(spins, neighbourhood) for member in self._forces]
-        return sum(parts[1:], parts[0]) / len(parts)
+    def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, Sequence[Sequence[Any]]]:
+        """Mean over the members, and what each goes on from; see `ForceField`."""
+        parts, begun = zip(*(member.terms(spins, neighbourhood) for member in self._forces), strict=True)
+        return sum(parts[1:], parts[0]) / len(parts), begun
 
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[list[Part]]:
         """See `ForceField.interior`; one list a member."""

@@ -13,7 +13,7 @@ lattice, and a root of one polynomial. The energy whose gradient the field is th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from torch import Tensor
 from hpcspin.errors import HpcspinError
 
 if TYPE_CHECKING:
+    from hpcspin.potential.equations import Prediction
     from hpcspin.potential.prediction import Predictor
 
 TERMS = 8
@@ -151,6 +152,8 @@ def at_filling(
 ) -> Tensor:
     """The drive of configurations with the chemical potential that their filling asks for.
 
+    For what a model says of them see `predict_at_filling`.
+
     Parameters
     ----------
     model
@@ -171,11 +174,52 @@ def at_filling(
     HpcspinError
         See `GrandPotential.potential_at`.
     """
+    return _solved(model, spins, neighbourhood, drive, sites, total, strict)[0]
+
+
+def predict_at_filling(
+    model: Predictor,
+    spins: Tensor,
+    neighbourhood: Any,
+    drive: Tensor,
+    sites: int,
+    total: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda mine: mine,
+    *,
+    strict: bool = True,
+) -> Prediction:
+    """What a model says at the chemical potential that a filling asks for: its ``forward`` begins where mu is found.
+
+    Parameters
+    ----------
+    model, spins, neighbourhood, drive, sites, total, strict
+        As of `at_filling`; of a model without a grand potential the drive is that of its ``forward``.
+
+    Raises
+    ------
+    HpcspinError
+        As `at_filling` and ``forward`` do.
+    """
+    drive, begun = _solved(model, spins, neighbourhood, drive, sites, total, strict)
+    predicted: Prediction = model(spins, neighbourhood, drive, begun)
+    return predicted
+
+
+def _solved(
+    model: Predictor,
+    spins: Tensor,
+    neighbourhood: Any,
+    drive: Tensor,
+    sites: int,
+    total: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+    strict: bool,
+) -> tuple[Tensor, Sequence[Any]]:
+    """`at_filling`, and what has been computed on the way."""
     grand = model.grand_potential
     if grand is None or not bool(drive[:, 0].isnan().any()):  # On a GPU this waits, for such a model alone.
-        return drive
-    whole = (model.terms(spins, neighbourhood) / _UNIT).round().long().sum(1)
+        return drive, ()
+    terms, begun = model.terms(spins, neighbourhood)
+    whole = (terms / _UNIT).round().long().sum(1)
     sums = total(whole.cpu().numpy()) * _UNIT
     pairs = zip(sums, drive[:, 1].tolist(), strict=True)
     potentials = [grand.potential_at(one, filling, sites, strict=strict) for one, filling in pairs]
-    return torch.stack([drive.new_tensor(potentials), drive[:, 1]], 1)
+    return torch.stack([drive.new_tensor(potentials), drive[:, 1]], 1), begun

@@ -168,11 +168,59 @@ class HostTables(NamedTuple):
     back: Tensor
 
 
-def derivatives_on_host(
+class Begun(NamedTuple):
+    """What layers have made of one configuration, for the way back.
+
+    Attributes
+    ----------
+    inputs : Tensor
+        The networks' other inputs, shape (centres, inputs).
+    states : list of RowData
+        Before the first layer, and after each that has been evaluated.
+    kept : list of Tensor or None
+        What each of these has kept for `HostAdjoint.back`.
+    """
+
+    inputs: Tensor
+    states: list[RowData]
+    kept: list[Tensor | None]
+
+
+def begin_on_host(
     layers: Sequence[HostAdjoint],
     tables: Sequence[HostTables],
     data: RowData,
     inputs: Tensor,
+    through: int,
+    threads: int,
+) -> Begun:
+    """The first layers, so many of them, there.
+
+    Parameters
+    ----------
+    layers, tables
+        All of them one after the other, and tables of their centres.
+    data
+        Spins, and where there are some.
+    inputs
+        See `Begun`.
+    through
+        How many layers.
+    threads
+        Most threads.
+    """
+    states, kept = [data], list[Tensor | None]()
+    for number, (layer, of) in enumerate(zip(layers[:through], tables[:through], strict=True)):
+        kept.append(layer.memory(of.centres))
+        adds = 0 < number < len(layers) - 1
+        states.append(layer(states[-1], of.forward, inputs, of.centres, adds, threads, kept[-1]))
+    return Begun(inputs, states, kept)
+
+
+def derivatives_on_host(
+    layers: Sequence[HostAdjoint],
+    tables: Sequence[HostTables],
+    begun: Begun,
     factors: Tensor,
     terms: Sequence[int],
     threads: int,
@@ -181,14 +229,10 @@ def derivatives_on_host(
 
     Parameters
     ----------
-    layers
-        One after the other.
-    tables
-        Of their centres.
-    data
-        Spins, and where there are some.
-    inputs
-        The networks' other inputs, shape (centres, inputs).
+    layers, tables
+        As of `begin_on_host`.
+    begun
+        From there: all layers, or all but the last one, which costs least on the way back.
     factors
         Of the terms of ε, and of each χ: with which they are multiplied in E and in G, shape (all terms,).
     terms
@@ -202,18 +246,16 @@ def derivatives_on_host(
         The terms, without the factors, shape (rows, all terms), and the derivatives of E, or of E and G, shape
         (potentials, rows, 3).
     """
-    states, last = [data], len(layers) - 1
-    kept = [layer.memory(of.centres) for layer, of in zip(layers[:-1], tables[:-1], strict=True)] + [None]
-    for number, (layer, of) in enumerate(zip(layers[:-1], tables[:-1], strict=True)):
-        states.append(layer(states[-1], of.forward, inputs, of.centres, number > 0, threads, kept[number]))
-    rows, seeds = len(data.vectors) - ROOM, sum_of_terms(torch.diag(factors), terms)
-    local, by_spin = factors.new_zeros(rows, len(factors)), factors.new_zeros(len(seeds), rows, 3)
+    last, rows = len(layers) - 1, len(begun.states[0].vectors) - ROOM
+    seeds = sum_of_terms(torch.diag(factors), terms)
+    made = None if len(begun.kept) > last else factors.new_zeros(rows, len(factors))
+    local, by_spin = begun.states[-1].scalars[:rows] if made is None else made, factors.new_zeros(len(seeds), rows, 3)
     by = RowData(factors.new_zeros(len(seeds), rows, 3, 1), seeds[:, None].expand(-1, rows, -1))
     for number in range(last, -1, -1):
         by = RowData(*(part.contiguous() for part in by))
-        found = layers[number].back(
-            states[number], tables[number], inputs, by, threads, kept[number], local if number == last else None
-        )
+        known = begun.kept[number] if number < len(begun.kept) else None
+        given = begun.states[number], tables[number], begun.inputs, by, threads, known
+        found = layers[number].back(*given, made if number == last else None)
         by_spin += found.vectors[..., 0]
         if 0 < number < last:
             # The layer has added to what was there.

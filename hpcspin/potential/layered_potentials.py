@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +13,15 @@ from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors, sum_of_terms
 from hpcspin.potential.grand import TERMS
-from hpcspin.potential.host_adjoint import HostAdjoint, derivatives_on_host
+from hpcspin.potential.host_adjoint import Begun, HostAdjoint, HostTables, begin_on_host, derivatives_on_host
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData
 from hpcspin.potential.message_passing import MessagePassing, compiled
-from hpcspin.potential.model import Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.slots import with_zero
 from hpcspin.potential.surroundings import DifferentiableSurroundings, DifferentiableTables
+
+_Pull = Callable[[Tensor], tuple[Tensor]]
+"""From derivatives by the terms of all centres, shape (all terms, centres), to those by the spins, (rows, 3)."""
 
 
 class LayeredPotentials(MessagePassing):
@@ -44,30 +47,27 @@ class LayeredPotentials(MessagePassing):
         return Channels(0, sum(_terms_of(architecture)))
 
     def forward(
-        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part] = ()
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Any] = ()
     ) -> Prediction:
-        """See `ForceField`; E and G of a window are those of its centres."""
+        """See `ForceField`; E and G of a window are those of its centres, and `terms` makes what goes before."""
         self._require_halo(neighbourhood)
         spins = self.placed(spins, neighbourhood, bias)
         if not self.training and host_library.usable(self.dtype, spins.device):
-            each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
+            begun = interior or self._begin_on_host(spins, bias, neighbourhood, len(self._stack) - 1)
+            each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], begun, strict=True)]
             return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
         batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
-        inputs = self._inputs_of(spins, neighbourhood, bias)
-        numbers, around = range(len(self._stack)), list[DifferentiableSurroundings]()
         factors = self._factors(bias, neighbourhood, self._tile(spins, neighbourhood))
         if self.training:
-            around += [self._convolution(number, neighbourhood) for number in numbers]
-            maps, seen = [layer.maps() for layer in self._stack], [inputs] * len(around)
+            around = [self._convolution(number, neighbourhood) for number in range(len(self._stack))]
+            maps, inputs = [layer.maps() for layer in self._stack], self._inputs_of(spins, neighbourhood, bias)
             run = compiled(_derivatives) if self.fused else _derivatives
-            local, by_spin = run(self._stack, around, flat, seen, factors, self._terms, maps)
+            local, by_spin = run(self._stack, around, flat, [inputs] * len(around), factors, self._terms, maps)
         else:
-            tables = self._tables(spins, neighbourhood)
-            around += tables
-            maps, seen = [self._maps_of(number) for number in numbers], [inputs[:, : len(one)] for one in tables]
-            factors = factors[:, : len(tables[-1])]
+            ((local, pull),) = interior or [self._begin(spins, bias, neighbourhood)]
+            factors = factors[:, : local.shape[1]]
             with torch.no_grad():
-                local, by_spin = _derivatives(self._stack, around, flat, seen, factors, self._terms, maps)
+                by_spin = _by_spin(pull, factors, self._terms)
         rows, _ = neighbourhood.outputs_of(batch, spins.device)
         parts = exchange_field(flat[rows], torch.cat(by_spin, 1)[rows])
         equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in parts)
@@ -77,47 +77,48 @@ class LayeredPotentials(MessagePassing):
         energy, terms = self._grand(energy, sums, bias, centres)
         return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal, terms)
 
-    def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> Tensor:
-        """See `Predictor`: those of the outputs, by a sweep forward alone."""
-        nothing = spins.new_zeros(len(spins), 2)
-        _, places = neighbourhood.outputs_of(len(spins), spins.device)
-        with torch.no_grad():
-            if host_library.usable(self.dtype, spins.device):
-                local = torch.cat([self._terms_on_host(one, nothing[:1], neighbourhood) for one in spins])
-            else:
-                around, flat = self._tables(spins, neighbourhood), spins.to(self.dtype).flatten(0, 1)
-                inputs = self._inputs_of(spins, neighbourhood, nothing)
-                maps = [self._maps_of(number) for number in range(len(self._stack))]
-                seen = [inputs[:, : len(one)] for one in around]
-                local = local_potentials(self._stack, around, flat, seen, maps)[:, places].T
-        return (local * self.field_scale).double().unflatten(0, (len(spins), -1))
+    def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, Sequence[Any]]:
+        """See `Predictor`: the way through the layers there, which knows no chemical potential."""
+        unknown, begun = spins.new_zeros(len(spins), 2), list[Any]()
+        if host_library.usable(self.dtype, spins.device):
+            begun += self._begin_on_host(spins, unknown, neighbourhood, len(self._stack))
+            rows, _ = neighbourhood.outputs_of(1, spins.device)
+            local = torch.stack([one.states[-1].scalars.index_select(0, rows) for one in begun])
+        else:
+            begun.append(self._begin(spins, unknown, neighbourhood))
+            _, places = neighbourhood.outputs_of(len(spins), spins.device)
+            local = begun[0][0][:, places].T.unflatten(0, (len(spins), -1))
+        return (local * self.field_scale).double(), begun
 
-    def _terms_on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
-        """Terms of the outputs of one configuration, shape (outputs, terms), by the kernels."""
-        rows, inputs = self._host_start(spins, bias, neighbourhood)
-        for number, dilation in enumerate(self.dilations):
-            of, adds = neighbourhood.host_tables(dilation, number), 0 < number < len(self.dilations) - 1
-            layer = self._of_weights(number, HostAdjoint)
-            rows = layer(rows, of.forward, inputs, of.centres, adds, torch.get_num_threads())
-        return rows.scalars.index_select(0, neighbourhood.outputs_of(1, spins.device)[0])
-
-    def _tables(self, spins: Tensor, neighbourhood: Neighbourhood) -> list[DifferentiableTables]:
-        """The surroundings of all centres, layer by layer; to evaluate, not to learn."""
-        tile = self._tile(spins, neighbourhood)
-        return [
+    @torch.no_grad()
+    def _begin(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, _Pull]:
+        """`_potentials` of all centres of a batch, in evaluation mode."""
+        tile, inputs = self._tile(spins, neighbourhood), self._inputs_of(spins, neighbourhood, bias)
+        around: list[DifferentiableTables] = [
             neighbourhood.differentiable(len(spins), tile, spins.device, dilation, number)
             for number, dilation in enumerate(self.dilations)
         ]
+        maps, seen = [self._maps_of(n) for n in range(len(around))], [inputs[:, : len(one)] for one in around]
+        return _potentials(self._stack, around, spins.detach().to(self.dtype).flatten(0, 1), seen, maps)
 
     @torch.no_grad()
-    def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Prediction:
+    def _begin_on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood, through: int) -> list[Begun]:
+        """The first layers, so many of them, of each configuration of a batch, by the kernels."""
+        given = self._host_stack(neighbourhood)
+        starts = [self._host_start(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
+        return [begin_on_host(*given, *start, through, torch.get_num_threads()) for start in starts]
+
+    def _host_stack(self, neighbourhood: Neighbourhood) -> tuple[list[HostAdjoint], list[HostTables]]:
+        """The kernels' layers, and tables of their centres."""
+        numbers = range(len(self.dilations))
+        tables = [neighbourhood.host_tables(self.dilations[number], number) for number in numbers]
+        return [self._of_weights(number, HostAdjoint) for number in numbers], tables
+
+    @torch.no_grad()
+    def _on_host(self, spins: Tensor, bias: Tensor, begun: Begun, neighbourhood: Neighbourhood) -> Prediction:
         """`forward` for one configuration of shape (rows, 3), by the kernels."""
-        data, inputs = self._host_start(spins, bias, neighbourhood)
-        layers = [self._of_weights(number, HostAdjoint) for number in range(len(self._stack))]
-        factors = self._factors(bias, neighbourhood, 1)[:, 0]
-        tables = [neighbourhood.host_tables(dilation, number) for number, dilation in enumerate(self.dilations)]
-        threads = torch.get_num_threads()
-        local, by_spin = derivatives_on_host(layers, tables, data, inputs, factors, self._terms, threads)
+        factors, threads = self._factors(bias, neighbourhood, 1)[:, 0], torch.get_num_threads()
+        local, by_spin = derivatives_on_host(*self._host_stack(neighbourhood), begun, factors, self._terms, threads)
         rows, _ = neighbourhood.outputs_of(1, spins.device)
         by_output = by_spin[:, rows].movedim(0, 1).flatten(1)
         equilibrium, nonequilibrium = exchange_field(spins[rows].to(self.dtype), by_output)
@@ -201,12 +202,26 @@ def _derivatives(
     maps: Sequence[Maps],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Terms of the potentials of each centre, and the derivatives of the sums of both by each spin, (rows, 3)."""
+    local, pull = _potentials(layers, around, spins, inputs, maps)
+    return local, _by_spin(pull, factors, terms)
 
-    def sums(spins: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        local = local_potentials(layers, around, spins, inputs, maps).to(spins.dtype)
-        return tuple(one.sum() for one in sum_of_terms(local * factors, terms)), local
 
-    totals, pull, local = torch.func.vjp(sums, spins, has_aux=True)  # type: ignore[misc]
-    # One sweep back for each potential.
-    seeds = [[torch.ones_like(one) if one is total else torch.zeros_like(one) for one in totals] for total in totals]
-    return local, tuple(pull(tuple(seed))[0] for seed in seeds)
+def _potentials(
+    layers: Sequence[Layer],
+    around: Sequence[DifferentiableSurroundings],
+    spins: Tensor,
+    inputs: Sequence[Tensor],
+    maps: Sequence[Maps],
+) -> tuple[Tensor, _Pull]:
+    """`local_potentials`, and the way back from them."""
+    local, pull = torch.func.vjp(
+        lambda spins: local_potentials(layers, around, spins, inputs, maps).to(spins.dtype), spins
+    )  # type: ignore[misc]
+    return local, pull
+
+
+def _by_spin(pull: _Pull, factors: Tensor, terms: Sequence[int]) -> tuple[Tensor, ...]:
+    """Derivatives of the sum of each potential by each spin, (rows, 3): one sweep back for each."""
+    parts = factors.split(list(terms))
+    seeds = [torch.cat([part if part is one else torch.zeros_like(part) for part in parts]) for one in parts]
+    return tuple(pull(seed)[0] for seed in seeds)

@@ -15,7 +15,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice, as_snapshots, make_lattice
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
-from hpcspin.potential.grand import GrandPotential, at_filling
+from hpcspin.potential.grand import GrandPotential, predict_at_filling
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.window import Block, offsets_within, reach_of
@@ -220,10 +220,14 @@ class Predictor(nn.Module):
         """What the polynomials of a learned grand potential refer to; None of any other force field."""
         return self.architecture.grand_potential
 
-    def terms(self, spins: torch.Tensor, neighbourhood: Any) -> torch.Tensor:
+    def terms(self, spins: torch.Tensor, neighbourhood: Any) -> tuple[torch.Tensor, Sequence[Any]]:
         """ε_ki of the outputs of a learned grand potential, in hoppings and in double precision.
 
-        Shape (batch, outputs, terms).
+        Returns
+        -------
+        tuple
+            Shape (batch, outputs, terms); and what has been computed of these spins at any chemical potential, for
+            `ForceField.forward` as ``interior``.
         """
         raise NotImplementedError
 
@@ -315,8 +319,7 @@ class Predictor(nn.Module):
         if self.sees != "chemical_potential" and bias.shape[1] != seen:  # Kernels would read what lies behind it.
             raise HpcspinError(f"drive: the model sees {seen} numbers, not {bias.shape[1]}: give those of model.drive")
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
-            given = frame[None], table
-            yield self(*given, at_filling(self, *given, bias, lattice.num_sites))
+            yield predict_at_filling(self, frame[None], table, bias, lattice.num_sites)
 
     def require(self, lattice: Lattice, where: str) -> None:
         """Check that the model was made for this kind of lattice, and finds its electrodes there.

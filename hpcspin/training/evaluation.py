@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, ForceField, at_filling
+from hpcspin.potential import Committee, ForceField, at_filling, predict_at_filling
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots, energies_of_a_site
 from hpcspin.training.device import to_device
@@ -115,8 +115,7 @@ def _predictions(
     parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
     for start, *given in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
         spins, field, bias = (to_device(tensor, device) for tensor in given)
-        bias = at_filling(model, spins, table, bias, sites, strict=False)
-        rows, predicted = slice(start, start + step), model(spins, table, bias)
+        rows, predicted = slice(start, start + step), predict_at_filling(model, spins, table, bias, sites, strict=False)
         energies = np.full((len(spins), 2), np.nan)
         if model.has_potentials:
             energies[:, 0] = predicted.energy.double().cpu().numpy() / sites + (model.energy_of_a_site or 0.0)

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import Architecture, Committee, GrandPotential, Prediction, at_filling, host_library
+from hpcspin.potential import (
+    Architecture,
+    Committee,
+    GrandPotential,
+    Prediction,
+    at_filling,
+    host_adjoint,
+    host_library,
+    predict_at_filling,
+)
 from hpcspin.potential.grand import TERMS
 
 LATTICE = make_lattice("square", (6, 5), (True, True))
@@ -33,9 +42,7 @@ def grand(seed: int = 3, **changes: Any) -> Any:
 
 
 def predict(model: Any, spins: Tensor, drive: Tensor) -> Prediction:
-    given = spins, model.neighbourhood(LATTICE)
-    found: Prediction = model(*given, at_filling(model, *given, drive, LATTICE.num_sites))
-    return found
+    return predict_at_filling(model, spins, model.neighbourhood(LATTICE), drive, LATTICE.num_sites)
 
 
 def electrons_of(model: Any, spins: Tensor, drive: Tensor) -> float:
@@ -116,13 +123,43 @@ def test_a_filling_that_the_model_does_not_know_is_refused() -> None:
 def test_kernels_and_pytorch_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     model, spins = grand(precision="float32"), random_spins(1, LATTICE.num_sites, 4)
     drive = filled(model, spins)
-    kernels, terms = predict(model, spins, drive), model.terms(spins, model.neighbourhood(LATTICE))
+    kernels, (terms, _) = predict(model, spins, drive), model.terms(spins, model.neighbourhood(LATTICE))
     monkeypatch.setattr(host_library, "usable", lambda *_: False)
     pytorch = predict(model, spins, drive)
-    torch.testing.assert_close(terms, model.terms(spins, model.neighbourhood(LATTICE)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(terms, model.terms(spins, model.neighbourhood(LATTICE))[0], rtol=1e-5, atol=1e-6)
     for name in ("field", "energy", "terms"):
         one, other = getattr(kernels, name), getattr(pytorch, name)
         torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_way_to_the_chemical_potential_is_gone_once(
+    monkeypatch: pytest.MonkeyPatch, on_host: bool, kept: bool
+) -> None:
+    """A field that goes on from there has the bits of one at this chemical potential from the beginning."""
+    if on_host and host_library.library(torch.float32) is None:
+        pytest.skip("there is no C compiler, or it fails")
+    if not on_host:
+        monkeypatch.setattr(host_library, "usable", lambda *_: False)
+    if not kept:
+        monkeypatch.setattr(host_adjoint, "KEPT", 0)
+    model, spins = grand(precision="float32"), random_spins(2, LATTICE.num_sites, 4)
+    drive, table = filled(model, spins[:1]).expand(2, -1), model.neighbourhood(LATTICE)
+    solved = at_filling(model, spins, table, drive, LATTICE.num_sites, strict=False)
+    expected, begin = model(spins, table, solved), model.terms
+
+    def once(*given: Any) -> Any:
+        found = begin(*given)
+        for name in ("_begin", "_begin_on_host"):
+            monkeypatch.setattr(model, name, None)
+        return found
+
+    monkeypatch.setattr(model, "terms", once)
+    for one, other in zip(
+        predict_at_filling(model, spins, table, drive, LATTICE.num_sites, strict=False), expected, strict=True
+    ):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ["conservative", "direct"])
