@@ -39,7 +39,8 @@ def _library(source: Path, compiler: str, options: tuple[str, ...]) -> Path:
     """Path of the compiled kernels; ranks that need them at the same time each compile them, and the last one stays."""
     flags = *_FLAGS, *options
     machine = f"{platform.machine()} {processor()} {compiler} {' '.join(flags)}"
-    name = hashlib.sha256(source.read_bytes() + machine.encode()).hexdigest()[:16]
+    texts = [file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h")))]
+    name = hashlib.sha256(b"".join([*texts, machine.encode()])).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpcspin" / "kernels"
     path = folder / f"{source.stem}-{name}.so"
     if not path.exists():

@@ -19,6 +19,7 @@ from hpcspin.potential.host_library import loaded, share_out
 
 if TYPE_CHECKING:
     from hpcspin.potential.layers import Layer
+    from hpcspin.potential.network import Network
 
 Floats = NDArray[np.floating[Any]]
 
@@ -215,16 +216,22 @@ def _mixtures(maps: Floats, layer: Layer, densities: int) -> Floats:
 
 
 def host_network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
-    """Matrices and padded biases of the network's layers, the normalisation of the features in the first of them."""
-    linears = [linear for linear in layer.network.layers if isinstance(linear, nn.Linear)]
+    """Of a layer's network what `folded` says, with zeros up to whole vectors."""
+    weights, biases = folded(layer.network)
+    return [wide(weight) for weight in weights], [wide(bias[None])[0] for bias in biases]
+
+
+def folded(network: Network) -> tuple[list[Floats], list[Floats]]:
+    """Matrices, from the right, and biases of the layers, the normalisation of the features in the first of them."""
+    linears = [linear for linear in network.layers if isinstance(linear, nn.Linear)]
     weights = [_array(linear.weight).T for linear in linears]
     biases = [_array(linear.bias) for linear in linears[:-1]]
-    mean, scale = _array(layer.network.mean), _array(layer.network.scale)
+    mean, scale = _array(network.mean), _array(network.scale)
     weights[0] = weights[0].copy()
     weights[0][: len(mean)] *= scale[:, None]
     # In double precision: the mean is not subtracted from each feature, as elsewhere.
     biases[0] = (biases[0] - mean.astype(np.float64) @ weights[0][: len(mean)]).astype(mean.dtype)
-    return [wide(weight) for weight in weights], [wide(bias[None])[0] for bias in biases]
+    return weights, biases
 
 
 def padded(number: int, dtype: np.dtype[Any]) -> int:

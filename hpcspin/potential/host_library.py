@@ -1,4 +1,4 @@
-"""Kernels in C for layers on a CPU, of each precision, compiled for the machine at their first use and kept.
+"""Kernels in C for force fields on a CPU, of each precision, compiled for the machine at their first use and kept.
 
 Without a C compiler, PyTorch does the same, to rounding.
 """
@@ -15,7 +15,7 @@ import torch
 from hpcspin.parallel.host_compiler import compiled
 from hpcspin.parallel.threads import thread_pool
 
-SOURCE = Path(__file__).with_name("host_layers.c")
+SOURCE, POTENTIALS = (Path(__file__).with_name(f"host_{name}.c") for name in ("layers", "potentials"))
 BLOCK = 12
 """Sites that a kernel computes together; it begins at a multiple of them."""
 _SHARE = 10 * BLOCK
@@ -45,6 +45,21 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     return found
 
 
+@functools.cache
+def potentials(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The kernel of potentials of descriptors, as `library`."""
+    found = compiled(POTENTIALS, *_OPTIONS[dtype])
+    if found is None:
+        return None
+    address, number = ctypes.c_void_p, ctypes.c_int64
+    found.hpcspin_potentials.restype = None
+    found.hpcspin_potentials.argtypes = (*[address] * 3, number, *[address] * 2, *[number] * 4, *[address] * 3)
+    for name in ("potentials_scratch", "rows", "wide"):
+        getattr(found, f"hpcspin_{name}").restype = number
+    found.hpcspin_potentials_scratch.argtypes = (address,)
+    return found
+
+
 def loaded(dtype: torch.dtype) -> ctypes.CDLL:
     """The kernels of a precision where they are known to be usable."""
     kernels = library(dtype)
@@ -57,11 +72,14 @@ def usable(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype in _OPTIONS and device.type == "cpu" and library(dtype) is not None
 
 
-def share_out(work: Callable[[int, int], None], number: int, threads: int) -> None:
-    """Call ``work(first, last)`` for all of a number of sites, in nearly equal shares of at most so many threads."""
+def share_out(work: Callable[[int, int], None], number: int, threads: int, block: int = BLOCK) -> None:
+    """Call ``work(first, last)`` for all of a number of sites, in nearly equal shares of at most so many threads.
+
+    All shares but the last one are of whole blocks.
+    """
     parts = max(1, min(threads, number // _SHARE))
     if parts == 1:
         work(0, number)
     else:
-        bounds = [*(part * number // parts // BLOCK * BLOCK for part in range(parts)), number]
+        bounds = [*(part * number // parts // block * block for part in range(parts)), number]
         list(thread_pool(parts).map(work, bounds[:-1], bounds[1:]))

@@ -9,9 +9,8 @@ site. See `Layer`.
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.host_layers import ROOM, HostLayer, RowData
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData, Width
-from hpcspin.potential.model import ForceField, Part
+from hpcspin.potential.model import Derived, ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.settings import MessagePassingSettings
@@ -31,8 +30,6 @@ from hpcspin.potential.slots import with_zero
 from hpcspin.potential.surroundings import Convolution, Tables
 from hpcspin.potential.tiles import group_size, is_present
 
-_Derived = TypeVar("_Derived")
-_version = operator.attrgetter("_version")
 _SMALL = 0.1
 _COMPILED = 64
 """Variants of a layer, by its place and the sizes of lattices, that are compiled before the rest runs as it is."""
@@ -57,7 +54,6 @@ class MessagePassing(ForceField):
         settings = architecture.settings
         assert isinstance(settings, MessagePassingSettings)
         self.fused = False
-        self._derived: dict[Any, tuple[tuple[tuple[int, ...], tuple[int, ...]], Any]] = {}
         self.dilations = settings.layers
         self.reaches = (sum(self.dilations), len(self.dilations))
         width = Width(settings.channels)
@@ -78,10 +74,6 @@ class MessagePassing(ForceField):
     def last_writes(architecture: Architecture) -> Channels:
         """Vectors and scalars that the last layer makes."""
         raise NotImplementedError
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Of a copy: what is derived from the weights points into the memory of these, and is made anew."""
-        return {**self.__dict__, "_derived": {}}
 
     @property
     def networks(self) -> Sequence[Network]:
@@ -147,13 +139,9 @@ class MessagePassing(ForceField):
         """Matrices of a layer; to evaluate, not to learn."""
         return self._of_weights(number, _whole_maps)
 
-    def _of_weights(self, number: int, make: Callable[[Layer], _Derived]) -> _Derived:
+    def _of_weights(self, number: int, make: Callable[[Layer], Derived]) -> Derived:
         """What is derived from a layer's weights, anew where these have changed."""
-        weights = tuple(map(Tensor.data_ptr, self._weights[number])), tuple(map(_version, self._weights[number]))
-        kept = self._derived.get((number, make))
-        if kept is None or kept[0] != weights:
-            kept = self._derived[number, make] = weights, make(self._stack[number])
-        return kept[1]
+        return self.derived((number, make), self._weights[number], lambda: make(self._stack[number]))
 
     def _host_start(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[RowData, Tensor]:
         """What the kernels read before the first layer, and the networks' other inputs, shape (centres, inputs)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ _FROZEN = 0.5
 """Length of a frozen spin of an electrode of the polarisation 1."""
 _ROUNDING = 1e-4
 """Excess over the envelope that another device's rounding can make."""
+Derived = TypeVar("Derived")
+_version = operator.attrgetter("_version")
 Part = tuple[Tensor, Tensor]
 """Potentials of some centres, and their derivatives by the spins in their slots."""
 
@@ -50,9 +54,23 @@ class ForceField(Predictor):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
+        self._derived: dict[Hashable, tuple[tuple[tuple[int, ...], tuple[int, ...]], Any]] = {}
         self.register_buffer("field_scale", torch.ones(()))
         self.register_buffer("envelope", None)
         self.register_buffer("energy_offset", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: what is derived from the weights points into the memory of these, and is made anew."""
+        return {**self.__dict__, "_derived": {}}
+
+    def derived(self, name: Hashable, weights: Sequence[Tensor], make: Callable[[], Derived]) -> Derived:
+        """What is derived from weights, made anew where these have changed."""
+        state = tuple(map(Tensor.data_ptr, weights)), tuple(map(_version, weights))
+        kept = self._derived.get(name)
+        if kept is None or kept[0] != state:
+            kept = self._derived[name] = state, make()
+        found: Derived = kept[1]
+        return found
 
     @property
     def networks(self) -> Sequence[Network]:

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Borders
 from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors
+from hpcspin.potential.host_potentials import HostPotentials
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
@@ -56,6 +58,7 @@ class PotentialField(ForceField):
         self.reaches = (1, 1)
         self.network = Network(len(self.descriptor.parity), self.inputs, settings.hidden, self.num_potentials)
         self.to(self.dtype)
+        self._weights = tuple(self.network.parameters())
 
     @property
     def networks(self) -> Sequence[Network]:
@@ -134,6 +137,13 @@ class PotentialField(ForceField):
         """Centres of one evaluation, in whole tiles."""
         return group_size(len(self.network.mean), self.dtype, spins.device)
 
+    def _host(self, device: torch.device) -> HostPotentials | None:
+        """The kernel that evaluates this field, where there is one."""
+        if self.training or not host_library.usable(self.dtype, device) or host_library.potentials(self.dtype) is None:
+            return None
+        weights = *self._weights, self.network.mean, self.network.scale
+        return self.derived("host", weights, lambda: HostPotentials.of(self.network, self.descriptor))
+
     def _source(self, spins: Tensor) -> Tensor:
         return with_zero(spins.detach().to(self.dtype).flatten(0, 1))
 
@@ -145,8 +155,15 @@ class PotentialField(ForceField):
         u = self._bias_of(bias, neighbourhood, tile)
         inputs = self._inputs(u, neighbourhood, batch, tile)
         table, source = neighbourhood.table_of_slots(batch, tile, spins.device), self._source(spins)
-        group = tile if self.training else self._group(spins)
         last = u.shape[1] if last is None else last
+        host = self._host(spins.device)
+        if host is not None:
+            those, asked = slice(first, last), min(last, batch * neighbourhood.centres) - first
+            factors = local_factors(u[:, those], self.num_potentials) * self.field_scale
+            rows, threads = table.slots_of(those).T, torch.get_num_threads()
+            yield host(source, rows, factors, inputs[:, those], self.slots, asked, threads)
+            return
+        group = tile if self.training else self._group(spins)
         for start in range(first, last, group):
             those = slice(start, min(start + group, last))
             yield self._partials(table.gather(source, those), u[:, those], inputs[:, those], tile)

@@ -131,7 +131,11 @@ def _noise(world: World, device: torch.device) -> Finding:
 
 
 def _kernels(world: World) -> Finding:
-    tried = {"learned layers": host_library.SOURCE, "kernel polynomials": kpm_host.SOURCE}
+    tried = {
+        "learned layers": host_library.SOURCE,
+        "learned potentials": host_library.POTENTIALS,
+        "kernel polynomials": kpm_host.SOURCE,
+    }
     missing = {
         f"{name}: {found}"
         for obstacles in world.allgather({name: _obstacle(source) for name, source in tried.items()})

@@ -78,6 +78,7 @@ CASES: dict[str, dict[str, Any]] = {
         "size": "[13, 16]",
     },
     "triangular": {"kind": "pair", "precision": "float32", "lattice": "triangular"},
+    "bispectrum": {"kind": "pair", "precision": "float32", "descriptor": "bispectrum", "size": "[24, 16]"},
     "electrodes": {"kind": "pair", "precision": "float32", "descriptor": "densities", "electrode_range": 3.0},
     "densities": {"kind": "pair", "precision": "float32", "descriptor": "densities", "periodic": "[true, false]"},
 }

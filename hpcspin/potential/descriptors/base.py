@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hpcspin.lattice import Lattice
 from hpcspin.potential.irreps import slot_permutations
+from hpcspin.potential.polynomials import Polynomials
 from hpcspin.potential.tiles import is_present, product
 from hpcspin.registry import Registry
 
@@ -80,6 +81,13 @@ class Descriptor(nn.Module):
             Shape (features, centres).
         """
         raise NotImplementedError
+
+    def polynomials(self) -> Polynomials | None:
+        """The features as sums of products, the last rows of them, as the kernels in C read them.
+
+        None of a descriptor that is not written in this way: PyTorch evaluates it.
+        """
+        return None
 
     def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
         """Derivative of Σ_f λ_f · feature f by the spins, for several λ at once.

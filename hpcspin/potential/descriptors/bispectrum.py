@@ -15,6 +15,7 @@ from hpcspin.potential.descriptors.base import Descriptor
 from hpcspin.potential.descriptors.coefficients import Coefficients, Copy, copies_of
 from hpcspin.potential.gather import SegmentSum, StaticGather
 from hpcspin.potential.irreps import Irrep, close_pairs, find_orbits, invariant, irreps_of
+from hpcspin.potential.polynomials import Polynomials, Rows
 
 _CLOSE = 1.5
 """Neighbours j and k closer to each other than this, in lattice constants, have a bond b_jk and a chirality χ_0jk."""
@@ -99,6 +100,19 @@ class Bispectrum(Descriptor):
         by_coefficient = torch.cat([direct, by_copy + self.references.adjoint(by_reference)])
         return self.coefficients.adjoint(spins, by_coefficient)[:slots]
 
+    def polynomials(self) -> Polynomials:
+        """See `Descriptor`."""
+        written = Polynomials(self.presence_counts.shape[1])
+        direct, others = np.split(self.coefficients.written(written), self.numbers[:1])
+        references = self.references.written(written, others)
+        rows = np.concatenate([others, references, self.products.written(written, references)])
+        # The features, one after the other.
+        written.mapped(np.eye(len(direct)), direct)
+        left, right = (rows[gather.index.numpy()] for gather in (self.left, self.right))
+        written.sums(len(self.totals), self.totals.owner.numpy(), 1, left, right)
+        written.mapped(self.presence_counts.double().numpy(), written.presence)
+        return written
+
     def _covariants(self, spins: Tensor) -> tuple[Tensor, Tensor]:
         """Values that are invariant, and the components of all that transforms: copies, references, their products."""
         coefficients = self.coefficients(spins)
@@ -136,6 +150,12 @@ class _References(nn.Module):
         """References of coefficients: (coefficients, ...) to (components, ...)."""
         sums: Tensor = self.sums(self.order(coefficients))
         return sums * self.scale[:, None]
+
+    def written(self, polynomials: Polynomials, coefficients: Rows) -> Rows:
+        """Rows of the references, from those of the coefficients."""
+        owner = self.sums.owner.numpy()
+        factors = self.scale.double().numpy()[owner]
+        return polynomials.sums(self.width, owner, factors, coefficients[self.order.index.numpy()])
 
     def adjoint(self, by_reference: Tensor) -> Tensor:
         """Derivative by the coefficients from that by the references."""
@@ -186,6 +206,12 @@ class _Quadratic(nn.Module):
         """Shape (components, centres) to (sums, centres)."""
         sums: Tensor = self.sums(self.left(x) * self.right(x) * self.factors[:, None])
         return sums
+
+    def written(self, polynomials: Polynomials, rows: Rows) -> Rows:
+        """Rows of the sums, from those of the components."""
+        left, right = (rows[gather.index.numpy()] for gather in (self.left, self.right))
+        factors = self.factors.double().numpy()
+        return polynomials.sums(len(self.sums), self.sums.owner.numpy(), factors, left, right)
 
     def adjoint(self, x: Tensor, by_sum: Tensor) -> Tensor:
         """Derivative by the components from that by the sums, shape (sums, m, centres)."""

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from hpcspin.potential.gather import StaticGather
 from hpcspin.potential.irreps import Irrep, Orbit, group_transform, independent_copies
+from hpcspin.potential.polynomials import Polynomials, Rows
 from hpcspin.potential.tiles import cross, dot
+
+_ROUNDING = 1e-6
+"""Weights below this are zeros of the characters, rounded in single precision."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,24 @@ class Coefficients(nn.Module):
         left, right = self._factors(spins)
         selected: Tensor = self.components(self._transformed(dot(left, right), self.transform))
         return selected * self.scale[:, None]
+
+    def written(self, polynomials: Polynomials) -> Rows:
+        """Rows of the coefficients; members of an orbit that are equal but for a sign are made once."""
+        spins, slots = polynomials.spins, len(polynomials.spins)
+        first, second = (gather.index.numpy() for gather in (self.left, self.right))
+        chirality = first >= slots
+        pairs = np.stack([first - np.where(chirality, slots - 1, 0), second], 1)
+        sign = np.where(chirality & (pairs[:, 0] > pairs[:, 1]), -1.0, 1.0)
+        keys = np.column_stack([chirality, np.sort(pairs, 1)])
+        distinct, member = np.unique(keys, axis=0, return_inverse=True)
+        vectors = np.concatenate([spins, polynomials.crossed(spins[0], spins[1:])])
+        values = polynomials.dots(vectors[distinct[:, 1] + (slots - 1) * distinct[:, 0]], spins[distinct[:, 2]])
+        orbit, row = np.divmod(self.components.index.numpy(), self._order)
+        columns = self._order * orbit[:, None] + np.arange(self._order)
+        weights = (self.scale[:, None] * self.transform[row]).double().numpy() * sign[columns]
+        matrix = np.zeros((len(row), len(distinct)))
+        np.add.at(matrix, (np.arange(len(row))[:, None], member[columns]), weights)
+        return polynomials.mapped(np.where(np.abs(matrix) > _ROUNDING, matrix, 0), values)
 
     def adjoint(self, spins: Tensor, by_coefficient: Tensor) -> Tensor:
         """Derivative by the spins, (slots, m, 3, centres), from that by the coefficients, (..., m, centres)."""

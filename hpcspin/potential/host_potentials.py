@@ -1,0 +1,140 @@
+"""Potentials of descriptors on a CPU, and their derivatives by the spins, by a kernel in C.
+
+PyTorch writes what it makes of a few hundred features to memory after each of its operations; the kernel takes as many
+centres as two vectors of the processor hold from the spins to the features, through the network and back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hpcspin.potential.descriptors import Descriptor
+from hpcspin.potential.host_layers import Floats, folded
+from hpcspin.potential.host_library import potentials, share_out
+from hpcspin.potential.network import Network
+from hpcspin.potential.polynomials import Polynomials
+
+
+class _Matrix(ctypes.Structure):
+    _fields_ = (("numbers", ctypes.c_void_p), ("rows", ctypes.c_int32), ("columns", ctypes.c_int32))
+
+
+class _Struct(ctypes.Structure):
+    """``potential`` of the kernel."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("slots", "sums", "features", "inputs")),
+        *((name, ctypes.c_void_p) for name in ("ends", "left", "right", "factors")),
+        *((name, ctypes.c_int32) for name in ("potentials", "hidden_layers", "widest")),
+        *((name, ctypes.c_void_p) for name in ("there", "back", "biases")),
+    )
+
+
+class HostPotentials:
+    """A descriptor and the weights of its network, in their precision, as the kernel reads them.
+
+    Parameters
+    ----------
+    network
+        The network.
+    polynomials
+        The descriptor, its features last.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: Network, polynomials: Polynomials) -> None:
+        self._kept: list[Any] = []
+        weights, biases = folded(network)
+        self._dtype = network.mean.dtype
+        kernel = potentials(self._dtype)
+        assert kernel is not None
+        self._kernel, self._panel, self._block = kernel, int(kernel.hpcspin_rows()), int(kernel.hpcspin_wide())
+        features, hidden = len(network.mean), len(biases)
+        there = (_Matrix * (hidden + 1))(*(self._matrix(weight.T) for weight in weights))
+        back = (_Matrix * (hidden + 1))(*(self._matrix(w) for w in (weights[0][:features], *weights[1:])))
+        pointers = (ctypes.c_void_p * hidden)(*(self._keep(self._panels(bias)) for bias in biases))
+        self._kept += [there, back, pointers]
+        ends, factors, left, right = polynomials.tables()
+        self._potentials = weights[-1].shape[1]
+        self._struct = _Struct(
+            slots=len(polynomials.spins),
+            sums=len(ends),
+            features=features,
+            inputs=len(weights[0]) - features,
+            ends=self._keep(ends),
+            left=self._keep(left),
+            right=self._keep(right),
+            factors=self._keep(factors.astype(weights[0].dtype)),
+            potentials=self._potentials,
+            hidden_layers=hidden,
+            widest=max(len(self._panels(weight.T)) for weight in weights),
+            there=ctypes.addressof(there),
+            back=ctypes.addressof(back),
+            biases=ctypes.addressof(pointers),
+        )
+        self._scratch = int(kernel.hpcspin_potentials_scratch(ctypes.addressof(self._struct)))
+
+    @classmethod
+    def of(cls, network: Network, descriptor: Descriptor) -> HostPotentials | None:
+        """Of a descriptor; None of one that the kernel cannot read."""
+        polynomials = descriptor.polynomials()
+        return None if polynomials is None else cls(network, polynomials)
+
+    def __call__(
+        self, spins: Tensor, rows: Tensor, factors: Tensor, inputs: Tensor, wanted: int, centres: int, threads: int
+    ) -> tuple[Tensor, Tensor]:
+        """Potentials of centres, and their derivatives by the spins in their slots; zero where a centre is missing.
+
+        Parameters
+        ----------
+        spins
+            Shape (rows, 3), zero for what is missing.
+        rows
+            Rows of the spins in the slots, int32, shape (slots, room), with a stride of 1 between centres.
+        factors, inputs
+            With what the network's outputs are multiplied, and its other inputs: shapes (potentials, room) and
+            (inputs, room). The room is that of whole tiles.
+        wanted
+            Slots whose derivatives are wanted, the centre first.
+        centres
+            How many are asked for, the first ones.
+        threads
+            Most threads.
+
+        Returns
+        -------
+        tuple of Tensor
+            Shapes (potentials, room) and (wanted, potentials, 3, room), zero after the centres.
+        """
+        room, factors, inputs = rows.shape[1], factors.contiguous(), inputs.contiguous()
+        local = torch.zeros(self._potentials, room, dtype=self._dtype)
+        by_spin = torch.zeros(wanted, self._potentials, 3, room, dtype=self._dtype)
+
+        def work(first: int, last: int) -> None:
+            scratch = torch.empty(self._scratch, dtype=self._dtype)
+            self._kernel.hpcspin_potentials(
+                ctypes.addressof(self._struct), spins.data_ptr(), rows.data_ptr(), rows.stride(0), factors.data_ptr(),
+                inputs.data_ptr(), first, last, room, wanted, local.data_ptr(), by_spin.data_ptr(), scratch.data_ptr(),
+            )  # fmt: skip
+
+        share_out(work, centres, threads, self._block)
+        return local, by_spin
+
+    def _keep(self, array: NDArray[Any]) -> int:
+        array = np.ascontiguousarray(array)
+        self._kept.append(array)
+        return array.ctypes.data
+
+    def _panels(self, array: Floats) -> Floats:
+        """With zeros up to whole panels."""
+        return np.pad(array, [(0, -len(array) % self._panel)] + [(0, 0)] * (array.ndim - 1))
+
+    def _matrix(self, matrix: Floats) -> _Matrix:
+        panels = self._panels(matrix).reshape(-1, self._panel, matrix.shape[1]).swapaxes(1, 2)
+        return _Matrix(self._keep(panels), *matrix.shape)
