@@ -68,13 +68,14 @@ class GrandPotential(NamedTuple):
         """T_k of chemical potentials, or their first or second derivatives by them, shape (terms, *potentials)."""
         x = (potential.double() - self.middle) / self.unit
         one, none = torch.ones_like(x), torch.zeros_like(x)
-        # T_k, T_k', T_k'' by the derivatives of T_k+1 = 2 x T_k - T_k-1.
-        values, slopes, bends = [one, x], [none, one], [none, none]
+        found = ([one, x], [none, one], [none, none])[: derivative + 1]
         for _ in range(2, TERMS):
-            bends.append(4 * slopes[-1] + 2 * x * bends[-1] - bends[-2])
-            slopes.append(2 * values[-1] + 2 * x * slopes[-1] - slopes[-2])
-            values.append(2 * x * values[-1] - values[-2])
-        return torch.stack((values, slopes, bends)[derivative]) / self.unit**derivative
+            # T_k+1 = 2 x T_k - T_k-1, and derivatives of it.
+            new = [2 * x * of[-1] - of[-2] for of in found]
+            new[1:] = [2 * order * found[order - 1][-1] + new[order] for order in range(1, derivative + 1)]
+            for of, value in zip(found, new, strict=True):
+                of.append(value)
+        return torch.stack(found[derivative]) / self.unit**derivative
 
     def energy(self, terms: Tensor, drive: Tensor, sites: int) -> Tensor:
         """Omega or, where a filling is given, the free energy F = Omega + mu N, shape (batch,).

@@ -39,7 +39,7 @@ class HostAdjoint(HostLayer):
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         struct, kernel, (matrices, _) = self._struct, self._kernel, host_network(layer)
-        features = len(layer.network.mean)
+        features = len(matrices[0]) - struct.inputs
         # The way back ends in features, wider perhaps than any layer of the network.
         struct.widest = max(struct.widest, sum(padded(count, matrices[0].dtype) for count in (features, 1)))
         self._scratch = int(kernel.hpcspin_layer_scratch(self._address))

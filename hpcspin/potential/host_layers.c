@@ -24,11 +24,12 @@ typedef struct {
 typedef struct {
     int32_t slots, vectors, scalars, own_scalars; /* read; own_scalars: whether a centre's own are features, too */
     int32_t densities, scalar_sums;               /* both padded; the first density is the spin */
-    int32_t trivial, irreps, products, told;      /* numbers of S.A, irreps, products of a kind, sums of scalars */
+    int32_t trivial, irreps, products, told;      /* numbers of S.A, irreps, products P.Q, sums of scalars */
+    int32_t triples;                              /* products S.(P' x Q'): none where S -> -S changes nothing, else as many */
     const int32_t *shares, *dimensions;           /* of each irrep: its products, its rows */
     int32_t made_vectors, made_scalars, inputs, hidden_layers;
     const real *kernels, *scalar_kernels;         /* (slots, vectors, densities), (slots, scalars, scalar_sums) */
-    matrix mixtures;                              /* P, Q, P', Q' of each row of each irrep, sums, sums to be turned */
+    matrix mixtures;                              /* P, Q, perhaps P', Q' of each row of each irrep, sums, those to turn */
     const matrix *network;                        /* hidden_layers + 1 of them */
     const real *const *biases;                    /* of the hidden layers, padded */
     int32_t sums, features, widest;               /* where the sums begin; lengths of rows, with room for a vector */
@@ -119,6 +120,9 @@ INLINE vec dot(const real *a, const real *b, int64_t apart) {
     return load(a) * load(b) + load(a + apart) * load(b + apart) + load(a + 2 * apart) * load(b + 2 * apart);
 }
 
+/* Mixtures that each product of a row of an irrep is made of. */
+INLINE int sides(const layer *l) { return l->triples ? 4 : 2; }
+
 /* What the network sees of the spins around one centre, from its densities (3, densities) and mixtures (3, columns). */
 INLINE void invariants(const layer *l, const real *spin, const real *density, const real *mixed, int64_t columns,
                        real *out) {
@@ -134,16 +138,16 @@ INLINE void invariants(const layer *l, const real *spin, const real *density, co
         for (int k = 0; k < share; k += LANES) {
             vec sum = {};
             for (int row = 0; row < l->dimensions[irrep]; row++) {
-                const real *p = of + 4 * row * share + k;
+                const real *p = of + sides(l) * row * share + k;
                 sum += dot(p, p + share, columns);
             }
             store(to + k, sum);
         }
         to += share;
-        of += 4 * l->dimensions[irrep] * share;
+        of += sides(l) * l->dimensions[irrep] * share;
     }
     of = mixed;
-    for (int irrep = 0; irrep < l->irreps; irrep++) {
+    for (int irrep = 0; l->triples && irrep < l->irreps; irrep++) {
         const int64_t share = l->shares[irrep];
         for (int k = 0; k < share; k += LANES) {
             vec sum = {};
@@ -196,7 +200,7 @@ INLINE void finish(const layer *l, const real *spin, const real *sums, int64_t c
 INLINE void look(const layer *l, const real *vectors, const real *scalars, const int32_t *mine, const real *inputs,
                  int64_t count, real *density, real *mixed, real *seen) {
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
-    const int64_t sums = l->trivial + 2 * l->products, own = l->own_scalars ? l->scalars : 0;
+    const int64_t sums = l->trivial + l->products + l->triples, own = l->own_scalars ? l->scalars : 0;
     for (int i = 0; i < BLOCK; i += ROWS / 3)
         densities(l, vectors, mine + i * l->slots, density + 3 * i * n);
     product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
@@ -360,7 +364,7 @@ INLINE void adjoint_of_products(const layer *l, const real *s, const real *mixed
     vec sum[3] = {};
     for (int irrep = 0; irrep < l->irreps; irrep++) {
         const int64_t share = l->shares[irrep];
-        for (int row = 0; row < l->dimensions[irrep]; row++, mixed += 4 * share, by_mixed += 4 * share)
+        for (int row = 0; row < l->dimensions[irrep]; row++, mixed += sides(l) * share, by_mixed += sides(l) * share)
             for (int i = 0; i < 3; i++) {
                 const int next = (i + 1) % 3, last = (i + 2) % 3;
                 const real *p = mixed + i * columns, *q = p + share;
@@ -369,6 +373,7 @@ INLINE void adjoint_of_products(const layer *l, const real *s, const real *mixed
                 for (int64_t k = 0; k < share; k += LANES) store(to + k, load(by + k) * load(q + k));
                 to += share;
                 for (int64_t k = 0; k < share; k += LANES) store(to + k, load(by + k) * load(p + k));
+                if (!l->triples) continue;
                 to += share;
                 for (int64_t k = 0; k < share; k += LANES) {
                     vec f = load(by + l->products + k), v1 = load(u1 + share + k), v2 = load(u2 + share + k);
@@ -398,7 +403,7 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vect
                            real *scratch) {
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
     const int64_t wide = columns + LANES, made = 3 * (1 + (int64_t)l->made_vectors), m = l->made_scalars;
-    const int64_t products = l->trivial, sums = l->trivial + 2 * l->products, widest = l->widest;
+    const int64_t products = l->trivial, sums = l->trivial + l->products + l->triples, widest = l->widest;
     const int64_t span = 2 * (int64_t)l->made_vectors + LANES;
     const int hidden = l->hidden_layers;
     real *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *by_mixed = seen + BLOCK * l->features;

@@ -60,7 +60,7 @@ class HostStruct(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("slots", "vectors", "scalars", "own_scalars")),
         *((name, ctypes.c_int32) for name in ("densities", "scalar_sums")),
-        *((name, ctypes.c_int32) for name in ("trivial", "irreps", "products", "told")),
+        *((name, ctypes.c_int32) for name in ("trivial", "irreps", "products", "told", "triples")),
         *((name, ctypes.c_void_p) for name in ("shares", "dimensions")),
         *((name, ctypes.c_int32) for name in ("made_vectors", "made_scalars", "inputs", "hidden_layers")),
         *((name, ctypes.c_void_p) for name in ("kernels", "scalar_kernels")),
@@ -87,7 +87,7 @@ class HostLayer:
         maps = layer.maps()
         self._dtype, self._kernel = maps.kernels.dtype, loaded(maps.kernels.dtype)
         kernels, scalars = host_kernels(maps.kernels, layer.reads.vectors), wide(_array(maps.scalars))
-        shares = [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
+        shares = products_of(layer)
         matrices, biases = host_network(layer)
         lanes = _lanes(matrices[0].dtype)
         self._mixed = _mixtures(_array(maps.mixtures), layer, kernels.shape[2])
@@ -105,18 +105,19 @@ class HostLayer:
             irreps=len(shares),
             products=sum(shares),
             told=maps.scalars.shape[1],
+            triples=0 if is_even(layer) else sum(shares),
             shares=self._keep(np.array(shares, np.int32)),
             dimensions=self._keep(np.array(layer.dimensions, np.int32)),
             made_vectors=layer.writes.vectors,
             made_scalars=layer.writes.scalars,
-            inputs=len(matrices[0]) - len(layer.network.mean),
+            inputs=layer.network.layers[0].in_features - len(layer.network.mean),
             hidden_layers=len(biases),
             kernels=self._keep(kernels),
             scalar_kernels=self._keep(scalars),
             mixtures=self._matrix(self._mixed),
             network=ctypes.addressof(networks),
             biases=ctypes.addressof(pointers),
-            sums=4 * sum(layer.rows),
+            sums=(2 if is_even(layer) else 4) * sum(layer.rows),
             features=len(matrices[0]) + lanes,
             widest=max(matrix.shape[1] for matrix in matrices) + lanes,
         )
@@ -192,6 +193,16 @@ class HostLayer:
         )
 
 
+def is_even(layer: Layer) -> bool:
+    """Whether S -> -S leaves the layer's scalars: then it has no triple products."""
+    return len(layer.mixtures) == 2 * len(layer.dimensions)
+
+
+def products_of(layer: Layer) -> list[int]:
+    """Scalar products of mixtures of each irrep, and as many triple products."""
+    return [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
+
+
 def host_kernels(kernels: Tensor, vectors: int) -> Floats:
     """Kernels of the densities, shape (slots, vectors, 1 + densities and zeros), the first of which is the spin."""
     given = _array(kernels).reshape(-1, vectors, kernels.shape[1])
@@ -202,22 +213,25 @@ def host_kernels(kernels: Tensor, vectors: int) -> Floats:
 
 
 def _mixtures(maps: Floats, layer: Layer, densities: int) -> Floats:
-    """P, Q, P', Q' of each row of each irrep, and then both sums of densities; so many rows of densities."""
+    """P, Q, P', Q', the latter if not even, of each row of each irrep, and both sums of densities; so many rows."""
     *sides, vectors = np.split(maps, sum(layer.rows) * np.arange(1, 5), axis=1)
     starts = np.cumsum([0, *layer.rows])
     parts = [
         side[:, start + row : start + count : dimension]
         for start, count, dimension in zip(starts, layer.rows, layer.dimensions, strict=False)
         for row in range(dimension)
-        for side in sides
+        for side in sides[: 2 if is_even(layer) else 4]
     ]
     joined = np.concatenate([*parts, vectors], axis=1)
     return np.pad(wide(joined), ((0, densities - len(joined)), (0, 0)))
 
 
 def host_network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
-    """Of a layer's network what `folded` says, with zeros up to whole vectors."""
+    """Of a layer's network what `folded` says, with zeros up to whole vectors, without triple products that vanish."""
     weights, biases = folded(layer.network)
+    if is_even(layer):
+        first, products = layer.trivial - 1, sum(products_of(layer))
+        weights[0] = np.delete(weights[0], slice(first + products, first + 2 * products), 0)
     return [wide(weight) for weight in weights], [wide(bias[None])[0] for bias in biases]
 
 
