@@ -20,6 +20,7 @@ from hpcspin.storage.agreement import (
     stored_electrons,
 )
 from hpcspin.storage.atomic import (
+    all_or_none,
     append_line,
     atomic_file,
     atomic_hdf5,
@@ -27,7 +28,6 @@ from hpcspin.storage.atomic import (
     require_absent,
     require_output,
     sha256,
-    together,
     write_bytes,
     write_json,
     write_text,
@@ -57,13 +57,13 @@ from hpcspin.storage.xdmf import frames_path, write_xdmf
 __all__ = [
     "MANIFEST", "MINIMUM", "NUMERICS", "PATH", "POLARIZATIONS", "SCHEMA_VERSION", "SPINS", "TRAJECTORY", "UNITS",
     "Checkpoint", "Electrons", "FrameReader", "LabelWriter", "Labels", "OutputLock", "Shard", "SpinsFile",
-    "TrajectoryWriter", "append_line", "atomic_file", "atomic_hdf5", "bias_range", "check_spins", "chemical_potential",
-    "code_version", "config_differences", "count_frames", "describe_differences", "differ_among_themselves",
-    "electron_differences", "electrons_of", "ensure_manifest", "find_trajectory", "frames_path", "is_outside",
-    "kinds_of_electrons", "kinds_of_learned", "make_directory", "open_hdf5", "partial_path", "provenance",
-    "read_attributes", "read_checkpoint", "read_json", "read_labels", "read_manifest", "read_ovf", "read_rows",
-    "read_spins", "real_dataset", "require_absent", "require_learned", "require_output", "require_same_config",
-    "require_spin_rotations", "sha256", "stored_electrons", "together", "unseen_differences", "voltages",
+    "TrajectoryWriter", "all_or_none", "append_line", "atomic_file", "atomic_hdf5", "bias_range", "check_spins",
+    "chemical_potential", "code_version", "config_differences", "count_frames", "describe_differences",
+    "differ_among_themselves", "electron_differences", "electrons_of", "ensure_manifest", "find_trajectory",
+    "frames_path", "is_outside", "kinds_of_electrons", "kinds_of_learned", "make_directory", "open_hdf5",
+    "partial_path", "provenance", "read_attributes", "read_checkpoint", "read_json", "read_labels", "read_manifest",
+    "read_ovf", "read_rows", "read_spins", "real_dataset", "require_absent", "require_learned", "require_output",
+    "require_same_config", "require_spin_rotations", "sha256", "stored_electrons", "unseen_differences", "voltages",
     "voltages_outside", "without_drive", "write_bytes", "write_checkpoint", "write_json", "write_labels",
     "write_manifest", "write_ovf", "write_text", "write_xdmf",
 ]  # fmt: skip

@@ -85,7 +85,7 @@ def require_absent(*paths: Path, force: bool) -> None:
 
 
 @contextmanager
-def together(files: Callable[[], Iterable[Path]]) -> Iterator[None]:
+def all_or_none(files: Callable[[], Iterable[Path]]) -> Iterator[None]:
     """Leave none of the files that a block makes if it fails, so that the same command may begin anew.
 
     ``files`` gives those that are there, before and after.

@@ -19,7 +19,7 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force, model_files
 from hpcspin.potential.files import card_path
-from hpcspin.storage import MANIFEST, TRAJECTORY, read_manifest, require_absent, require_output, together, write_json
+from hpcspin.storage import MANIFEST, TRAJECTORY, all_or_none, read_manifest, require_absent, require_output, write_json
 from hpcspin.training import calibrate, examine
 
 
@@ -82,7 +82,7 @@ def evaluate_files(
             )
         if world.rank == 0:
             bins = numbers.get("calibration", {}).get("bins", [])
-            with together(lambda: filter(Path.is_file, (output, picture))):
+            with all_or_none(lambda: filter(Path.is_file, (output, picture))):
                 figures.field_errors(components, numbers["sigma"], bins, picture)
                 write_json(output, numbers)
             world.log(f"evaluate: numbers in {output}, picture in {picture}")

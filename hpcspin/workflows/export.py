@@ -14,6 +14,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
     SPINS,
+    all_or_none,
     count_frames,
     find_trajectory,
     frames_path,
@@ -23,7 +24,6 @@ from hpcspin.storage import (
     real_dataset,
     require_absent,
     require_output,
-    together,
     write_ovf,
     write_xdmf,
 )
@@ -53,7 +53,7 @@ def export(source: Path, target: Format, output: Path, world: World, *, force: b
         if target == "xdmf":
             require_output(frames_path(output), source)
             require_absent(output, frames_path(output), force=force)
-            with together(lambda: filter(Path.is_file, (output, frames_path(output)))):
+            with all_or_none(lambda: filter(Path.is_file, (output, frames_path(output)))):
                 count = write_xdmf(output, source, places)
             _tell(output, f"{count} frames, whose numbers are in {frames_path(output)}", source, world)
             return
@@ -63,7 +63,7 @@ def export(source: Path, target: Format, output: Path, world: World, *, force: b
                 f"warning: a {lattice.kind} lattice becomes an irregular mesh, with the place of each site; OOMMF "
                 "reads it, viewers of square grids, such as mumax3 and Ubermag, show nothing: take XDMF and ParaView"
             )
-        with together(lambda: output.glob("*.ovf")):
+        with all_or_none(lambda: output.glob("*.ovf")):
             count = _write_all_ovf(output, source, places, _REPRESENTATIONS[target])
         _tell(output, f"{count} frames, a file each of {' and of '.join(_VECTORS)}", source, world)
 
