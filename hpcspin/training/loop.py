@@ -39,7 +39,7 @@ from hpcspin.training.dataset import epoch_plan, load_shares
 from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32, to_device
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.initial import continued, new_model, with_units
-from hpcspin.training.loss import batch_loss
+from hpcspin.training.loss import batch_loss, relative_weights
 from hpcspin.training.metrics import Errors, Summary
 from hpcspin.training.moments import normalise, set_energy_offset, set_envelope
 from hpcspin.training.optimisers import Optimiser
@@ -303,22 +303,26 @@ class _Trainer:
             predicted = module(spins, self._tables[which], bias)
         predicted = Prediction(*(part[:mine] for part in predicted))
         parts = spins[:mine], field[:mine], energy[:mine]
-        weights = None
-        if self._weights is not None:
-            files = self._train[which].files[rows[:mine]]
-            weights = to_device(torch.from_numpy(self._weights[files]).to(spins.dtype), self._device)
-        loss = (
-            batch_loss(
-                predicted, *parts, bias[:mine], self._model.grand_potential, count, self._settings, self._world, weights
-            )
-            / self._model.field_scale**2
-        )
+        weights = self._snapshot_weights(self._train[which].files[rows[:mine]], *parts[:2])
+        grand = self._model.grand_potential
+        loss = batch_loss(predicted, *parts, bias[:mine], grand, count, self._settings, self._world, weights)
+        loss = loss / self._model.field_scale**2
         self._optimiser.zero_grad()
         # DistributedDataParallel takes the mean over the ranks of what is a sum.
         (loss * self._world.size).backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), _GRADIENT_NORM)
         self._optimiser.step()
         return loss.detach()
+
+    def _snapshot_weights(self, files: NDArray[np.int64], spins: Tensor, field: Tensor) -> Tensor | None:
+        """Weights of the field's error in snapshots of these files, shape (mine,); None where all count the same."""
+        floor, weights = self._settings.relative_floor, None
+        if self._weights is not None:
+            weights = to_device(torch.from_numpy(self._weights[files]).to(spins.dtype), self._device)
+        if floor is not None:
+            relative = relative_weights(spins, field, self._model.field_scale, floor)
+            weights = relative if weights is None else weights * relative
+        return weights
 
     def _validate(self) -> dict[str, Any]:
         """Errors of the running mean; keeps its weights if they are the best so far."""

@@ -34,6 +34,10 @@ class Settings(Section):
     """Weight of the mean squared error of the energy of a site, for the kind ``conservative`` and labels with energies.
     The error is taken up to a constant, over the snapshots of a batch; the constant is fitted in the end. Along
     quenches energies of a site vary about as much as components of the field: 1 is where to begin."""
+    relative_floor: Positive | None = None
+    """Errors of the field count relative to the field of their snapshot: divided by its mean square plus this share of
+    that of all data. Without it the snapshots with the largest fields decide, such as the metal at the start of a
+    quench; 0.05 lets the order at its end count, too."""
     electrons_weight: NonNegative = 1.0
     """Weight of the mean squared error of the electrons a site, for ``drive: chemical_potential``."""
     distillation: Annotated[NonNegative, Field(le=1)] = 0.0
