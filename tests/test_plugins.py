@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import hpcspin as hs
 from hpcspin import cli
 from hpcspin.config import load_config, parse_config
 from hpcspin.dynamics import INTEGRATORS, OBSERVERS, TERMS, WAVEFORMS
 from hpcspin.electrons import SOLVERS
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import LATTICES, SHAPES, TEXTURES
+from hpcspin.lattice import LATTICES, SHAPES, TEXTURES, make_lattice, make_texture
 from hpcspin.potential import DESCRIPTORS, FORCE_FIELDS
 from hpcspin.registry import load_plugins
 
@@ -314,6 +315,31 @@ def test_the_same_entry_again_takes_the_place_of_the_first(tmp_path: Path) -> No
         content["still"].__module__ = "__main__"
         TEXTURES.add("still", content["still"])
     assert TEXTURES["still"] is second["still"]
+
+
+def test_the_field_of_the_page_is_minus_the_gradient_of_its_energy(config: Path, tmp_path: Path) -> None:
+    """From Python, and as a term of a config."""
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    (block,) = (part for part in page.split("```python\n")[1:] if "Biquadratic" in part)
+    source = tmp_path / "mine.py"
+    source.write_text(block.partition("```")[0])
+    load_config(config)  # imports it
+    lattice = make_lattice("square", (4, 3), (False, False))
+    spins = make_texture("random", lattice, 1)
+
+    def energy(spins: np.ndarray) -> float:
+        along_x, along_y = (spins[1:] * spins[:-1]).sum(-1), (spins[:, 1:] * spins[:, :-1]).sum(-1)
+        return -0.05 * float((along_x**2).sum() + (along_y**2).sum())
+
+    steps = 1e-6 * np.eye(36).reshape(36, 4, 3, 3)
+    slope = np.array([energy(spins + step) - energy(spins - step) for step in steps]).reshape(4, 3, 3) / 2e-6
+    term = TERMS["biquadratic"](lattice, 0.05)
+    run = hs.simulate(lattice, field=term, spins=spins, damping=0.1, step=0.1, duration=0.1)
+    np.testing.assert_allclose(run.field[0], -slope, atol=1e-8)
+    done = CliRunner().invoke(
+        cli.app, ["simulate", str(config), "-o", str(tmp_path / "run"), "dynamics.classical={biquadratic: 0.05}"]
+    )
+    assert done.exit_code == 0, done.output
 
 
 def test_a_plugin_may_be_a_module_that_python_finds() -> None:
