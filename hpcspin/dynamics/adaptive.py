@@ -18,7 +18,7 @@ _DEEPEST = 20
 
 
 class AdaptiveStep:
-    """A time step that is divided as its error requires.
+    """A time step that is divided as far as its error requires.
 
     Parameters
     ----------

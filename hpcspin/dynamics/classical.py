@@ -39,7 +39,7 @@ class _Uniform:
         self._tensor: Tensor | None = None
 
     def like(self, spins: Tensor) -> Tensor:
-        """Of the shape, type and device of the spins."""
+        """The vector in the shape, type and device of the spins."""
         if self._tensor is None or self._tensor.dtype != spins.dtype or self._tensor.device != spins.device:
             self._tensor = torch.tensor(self._components, dtype=spins.dtype, device=spins.device)
         return self._tensor.expand_as(spins)

@@ -53,7 +53,7 @@ class WholeLatticeField:
         self._solve, self._state = solve, state
         self.observable_shapes: dict[str, tuple[int, ...]] = dict(shapes)
         self.observables: dict[str, NDArray[np.float64]] = {}
-        """Of the last evaluation."""
+        """Observables of the last evaluation."""
         self._spins: NDArray[np.float64] | None = None
 
     def observe(self, step: int, whole: Callable[[], Tensor]) -> dict[str, NDArray[np.float64]]:
