@@ -43,6 +43,8 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Tensor:
         ("square", {"kind": "pair", "layers": (1, 1), "channels": 24, "hidden": (40,), "symmetry": "full"}),
         ("square", {"kind": "conservative", "layers": (1, 3, 2), "electrode_range": 3.0, "hidden": (8, 24, 16)}),
         ("triangular", {"kind": "pair", "symmetry": "full", "channels": 15, "layers": (1, 1, 1, 1)}),
+        ("triangular", {"time_reversal": "even", "symmetry": "full"}),
+        ("square", {"kind": "conservative", "time_reversal": "even", "channels": 16, "symmetry": "full"}),
     ],
 )
 def test_it_is_the_field_of_the_layers(monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]) -> None:
