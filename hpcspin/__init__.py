@@ -1,6 +1,6 @@
-"""Classical spins pushed by electrons, in equilibrium and far from it: exact fields, learned fields, dynamics.
+"""Classical spins driven by electrons, in equilibrium and far from it: exact fields, learned fields, dynamics.
 
-The front door for scripts and notebooks. Nothing heavy is imported before a name below is used::
+The public interface for scripts and notebooks. A module is imported only when one of the names below is first used::
 
     import hpcspin as hs
 
@@ -37,7 +37,7 @@ _HOMES = {
     "make_lattice": "hpcspin.lattice",
     "Run": "hpcspin.run",
 }
-"""Module of each name of the front door that is not at home in `hpcspin.api`."""
+"""Module of each public name that is not defined in `hpcspin.api`."""
 
 __all__ = [
     "ClosedLattice",

@@ -1,4 +1,4 @@
-"""What `import hpcspin` offers: the verbs of the command line, from arrays to arrays."""
+"""The functions of `import hpcspin`: the verbs of the command line, for arrays."""
 
 from __future__ import annotations
 
@@ -39,51 +39,51 @@ from hpcspin.workflows.simulate import run_trajectory
 from hpcspin.workflows.train import train_directory
 
 ConfigLike = str | Path | Mapping[str, Any] | Config
-"""A config: a YAML file, its content as a mapping, or read already."""
+"""A config: a YAML file, its content as a mapping, or a `Config`."""
 FieldLike = Field | Solver[Any, Any] | ForceField | Committee | str | Path | Sequence[Any] | None
 
 
 def load_system(config: ConfigLike, *overrides: str) -> ElectronSystem:
-    """Lattice and electrons of a config: a `DrivenLattice` where they have reservoirs, else a `ClosedLattice`.
+    """The electrons of a config on their lattice: a `DrivenLattice` if they have reservoirs, else a `ClosedLattice`.
 
     Parameters
     ----------
     config
         YAML file, or its content as a mapping.
     *overrides
-        ``"key.path=value"`` as on the command line, of a file.
+        ``"key.path=value"``, as on the command line; only for a config that is a file.
 
     Raises
     ------
     HpcspinError
-        If the config is wrong or has no electrons.
+        If the config is invalid or has no electrons.
     """
     return build_system(_config(config, overrides))
 
 
 def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = "auto") -> FrameReader:
-    """Write exact fields of spins, and what else the electrons' state has, to a label file, or go on where it stands.
+    """Write the exact fields of spins, and the other results of the solver, to a label file, or continue that file.
 
     Parameters
     ----------
     system
-        The lattice of electrons; its solver and tolerance count.
+        The lattice of electrons, which also sets the solver and its tolerance.
     spins
         Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3).
     output
-        The file.
+        The label file.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Returns
     -------
     FrameReader
-        The file, open.
+        The label file, open for reading.
 
     Raises
     ------
     HpcspinError
-        If the spins do not fit, a label misses its tolerance, or the file belongs to other labels.
+        If the spins do not fit the lattice, a label misses its tolerance, or the file belongs to other labels.
     """
     world, output = World.current(), Path(output)
     snapshots, _ = as_snapshots(spins, system.lattice.size)
@@ -103,10 +103,10 @@ def load_model(path: str | Path, precision: str | None = None) -> ForceField | C
     Parameters
     ----------
     path
-        Name of a model that comes with the program, a ``.safetensors`` file, or a directory that `train` has filled.
+        Name of a shipped model, a ``.safetensors`` file, or the output directory of `train`.
     precision
-        ``"float32"`` or ``"float64"``, in which it is to compute, such as for long runs without damping; None for that
-        of its training.
+        ``"float32"`` or ``"float64"``, the precision of its arithmetic, for example for long runs without damping;
+        None for the precision of its training.
 
     Raises
     ------
@@ -131,25 +131,26 @@ def simulate(
     Parameters
     ----------
     system
-        The lattice of electrons; a `Lattice` alone will do for fields that need no electrons.
+        The lattice of electrons; a `Lattice` is enough for fields that need no electrons.
     field
         None for the exact field of the system's electrons; a solver, a force field or a committee, the name or path
-        of one, anything with the protocol `hpcspin.dynamics.Field`; or a list of these, whose sum it is.
+        of one of the latter two, any object with the protocol `hpcspin.dynamics.Field`; or a list of these, for their
+        sum.
     spins
         Unit vectors at time zero, shape (Lx, Ly, 3).
     path
-        Directory of the run, which resumes there when the call is repeated; None for a run in memory.
+        Directory of the run, which resumes there when the call is repeated; None to return arrays only.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     allow
-        Keys of the electrons, such as ``"electrons.exchange"``, that may differ from those of a model's training data.
+        Keys of the electrons, such as ``"electrons.exchange"``, that may differ from a model's training data.
     **settings
         ``damping``, ``temperature``, ``step``, ``duration`` and the other attributes of `hpcspin.dynamics.Settings`.
 
     Raises
     ------
     HpcspinError
-        If something of this does not fit, or the field fails.
+        If the arguments do not fit together, or the field fails.
     """
     world = World.current()
     lattice = system.lattice if isinstance(system, ElectronSystem) else system
@@ -193,12 +194,13 @@ def simulate(
 def landscape(
     system: ElectronSystem | Lattice, field: FieldLike = None, *, device: str = "auto", allow: Collection[str] = ()
 ) -> Landscape:
-    """Energy of spins under a field that derives from one, to find spins at rest and paths between them.
+    """Energy of the spins under a field that derives from one, for minimisation and for paths between minima.
 
     Parameters
     ----------
     system, field, device, allow
-        As of `simulate`: closed electrons, models of kind conservative, classical terms, or a list of such.
+        As for `simulate`; the field can be that of closed electrons, a model of kind conservative, a classical term,
+        or a list of these.
 
     Raises
     ------
@@ -218,21 +220,21 @@ def train(
     Parameters
     ----------
     config, *overrides
-        As of `load_system`; with the sections ``lattice``, ``potential`` and ``training``.
+        As for `load_system`; with the sections ``lattice``, ``potential`` and ``training``.
     data
-        Directory of label files, or several.
+        One or several directories of label files.
     output
         Directory of the model, its checkpoints and metrics.
 
     Returns
     -------
     ForceField or Committee
-        The trained force field, or with ``training.members`` all of them, as from `load_model`.
+        The trained force field, or with ``training.members`` all of them, as `load_model` returns it.
 
     Raises
     ------
     HpcspinError
-        If the config or the data are wrong, or the training was stopped from outside (the same call goes on).
+        If the config or the data are wrong, or the training was interrupted (the same call resumes it).
     """
     directories = [data] if isinstance(data, str | Path) else data
     world, output = World.current(), Path(output)
@@ -255,18 +257,19 @@ def evaluate(
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     allow
-        Keys of the electrons in which the labels are meant to differ from those that the model has learned from.
+        Keys of the electrons, such as ``"electrons.exchange"``, that may differ between the labels and the model's
+        training data.
 
     Returns
     -------
     dict
-        ``mse`` of a component of the perpendicular field, ``sigma``, ``variance_fraction``, ``snapshots`` and the
-        rest of what `hpcspin evaluate` writes.
+        What `hpcspin evaluate` writes: ``mse`` of a component of the perpendicular field, ``sigma``,
+        ``variance_fraction``, ``snapshots`` and more.
 
     Raises
     ------
     HpcspinError
-        If a file is wrong, or the labels do not fit the model.
+        If a file is invalid, or the labels do not fit the model.
     """
     world = World.current()
     force = load_model(model) if isinstance(model, str | Path) else model
@@ -276,12 +279,15 @@ def evaluate(
 
 
 def open_labels(path: str | Path) -> FrameReader:
-    """A label file that reads frames when they are indexed: ``labels.spins[3]``, ``labels.attributes``."""
+    """Open a label file; frames are read when they are indexed, as in ``labels.spins[3]``.
+
+    Its attributes are ``labels.attributes``.
+    """
     return FrameReader(path)
 
 
 def open_trajectory(path: str | Path) -> FrameReader:
-    """A trajectory, finished or running, by its directory or its file; read as `open_labels` does."""
+    """Open a finished or running trajectory, given by its directory or its file; read like `open_labels`."""
     path = Path(path)
     found = find_trajectory(path) if path.is_dir() else path
     if path.is_dir() and not found.exists():
@@ -345,7 +351,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
 
 
 def _stored_config(system: ElectronSystem | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
-    """What is stored with the run, as JSON values."""
+    """The config that is stored with the run, as JSON values."""
     if isinstance(system, ElectronSystem):
         about = system.as_config()
     else:
@@ -357,7 +363,7 @@ def _stored_config(system: ElectronSystem | Lattice, terms: Sequence[Any], setti
 
 
 def _field_identity(term: Any) -> str:
-    """A text that identifies a field: the same for the same field, and different for others."""
+    """A text that identifies a field: equal for equal fields, different for different ones."""
     if term is None:
         return "electrons"
     model = load_model(term) if isinstance(term, str | Path) else term
