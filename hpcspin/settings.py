@@ -33,7 +33,7 @@ _WORDS = {
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
 }
-"""Message for each kind of mistake, as pydantic names them."""
+"""Message for each of pydantic's types of errors."""
 _UNKNOWN = "unknown_key"
 _SHOWN_CHARACTERS = 60
 
@@ -82,7 +82,7 @@ class Mistake:
     keys: tuple[str | int, ...]
     """Keys and indices that lead to it from the root."""
     message: str
-    """The key, what is wrong with it, and how to correct that."""
+    """The key, what is wrong with it, and how to correct it."""
 
 
 def first_mistake(failure: ValidationError) -> Mistake:

@@ -1,4 +1,4 @@
-"""What a config says of the electrons and of how their state is solved."""
+"""Settings of the electrons and of the solver for their state."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class ReservoirSettings(Section):
 
     name: str
     sites: Sites
-    """``left`` (column 0), ``right`` (column Lx - 1), ``all``, another registered shape, ``{columns: [from, to]}``, a
-    list of sites [x, y], or ``{file: FILE.h5, dataset: NAME}``, those where it is not 0."""
+    """Sites that the reservoir touches: ``left`` (column 0), ``right`` (column Lx - 1), ``all``, another registered
+    shape, ``{columns: [from, to]}``, a list of sites [x, y], or ``{file: FILE.h5, dataset: NAME}`` for the sites where
+    the dataset is not 0."""
     width: NonNegative
-    """Level width g of a site; the width matrix is g(1 + p·sigma), the self-energy minus i times it."""
+    """Level width g of a site. The width matrix is g(1 + p·sigma), and the self-energy is -i times this matrix."""
     potential: Finite
     """Chemical potential mu in units of the hopping."""
     polarization: Vector = (0.0, 0.0, 0.0)
@@ -41,50 +42,53 @@ class ReservoirSettings(Section):
 
 
 class RegionSettings(Section):
-    """Sites with an exchange or an energy of their own."""
+    """Sites with their own exchange or on-site energy."""
 
     sites: Sites
-    """As those of a reservoir."""
+    """In the same forms as the sites of a reservoir."""
     exchange: Finite | None = None
     on_site: Finite | None = None
 
 
 class ElectronsSettings(Section):
-    """The electrons of the s-d model, driven by reservoirs or closed, and how their state is solved."""
+    """The electrons of the s-d model, driven by reservoirs or closed, and the solver for their state."""
 
     hopping: Positive | Annotated[tuple[Finite, ...], Field(min_length=1)] = 1.0
-    """t of nearest neighbours, or [t1, t2, ...] of one shell of neighbours after the other."""
+    """t of nearest neighbours, or [t1, t2, ...], one hopping for each shell of neighbours."""
     exchange: SiteValues = 3.8
-    """J, a number, or one for each site: ``{file: FILE.h5, dataset: NAME}`` of shape (Lx, Ly)."""
+    """J: one number, or a map of shape (Lx, Ly), ``{file: FILE.h5, dataset: NAME}``, with one for each site."""
     on_site: SiteValues = 0.0
-    """Energy of an electron on a site, likewise."""
+    """Energy of an electron on a site, in the same forms."""
     regions: tuple[RegionSettings, ...] = ()
-    """Sites where the exchange or the energy is another one; the last region that has a site decides."""
+    """Groups of sites with their own exchange or on-site energy; the last region that contains a site decides."""
     temperature: Positive = 0.01
     tolerance: Positive = ElectronSystem.tolerance
-    """Largest error of a field component; a label that misses it is an error."""
+    """Largest allowed error of a field component; a label that misses it is an error."""
     solver: Annotated[str, AfterValidator(SOLVERS.check)] = ""
-    """Of driven lattices ``negf`` (recursive Green's functions, any size; the default) or ``closed_form`` (one dense
-    eigenproblem), of closed ones ``diagonalization`` (exact; the default) or ``kpm`` (kernel polynomials, linear in the
-    sites); or another registered one."""
+    """For driven lattices ``negf`` (recursive Green's functions, any size; the default) or ``closed_form`` (one dense
+    eigenproblem); for closed lattices ``diagonalization`` (exact; the default) or ``kpm`` (kernel polynomials, cost
+    linear in the number of sites); or another registered solver."""
     precision: Literal["complex128", "complex64"] = ElectronSystem.precision  # type: ignore[assignment]
-    """Of the Green's functions between the potentials; what complex64 costs is measured and counted as error."""
+    """Precision of the Green's functions at energies between the potentials. The rounding error of complex64 is
+    measured and included in the error estimate."""
     vacancies: Sites = ()
-    """Sites without an electron and without a spin, in any form of those of regions; force fields refuse them."""
+    """Sites without an electron and without a spin, in the same forms as the sites of regions. Force fields refuse
+    vacancies."""
     transport: tuple[Finite, ...] | None = None
-    """Whether labels hold currents along bonds and what reservoirs inject, and at which energies the density of states
-    and the transmissions; [] for no energy, none for none of it. Each costs a dense eigenproblem more."""
+    """Energies at which labels store the density of states and the transmissions. Any list, including the empty one
+    [], makes them also store the currents along bonds and those injected by the reservoirs; null stores none of these.
+    Transport costs one more dense eigenproblem for each label."""
     rashba: Finite = 0.0
-    """Spin-orbit coupling of nearest neighbours; force fields refuse labels that have one."""
+    """Rashba spin-orbit coupling of nearest neighbours. Force fields refuse labels computed with it."""
     reservoirs: tuple[ReservoirSettings, ...] = ()
-    """None for a closed lattice, in equilibrium."""
+    """Electrodes and baths of a driven lattice; leave out for a closed lattice, which is in equilibrium."""
     potential: Finite | None = None
-    """Chemical potential of a closed lattice: its fields derive from the grand potential."""
+    """Chemical potential of a closed lattice, whose fields then derive from the grand potential."""
     filling: Finite | None = None
-    """Electrons a site of a closed lattice, 0 to 2: its fields derive from the free energy."""
+    """Electrons per site of a closed lattice, 0 to 2; its fields then derive from the free energy."""
 
     def on(self, lattice: Lattice) -> ElectronsSettings:
-        """The same with what regions and columns mean there as values and lists of sites, however they were written.
+        """These settings for one lattice, with regions and columns resolved into values and lists of sites.
 
         Raises
         ------
@@ -114,7 +118,7 @@ class ElectronsSettings(Section):
 
     @property
     def system(self) -> type[ElectronSystem]:
-        """Class of the systems that are described."""
+        """Class of the system that these settings describe."""
         return DrivenLattice if self.reservoirs else ClosedLattice
 
     @model_validator(mode="before")

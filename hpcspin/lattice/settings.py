@@ -1,4 +1,4 @@
-"""What a config says of the lattice, of some of its sites, of values on them, and of the spins at time zero."""
+"""Settings of the lattice, of sets of sites, of values on sites, and of the spins at time zero."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MapFile(Section):
     dataset: str
 
     def read(self) -> NDArray[Any]:
-        """Its numbers."""
+        """Read the dataset."""
         from hpcspin.storage import open_hdf5, read_rows, real_dataset  # HDF5 takes a while to import.
 
         path = Path(self.file)
@@ -33,13 +33,13 @@ class MapFile(Section):
 
 
 class Columns(Section):
-    """Columns of sites, from one to another one, both included."""
+    """A range of columns, both ends included."""
 
     columns: tuple[Integer, Integer]
 
 
 def _map_of(given: Any) -> NDArray[Any] | None:
-    """The numbers that a mapping with a file stands for."""
+    """The dataset that a mapping with the key ``file`` refers to; None for anything else."""
     return MapFile.model_validate(given).read() if isinstance(given, Mapping) and "file" in given else None
 
 
@@ -52,7 +52,10 @@ def _numbers(given: Any) -> Any:
 
 
 def _form(given: Any) -> str:
-    """Which form of sites is meant, in brackets, which messages leave out: mistakes are told of that form alone."""
+    """Tag of the form in which sites are given, so that mistakes are reported for that form alone.
+
+    Messages leave out the tag because of its parentheses.
+    """
     if isinstance(given, str):
         return "(name)"
     return "(columns)" if isinstance(given, Mapping | Columns) else "(list)"
@@ -65,22 +68,22 @@ Sites = Annotated[
     Discriminator(_form),
     BeforeValidator(_places, json_schema_input_type=str | Columns | MapFile | tuple[tuple[Integer, Integer], ...]),
 ]
-"""Sites by a name in `SHAPES`, as ``{columns: [from, to]}``, as a list of sites [x, y], or those where the dataset of
-``{file: FILE.h5, dataset: NAME}`` is not 0."""
+"""Sites given by a name in `SHAPES`, as ``{columns: [from, to]}``, as a list of sites [x, y], or as
+``{file: FILE.h5, dataset: NAME}`` for the sites where the dataset is not 0."""
 SiteValues = Annotated[
     Finite | tuple[tuple[Finite, ...], ...],
     BeforeValidator(_numbers, json_schema_input_type=Finite | MapFile | tuple[tuple[Finite, ...], ...]),
 ]
-"""A number, or one for each site: ``{file: FILE.h5, dataset: NAME}``, or a list of Lx lists of Ly numbers."""
+"""One number for all sites, or one for each site: ``{file: FILE.h5, dataset: NAME}``, or Lx lists of Ly numbers."""
 
 
 def chosen_sites(lattice: Lattice, sites: str | Columns | tuple[tuple[int, int], ...], where: str) -> NDArray[np.bool_]:
-    """The sites of a config as a mask, shape (Lx, Ly).
+    """The sites given in a config as a mask, shape (Lx, Ly).
 
     Raises
     ------
     HpcspinError
-        If one of them lies outside the lattice; ``where`` is the key that it names.
+        If a site lies outside the lattice; the message names the key ``where``.
     """
     if not isinstance(sites, Columns):
         try:
@@ -101,14 +104,14 @@ class LatticeSettings(Section):
     """The lattice."""
 
     kind: Annotated[str, AfterValidator(LATTICES.check)] = "square"
-    """``square`` (4 neighbours), ``triangular`` (6), or another registered one."""
+    """``square`` (4 neighbours), ``triangular`` (6), or another registered lattice."""
     size: tuple[Count, Count]
-    """Sites along x, the transport direction, and along y."""
+    """Number of sites along x, the transport direction, and along y."""
     periodic: tuple[Flag, Flag] = (False, True)
 
 
 class InitialSettings(Choice):
-    """The spins at time zero: a texture with its parameters, such as the ``position`` and ``tilt`` of a wall."""
+    """The spins at time zero: a texture and its parameters, such as the ``position`` and ``tilt`` of a wall."""
 
     registry = TEXTURES
     kind: Annotated[str, AfterValidator(TEXTURES.check)]

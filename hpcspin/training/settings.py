@@ -1,4 +1,4 @@
-"""Settings of a training, and its outcome."""
+"""Settings of a training and its outcome."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ class Settings(Section):
     """How to train: keys of the config's section ``training``."""
 
     epochs: Count = 100
-    """Passes over the data. More than before go on with a finished training: its learning rate then rises to what it
-    would be at that epoch of the longer training, and falls to 0 with it."""
+    """Passes over the data. A larger number continues a finished training: its learning rate first returns to the
+    value that the longer training has at that epoch, and then falls to 0."""
     batch: Count = 8
-    """Snapshots in a step, over all ranks."""
+    """Snapshots in one step, over all ranks."""
     optimiser: Literal["adamw", "muon"] = "adamw"
-    """``muon`` steps the matrices among the weights, AdamW the rest; meant for fields of several layers."""
+    """``muon`` updates the weight matrices by Muon and all other weights by AdamW; meant for fields of several
+    layers."""
     learning_rate: Positive = 1e-3
-    """The largest one."""
+    """Largest learning rate of the schedule."""
     warmup: NonNegative = 0.05
-    """Share of the steps in which the learning rate rises."""
+    """Fraction of all steps during which the learning rate rises."""
     weight_decay: NonNegative = 0.0
     gauge: NonNegative = 1e-4
-    """Weight of the mean square of h^neq in the loss: the split of a field into E and G is not unique, and this chooses
-    the smallest G."""
+    """Weight of the mean square of h^neq in the loss. The split of a field into E and G is not unique; this term
+    selects the split with the smallest h^neq."""
     energy_weight: NonNegative = 0.0
     """Weight of the mean squared error of the energy of a site, for the kind ``conservative`` and labels with energies.
     The error is taken up to a constant, over the snapshots of a batch; the constant is fitted in the end. Along
@@ -39,38 +40,40 @@ class Settings(Section):
     that of all data. Without it the snapshots with the largest fields decide, such as the metal at the start of a
     quench; 0.05 lets the order at its end count, too."""
     electrons_weight: NonNegative = 1.0
-    """Weight of the mean squared error of the electrons a site, for ``drive: chemical_potential``."""
+    """Weight of the mean squared error of the number of electrons per site, for ``drive: chemical_potential``."""
     distillation: Annotated[NonNegative, Field(le=1)] = 0.0
-    """Weight in the loss of trajectories of ``dynamics.field: learned``, whose fields are those of a force field: they
-    cost no labels. Without a weight such files are refused, and none can be named for validation."""
+    """Weight in the loss of trajectories of ``dynamics.field: learned``, whose fields are those of another force field
+    and cost no labels. At 0 such files are refused; they can never be used for validation."""
     ema: Annotated[NonNegative, Field(lt=1)] = 0.995
-    """Decay of the running mean of the weights, per step; the mean is what is saved."""
+    """Decay per step of the running mean of the weights; this mean is saved."""
     seed: Seed = 1
-    """Of the initial weights and of the order of the snapshots."""
+    """Seed of the initial weights and of the order of the snapshots."""
     checkpoint_interval: Count = 10
     """Epochs between checkpoints and validations."""
     compile: Flag = False
-    """Fuse the layers of a ``direct`` field by torch.compile: needs a C++ compiler and a minute or two to begin."""
+    """Fuse the layers of a ``direct`` field by torch.compile. Needs a C++ compiler, and a minute or two at the
+    start."""
     mixed_precision: Flag = False
-    """Make the products of the training in bfloat16; the saved model computes in ``potential.precision``. Of use
-    on GPUs and on CPUs with units for bfloat16; without these it takes several times as long."""
+    """Compute the products of the training in bfloat16; the saved model computes in ``potential.precision``. Useful on
+    GPUs and on CPUs with bfloat16 units; on other CPUs the training takes several times as long."""
     tf32: Flag = False
-    """Let the steps on an NVIDIA GPU round the factors of float32 products to TF32 (10 bits); all else never does.
-    Either way a GPU adds gradients of convolutions in no fixed order: trainings are not bitwise equal there."""
+    """Let an NVIDIA GPU round the factors of float32 products to TF32 (10 bits) in training steps, and nowhere else.
+    With or without it, a GPU adds the gradients of convolutions in no fixed order, so that trainings are not bitwise
+    equal there."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of `train` has achieved.
+    """Result of a call of `train`.
 
     Attributes
     ----------
     finished : bool
-        False if it was stopped before the last epoch.
+        False if the training was stopped before the last epoch.
     model : Path
-        Where the force field is, or will be.
+        File of the force field, which exists once the training has finished.
     metrics : dict
-        Of the saved weights on the validation shards; empty without any.
+        Metrics of the saved weights on the validation shards; empty if there are none.
     """
 
     finished: bool
