@@ -1,7 +1,7 @@
-"""The array library that computes, used through the array API, and the memory that is free for it.
+"""The array library, used through the array API, and the memory that is free for it.
 
-The electron algebra is written against the Python array API standard; this
-module is the only one that knows the libraries by name.
+The electron algebra is written against the Python array API standard; only
+this module refers to the libraries by name.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class Backend:
     xp
         Its array API namespace.
     device
-        Where arrays live: torch's device, or the number of CuPy's card; None with NumPy.
+        Device of the arrays: torch's device, or the number of CuPy's card; None with NumPy.
     most_sweeps
-        Sweeps that a rank may run at the same time: as many as memory holds, one where a sweep talks to other ranks.
+        Number of sweeps that a rank may run at the same time: as many as fit in memory, and one where a sweep
+        exchanges messages with other ranks.
     """
 
     name: str
@@ -52,13 +53,13 @@ class Backend:
     most_sweeps: int = sys.maxsize
 
     def asarray(self, array: NDArray[Any]) -> Array:
-        """The backend's array of a host array."""
+        """Convert a host array to an array of the backend."""
         if self.name == "torch":
             return self.xp.from_numpy(np.ascontiguousarray(array)).to(self.device)
         return self.xp.asarray(array)
 
     def to_numpy(self, array: Array) -> NDArray[Any]:
-        """The host's array of a backend array."""
+        """Convert an array of the backend to a host array."""
         if self.name == "torch":
             return array.cpu().numpy()
         if self.name == "cupy":
@@ -68,24 +69,24 @@ class Backend:
         return array
 
     def host_view(self, array: Array) -> NDArray[Any]:
-        """A contiguous array on a CPU as NumPy sees it, without a copy where it is contiguous already."""
+        """A contiguous NumPy array for an array on a CPU, without a copy if the array is contiguous already."""
         return np.ascontiguousarray(array.numpy() if self.name == "torch" else array)
 
     def from_host(self, array: NDArray[Any]) -> Array:
-        """An array on a CPU as this library sees it, without a copy."""
+        """An array of this library for a NumPy array on a CPU, without a copy."""
         return torch.from_numpy(array) if self.name == "torch" else array
 
     def real_tensor(self, array: Array) -> torch.Tensor:
-        """A contiguous complex array as torch sees it, without a copy: real and imaginary parts along a last axis."""
+        """A torch view of a contiguous complex array: real and imaginary parts along a last axis, without a copy."""
         return torch.view_as_real(array if self.name == "torch" else torch.from_dlpack(array))
 
     @property
     def on_gpu(self) -> bool:
-        """Whether arrays live on a GPU."""
+        """Whether the arrays are on a GPU."""
         return self.name == "cupy" or (self.name == "torch" and self.device.type == "cuda")
 
     def free_memory(self) -> int:
-        """Bytes that arrays may still take on the device."""
+        """Bytes that are still free for arrays on the device."""
         if self.name == "cupy":
             import cupy
 
@@ -97,7 +98,7 @@ class Backend:
         return available_memory()
 
     def ranks_on_device(self, world: World) -> int:
-        """How many ranks share the memory of this device; all ranks call together."""
+        """Number of ranks that share the memory of this device; a collective call."""
         return ranks_sharing(world, torch.device("cuda" if self.on_gpu else "cpu"))
 
 
@@ -107,15 +108,15 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
     Parameters
     ----------
     name
-        ``"torch"``, ``"numpy"``, ``"cupy"``, or ``"auto"``: CuPy on a GPU where it is installed (its batched inversion
-        is the quickest), else torch (its batched LAPACK is quicker than NumPy's).
+        ``"torch"``, ``"numpy"``, ``"cupy"``, or ``"auto"``: CuPy on a GPU if it is installed (its batched inversion is
+        the fastest), otherwise torch (its batched LAPACK is faster than NumPy's).
     device
         ``"cpu"``, ``"cuda"``, or a torch device.
 
     Raises
     ------
     HpcspinError
-        If the name is unknown or its library is not there.
+        If the name is unknown or the library is not installed.
     """
     place = torch.device(device)
     if name == "auto":
@@ -124,13 +125,13 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
         raise HpcspinError("backend cupy: CuPy or its GPU is not there; install hpcspin[gpu] or use torch")
     if name in BACKENDS:
         if place.type == "cpu":
-            # Page faults of returned memory were a fifth of the time of a label of 30x24.
+            # Page faults after returning memory to the system took a fifth of the time of a 30x24 label.
             keep_freed_memory()
         where: Any = place if name == "torch" else None
         if name == "cupy":
             import cupy
 
-            # CuPy's current card need not follow torch's.
+            # CuPy's current device may differ from torch's.
             where = torch.cuda.current_device() if place.index is None else place.index
             cupy.cuda.Device(where).use()
         return Backend(name, import_module(f"array_api_compat.{name}"), where)
@@ -149,14 +150,14 @@ def _has_cupy() -> bool:
 def invert(xp: Any, matrices: Array) -> Array:
     """Inverse of each matrix of a batch, shape (batch, m, m).
 
-    Batched LAPACK. Recursive inversion by 2x2 blocks from batched products was
-    measured and is no quicker at m = 12 to 64 on a CPU.
+    Uses batched LAPACK. Recursive inversion by 2x2 blocks with batched products
+    was measured and is not faster at m = 12 to 64 on a CPU.
 
     Raises
     ------
     HpcspinError
-        If a matrix is singular: a level at that very energy is coupled to no reservoir. CuPy gives numbers that are
-        not finite instead, which the quadrature finds.
+        If a matrix is singular, because a level at exactly this energy is coupled to no reservoir. CuPy returns
+        numbers that are not finite instead, which the quadrature detects.
     """
     try:
         return xp.linalg.inv(matrices)
@@ -165,11 +166,11 @@ def invert(xp: Any, matrices: Array) -> Array:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be allocated without swapping or passing the limit of a control group.
+    """Bytes that can be allocated without swapping or exceeding the limit of a control group.
 
-    The kernel's own estimate counts caches that it would give up, which are most of the memory on a machine that has
-    read files for a while. Batch systems and containers limit a job by a control group (version 2), whose limit the
-    estimate does not know.
+    The kernel's own estimate includes caches that it can release, which take most of the memory on a machine that has
+    been reading files for a while. It ignores the limit of the control group (version 2) by which batch systems and
+    containers restrict a job.
 
     Parameters
     ----------
@@ -191,7 +192,7 @@ def _machine(root: Path) -> int:
 
 
 def _control_groups(root: Path) -> Iterator[int]:
-    """What each control group above this process has left."""
+    """Bytes left in each control group that contains this process."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Closed lattices: electrons in equilibrium at a chemical potential, or with a given number of electrons a site."""
+"""Closed lattices: electrons in equilibrium at a given chemical potential or a given number of electrons per site."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ class ClosedLattice(ElectronSystem):
     Parameters
     ----------
     lattice, hopping, exchange, temperature, on_site, rashba, vacancies, solver, tolerance, precision
-        As of `ElectronSystem`.
+        As for `ElectronSystem`.
     potential
-        Chemical potential mu; the fields derive from the grand potential Omega.
+        Chemical potential mu; the fields then derive from the grand potential Omega.
     filling
-        Electrons a site that is no vacancy, 0 to 2; the fields derive from the free energy F = Omega + mu N.
+        Electrons per site, 0 to 2, vacancies not counted; the fields then derive from the free energy
+        F = Omega + mu N.
 
     Raises
     ------
     HpcspinError
-        If a parameter makes no sense, or not exactly one of potential and filling is given.
+        If a parameter is invalid, or not exactly one of potential and filling is given.
     """
 
     potential: float | None = None
@@ -51,7 +52,7 @@ class ClosedLattice(ElectronSystem):
 
     @property
     def fixed_electrons(self) -> float | None:
-        """Number of electrons that the filling means; None at a fixed potential."""
+        """Number of electrons that corresponds to the filling; None at a fixed potential."""
         return None if self.filling is None else self.filling * int(self.occupied.sum())
 
     @property
@@ -62,7 +63,7 @@ class ClosedLattice(ElectronSystem):
 
 
 def wrong_ensemble(potential: float | None, filling: float | None) -> str | None:
-    """What is wrong with the pair; None where exactly one is given and possible."""
+    """Message that says what is wrong with the pair; None if exactly one is given and its value is possible."""
     if (potential is None) == (filling is None):
         return (
             "a system without reservoirs needs exactly one of potential (the chemical potential) and filling "
@@ -82,13 +83,13 @@ class EquilibriumState(State):
     Attributes
     ----------
     field, density, spin_density, error
-        As of every `State`; H_i = -dE/dS_i of the energy below.
+        As in every `State`; H_i = -dE/dS_i, where E is the energy below.
     energy
-        Omega at a fixed potential, F = Omega + mu N at a fixed filling, of the whole lattice, shape (n,).
+        Energy of the whole lattice, Omega at a fixed potential or F = Omega + mu N at a fixed filling, shape (n,).
     electrons
         Number of electrons N, shape (n,).
     chemical_potential
-        mu, shape (n,). In a gap at low temperature any value there would do for all else.
+        mu, shape (n,). In a gap at low temperature any value in the gap gives the same field, density and F.
     """
 
     energy: NDArray[np.float64]
@@ -97,7 +98,7 @@ class EquilibriumState(State):
 
     @classmethod
     def of(cls, system: ClosedLattice, components: NDArray[np.float64], numbers: NDArray[np.float64]) -> Self:
-        """Equilibrium from `components`, as `from_components`, and energy, mu and error of each snapshot, (n, 3)."""
+        """Equilibrium from components, as for `from_components`, and from energy, mu and error, shape (n, 3)."""
         energy, potential, error = numbers.T
         electrons = (components[..., 0] * system.occupied).sum(axis=(-2, -1))
         others = {"energy": energy, "electrons": electrons, "chemical_potential": potential}

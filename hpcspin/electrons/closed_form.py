@@ -1,4 +1,4 @@
-"""The steady state without an energy integral: one dense eigenproblem a snapshot.
+"""The steady state without an energy integral: one dense eigenproblem for each snapshot.
 
 With H + Sigma^R = R diag(lambda) R^-1 and K_r = R^-1 2 Gamma_r R^-†,
 
@@ -27,7 +27,7 @@ Matrix = NDArray[np.complex128]
 
 
 class ClosedFormSolver(SteadyStateSolver):
-    """Reference solver: exact, O((Lx Ly)³), any lattice, any reservoirs, any boundaries."""
+    """Reference solver: exact, O((Lx Ly)³), for any lattice, reservoirs and boundaries."""
 
     name: ClassVar[str] = "closed_form"
     remedy: ClassVar[str] = (
@@ -81,7 +81,7 @@ def grand_potential(system: DrivenLattice, spins: NDArray[np.float64]) -> float:
     Parameters
     ----------
     system
-        All reservoirs at one potential.
+        Driven lattice with all reservoirs at the same potential.
     spins
         Unit vectors, shape (Lx, Ly, 3).
 
@@ -103,10 +103,10 @@ def grand_potential(system: DrivenLattice, spins: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """H + Sigma^R = R diag(lambda) R^-1 of one snapshot, which has all of its steady state."""
+    """H + Sigma^R = R diag(lambda) R^-1 of one snapshot, which determines its steady state."""
 
     levels: Matrix
-    """lambda, shape (m,), one for each orbital of a site that is no vacancy."""
+    """lambda, shape (m,), one for each orbital that is not on a vacancy."""
     vectors: Matrix
     """R, shape (2 sites, m); 0 at vacancies."""
     inverse: Matrix
@@ -123,13 +123,13 @@ class Spectrum:
         """
         matrix = without_vacancies(system, effective_hamiltonian(system, spins))
         levels, vectors = torch.linalg.eig(torch.from_numpy(matrix))
-        if float(levels.imag.max()) >= -np.finfo(float).eps * float(levels.abs().max()):  # What rounding leaves of 0.
+        if float(levels.imag.max()) >= -np.finfo(float).eps * float(levels.abs().max()):  # Zero up to rounding.
             raise HpcspinError("a level is coupled to no reservoir; its occupation is undefined, add a bath")
         inverse = torch.linalg.inv(vectors).numpy().T
         return Spectrum(levels.numpy(), on_all_sites(system, vectors.numpy()), on_all_sites(system, inverse).T)
 
     def occupation(self, system: DrivenLattice) -> tuple[Matrix, Matrix]:
-        """M of rho = R M R†, and the same with every reservoir full, which must give R M R† = 1; shape (m, m)."""
+        """M of rho = R M R†, and M with f = 1 in every reservoir, where R M R† must be 1; each of shape (m, m)."""
         levels = self.levels
         total, everything = np.zeros((2, len(levels), len(levels)), dtype=np.complex128)
         for group in merge_potentials(system):
@@ -152,7 +152,7 @@ class Spectrum:
         return np.einsum("iak,kib->iab", left, self.inverse.reshape(len(values), -1, 2))
 
     def congruence(self, widths: NDArray[np.float64]) -> Matrix:
-        """K = R^-1 2 Gamma R^-† of widths as coefficients of (1, sigma), shape (Lx, Ly, 4)."""
+        """K = R^-1 2 Gamma R^-† from widths as coefficients of (1, sigma), shape (Lx, Ly, 4)."""
         blocks = 2 * site_matrices(widths).reshape(-1, 2, 2)
         touched, levels = np.flatnonzero(blocks.any(axis=(1, 2))), len(self.inverse)
         columns = self.inverse.reshape(levels, -1, 2)[:, touched]
@@ -161,7 +161,7 @@ class Spectrum:
 
 
 def on_all_sites(system: ElectronSystem, rows: Matrix) -> Matrix:
-    """Rows of the orbitals that there are, with 0 for those of vacancies between them."""
+    """Rows of all orbitals from those of the occupied ones; rows of vacancies are 0."""
     if system.vacancies is None:
         return rows
     found = np.zeros((2 * system.lattice.num_sites, rows.shape[1]), dtype=rows.dtype)
@@ -170,5 +170,5 @@ def on_all_sites(system: ElectronSystem, rows: Matrix) -> Matrix:
 
 
 def product(left: Matrix, right: Matrix) -> Matrix:
-    """Matrix product on all cores by torch, whose BLAS is the same as that of the eigensolver."""
+    """Matrix product on all cores by torch, with the same BLAS as the eigensolver."""
     return (torch.from_numpy(np.ascontiguousarray(left)) @ torch.from_numpy(np.ascontiguousarray(right))).numpy()

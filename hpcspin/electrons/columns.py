@@ -1,4 +1,4 @@
-"""Columns of sites divided over ranks, for lattices whose recursion does not fit one device.
+"""Columns of sites divided over ranks, for lattices whose recursion does not fit on one device.
 
 Each rank of a team holds a slab of neighbouring columns F ... L. With A = (H - i Gamma - z)/t and C its inverse on the
 slab alone, the neighbours to the right act on the last column only, so that block elimination (the Schur complement of
@@ -7,19 +7,19 @@ the slab's interior) leaves the four corner blocks of C. With S = W u_next W† 
     K = (1 - C_LL S)^-1,    r_LF = K C_LF,    r_LL = K C_LL,
     r_FF = C_FF + C_FL S r_LF,                r_FL = C_FL + C_FL S r_LL,
 
-are the corners of the slab connected to everything on its right, and u = r_FF
-is what the slab before needs. From the first slab on,
+are the corners of the slab connected to everything on its right, and the slab
+to its left needs u = r_FF. From the first slab on,
 
     Y_L = r_LF W† Y_prev,       U_L = r_LL + r_LF W† U_prev W r_FL
 
 are the electrode's column and the diagonal at the last column of every slab. All ranks solve this reduced system from
-gathered corners; then each one runs the ordinary recursion of `recursion` inside its slab.
+gathered corners; then each runs the ordinary recursion of `recursion` inside its slab.
 
-A slab cut out of the lattice may be touched by no reservoir and nearly singular at a real energy. Its last column is
-therefore opened by the self-energy -i t of a lead at the centre of its band, which S takes out again.
+A slab cut out of the lattice may touch no reservoir and be nearly singular at a real energy. The self-energy -i t of a
+lead at the centre of its band is therefore added to the last column, and S subtracts it again.
 
-A slab costs one more inversion and three more products a column than the
-undivided recursion: it buys memory, and time only with many ranks.
+A slab costs one more inversion and three more products per column than the
+undivided recursion: the division saves memory, and saves time only with many ranks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
 _OPEN = -1j
-"""Self-energy, in hoppings, that opens the last column of a slab on its own."""
+"""Self-energy, in hoppings, added to the last column of an isolated slab."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Slab:
     reduced: list[Corners]
     """Corners of all slabs but the last one, connected to their right."""
     column: Array | None
-    """W† Y at my first column, from the slab before; None on the first slab."""
+    """W† Y at my first column, from the slab to the left; None on the first slab."""
     diagonal: Array | None
     """U of the column before mine; None on the first slab."""
 
@@ -84,8 +84,8 @@ class Slab:
     def lesser(self, sources: list[Array]) -> Iterator[tuple[Array, Array]]:
         """Diagonal blocks of t² G Q G† and of -t G on my columns; see `recursion.lesser`.
 
-        A collective call. Both sweeps of the recursion are affine in what enters a slab: each one runs with nothing
-        entering, the results are gathered, and it runs again with what the other slabs send.
+        A collective call. Both sweeps of the recursion are affine in what enters a slab: each sweep runs once with
+        nothing entering, the results are gathered, and it runs again with the contributions of the other slabs.
         """
         coupling, place = self.columns.coupling, self.columns.place
         beyond, entering = None, None
@@ -101,7 +101,7 @@ class Slab:
         return lesser(self.connected, coupling, sources, beyond, entering)
 
     def _through(self, owns: list[Array], corners: list[Array], wrap: Callable[[Array], Array]) -> Array | None:
-        """What leaves the last slab of a row: its own part, and through its corner what the slab before sends."""
+        """What leaves the last of several slabs: its own part, plus what the others send through its corner."""
         if not owns:
             return None
         found, *others = owns
@@ -122,12 +122,12 @@ class ColumnTeam:
     coupling
         W of the lattice, not mirrored.
     mirrored
-        Whether columns are counted from the right electrode.
+        Whether the columns are counted from the right electrode.
 
     Attributes
     ----------
     place
-        Number of my slab, counted from where the sweep's first column is.
+        Index of my slab in the order of the sweep.
 
     Raises
     ------
@@ -180,11 +180,11 @@ class ColumnTeam:
         return Slab(self, connected, reduced, *self._entering(reduced[: self.place]))
 
     def gather(self, sites: Array) -> Array:
-        """Components of all columns from those of mine, shape (batch, columns, ...) in the team's order."""
+        """Components of all columns from those of my columns, shape (batch, columns, ...), in the team's order."""
         return sites if self.team.size == 1 else self.coupling.backend.xp.concat(self.exchange(sites), axis=1)
 
     def exchange(self, part: Array) -> list[Array]:
-        """What every slab sends, from the first one to the last."""
+        """The arrays of all slabs, from the first to the last."""
         return [parts[0] for parts in self._exchange([part])]
 
     def _exchange(self, parts: list[Array]) -> list[list[Array]]:
@@ -194,7 +194,7 @@ class ColumnTeam:
         return slabs[::-1] if self.is_mirrored else slabs
 
     def _corners(self, blocks: Array, energies: Array, snapshots: Array | None) -> Corners:
-        """Corners of the inverse on my slab, its last column opened."""
+        """Corners of the inverse on my slab, with `_OPEN` added to its last column."""
         xp, coupling = self.coupling.backend.xp, self.coupling
         last = invert(xp, shifted_layer(xp, blocks, -1, energies - _OPEN, snapshots))
         corners = Corners(last, last, last, last)
@@ -206,7 +206,7 @@ class ColumnTeam:
         return corners
 
     def _reduce(self, slabs: list[Corners], first: Array) -> tuple[list[Corners], Array | None]:
-        """Corners of the slabs, connected to their right, and W u W† of the slab after mine."""
+        """Corners of the slabs, connected to their right, and W u W† of the slab to the right of mine."""
         xp = self.coupling.backend.xp
         m = first.shape[-1]
         eye = xp.astype(self.coupling.backend.asarray(np.eye(m)), first.dtype)
@@ -226,7 +226,7 @@ class ColumnTeam:
         return connected[::-1], mine
 
     def _entering(self, before: list[Corners]) -> tuple[Array | None, Array | None]:
-        """W† Y and U that come from the slabs before mine."""
+        """W† Y and U that enter from the slabs to the left of mine."""
         if not before:
             return None, None
         coupling = self.coupling
@@ -238,7 +238,7 @@ class ColumnTeam:
 
 
 class _TeamLeaders(World):
-    """Teams of consecutive ranks seen as one rank each; its members send the same values."""
+    """Teams of consecutive ranks, each seen as one rank; the members of a team send the same values."""
 
     def __init__(self, world: World, team: World) -> None:
         super().__init__(world.rank // team.size, world.size // team.size, logs=world.logs)
@@ -250,9 +250,10 @@ class _TeamLeaders(World):
 
 
 def split_ranks(world: World, column_ranks: int) -> tuple[World, World]:
-    """Ranks as teams of ``column_ranks``, which divides their number.
+    """Divide the ranks into teams of ``column_ranks``, a divisor of their number.
 
-    The teams, each seen as one rank, which share energies; and the ranks of my team, which share the columns of sites.
+    Returns the teams, each seen as one rank, which share the energies; and the ranks of my team, which share the
+    columns of sites.
     """
     if column_ranks == 1:
         return world, World()

@@ -1,4 +1,4 @@
-"""Equilibrium from all levels of the closed lattice: exact, one dense Hermitian eigenproblem a snapshot.
+"""Equilibrium from all levels of the closed lattice: exact, one dense Hermitian eigenproblem for each snapshot.
 
 With H_sd = V diag(e) V† and f the Fermi function, rho = V f(e - mu) V†, H_i = J_i tr(sigma rho_ii) and
 
@@ -20,16 +20,16 @@ from hpcspin.electrons.onsite import gram_sites
 from hpcspin.errors import HpcspinError
 
 _EMPTY = 800.0
-"""(e - mu) / T beyond which the Fermi function of a double is 0."""
+"""(e - mu) / T above which the Fermi function is 0 in double precision."""
 _COPIES = 8
-"""Matrices of the lattice that an eigensolver holds at a time."""
+"""Number of matrices of the lattice's size that an eigensolver holds at a time."""
 _MOST_AT_ONCE = 64
 
 
 class DiagonalizationSolver(EquilibriumSolver):
-    """Exact equilibrium, O((Lx Ly)³); any lattice, any edges, any hopping.
+    """Exact equilibrium, O((Lx Ly)³), for any lattice, edges and hopping.
 
-    Snapshots are diagonalised as many at a time as the memory holds, on the device; the ranks share them.
+    The ranks share the snapshots. A GPU diagonalises several at a time, as its memory allows; a CPU one at a time.
     """
 
     name: ClassVar[str] = "diagonalization"
@@ -44,7 +44,7 @@ class DiagonalizationSolver(EquilibriumSolver):
                 f"electrons.solver: diagonalization of {system.lattice.num_sites} sites needs about "
                 f"{needed / 2**30:.3g} GiB and {free / 2**30:.1f} are free; choose kpm, which is linear in the sites"
             )
-        # One call for many matrices pays where a launch costs more than a small matrix does.
+        # One call for many matrices pays off where a launch takes longer than a small matrix.
         self._at_once = min(_MOST_AT_ONCE, free // needed) if self.backend.on_gpu else 1
 
     def _solve(self, spins: NDArray[np.float64]) -> EquilibriumState:
@@ -75,7 +75,7 @@ class DiagonalizationSolver(EquilibriumSolver):
             energy = grand_potential_of_levels(one, potential, temperature)
             if electrons is not None:
                 energy += potential * electrons
-            # A perturbation of H by the residual changes rho by about its ratio to T.
+            # A perturbation of H by the residual changes rho by about residual / T.
             numbers[number] = energy, potential, self.scale * defects[number] * (1 + 1 / temperature)
         filled = vectors * xp.sqrt(self.backend.asarray(weights))[:, None, :]
         components = np.zeros((len(spins), *self.system.lattice.size, 4))
@@ -84,7 +84,7 @@ class DiagonalizationSolver(EquilibriumSolver):
 
 
 def _defects(xp: Any, matrices: Array, levels: Array, vectors: Array) -> Array:
-    """Largest residual |H v - e v| of a level and its vector, shape (k,)."""
+    """Largest residual |H v - e v| among the levels e and eigenvectors v of each matrix, shape (k,)."""
     residual = matrices @ vectors - vectors * levels[:, None, :]
     return xp.max(xp.sqrt(xp.sum(xp.real(residual * xp.conj(residual)), axis=1)), axis=1)
 
@@ -95,10 +95,10 @@ def grand_potential_of_levels(levels: NDArray[np.float64], potential: float, tem
 
 
 def chemical_potential(levels: NDArray[np.float64], electrons: float, temperature: float) -> float:
-    """Chemical potential at which levels, shape (n,) in ascending order, hold a number of electrons from 0 to n.
+    """Chemical potential at which levels, shape (n,) in ascending order, hold a given number of electrons, 0 to n.
 
-    Counted are the electrons above and the holes below the level where a ground state would end: in a gap both are
-    exponentially small, and mu is found where their difference is still resolved.
+    The root finding compares the electrons above the levels that the ground state fills with the holes in these levels:
+    in a gap both numbers are exponentially small, and their difference still determines mu.
     """
     full = int(electrons)
 
@@ -109,7 +109,7 @@ def chemical_potential(levels: NDArray[np.float64], electrons: float, temperatur
 
     margin = _EMPTY * temperature
     low, high = float(levels[0]) - margin, float(levels[-1]) + margin
-    # Takes a third of a second to import, and most commands do not need it.
+    # The import takes a third of a second, and most commands do not need it.
     from scipy.optimize import brentq
 
     return float(brentq(excess, low, high, xtol=1e-14 * max(1.0, abs(low), abs(high)), rtol=1e-15, maxiter=500))

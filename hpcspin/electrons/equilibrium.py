@@ -1,15 +1,16 @@
-"""The equilibrium part of the density matrix, f_0 A: a few Matsubara frequencies, and an integral over the others.
+"""The equilibrium part of the density matrix, f_0 A: a sum over a few Matsubara frequencies, an integral for the rest.
 
     rho = 1/2 + T sum_n F(omega_n),     F(y) = G(mu_0 + i y) + h.c.,     omega_n = (2 n + 1) pi T.
 
-The frequencies are the middles of intervals of length h = 2 pi T. Beyond the first ones F is smooth on that scale, and
+The frequencies are the midpoints of intervals of length h = 2 pi T. Beyond the first few F is smooth on that scale, and
 the Euler-Maclaurin formula turns their sum into an integral from Omega = M h to infinity,
 
     h sum_{n >= M} F(omega_n) = ∫ F dy + h²/24 F'(Omega) - 7 h⁴/5760 F'''(Omega) + 31 h⁶/967680 F⁽⁵⁾(Omega) - ...,
 
-the derivatives by differences over the frequencies around Omega. In u = 1 / y the integrand is analytic down to u = 0:
-a few dozen nodes do at any temperature, and certify themselves. The Green's function of the isolated site (its own
-on-site Hamiltonian and width) is subtracted everywhere and its sum added back in closed form, so that F falls fast.
+with the derivatives from differences over the frequencies around Omega. In u = 1 / y the integrand is analytic down to
+u = 0: a few dozen nodes suffice at any temperature and yield their own error estimate. The Green's function of the
+isolated site (its own on-site Hamiltonian and width) is subtracted everywhere and its sum added back in closed form, so
+that F decays fast.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from hpcspin.parallel.world import World
 _FREQUENCIES = 10
 _MOST_FREQUENCIES = 5000
 _RATIO = 8.0
-"""Ratio of the ends of an interval of the first grid: the levels, y = 0, are then far enough from it."""
-# Differences over the 2, 4 and 6 frequencies around Omega, and what each adds to the sum.
+"""Ratio of the ends of an interval of the first grid, which keeps it far enough from the levels, at y = 0."""
+# Differences over the 2, 4 and 6 frequencies around Omega, and their coefficients in the sum.
 _DIFFERENCES = np.array([[0, 0, -1, 1, 0, 0], [0, -1, 3, -3, 1, 0], [-1, 5, -10, 10, -5, 1]])
 _EULER_MACLAURIN = np.array([1 / 24, -17 / 5760, 367 / 967680])
 
@@ -50,11 +51,11 @@ class EquilibriumPart:
     columns
         The columns of sites and the ranks that hold them.
     scale
-        From an error of the on-site components to one of the field.
+        Factor from an error of the on-site components to an error of the field.
     tolerance
-        For the field, of this part.
+        Largest error of the field from this part.
     batch
-        Energies in one sweep.
+        Number of energies in one sweep.
     """
 
     def __init__(
@@ -73,21 +74,21 @@ class EquilibriumPart:
     def solve(
         self, blocks: Array, spins: NDArray[np.float64], world: World
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Components of the equilibrium part and the error of the field.
+        """Components of the equilibrium part and its error in the field.
 
         Parameters
         ----------
         blocks
             Layer blocks of my columns, shape (n, columns, m, m).
         spins
-            Shape (n, Lx, Ly, 3).
+            Unit vectors, shape (n, Lx, Ly, 3).
         world
             Ranks that share the energies.
 
         Returns
         -------
         tuple
-            Components (n, Lx, Ly, 4), errors (n,).
+            Components, shape (n, Lx, Ly, 4), and errors, shape (n,).
 
         Raises
         ------
@@ -114,7 +115,7 @@ class EquilibriumPart:
     def _near(
         self, blocks: Array, site: _IsolatedSites, count: int, world: World
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The frequencies below Omega and the terms at Omega, and the error of these: the last term."""
+        """The frequencies below Omega with the correction terms at Omega, and the error, which is the last term."""
         corrections = _EULER_MACLAURIN[:, None] * _DIFFERENCES
         weights = np.ones(count + 3)
         weights[count:] = 0
@@ -138,7 +139,7 @@ class EquilibriumPart:
     def _far(
         self, blocks: Array, site: _IsolatedSites, count: int, world: World
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """∫ F dy / 2 pi from Omega to infinity, over u = 1 / y."""
+        """∫ F dy / 2 pi from Omega to infinity, integrated over u = 1 / y, and its error."""
         omega = count * self.spacing
         half_width = (self.system.band_edge + abs(self.reference)) / 2
         pieces = max(0, math.ceil(math.log(half_width / omega, _RATIO)))
@@ -158,7 +159,7 @@ class EquilibriumPart:
     def _values(
         self, blocks: Array, site: _IsolatedSites, heights: NDArray[np.float64], owner: NDArray[np.int64]
     ) -> Array:
-        """Components of F, less that of the isolated sites, at heights y, shape (heights, 4 Lx Ly)."""
+        """Components of F minus those of the isolated sites, at heights y, shape (heights, 4 Lx Ly)."""
         backend, xp, m = self.backend, self.backend.xp, blocks.shape[-1]
         energies, owners = backend.asarray(self.reference + 1j * heights), backend.asarray(owner)
         slab = self.columns.connect(blocks, energies / self.system.nearest_hopping, owners)
@@ -168,14 +169,14 @@ class EquilibriumPart:
 
 
 class _IsolatedSites:
-    """Sites without hopping: h - i Gamma = a + b·sigma on each."""
+    """Sites without hopping; on each of them h - i Gamma = a + b·sigma."""
 
     def __init__(self, system: DrivenLattice, spins: NDArray[np.float64], reference: float, backend: Backend) -> None:
         widths = system.widths.sum(axis=0)
         self._vector = -np.asarray(system.exchange)[..., None] * spins - 1j * widths[..., 1:]
         self._scalar = np.tile(system.site_levels - 1j * widths[..., 0], (len(spins), 1, 1))
         self._reference, self._temperature, self._xp = reference, system.temperature, backend.xp
-        # Uploaded before workers read it in streams of their own.
+        # Uploaded before the workers read it in their own streams.
         square = np.sum(self._vector * self._vector, axis=-1)
         self._on_device = tuple(backend.asarray(part) for part in (self._scalar, self._vector, square))
 

@@ -25,16 +25,16 @@ def psi_of_sites(
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
     """The matrix function psi(a + b·sigma) of 2x2 matrices.
 
-    psi(a + b·sigma) = mean + slope b·sigma with beta = sqrt(b·b), the mean of psi(a + beta) and psi(a - beta), and
-    slope their divided difference. Where the matrix is nearly defective, beta -> 0, the difference would cancel and
-    both come from Cauchy's formula on a circle inside the domain of analyticity.
+    psi(a + b·sigma) = mean + slope b·sigma, where mean is the mean of psi(a + beta) and psi(a - beta), slope is their
+    divided difference, and beta = sqrt(b·b). Where the matrix is nearly defective, beta -> 0, the difference would
+    suffer from cancellation; there both come from Cauchy's formula on a circle inside the domain of analyticity.
 
     Parameters
     ----------
     scalar, vector
         a, shape (...), and b, shape (..., 3).
     potential, temperature
-        Of the reservoir.
+        Chemical potential and temperature of the reservoir.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def psi_of_sites(
     mean, slope = (upper + lower) / 2, np.zeros_like(upper)
     near = np.abs(beta) < 0.05 * temperature
     slope[~near] = ((upper - lower)[~near]) / (2 * beta[~near])
-    # The nearest pole of psi lies at Im z = +pi T: a radius of T/2 converges as (1/2 pi)^16.
+    # The nearest pole of psi lies at Im z = +pi T, so with a radius of T/2 the error is about (1/2 pi)^16.
     offsets = 0.5 * temperature * np.exp(2j * np.pi * (np.arange(16) + 0.5) / 16)
     circle = psi(scalar[near][..., None] + offsets, potential, temperature)
     slope[near] = np.mean(circle * offsets / (offsets**2 - beta[near][..., None] ** 2), axis=-1)

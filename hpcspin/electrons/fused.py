@@ -1,8 +1,8 @@
-"""The electrode's column in one CUDA kernel: an energy a thread block, no round trips between operations.
+"""The electrode's block column in one CUDA kernel: one thread block per energy, no round trips between operations.
 
 Batched routines read and write every block of every energy at each inversion, sum and product. The kernel `fused.cu`
-keeps the block of one energy in registers and shared memory while it sweeps the columns of sites, and writes the
-recursion's u_x once. Its arithmetic and its barriers are tested on a CPU, where the same source is compiled with
+keeps the block of one energy in registers and shared memory while it sweeps the columns of sites, and writes each u_x
+of the recursion once. Its arithmetic and its barriers are tested on a CPU, where the same source is compiled with
 emulated threads, and NVRTC compiles it for compute capabilities 8.0, 9.0 and 10.0; the kernel and the launch below have
 never run on a GPU.
 """
@@ -29,13 +29,13 @@ logger = logging.getLogger("hpcspin")
 SOURCE = Path(__file__).with_name("fused.cu")
 PANEL = 8
 _NARROW = 24
-"""Orbitals of a column up to which 8 x 8 threads have enough to do."""
+"""Largest number of orbitals of a column for which 8 x 8 threads are used; wider columns use 16 x 16."""
 _LARGEST_TILE = {np.dtype(np.complex128): 6, np.dtype(np.complex64): 8}
-"""Elements along an edge of a thread's tile that its 255 registers can hold."""
+"""Largest edge of a thread's tile, in elements, that its 255 registers can hold."""
 _OLDEST = 80
-"""Compute capability, without its point, that has the reductions of a warp that the source uses."""
+"""Oldest compute capability, without its point, with the warp reductions that the source uses."""
 _AGREEMENT = {"complex128": 1e-8, "complex64": 1e-2}
-"""Relative difference of two ways to sweep that rounding at sharp levels may explain."""
+"""Largest relative difference of two ways to sweep that rounding near sharp levels can explain."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class Kernel:
     precision: np.dtype[Any]
     """complex128 or complex64."""
     diagonal: bool
-    """Whether W = 1 + P, P taking site y - 1 of the next column; else W = 1."""
+    """Whether W = 1 + P, where P connects site y to site y - 1 of the next column; otherwise W = 1."""
     periodic: bool
-    """Whether y closes on itself."""
+    """Whether the lattice is periodic along y."""
     flipped: bool
-    """Whether P takes site y + 1."""
+    """Whether P connects site y to site y + 1 instead."""
 
     @staticmethod
     def of(coupling: Coupling, orbitals: int, precision: Any = np.complex128) -> Kernel | None:
-        """Kernel for a coupling; None where the source does not implement it."""
+        """Kernel for a coupling; None if the source does not implement it."""
         if coupling.steps not in ((0,), (0, -1), (0, 1)):
             return None
         diagonal, flipped = len(coupling.steps) > 1, coupling.steps[-1] > 0
@@ -63,22 +63,22 @@ class Kernel:
 
     @property
     def side(self) -> int:
-        """Edge of the square of threads."""
+        """Edge of the square of threads in a thread block."""
         return 8 if self.orbitals <= _NARROW else 16
 
     @property
     def threads(self) -> int:
-        """Threads of a block."""
+        """Number of threads in a thread block."""
         return self.side**2
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory of a thread block; the layout of ``Shared`` in the source."""
+        """Bytes of shared memory of a thread block, laid out as ``Shared`` in the source."""
         m, padded = self.orbitals, -(-self.orbitals // self.side) * self.side
         return self.precision.itemsize * (m * (m + 1) + m * (PANEL + 1) + 3 * padded) + 8 * m
 
     def fits(self, shared_memory: int) -> bool:
-        """Whether registers and ``shared_memory`` bytes hold a block."""
+        """Whether a block fits in the registers and in ``shared_memory`` bytes."""
         tile = -(-self.orbitals // self.side)
         return tile <= _LARGEST_TILE[self.precision] and self.shared_bytes <= shared_memory
 
@@ -98,12 +98,12 @@ class Kernel:
 
 
 class FusedSweep:
-    """`EndSource`'s sweep on the current CUDA device, by CuPy.
+    """The sweep of `EndSource` on the current CUDA device, by CuPy.
 
     Parameters
     ----------
     kernel
-        What to compile; it must fit the device.
+        The compilation to use; it must fit the device.
     source
         K, host array of shape (m, k) with k <= m; None for the identity.
     groups
@@ -137,7 +137,7 @@ class FusedSweep:
         Returns
         -------
         tuple
-            float64 arrays of shape (batch, Lx, Ly, 4) and (batch, Ly, 4), not finite at a singular energy.
+            float64 arrays of shape (batch, Lx, Ly, 4) and (batch, Ly, 4); not finite at a singular energy.
         """
         import cupy
 
@@ -161,7 +161,7 @@ class FusedSweep:
         return response, spectral
 
     def _resident_blocks(self) -> int:
-        """Thread blocks that run at the same time, each with its own u_x in device memory."""
+        """Number of thread blocks that run at the same time, each with its own u_x in device memory."""
         import cupy
 
         on_each = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
@@ -173,7 +173,7 @@ class FusedSweep:
 def fused_sweep(
     coupling: Coupling, precision: Any, orbitals: int, source: NDArray[Any] | None, groups: NDArray[np.int64]
 ) -> FusedSweep | None:
-    """The fused sweep, where CuPy computes, the device holds a block, and the source has W and compiles; else None."""
+    """The fused sweep; None without CuPy, or if the device, the coupling or the compiler does not allow it."""
     if coupling.backend.name != "cupy" or len(groups) > orbitals:
         return None
     import cupy
@@ -191,30 +191,30 @@ def fused_sweep(
 
 
 Sweep = Callable[[], tuple[Array, Array]]
-"""A way to compute one batch of energies; what `FusedSweep.respond` returns."""
+"""Computes one batch of energies, with the results of `FusedSweep.respond`."""
 
 
 _FASTER: dict[Hashable, bool] = {}
-"""Whether the second way was found to be faster, of every case that this process has timed."""
+"""Whether the second way was faster, for every case that this process has timed."""
 
 
 class Autotuned:
-    """The faster of two ways to sweep; the first one until `choose` has compared them."""
+    """The faster of two ways to sweep; the first until `choose` has compared them."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.use_second: dict[str, bool] = {}
-        """Whether the second way is taken, for each precision."""
+        """Whether the second way is used, for each precision."""
 
     def __call__(self, precision: str, first: Sweep, second: Sweep) -> tuple[Array, Array]:
-        """One batch by the way that was chosen for this precision."""
+        """Compute one batch in the way chosen for this precision."""
         return second() if self.use_second.get(precision, False) else first()
 
     def choose(self, precision: str, first: Sweep, second: Sweep, case: Hashable, world: World) -> None:
-        """Take the second way if it is faster and gives what the first one gives.
+        """Use the second way if it is faster and agrees with the first.
 
-        A collective call: rank 0 decides, since results of both ways differ by rounding and no rank may compute what
-        another one would not. It times a case, what the times depend on, once in the life of the process.
+        A collective call: rank 0 decides for all ranks, because the results of the two ways differ by rounding. Each
+        ``case``, a key of everything that the times depend on, is timed once in the life of the process.
         """
         if world.rank == 0 and case not in _FASTER:
             (slow, one), (fast, other) = self._timed(first), self._timed(second)
@@ -222,7 +222,7 @@ class Autotuned:
         self.use_second[precision] = world.broadcast(_FASTER.get(case))
 
     def _timed(self, way: Sweep) -> tuple[float, list[NDArray[Any]]]:
-        """Seconds after a warm-up, the way back to the host included so that the device has finished."""
+        """Seconds after a warm-up, including the copy to the host, so that the device has finished; and the results."""
         way()
         start = time.perf_counter()
         results = [self._backend.to_numpy(part) for part in way()]
@@ -230,7 +230,7 @@ class Autotuned:
 
 
 def _agree(first: list[NDArray[Any]], second: list[NDArray[Any]], share: float) -> bool:
-    """Whether two ways differ by no more than rounding near a sharp level may explain."""
+    """Whether two ways differ by no more than rounding near a sharp level can explain."""
     near = [np.abs(a - b).max() <= share * np.abs(a).max() for a, b in zip(first, second, strict=True)]
     if not all(near):
         logger.warning("the fused kernel disagrees with batched routines and is left out")

@@ -1,8 +1,8 @@
 """The Hamiltonian (Eq. 6 of arXiv:2112.12124), the self-energy and G^R, whole or in blocks of the columns of sites.
 
-Orbital order: site-major, spin minor; a column has m = 2 Ly orbitals. The matrices of the whole lattice are in units of
-energy. Layer blocks are in units of the hopping: they hold (H_x + Sigma_x) / t = (H_x - i Gamma_x) / t, and the
-coupling of neighbouring columns is H_{x,x+1} / t = -W. All follow from the hopping terms of the system.
+Orbitals are ordered by site, then by spin; a column has m = 2 Ly orbitals. The matrices of the whole lattice have the
+dimension of energy. Layer blocks are in units of the hopping: they are (H_x + Sigma_x) / t = (H_x - i Gamma_x) / t, and
+the coupling of neighbouring columns is H_{x,x+1} / t = -W. All follow from the hopping terms of the system.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from hpcspin.errors import HpcspinError
 
 @dataclass(frozen=True)
 class Coupling:
-    """W = -H_{x,x+1} / t, applied without ever being formed.
+    """W = -H_{x,x+1} / t, applied without forming the matrix.
 
-    W is a sum of shifts with a 2x2 matrix each: for a step d, site y of a column is bound to site y + d of the next
-    one. A product with W is one shifted addition a step; where W is the identity it costs nothing.
+    W is a sum of shifts, each with a 2x2 matrix: a step d connects site y of a column to site y + d of the next column.
+    A product with W takes one shifted addition for each step, and costs nothing where W is the identity.
     """
 
     backend: Backend
     steps: tuple[int, ...]
-    """The steps d that stay on the lattice, the shortest first."""
+    """The steps d that stay on the lattice, shortest first."""
     matrices: NDArray[np.complex128]
     """The matrix of each step in spin space, shape (steps, 2, 2)."""
     periodic: bool
-    """Whether y closes on itself."""
+    """Whether the lattice is periodic along y."""
 
     @cached_property
     def is_identity(self) -> bool:
@@ -82,11 +82,11 @@ class Coupling:
         return self._shifted(matrix, -1, -2)
 
     def wrap_up(self, matrix: Array) -> Array:
-        """W X W†: what column x + 1 does to column x."""
+        """W X W†, the effect of column x + 1 on column x."""
         return self._shifted(self.up(matrix), 1, -1)
 
     def wrap_down(self, matrix: Array) -> Array:
-        """W† X W: what column x - 1 does to column x."""
+        """W† X W, the effect of column x - 1 on column x."""
         return self._shifted(self.down(matrix), -1, -1)
 
 
@@ -96,8 +96,8 @@ def make_coupling(system: DrivenLattice, backend: Backend) -> Coupling:
     Raises
     ------
     HpcspinError
-        If the lattice closes on itself along x, so that it has no first column,
-        or if a bond joins columns that are not neighbours.
+        If the lattice is periodic along x, so that it has no first column, or
+        if a bond joins columns that are not neighbours.
     """
     lattice = system.lattice
     if lattice.periodic[0]:
@@ -115,7 +115,7 @@ def make_coupling(system: DrivenLattice, backend: Backend) -> Coupling:
 
 
 def _coupling_to_column(system: DrivenLattice, columns: int, backend: Backend) -> Coupling:
-    """W of the bonds from a site to sites some columns ahead; steps along a periodic y lie in [-Ly/2, Ly/2)."""
+    """W of the bonds to the column ``columns`` ahead; steps along a periodic y lie in [-Ly/2, Ly/2)."""
     lattice = system.lattice
     rows, closed = lattice.size[1], lattice.periodic[1]
     found = []
@@ -143,9 +143,9 @@ def layer_blocks(
     spins
         Unit vectors, shape (n, Lx, Ly, 3).
     backend
-        Where the blocks live.
+        Array library and device of the blocks.
     own
-        The columns that are wanted.
+        The columns to return.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def layer_blocks(
 
 
 def is_chain(system: DrivenLattice) -> bool:
-    """Whether a column's only bonds are those of nearest neighbours along y, with the same hopping of both spins."""
+    """Whether a column has only bonds of nearest neighbours along y, with the same hopping for both spins."""
     steps = {abs(term.offset[1]) for term in system.hopping_terms if term.offset[0] == 0}
     plain = all(np.array_equal(term.matrix, term.matrix[0, 0].real * np.eye(2)) for term in system.hopping_terms)
     return plain and (steps == {1} or system.lattice.size[1] == 1)
@@ -180,7 +180,7 @@ def sd_hamiltonian(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArra
     Parameters
     ----------
     system
-        Lattice, with any periodic axes, and parameters.
+        Lattice, open or periodic along any axis, and parameters.
     spins
         Unit vectors, shape (..., Lx, Ly, 3).
     """
@@ -189,7 +189,7 @@ def sd_hamiltonian(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArra
     for term in system.hopping_terms:
         target = system.lattice.shift(term.offset)[:, 0]
         origin = np.flatnonzero(target >= 0)
-        # One offset leads from a site to one other: no element is addressed twice.
+        # One offset leads from a site to one other site: no element is addressed twice.
         hopping[origin, :, target[origin]] += term.matrix
     whole = hopping.reshape(2 * sites, 2 * sites)
     whole = whole + whole.conj().T
@@ -200,12 +200,12 @@ def sd_hamiltonian(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArra
 
 
 def occupied_orbitals(system: ElectronSystem) -> NDArray[np.int64]:
-    """Indices of the orbitals that are not those of vacancies."""
+    """Indices of the orbitals that are not on vacancies."""
     return np.flatnonzero(np.repeat(system.occupied.reshape(-1), 2))
 
 
 def without_vacancies(system: ElectronSystem, matrix: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Part of a matrix of the lattice, shape (..., 2 Lx Ly, 2 Lx Ly), between the `occupied_orbitals`."""
+    """The rows and columns of `occupied_orbitals` of a matrix of the lattice, shape (..., 2 Lx Ly, 2 Lx Ly)."""
     if system.vacancies is None:
         return matrix
     there = occupied_orbitals(system)
@@ -216,7 +216,8 @@ def self_energy(system: DrivenLattice) -> NDArray[np.complex128]:
     """Retarded self-energy of the wide-band reservoirs on each site, shape (Lx, Ly, 2, 2).
 
     Sigma^R = -i sum_r Gamma_r with Gamma_r = g_r (1 + p_r·sigma), the same at all energies; it enters the paper's G^R
-    below Eq. 6. The lesser one follows by the fluctuation-dissipation theorem, Sigma^< = 2 i sum_r f_r Gamma_r.
+    below Eq. 6. The lesser self-energy follows from the fluctuation-dissipation theorem,
+    Sigma^< = 2 i sum_r f_r Gamma_r.
     """
     return -1j * site_matrices(system.widths.sum(axis=0))
 
@@ -231,7 +232,7 @@ def retarded_green(
 ) -> NDArray[np.complex128]:
     """G^R(e) = [e - H_sd - Sigma^R]^-1 as whole matrices, the formula below Eq. 6 of arXiv:2112.12124.
 
-    For a look at single energies; solvers take the columns of sites one by one.
+    For inspection at single energies; the solvers never form these matrices.
 
     Parameters
     ----------
@@ -248,7 +249,7 @@ def retarded_green(
     Raises
     ------
     numpy.linalg.LinAlgError
-        If an energy is that of a level without a reservoir.
+        If an energy coincides with a level that is coupled to no reservoir.
     """
     effective = effective_hamiltonian(system, spins)
     shifted = np.asarray(energies)[..., None, None] * np.eye(len(effective)) - effective
@@ -263,7 +264,7 @@ def site_energies(system: ElectronSystem, spins: NDArray[np.float64]) -> NDArray
 
 
 def block_diagonal(blocks: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Matrices with 2x2 blocks on their diagonals, shape (..., n, 2, 2) to (..., 2 n, 2 n)."""
+    """Block-diagonal matrices, shape (..., 2 n, 2 n), from 2x2 blocks, shape (..., n, 2, 2)."""
     n = blocks.shape[-3]
     whole = blocks[..., None, :] * np.eye(n)[:, None, :, None]
     return whole.reshape(*blocks.shape[:-3], 2 * n, 2 * n)

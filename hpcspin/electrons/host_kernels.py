@@ -1,9 +1,9 @@
-"""Groups of columns crossed on the host's cores, an energy at a time.
+"""The three-term recursion across groups of columns on the host's cores, one energy at a time.
 
-A_x has four elements a row: to multiply by it costs what reading and writing costs, a quarter of a product of full
-blocks, as long as the block of one energy stays in the cache from the first column of a group to the last. Array
-libraries pass the blocks of all energies through memory several times a column; these loops, which numba compiles at
-the first call and keeps, do not. Threads that are inside do not hold Python's lock.
+A_x has four elements in each row: a multiplication by it takes no longer than reading and writing, a quarter of a
+product of full blocks, if the block of one energy stays in the cache from the first column of a group to the last.
+Array libraries pass the blocks of all energies through memory several times for each column; these loops do not. numba
+compiles them at the first call and caches the code. They release Python's global lock.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Complex = NDArray[np.complex128]
 def _compiled(function: Callable[..., Any], *fastmath: str) -> Any:
     """Compile; NaN and infinity keep their meaning.
 
-    Terms are not reordered: what is inlined would be so in one way by the process that compiles, and in another by
-    those that find the code in numba's cache.
+    Terms are not reordered: inlined code would be reordered in one way by the process that compiles it, and in another
+    way by processes that find it in numba's cache.
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "nsz", *fastmath}}
     try:
         return njit(cache=True, **options)(function)
-    except RuntimeError:  # There is no folder in which numba may keep what it compiles.
+    except RuntimeError:  # numba has no folder in which it may cache the code.
         return njit(**options)(function)
 
 
 def _summing(function: Callable[..., Any]) -> Any:
-    """Compile with sums in the order of vector instructions."""
+    """Compile a function whose sums may be reordered for vector instructions."""
     return _compiled(function, "reassoc")
 
 
@@ -51,7 +51,7 @@ def transfer(
     energies
         z / t, shape (batch,).
     periodic
-        Whether the first row of sites and the last one are neighbours.
+        Whether the first and the last row of sites are neighbours.
     beyond
         u_{L+1}, shape (batch, m, m).
 
@@ -84,7 +84,8 @@ def occupations(
     left, right
         Y_{F-1} and Y_F, Y_L and Y_{L+1}, each of shape (batch, m, k).
     stops
-        Where the columns of each source s begin in Y, and where those of the last one end, shape (sources + 1,).
+        Index in Y at which the columns of each source s begin, and at which those of the last source end, shape
+        (sources + 1,).
     weights
         w_s, shape (batch, sources).
 
@@ -142,7 +143,7 @@ def _transfer(blocks, owners, energies, periodic, beyond, first, before):  # typ
 
 @_summing
 def _add_occupation(column, stops, weights, result):  # type: ignore[no-untyped-def]
-    """Of one energy; ``column`` (m, k) as pairs of reals, shape (m, 2 k)."""
+    """Occupation at one energy; ``column`` is (m, k) complex numbers as pairs of reals, shape (m, 2 k)."""
     for y in range(len(result)):
         out = result[y]
         for s in range(len(weights)):
@@ -164,7 +165,7 @@ def _add_occupation(column, stops, weights, result):  # type: ignore[no-untyped-
 
 @_compiled
 def _occupations(blocks, owners, energies, periodic, left, first, last, right, stops, weights, result):  # type: ignore[no-untyped-def]
-    """From both ends of the group to its middle, for which rounding grows least."""
+    """Proceed from both ends of the group to its middle, so that rounding errors grow least."""
     batch, m, width = last.shape
     columns = blocks.shape[1]
     middle = columns // 2

@@ -1,9 +1,10 @@
-"""Equilibrium of closed lattices by the kernel polynomial method: linear in the sites, to any tolerance.
+"""Equilibrium of closed lattices by the kernel polynomial method: cost linear in the sites, any tolerance.
 
-What a label costs follows from its tolerance. The number of moments and the kernel come from a pilot on few probing
-vectors: the change of the field from M/2 to M moments bounds what M moments leave out. Then two sets of probing vectors
-with independent phases give the field, their mean, and its standard error; more colours are taken until four standard
-errors of the worst site are below the tolerance, or until there are as many colours as sites and nothing is random.
+The tolerance determines the cost of a label. The number of moments and the kernel come from a pilot run on few probing
+vectors: the change of the field from M/2 to M moments bounds the truncation error of M moments. Then two sets of
+probing vectors with independent phases give the field (their mean) and its standard error. The number of colours grows
+until four standard errors of the worst site are below the tolerance, or until unit vectors cost no more than the two
+sets; with unit vectors nothing is random.
 """
 
 from __future__ import annotations
@@ -31,40 +32,40 @@ from hpcspin.parallel.world import World
 Real = NDArray[np.float64]
 
 MOST_MOMENTS = 1 << 15
-"""Moments beyond which a temperature is refused."""
+"""Largest number of moments; temperatures that need more are refused."""
 _LEAST_MOMENTS = 256
-"""Moments of a pilot; the changes from an eighth on say whether half of them are enough."""
+"""Fewest moments of a pilot; the changes from an eighth of them on tell whether half of them are enough."""
 _FALLING = 0.25
-"""Ratio of successive changes below which the series converges."""
+"""Ratio of successive changes below which the series counts as converging."""
 _KERNELS = ("none", "jackson")
 _FIRST_DISTANCE = 6
-"""Steps between sites of a colour in the pilot and at the first trial."""
+"""Steps between sites of the same colour in the pilot and at the first trial."""
 _SETS = 2
 _STANDARD_ERRORS = 4
 _DECAY = 0.6
-"""Exponent by which one step more between sites of a colour reduces the noise, at least."""
+"""One more step between sites of a colour reduces the noise by a factor exp(-_DECAY) or less."""
 _TRUNCATION_SHARE = 0.25
-"""Part of the tolerance that is left to the truncation where there is noise as well."""
+"""Fraction of the tolerance reserved for the truncation where there is also noise."""
 _SAMPLED = 2048
-"""Sites on which the pilot looks at the truncation."""
+"""Approximate number of sites on which the pilot measures the truncation error."""
 _ROUNDING = 1e-15
-"""Error of a component that a moment adds."""
+"""Rounding error of a component that each moment adds."""
 _COLOUR_BYTES = 128
-"""For each site and colour: two vectors, of which two steps are kept, of two complex numbers."""
+"""Bytes for each site and colour: two vectors, two steps of each, two complex numbers."""
 _MEMORY_SHARE = 0.5
-"""Part of the free memory that is planned with; tighter tolerances take more colours than the pilot."""
+"""Fraction of the free memory that is used for planning; tighter tolerances take more colours than the pilot."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a snapshot's search for the cheapest sufficient settings begins.
+    """Starting point of a snapshot's search for the cheapest sufficient settings.
 
     Attributes
     ----------
     distance
-        Steps between sites of a colour.
+        Steps between sites of the same colour.
     moments
-        Of the pilot, a power of two; its result has from half as many on.
+        Moments of the pilot, a power of two; the resulting series has at least half as many.
     """
 
     distance: int
@@ -72,18 +73,18 @@ class Plan:
 
 
 class KpmSolver(EquilibriumSolver):
-    """Kernel polynomial method; any lattice, edges and hopping, time and memory linear in the sites.
+    """Kernel polynomial method for any lattice, edges and hopping; time and memory linear in the sites.
 
     Parameters
     ----------
     system, tolerance, world, device, precision
-        As for every solver. The ranks share the probing vectors and, where those do not divide well, the sites, see
-        `strips_of_a_team`; results have the same bits on any number of them.
+        As for every solver. The ranks share the probing vectors and, where those do not divide evenly enough, the
+        sites (see `strips_of_a_team`); results are bitwise equal on any number of ranks.
 
     Raises
     ------
     HpcspinError
-        If the temperature is so low that no number of moments that is allowed resolves it.
+        If the temperature is so low that it needs more than `MOST_MOMENTS` moments, or the system has vacancies.
     """
 
     name: ClassVar[str] = "kpm"
@@ -91,7 +92,7 @@ class KpmSolver(EquilibriumSolver):
 
     @classmethod
     def ranks_needed(cls, system: ClosedLattice, world: World, device: Any) -> int:
-        """Ranks whose memory holds the vectors of a pilot together, however they divide them; see `Solver`."""
+        """Number of ranks whose memory together holds the vectors of a pilot, however divided; see `Solver`."""
         backend = make_backend("auto", device)
         free = _MEMORY_SHARE * min(world.allgather(backend.free_memory() // backend.ranks_on_device(world)))
         needed = _COLOUR_BYTES * colouring(system.lattice, _FIRST_DISTANCE).count * system.lattice.num_sites
@@ -111,7 +112,7 @@ class KpmSolver(EquilibriumSolver):
         resolved = self.interval.half_width / (math.pi * system.temperature)
         if resolved > MOST_MOMENTS:
             raise self._too_cold()
-        # A metal needs a few times as many moments as resolve T; a gap may need fewer.
+        # A metal needs a few times the number of moments that resolves T; a gap may need fewer.
         self._first = Plan(_FIRST_DISTANCE, min(1024, _power_of_two(2 * resolved)))
         self._plan = self._first
         self._backend = make_backend("auto", self.device)
@@ -140,7 +141,7 @@ class KpmSolver(EquilibriumSolver):
             noise = self._noise(sets)
             steps = math.log(max(noise, sys.float_info.min) / target) / _DECAY
             if noise <= target:
-                # A step back needs room: the noise of the next snapshot is another one.
+                # Step back with a margin: the noise of the next snapshot is different.
                 closer = max(_FIRST_DISTANCE, distance - max(0, math.floor(-steps) - 1))
                 self._plan = Plan(closer, _power_of_two(expansion.count))
                 return _mean(sets), truncation + noise
@@ -149,10 +150,10 @@ class KpmSolver(EquilibriumSolver):
         return self._exact(probing)
 
     def _strip(self, colours: int) -> Strip:
-        """The sites of this rank; the cuts are kept, since each has communicators of its own."""
+        """The strip of this rank; the cuts are kept, since each has its own communicators."""
         pairs = host_pairs() if self._on_host else ArrayRecursion.pairs
         if not self._strips and len(set(self.world.allgather(pairs))) > 1:
-            # They would share out other vectors each, without a word.
+            # Each would silently divide the vectors in a different way.
             raise HpcspinError(
                 "kpm: the processors of the ranks, or their compilers, differ, and so do the vectors that each takes "
                 "together; run on nodes of one kind"
@@ -168,20 +169,20 @@ class KpmSolver(EquilibriumSolver):
         return not self._backend.on_gpu and library() is not None
 
     def _recursion(self, hamiltonian: ScaledHamiltonian) -> Recursion:
-        """The quickest way where this solver computes."""
+        """The fastest implementation on this solver's device."""
         if self._backend.name == "cupy":
             return CudaRecursion(hamiltonian, self._backend)
         return HostRecursion(hamiltonian) if self._on_host else ArrayRecursion(hamiltonian, self._backend)
 
     def _colouring(self, distance: int) -> Colouring:
-        """Colours of a distance; one for each site where that costs no more vectors than the sets of few colours."""
+        """Colours for a distance; one for each site where that needs no more vectors than the two sets would."""
         coloured = colouring(self.system.lattice, distance)
         if _SETS * coloured.count >= self.system.lattice.num_sites:
             return unit_colouring(self.system.lattice)
         return coloured
 
     def _next_colouring(self, distance: int, steps: int, before: Colouring) -> tuple[int, Colouring]:
-        """The next larger distance that is another cut of the sides."""
+        """The next larger distance, at least ``steps`` larger, that gives more colours; and its colouring."""
         coloured = self._colouring(distance := distance + steps)
         while coloured.count <= before.count:
             coloured = self._colouring(distance := distance + 1)
@@ -192,7 +193,7 @@ class KpmSolver(EquilibriumSolver):
         return probe_groups(coloured, phases, probing.recursion.pairs)
 
     def _exact(self, probing: Probing) -> tuple[Estimate, float]:
-        """Unit vectors: nothing is random."""
+        """Estimate from unit vectors, without noise, and its error."""
         sites = self.system.lattice.num_sites
         phases = np.tile([1.0, 0.0], (sites, 1))
         groups = probe_groups(unit_colouring(self.system.lattice), phases, probing.recursion.pairs)
@@ -202,7 +203,7 @@ class KpmSolver(EquilibriumSolver):
     def _converged(
         self, probing: Probing, groups: list[ProbeGroup], sites: int, tolerance: float
     ) -> tuple[Expansion, float, LocalMoments]:
-        """The shortest series that is long enough, its error, and moments of at most about so many sites."""
+        """The shortest sufficient series, its error, and the moments of at most about ``sites`` sites."""
         count = self._plan.moments
         while count <= MOST_MOMENTS:
             moments = probing.local_moments(groups, count, sites)
@@ -218,11 +219,12 @@ class KpmSolver(EquilibriumSolver):
     def _truncation(
         self, probing: Probing, moments: LocalMoments, count: int, kernel: str, fields: dict[tuple[int, str], Real]
     ) -> float:
-        """Error of the field with so many moments.
+        """Truncation error of the field with M = ``count`` moments.
 
-        The change D(M) from M/2 to M moments, or from 3M/4 where it is larger, bounds what M moments leave out.
-        Once the changes fall, the next one is D(M) D(M) / D(M/2) or less: without a kernel they fall ever faster, and
-        twice as much is taken; with Jackson's they fall as a power of M, and the geometric mean with D(M) is taken.
+        The larger of the changes from M/2 and from 3M/4 to M moments, D(M), bounds the truncation error. Once the
+        changes fall, the next one is at most D(M) D(M) / D(M/2). Without a kernel they fall ever faster, and the error
+        is taken as twice this value; with Jackson's kernel they fall as a power of M, and the error is taken as the
+        geometric mean of this value and D(M).
         """
 
         def field(part: int) -> Real:
@@ -245,7 +247,8 @@ class KpmSolver(EquilibriumSolver):
     def _noise(self, sets: list[Estimate]) -> float:
         """Four standard errors of the mean of two sets, on the worst site.
 
-        The sets differ by twice the standard error of their mean; a site's is that of itself and its neighbours.
+        Half the difference of the sets estimates the standard error of their mean; the variance of a site is averaged
+        over the site and its neighbours.
         """
         lattice = self.system.lattice
         difference = self.scale * (sets[0].components - sets[1].components)[:, 1:] / 2
@@ -265,7 +268,7 @@ class KpmSolver(EquilibriumSolver):
         self._plan = self._first
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Settings from which the next call starts."""
+        """Settings with which the next call starts."""
         return {"plan": np.array([self._plan.distance, self._plan.moments])}
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -274,7 +277,7 @@ class KpmSolver(EquilibriumSolver):
         Raises
         ------
         ValueError
-            If they are no settings of this solver.
+            If these are not settings of this solver.
         """
         distance, moments = (int(number) for number in state["plan"])
         if distance < _FIRST_DISTANCE or not moments == _power_of_two(moments) <= MOST_MOMENTS:
@@ -283,7 +286,7 @@ class KpmSolver(EquilibriumSolver):
 
 
 def _power_of_two(count: float) -> int:
-    """The next power of two, and no less than moments of a pilot need."""
+    """The next power of two, and at least `_LEAST_MOMENTS`."""
     return 1 << math.ceil(math.log2(max(_LEAST_MOMENTS, count)))
 
 

@@ -1,4 +1,4 @@
-"""The Chebyshev recursion on an NVIDIA GPU: one launch a step for all vectors of a group.
+"""The Chebyshev recursion on an NVIDIA GPU: one launch per step for all vectors of a group.
 
 The source `kpm_stencil.cu` is tested on a CPU, and NVRTC compiles it for compute capabilities 8.0, 9.0 and 10.0; it has
 never run on a GPU.
@@ -24,7 +24,7 @@ def options(width: int, terms: int, plain: bool) -> tuple[str, ...]:
 
 
 class CudaRecursion(ArrayRecursion):
-    """The recursion with kernels in CUDA, by CuPy; see `ArrayRecursion`."""
+    """The recursion with CUDA kernels, by CuPy; see `ArrayRecursion`."""
 
     def __init__(self, hamiltonian: ScaledHamiltonian, backend: Backend, pairs: int = ArrayRecursion.pairs) -> None:
         super().__init__(hamiltonian, backend, pairs)

@@ -1,12 +1,13 @@
 """Estimates of one snapshot from probing vectors: on-site blocks of the density matrix, energy and chemical potential.
 
-Two estimates. *Densities*: rho_ii = sum_n g_n c_n (T_n v)_i v_i†. *Gradient*: the exact derivative of the estimated
-energy
+There are two estimates. *Densities*: rho_ii = sum_n g_n c_n (T_n v)_i v_i†. *Gradient*: the exact derivative of the
+estimated energy
 
-    Omega = sum_v sum_n w_n <v|T_n|v>,     F = Omega + mu N with N = -dOmega/dmu,
+    Omega = sum_v sum_n w_n <v|T_n|v>,     F = Omega + mu N with N = -dOmega/dmu.
 
-which is conservative, whatever the vectors are, and with few of them several times closer in a metal. With unit vectors
-both are exact but for the truncation. At a fixed filling mu follows from the moments of the same vectors.
+The gradient is conservative whatever the vectors are, and with few vectors its error in a metal is several times
+smaller. With unit vectors both are exact except for the truncation. At a fixed filling mu follows from the moments of
+the same vectors.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Estimate:
-    """On-site blocks and numbers of one snapshot.
+    """On-site blocks, energy and chemical potential of one snapshot.
 
     Attributes
     ----------
@@ -57,11 +58,11 @@ class LocalMoments:
     Attributes
     ----------
     sites
-        Those that are kept, in any order, shape (k,).
+        Sites whose moments are stored, in any order, shape (k,).
     local
-        Their moments, shape (count, k, 4).
+        Moments of these sites, shape (count, k, 4).
     total
-        tr(m) summed over all sites, kept or not, shape (count,).
+        tr(m) summed over all sites, stored or not, shape (count,).
     """
 
     sites: NDArray[np.int64]
@@ -71,17 +72,17 @@ class LocalMoments:
 
 @dataclass(frozen=True)
 class Probing:
-    """The electrons of one snapshot as probing vectors see them.
+    """Estimates of one snapshot's electrons from probing vectors.
 
     Attributes
     ----------
     system
-        Lattice and parameters; its potential or its filling counts.
+        Lattice and parameters, with a fixed potential or a fixed filling.
     recursion
-        Of the snapshot's Hamiltonian, on my strip.
+        Recursion of the snapshot's Hamiltonian on my strip.
     world
-        The ranks: teams, of as many consecutive ranks as there are strips, share the groups of vectors. Results are
-        summed over the groups and over lines of sites in their order, and are the same on every rank.
+        The ranks. Teams share the groups of vectors; a team has as many consecutive ranks as there are strips. Results
+        are summed over the groups and over the lines of sites in order, and are the same on every rank.
     """
 
     system: ClosedLattice
@@ -89,7 +90,7 @@ class Probing:
     world: World
 
     def local_moments(self, groups: Sequence[ProbeGroup], count: int, most: int) -> LocalMoments:
-        """Moments of the sites of some groups, of at most about ``most`` sites evenly among them one by one."""
+        """Moments on every k-th site of some groups, with k such that at most about ``most`` sites remain."""
         stride, strip = -(-sum(len(group.sites) for group in groups) // most), self.recursion.strip
 
         def moments(mine: Sequence[ProbeGroup]) -> list[tuple[Real, Real]]:
@@ -106,7 +107,7 @@ class Probing:
         return LocalMoments(sites, np.concatenate(kept, axis=1), sum_in_order([one.sum(axis=1) for one in traces]))
 
     def densities(self, moments: LocalMoments, expansion: Expansion) -> Estimate:
-        """The estimate from densities, with the energy of the series without a kernel; the moments are of all sites."""
+        """The estimate from densities, with the energy of the series without a kernel; needs moments of all sites."""
         total = moments.total[: expansion.count]
         potential = self._potential(expansion, total)
         components = np.empty((len(moments.sites), 4))
@@ -116,7 +117,7 @@ class Probing:
         return Estimate(components, energy, potential)
 
     def sample(self, moments: LocalMoments, expansion: Expansion) -> Real:
-        """Components tr(sigma rho_ii) on the sites that are kept, of the series that the gradient occupies; (k, 3)."""
+        """tr(sigma rho_ii) on the stored sites, with the series of `Expansion.occupation_of_gradient`; shape (k, 3)."""
         potential = self._potential(expansion, moments.total[: expansion.count])
         series = expansion.occupation_of_gradient(potential)
         return np.tensordot(series, moments.local[: expansion.count, :, 1:], axes=1)
@@ -153,23 +154,23 @@ class Probing:
         return range(0, self.world.size, self._strips)
 
     def _my_groups(self, groups: Sequence[ProbeGroup]) -> Sequence[ProbeGroup]:
-        """Those of my team."""
+        """The groups of my team."""
         team, teams = self.world.rank // self._strips, len(self._first_ranks)
         first, last = ((team + k) * len(groups) // teams for k in (0, 1))
         return groups[first:last]
 
     def _each(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-        """``work`` of the items one by one; on small strips several at once, so that their borders travel together."""
+        """``work`` on the items one by one; on small strips several at once, which share the border messages."""
         if self._strips == 1:
             return threaded(lambda item: work([item])[0], items)
-        # No more at once: the vectors of one group stay in cache from step to step.
+        # Not more: the vectors of one group should stay in cache from step to step.
         together = max(1, LEAST_SITES * self._strips // self.system.lattice.num_sites)
         return [one for first in range(0, len(items), together) for one in work(items[first : first + together])]
 
     def _summed(self, parts: Sequence[Real]) -> Real:
-        """Sum over all groups of arrays that go along my sites or lines, joined along all strips, on every rank.
+        """Sum over all groups of arrays over my sites or lines, joined over all strips, on every rank.
 
-        From team to team the sum goes on, in the order of the groups.
+        Each team adds its groups to the sum of the team before, so that the groups are added in order.
         """
         me, total, joined = self.world.rank, 0.0, []
         for first in self._first_ranks:
@@ -180,7 +181,7 @@ class Probing:
 
 
 def sum_in_order(arrays: Sequence[Any], total: Any = 0.0) -> Any:
-    """Sum of arrays from the first to the last: the same bits on any number of ranks and threads."""
+    """Sum of arrays from the first to the last: bitwise equal on any number of ranks and threads."""
     for array in arrays:
         total = total + array
     return total

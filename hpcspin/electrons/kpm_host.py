@@ -1,6 +1,6 @@
-"""The Chebyshev recursion on a CPU, in C: a few vectors at a time, which stay in cache where the lattice allows it.
+"""The Chebyshev recursion on a CPU, in C: a few vectors at a time, which stay in cache if the lattice is small enough.
 
-Between two steps on a strip its border lines travel, while the lines within are computed.
+On a strip the border lines are sent while the interior lines are computed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Probes(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, compiled if need be; None where there is no C compiler or it fails."""
+    """The kernels, compiled if necessary; None if there is no C compiler or it fails."""
     found = compiled(SOURCE)
     if found is None:
         return None
@@ -65,14 +65,14 @@ def library() -> ctypes.CDLL | None:
 
 @functools.cache
 def host_pairs() -> int:
-    """Pairs of vectors that the kernels take side by side, which depends on the processor; there must be kernels."""
+    """Pairs of vectors that the kernels process side by side, depending on the processor; requires `library`."""
     kernels = library()
     assert kernels is not None
     return int(kernels.hpcspin_width()) // 2
 
 
 class HostRecursion:
-    """The recursion by the kernels in C, with 2 H~ of the snapshot; see `hpcspin.electrons.kpm_recursion.Recursion`."""
+    """The recursion by the C kernels, from 2 H~ of the snapshot; see `hpcspin.electrons.kpm_recursion.Recursion`."""
 
     def __init__(self, hamiltonian: ScaledHamiltonian) -> None:
         kernels = library()
@@ -126,7 +126,7 @@ class HostRecursion:
         return found
 
     def _walk(self, steps: range, vectors: Sequence[Real], runs: Sequence[Callable[[_Part], None]]) -> None:
-        """Run all steps on all lines; on a strip the borders of all vectors that a step reads travel in one message."""
+        """Run all steps on all lines; on a strip one message carries the borders of all vectors that a step reads."""
         lines, border = self.strip.lines, self.strip.border
 
         def run(*part: int) -> None:
@@ -149,12 +149,12 @@ class HostRecursion:
         return vectors
 
     def _call(self, name: str, *arguments: Any) -> None:
-        """Run a kernel on a part, the last argument; arrays go by their addresses, and live on until it returns."""
+        """Run a kernel on a part, the last argument. Arrays are passed by address and kept alive until it returns."""
         *arrays, part = (a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments)
         getattr(self._kernels, f"hpcspin_{name}")(self._table, part, *arrays)
 
     def _vectors(self) -> Real:
-        """Room for two arrays of vectors, shape (2, rows, 8 pairs), where a vector register begins."""
+        """Storage for two arrays of vectors, shape (2, rows, 8 pairs), aligned to a vector register."""
         width = 4 * 2 * self.pairs
         length = 2 * self.strip.rows * width
         room = np.empty(length + _ALIGNMENT // 8)

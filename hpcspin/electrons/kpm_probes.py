@@ -1,9 +1,10 @@
-"""Probing vectors: sites far apart share a vector, and random phases let the mixture of them average out.
+"""Probing vectors: distant sites share a vector, and random phases average out the matrix elements between them.
 
 The matrix elements of a density matrix decay with distance. A vector with phases of modulus 1 on sites that lie s apart
-along both axes, and zero elsewhere, therefore sees the on-site block of each of them, and a little of what joins them,
-which has mean zero over the phases. One vector a colour and spin; as many colours as sites give unit vectors, which see
-nothing else. J. M. Tang and Y. Saad, Numer. Linear Algebra Appl. 19, 485 (2012).
+along both axes, and zero elsewhere, therefore gives the on-site block of each of these sites, plus small contributions
+of the elements between them, whose mean over the phases is zero. There is one vector for each colour and spin; with as
+many colours as sites these are unit vectors, and the contributions vanish. J. M. Tang and Y. Saad, Numer. Linear
+Algebra Appl. 19, 485 (2012).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hpcspin.lattice import Lattice
 from hpcspin.parallel.philox import WORD, philox
 
 _STREAM = 0x4B504D
-"""Second word of the generator's key, of these phases alone."""
+"""Second word of the generator's key, used for these phases only."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Colouring:
     Attributes
     ----------
     colours
-        From 0 on, shape (Lx Ly,).
+        Colour of each site, from 0 on, shape (Lx Ly,).
     count
-        How many there are.
+        Number of colours.
     """
 
     colours: NDArray[np.int64]
@@ -37,22 +38,23 @@ class Colouring:
 
     @property
     def is_exact(self) -> bool:
-        """Whether every site has a colour of its own."""
+        """Whether every site has its own colour."""
         return self.count == len(self.colours)
 
 
 def colouring(lattice: Lattice, distance: int) -> Colouring:
-    """Colours of which sites of the same one are at least ``distance`` steps apart along x or along y.
+    """Colours such that sites of the same colour are at least ``distance`` steps apart along x or along y.
 
-    Each side is cut into as many pieces as hold ``distance`` sites, of two lengths where they do not divide it; the
-    place in its piece is a site's colour along that side, so that the last colours may have fewer sites.
+    Each side is cut into as many pieces of at least ``distance`` sites as possible, of two lengths where equal ones do
+    not fit. The position of a site in its piece is its colour along that side, so that the last colours may have fewer
+    sites.
     """
     (x, across), (y, along) = (_along(length, distance) for length in lattice.size)
     return Colouring((x[:, None] * along + y).reshape(-1), across * along)
 
 
 def unit_colouring(lattice: Lattice) -> Colouring:
-    """A colour for every site."""
+    """One colour for each site."""
     return Colouring(np.arange(lattice.num_sites), lattice.num_sites)
 
 
@@ -65,10 +67,10 @@ def _along(length: int, distance: int) -> tuple[NDArray[np.int64], int]:
 
 
 def random_phases(sites: int, seed: int, number: int, stage: int) -> NDArray[np.float64]:
-    """exp(i phi) of so many sites as pairs of real numbers, shape (sites, 2).
+    """exp(i phi) on each site as pairs of real numbers, shape (sites, 2).
 
-    The seed, 32 bits, is the key of the generator; ``number`` is that of the snapshot in its file, or the step of a
-    trajectory, ``stage`` which of several independent sets.
+    The seed, 32 bits, is the key of the generator; ``number`` is the number of the snapshot in its file, or the step of
+    a trajectory; ``stage`` is the index of one of several independent sets.
     """
     words, *_ = philox((np.arange(sites), number & WORD, number >> 32, stage), (seed, _STREAM))
     angles = words * (2 * np.pi / 2**32)
@@ -77,16 +79,16 @@ def random_phases(sites: int, seed: int, number: int, stage: int) -> NDArray[np.
 
 @dataclass(frozen=True)
 class ProbeGroup:
-    """The probing vectors of a few colours: two a colour, which start with spin up and with spin down.
+    """The probing vectors of a few colours: two for each colour, with spin up and with spin down.
 
     Attributes
     ----------
     sites
-        Where they start, int32, shape (k,).
+        Sites on which the vectors are not zero, int32, shape (k,).
     pairs
-        Which pair of vectors starts at each of them, int32, shape (k,).
+        Index of the pair of vectors of each of these sites, int32, shape (k,).
     phases
-        With which phase, real and imaginary part, shape (k, 2).
+        Phase on each of these sites, real and imaginary part, shape (k, 2).
     """
 
     sites: NDArray[np.int32]
@@ -95,7 +97,7 @@ class ProbeGroup:
 
 
 def probe_groups(coloured: Colouring, phases: NDArray[np.float64], pairs: int) -> list[ProbeGroup]:
-    """All probing vectors, ``pairs`` colours a group."""
+    """All probing vectors in groups of ``pairs`` colours."""
     groups = []
     for first in range(0, coloured.count, pairs):
         inside = (coloured.colours >= first) & (coloured.colours < first + pairs)

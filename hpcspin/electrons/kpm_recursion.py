@@ -1,15 +1,15 @@
-"""The Chebyshev recursion of probing vectors, on arrays of any library.
+"""The Chebyshev recursion of probing vectors, with arrays of any library.
 
 With H~ = (H - centre) / half width and a_0 = v,
 
     a_1 = H~ a_0,     a_{n+1} = 2 H~ a_n - a_{n-1},     a_n = T_n(H~) v.
 
-H~ is never formed: a step is a stencil over the bonds of the lattice. Moments of a whole vector need half of the steps,
+H~ is never formed: a step is a stencil over the bonds of the lattice. Moments of a whole vector need half the steps,
 
     <v|T_{2n}|v> = 2 <a_n|a_n> - <v|v>,     <v|T_{2n+1}|v> = 2 Re <a_n|a_{n+1}> - <v|H~|v>,
 
-and the derivative of a sum of them by H~ is the reverse of the recursion, on which the a_n are computed anew, from the
-last two back to the first.
+and the derivative of a sum of moments with respect to H~ is a reverse sweep of the recursion, which recomputes the a_n
+from the last two back to the first and carries the adjoints l_n.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hpcspin.parallel.world import World
 Real = NDArray[np.float64]
 Weights = tuple[float, float, float]
 Way = tuple[Array, Array, Array, Array, Array]
-"""a_n, a_{n+1}, l_{n+1}, l_{n+2} and the sums so far."""
+"""State of the reverse sweep: a_n, a_{n+1}, the adjoints l_{n+1}, l_{n+2}, and the sums so far."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class ScaledHamiltonian:
     Attributes
     ----------
     strip
-        The sites.
+        The strip of sites.
     targets
-        Rows to which the matrix of each hopping term leads from a site, and to which its adjoint leads, see
-        `Strip.rows_of`; int32, shape (sites, terms, 2).
+        Rows that each hopping term connects to a site by its matrix and by the adjoint matrix, see `Strip.rows_of`;
+        int32, shape (sites, terms, 2).
     hopping
         Matrix of each term, complex128, shape (terms, 2, 2).
     on_site
@@ -63,7 +63,7 @@ class ScaledHamiltonian:
 
     @property
     def is_plain(self) -> bool:
-        """Whether hopping keeps the spin and is real: each matrix a number times the identity."""
+        """Whether every hopping matrix is a real number times the identity, so that hopping conserves the spin."""
         return bool(np.array_equal(self.hopping, self.hopping[:, :1, :1].real * np.eye(2)))
 
 
@@ -86,7 +86,7 @@ def scaled_hamiltonian(
 def adjoint_weights(series: Real) -> tuple[Real, Real]:
     """Weights of <a_n|a_n> and of Re <a_n|a_{n+1}> in sum_n w_n <v|T_n|v>, up to its constant part.
 
-    From w_n, shape (2 steps,), two arrays of shape (steps,).
+    Two arrays of shape (steps,), from w_n, shape (2 steps,).
     """
     even, odd = 2 * series[0::2], 2 * series[1::2]
     even[0] = 0
@@ -95,7 +95,7 @@ def adjoint_weights(series: Real) -> tuple[Real, Real]:
 
 
 def moments_of_products(products: Real) -> Real:
-    """Moments <v|T_n|v> from <a_n|a_n> and Re <a_n|a_{n+1}> in turn, shape (2 steps,)."""
+    """Moments <v|T_n|v> from alternating <a_n|a_n> and Re <a_n|a_{n+1}>, shape (2 steps,)."""
     moments = 2 * products
     moments[:2] = products[:2]
     moments[2:] -= np.tile(products[:2], len(products) // 2 - 1)
@@ -103,40 +103,40 @@ def moments_of_products(products: Real) -> Real:
 
 
 class Recursion(Protocol):
-    """A way to run the recursion of one snapshot's Hamiltonian on a strip, for several groups side by side.
+    """Runs the recursion of one snapshot's Hamiltonian on a strip, for several groups side by side.
 
-    Groups have rows of the strip in the place of sites, see `Strip.own`. All ranks of the strip's team call together.
+    The groups hold rows of the strip instead of sites, see `Strip.own`. All calls are collective in the strip's team.
     """
 
     pairs: int
-    """Colours of a group."""
+    """Number of colours in a group."""
     strip: Strip
 
     def local_moments(self, groups: Sequence[ProbeGroup], count: int, kept: Sequence[slice]) -> list[tuple[Real, Real]]:
-        """Components of m = (T_n v)_i v_i†, and traces, of each group.
+        """Components and traces of m = (T_n v)_i v_i† for each group.
 
-        tr(m) and tr(sigma m) on those sites of the group that are kept, shape (count, k, 4); and tr(m) summed over its
-        sites on each line, shape (count, lines).
+        tr(m) and tr(sigma m) on the sites of the group selected by ``kept``, shape (count, k, 4); and tr(m) summed over
+        all its sites on each line, shape (count, lines).
         """
         ...
 
     def products(self, groups: Sequence[ProbeGroup], steps: int) -> list[tuple[Real, Any]]:
-        """<a_n|a_n> and Re <a_n|a_{n+1}> in turn, and where the way back starts, of each group.
+        """Alternating <a_n|a_n> and Re <a_n|a_{n+1}>, and the start of the reverse sweep, for each group.
 
         The products are summed over the group's vectors on each line, shape (lines, 2 steps).
         """
         ...
 
     def gradients(self, starts: Sequence[Any], even: Real, odd: Real) -> list[Real]:
-        """Derivative of each group's sum with `adjoint_weights` by the on-site blocks of H~, shape (sites, 4).
+        """Derivative of each group's sum with `adjoint_weights` with respect to the on-site blocks of H~.
 
-        ``starts`` is what `products` has returned; it is overwritten.
+        Each of shape (sites, 4). ``starts`` comes from `products` and is overwritten.
         """
         ...
 
 
 class ArrayRecursion:
-    """The recursion by operations of an array library, on a GPU or where no compiler is.
+    """The recursion by operations of an array library, on a GPU or where there is no compiler.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class ArrayRecursion:
     backend
         Array library and device.
     pairs
-        Colours of a group, as many as fill the device.
+        Number of colours in a group, enough to occupy the device.
     """
 
     pairs = 32
@@ -166,7 +166,7 @@ class ArrayRecursion:
         self._on_site = backend.asarray(blocks)
 
     def _apply(self, vectors: Array) -> Array:
-        """2 H~ x; vectors have shape (rows, 2, width), those of other ranks have arrived."""
+        """2 H~ x for vectors of shape (rows, 2, width), whose rows from other ranks have arrived."""
         xp = self._xp
         result = self._on_site @ vectors[: self._sites]
         for term, strength in enumerate(self._strengths):
@@ -185,7 +185,7 @@ class ArrayRecursion:
         return self._backend.asarray(vectors)
 
     def _fill(self, arrays: Sequence[Array]) -> None:
-        """Put the borders that other ranks compute around arrays of vectors."""
+        """Fill the borders of arrays of vectors with the rows that other ranks compute."""
         if self.strip.border:
             vectors = [self._backend.real_tensor(array).flatten(start_dim=1) for array in arrays]
             exchange = self.strip.exchange(vectors)
@@ -193,7 +193,7 @@ class ArrayRecursion:
             exchange.finish(vectors)
 
     def _steps(self, groups: Sequence[ProbeGroup], count: int) -> Iterator[list[tuple[Array, Array]]]:
-        """a_n and a_{n-1} of each group, for n from 0 to count; the next step may overwrite them."""
+        """a_n and a_{n-1} of each group, for n = 0 ... ``count``; the next step may overwrite them."""
         pairs = [(near := self._start(group), self._xp.zeros_like(near)) for group in groups]
         yield pairs
         for n in range(count):
@@ -219,7 +219,7 @@ class ArrayRecursion:
         return [(one, self._on_lines(*of)) for one, of in zip(moments, zip(sums, groups, strict=True), strict=True)]
 
     def _places(self, group: ProbeGroup) -> NDArray[np.int64]:
-        """Of each site its two vectors, up and down, in the rows of spin up and of spin down."""
+        """Positions of four elements for each site: its two vectors, up and down, in its rows of spin up and down."""
         rows, width = group.sites.astype(np.int64) * (4 * self.pairs) + 2 * group.pairs, 2 * self.pairs
         return np.stack([rows, rows + width, rows + 1, rows + width + 1], axis=-1).reshape(-1)
 
@@ -262,13 +262,13 @@ class ArrayRecursion:
         return scale * self._apply(near) - far
 
     def _zero_sums(self) -> Array:
-        """Where `_reverse` sums, shape (sites, 4, parts of the sum)."""
+        """Storage for the sums of `_reverse`, shape (sites, 4, parts of the sum)."""
         return self._backend.asarray(np.zeros((self._sites, 4, 1)))
 
     def _reverse(
         self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: Weights
     ) -> tuple[Array, Array, Array]:
-        """A step of the way back from n > 0: a_{n-1}, l_n and the sums.
+        """A step of the reverse sweep from n > 0: a_{n-1}, l_n and the sums.
 
         ``near`` is a_n, ``far`` a_{n+1}, ``later`` l_{n+1}, ``latest`` l_{n+2}; ``weights`` are even[n], odd[n] and
         odd[n - 1]. ``far``, ``latest`` and ``sums`` may be overwritten.

@@ -1,4 +1,4 @@
-"""Chebyshev series of what electrons in equilibrium need: bounds of the spectrum, coefficients, the chemical potential.
+"""Chebyshev series for electrons in equilibrium: bounds of the spectrum, coefficients, the chemical potential.
 
 With x = (e - centre) / half width in [-1, 1], a function of the Hamiltonian is
 
@@ -21,11 +21,11 @@ from hpcspin.electrons.system import ElectronSystem
 Vector = NDArray[np.float64]
 
 _MARGIN = 0.001
-"""Share by which the interval is wider than the bounds: the band of an open lattice is sampled, not solved."""
+"""Relative margin of the interval around the bounds, because the band of an open lattice is sampled, not solved."""
 _SAMPLES = 128
-"""Wave vectors along an axis by which a bond of one lattice step is sampled."""
+"""Number of wave vectors along an axis that sample a bond of one lattice step."""
 _POINTS = 12.0
-"""Chebyshev points by half width / T: coefficients fall as exp(-pi n T / half width), and none is left beyond."""
+"""Chebyshev points divided by half width / T; coefficients fall as exp(-pi n T / half width) to nothing by then."""
 
 _EMPTY = 40.0
 """|e - mu| / T beyond which a level is full or empty."""
@@ -33,7 +33,7 @@ _EMPTY = 40.0
 
 @dataclass(frozen=True)
 class Interval:
-    """Energies between which the whole spectrum lies."""
+    """Interval of energies that contains the whole spectrum."""
 
     centre: float
     half_width: float
@@ -45,7 +45,7 @@ class Interval:
 
 
 def spectral_interval(system: ElectronSystem) -> Interval:
-    """Bounds of the spectrum for any spins: those of the hopping's band, and |J_i| about the on-site energies."""
+    """Bounds of the spectrum for any spins: those of the band of the hopping, plus the on-site energies ± |J_i|."""
     lowest, highest = _band(system)
     exchange, on_site = np.abs(system.exchange), np.asarray(system.on_site)
     lowest += float((on_site - exchange).min())
@@ -54,7 +54,7 @@ def spectral_interval(system: ElectronSystem) -> Interval:
 
 
 def _band(system: ElectronSystem) -> tuple[float, float]:
-    """Lowest and highest energy of the hopping alone; on a lattice with open edges those of the endless one."""
+    """Lowest and highest energy of the hopping alone; for a lattice with open edges those of the infinite lattice."""
     lattice, terms = system.lattice, system.hopping_terms
     waves = []
     for axis, length in enumerate(lattice.size):
@@ -70,7 +70,7 @@ def _band(system: ElectronSystem) -> tuple[float, float]:
 
 
 def jackson(count: int) -> Vector:
-    """Jackson's kernel of so many moments, shape (count,)."""
+    """Jackson's kernel for ``count`` moments, shape (count,)."""
     n, q = np.arange(count), np.pi / (count + 1)
     return ((count - n + 1) * np.cos(q * n) + np.sin(q * n) / np.tan(q)) / (count + 1)
 
@@ -82,14 +82,14 @@ class Expansion:
     Parameters
     ----------
     interval
-        Where the spectrum lies.
+        Interval that contains the spectrum.
     temperature
-        T of the electrons.
+        Temperature T of the electrons.
     count
-        Moments M, an even number.
+        Number of moments M, even.
     kernel
-        ``"jackson"``, without Gibbs oscillations and best where a gap surrounds mu, or ``"none"``, which converges
-        exponentially from M = half width / T on.
+        ``"jackson"``, without Gibbs oscillations and best if mu lies in a gap, or ``"none"``, which converges
+        exponentially once M > half width / T.
     """
 
     interval: Interval
@@ -111,7 +111,7 @@ class Expansion:
         return self.interval.centre + self.interval.half_width * np.cos(angles)
 
     def coefficients(self, values: Vector) -> Vector:
-        """g_n c_n of a function by its values at the energies e_k, shape (M,)."""
+        """g_n c_n of a function, shape (M,), from its values at the energies e_k."""
         series = scipy.fft.dct(values)[: self.count] / len(values)
         series[0] /= 2
         return self.factors * series
@@ -121,15 +121,15 @@ class Expansion:
         return self.coefficients(scipy.special.expit((potential - self.energies) / self.temperature))
 
     def grand_potential(self, potential: float) -> Vector:
-        """Coefficients of -T log(1 + exp(-(e - mu) / T)); by mu their derivative is minus that of `occupation`."""
+        """Coefficients of -T log(1 + exp(-(e - mu) / T)); their derivative with respect to mu is minus `occupation`."""
         return self.coefficients(
             self.temperature * scipy.special.log_expit((self.energies - potential) / self.temperature)
         )
 
     def occupation_of_gradient(self, potential: float) -> Vector:
-        """Coefficients of the derivative by e of the truncated `grand_potential`: what its gradient occupies."""
+        """Coefficients of d/de of the truncated `grand_potential`: the occupation in the gradient of the energy."""
         terms = 2 * np.arange(self.count) * self.grand_potential(potential)
-        # T_n' / 2n is the sum of all T_m of the other parity with m < n, the first one halved.
+        # T_n' / 2n is the sum of all T_m of the other parity with m < n, with T_0 halved.
         even, odd = (np.cumsum(terms[parity::2][::-1])[::-1] for parity in (0, 1))
         series = np.zeros(self.count)
         series[0::2] = odd
@@ -138,7 +138,7 @@ class Expansion:
         return series / self.interval.half_width
 
     def potential(self, moments: Vector, electrons: float) -> float:
-        """Where sum_n g_n c_n mu_n electrons are there: mu from moments mu_n = tr T_n(x(H)), shape (M,)."""
+        """Potential mu at which sum_n g_n c_n mu_n is ``electrons``, for moments mu_n = tr T_n(x(H)), shape (M,)."""
         energies = self.energies
         padded = np.zeros(len(energies))
         padded[: self.count] = self.factors * moments[: self.count]
@@ -156,7 +156,7 @@ class Expansion:
             return low
         if excess(high) <= 0:
             return high
-        # Takes a third of a second to import, and most commands do not need it.
+        # The import takes a third of a second, and most commands do not need it.
         from scipy.optimize import brentq
 
         return float(brentq(excess, low, high, xtol=1e-14 * max(1.0, abs(low), abs(high)), rtol=1e-15, maxiter=500))

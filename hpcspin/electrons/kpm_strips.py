@@ -1,10 +1,10 @@
 """A lattice cut across its longer side into strips of whole lines, one for each rank of a team.
 
-A line holds all sites of one coordinate along the longer side. What is summed over sites is summed on each line first
-and over the lines, in their order, afterwards: the bits do not depend on where the lattice is cut. A step of the
-recursion reads a few lines, as many as bonds are long, beyond either end of a strip.
+A line contains all sites with the same coordinate along the longer side. Sums over sites are taken within each line
+first, and then over the lines in order, so that results are bitwise equal wherever the lattice is cut. A step of the
+recursion reads a few lines beyond either end of a strip, as many as the bonds are long.
 
-Ranks form a grid of teams, which share the probing vectors, and of the strips within a team.
+The ranks form a grid: teams share the probing vectors, and the ranks of a team share the sites, one strip each.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ Real = NDArray[np.float64]
 Sites = NDArray[np.int64]
 
 LEAST_SITES = 4096
-"""Sites of a strip below which messages take longer than the steps between them."""
+"""Fewest sites of a strip; on smaller strips messages take longer than the steps between them."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """The lines of one rank; arrays over its sites go line after line.
+    """The lines of one rank; arrays over its sites are ordered line by line.
 
     Attributes
     ----------
     domain
-        The cut, and the ranks of the team.
+        The cut and the ranks of the team.
     axis
-        Along which it is cut.
+        Axis along which the lattice is cut.
     border
-        Lines that are read beyond each end; none where the strip is the whole lattice.
+        Number of lines that are read beyond each end; 0 if the strip is the whole lattice.
     """
 
     domain: Domain
@@ -51,33 +51,33 @@ class Strip:
 
     @classmethod
     def cut(cls, system: ElectronSystem, team: World) -> Strip:
-        """My strip, one of as many as the team has ranks."""
+        """My strip, if each rank of the team has one."""
         axis = _long_axis(system)
         blocks = (1, team.size) if axis else (team.size, 1)
         return cls(Domain(system.lattice, team, blocks), axis, _reach(system, axis) if team.size > 1 else 0)
 
     @property
     def across(self) -> int:
-        """Sites of a line."""
+        """Number of sites of a line."""
         return self.domain.lattice.size[1 - self.axis]
 
     @property
     def lines(self) -> int:
-        """How many are mine."""
+        """Number of my lines."""
         return self.domain.shape[self.axis]
 
     @property
     def sites(self) -> Sites:
-        """My sites."""
+        """My sites, line by line."""
         return np.moveaxis(self.domain.sites, self.axis, 0).reshape(-1)
 
     @property
     def rows(self) -> int:
-        """Rows of an array of vectors: my sites, `border` lines before and after them, and one that stays zero."""
+        """Number of rows of an array of vectors: my sites, `border` lines on either side, and a row that stays zero."""
         return (self.lines + 2 * self.border) * self.across + 1
 
     def rows_of(self, sites: Sites) -> NDArray[np.int32]:
-        """Rows of sites that are mine or on the lines next to mine; -1 stands for a site beyond an open edge."""
+        """Rows of sites that are mine or on the border lines; -1 stands for a site beyond an open edge."""
         line, place = np.divmod(self._position(sites), self.across)
         mine = self.domain.slices[self.axis]
         length = self.domain.lattice.size[self.axis]
@@ -87,11 +87,11 @@ class Strip:
         return np.where(sites < 0, self.rows - 1, local * self.across + place).astype(np.int32)
 
     def in_line_order(self, sites: NDArray[np.integer]) -> Sites:
-        """The same sites, line after line."""
+        """The same sites, ordered line by line."""
         return sites[np.argsort(self._position(sites))].astype(np.int64)
 
     def own(self, group: ProbeGroup) -> tuple[ProbeGroup, int]:
-        """The part of a group on my sites, with rows in the place of sites; and how many sites come on lines before."""
+        """The part of a group on my sites, with rows instead of sites; and the number of its sites on earlier lines."""
         position = self._position(group.sites)
         order = np.argsort(position)
         mine = self.domain.slices[self.axis]
@@ -101,7 +101,7 @@ class Strip:
         return ProbeGroup(rows, group.pairs[own], np.ascontiguousarray(group.phases[own])), int(first)
 
     def by_site(self, values: Real) -> Real:
-        """Values of all sites, shape (sites, components), which go line after line, in the order of the sites."""
+        """Reorder the values of all sites, shape (sites, components), from line by line to the order of the sites."""
         if not self.axis:
             return values
         return values.reshape(-1, self.across, values.shape[-1]).swapaxes(0, 1).reshape(values.shape)
@@ -121,9 +121,9 @@ class Strip:
 
 
 def strips_of_a_team(system: ElectronSystem, ranks: int, groups: int) -> int:
-    """How many strips to cut the lattice into: the busiest rank has the least to do, and no strip is too small.
+    """Number of strips that gives the busiest rank the least work, without any strip being too small.
 
-    The number of strips divides that of all ranks, whose teams share the groups of probing vectors.
+    It divides the number of all ranks, whose teams share the groups of probing vectors.
     """
     axis = _long_axis(system)
     length, sites = system.lattice.size[axis], system.lattice.num_sites
@@ -137,5 +137,5 @@ def _long_axis(system: ElectronSystem) -> int:
 
 
 def _reach(system: ElectronSystem, axis: int) -> int:
-    """Lines to which a bond leads, at least 1."""
+    """Number of lines that the longest bond spans, at least 1."""
     return max(1, *(abs(term.offset[axis]) for term in system.hopping_terms))

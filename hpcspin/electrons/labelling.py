@@ -1,4 +1,4 @@
-"""Many snapshots, shared out over the ranks: what `hpcspin label` and `ElectronSystem.solve` both do."""
+"""Solution of many snapshots, shared by the ranks, for `hpcspin label` and `ElectronSystem.solve`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 
 Frame = Callable[[int], NDArray[np.float64]]
-"""Spins (1, Lx, Ly, 3) of a snapshot by its number."""
+"""Returns the spins of a snapshot, shape (1, Lx, Ly, 3), given its number."""
 
 
 def label_snapshots(
@@ -28,18 +28,18 @@ def label_snapshots(
     done: int = 0,
     energies: Sequence[float] | None = None,
 ) -> Iterator[tuple[NDArray[np.float64], State, Transport | None]]:
-    """Spins, the electrons' state and, where it is asked for, what flows, of each snapshot, in order, on rank 0.
+    """Spins, electronic state and, on request, currents of each snapshot, in order, on rank 0.
 
-    The ranks form as many teams as there are snapshots left, at most one a rank, or fewer where one rank cannot
-    hold the lattice; each team solves one snapshot at a time, its ranks sharing the energies or the columns of
+    The ranks form as many teams as there are snapshots left, at most one for each rank, or fewer if one rank cannot
+    hold the lattice; each team solves one snapshot at a time, and its ranks share the energies or the columns of
     sites. A label does not depend on the snapshots before it. All ranks iterate together.
 
     Parameters
     ----------
     system
-        With the solver, tolerance and precision to be used.
+        The lattice of electrons, with the solver, tolerance and precision to use.
     frame
-        The spins; called on every rank.
+        Function that returns the spins; called on every rank.
     count
         Number of snapshots.
     world
@@ -47,9 +47,9 @@ def label_snapshots(
     device
         See `pick_device`.
     done
-        Snapshots to leave out at the start.
+        Number of snapshots to skip at the start.
     energies
-        See `hpcspin.electrons.transport`; None to leave the flows out.
+        See `hpcspin.electrons.transport`; None to leave out the transport.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def label_snapshots(
 
 
 def solve(system: ElectronSystem, spins: NDArray[np.float64], world: World, device: Any) -> State:
-    """The electrons' state for snapshots of shape (n, Lx, Ly, 3), on all ranks; see `ElectronSystem.solve`."""
+    """Electronic state of snapshots of shape (n, Lx, Ly, 3), on all ranks; see `ElectronSystem.solve`."""
     spins = system.check_spins(spins)
     states = [state for _, state, _ in label_snapshots(system, lambda i: spins[i : i + 1], len(spins), world, device)]
     found: State = world.broadcast(type(states[0]).joined(states) if states else None)

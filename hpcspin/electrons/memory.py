@@ -1,4 +1,4 @@
-"""How much is computed at once: batch sizes from the memory that is free."""
+"""Batch sizes from the free memory."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
 _SHARE = 0.5
-"""Part of the free memory that is planned with; the rest is for copies that libraries make."""
+"""Fraction of the free memory that is used for planning; the rest is for copies that libraries make."""
 _CPU_BATCH = 3 * 2**19
-"""Bytes of one block for every energy of a sweep on a CPU: more would leave the cache (measured, m = 16 and 48)."""
+"""Bytes of one block for all energies of a sweep on a CPU; more would not fit in the cache (measured, m = 16, 48)."""
 _GPU_ENERGIES = 8192
 _MOST_SNAPSHOTS = 64
 _INTERVALS = 256
-"""Intervals of one snapshot whose integrals, by two rules, are kept until it has converged."""
+"""Number of intervals of one snapshot whose integrals, by two rules, are kept until it has converged."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Energies of a sweep, sweeps at the same time, snapshots refined together, ranks that divide the columns."""
+    """Energies in a sweep, simultaneous sweeps, snapshots refined together, and ranks that share the columns."""
 
     energies: int
     sweeps: int
@@ -32,7 +32,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class _Needs:
-    """Bytes on each of ``ranks`` devices that hold the columns of a lattice together."""
+    """Bytes needed on each of the ``ranks`` devices that together hold the columns of a lattice."""
 
     system: DrivenLattice
     ranks: int
@@ -47,7 +47,7 @@ class _Needs:
 
     @property
     def an_energy(self) -> int:
-        # The corner blocks of all slabs, as they are and connected.
+        # The corner blocks of all slabs, isolated and connected.
         corners = 8 * self.ranks if self.ranks > 1 else 0
         return self.block * (2 * self.columns + 8 + corners) + 128 * self.system.lattice.num_sites
 
@@ -68,17 +68,17 @@ def plan_batches(
     Parameters
     ----------
     system, backend
-        What is computed, and where.
+        The driven lattice, and the array library and device of the computation.
     world
-        Ranks that plan together, a collective call: the one with the least
-        memory decides, and ranks on one device share it.
+        Ranks that plan together in a collective call: the rank with the least
+        memory decides, and ranks on the same device share its memory.
     column_ranks
-        Over how many ranks to divide the columns of sites; None: over as few as can hold them.
+        Number of ranks that share the columns of sites; None for as few as can hold them.
 
     Raises
     ------
     HpcspinError
-        If not even one energy fits; it says what would.
+        If not even one energy fits; the message says what would help.
     """
     world = world or World()
     sharing = backend.ranks_on_device(world)
@@ -102,7 +102,7 @@ def plan_batches(
 
 
 def _advice(system: DrivenLattice, free: float, ranks: int) -> str:
-    """What is missing and what would do, in one line."""
+    """One line that says how much memory is missing and what would help."""
     columns, rows = system.lattice.size
     lattice = f"one energy of a lattice of {columns} x {rows}"
     has = f"each of {ranks} ranks has {_gib(free)} free" if ranks > 1 else f"{_gib(free)} are free"

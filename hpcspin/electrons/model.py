@@ -1,4 +1,4 @@
-"""The driven system: a lattice, its Hamiltonian's parameters and the reservoirs that drive it."""
+"""The driven system: a lattice, the parameters of its Hamiltonian and the reservoirs that drive it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import SHAPES, Lattice
 
 WIDEST_BIAS = 1e3
-"""Largest difference of chemical potentials, in hoppings, that is taken for intended."""
+"""Largest difference of chemical potentials, in hoppings, that is accepted as intended."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Reservoir:
     Parameters
     ----------
     name
-        What errors and files call it.
+        Name in messages and files.
     sites
-        Sites it touches, bool, shape (Lx, Ly).
+        Mask of the sites that it touches, bool, shape (Lx, Ly).
     width
-        Level width g of a touched site: its width matrix is g (1 + p·sigma) and
-        its self-energy -i times that, in units of energy.
+        Level width g of a touched site, an energy. The width matrix is g (1 + p·sigma), and the self-energy is -i
+        times this matrix.
     potential
         Chemical potential.
     polarization
@@ -39,7 +39,8 @@ class Reservoir:
     Raises
     ------
     HpcspinError
-        If the width matrix would not be positive, the sites are no mask, or no site is touched.
+        If the width or the potential is not a finite number, the width matrix is not positive, the sites are not a
+        mask, or no site is touched.
     """
 
     name: str
@@ -84,14 +85,15 @@ class DrivenLattice(ElectronSystem):
     Parameters
     ----------
     lattice, hopping, exchange, temperature, on_site, rashba, vacancies, solver, tolerance, precision
-        As of `ElectronSystem`.
+        As for `ElectronSystem`.
     reservoirs
-        At least one with a width; their order is the order of all currents. Vacancies they do not touch.
+        At least one must have a width. All currents are in the order of the reservoirs. Reservoirs do not touch
+        vacancies.
 
     Raises
     ------
     HpcspinError
-        If a parameter makes no sense.
+        If a parameter is invalid.
     """
 
     reservoirs: tuple[Reservoir, ...]
@@ -166,7 +168,7 @@ class DrivenLattice(ElectronSystem):
         touched = self.widths[..., 0].any(axis=0).reshape(-1)
         if touched.all():
             return True
-        # Takes a third of a second to import, and lattices with a bath on all sites do not need it.
+        # The import takes a third of a second, and lattices with a bath on all sites do not need it.
         from scipy.sparse import csr_array
         from scipy.sparse.csgraph import connected_components
 
@@ -187,7 +189,7 @@ def _sites_in_words(sites: NDArray[np.bool_], lattice: Lattice) -> str | list[li
 
 @dataclass(frozen=True)
 class Group:
-    """Reservoirs at one potential that act as one: their indices and summed widths, shape (Lx, Ly, 4)."""
+    """Reservoirs at the same potential, which act as one: their indices and summed widths, shape (Lx, Ly, 4)."""
 
     potential: float
     members: list[int]
@@ -195,7 +197,7 @@ class Group:
 
 
 def merge_potentials(system: DrivenLattice) -> list[Group]:
-    """Reservoirs that have a width as one group a potential, in order of appearance."""
+    """Reservoirs with a width, in one group for each potential, in order of appearance."""
     merged: dict[float, Group] = {}
     for index, (potential, widths) in enumerate(zip(system.potentials.tolist(), system.widths, strict=True)):
         if widths.any():
@@ -205,5 +207,5 @@ def merge_potentials(system: DrivenLattice) -> list[Group]:
 
 
 def site_matrices(coefficients: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """2x2 matrices from coefficients of (1, sigma), shape (..., 4) to (..., 2, 2)."""
+    """2x2 matrices, shape (..., 2, 2), from coefficients of (1, sigma), shape (..., 4)."""
     return np.einsum("...k,kab->...ab", coefficients, SIGMA)

@@ -1,7 +1,8 @@
 """Production solver: recursive Green's functions, Matsubara frequencies and an adaptive window integral.
 
-The density matrix rho = -i ∫ de/2pi G^<(e), with which Eq. 7 of arXiv:2112.12124 gives the field, is integrated in the
-two terms of `split_lesser`: the first one is a sum over Matsubara frequencies, the second lives between the potentials.
+The density matrix rho = -i ∫ de/2pi G^<(e), from which Eq. 7 of arXiv:2112.12124 gives the field, is integrated in the
+two terms of `split_lesser`: the first becomes a sum over Matsubara frequencies, the second an integral over energies
+between the potentials.
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ from hpcspin.electrons.window import WindowIntegral
 from hpcspin.parallel.world import World
 
 FINEST_SINGLE = 5e-5
-"""Least tolerance in complex64: below it rounding would be refined as if it were structure of the integrand."""
+"""Smallest tolerance in complex64: below it the quadrature would refine rounding errors as if they were structure."""
 _EQUILIBRIUM_SHARE = 0.2
-"""Part of the tolerance that the equilibrium part may use; the window integrals share the rest."""
+"""Fraction of the tolerance for the equilibrium part; the window integrals share the rest."""
 _ROUNDING = 0.01
-"""Part of the tolerance that is left to rounding."""
+"""Fraction of the tolerance reserved for rounding."""
 
 
 class RecursiveSolver(SteadyStateSolver):
-    """Nonequilibrium Green's functions, linear in Lx; open along x.
+    """Nonequilibrium Green's functions, linear in Lx; for lattices that are open along x.
 
     Parameters
     ----------
     system, tolerance, world, device, precision
-        As for every solver; complex64 is used between the potentials, where
-        nearly all of the work is; the equilibrium part stays in complex128.
+        As for every solver; complex64 applies to energies between the potentials,
+        where nearly all of the work is; the equilibrium part stays in complex128.
     backend
         Array library, see `make_backend`.
     column_ranks
-        Ranks that hold the columns of one lattice together; None: as few as have the memory, see `plan_batches`.
+        Number of ranks that together hold the columns of one lattice; None for as few as have enough memory, see
+        `plan_batches`.
     """
 
     name: ClassVar[str] = "negf"
@@ -85,7 +87,7 @@ class RecursiveSolver(SteadyStateSolver):
             )
             for source in sources
         ]
-        # At one potential they are in equilibrium with all others.
+        # With a single potential untouched levels are in equilibrium with all others.
         self._untouched = (
             UntouchedLevels(system, self.columns, self.scale, share * self.tolerance, batch, accuracy)
             if sources and not touches_all_levels(system, self.columns)
@@ -94,15 +96,15 @@ class RecursiveSolver(SteadyStateSolver):
         self._tune()
         self._grids: list[list[NDArray[np.float64]]] = [[] for _ in self.windows]
         self.evaluations = 0
-        """Energies at which windows were evaluated, by all ranks, since the solver was made."""
+        """Number of energies at which all ranks have evaluated windows since the solver was created."""
 
     @classmethod
     def ranks_needed(cls, system: DrivenLattice, world: World, device: Any) -> int:
-        """Ranks over which the columns of sites must be divided."""
+        """Number of ranks over which the columns of sites must be divided."""
         return plan_batches(system, make_backend("auto", device), world).column_ranks
 
     def _tune(self) -> None:
-        """On a GPU find the fastest way to compute each window, on random spins."""
+        """On a GPU, find the fastest way to compute each window, with random spins."""
         if self.backend.name == "cupy":
             spins = np.random.default_rng(0).standard_normal((1, *self.system.lattice.size, 3))
             spins /= np.linalg.norm(spins, axis=-1, keepdims=True)
@@ -145,7 +147,7 @@ class RecursiveSolver(SteadyStateSolver):
         self._grids = [[] for _ in self.windows]
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """Energy grids that the next call starts from, and how it computes.
+        """Energy grids from which the next call starts, and the chosen ways to compute.
 
         Slot i of `solve` continues slot i of the call before.
         """
@@ -165,7 +167,7 @@ class RecursiveSolver(SteadyStateSolver):
         Raises
         ------
         ValueError
-            If one is no grid of its window.
+            If a grid does not belong to its window.
         """
         self.reset()
         for number, (window, grids) in enumerate(zip(self.windows, self._grids, strict=True)):
@@ -176,7 +178,7 @@ class RecursiveSolver(SteadyStateSolver):
 
 
 def _grid_of(window: WindowIntegral, edges: NDArray[Any], key: str) -> NDArray[np.float64]:
-    """A stored grid, if it covers its window: the integral over another one would be another field."""
+    """A stored grid, checked to cover exactly its window; the integral over any other interval would be wrong."""
     ends = window.first_grid[[0, -1]]
     if edges.ndim != 1 or len(edges) < 2 or not (np.allclose(edges[[0, -1]], ends) and np.all(np.diff(edges) > 0)):
         raise ValueError(f"{key} does not cover the energies from {ends[0]:.6g} to {ends[1]:.6g}")

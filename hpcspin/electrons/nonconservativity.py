@@ -14,7 +14,7 @@ from hpcspin.errors import HpcspinError
 
 
 def tangents(spins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Two orthonormal vectors perpendicular to each unit spin, shape (..., 3) to (..., 2, 3)."""
+    """Two orthonormal vectors perpendicular to each unit spin, shape (..., 2, 3), for spins of shape (..., 3)."""
     axis = np.eye(3)[np.argmin(np.abs(spins), axis=-1)]
     first = np.cross(spins, axis)
     first /= np.linalg.norm(first, axis=-1, keepdims=True)
@@ -31,12 +31,12 @@ def tangent_jacobian(solver: Solver[Any, Any], spins: NDArray[np.float64], step:
     spins
         Unit vectors, shape (Lx, Ly, 3).
     step
-        Angle of the rotations.
+        Angle of the rotations in radians.
 
     Returns
     -------
     ndarray
-        Shape (sites, 2, sites, 2). It takes 4 Lx Ly steady states.
+        K, shape (sites, 2, sites, 2). Its computation takes 4 Lx Ly steady states.
     """
     frames, sites = tangents(spins.reshape(-1, 3)), spins[..., 0].size
     vectors = np.eye(2 * sites).reshape(-1, sites, 2)
@@ -45,10 +45,10 @@ def tangent_jacobian(solver: Solver[Any, Any], spins: NDArray[np.float64], step:
 
 
 def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64]) -> float:
-    """Norm of the antisymmetric part of the tangent Jacobian over that of its symmetric off-site part.
+    """Norm of the antisymmetric part of the tangent Jacobian divided by that of its symmetric off-site part.
 
-    The Jacobian is symmetric if and only if the field is a gradient: 0 in
-    equilibrium, up to the solver's tolerance over the angle of the differences.
+    The Jacobian is symmetric if and only if the field is a gradient. In equilibrium the result is
+    therefore 0, up to the solver's tolerance divided by the angle of the differences.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64]) -> f
     Raises
     ------
     HpcspinError
-        If there is one site alone.
+        If the lattice has a single site.
     """
     _require_pairs(spins)
     jacobian = tangent_jacobian(solver, spins)
@@ -78,9 +78,9 @@ class DrivenDistance:
     ratio
         Estimate of `nonconservativity`.
     error
-        Its standard error, from the scatter of the rounds.
+        Standard error of the ratio, from the scatter of the rounds.
     resolution
-        Ratio that the solver's tolerance and the finite step could feign.
+        Ratio that the solver's tolerance and the finite step alone could produce.
     """
 
     ratio: float
@@ -96,13 +96,13 @@ def estimate_nonconservativity(
     seed: int = 0,
     step: float = 1e-3,
 ) -> DrivenDistance:
-    """`nonconservativity` of a large lattice, from random tangent vectors.
+    """Stochastic estimate of `nonconservativity` for a large lattice, from random tangent vectors.
 
-    A vector v rotates all spins at once: two steady states give K v. Vectors v and w of independent random signs have
-    w·Kv - v·Kw = 2 w·Av with mean square 4 |A|², for the antisymmetric part A, and likewise for the symmetric part. The
-    signs of A's elements never cancel against the far larger symmetric part, which would drown it in an estimate of
-    |K|² - tr K². Every round halves the sites at random: vectors on different halves do not see the on-site blocks,
-    whose norm is often the largest by far, and see each pair of sites in every other round.
+    A vector v rotates all spins at once, and two steady states give K v. For vectors v and w of independent random
+    signs, w·Kv - v·Kw = 2 w·Av has the mean square 4 |A|², where A is the antisymmetric part; the same holds for the
+    symmetric part. The two parts are estimated separately: in an estimate of |K|² - tr K² the noise of the far larger
+    symmetric part would hide A. Every round halves the sites at random. Vectors on different halves do not contain the
+    on-site blocks, whose norm is often the largest by far, and contain each pair of sites in about every other round.
 
     Parameters
     ----------
@@ -111,14 +111,14 @@ def estimate_nonconservativity(
     rounds
         Independent halvings of the lattice, at least 2.
     probes
-        Random vectors on each half, at least 2; a round takes 4 ``probes`` steady states, and one round is taken twice.
+        Random vectors on each half, at least 2; a round takes 4 ``probes`` steady states, and one round is repeated.
     seed
-        Of the random signs.
+        Seed of the random signs and halves.
 
     Raises
     ------
     HpcspinError
-        If there are too few probes for an error bar, or one site alone.
+        If there are too few rounds or probes for an error bar, or the lattice has a single site.
     """
     _require_pairs(spins)
     if rounds < 2 or probes < 2:
@@ -138,12 +138,12 @@ def estimate_nonconservativity(
         vectors = signs.reshape(2 * probes, sites, 2)
         found = forms(vectors, step)
         squares.append(_squares(found, probes))
-    # The step's error is a third of the change at twice the step; a few vectors tell no better than to that factor.
+    # The error of the step is a third of the change at twice the step; few vectors cannot resolve this factor.
     curved, _ = _squares(found - forms(vectors, 2 * step), probes)
     antisymmetric, symmetric = np.array(squares).T
-    # A block across the halves holds this part of all ordered pairs of sites.
+    # A block across the halves contains this fraction of all ordered pairs of sites.
     symmetric = symmetric / ((sites // 2) * (sites - sites // 2) / (sites * (sites - 1)))
-    # Leaving out one round after the other: the standard error of a ratio of means.
+    # Jackknife over the rounds: the standard error of a ratio of means.
     left_out = np.sqrt((antisymmetric.sum() - antisymmetric) / (symmetric.sum() - symmetric))
     error = math.sqrt((rounds - 1) / rounds * np.sum((left_out - left_out.mean()) ** 2))
     feigned = math.sqrt(sites * (solver.tolerance / step) ** 2 + curved)
@@ -153,7 +153,7 @@ def estimate_nonconservativity(
 
 
 def _squares(forms: NDArray[np.float64], probes: int) -> tuple[float, float]:
-    """Estimates of |A|² and of |S|² across the halves from the forms w·Kv of one round, shape (2 probes, 2 probes)."""
+    """Estimates of |A|², and of |S|² across the halves, from the forms w·Kv of a round, shape (2 probes, 2 probes)."""
     antisymmetric, symmetric = ((forms - forms.T) / 2) ** 2, ((forms + forms.T) / 2) ** 2
     across = slice(0, probes), slice(probes, None)
     within = sum(antisymmetric[half, half].sum() for half in across) / (probes * (probes - 1))
@@ -172,7 +172,7 @@ def _directional(
     frames: NDArray[np.float64],
     step: float,
 ) -> NDArray[np.float64]:
-    """Change of the field along tangent vectors, shape (vectors, sites, 2) to (vectors, sites, 3)."""
+    """Derivative of the field along tangent vectors of shape (vectors, sites, 2), shape (vectors, sites, 3)."""
     flat = spins.reshape(-1, 3)
     tangent = np.einsum("via,iax->vix", vectors, frames)
     angle = step * np.linalg.norm(tangent, axis=-1, keepdims=True)

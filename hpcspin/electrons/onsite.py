@@ -13,7 +13,7 @@ from hpcspin.electrons.backend import Array
 
 
 def _components(xp: Any, up: Array, down: Array, mixed: Array) -> Array:
-    """Components of Hermitian 2x2 matrices from their real diagonal and their upper right element."""
+    """Components of Hermitian 2x2 matrices from their real diagonal and upper right elements."""
     return xp.stack([up + down, 2 * xp.real(mixed), -2 * xp.imag(mixed), up - down], axis=-1)
 
 
@@ -32,7 +32,7 @@ def hermitian_sites(xp: Any, matrices: Array) -> Array:
 
 
 def on_site_places(m: int) -> NDArray[np.int64]:
-    """Where the elements uu, ud, du, dd of all on-site blocks lie in a flat (m, m) matrix, shape (4 Ly,)."""
+    """Indices of the elements uu, ud, du, dd of all on-site blocks in a flattened (m, m) matrix, shape (4 Ly,)."""
     return (np.array([0, 1, m, m + 1])[:, None] + 2 * (m + 1) * np.arange(m // 2)).reshape(-1)
 
 
@@ -66,7 +66,7 @@ def occupation(xp: Any, column: Array, stops: NDArray[np.int64], weights: Array)
 
 
 def _as_real(array: Array) -> Array:
-    """Real and imaginary parts, where they lie, in one more axis."""
+    """A view with real and imaginary parts along one more axis."""
     if isinstance(array, torch.Tensor):
         return torch.view_as_real(array)
     return array.view(array.real.dtype).reshape(*array.shape, 2)

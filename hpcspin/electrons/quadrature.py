@@ -1,10 +1,10 @@
-"""Vector-valued adaptive quadrature by nested rules, one batch a refinement round.
+"""Vector-valued adaptive quadrature by nested rules, with one batch for each round of refinement.
 
-Many integrals (one a snapshot) are refined together: each round hands the new nodes of all of them to one evaluation.
-Every rank evaluates its share and decides alike on the same error estimates.
+Many integrals (one for each snapshot) are refined together: each round evaluates the new nodes of all integrals at
+once. Every rank evaluates its share, and all ranks make the same decisions from the same error estimates.
 
 An interval begins with 21 nodes. Where these do not suffice but converge fast, 22 more extend the rule; elsewhere the
-interval is halved. An extension keeps the nodes that bisection throws away.
+interval is halved. An extension reuses the nodes, which bisection discards.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
 _KEPT = 0.85
-"""Part of the tolerance that intervals which stay as they are may use; the rest is for those that are refined."""
+"""Fraction of the tolerance for intervals that are left as they are; the rest is for those that are refined."""
 _PROMISE = 0.01
-"""Error, relative to the tolerance, that an extended rule must promise, or the interval is halved instead."""
+"""Largest predicted error of the extended rule, relative to the tolerance; above it the interval is halved instead."""
 _HIDDEN = 10.0
-"""Factor of safety for peaks between nodes: at one place in forty the nodes see less than a tenth of what is usual."""
+"""Safety factor for peaks between nodes: for one position in forty the nodes see less than a tenth of what is usual."""
 _SPARE = 1e-7
-"""Error of an interval, relative to the tolerance, below which twice its length is tried next time."""
+"""Error of an interval, relative to the tolerance, below which the next first grid may double its length."""
 
 
 @dataclass
 class Intervals:
-    """Intervals of several integrals, and what is known of them."""
+    """Intervals of several integrals, with their errors and rules; each attribute has one entry for each interval."""
 
     owner: NDArray[np.int64]
-    """Which integral each belongs to."""
+    """Number of the integral to which the interval belongs."""
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     error: NDArray[np.float64]
-    """Estimated error of its integral."""
+    """Estimated error of the integral over the interval."""
     promised: NDArray[np.float64]
-    """Error that 43 nodes promise, by the rate at which 10 and 21 converge."""
+    """Predicted error with 43 nodes, from the convergence between 10 and 21 nodes."""
     points: NDArray[np.int64]
-    """Nodes: 21 or 43."""
+    """Number of nodes, 21 or 43."""
     rank: NDArray[np.int64]
-    """The rank that evaluates it."""
+    """Rank that evaluates the interval."""
     row: NDArray[np.int64]
-    """Where that rank keeps the integral."""
+    """Index at which this rank keeps the integral."""
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -58,7 +58,7 @@ class Intervals:
 
     @staticmethod
     def new(owner: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:
-        """Intervals that are yet to be evaluated."""
+        """Intervals that have not been evaluated yet."""
         unknown, nowhere = np.full(len(owner), np.inf), np.full(len(owner), -1)
         return Intervals(
             owner, lower, upper, unknown, unknown.copy(), np.full(len(owner), len(NODES)), nowhere, nowhere.copy()
@@ -71,33 +71,33 @@ class Intervals:
         return Intervals.new(owner, np.concatenate([e[:-1] for e in edges]), np.concatenate([e[1:] for e in edges]))
 
     def join(self, other: Intervals) -> Intervals:
-        """These and the others."""
+        """These intervals followed by the others."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Intervals(*(np.concatenate(pair) for pair in pairs))
 
 
 @dataclass(frozen=True)
 class Integrand:
-    """What is integrated."""
+    """The function to integrate."""
 
     values: Callable[[NDArray[np.float64], NDArray[np.int64]], Array]
-    """Function of one or more points and of the numbers of their integrals, each of shape (nodes,), with values of
-    shape (nodes, components)."""
+    """Function of one or more points and of the numbers of their integrals, each of shape (nodes,), which returns
+    values of shape (nodes, components)."""
     components: int
     counted: int
-    """Number of the first components, which the error is about."""
+    """Number of leading components that count in the error."""
     scale: float
-    """From an error of a component to one in units of the tolerance."""
+    """Factor from an error of a component to an error in units of the tolerance."""
     nodes_at_once: int
-    """Nodes in one call."""
+    """Largest number of nodes in one call."""
     width: float = np.inf
     """Half width of the narrowest peak that the function may have."""
 
     def hidden(self, intervals: Intervals) -> NDArray[np.float64]:
-        """How many times what the nodes of each interval see of a peak between them its integral may be.
+        """Largest ratio of the integral of a peak between the nodes of an interval to what the nodes see of it.
 
-        At a distance d from a Lorentzian of half width w, whose integral is pi A / w, a node sees A / d²: with the
-        nodes h apart their sums differ by about A / h.
+        At a distance d from a Lorentzian of half width w, whose integral is pi A / w, a node sees A / d². With nodes at
+        a spacing h the sums of the rules therefore differ by about A / h.
         """
         apart = (intervals.upper - intervals.lower) / intervals.points
         return np.maximum(1.0, _HIDDEN * apart / self.width)
@@ -105,10 +105,10 @@ class Integrand:
 
 @dataclass(frozen=True)
 class Integrals:
-    """Outcome of an adaptive quadrature."""
+    """Result of an adaptive quadrature."""
 
     values: NDArray[np.float64]
-    """Shape (n, components), the same on every rank."""
+    """The integrals, shape (n, components), the same on every rank."""
     errors: NDArray[np.float64]
     """Sum of the error estimates of the intervals, shape (n,)."""
     intervals: Intervals
@@ -131,24 +131,24 @@ def integrate(
     Parameters
     ----------
     integrand
-        What is integrated; each rank evaluates its share of the nodes.
+        The function to integrate; each rank evaluates its share of the nodes.
     edges
         First grid of every integral, each of shape (intervals + 1,).
     tolerance
-        For the sum of the error estimates of an integral.
+        Upper limit of the sum of the error estimates of an integral.
     world
         Ranks that share the intervals.
     backend
-        Where the integrals of intervals are kept.
+        Array library and device that keep the integrals of the intervals.
     narrowest
-        Intervals below this length are not divided.
+        Smallest length of an interval that may still be divided.
     first
         Number of the first integral, for messages.
 
     Raises
     ------
     HpcspinError
-        Naming the interval that does not converge.
+        If an interval does not converge or the function is not finite; the message names the interval.
     """
     leaves = Intervals.from_edges(edges)
     fresh, extended = np.arange(len(leaves)), np.arange(0)
@@ -190,7 +190,7 @@ def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> 
     -------
     tuple
         The integrals and the part of the 43-point rule at these nodes, shape (intervals, 2, components); errors and
-        promised errors, shape (2, intervals).
+        predicted errors with 43 nodes, shape (2, intervals).
     """
 
     def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
@@ -200,7 +200,7 @@ def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> 
         difference = backend.asarray(half[:, None, None] * (KRONROD - GAUSS)[None, None]) @ values
         size = np.maximum(_sizes(integrand, sums[:, 0], backend), np.finfo(float).tiny)
         error = _sizes(integrand, difference[:, 0], backend)
-        # An error that falls as r^-n with the degree n of a rule: 19 of Gauss, 65 of the extension.
+        # Assumes an error that falls as r^-n with the degree n of a rule: 19 for Gauss, 65 for the extension.
         promised = error * np.minimum(error / size, 1) ** 1.5
         weight = integrand.scale * integrand.hidden(intervals[part])
         return sums, weight * np.stack([_kronrod_error(size, error), promised])
@@ -211,7 +211,7 @@ def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> 
 def _extended_rule(
     integrand: Integrand, intervals: Intervals, known: list[Array], backend: Backend
 ) -> tuple[Array, NDArray[np.float64]]:
-    """Integrals by 43 nodes from those by 21, shape (intervals, 1, components), and their errors."""
+    """Integrals with 43 nodes from those with 21, shape (intervals, 1, components), and their errors."""
     xp = backend.xp
 
     def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
@@ -249,32 +249,32 @@ def _evaluate(
 
 
 def _sizes(integrand: Integrand, vectors: Array, backend: Backend) -> NDArray[np.float64]:
-    """Largest component that counts of each vector."""
+    """Largest magnitude among the components of each vector that count in the error."""
     xp = backend.xp
     return backend.to_numpy(xp.max(xp.abs(vectors[:, : integrand.counted]), axis=-1))
 
 
 def _kronrod_error(size: NDArray[np.float64], difference: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Error of a rule from its difference to the one that it contains.
+    """Error of a rule, estimated from its difference from the embedded rule.
 
-    The empirical law of QUADPACK: the longer rule's error falls as the power 3/2 of the difference, relative to the
-    size of the integral, with a factor 200^(3/2) for safety, and never exceeds the difference.
+    The empirical law of QUADPACK: relative to the size of the integral, the error of the longer rule is the difference
+    to the power 3/2 with a safety factor of 200^(3/2), and at most the difference.
     """
     return np.minimum(difference, size * (200 * difference / size) ** 1.5)
 
 
 def _assign(leaves: Intervals, fresh: NDArray[np.int64], extended: NDArray[np.int64], ranks: int) -> None:
-    """Give the new intervals to ranks so that all have as much to do; extensions stay where their sums are."""
+    """Assign new intervals to ranks such that all have the same work; extensions stay on the rank with their sums."""
     load = np.bincount(leaves.rank[extended], minlength=ranks)
     for _ in fresh:
         load[np.argmin(load)] += 1
     share = load - np.bincount(leaves.rank[extended], minlength=ranks)
-    # Neighbours stay together: a sweep then rarely needs the blocks of several snapshots.
+    # Neighbours stay on one rank, so that a sweep rarely needs the blocks of several snapshots.
     leaves.rank[fresh] = np.repeat(np.arange(ranks), share)
 
 
 def _worst(leaves: Intervals, count: int, tolerance: float) -> NDArray[np.bool_]:
-    """Intervals to refine: of every integral above its tolerance, the worst, until the others use only their part."""
+    """Intervals to refine: the worst of each integral above its tolerance, until the rest use only the part `_KEPT`."""
     order = np.lexsort((leaves.error, leaves.owner))
     running = np.cumsum(leaves.error[order])
     starts = np.searchsorted(leaves.owner[order], np.arange(count + 1))
@@ -289,7 +289,7 @@ def _worst(leaves: Intervals, count: int, tolerance: float) -> NDArray[np.bool_]
 def _bisect(
     leaves: Intervals, divided: NDArray[np.bool_], longer: NDArray[np.bool_]
 ) -> tuple[Intervals, NDArray[np.int64], NDArray[np.int64]]:
-    """Replace divided intervals by their halves; returns also which ones are new, and which are extended."""
+    """Replace the divided intervals by their halves; also returns the indices of the new and the extended ones."""
     kept, old = leaves[~divided], leaves[divided]
     middle = (old.lower + old.upper) / 2
     owner = np.repeat(old.owner, 2)
@@ -333,13 +333,13 @@ def _sum_by_owner(
 def coarsened(intervals: Intervals, tolerance: float) -> list[NDArray[np.float64]]:
     """First grids for integrands close to those of a finished quadrature.
 
-    Neighbours of equal length whose errors are so small that one interval will
-    do for both are joined, or a grid that follows a trajectory would only grow.
+    Neighbours of equal length are joined if their errors are so small that one interval suffices
+    for both. Without this a grid that follows a trajectory would only grow.
 
     Returns
     -------
     list
-        Edges for every owner.
+        Edges of the grid of every integral.
     """
     grids = []
     for owner in np.unique(intervals.owner):

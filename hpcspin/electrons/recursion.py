@@ -1,7 +1,7 @@
 """Recursive Green's functions over the columns of sites, batched over energies.
 
-With V = H_{x,x+1} = -t W the Green's function that is connected to the right obeys g_x = [z - H_x - V g_{x+1} V†]^-1.
-In units of the hopping and with u_x = -t g_x every sign and factor disappears,
+With V = H_{x,x+1} = -t W the right-connected Green's function obeys g_x = [z - H_x - V g_{x+1} V†]^-1. In units of
+the hopping and with u_x = -t g_x all signs and factors disappear,
 
     u_x = [(H_x - z)/t - W u_{x+1} W†]^-1,
     Y_0 = u_0,                  Y_x = u_x W† Y_{x-1}             (column, Y_x = -t G_{x,0}),
@@ -10,15 +10,16 @@ In units of the hopping and with u_x = -t g_x every sign and factor disappears,
 and where W = 1, as on the square lattice, a column of sites costs one inversion and one
 or two products. Every function here takes lists over x of (batch, m, m) arrays.
 
-With W = 1, and columns that are chains, most of that can be spared. The column obeys a three-term recursion, A_x Y_x =
-Y_{x-1} + Y_{x+1} with A_x = (H_x - z)/t, and A_x has four elements a row: it crosses a group of columns F ... L without
-inversions or products of full blocks. From the right, with P_L = 1 and P_{L-1} = A_L - u_{L+1},
+With W = 1, and columns that are chains, most of this cost can be saved. The block column obeys a three-term recursion,
+A_x Y_x = Y_{x-1} + Y_{x+1} with A_x = (H_x - z)/t, and A_x has four elements in each row: the recursion crosses a group
+of columns F ... L without inversions or products of full blocks. From the right, with P_L = 1 and
+P_{L-1} = A_L - u_{L+1},
 
     P_{x-1} = A_x P_x - P_{x+1},     u_F = P_F P_{F-1}^-1,
     Y_F = u_F Y_{F-1},               Y_L = P_{F-1}^-1 Y_{F-1},
 
 and the columns between follow from both ends of the group: one inversion and
-three products a group. Rounding grows as |A|^(L-F) on the way: groups are short.
+three products for each group. Rounding errors grow as |A|^(L-F), so groups are short.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ def right_connected(
     coupling
         W.
     snapshots
-        Which of the n snapshots each energy belongs to, shape (batch,); None where n is 1 or the batch.
+        Snapshot of each energy, from 0 to n - 1, shape (batch,); None if n is 1 or equals the batch.
     inner
-        W u W† of a column beyond the last one; None where there is none.
+        W u W† of a column beyond the last one; None if there is none.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def right_connected(
 def shifted_layer(
     xp: Any, blocks: Array, x: int, energies: Array, snapshots: Array | None, inner: Array | None = None
 ) -> Array:
-    """(H_x - i Gamma_x - z)/t less what is inside, shape (batch, m, m)."""
+    """(H_x - i Gamma_x - z)/t minus ``inner``, shape (batch, m, m)."""
     batch, m = energies.shape[0], blocks.shape[-1]
     block = blocks[:, x] if snapshots is None else blocks[snapshots, x]
     shifted = block - (xp.zeros((batch, 1, 1), dtype=blocks.dtype, device=energies.device) if inner is None else inner)
@@ -82,7 +83,7 @@ def shifted_layer(
 
 @dataclass(frozen=True)
 class ColumnGroup:
-    """Columns F ... L that share an inversion, connected to all columns on their right: P_{F-1}^-1 and u_F."""
+    """P_{F-1}^-1 and u_F of columns F ... L that share one inversion, connected to all columns on their right."""
 
     columns: slice
     inverse: Array
@@ -91,9 +92,10 @@ class ColumnGroup:
 
 @dataclass(frozen=True)
 class GroupedColumns:
-    """The electrode's column for W = 1 and columns that are chains, a group of columns an inversion.
+    """The electrode's block column for W = 1 and columns that are chains, with one inversion for each group of columns.
 
-    The first four are those of `right_connected`, ``length`` the columns of a group, see `group_length`.
+    The first four arguments are those of `right_connected`; ``length`` is the number of columns in a group, see
+    `group_length`.
     """
 
     blocks: Array
@@ -126,7 +128,7 @@ class GroupedColumns:
         source
             K, shape (m, k); None for the identity.
         stops
-            Where the columns of each source s begin in K, and where those of the last one end.
+            Index in K at which the columns of each source s begin, and at which those of the last source end.
         weights
             w_s, shape (batch, sources).
 
@@ -167,7 +169,7 @@ class GroupedColumns:
         stops: NDArray[np.int64],
         weights: Array,
     ) -> Array:
-        """Those of a group, from (Y_{F-1}, Y_F) and (Y_L, Y_{L+1}) to its middle, where rounding grows least."""
+        """Occupations of a group, from (Y_{F-1}, Y_F) and (Y_L, Y_{L+1}) to its middle, where rounding grows least."""
         backend = self.coupling.backend
         if not backend.on_gpu:
             from hpcspin.electrons import host_kernels
@@ -190,7 +192,7 @@ class GroupedColumns:
         return shifted_layer(self.coupling.backend.xp, self.blocks, x, self.energies, self.snapshots)
 
     def _host(self, columns: slice) -> tuple[Any, Any, Any, bool]:
-        """What describes the layers to `host_kernels`."""
+        """The arguments that describe the layers to `host_kernels`."""
         backend = self.coupling.backend
         owners = backend.xp.arange(len(self.energies)) % len(self.blocks) if self.snapshots is None else self.snapshots
         blocks = backend.host_view(self.blocks)[:, columns]
@@ -198,7 +200,7 @@ class GroupedColumns:
 
     @cached_property
     def _identity(self) -> Array:
-        """P_L and, where there is no source, Y_{-1}."""
+        """The identity: P_L and, if there is no source, Y_{-1}."""
         xp, m = self.coupling.backend.xp, self.blocks.shape[-1]
         eye = xp.zeros((len(self.energies), m * m), dtype=self.blocks.dtype, device=self.energies.device)
         eye[:, :: m + 1] = 1
@@ -206,7 +208,7 @@ class GroupedColumns:
 
 
 def group_length(magnitude: float, accuracy: float) -> int:
-    """Columns of a group over which |A_x| <= ``magnitude`` lets rounding grow to no more than ``accuracy``."""
+    """Number of columns in a group such that, for |A_x| <= ``magnitude``, rounding grows to at most ``accuracy``."""
     growth = max(1.0, accuracy / np.finfo(np.float64).eps)
     return 1 + int(math.log(growth) / math.log(magnitude))
 
@@ -225,7 +227,7 @@ def first_columns(
     source
         K, shape (m, k); None for the identity.
     entering
-        W† Y of a column before the first one, where there is one.
+        W† Y of a column before the first one; None if there is none.
     """
     first = connected[0] if entering is None else connected[0] @ entering
     column = first if source is None else first @ source
@@ -236,7 +238,7 @@ def first_columns(
 
 
 def diagonals(connected: list[Array], coupling: Coupling, entering: Array | None = None) -> Iterator[Array]:
-    """-t G_xx for x = 0 ... Lx - 1; ``entering`` is that of a column before the first one, where there is one."""
+    """-t G_xx for x = 0 ... Lx - 1; ``entering`` is -t G of a column before the first one; None if there is none."""
     diagonal = entering
     for u in connected:
         diagonal = u if diagonal is None else u + (u @ coupling.wrap_down(diagonal)) @ u
@@ -246,14 +248,14 @@ def diagonals(connected: list[Array], coupling: Coupling, entering: Array | None
 def partial_lesser(
     connected: list[Array], coupling: Coupling, sources: list[Array], beyond: Array | None = None
 ) -> list[Array]:
-    """l_x = u_x (Q_x + W l_{x+1} W†) u_x† of every column: G Q G† connected to the right.
+    """l_x = u_x (Q_x + W l_{x+1} W†) u_x† of every column, the right-connected G Q G†.
 
     Parameters
     ----------
     connected, coupling, sources
         As for `lesser`.
     beyond
-        l of a column beyond the last one; None where there is none.
+        l of a column beyond the last one; None if there is none.
     """
     partial: list[Array] = []
     for u, source in zip(reversed(connected), reversed(sources), strict=True):
@@ -270,7 +272,7 @@ def lesser(
     beyond: Array | None = None,
     entering: tuple[Array, Array] | None = None,
 ) -> Iterator[tuple[Array, Array]]:
-    """Diagonal blocks of t² G Q G† and of -t G for a source Q on any sites, column after column.
+    """Diagonal blocks of t² G Q G† and of -t G for a source Q on any sites, column by column.
 
     The general recursion: with l_x from `partial_lesser`,
 
@@ -285,9 +287,9 @@ def lesser(
     sources
         Q_x, Hermitian, each broadcastable to (batch, m, m).
     beyond
-        l of a column beyond the last one; None where there is none.
+        l of a column beyond the last one; None if there is none.
     entering
-        L and U of a column before the first one; None where there is none.
+        L and U of a column before the first one; None if there is none.
 
     Yields
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# QUADPACK's abscissae and weights of the right half, from the outside in, and the Gauss weights.
+# QUADPACK's abscissae and weights of the right half, from the end to the middle, and the Gauss weights.
 _X21 = (
     0.995657163025808080735527280689003, 0.973906528517171720077964012084452,
     0.930157491355708226001207180059508, 0.865063366688984510732096688423493,
@@ -26,8 +26,8 @@ _W10 = (
     0.219086362515982043995534934228163, 0.269266719309996355091226921569469,
     0.295524224714752870173815619188769,
 )  # fmt: skip
-# The 22 abscissae that are added, and the weights of all 43: T. N. L. Patterson, Math. Comp. 22, 847 (1968), computed
-# to 36 digits from the orthogonality that defines them.
+# The 22 added abscissae and the weights of all 43: T. N. L. Patterson, Math. Comp. 22, 847 (1968), computed to 36
+# digits from the orthogonality conditions that define them.
 _X22 = (
     0.999333360901932081394099323919910, 0.987433402908088869795961478381208,
     0.954807934814266299257919200290472, 0.900148695748328293625099494069091,
@@ -52,7 +52,7 @@ _W43 = (
 
 
 def _even(right: tuple[float, ...]) -> NDArray[np.float64]:
-    """Weights of both halves; the last one belongs to the middle."""
+    """Weights of both halves from those of one half, whose last entry belongs to the middle."""
     return np.array([*right, *right[-2::-1]])
 
 
@@ -65,8 +65,8 @@ GAUSS = np.zeros(21)
 GAUSS[1:10:2] = _W10
 GAUSS[11:20:2] = _W10[::-1]
 MORE_NODES = np.array([-x for x in _X22] + list(_X22[::-1]))
-"""Abscissae that the extension adds, shape (22,)."""
+"""Abscissae added by the extension, shape (22,)."""
 PATTERSON = _even(_W43[1::2])
 """Weights of the 43-point rule, exact to degree 65, at `NODES`."""
 MORE_PATTERSON = np.array([*_W43[::2], *_W43[-2::-2]])
-"""Its weights at `MORE_NODES`."""
+"""Weights of the 43-point rule at `MORE_NODES`."""

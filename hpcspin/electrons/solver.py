@@ -1,4 +1,4 @@
-"""What a solver of the electrons returns, and what every solver is."""
+"""State of the electrons and base class of its solvers."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ class State:
 
     @classmethod
     def joined(cls, states: Sequence[Self]) -> Self:
-        """The snapshots of several states, one after the other."""
+        """The snapshots of several states in one."""
         return cls(**{f.name: np.concatenate([getattr(s, f.name) for s in states]) for f in fields(cls)})
 
     def map(self, function: Callable[[NDArray[np.float64]], Any]) -> Self:
-        """The same with a function of each array in its place."""
+        """The same state with a function applied to each array."""
         return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
 
 def exchange_field(system: ElectronSystem, spin_density: NDArray[np.float64]) -> NDArray[np.float64]:
     """H_i = -<dH_sd/dS_i> = J_i tr(sigma rho_ii), Eq. 7 of arXiv:2112.12124, from tr(sigma rho_ii), shape (..., 3).
 
-    The paper integrates the lesser function there: rho_ii = -i ∫ de/2pi G^<_ii(e).
+    The paper writes it as an integral of the lesser Green's function: rho_ii = -i ∫ de/2pi G^<_ii(e).
     """
     return np.asarray(system.exchange)[..., None] * spin_density
 
@@ -73,7 +73,7 @@ StateT = TypeVar("StateT", bound=State)
 
 
 class Solver(ABC, Generic[SystemT, StateT]):
-    """Solver of the electrons' state on a lattice of spins.
+    """Base of the solvers for the state of the electrons on a lattice of spins.
 
     Parameters
     ----------
@@ -86,19 +86,19 @@ class Solver(ABC, Generic[SystemT, StateT]):
     device
         ``"cpu"``, ``"cuda"`` or a torch device.
     precision
-        ``"complex128"``, or ``"complex64"`` where the solver has it.
+        ``"complex128"``, or ``"complex64"`` if the solver supports it.
 
     Raises
     ------
     HpcspinError
-        If the solver cannot treat the system, the tolerance or the precision.
+        If the solver cannot handle the system, the tolerance or the precision.
     """
 
     name: ClassVar[str]
     treats: ClassVar[type[ElectronSystem]] = ElectronSystem
-    """Systems that it can solve."""
+    """Class of the systems that it can solve."""
     is_random: ClassVar[bool] = False
-    """Whether its fields depend on random vectors, and so on `number`."""
+    """Whether its fields depend on random vectors, and thus on `seed` and `number`."""
     finest: ClassVar[dict[str, float]] = {"complex128": FINEST_TOLERANCE}
     """Least tolerance that each precision can certify."""
     remedy: ClassVar[str] = "raise electrons.tolerance"
@@ -136,24 +136,27 @@ class Solver(ABC, Generic[SystemT, StateT]):
         self.world = world or World()
         self.device = device
         self.seed = 0
-        """With `number` it decides the random vectors of a solver that has some; 32 bits."""
+        """Seed of the random vectors of a solver that uses them, together with `number`; 32 bits."""
         self.number = 0
-        """Number in its file of the first snapshot of the next call, or the step of its dynamics: it keys the random
-        vectors of a solver that has some."""
+        """Number of the next call's first snapshot in its file, or of the time step in dynamics: part of the key of the
+        random vectors of a solver that uses them."""
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make what a solver keeps in addition to its arguments, which have been checked before."""
+        """Prepare what a solver keeps besides its arguments, which are checked already."""
         return
 
     @property
     def scale(self) -> float:
-        """From an error of an on-site component to one of the field; densities count even where J is small."""
+        """Factor from an error of an on-site component to an error of the field; at least the hopping.
+
+        Densities thus count even where J is small.
+        """
         return max(self.system.largest_exchange, self.system.nearest_hopping)
 
     @classmethod
     def ranks_needed(cls, system: SystemT, world: World, device: Any) -> int:
-        """Ranks of ``world`` that must work together because one cannot hold the lattice; a collective call."""
+        """Number of ranks that must work on one lattice together because one rank cannot hold it; a collective call."""
         return 1
 
     def solve(self, spins: NDArray[np.float64]) -> StateT:
@@ -175,22 +178,22 @@ class Solver(ABC, Generic[SystemT, StateT]):
 
     @abstractmethod
     def _solve(self, spins: NDArray[np.float64]) -> StateT:
-        """State for checked spins, with its error estimate."""
+        """State for checked spins, including the error estimate."""
 
     def reset(self) -> None:
-        """Forget what was adapted to earlier snapshots: the next one is solved like the first."""
+        """Forget everything adapted to earlier snapshots, so that the next one is solved like the first."""
         return
 
     def get_state(self) -> dict[str, NDArray[Any]]:
-        """What was adapted to earlier snapshots, such as energy grids, as arrays for a checkpoint."""
+        """Everything adapted to earlier snapshots, such as energy grids, as arrays for a checkpoint."""
         return {}
 
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Continue as the solver whose state this was."""
+        """Restore the arrays that `get_state` returned."""
         return
 
     def _check(self, state: StateT) -> None:
-        """Tolerance, and occupations between 0 and 1."""
+        """Check the tolerance, and that occupations lie between 0 and 1."""
         missed = np.flatnonzero(~(state.error <= self.tolerance))
         if len(missed):
             single = self.precision != "complex128"
@@ -218,11 +221,11 @@ def make_solver(
     device: Any = "cpu",
     precision: str = "complex128",
 ) -> Solver[Any, Any]:
-    """Solver of a registered name: ``"negf"``, ``"closed_form"``, ``"diagonalization"``, ``"kpm"`` or another one.
+    """Solver by its registered name: ``"negf"``, ``"closed_form"``, ``"diagonalization"``, ``"kpm"`` or another one.
 
     Raises
     ------
     HpcspinError
-        If the name is unknown or the solver cannot treat the system.
+        If the name is unknown or the solver cannot handle the system, the tolerance or the precision.
     """
     return SOLVERS[name](system, tolerance, world, device, precision)

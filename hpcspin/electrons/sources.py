@@ -1,7 +1,7 @@
-"""Occupation that reservoirs inject beyond the reference potential: G (sum_s w_s 2 Gamma_s) G†.
+"""Occupation that reservoirs inject relative to the reference potential: G (sum_s w_s 2 Gamma_s) G†.
 
-A source gathers reservoirs that one kind of sweep serves. Reservoirs on an end column need one block column of G;
-reservoirs anywhere need the general recursion for G^<.
+A source collects reservoirs that need the same kind of sweep. Reservoirs on an end column need one block column of G;
+reservoirs on arbitrary sites need the general recursion for G^<.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from hpcspin.parallel.world import World
 
 
 class Source(ABC):
-    """On-site response to reservoirs, one group a potential, for a batch of energies.
+    """On-site response to reservoirs, grouped by potential, for a batch of energies.
 
-    The columns of sites, and the ranks that hold them, are not mirrored.
+    ``columns`` describes the columns of sites and the ranks that hold them, not mirrored.
     """
 
     def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
@@ -37,7 +37,7 @@ class Source(ABC):
         self.autotuned = Autotuned(self.backend)
         self.members = [member for group in groups for member in group.members]
         self.group_of_member = [s for s, group in enumerate(groups) for _ in group.members]
-        # tr(2 Gamma_r A) = 2 sum over sites and components of the widths times those of A.
+        # tr(2 Gamma_r A) is twice the sum over sites and components of widths times components of A.
         self._traces = 2 * system.widths[self.members]
 
     @property
@@ -47,25 +47,25 @@ class Source(ABC):
 
     @abstractmethod
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
-        """Injected occupation and the spectral weight at the reservoirs.
+        """Injected occupation and spectral weight at the reservoirs.
 
         Parameters
         ----------
         blocks, energies, snapshots
-            As for `right_connected`; the blocks of my columns. Their type, complex128 or complex64, is that of all
-            blocks of G; what is summed up is double in any case.
+            As for `right_connected`, with the blocks of my columns. All blocks of G have their type, complex128 or
+            complex64; sums are always in double precision.
         weights
             w_s, real, shape (batch, groups).
 
         Returns
         -------
         tuple
-            Components of sum_s w_s G 2 Gamma_s G† on every site, shape (batch, Lx, Ly, 4), and tr(2 Gamma_r A) of every
-            member, shape (batch, members), in units of 1/energy and 1.
+            Components of sum_s w_s G 2 Gamma_s G† on every site, in units of 1/energy, shape (batch, Lx, Ly, 4), and
+            tr(2 Gamma_r A) of every member, dimensionless, shape (batch, members).
         """
 
     def choose(self, blocks: Array, energies: Array, weights: Array, world: World) -> None:
-        """Time the ways to compute on an example, and keep the fastest; a collective call."""
+        """Time the available ways to compute on an example and keep the fastest; a collective call."""
         return
 
 
@@ -79,7 +79,7 @@ class EndSource(Source):
     mirrored
         Whether the reservoirs are on the last column.
     accuracy
-        Relative rounding error that groups of columns may cause.
+        Largest relative rounding error that groups of columns may cause.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class EndSource(Source):
         self._stops = np.cumsum([0, *[root.shape[1] for root in roots]])
         root = np.concatenate(roots, axis=1) / system.nearest_hopping
         scale = root[0, 0]
-        # A uniform electrode needs no product: its root is a multiple of the identity.
+        # A uniform electrode needs no product, because its root is a multiple of the identity.
         self._scale = float(scale.real) if np.array_equal(root, scale * np.eye(*root.shape)) else None
         self._source = self.backend.asarray(root)
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
@@ -115,9 +115,10 @@ class EndSource(Source):
         return (xp.flip(response, axis=1) if self.mirrored else response), traces
 
     def choose(self, blocks: Array, energies: Array, weights: Array, world: World) -> None:
-        """Compile the fused kernel, where there is one, and compare it with batched routines.
+        """Compile the fused kernel, if there is one, and compare it with batched routines.
 
-        Here and not at the first sweep: what it uploads would be read in another worker's stream before it has arrived.
+        This happens here and not at the first sweep, where another worker's stream could read the kernel's arrays
+        before they have been uploaded.
         """
         blocks = self.backend.xp.flip(blocks, axis=1) if self.mirrored else blocks
         precision, (columns, size) = _precision(blocks), blocks.shape[1:3]
@@ -156,7 +157,7 @@ class EndSource(Source):
 
 
 class GeneralSource(Source):
-    """Reservoirs on any sites, by the general recursion."""
+    """Reservoirs on arbitrary sites, by the general recursion."""
 
     def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
         super().__init__(system, groups, columns)
@@ -188,7 +189,7 @@ def _precision(blocks: Array) -> str:
 
 
 def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """K with K K† = the block-diagonal matrix of positive 2x2 blocks (Ly, 2, 2), shape (2 Ly, rank)."""
+    """K, shape (2 Ly, rank), where K K† is the block-diagonal matrix of positive 2x2 blocks of shape (Ly, 2, 2)."""
     if np.allclose(matrices, matrices[..., :1, :1] * np.eye(2), rtol=0, atol=0):
         vectors, values = np.broadcast_to(np.eye(2), matrices.shape), np.einsum("yss->ys", matrices).real
     else:
@@ -198,7 +199,7 @@ def _root(matrices: NDArray[np.complex128]) -> NDArray[np.complex128]:
 
 
 def _magnitude(system: DrivenLattice) -> float:
-    """Bound on |H_x - i Gamma_x - z| / t between the potentials, where the columns are chains."""
+    """Upper bound on |H_x - i Gamma_x - z| / t for energies between the potentials, if the columns are chains."""
     width = np.abs(system.widths.sum(axis=0)).sum(axis=-1).max()
     local = system.largest_exchange + float(np.abs(system.site_levels).max())
     within = 2 * system.nearest_hopping + local + width + np.abs(system.potentials).max()
@@ -206,7 +207,7 @@ def _magnitude(system: DrivenLattice) -> float:
 
 
 def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam, accuracy: float) -> Source:
-    """The cheapest source that serves one group, with a relative rounding error of at most ``accuracy``."""
+    """The cheapest source for one group, with a relative rounding error of at most ``accuracy``."""
     end = _end_column(group)
     if end is None:
         return GeneralSource(system, [group], columns)
@@ -216,24 +217,24 @@ def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam, accuracy
 def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) -> tuple[float, list[Source]]:
     """Split the lesser function G^< = G^R Sigma^< G^A of arXiv:2112.12124 (between Eqs. 6 and 7) at a potential mu_0.
 
-    The widths of all reservoirs add up to the spectral function, G^R 2 Gamma G^A = A = i (G^R - G^A), whatever they
-    are. Any potential mu_0 can therefore be taken out,
+    With the widths of all reservoirs, Gamma = sum_s Gamma_s, the spectral function is A = i (G^R - G^A) =
+    G^R 2 Gamma G^A. The occupation at any potential mu_0 can therefore be split off,
 
-        -i G^< = f_0 A + sum_s (f_s - f_0) G^R 2 Gamma_s G^A,
+        -i G^< = f_0 A + sum_s (f_s - f_0) G^R 2 Gamma_s G^A.
 
-    and mu_0 is chosen so that the sum is the cheapest: its reservoirs should touch nothing but the end columns.
+    mu_0 is chosen such that the sum is cheapest: its reservoirs should touch only the end columns.
 
     Parameters
     ----------
     system, columns
-        The driven lattice, and who holds its columns of sites.
+        The driven lattice, and the ranks that hold its columns of sites.
     accuracy
         Largest rounding error of the sources, relative to the response.
 
     Returns
     -------
     tuple
-        mu_0, and the sources of the sum.
+        mu_0 and the sources of the sum.
     """
     groups = merge_potentials(system)
     reference = min(groups, key=lambda group: _cost(groups, group))
@@ -247,18 +248,21 @@ def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) ->
 
 
 def least_widths(system: DrivenLattice) -> NDArray[np.float64]:
-    """Least eigenvalue of sum_r Gamma_r on each site, shape (Lx, Ly)."""
+    """Smallest eigenvalue of sum_r Gamma_r on each site, shape (Lx, Ly)."""
     widths = system.widths.sum(axis=0)
     return np.asarray(widths[..., 0] - np.linalg.norm(widths[..., 1:], axis=-1))
 
 
 def narrowest_level(system: DrivenLattice) -> float:
-    """Half width below which no level is: the least eigenvalue of sum_r Gamma_r; 0 where a site has no reservoir."""
+    """Lower bound on the half width of all levels: the smallest eigenvalue of sum_r Gamma_r over all sites.
+
+    It is 0 if a site has no reservoir.
+    """
     return max(0.0, float(least_widths(system)[system.occupied].min()))
 
 
 def _end_column(group: Group) -> str | None:
-    """Name of the end column that alone is touched, if there is one."""
+    """Name of the end column that the group touches, if it touches nothing else; otherwise None."""
     touched = np.flatnonzero(group.widths[..., 0].any(axis=1))
     if len(touched) == 1 and touched[0] == 0:
         return "left"
@@ -266,6 +270,6 @@ def _end_column(group: Group) -> str | None:
 
 
 def _cost(groups: list[Group], reference: Group) -> int:
-    """Block operations a column of sites and energy, for one choice of the reference."""
+    """Number of block operations per column of sites and energy for one choice of the reference."""
     ends = {_end_column(group) for group in groups if group is not reference}
     return 8 if None in ends else 2 * len(ends)

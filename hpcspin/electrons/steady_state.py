@@ -1,4 +1,4 @@
-"""The steady state of driven electrons: what its solvers return and have in common."""
+"""The steady state of driven electrons, and the base class of its solvers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SteadyState(State):
     Attributes
     ----------
     field, density, spin_density, error
-        As of every `State`.
+        As in every `State`.
     current
         Particle current out of each reservoir into the lattice, shape (n, reservoirs).
     """
@@ -31,9 +31,9 @@ class SteadyState(State):
 
 
 def width_traces(system: DrivenLattice, components: NDArray[np.float64]) -> NDArray[np.float64]:
-    """tr(2 Gamma_r M) of each reservoir from the on-site blocks of M as tr(M_ii) and tr(sigma M_ii).
+    """tr(2 Gamma_r M) of each reservoir, shape (..., reservoirs).
 
-    Shape (..., Lx, Ly, 4) to (..., reservoirs).
+    ``components`` are the on-site blocks of M as tr(M_ii) and tr(sigma M_ii), shape (..., Lx, Ly, 4).
     """
     return 2 * np.einsum("rxyk,...xyk->...r", system.widths, components)
 
@@ -43,18 +43,18 @@ def reservoir_currents(
 ) -> NDArray[np.float64]:
     """Particle currents out of the reservoirs, I_r = tr[2 Gamma_r (∫ de/2pi f_r A - rho)], shape (..., reservoirs).
 
-    Equal to sum_s ∫ de/2pi T_rs (f_r - f_s); Y. Meir and N. S. Wingreen, Phys. Rev. Lett. 68, 2512 (1992), the paper's
-    reference 57.
+    This equals sum_s ∫ de/2pi T_rs (f_r - f_s); Y. Meir and N. S. Wingreen, Phys. Rev. Lett. 68, 2512 (1992),
+    reference 57 of the paper.
 
     Parameters
     ----------
     system
         The driven lattice.
     filled
-        tr(2 Gamma_r ∫ de/2pi f_r A), what reservoir r would fill if it were alone, shape (..., reservoirs).
+        tr(2 Gamma_r ∫ de/2pi f_r A), the occupation if all reservoirs were at r's potential, shape (..., reservoirs).
     components
-        On-site blocks of rho as tr(rho_ii) and tr(sigma rho_ii), shape (..., Lx, Ly, 4). Any part of rho that is
-        ∫ de/2pi f_0 A with one f_0 may be left out of both.
+        On-site blocks of rho as tr(rho_ii) and tr(sigma rho_ii), shape (..., Lx, Ly, 4). A common part
+        ∫ de/2pi f_0 A of rho may be left out of both arguments.
     """
     return filled - width_traces(system, components)
 
@@ -65,7 +65,7 @@ class SteadyStateSolver(Solver[DrivenLattice, SteadyState]):
     treats: ClassVar[type[ElectronSystem]] = DrivenLattice
 
     def _check(self, state: SteadyState) -> None:
-        """Beside what every state must obey, conservation of particles."""
+        """Check conservation of particles in addition to the checks of every state."""
         infinite = np.flatnonzero(~np.isfinite(state.error))
         if len(infinite):
             raise HpcspinError(f"snapshot {infinite[0]}: the Green's function is singular at a real energy: {SINGULAR}")

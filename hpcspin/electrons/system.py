@@ -1,4 +1,4 @@
-"""What every lattice of itinerant electrons has: bonds with their hopping, exchange with the spins, a temperature."""
+"""Lattices of itinerant electrons: hopping along bonds, exchange with the spins, temperature."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 SIGMA = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 """Identity and Pauli matrices, shape (4, 2, 2)."""
 VACANT = 1e12
-"""Energy of a vacancy in hoppings t: its neighbours feel t / VACANT of one, less than any tolerance."""
+"""On-site energy of a vacancy in units of t; its effect on the neighbours, t / VACANT, is below any tolerance."""
 
 
 @dataclass(frozen=True)
 class HoppingTerm:
-    """sum_i c†_i T c_{i + offset} + h.c.: the electrons' motion along one direction of bonds."""
+    """sum_i c†_i T c_{i + offset} + h.c.: hopping along one direction of bonds."""
 
     offset: tuple[int, int]
     """Lattice offset (dx, dy)."""
@@ -47,27 +47,27 @@ class ElectronSystem:
     lattice
         Sites and bonds.
     hopping
-        t > 0 of nearest neighbours, or (t1, t2, ...) of one shell of neighbours after the other.
+        t > 0 of nearest neighbours, or (t1, t2, ...), one hopping for each shell of neighbours.
     exchange
-        J, a number or one of each site, shape (Lx, Ly).
+        J, one number, or one for each site, shape (Lx, Ly).
     temperature
         Electron temperature T > 0.
     on_site
-        Energy e_i of each site, shape (Lx, Ly), or one number.
+        Energy e_i, one number, or one for each site, shape (Lx, Ly).
     rashba
         Spin-orbit coupling of nearest neighbours, H_Rashba = i rashba sum_<ij> c†_i (sigma x d_ij)_z c_j + h.c. with
         the unit vector d_ij from i to j.
     vacancies
-        Sites without an electron and without a spin, bool, shape (Lx, Ly); None for none. What stands in the place of
-        their spins has no meaning.
+        Sites without an electron and without a spin, bool, shape (Lx, Ly); None if there are no vacancies. Their
+        entries in arrays of spins have no meaning.
     solver, tolerance, precision
-        How `solve` finds the electronic state: a registered solver, the largest error of a field component, and
+        How `solve` computes the electronic state: a registered solver, the largest error of a field component, and
         ``"complex128"`` or ``"complex64"``.
 
     Raises
     ------
     HpcspinError
-        If a parameter makes no sense.
+        If a parameter is invalid.
     """
 
     lattice: Lattice
@@ -83,7 +83,7 @@ class ElectronSystem:
 
     default_solver: ClassVar[str]
     described: ClassVar[str]
-    """What messages call such a system."""
+    """Description of such a system in messages."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.lattice, Lattice):
@@ -121,9 +121,9 @@ class ElectronSystem:
         kind
             ``"wall"``, ``"antiferromagnet"``, ``"ferromagnet"``, ``"random"`` or another registered name.
         seed
-            Of the random tilts.
+            Seed of the random tilts.
         **parameters
-            Those of the texture, such as ``position`` and ``tilt`` of a wall.
+            Parameters of the texture, such as ``position`` and ``tilt`` of a wall.
 
         Raises
         ------
@@ -141,34 +141,34 @@ class ElectronSystem:
         precision: str | None = None,
         device: str = "auto",
     ) -> State:
-        """Exchange fields H_i = J tr(sigma rho_ii), densities and what else the electrons' state has (Eq. 7).
+        """Exchange fields H_i = J tr(sigma rho_ii) (Eq. 7), densities and the rest of the electronic state.
 
-        Under a launcher all ranks call together, with the same spins, and share the work.
+        Under a launcher all ranks make the same call, with the same spins, and share the work.
 
         Parameters
         ----------
         spins
             Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3), NumPy or torch.
         tolerance
-            Largest error of a field component, in hoppings; None for the system's.
+            Largest error of a field component, in hoppings; None for the system's tolerance.
         solver, precision
-            As of the system; None for its own.
+            As for the system; None for the system's own.
         device
             ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
         Returns
         -------
         SteadyState or EquilibriumState
-            ``.field``, ``.density``, ``.error``; of a driven lattice ``.current``, of a closed one ``.energy``,
-            ``.electrons`` and ``.chemical_potential``. Of one snapshot without the first axis where one was given;
-            torch tensors where the spins were one.
+            ``.field``, ``.density``, ``.error``; for a driven lattice also ``.current``, for a closed one ``.energy``,
+            ``.electrons`` and ``.chemical_potential``. The axis of the snapshots is missing if one snapshot was given;
+            the arrays are torch tensors if the spins were one.
 
         Raises
         ------
         HpcspinError
-            If the spins do not fit the lattice or are no unit vectors, or the tolerance is missed.
+            If the spins do not fit the lattice or are not unit vectors, or the tolerance is missed.
         """
-        from hpcspin.electrons.labelling import solve  # It needs torch, which a system does not.
+        from hpcspin.electrons.labelling import solve  # Needs torch, which a system alone does not.
         from hpcspin.parallel.world import World
 
         system = replace(
@@ -181,35 +181,37 @@ class ElectronSystem:
         return solve(system, check_spins(snapshots, None, "spins"), World.current(), device).map(restore)
 
     def transport(self, spins: Any, energies: Sequence[float] = ()) -> Transport:
-        """Currents of charge and spin along every bond, what reservoirs inject, density of states, transmission.
+        """Currents of charge and spin along every bond and from every reservoir, density of states, transmission.
 
-        Under a launcher all ranks call together, with the same spins, and share the snapshots.
+        Under a launcher all ranks make the same call, with the same spins, and share the snapshots.
 
         Parameters
         ----------
         spins
-            As of `solve`.
+            As for `solve`.
         energies
-            Where the density of states and the transmissions are wanted.
+            Energies of the density of states and the transmissions.
 
         Returns
         -------
         Transport
-            Of one snapshot without the first axis where one was given; torch tensors where the spins were one.
+            The axis of the snapshots is missing if one snapshot was given; the arrays are torch tensors if the spins
+            were one.
 
         Raises
         ------
         HpcspinError
-            If the spins do not fit the lattice or are no unit vectors, or the tolerance is missed.
+            If the spins do not fit the lattice or are not unit vectors, an energy is not finite, a level is coupled to
+            no reservoir, or the tolerance is missed.
         """
-        from hpcspin.electrons.transport import transports  # It needs torch, which a system does not.
+        from hpcspin.electrons.transport import transports  # Needs torch, which a system alone does not.
         from hpcspin.parallel.world import World
 
         snapshots, restore = as_snapshots(spins, self.lattice.size)
         return transports(self, check_spins(snapshots, None, "spins"), energies, World.current()).map(restore)
 
     def as_config(self) -> dict[str, Any]:
-        """Sections ``lattice`` and ``electrons`` of a config of this system, as JSON values."""
+        """Sections ``lattice`` and ``electrons`` of a config that describes this system, as JSON values."""
         lattice = self.lattice
         shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
         given = {name: np.asarray(getattr(self, name)).tolist() for name in shared}
@@ -225,12 +227,12 @@ class ElectronSystem:
 
     @property
     def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each result of one snapshot other than the field, in the order in which files hold them."""
+        """Shape of each result for one snapshot except the field, in the order of the files."""
         raise NotImplementedError
 
     @property
     def bias(self) -> float:
-        """Largest minus smallest chemical potential of the electrons' reservoirs; 0 in equilibrium."""
+        """Largest minus smallest chemical potential of the reservoirs; 0 in equilibrium."""
         return 0.0
 
     @property
@@ -240,12 +242,12 @@ class ElectronSystem:
 
     @property
     def occupied(self) -> NDArray[np.bool_]:
-        """Sites that are no vacancies, shape (Lx, Ly)."""
+        """Mask of the sites that are not vacancies, shape (Lx, Ly)."""
         return np.ones(self.lattice.size, dtype=bool) if self.vacancies is None else ~self.vacancies
 
     @property
     def site_levels(self) -> NDArray[np.float64]:
-        """Energy of each site; that of a vacancy is so high that no electron comes there, and none feels it."""
+        """Energy of each site; that of a vacancy is so high that the vacancy is empty and does not affect the rest."""
         levels = np.asarray(self.on_site)
         return levels if self.vacancies is None else np.where(self.vacancies, VACANT * self.nearest_hopping, levels)
 
@@ -270,7 +272,7 @@ class ElectronSystem:
 
     @property
     def band_edge(self) -> float:
-        """Bound on the magnitude of the lattice's energies: |J| + |e| and twice the norm of every hopping term."""
+        """Upper bound on the magnitude of H: |J| + |e| plus twice the norm of every hopping term."""
         hoppings = sum(2 * float(np.linalg.norm(term.matrix, 2)) for term in self.hopping_terms)
         return self.largest_exchange + float(np.abs(self.on_site).max()) + hoppings
 
@@ -280,7 +282,7 @@ class ElectronSystem:
         Raises
         ------
         HpcspinError
-            If the shape is another one, or a component is not finite.
+            If the shape is wrong, or a component is not finite.
         """
         spins = np.asarray(spins, dtype=np.float64)
         if spins.ndim != 4 or len(spins) == 0 or spins.shape[1:] != (*self.lattice.size, 3):

@@ -36,17 +36,17 @@ def transmission(
     energies
         Real energies, shape (E,).
     backend, device
-        Array library and where it computes, see `make_backend`.
+        Array library and its device, see `make_backend`.
 
     Returns
     -------
     ndarray
-        T_rs from reservoir s into r, shape (E, reservoirs, reservoirs), r first; zero for a reservoir without a width.
+        T_rs from reservoir s into r, shape (E, reservoirs, reservoirs), r first; 0 for a reservoir without a width.
 
     Raises
     ------
     HpcspinError
-        If the spins do not fit, x is periodic, or an energy is that of a level without a reservoir.
+        If the spins do not fit, x is periodic, or an energy coincides with a level that is coupled to no reservoir.
     """
     spins = system.check_spins(np.asarray(spins)[None])
     arrays = make_backend(backend, device)
@@ -58,7 +58,7 @@ def transmission(
     for s, (reservoir, widths) in enumerate(zip(system.reservoirs, system.widths, strict=True)):
         if not widths.any():
             continue
-        # Far outside of the potentials rounding would grow without bound over a group of columns: none is formed.
+        # Far outside the potentials rounding would grow without bound over a group of columns, so none is formed.
         source = source_of(system, Group(reservoir.potential, [s], widths), columns, accuracy=0)
         for start in range(0, len(energies), step):
             part = energies[start : start + step]

@@ -1,20 +1,20 @@
-"""What flows through a lattice of electrons: charge and spin along the bonds, and where reservoirs let it in and out.
+"""Currents in a lattice of electrons: charge and spin along the bonds and between the lattice and its reservoirs.
 
-All of it follows from the whole density matrix rho_ij, its equilibrium part included: noncollinear spins carry spin
-currents without any voltage. For a bond c†_i T c_j + h.c. the particles that pass from i to j in a unit of time are
+They follow from the whole density matrix rho_ij, including its equilibrium part: noncollinear spins carry spin currents
+without any voltage. For a bond c†_i T c_j + h.c. the number of particles that move from i to j per unit time is
 2 Im tr(T† rho_ij), from the equation of motion of the density on site j, and the spin, in units of hbar, that arrives
-in j is 2 Im tr((sigma / 2) T† rho_ij). Where T keeps the spin, as much leaves i. Rashba coupling turns it on its way:
-the flow is then the mean of what leaves and what arrives, and half of the difference is a torque on the electrons of
-each of the two sites.
+at j is 2 Im tr((sigma / 2) T† rho_ij). If T conserves the spin, the same amount leaves i. Rashba coupling rotates the
+spin on its way: the current is then the mean of what leaves i and what arrives at j, and half of the difference is a
+torque on the electrons of each of the two sites.
 
-Reservoir r changes the density matrix by 2 i (Q_r Gamma_r - Gamma_r Q_r†) - Gamma_r rho - rho Gamma_r in a unit of
-time, Q_r = ∫ de/2pi f_r G^R. In the steady state, on every site,
+Reservoir r changes the density matrix by 2 i (Q_r Gamma_r - Gamma_r Q_r†) - Gamma_r rho - rho Gamma_r per unit time,
+with Q_r = ∫ de/2pi f_r G^R. In the steady state, on every site,
 
     inflow of particles + injection = 0,
     inflow of spin + injected spin + spin-orbit torque = S_i x H_i.
 
-C. Caroli et al., J. Phys. C 4, 916 (1971), for the currents; Y. Meir and N. S. Wingreen, Phys. Rev. Lett. 68, 2512
-(1992), the paper's reference 57, for the injection.
+Currents: C. Caroli et al., J. Phys. C 4, 916 (1971). Injection: Y. Meir and N. S. Wingreen, Phys. Rev. Lett. 68, 2512
+(1992), reference 57 of the paper.
 """
 
 from __future__ import annotations
@@ -42,23 +42,24 @@ Matrix: TypeAlias = NDArray[np.complex128]
 
 @dataclass(frozen=True)
 class Transport:
-    """Flows of one snapshot, or of n with an axis in front; particles and spins in units of t/hbar, energies in t.
+    """Transport of one snapshot, or of n snapshots with an axis in front; currents in t/hbar, energies in t.
 
     Attributes
     ----------
     bond_current
-        Particles from site i to i + offset, shape (bonds, Lx, Ly): one entry for each of the system's `hopping_terms`;
-        0 where there is no such bond.
+        Particle current from site i to i + offset, shape (bonds, Lx, Ly), one entry for each of the system's
+        `hopping_terms`; 0 where there is no such bond.
     bond_spin_current
-        Spin in units of hbar along the same bonds, shape (bonds, Lx, Ly, 3).
+        Spin current, with spin in units of hbar, along the same bonds, shape (bonds, Lx, Ly, 3).
     injected, injected_spin
-        What each reservoir lets into each site, shapes (reservoirs, Lx, Ly) and (reservoirs, Lx, Ly, 3).
+        Particle and spin currents from each reservoir into each site, shapes (reservoirs, Lx, Ly) and
+        (reservoirs, Lx, Ly, 3).
     spin_orbit_torque
         Torque of Rashba coupling on the electrons of each site, shape (Lx, Ly, 3).
     ldos
-        Local density of states tr A_ii(e) / 2 pi at the energies asked for, in states a unit of energy, shape
-        (energies, Lx, Ly). Of closed lattices, whose levels are sharp, as a probe at the electrons' temperature sees
-        it.
+        Local density of states tr A_ii(e) / 2 pi at the given energies, in states per unit energy, shape
+        (energies, Lx, Ly). For closed lattices, whose levels are sharp, it is convolved with minus the derivative of
+        the Fermi function, as a probe at the electrons' temperature measures it.
     transmission
         T_rs(e) = tr[2 Gamma_r G 2 Gamma_s G†] from reservoir s into r, shape (energies, reservoirs, reservoirs).
     """
@@ -73,7 +74,7 @@ class Transport:
 
     @staticmethod
     def shapes(system: ElectronSystem, energies: Sequence[float]) -> dict[str, tuple[int, ...]]:
-        """Shape of each array of one snapshot, without those that are empty."""
+        """Shape of each array for one snapshot, except empty arrays."""
         size, bonds, reservoirs = system.lattice.size, len(system.hopping_terms), len(getattr(system, "reservoirs", ()))
         shapes = {
             "bond_current": (bonds, *size),
@@ -88,30 +89,31 @@ class Transport:
 
     @classmethod
     def joined(cls, parts: Sequence[Transport]) -> Transport:
-        """Several snapshots, with an axis in front."""
+        """Join several snapshots along a new first axis."""
         return cls(**{f.name: np.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def map(self, function: Callable[[Real], Any]) -> Transport:
-        """The same with a function of each array in its place."""
+        """The same with a function applied to each array."""
         return Transport(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
 
 def transport(system: ElectronSystem, spins: Real, energies: Sequence[float] = ()) -> Transport:
-    """Flows of one snapshot, by one dense eigenproblem, O((Lx Ly)³).
+    """Transport of one snapshot from one dense eigenproblem, O((Lx Ly)³).
 
     Parameters
     ----------
     system
-        Driven or closed.
+        Driven or closed lattice.
     spins
         Unit vectors, shape (Lx, Ly, 3).
     energies
-        Where the density of states and the transmissions are wanted.
+        Energies of the density of states and the transmissions.
 
     Raises
     ------
     HpcspinError
-        If spins do not fit, an energy is not finite, a level is coupled to no reservoir, or the tolerance is missed.
+        If the spins do not fit, an energy is not finite, a level is coupled to no reservoir, or the tolerance is
+        missed.
     """
     spins = system.check_spins(np.asarray(spins)[None])[0]
     at = np.asarray(energies, dtype=np.float64)
@@ -124,7 +126,7 @@ def transport(system: ElectronSystem, spins: Real, energies: Sequence[float] = (
 
 
 def transports(system: ElectronSystem, spins: Real, energies: Sequence[float], world: World) -> Transport:
-    """Flows of snapshots of shape (n, Lx, Ly, 3), which the ranks share; see `ElectronSystem.transport`."""
+    """Transport of snapshots of shape (n, Lx, Ly, 3), which the ranks share; see `ElectronSystem.transport`."""
     mine = {n: transport(system, spins[n], energies) for n in range(world.rank, len(spins), world.size)}
     found = {n: part for several in world.allgather(mine) for n, part in several.items()}
     return Transport.joined([found[n] for n in range(len(spins))])
@@ -162,7 +164,7 @@ def _closed(system: ClosedLattice, spins: Real, energies: Real) -> Transport:
 
 
 def _flows(system: ElectronSystem, rho: Matrix, injected: Real, ldos: Real, transmission: Real) -> Transport:
-    """Flows along the bonds, with what reservoirs inject as coefficients of (1, sigma), (reservoirs, Lx, Ly, 4)."""
+    """Transport with the currents along the bonds; ``injected`` is tr(.) and tr(sigma .), (reservoirs, Lx, Ly, 4)."""
     lattice = system.lattice
     sites, terms, size = lattice.num_sites, system.hopping_terms, lattice.size
     blocks = rho.reshape(sites, 2, sites, 2)
@@ -174,7 +176,7 @@ def _flows(system: ElectronSystem, rho: Matrix, injected: Real, ldos: Real, tran
         between, back = blocks[origin, :, target], term.matrix.conj().T
         arrives, leaves = (2 * np.einsum("kab,iba->ik", m, between).imag for m in (SIGMA @ back, back @ SIGMA))
         flow[number, origin] = (arrives + leaves) / 2
-        turned = (arrives - leaves)[:, 1:] / 4  # A spin is sigma / 2, and each site has half of the difference.
+        turned = (arrives - leaves)[:, 1:] / 4  # The spin is sigma / 2, and each site takes half of the difference.
         torque[origin] += turned
         torque[target] += turned
     return Transport(
@@ -189,7 +191,7 @@ def _flows(system: ElectronSystem, rho: Matrix, injected: Real, ldos: Real, tran
 
 
 def _injection(system: DrivenLattice, number: int, spectrum: Spectrum, rho: Matrix) -> Real:
-    """What one reservoir adds to rho_ii in a unit of time, as tr(.) and tr(sigma .), shape (sites, 4)."""
+    """Change of rho_ii by one reservoir per unit time, as tr(.) and tr(sigma .), shape (sites, 4)."""
     reservoir = system.reservoirs[number]
     width = site_matrices(system.widths[number]).reshape(-1, 2, 2)
     half = (2j * spectrum.reached(reservoir.potential, system.temperature) - rho) @ width

@@ -1,4 +1,4 @@
-"""Levels that no reservoir touches: the steady state says nothing of their occupation."""
+"""Levels that no reservoir touches, whose occupation the steady state does not determine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _SINGULAR = 1e-9
 def touches_all_levels(system: DrivenLattice, columns: ColumnTeam) -> bool:
     """Whether the reservoirs touch every level, whatever the spins are.
 
-    They do where each site has one. Those on all of an end column do where W has an inverse: a level that vanishes on
-    the column x, and before it, has W psi_{x+1} = 0 by H psi = e psi, and vanishes on the next one, too.
+    They do if each site has a reservoir. Reservoirs on a whole end column do if W is invertible: for a level that
+    vanishes on column x and before it, H psi = e psi gives W psi_{x+1} = 0, so that it vanishes on the next column, and
+    thus everywhere.
     """
     least = least_widths(system)
     if least[system.occupied].min() > 0:
@@ -38,16 +39,16 @@ def touches_all_levels(system: DrivenLattice, columns: ColumnTeam) -> bool:
 class UntouchedLevels:
     """Finds levels between the potentials that no reservoir touches.
 
-    Of the lowest potential mu_1 and the highest mu_2, ∫ de/2pi (f_2 - f_1) A from the Matsubara frequencies has all
-    levels. On the real axis the integral of G 2 Gamma G†, which equals A wherever G is finite, lacks them: they are
-    infinitely sharp, and no energy meets them.
+    For the lowest potential mu_1 and the highest mu_2, ∫ de/2pi (f_2 - f_1) A from the Matsubara frequencies contains
+    all levels. The integral of G 2 Gamma G† over the real axis, which equals A wherever G is finite, misses untouched
+    levels: they are infinitely sharp, so that no node of the quadrature meets them.
 
     Parameters
     ----------
     system, columns, scale, batch
         As for `EquilibriumPart`.
     tolerance
-        For the field, of each of the integrals that are compared.
+        Largest error of the field from each of the integrals that are compared.
     accuracy
         As for `WindowIntegral`.
     """
@@ -64,12 +65,12 @@ class UntouchedLevels:
         self._slack = 4 * tolerance / scale
 
     def refuse(self, blocks: Array, spins: NDArray[np.float64], world: World, first: int) -> None:
-        """Refuse snapshots with such levels; arguments as for `EquilibriumPart` and `WindowIntegral`.
+        """Refuse snapshots with untouched levels; arguments as for `EquilibriumPart` and `WindowIntegral`.
 
         Raises
         ------
         HpcspinError
-            Naming the first snapshot.
+            If a snapshot has such a level; the message names the first one.
         """
         below, above = (part.solve(blocks, spins, world)[0] for part in self._whole)
         touched = self._window.integrate(blocks, [self._window.first_grid] * len(spins), world, first)

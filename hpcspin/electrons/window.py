@@ -15,9 +15,9 @@ from hpcspin.electrons.sources import Source
 from hpcspin.parallel.world import World
 
 _CHECKED = 4
-"""Intervals of a snapshot that are computed again in double precision where single precision is asked for."""
+"""Number of intervals of a snapshot that are recomputed in double precision if the precision is single."""
 _QUADRATURE = 0.5
-"""Part of the tolerance that the quadrature may use in single precision; the rest is for what that costs."""
+"""Fraction of the tolerance for the quadrature in single precision; the rest is for the rounding errors."""
 _ROUNDING = {"complex128": 1e-13, "complex64": 1e-5}
 """Bound on the rounding errors of the sums over nodes."""
 _WIDEST_INTERVAL = 0.2
@@ -25,29 +25,29 @@ _WIDEST_INTERVAL = 0.2
 
 
 class WindowIntegral:
-    """Occupation that a source injects beyond the reference potential.
+    """Occupation that a source injects relative to the reference potential.
 
     sum_s ∫ de/2pi (f_s - f_0) G 2 Gamma_s G† on every site, and ∫ de/2pi (f_r - f_0) tr(2 Gamma_r A) for the currents.
 
     Parameters
     ----------
     source
-        Its reservoirs and the sweep that serves them.
+        The reservoirs and their kind of sweep.
     reference
         The potential mu_0 of f_0.
     temperature
         T of all reservoirs.
     scale
-        From an error of the on-site components to one of the field.
+        Factor from an error of the on-site components to an error of the field.
     tolerance
-        For the field, of this integral.
+        Largest error of the field from this integral.
     batch
-        Energies in one sweep.
+        Number of energies in one sweep.
     accuracy
-        Bound on the source's rounding error, relative to the response; it counts as part of the error.
+        Bound on the rounding error of the source relative to the response; it counts as part of the error.
     precision
-        ``"complex128"`` or ``"complex64"``: of the blocks of G. What single precision costs is measured on some
-        intervals of the final grid and added to the error.
+        Type of the blocks of G, ``"complex128"`` or ``"complex64"``. The rounding error of single precision is measured
+        on some intervals of the final grid and added to the error.
     """
 
     def __init__(
@@ -66,30 +66,30 @@ class WindowIntegral:
         self.temperature = temperature
         self.precision = precision
         self.scale = scale
-        # Beyond the window |f_s - f_0| < exp(-reach), and the spectral weight of a level is 1.
+        # Outside the window |f_s - f_0| < exp(-reach), and the spectral weight of a level is 1.
         reach = math.log(50 * scale / tolerance)
         self.truncation = scale * (2 * math.exp(-reach) + accuracy)
         quadrature = 1.0 if precision == "complex128" else _QUADRATURE
         self.tolerance = quadrature * tolerance - self.truncation
-        # A sharper level is looked for as far as rounding lets its tails be seen.
+        # The tails of levels sharper than this would be below the rounding errors.
         rounding = _ROUNDING[precision] * scale / self.tolerance
         self.level_width = max(source.level_width, rounding * _WIDEST_INTERVAL * source.hopping)
         self.first_grid = self._first_grid(reach * temperature, source.hopping)
         self.batch = batch
 
     def _first_grid(self, reach: float, hopping: float) -> NDArray[np.float64]:
-        """Edges around every Fermi edge, and between them equal intervals that are not too long."""
+        """Grid points around every Fermi edge, and between them equal intervals of at most `_WIDEST_INTERVAL`."""
         potentials = np.unique([*self.source.potentials, self.reference])
         marks = np.unique(np.concatenate([potentials - reach, potentials, potentials + reach]))
         apart = np.diff(marks, prepend=-np.inf) > 1e-3 * reach
-        apart[-1] = True  # Many potentials in small steps would else end the window before the last one's edge.
+        apart[-1] = True  # With many closely spaced potentials the window would otherwise end before the last edge.
         marks = marks[apart]
         pieces = np.maximum(1, np.ceil(np.diff(marks) / (_WIDEST_INTERVAL * hopping))).astype(int)
         parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(marks[:-1], marks[1:], pieces, strict=True)]
         return np.concatenate([*parts, marks[-1:]])
 
     def choose(self, blocks: Array, world: World) -> None:
-        """Let the source time its ways to compute on energies of the window; a collective call."""
+        """Let the source choose its fastest way to compute, timed on energies of the window; a collective call."""
         backend = self.source.backend
         energies = np.linspace(self.first_grid[0], self.first_grid[-1], self.batch) / self.source.hopping
         kind = getattr(backend.xp, self.precision)
@@ -113,8 +113,8 @@ class WindowIntegral:
         Returns
         -------
         Integrals
-            Components (n, 4 Lx Ly + members): the four of every site, then
-            the spectral integrals of the source's reservoirs.
+            Values of shape (n, 4 Lx Ly + members): the four components of every
+            site, then the spectral integrals of the source's reservoirs.
         """
         narrowest = 1e-9 * (edges[0][-1] - edges[0][0])
         backend = self.source.backend
@@ -125,10 +125,10 @@ class WindowIntegral:
         return replace(result, errors=result.errors + self._rounding(blocks, result.intervals, world))
 
     def _rounding(self, blocks: Array, intervals: Intervals, world: World) -> NDArray[np.float64]:
-        """What single precision may have cost each snapshot, as if all intervals erred to the same side."""
+        """Error of single precision in each snapshot, if the errors of all intervals had the same sign."""
         counts = np.bincount(intervals.owner, minlength=len(blocks))
         starts = np.cumsum(counts) - counts
-        # The middles of equal shares of the grid: refined resonances are met as often as they have intervals.
+        # The middles of equal parts of the grid: refined resonances are sampled in proportion to their intervals.
         shares = (np.arange(_CHECKED) + 0.5) / _CHECKED
         chosen = np.unique((starts[:, None] + counts[:, None] * shares).astype(int))
         mine = intervals[np.array_split(chosen, world.size)[world.rank]]

@@ -1,9 +1,9 @@
 """Threads that share the sweeps of a rank.
 
-Batched LAPACK of torch works through a batch on one thread, and the threads of OpenMP wait for each other after every
-small operation. One sweep a thread keeps every core busy from the first column to the last. On a GPU with CuPy each
-thread launches into a stream of its own: while Python prepares the operations of one sweep, the device works on
-another's. That has not run on a GPU; the order of launches and waits is tested without one.
+torch's batched LAPACK processes a batch on one thread, and OpenMP threads wait for each other after every small
+operation. One sweep per thread keeps every core busy from the first column to the last. On a GPU with CuPy each thread
+launches into its own stream: while Python prepares the operations of one sweep, the device works on another. This has
+not run on a GPU; the order of launches and waits is tested without one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Result = TypeVar("Result")
 
 
 _STREAMS = 2
-"""Sweeps that launch into a GPU at the same time."""
+"""Number of sweeps that launch on a GPU at the same time."""
 
 
 def workers(backend: Backend) -> int:
-    """Sweeps that run at the same time, unless the backend's memory or other ranks allow fewer.
+    """Number of sweeps that run at the same time.
 
-    As many as torch has threads on a CPU; one a stream with CuPy.
+    With torch on a CPU as many as torch has threads, with CuPy one for each stream; at most `Backend.most_sweeps`.
     """
     if backend.on_gpu:
         threads = _STREAMS if backend.name == "cupy" else 1
@@ -39,7 +39,7 @@ def workers(backend: Backend) -> int:
 
 
 def equal_parts(backend: Backend, count: int, most: int) -> list[slice]:
-    """Cut ``count`` items into near-equal slices of at most ``most``, as many for each worker."""
+    """Cut ``count`` items into nearly equal slices of at most ``most`` items, the same number for each worker."""
     if count == 0:
         return []
     threads = workers(backend)
@@ -49,7 +49,7 @@ def equal_parts(backend: Backend, count: int, most: int) -> list[slice]:
 
 
 def map_parts(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
-    """``work`` of every part, in their order, on as many threads as there are workers."""
+    """Results of ``work`` on every part, in order, computed on as many threads as there are workers."""
     threads = min(workers(backend), len(parts))
     if threads < 2:
         return [work(part) for part in parts]
@@ -57,15 +57,15 @@ def map_parts(backend: Backend, work: Callable[[slice], Result], parts: Sequence
 
 
 _mine = threading.local()
-"""The stream of each thread; CuPy keeps freed memory for the stream that had it."""
+"""The stream of each thread; CuPy reuses freed memory only in the stream that allocated it."""
 
 
 def _in_stream(work: Callable[[slice], Result]) -> Callable[[slice], Result]:
-    """``work`` in the calling thread's own stream, finished when it returns."""
+    """``work`` in the calling thread's own stream; the stream has finished when it returns."""
     import cupy
 
     device = cupy.cuda.Device().id
-    # What the parts read was launched into the stream of this thread, and may not have been computed yet.
+    # The input of the parts was launched in the stream of this thread and may not have been computed yet.
     cupy.cuda.get_current_stream().synchronize()
 
     def finished(part: slice) -> Result:
