@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 
 def correlation_bins(lattice: Lattice) -> int:
-    """How many distances `correlation_function` has: 0, 1, ... up to half of the shorter side."""
+    """Number of distances of `correlation_function`: 0, 1, ... up to half of the shorter side."""
     return min(lattice.size) // 2 + 1
 
 
@@ -22,18 +22,18 @@ def correlation_function(lattice: Lattice, values: Array) -> tuple[Array, Array]
     Parameters
     ----------
     lattice
-        The lattice; across its periodic sides the nearest images count.
+        The lattice; across periodic sides distances are those to the nearest image.
     values
-        Shape (Lx, Ly); a site with NaN is left out.
+        Number on each site, shape (Lx, Ly); sites with NaN are left out.
 
     Returns
     -------
     tuple of ndarray
         Distances and correlations, both of shape (bins,): the means over all pairs of sites whose distance rounds to
-        0, 1, 2, ... lattice constants, up to half of the shorter side. NaN of values that are all 0.
+        0, 1, 2, ... lattice constants, up to half of the shorter side. NaN if all values are 0.
     """
     there = ~np.isnan(values)
-    # Zeros beyond an open side keep its ends apart; along a periodic one the correlation is cyclic, as its sites are.
+    # Zero padding separates the ends of an open side; along a periodic side the correlation is cyclic, like the sites.
     padded = [length if closed else 2 * length for length, closed in zip(lattice.size, lattice.periodic, strict=True)]
     products, pairs = (_autocorrelation(array, padded) for array in (np.where(there, values, 0.0), there.astype(float)))
     offsets = np.moveaxis(np.indices(padded), 0, -1)
@@ -58,7 +58,7 @@ def _autocorrelation(values: Array, padded: list[int]) -> Array:
 
 
 def correlation_length(distance: Array, correlation: Array) -> float:
-    """Distance at which a correlation that is 1 at distance 0 has fallen to 1/2; NaN where it does not fall so far."""
+    """Distance at which a correlation that is 1 at distance 0 has fallen to 1/2; NaN if it does not fall that far."""
     below = np.flatnonzero(correlation <= 1 / 2)
     if not len(below):
         return float("nan")
@@ -73,12 +73,12 @@ def chirality_correlation(lattice: Lattice, spins: Array) -> tuple[Array, Array]
 
 
 def chirality_walls(lattice: Lattice, spins: Array) -> float:
-    """Length of the walls between domains of positive and of negative scalar chirality, in lattice constants.
+    """Length of the walls between domains of positive and negative scalar chirality, in lattice constants.
 
-    It means something for textures with chiral order: where all spins lie in a plane the sign is only rounding.
-    A wall follows the edges of the Voronoi cells of the lattice: of a straight one the length is up to sqrt 2 times
-    (square lattice) and 2 / sqrt 3 times (triangular) that of the line. The area of the lattice over the length of its
-    walls is a size of the domains.
+    It is meaningful for textures with chiral order: if all spins lie in a plane, the sign is only rounding noise.
+    A wall follows the edges of the Voronoi cells of the lattice, so that the length of a straight wall is up to sqrt 2
+    times (square lattice) or 2 / sqrt 3 times (triangular) that of the straight line. The area of the lattice divided
+    by the length of its walls is a measure of the domain size.
 
     Arguments are those of `scalar_chirality`. Cells beyond an open edge have no walls.
     """
@@ -86,22 +86,22 @@ def chirality_walls(lattice: Lattice, spins: Array) -> float:
     sign = np.where(np.isnan(chirality), 0, np.where(chirality < 0, -1, 1))
     table = lattice.shift(lattice.bonds)
     opposite = (table >= 0) & (sign[:, None] * sign[table] < 0)
-    # The cell of a site is cut from it by the middles of its bonds: area = neighbours * distance * edge / 4.
+    # The edges of a Voronoi cell bisect the bonds of its site: area = neighbours * distance * edge / 4.
     length = float(np.linalg.norm(lattice.cartesian(lattice.bonds[0])))
     area = abs(np.linalg.det(lattice.primitive_vectors))
     return float(opposite.sum() * 4 * area / (2 * len(lattice.bonds) * length))
 
 
 def puddle_sizes(lattice: Lattice, spins: Array) -> NDArray[np.int64]:
-    """Sites of each ferromagnetic puddle, the largest first.
+    """Number of sites of each ferromagnetic puddle, largest first.
 
-    A puddle is a cluster of two or more sites that bonds with S_i·S_j > 1/2 join, across periodic edges too.
+    A puddle is a cluster of two or more sites connected by bonds with S_i·S_j > 1/2, also across periodic edges.
 
     Arguments are those of `scalar_chirality`.
     """
     bonds = nearest_bonds(lattice, spins).reshape(lattice.num_sites, -1)
     site, bond = np.nonzero(bonds > FERROMAGNETIC)
-    # Takes a third of a second to import, and most commands do not need it.
+    # The import takes a third of a second, and most commands do not need it.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -21,9 +21,9 @@ from hpcspin.registry import Registry
 
 LATTICES: Registry[type[Lattice]] = Registry("lattice.kind")
 Halo = tuple[int, int]
-"""Lattice steps along x and along y by which a block is extended on both of its sides."""
+"""Width of the halo of a block: lattice steps along x and along y by which it is extended on both sides."""
 SHAPES: Registry[Callable[[Lattice], NDArray[np.bool_]]] = Registry("sites")
-"""Shapes of reservoirs: functions from a lattice to the sites that are touched, bool, shape (Lx, Ly)."""
+"""Named sets of sites, such as those of reservoirs: functions of a lattice that return a mask, bool, shape (Lx, Ly)."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Lattice:
     size
         Number of sites (Lx, Ly).
     periodic
-        Whether the lattice closes on itself along x and along y.
+        Whether the lattice is periodic along x and along y.
 
     Raises
     ------
     HpcspinError
-        If the size is no pair of whole numbers, a side is not positive, a periodic side is so short that two
-        different bonds would join the same two sites, or a bond is named twice.
+        If the size is not a pair of whole numbers, a side is not positive, a periodic side is so short that two
+        different bonds would join the same two sites, or a bond is listed twice.
     """
 
     size: tuple[int, int]
@@ -93,7 +93,7 @@ class Lattice:
 
     @property
     def neighbours(self) -> list[tuple[int, int]]:
-        """Offsets of all neighbours of a site that a bond joins to it, in order."""
+        """Offsets of all neighbours to which a bond leads from a site, in order."""
         return sorted((sign * x, sign * y) for x, y in self.bonds for sign in (1, -1))
 
     @property
@@ -114,7 +114,7 @@ class Lattice:
                     "and primitive vectors; give generators of the point group of both"
                 )
         elements = [np.eye(2, dtype=np.int64)]
-        for element in elements:  # grows while it is walked: the closure of the generators
+        for element in elements:  # The list grows during the loop, to the closure of the generators.
             for generator in np.array(self.generators):
                 further = generator @ element
                 if not any(np.array_equal(further, known) for known in elements):
@@ -123,12 +123,12 @@ class Lattice:
 
     @property
     def mirror_y(self) -> NDArray[np.int64]:
-        """The mirror that maps every column of sites onto itself: it survives a bias along x.
+        """The mirror that maps every column of sites onto itself, and remains a symmetry under a bias along x.
 
         Raises
         ------
         HpcspinError
-            If the point group has none.
+            If the point group has no such mirror.
         """
         for operation in self.point_group:
             if operation[0].tolist() == [1, 0] and np.linalg.det(operation) < 0:
@@ -140,7 +140,7 @@ class Lattice:
 
     def shell(self, number: int) -> tuple[tuple[int, int], ...]:
         """Offsets of half of the neighbours of a shell, counted from 1 by distance; the others are their negatives."""
-        # Each site along the shorter primitive vector opens a shell, or shares one.
+        # The first multiples of the shorter primitive vector lie in different shells, so the radius is large enough.
         along_x, along_y = self.reach(number * float(np.linalg.norm(self.primitive_vectors, axis=1).min()))
         steps = [(x, y) for x in range(along_x + 1) for y in range(-along_y, along_y + 1)]
         half = np.array([step for step in steps if step > (0, 0)])
@@ -148,7 +148,7 @@ class Lattice:
         return tuple((int(x), int(y)) for x, y in half[square == np.unique(square)[number - 1]])
 
     def mask(self, sites: str | Iterable[Sequence[int]]) -> NDArray[np.bool_]:
-        """Some sites as a mask, shape (Lx, Ly).
+        """Mask of some sites, shape (Lx, Ly).
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class Lattice:
         return mask
 
     def reach(self, radius: float) -> tuple[int, int]:
-        """Most lattice steps along x and along y of any offset that is no longer than a radius."""
+        """Largest number of lattice steps along x and along y of any offset no longer than a radius."""
         heights = 1 / np.linalg.norm(np.linalg.inv(self.primitive_vectors), axis=0)
         along_x, along_y = np.floor(radius / heights + 1e-9).astype(int).tolist()
         return along_x, along_y
@@ -180,7 +180,7 @@ class Lattice:
         return np.asarray(offsets) @ self.primitive_vectors
 
     def shift(self, offsets: ArrayLike) -> NDArray[np.int64]:
-        """Sites reached from every site by each offset.
+        """Site at each offset from every site.
 
         Parameters
         ----------
@@ -252,16 +252,16 @@ def make_lattice(kind: str, size: tuple[int, int], periodic: tuple[bool, bool] =
 
 
 def nearest_vectors(lattice: Lattice, offsets: ArrayLike) -> NDArray[np.float64]:
-    """Cartesian vectors of lattice offsets, integers, each to the nearest of its periodic images.
+    """Cartesian vectors of integer lattice offsets, each to the nearest of its periodic images.
 
-    Both have the shape (..., 2), the vectors in lattice constants.
+    Offsets and vectors have the shape (..., 2); the vectors are in lattice constants.
     """
     vectors = lattice.cartesian(offsets)
     basis = _reduced(lattice.cartesian(np.diag(lattice.size)[list(lattice.periodic)]))
     if not len(basis):
         return vectors
     whole = np.round(vectors @ np.linalg.pinv(basis))
-    # Of a reduced basis the nearest point is the rounded one, or next to it.
+    # In a reduced basis the nearest point is the rounded one or a neighbour of it.
     steps = np.array(list(product((-1, 0, 1), repeat=len(basis))))
     images = vectors[..., None, :] - (whole[..., None, :] + steps) @ basis
     nearest = np.argmin((images**2).sum(axis=-1), axis=-1)
@@ -269,7 +269,7 @@ def nearest_vectors(lattice: Lattice, offsets: ArrayLike) -> NDArray[np.float64]
 
 
 def _reduced(basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The shortest vectors that span the same lattice of translations (Lagrange and Gauss), shape (0 to 2, 2)."""
+    """The shortest vectors that span the same lattice of translations (Lagrange-Gauss), shape (0 to 2, 2)."""
     if len(basis) < 2:
         return basis
     while True:

@@ -1,4 +1,4 @@
-"""What a spin texture shows: local bonds, chirality, order at a wave vector and the position of a domain wall."""
+"""Measures of a spin texture: local bonds, chirality, order at a wave vector, the position of a domain wall."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpcspin.lattice.lattice import Lattice
 
 FERROMAGNETIC = 1 / 2
-"""S_i·S_j above which a bond counts as ferromagnetic; below its negative it counts as antiferromagnetic."""
+"""S_i·S_j above which a bond counts as ferromagnetic; below minus this value it counts as antiferromagnetic."""
 
 
 def nearest_bonds(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -34,7 +34,7 @@ def bond_map(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64
     Returns
     -------
     ndarray
-        Shape (..., Lx, Ly); -1 in an antiferromagnet, +1 in a ferromagnet, NaN at a site that no such bond leaves.
+        Shape (..., Lx, Ly); -1 in an antiferromagnet, +1 in a ferromagnet, NaN at a site without such a bond.
     """
     bonds = nearest_bonds(lattice, spins)
     with np.errstate(invalid="ignore"):
@@ -42,7 +42,7 @@ def bond_map(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def bond_fractions(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares of the bonds with S_i·S_j > 1/2 (ferromagnetic) and < -1/2 (antiferromagnetic), shape (..., 2).
+    """Fractions of bonds with S_i·S_j > 1/2 (ferromagnetic) and < -1/2 (antiferromagnetic), shape (..., 2).
 
     Arguments are those of `bond_map`.
     """
@@ -56,10 +56,10 @@ def bond_fractions(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.f
 
 
 def bond_columns(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Local bond of each site, averaged over all bonds that touch it.
+    """Mean of S_i·S_j over all bonds of each site, shape (..., Lx, Ly).
 
-    Unlike `bond_map` it is centred on the site, so a wall read from it has no
-    bias of half a column towards either side. Shape (..., Lx, Ly).
+    Unlike `bond_map` it is centred on the site, so that the position of a wall
+    read from it is not shifted by half a column.
     """
     bonds = nearest_bonds(lattice, spins)
     back = lattice.shift(-np.asarray(lattice.bonds))
@@ -85,7 +85,7 @@ def _triangles(lattice: Lattice, spins: NDArray[np.float64]) -> tuple[NDArray[np
 def scalar_chirality(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of S_a·(S_b x S_c) over the two triangles of the cell towards +x and +y of each site.
 
-    Cells of the square lattice are cut along the diagonal that joins (1, 0) and (0, 1).
+    Cells of the square lattice are divided along the diagonal from (1, 0) to (0, 1).
 
     Parameters
     ----------
@@ -104,10 +104,10 @@ def scalar_chirality(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np
 
 
 def topological_charges(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Part of the sphere that the spins of the cell towards +x and +y of each site cover, signed; 1 is all of it.
+    """Signed fraction of the sphere that the spins of the cell towards +x and +y of each site cover.
 
-    The solid angles of its two triangles over 4 pi (B. Berg and M. Lüscher, Nucl. Phys. B 190, 412 (1981)). Arguments
-    and shape of the result are those of `scalar_chirality`.
+    It is the sum of the solid angles of the two triangles of the cell, divided by 4 pi (B. Berg and M. Lüscher, Nucl.
+    Phys. B 190, 412 (1981)). Arguments and shape of the result are those of `scalar_chirality`.
     """
     a, b, c = _triangles(lattice, spins)
     volume = (a * np.cross(b, c)).sum(axis=-1)
@@ -117,7 +117,7 @@ def topological_charges(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray
 
 
 def topological_charge(lattice: Lattice, spins: NDArray[np.float64]) -> float:
-    """Times that the spins wrap the sphere, an integer on a periodic lattice: the sum of `topological_charges`."""
+    """Number of times that the spins wrap the sphere: the sum of `topological_charges`, an integer if periodic."""
     return float(np.nansum(topological_charges(lattice, spins)))
 
 
@@ -131,15 +131,15 @@ def structure_factor(lattice: Lattice, spins: NDArray[np.float64], wave_vectors:
     spins
         Unit vectors, shape (Lx, Ly, 3).
     wave_vectors
-        Shape (n, 2), in units of the reciprocal vectors: (1/2, 1/2) is the square antiferromagnet's; the 120 degree
-        order of the triangular lattice is at K = (1/3, 2/3) and K' = (2/3, 1/3), the tetrahedral order at (1/2, 0),
+        Shape (n, 2), in units of the reciprocal vectors: the square antiferromagnet is at (1/2, 1/2), the 120 degree
+        order of the triangular lattice at K = (1/3, 2/3) and K' = (2/3, 1/3), the tetrahedral order at (1/2, 0),
         (0, 1/2) and (1/2, 1/2).
 
     Returns
     -------
     ndarray
-        Shape (n,). The sum over all wave vectors of a periodic lattice is N: perfect order has N at its wave vector,
-        or an equal share at each of them: N/2 at K and at K', N/3 at each of the three of the tetrahedral order.
+        Shape (n,). The sum over all wave vectors of a periodic lattice is N. Perfect order has N at its wave vector, or
+        equal parts at several: N/2 at K and at K', N/3 at each of the three wave vectors of the tetrahedral order.
     """
     along_x, along_y = (
         np.exp(-2j * np.pi * np.outer(np.asarray(wave_vectors, dtype=float)[:, axis], np.arange(lattice.size[axis])))
@@ -158,14 +158,14 @@ def structure_factors(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[n
 def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
     """Position of the ferromagnet–antiferromagnet wall, averaged over y (Fig. 5a of the paper).
 
-    In each row the site bonds, smoothed over one column to either side, are followed from the right; the wall is where
-    they cross zero, interpolated linearly. A row without a crossing counts as 0 when it is antiferromagnetic at its
-    left end and as Lx when it is ferromagnetic everywhere. Arguments are those of `bond_map`.
+    In each row the site bonds, smoothed over one column to either side, are followed from the right to the wall, where
+    they first cross zero, interpolated linearly. A row without a crossing counts as 0 if it is antiferromagnetic at its
+    left end, and as Lx if it is ferromagnetic everywhere. Arguments are those of `bond_map`.
 
     Returns
     -------
     ndarray
-        Shape (...), in columns; a sharp wall before column x is at x - 1/2.
+        Shape (...), in columns; a sharp wall just before column x is at x - 1/2.
     """
     smooth = _smooth_bonds(lattice, spins)
     length = smooth.shape[-2]
@@ -181,13 +181,14 @@ def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def has_wall(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether spins are a ferromagnet left of a wall and an antiferromagnet right of it.
+    """Whether spins form a ferromagnet to the left of a wall and an antiferromagnet to its right.
 
-    The columns before the wall have bonds above 1/4, and those behind it below -1/6, in the mean. A driven metal is no
-    perfect ferromagnet, its bonds fall to 0.34 on small lattices; the triangular antiferromagnet has -1/3.
+    The mean bond must be above 1/4 in the columns to the left of the wall and below -1/6 in those to its right. A
+    driven metal is not a perfect ferromagnet: its bonds fall to 0.34 on small lattices. The triangular antiferromagnet
+    has -1/3.
 
-    Arguments and shapes are those of `wall_position`. False where one order fills the lattice, and for random spins but
-    one in a thousand of 8x4 sites.
+    Arguments and shapes are those of `wall_position`. False if a single order fills the lattice, and for random spins,
+    except about one in a thousand configurations of 8x4 sites.
     """
     profile = _smooth_bonds(lattice, spins).mean(axis=-1)
     left = np.arange(lattice.size[0]) <= wall_position(lattice, spins)[..., None]
@@ -203,5 +204,5 @@ def _smooth_bonds(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
     bonds = bond_columns(lattice, spins)
     padded = np.concatenate([bonds[..., :1, :], bonds, bonds[..., -1:, :]], axis=-2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # Of sites with nothing but vacancies around.
+        warnings.simplefilter("ignore", RuntimeWarning)  # Sites surrounded by vacancies only.
         return np.asarray(np.nanmean([padded[..., :-2, :], padded[..., 1:-1, :], padded[..., 2:, :]], axis=0))

@@ -1,4 +1,4 @@
-"""One snapshot or many, NumPy or torch: what users hand in, and what they get back."""
+"""Conversion of one snapshot or many, in NumPy or torch, to arrays of snapshots and back."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from numpy.typing import NDArray
 from hpcspin.errors import HpcspinError
 
 Restore = Callable[[NDArray[Any]], Any]
-"""From an array whose first axis counts snapshots to the form in which the spins came."""
+"""Converts an array whose first axis counts snapshots to the form in which the spins were given."""
 
 
 def as_snapshots(spins: Any, size: tuple[int, int]) -> tuple[NDArray[np.float64], Restore]:
-    """Spins as an array of snapshots, and the way back for results.
+    """Spins as an array of snapshots, and the inverse conversion for results.
 
     Parameters
     ----------
     spins
-        Shape (Lx, Ly, 3) or (n, Lx, Ly, 3); a NumPy array, anything NumPy makes one of, or a torch tensor.
+        Shape (Lx, Ly, 3) or (n, Lx, Ly, 3); a NumPy array, anything that NumPy converts to one, or a torch tensor.
     size
         Lattice size (Lx, Ly).
 
     Returns
     -------
     tuple of ndarray and callable
-        Spins of shape (n, Lx, Ly, 3), and a function for results of shape (n, ...): it drops the first axis
-        where one snapshot was given, and makes a tensor, on the device of the spins, where they were one.
+        Spins of shape (n, Lx, Ly, 3), and a function for results of shape (n, ...): it drops the first axis if
+        one snapshot was given, and returns a tensor, on the device of the spins, if they were a tensor.
 
     Raises
     ------
     HpcspinError
-        If the shape is another one, or these are not real numbers.
+        If the shape is wrong, or the spins are not real numbers.
     """
     tensor = spins if hasattr(spins, "detach") else None
     try:

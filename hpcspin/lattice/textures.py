@@ -15,7 +15,7 @@ from hpcspin.registry import Registry
 from hpcspin.settings import Count, Finite, NonNegative, Positive
 
 TEXTURES: Registry[Callable[..., NDArray[np.float64]]] = Registry("initial.kind", given=2)
-"""Functions of a lattice, a random generator and parameters of their own to unit spins, shape (Lx, Ly, 3)."""
+"""Functions of a lattice, a random generator and their own parameters that return unit spins, shape (Lx, Ly, 3)."""
 
 
 def make_texture(name: str, lattice: Lattice, seed: int, **parameters: Any) -> NDArray[np.float64]:
@@ -24,7 +24,7 @@ def make_texture(name: str, lattice: Lattice, seed: int, **parameters: Any) -> N
     Raises
     ------
     HpcspinError
-        If no texture of that name is registered, or it has other parameters or refuses their values.
+        If no texture of that name is registered, it has no such parameter, or it refuses a value.
     """
     spins: NDArray[np.float64] = TEXTURES.make(name, lattice, np.random.default_rng(seed), **parameters)
     return spins
@@ -36,7 +36,7 @@ def _tilted(spins: NDArray[np.float64], tilt: float, rng: np.random.Generator) -
 
 
 def _require_period(lattice: Lattice, name: str, period: tuple[int, int]) -> None:
-    """Refuse periodic sides on which an order that repeats after ``period`` sites does not close."""
+    """Refuse periodic sides that are not commensurate with an order that repeats after ``period`` sites."""
     for axis, length, periodic, repeats in zip("xy", lattice.size, lattice.periodic, period, strict=True):
         if periodic and length % repeats:
             raise HpcspinError(
@@ -46,7 +46,7 @@ def _require_period(lattice: Lattice, name: str, period: tuple[int, int]) -> Non
 
 
 def _require_triangular(lattice: Lattice, name: str) -> None:
-    """Refuse a lattice without the bonds of the triangular one, on which the order is defined."""
+    """Refuse a lattice without the bonds of the triangular lattice, on which the order is defined."""
     if set(lattice.neighbours) != {(s * x, s * y) for x, y in TriangularLattice.bonds for s in (1, -1)}:
         raise HpcspinError(f"initial.kind: {name} is an order of lattice.kind triangular, not of {lattice.kind}")
 
@@ -66,7 +66,7 @@ def _staggered_z(lattice: Lattice, name: str, period: tuple[int, int]) -> NDArra
 
 @TEXTURES.adding("wall")
 def wall(lattice: Lattice, rng: np.random.Generator, position: Finite, tilt: NonNegative = 0.1) -> NDArray[np.float64]:
-    """Ferromagnetic columns x < position along +x, antiferromagnet along +z and -z beyond (spin flop)."""
+    """Ferromagnet along +x in columns x < position, antiferromagnet along +z and -z beyond (spin flop)."""
     last = lattice.size[0] - 1
     if not 0 <= position <= last:
         raise HpcspinError(
@@ -92,9 +92,9 @@ def ferromagnet(lattice: Lattice, rng: np.random.Generator, tilt: NonNegative = 
 
 @TEXTURES.adding("order_120")
 def order_120(lattice: Lattice, rng: np.random.Generator, tilt: NonNegative = 0.1) -> NDArray[np.float64]:
-    """120 degree order of the triangular lattice: in the xy plane, each spin turned by 120 degrees from its neighbours.
+    """120 degree order of the triangular lattice: neighbouring spins, in the xy plane, differ by 120 degrees.
 
-    S = (cos K·r, sin K·r, 0) with K = (1/3, 2/3) in reciprocal vectors. Periodic sides are multiples of 3.
+    S = (cos K·r, sin K·r, 0) with K = (1/3, 2/3) in reciprocal vectors. Periodic sides must be multiples of 3.
     """
     _require_triangular(lattice, "order_120")
     _require_period(lattice, "order_120", (3, 3))
@@ -110,7 +110,7 @@ def tetrahedral(
     """Tetrahedral order of the triangular lattice: four sublattices along the corners of a regular tetrahedron.
 
     All triangles have the scalar chirality ``chirality`` * 4 / (3 sqrt 3) (I. Martin and C. D. Batista, Phys. Rev.
-    Lett. 101, 156402 (2008)). Periodic sides are even.
+    Lett. 101, 156402 (2008)). Periodic sides must be even.
     """
     _require_triangular(lattice, "tetrahedral")
     _require_period(lattice, "tetrahedral", (2, 2))
@@ -124,7 +124,10 @@ def tetrahedral(
 def stripes(
     lattice: Lattice, rng: np.random.Generator, width: Count = 1, tilt: NonNegative = 0.1
 ) -> NDArray[np.float64]:
-    """Ferromagnetic stripes of ``width`` columns, alternately along +z and -z; a periodic x is a multiple of two."""
+    """Ferromagnetic stripes of ``width`` columns, alternately along +z and -z.
+
+    A periodic x must be a multiple of 2 ``width``.
+    """
     _require_period(lattice, f"stripes of width {width}", (2 * width, 1))
     spins = np.zeros((*lattice.size, 3))
     spins[..., 2] = 1 - 2 * (np.arange(lattice.size[0]) // width % 2)[:, None]
@@ -137,8 +140,8 @@ def puddles(
 ) -> NDArray[np.float64]:
     """Ferromagnetic puddles along +x at random places of an antiferromagnet along +z and -z.
 
-    A puddle is made of the sites within ``radius`` of its centre; no bond joins two of them, and periodic sides are
-    even.
+    A puddle consists of the sites within ``radius`` of its centre; no bond joins two puddles, and periodic sides must
+    be even.
     """
     spins = _staggered_z(lattice, "puddles", (2, 2))
     sites = lattice.sites.reshape(-1, 2)
@@ -158,7 +161,7 @@ def puddles(
 
 
 _SMALLEST_SKYRMION = 5
-"""Sites between skyrmions below which triangles of three spins do not resolve that they wrap the sphere."""
+"""Smallest period of a skyrmion lattice whose topological charge triangles of three spins still resolve."""
 
 
 @TEXTURES.adding("skyrmions")
@@ -167,9 +170,9 @@ def skyrmions(
 ) -> NDArray[np.float64]:
     """A lattice of skyrmions, one in each cell of ``period`` times ``period`` sites, in a ferromagnet along +z.
 
-    Within period / 2 of its centre a spin has the polar angle pi (1 - 2 r / period), and points away from the centre
-    in the plane (Néel skyrmion, of topological charge -1 as its centre is along -z), or into the mirrored direction
-    (antiskyrmion, of charge +1). Both sides are multiples of ``period``, open ones too.
+    At a distance r < period / 2 from a centre a spin has the polar angle pi (1 - 2 r / period). Its component in the
+    plane points away from the centre (Néel skyrmion, of topological charge -1, since its centre is along -z), or in the
+    mirrored direction (antiskyrmion, of charge +1). Both sides must be multiples of ``period``, open ones too.
     """
     _require_sign("charge", charge)
     if period < _SMALLEST_SKYRMION:
@@ -195,7 +198,7 @@ def random(lattice: Lattice, rng: np.random.Generator) -> NDArray[np.float64]:
 
 @TEXTURES.adding("file")
 def from_file(lattice: Lattice, rng: np.random.Generator, path: str) -> NDArray[np.float64]:
-    """Last frame of an HDF5 file's /spins, of a simulation's directory, an OVF 2.0 or a .npy file."""
+    """Last frame of /spins in an HDF5 file, of a simulation's directory, or of an OVF 2.0 or .npy file."""
     from hpcspin.storage import SpinsFile  # HDF5 takes a while to import.
 
     return SpinsFile(path, lattice.size, lattice.cartesian(lattice.sites)).read(-1)[0]
