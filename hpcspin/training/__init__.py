@@ -1,4 +1,4 @@
-"""From labelled shards to the weights of a force field, and how wrong it is."""
+"""Training of force fields on labelled shards, and their errors."""
 
 from hpcspin.training.data import TrainingData, find_data
 from hpcspin.training.evaluation import calibrate, evaluate, examine

@@ -1,4 +1,4 @@
-"""The data of a training, checked before anything is learned from them."""
+"""The data of a training, checked before the training starts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hpcspin.training.sources import Source, agreed_sources
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Shards of independent trajectories and of the same electrons.
+    """Shards of independent trajectories with the same electrons.
 
     Attributes
     ----------
     split : Split
-        Which are to learn from, and which are for validation.
+        The shards for training and those for validation.
     sources : dict
-        System of each, by the name of its file.
+        System of each shard, by the name of its file.
     """
 
     split: Split
@@ -43,30 +43,30 @@ def find_data(
     drive: str = "bias",
     distil: bool = False,
 ) -> TrainingData:
-    """Find the shards of a training, and check that they belong together; all ranks call together.
+    """Find the shards of a training and check that they belong together; a collective call.
 
     Parameters
     ----------
     directories, validation
         See `split_shards`.
     kind
-        Kind of lattice of files without a config.
+        Kind of lattice for files without a config.
     world
         The ranks.
     start
-        The force field that is trained further.
+        A saved force field whose training is continued.
     electrons
-        Those of files without a config; None: see `agreed_sources`.
+        Electrons of files without a config; for None see `agreed_sources`.
     allow
-        Keys of the electrons in which files, and what the start has learned from, may differ.
+        Keys of the electrons in which the files, and the training data of ``start``, may differ.
     drive, distil
         See `agreed_sources`.
 
     Raises
     ------
     HpcspinError
-        If the data are invalid, of different electrons, or not independent of those that validate, or if the latter
-        are no exact labels.
+        If the data are invalid or have different electrons, or if the validation data are not independent of the
+        training data or are not exact labels.
     """
     split = split_shards(directories, validation, world)
     card = load_model(start)[1] if start else {}

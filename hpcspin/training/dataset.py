@@ -29,18 +29,18 @@ class Snapshots:
         Shape (mine, sites, 3).
     bias : Tensor
         Voltages in hoppings, shape (mine, drives): the bias, or the potential of each reservoir relative to the bath's.
-        For a learned grand potential the chemical potential and the electrons a site.
+        For a learned grand potential the chemical potential and the number of electrons per site.
     energy : Tensor
-        Of a site, in double precision, NaN where labels have none, shape (mine,).  For a learned grand potential the
+        Energy per site in double precision, NaN if a label has none, shape (mine,). For a learned grand potential the
         free energy.
     numbers : ndarray
-        Number of each of mine in the whole list, ascending, shape (mine,).
+        Number of each of my snapshots in the whole list, ascending, shape (mine,).
     files : ndarray
-        Number of the file of each of mine, shape (mine,).
+        Number of the file of each of my snapshots, shape (mine,).
     total : int
         Length of the whole list, over all ranks.
     lattice : Lattice
-        The lattice of all of them.
+        The lattice of all snapshots in the list.
     """
 
     spins: Tensor
@@ -54,18 +54,18 @@ class Snapshots:
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """File of each of mine, and a number that counts within it, shape (mine, 2)."""
+        """Number of the file of each of my snapshots, and a number that orders it within the file, shape (mine, 2)."""
         return np.stack([self.files, self.numbers], axis=1)
 
     def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where those of the given snapshots that are mine stand, in the order given."""
+        """Rows of those of the given snapshots that are mine, in the given order."""
         place = np.searchsorted(self.numbers, numbers).clip(max=len(self.numbers) - 1)
         return place[self.numbers[place] == numbers]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Shards of independent trajectories: those to learn from, and those for validation.
+    """Shards of independent trajectories, divided into those for training and those for validation.
 
     Their files are relative to ``directory``.
     """
@@ -75,12 +75,12 @@ class Split:
     validation: tuple[Shard, ...]
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
-        """Both as JSON values."""
+        """Both lists as JSON values."""
         return {role: [asdict(shard) for shard in getattr(self, role)] for role in ("train", "validation")}
 
 
 def listed_shards(directories: Sequence[Path]) -> list[Shard]:
-    """The shards of a training set, by the names that ``training.validation`` knows: of several directories with them.
+    """The shards of a training set, named as in ``training.validation``: with the directory if there are several.
 
     Raises
     ------
@@ -95,14 +95,14 @@ def listed_shards(directories: Sequence[Path]) -> list[Shard]:
 
 
 def split_shards(directories: Sequence[Path], validation: Sequence[str], world: World) -> Split:
-    """Divide the shards of a training set, by file and never within one.
+    """Divide the shards of a training set into whole files for training and for validation.
 
-    Frames of one trajectory resemble each other: an error on frames between those learned from would be a training
-    error. Each directory has a ``manifest.json``; the shards of several are named with their directories. Rank 0
-    verifies them; all call together.
+    Frames of one trajectory resemble each other: an error on frames between those trained on would be a training error.
+    Each directory has a ``manifest.json``; the shards of several directories are named with their directories. A
+    collective call; rank 0 verifies the shards.
 
-    Raises HpcspinError if a shard is missing or corrupt, a name of those for validation is unknown, or nothing is left
-    to learn from.
+    Raises HpcspinError if a shard is missing or corrupt, a name for validation is unknown, or no shard is left to train
+    on.
     """
     if world.rank == 0:
         for directory in directories:
@@ -110,7 +110,7 @@ def split_shards(directories: Sequence[Path], validation: Sequence[str], world: 
     world.barrier()
     where = ", ".join(str(directory) for directory in directories)
     shards = listed_shards(directories)
-    if len(directories) == 1:  # A name with the directory, as several need it, is understood, too.
+    if len(directories) == 1:  # Accept also a name with the directory, which several directories require.
         short = {str(directories[0] / shard.file): shard.file for shard in shards}
         validation = [short.get(str(Path(name)), name) for name in validation]
     unknown = sorted(set(validation) - {shard.file for shard in shards})
@@ -136,19 +136,19 @@ def load_shares(
     *,
     grand: bool = False,
 ) -> list[Snapshots]:
-    """Read my share of the snapshots of some shards, a list of snapshots for each lattice among them.
+    """Read my share of the snapshots of some shards, one list of snapshots for each lattice among them.
 
     Snapshot number n of a list belongs to class n mod stride, and class c to rank c mod ranks: a batch with one
-    snapshot of each class then costs all ranks the same, and its members do not depend on how many ranks there are.
+    snapshot of each class then costs all ranks the same, and its members do not depend on the number of ranks.
 
     Parameters
     ----------
     directory
-        Where the shards lie.
+        Directory of the shards.
     shards
-        In the order of the manifest.
+        The shards, in the order of the manifest.
     sources
-        System of each shard by the name of its file.
+        System of each shard, by the name of its file.
     world
         The ranks.
     stride
@@ -156,13 +156,13 @@ def load_shares(
     dtype
         Precision in memory.
     grand
-        Whether a grand potential learns from them: its drive is the chemical potential and the electrons of each label,
-        and its energy the free energy.
+        Whether a grand potential is trained on them: ``bias`` then holds the chemical potential and the electrons per
+        site of each label, and ``energy`` the free energy.
 
     Raises
     ------
     HpcspinError
-        If a file is invalid, or lacks what a grand potential learns from.
+        If a file is invalid, or lacks the datasets that a grand potential is trained on.
     """
     shares = []
     for lattice in dict.fromkeys(sources[shard.file].lattice for shard in shards):
@@ -196,7 +196,7 @@ class _Part(NamedTuple):
 def _of_grand_potential(
     labels: Labels, fixed: NDArray[np.float64], energies: NDArray[np.float64], file: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Chemical potential and electrons a site of each label, and its free energy a site."""
+    """Chemical potential and electrons per site of each label, and its free energy per site."""
     if labels.electrons is None or labels.chemical_potential is None:
         raise HpcspinError(
             f"{file}: has no /electrons and /chemical_potential, from which drive: chemical_potential learns; label "
@@ -209,7 +209,7 @@ def _of_grand_potential(
 
 
 def _my_frames(start: int, snapshots: int, stride: int, world: World) -> Iterator[slice]:
-    """Frames of a shard whose first snapshot has the number ``start`` that are mine, a slice a class."""
+    """My frames of a shard whose first snapshot has the number ``start``, one slice for each class."""
     for number in range(world.rank, stride, world.size):
         first = (number - start) % stride
         if first < snapshots:
@@ -241,7 +241,7 @@ def _join(parts: list[_Part], total: int, lattice: Lattice, drives: int, dtype: 
 
 
 def energies_of_a_site(labels: Labels) -> NDArray[np.float64]:
-    """Energies of snapshots divided by the number of their sites, NaN where the labels have none, shape (n,)."""
+    """Energies of snapshots divided by the number of their sites, NaN if the labels have none, shape (n,)."""
     count, nx, ny, _ = labels.spins.shape
     return np.full(count, np.nan) if labels.energy is None else labels.energy / (nx * ny)
 
@@ -249,8 +249,8 @@ def energies_of_a_site(labels: Labels) -> NDArray[np.float64]:
 def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
     """Batches of an epoch over several lists of snapshots, each batch from one list; see `epoch_batches`.
 
-    From the lengths of the lists the number of a list and numbers of its snapshots, batch after batch; the lists
-    alternate at random.
+    ``totals`` are the lengths of the lists. Each batch is the number of a list and the numbers of snapshots in it; the
+    lists alternate at random.
     """
     plan = [(n, members) for n, total in enumerate(totals) for members in epoch_batches(total, batch, seed, epoch)]
     if len(totals) == 1:
@@ -261,7 +261,7 @@ def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list
 def epoch_batches(total: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Numbers of the snapshots in each batch of an epoch, the same on any number of ranks.
 
-    Each batch, of so many snapshots over all ranks, takes one snapshot of every class n mod batch, as far as they last;
+    Each batch has ``batch`` snapshots over all ranks, one of each class n mod batch as long as the class has any left;
     the order within the classes is a function of seed and epoch.
     """
     generator = np.random.default_rng([seed, epoch])

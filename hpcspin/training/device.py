@@ -1,7 +1,7 @@
-"""The device of a training: precision of its products, and how the snapshots get there.
+"""The device of a training: precision of its products, and transfer of the snapshots.
 
-Two trainings on a GPU from the same seed are close and not bitwise equal: cuDNN adds the gradients of convolutions
-with atomic operations, in no fixed order.  On a CPU they are equal to the bit.
+Two trainings on a GPU from the same seed are close but not bitwise equal: cuDNN adds the gradients of convolutions
+with atomic operations, in no fixed order. On a CPU they are bitwise equal.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 from hpcspin.training.dataset import Snapshots
 
 _SHARE = 0.25
-"""Of the free memory of a GPU that snapshots may take; the rest is for the network and its gradients."""
+"""Fraction of a GPU's free memory that snapshots may take; the rest is for the network and its gradients."""
 
 
 @contextmanager
 def tensor_float32(allowed: bool) -> Iterator[None]:
-    """Say whether GPUs may round the factors of float32 products to TF32, 10 bits, in convolutions and matrices alike.
+    """Set whether GPUs may round the factors of float32 products to TF32, 10 bits, in convolutions and matrices.
 
-    torch's own defaults are yes for convolutions and no for matrices.  CPUs have no TF32.
+    torch's own defaults are yes for convolutions and no for matrices. CPUs have no TF32.
     """
     products: tuple[Any, ...] = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [kind.allow_tf32 for kind in products]
@@ -40,27 +40,27 @@ def tensor_float32(allowed: bool) -> Iterator[None]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device: through pinned memory, so that the host does not wait for what a GPU does."""
+    """Copy a CPU tensor to a device, through pinned memory, so that the host does not wait for a GPU."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def emulates_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 take longer there than in float32."""
+    """Whether products in bfloat16 take longer on this device than in float32."""
     return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class Batches:
-    """Snapshots on their way to the device that trains.
+    """Transfer of snapshots to the device of the training.
 
-    They are copied to a GPU once if they take at most a quarter of its free memory; else each batch passes through
-    pinned memory and travels while the GPU is still busy with the one before.
+    They are copied to a GPU once if they take at most a quarter of its free memory; otherwise each batch passes through
+    pinned memory and is copied while the GPU still computes the one before.
 
     Parameters
     ----------
     shares
-        My snapshots, a list for each lattice, on the CPU.
+        My snapshots, one list for each lattice, on the CPU.
     device
-        Where batches are wanted.
+        Device of the batches.
     """
 
     def __init__(self, shares: Sequence[Snapshots], device: torch.device) -> None:
@@ -71,7 +71,7 @@ class Batches:
             self._data = [[tensor.to(device) for tensor in tensors] for tensors in self._data]
 
     def take(self, number: int, rows: NDArray[np.int64]) -> list[Tensor]:
-        """Spins, fields, biases and energies of a site of some rows of a list, on the device."""
+        """Spins, fields, biases and energies per site for some rows of a list, on the device."""
         chosen, tensors = torch.from_numpy(rows), self._data[number]
         if self._resident:
             chosen = to_device(chosen, self._device)
@@ -80,5 +80,5 @@ class Batches:
 
 
 def _free_memory(device: torch.device) -> float:
-    """Bytes that a copy of the snapshots could take; on a CPU they are where they should be."""
+    """Bytes that are free for a copy of the snapshots; on a CPU none is needed."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf

@@ -23,22 +23,22 @@ from hpcspin.training.sources import read_source
 _SITES_AT_ONCE = 4096
 _CALIBRATION_BINS = 10
 _SAMPLED_SITES = 100
-"""Sites of a snapshot that pictures show."""
+"""Number of sites of a snapshot that are sampled for figures."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What is found on label files, the same on all ranks but for `components`.
+    """Result of the comparison with label files, the same on all ranks except for `components`.
 
     Attributes
     ----------
     errors : Errors
-        Of all snapshots, file by file.
+        Errors of all snapshots, file by file.
     files : dict of str to int
         Path of each file, and its number of snapshots.
     components : ndarray
-        Exact and predicted perpendicular components of a random sample of
-        sites, for pictures; on rank 0, shape (2, sampled).
+        Exact and predicted perpendicular components on a random sample of
+        sites, for figures; on rank 0, shape (2, sampled).
     """
 
     errors: Errors
@@ -53,7 +53,7 @@ class Examination:
 
 
 def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device: torch.device) -> Errors:
-    """Errors on my snapshots, of a model in evaluation mode that is on the device."""
+    """Errors on my snapshots of a model that is in evaluation mode and on the device."""
     errors = Errors()
     for rows, spins, predicted, field, energies in _predictions(model, snapshots, device):
         errors.add(spins, predicted, field, snapshots.places[rows], energies)
@@ -63,14 +63,14 @@ def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device:
 def evaluate(
     model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device, bias: float | None = None
 ) -> Summary:
-    """Errors of a force field on label files: the summary of what `examine` finds."""
+    """Errors of a force field on label files: the summary of `examine`."""
     return examine(model, files, world, device, bias).errors.summary()
 
 
 def examine(
     model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device, bias: float | None = None
 ) -> Examination:
-    """Compare a force field with label files, shared out over the ranks.
+    """Compare a force field with label files, which the ranks share.
 
     Parameters
     ----------
@@ -79,16 +79,16 @@ def examine(
     files
         Label files, of any lattice sizes; ``/spins`` and ``/field`` suffice.
     world
-        The ranks; all call together.
+        The ranks; a collective call.
     device
-        Where to compute.
+        Device of the computation.
     bias
-        Of files without a config; None: the model's unit of bias, the largest that it has learned from.
+        Bias of files without a config; None for the model's unit of bias, the largest in its training data.
 
     Raises
     ------
     HpcspinError
-        If a file is invalid or of another kind of lattice than the model.
+        If a file is invalid or has another kind of lattice than the model.
     """
     model = model.to(device).eval()
     errors, samples = Errors(), [np.zeros((2, 0))]
@@ -106,9 +106,10 @@ def examine(
 def _predictions(
     model: ForceField | Committee, snapshots: Snapshots, device: torch.device
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, NDArray[np.float64]]]:
-    """Of a few of my snapshots at a time: rows, spins, predicted and exact fields on the device, and energies.
+    """Predictions for a few of my snapshots at a time.
 
-    The energies of a site, predicted and exact, have shape (snapshots, 2), with NaN for those that are not known.
+    Yields rows, spins, predicted and exact fields on the device, and the energies per site, predicted and exact, of
+    shape (snapshots, 2), with NaN for unknown energies.
     """
     table, sites = model.neighbourhood(snapshots.lattice), snapshots.lattice.num_sites
     step = max(1, _SITES_AT_ONCE // sites)
@@ -124,7 +125,7 @@ def _predictions(
 
 
 def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact: Tensor) -> NDArray[np.float64]:
-    """Exact and predicted components on a few sites of each snapshot, chosen by its number, shape (2, sampled)."""
+    """Exact and predicted components on a few sites of each snapshot, selected by its number, shape (2, sampled)."""
     both = torch.stack([tangent_components(spins.double(), field.double()) for field in (exact, predicted)]).cpu()
     sites = [np.random.default_rng(number).permutation(spins.shape[1])[:_SAMPLED_SITES] for number in numbers]
     return np.concatenate([both[:, row, those].flatten(1).numpy() for row, those in enumerate(sites)], axis=1)
@@ -145,27 +146,27 @@ def calibrate(
     Returns
     -------
     dict
-        ``factor``: root mean square error over root mean square spread, by which a spread is to be multiplied;
-        ``rank_correlation`` (Spearman's) of both; both None where all members agree; ``bins``: ten equal shares of the
-        sites in order of their spread, each with the root mean squares ``spread`` and ``error`` of a perpendicular
-        component.
+        ``factor``: root mean square error divided by root mean square spread, which turns a spread into an error;
+        ``rank_correlation`` (Spearman's) of error and spread; both are None if all members agree. ``bins``: ten equal
+        groups of sites in order of their spread, each with the root mean squares ``spread`` and ``error`` of a
+        perpendicular component.
     """
     model = model.to(device).eval()
     spreads, errors = [np.zeros(0)], [np.zeros(0)]
     for number, path in enumerate(files):
         mine = _my_share(number, path, model, world, bias)
         table = model.neighbourhood(mine.lattice)
-        # Not by Tensor.split: of a rank without a snapshot it makes an empty batch, which no force field takes.
+        # Not by Tensor.split: on a rank without snapshots it gives an empty batch, which no force field accepts.
         for row in range(len(mine.spins)):
             spins, field, u = (tensor[row : row + 1] for tensor in (mine.spins, mine.field, mine.bias))
             pair = spins.to(device), table
             given = (*pair, at_filling(model, *pair, u.to(device), mine.lattice.num_sites, strict=False))
             wrong = perpendicular(spins, model(*given).field.cpu().double() - field)
             spreads.append(model.spread(*given).cpu().double().numpy().reshape(-1))
-            # Two perpendicular components share the square.
+            # The square is the sum over two perpendicular components.
             errors.append(wrong.square().sum(-1).div(2).sqrt().numpy().reshape(-1))
     spread, error = (np.concatenate(world.allgather(np.concatenate(parts))) for parts in (spreads, errors))
-    # Takes half a second to import, and most commands do not need it.
+    # The import takes half a second, and most commands do not need it.
     from scipy.stats import spearmanr
 
     shares = np.array_split(np.argsort(spread, kind="stable"), min(_CALIBRATION_BINS, len(spread)))

@@ -1,4 +1,4 @@
-"""The force field that a training begins with: random weights, or those of a saved one, in the units of the data."""
+"""The initial force field of a training: random weights in the units of the data, or a saved force field."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ELECTRODES = 2
 
 
 def with_units(architecture: Architecture, train: Sequence[Snapshots], world: World) -> Architecture:
-    """The architecture with the units of what drives the electrons in the training data."""
+    """The architecture with the units of the voltages, or of the drive, in the training data."""
     given = torch.cat([share.bias for share in train]).double()
     if architecture.drive == "chemical_potential":
         sums = world.sum(np.array([len(given), float(given[:, 1].sum())]))
@@ -40,9 +40,9 @@ def new_model(architecture: Architecture, seed: int) -> ForceField:
 
 
 def continued(model: ForceField, architecture: Architecture) -> ForceField:
-    """A saved force field to be trained further, in its own unit of bias.
+    """A saved force field whose training continues, in its own unit of bias.
 
-    One of ``drive: bias`` can go on as one of ``drive: potentials``, see `with_potentials`.
+    A model of ``drive: bias`` can be continued as one of ``drive: potentials``, see `with_potentials`.
     """
     if (model.architecture.drive, architecture.drive, architecture.drives) == ("bias", "potentials", _ELECTRODES):
         model = with_potentials(model)
@@ -62,18 +62,18 @@ def continued(model: ForceField, architecture: Architecture) -> ForceField:
 
 @torch.no_grad()
 def with_potentials(model: ForceField) -> ForceField:
-    """The same force field as one that sees the potentials of two electrodes, φ_1 and φ_2, and the bias as φ_2 - φ_1.
+    """The same force field with the potentials φ_1 and φ_2 of two electrodes as input, and the bias as φ_2 - φ_1.
 
     Parameters
     ----------
     model
-        Of message-passing layers and ``drive: bias``.
+        Force field of message-passing layers with ``drive: bias``.
 
     Returns
     -------
     ForceField
-        Equal to the model where the second electrode has the higher potential and the bath one between the two.
-        Weights of φ_1 are minus those of φ_2 until they are trained further.
+        Equal to the model if the second electrode has the higher potential and the bath lies between the two.
+        The weights of φ_1 are minus those of φ_2 until training continues.
     """
     wider = make_force_field(model.architecture.changed(drive="potentials", drives=_ELECTRODES))
     weights = model.state_dict()

@@ -1,7 +1,7 @@
-"""From shards to weights: the training loop.
+"""The training loop.
 
-The members of a batch are a function of seed, epoch and data alone, and the loss of a batch is a sum over all ranks
-divided by a count over all ranks. A step on many ranks is therefore the step that one rank would make, up to rounding.
+The members of a batch depend only on seed, epoch and data, and the loss of a batch is a sum over all ranks divided by a
+count over all ranks. A step on many ranks therefore equals the step of a single rank, up to rounding.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from hpcspin.training.state import MetricsLog, TrainingState
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
 
 _GRADIENT_NORM = 1.0
-# Buffers follow from the data and are the same on all ranks. Before torch 2.13 the keyword has another name.
+# Buffers follow from the data and are equal on all ranks. Before torch 2.13 the keyword has another name.
 _BUFFERS_STAY: dict[str, Any] = (
     {"forward_sync_buffers": False}
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
@@ -70,30 +70,32 @@ def train(
     card: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Fit a force field, or go on where the directory's checkpoint stands.
+    """Fit a force field, or resume from the checkpoint in the directory.
 
-    The weights saved are the running mean at the epoch with the smallest error on the validation shards, or at the end.
+    The saved weights are the running mean at the epoch with the smallest error on the validation shards; without
+    validation shards, that at the end.
 
     Parameters
     ----------
     architecture
-        What to train. Its unit of voltages is replaced by the largest one in the data, and their number by theirs.
+        Architecture of the force field. The unit and the number of its voltages are replaced by the largest voltage
+        and the number of voltages in the data.
     data
         See `find_data`; their lattices may differ in size.
     settings
-        Of the training.
+        Settings of the training.
     directory
         Receives ``model.safetensors`` with its card, ``checkpoint.h5`` and ``metrics.jsonl``.
     world
-        The ranks; all call together.
+        The ranks; a collective call.
     device
-        Where this rank computes.
+        Device of this rank.
     start
-        A saved force field of the same architecture, whose weights and units it begins with.
+        A saved force field of the same architecture that gives the initial weights and the units.
     card
         More JSON values for the model's card, such as the config.
     stop
-        Asked by all ranks together after each epoch: whether to stop with a checkpoint.
+        Called by all ranks together after each epoch; True stops the training with a checkpoint.
 
     Returns
     -------
@@ -103,9 +105,10 @@ def train(
     Raises
     ------
     HpcspinError
-        If the data are invalid, there are fewer snapshots in a batch than
-        ranks, the start has another architecture, or the directory belongs to
-        other settings, but for fewer epochs, or to other data; a `DivergedError` if its numbers cease to be finite.
+        If the data are invalid, a batch has fewer snapshots than there are
+        ranks, ``start`` has another architecture, or the directory belongs to
+        other data or to other settings, except that it may have fewer epochs; a `DivergedError` if the loss, the
+        weights or the validation error are no longer finite.
     """
     require_possible(architecture, settings, world)
     require_own_gpu(world, device)
@@ -119,13 +122,13 @@ def train(
 
 
 def require_possible(architecture: Architecture, settings: Settings, world: World) -> None:
-    """Refuse settings that no data can make possible.
+    """Refuse settings that are impossible whatever the data are.
 
     Raises
     ------
     HpcspinError
-        If a batch has fewer snapshots than there are ranks, the architecture cannot be compiled, or the energies that
-        count have no potential or no second snapshot in a batch.
+        If a batch has fewer snapshots than there are ranks, the architecture cannot be compiled, or
+        ``training.energy_weight`` is given for a model without an energy or for batches of one snapshot.
     """
     if settings.batch < world.size:
         raise HpcspinError(
@@ -149,7 +152,7 @@ def require_possible(architecture: Architecture, settings: Settings, world: Worl
 
 
 class DivergedError(HpcspinError):
-    """A training whose loss, weights or validation error have ceased to be finite."""
+    """Raised by a training whose loss, weights or validation error are no longer finite."""
 
 
 class _Trainer:
@@ -189,7 +192,7 @@ class _Trainer:
             )
         for name, source in sources.items():
             self._model.require(source.lattice, name)
-        # A model's past goes with it: which weights it began with, and what these had learned from.
+        # The card records the model's history: its initial weights and their training data.
         past = ("weights_sha256", "data", "electrons", "start")
         self._start = {name: initial[1][name] for name in past if name in initial[1]} if initial else None
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
@@ -215,7 +218,7 @@ class _Trainer:
         self._log = MetricsLog(directory / METRICS, world)
 
     def run(self, card: Mapping[str, Any], stop: Callable[[], bool]) -> Outcome:
-        """Train from the checkpoint, if there is one, to the last epoch or the request to stop."""
+        """Train from the checkpoint, if there is one, to the last epoch or until a stop is requested."""
         settings, state = self._settings, self._state
         before = state.restore(self._world)
         self._log.truncate(state.epoch)
@@ -234,7 +237,7 @@ class _Trainer:
                 finished = state.epoch == settings.epochs
                 stopping = stop() and not finished
                 due = finished or stopping or state.epoch % settings.checkpoint_interval == 0
-                # A stop must not change which epochs are candidates for the weights that are kept.
+                # A stop must not change the epochs that are candidates for the saved weights.
                 if finished or state.epoch % settings.checkpoint_interval == 0:
                     record |= self._validate()
                 state.seconds += time.monotonic() - start
@@ -293,11 +296,11 @@ class _Trainer:
     def _step(self, module: nn.Module, which: int, rows: NDArray[np.int64], count: int) -> Tensor:
         """One step of the optimiser; returns my part of the loss of a batch of ``count`` snapshots of one lattice."""
         mine = len(rows)
-        # A rank without a snapshot in the last batch still takes part in the exchange of gradients.
+        # A rank without a snapshot in the last batch still takes part in the all-reduce of gradients.
         rows = rows if mine else np.zeros(1, dtype=np.int64)
         spins, field, bias, energy = self._batches.take(which, rows)
         if isinstance(self._model, MessagePassing):
-            # The few batches that are not full would be compiled anew for their size.
+            # The few incomplete batches would be compiled again for their size.
             self._model.fused = self._settings.compile and count == self._settings.batch
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._settings.mixed_precision):
             predicted = module(spins, self._tables[which], bias)
@@ -308,7 +311,7 @@ class _Trainer:
         loss = batch_loss(predicted, *parts, bias[:mine], grand, count, self._settings, self._world, weights)
         loss = loss / self._model.field_scale**2
         self._optimiser.zero_grad()
-        # DistributedDataParallel takes the mean over the ranks of what is a sum.
+        # DistributedDataParallel averages over the ranks, but the loss is a sum over them.
         (loss * self._world.size).backward()
         nn.utils.clip_grad_norm_(self._model.parameters(), _GRADIENT_NORM)
         self._optimiser.step()
@@ -325,7 +328,7 @@ class _Trainer:
         return weights
 
     def _validate(self) -> dict[str, Any]:
-        """Errors of the running mean; keeps its weights if they are the best so far."""
+        """Errors of the running mean, whose weights are kept if they are the best so far."""
         if not self._validation:
             self._state.keep({})
             return {}
@@ -341,7 +344,7 @@ class _Trainer:
         return {f"validation_{name}": value for name, value in summary.items() if name != "snapshots"}
 
     def _require_finite(self, *values: float | Tensor) -> None:
-        """Stop all ranks, before anything of a training that has diverged is written; one wait for the device."""
+        """Stop all ranks of a diverged training before anything is written; waits for the device once."""
         tensors = [value.isfinite().all() for value in values if isinstance(value, Tensor)]
         finite = all(math.isfinite(value) for value in values if not isinstance(value, Tensor))
         finite = finite and (not tensors or bool(torch.stack(tensors).all()))
@@ -353,7 +356,7 @@ class _Trainer:
             )
 
     def _is_saved(self) -> bool:
-        """Whether the best weights lie beside the checkpoint as a whole model, which then keeps its bits."""
+        """Whether the best weights are already saved as a complete model, which is then left unchanged."""
         try:
             saved, _ = load_model(self._directory / MODEL)
         except HpcspinError:
@@ -367,7 +370,7 @@ class _Trainer:
         set_energy_offset(model, self._train, self._world, self._device)
         if self._world.rank == 0:
             content = {
-                # Sorted, as they come back from a checkpoint: a finished training run again writes the same card.
+                # Sorted, as after reading a checkpoint, so that repeating a finished training writes the same card.
                 "metrics": dict(sorted(self._state.metrics.items())),
                 "best_epoch": self._state.best_epoch,
                 "training": self._settings.model_dump(include=set(Settings.model_fields)),

@@ -1,4 +1,4 @@
-"""The loss of a batch: errors of the perpendicular field and, where energies count, of the energy of a site."""
+"""The loss of a batch: errors of the perpendicular field and, if they have a weight, of the energies per site."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hpcspin.training.metrics import perpendicular
 from hpcspin.training.settings import Settings
 
 _COMPRESSIBILITY = 0.02
-"""Electrons a site and hopping that a learned Omega should have at least, a tenth of a metal's: without labels at other
-chemical potentials nothing else makes the one of a filling unique."""
+"""Smallest ∂n/∂mu, in electrons per site and hopping, that the loss demands of a learned Omega, a tenth of a metal's.
+Without labels at other chemical potentials nothing else makes the chemical potential of a filling unique."""
 
 
 def batch_loss(
@@ -27,33 +27,34 @@ def batch_loss(
     world: World,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """My part of the loss of a batch of one lattice, in squares of the hopping; the sum over all ranks is the loss.
+    """My part of the loss of a batch of one lattice, in units of t²; the sum over all ranks is the loss.
 
-    It is the mean squared error of a perpendicular component of the field, ``settings.gauge`` times the mean square of
-    h^neq, ``settings.energy_weight`` times the variance of the error of the energy of a site, and
-    ``settings.electrons_weight`` times the mean squared error of the electrons a site of a learned grand potential,
-    together with what its compressibility ∂n/∂mu lacks of `_COMPRESSIBILITY` at other chemical potentials, squared.
+    The loss is the sum of the mean squared error of a perpendicular component of the field, ``settings.gauge`` times
+    the mean square of h^neq, and ``settings.energy_weight`` times the variance of the error of the energy per site. A
+    learned grand potential adds ``settings.electrons_weight`` times the mean squared error of the electrons per site
+    plus the mean square of the amount by which its compressibility ∂n/∂mu falls short of `_COMPRESSIBILITY` at other
+    chemical potentials.
 
     Parameters
     ----------
     predicted
-        Of my snapshots.
+        Prediction for my snapshots.
     spins, field
         Spins and exact fields, shape (mine, sites, 3).
     energy
-        Exact energies of a site, shape (mine,).
+        Exact energies per site, shape (mine,).
     drive
-        Chemical potential and exact electrons a site of a learned grand potential, shape (mine, 2).
+        Chemical potential and exact electrons per site for a learned grand potential, shape (mine, 2).
     grand
-        What its polynomials refer to; None of a model without one.
+        The learned grand potential; None for a model without one.
     count
-        Snapshots in the batch, over all ranks.
+        Number of snapshots in the batch, over all ranks.
     settings
-        Weights of the parts.
+        Weights of the terms.
     world
-        The ranks; all call together.
+        The ranks; a collective call.
     weights
-        Of the field's error in each of my snapshots, shape (mine,); None: 1.
+        Weight of the error of the field in each of my snapshots, shape (mine,); None for 1.
     """
     sites = spins.shape[1]
     squares = perpendicular(spins, predicted.field - field).square()
@@ -90,9 +91,9 @@ def relative_weights(spins: Tensor, field: Tensor, scale: Tensor, floor: float) 
 
 
 def _variance(x: Tensor, count: int, world: World) -> Tensor:
-    """My part of the variance of x over a batch, without bias: what a constant fitted to all data would leave of x².
+    """My part of the unbiased variance of x over a batch: the mean of x² after a constant is fitted to all data.
 
-    The mean is that of all ranks, and a constant in the derivative, where deviations from it add up to zero.
+    The mean of x is over all ranks. It is a constant in the derivative, because the deviations from it add up to zero.
     """
     total = x.detach().sum()
     if world.size > 1:

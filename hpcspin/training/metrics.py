@@ -1,4 +1,4 @@
-"""How wrong a predicted field is, in numbers that add up over ranks and files."""
+"""Errors of predicted fields, as sums that add up over ranks and files."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from hpcspin.parallel.world import World
 
 Summary = dict[str, float | int | None]
 _FEWEST_SNAPSHOTS = 10
-"""Fewest independent snapshots of one trajectory that give a standard error."""
+"""Smallest number of independent snapshots of one trajectory for which a standard error is given."""
 
 
 def perpendicular(spins: Tensor, field: Tensor) -> Tensor:
-    """Part H - S (S·H) of a field that exerts a torque; any shape (..., 3)."""
+    """Perpendicular part H - S (S·H) of a field, which exerts the torque; any shape (..., 3)."""
     return field - spins * (spins * field).sum(-1, keepdim=True)
 
 
 def tangent_components(spins: Tensor, field: Tensor) -> Tensor:
-    """The two components of a field perpendicular to its spin, shapes (..., 3) to (..., 2).
+    """The two components of a field perpendicular to its spin, shape (..., 2), for spins and fields of shape (..., 3).
 
-    They are those along e_1 and e_2 = S x e_1; e_1 lies in the plane of S and the coordinate axis farthest from it.
+    They are along e_1 and e_2 = S x e_1; e_1 lies in the plane of S and the coordinate axis farthest from S.
     """
     axis = torch.zeros_like(spins).scatter_(-1, spins.abs().argmin(-1, keepdim=True), 1.0)
     first = torch.nn.functional.normalize(perpendicular(spins, axis), dim=-1)
@@ -35,9 +35,9 @@ def tangent_components(spins: Tensor, field: Tensor) -> Tensor:
 
 @dataclass
 class Errors:
-    """Sums over the perpendicular components of predicted and exact fields, snapshot by snapshot.
+    """Sums over the perpendicular components of predicted and exact fields for each snapshot.
 
-    Sums and counts, not means: snapshots may differ in size.
+    Sums and counts, not means, because snapshots may differ in size.
 
     Attributes
     ----------
@@ -45,10 +45,10 @@ class Errors:
         For each snapshot the number of its components, the sums of (predicted - exact) and of its square, and the sums
         of the exact component and of its square; shape (snapshots, 5).
     places : ndarray
-        For each snapshot the number of its file, which is of a trajectory of its own, and its number there; shape
+        For each snapshot the number of its file, one for each trajectory, and its number in the file; shape
         (snapshots, 2).
     energies : ndarray
-        For each snapshot the predicted and the exact energy of a site, NaN where it is not known; shape (snapshots, 2).
+        For each snapshot the predicted and the exact energy per site, NaN if unknown; shape (snapshots, 2).
     """
 
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
@@ -63,7 +63,7 @@ class Errors:
         places: NDArray[np.int64],
         energies: NDArray[np.float64] | None = None,
     ) -> None:
-        """Count a batch of configurations; shapes (snapshots, sites, 3), and (snapshots, 2) of places and energies."""
+        """Add a batch of snapshots of shape (snapshots, sites, 3), with places and energies of shape (snapshots, 2)."""
         spins = spins.double()
         error = tangent_components(spins, predicted.double() - exact.double()).flatten(1)
         value = tangent_components(spins, exact.double()).flatten(1)
@@ -73,13 +73,13 @@ class Errors:
         self.extend(Errors(more.cpu().numpy(), places, unknown if energies is None else energies))
 
     def extend(self, others: Errors) -> None:
-        """Count the snapshots of others, too."""
+        """Add the snapshots of others."""
         self.sums = np.concatenate([self.sums, others.sums])
         self.places = np.concatenate([self.places, others.places])
         self.energies = np.concatenate([self.energies, others.energies])
 
     def gathered(self, world: World) -> Errors:
-        """The snapshots of all ranks in the order of their places; all call together."""
+        """The snapshots of all ranks in the order of their places; a collective call."""
         sums, places, energies = (
             np.concatenate(world.allgather(part)) for part in (self.sums, self.places, self.energies)
         )
@@ -93,15 +93,15 @@ class Errors:
         return mse
 
     def summary(self) -> Summary:
-        """Metrics of all snapshots together, which are in the order of their places.
+        """Metrics of all snapshots together, which must be in the order of their places.
 
         Returns
         -------
         dict
             ``mse``: mean squared error of a perpendicular component; ``mse_error``: its standard error, see
-            `standard_error`; ``sigma``: standard deviation of that error; ``variance_fraction``: mse over the
-            variance of the exact component, absent where that is 0; ``snapshots``; and where energies are known
-            ``energy_rms``: root mean square error of the energy of a site, apart from a constant for all snapshots.
+            `standard_error`; ``sigma``: standard deviation of the error of a component; ``variance_fraction``: mse
+            divided by the variance of the exact component, absent if that is 0; ``snapshots``; and if energies are
+            known ``energy_rms``: root mean square error of the energy per site, up to a constant for all snapshots.
         """
         snapshots = len(self.sums)
         count, error, error_squared, value, value_squared = self.sums.sum(0).tolist()
@@ -118,7 +118,7 @@ class Errors:
 
     @property
     def energy_errors(self) -> NDArray[np.float64]:
-        """Predicted minus exact energy of a site of those snapshots of which both are known."""
+        """Predicted minus exact energy per site for the snapshots with both energies."""
         errors = self.energies[:, 0] - self.energies[:, 1]
         return errors[np.isfinite(errors)]
 
@@ -126,12 +126,12 @@ class Errors:
     def standard_error(self) -> float | None:
         """Standard error of the mean squared error.
 
-        Of several files that over the files, which are independent trajectories. Of one file that of its snapshots,
-        as many as are independent by the correlation time of their errors; None where these are fewer than
-        10, and the correlation time itself is unknown.
+        For several files it follows from the scatter over the files, which are independent trajectories. For one file
+        it follows from the scatter over its snapshots, whose number is reduced to that of independent ones by the
+        correlation time of their errors; None if these are fewer than 10, so that the correlation time is unknown.
         """
         count, squared = self.sums[:, (0, 2)].sum(0)
-        # Of a ratio of sums: snapshots weigh as many components as they have.
+        # Error of a ratio of sums, in which snapshots are weighted by their number of components.
         excess = self.sums[:, 2] - squared / count * self.sums[:, 0]
         _, files = np.unique(self.places[:, 0], return_inverse=True)
         samples, correlated = np.bincount(files, weights=excess), 1.0
@@ -144,7 +144,7 @@ class Errors:
 
 
 def autocorrelation_frames(series: NDArray[np.float64]) -> float:
-    """Integrated autocorrelation time of a series in frames, summed until it first turns negative."""
+    """Integrated autocorrelation time of a series in frames, summed until the correlation first turns negative."""
     series = series - series.mean()
     variance = float(series @ series)
     if variance == 0:
@@ -159,7 +159,7 @@ def autocorrelation_frames(series: NDArray[np.float64]) -> float:
 
 
 def describe_metrics(metrics: Mapping[str, float | int | None]) -> str:
-    """What `Errors.summary` has found, in one line for people."""
+    """The result of `Errors.summary` as one line of text."""
     if not metrics:
         return "no validation shards, the last weights"
     error = f" ± {metrics['mse_error']:.1e}" if metrics["mse_error"] is not None else ""

@@ -1,4 +1,4 @@
-"""What a force field keeps of its training data: scales of features and fields, and the range of each feature."""
+"""Statistics of the training data that a force field stores: scales of features and fields, range of each feature."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AT_ONCE = 8
 
 
 def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
-    """Set the scales of features and fields from their moments on the training snapshots; all ranks call together."""
+    """Set the scales of features and fields from their moments over the training snapshots; a collective call."""
     stride = -(-sum(share.total for share in data) // _NORMALISING_SNAPSHOTS)
     chosen = [share.rows(np.arange(0, share.total, stride)) for share in data]
     for layer, network in enumerate(model.networks):
@@ -43,9 +43,9 @@ def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device
 
 
 def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
-    """Set the range of each feature on all training snapshots; all ranks call together, with their shares.
+    """Set the range of each feature over all training snapshots; a collective call, each rank with its share.
 
-    The model is in evaluation mode and has its final weights: they decide on the features of learned kernels.
+    The model must be in evaluation mode with its final weights, on which the features of learned kernels depend.
     """
     lowest = np.full(len(model.networks[-1].mean), np.inf)
     highest = -lowest
@@ -59,7 +59,7 @@ def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, dev
 
 @torch.no_grad()
 def set_energy_offset(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
-    """Fit the energy of a site that is to be added to those of the potentials; as `set_envelope`.
+    """Fit the energy per site that is added to the energy of the potentials; to be called like `set_envelope`.
 
     It is the mean difference on all training snapshots whose labels have energies; without any the model knows none,
     also where it began as one that did: its weights are others now.
@@ -87,7 +87,7 @@ def _features(
     device: torch.device,
     layer: int = -1,
 ) -> Iterator[Tensor]:
-    """Features, in double precision, of all centres of some of the chosen rows of my snapshots at a time."""
+    """Features in double precision on all sites, for a few of the chosen rows of my snapshots at a time."""
     for share, those in zip(data, chosen, strict=True):
         table = model.neighbourhood(share.lattice)
         for rows in np.array_split(those, max(1, len(those) // _AT_ONCE)):

@@ -17,12 +17,12 @@ _RMS_OF_ADAMW = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps along the orthogonal matrix nearest to the running mean of each gradient, of weights of two axes.
+    """Steps along the orthogonal matrix nearest to the running mean of each gradient, for weights with two axes.
 
-    The rule of torch.optim.Muon with Nesterov's momentum and ``match_rms_adamw`` (K. Jordan et al., *Muon: an optimizer
-    for hidden layers in neural networks*, 2024; J. Liu et al., arXiv:2502.16982), which computes the orthogonal
-    matrices in bfloat16, one by one. Without units for bfloat16 that takes a CPU longer than the gradients of a few
-    snapshots; here they keep the precision of the weights, and those of one shape are computed together.
+    The rule is that of torch.optim.Muon with Nesterov's momentum and ``match_rms_adamw`` (K. Jordan et al., *Muon: an
+    optimizer for hidden layers in neural networks*, 2024; J. Liu et al., arXiv:2502.16982). torch computes the
+    orthogonal matrices in bfloat16, one by one; on a CPU without bfloat16 units this takes longer than the gradients of
+    a few snapshots. Here they have the precision of the weights, and matrices of the same shape are computed together.
     """
 
     def __init__(self, matrices: Iterable[nn.Parameter], weight_decay: float) -> None:
@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_add_(matrices, list(directions), alpha=-group["lr"] * length)
 
     def _along(self, matrix: Tensor) -> Tensor:
-        """Running mean of the gradient as it will be after this step."""
+        """Update the running mean of the gradient and return it with Nesterov's momentum."""
         assert matrix.grad is not None
         state = self.state[matrix]
         mean: Tensor = state.setdefault("momentum_buffer", torch.zeros_like(matrix))
@@ -52,9 +52,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def _orthogonal(matrices: Tensor) -> Tensor:
-    """Nearly the orthogonal matrices nearest to given ones, of shape (matrices, rows, columns).
+    """Approximations to the orthogonal matrices nearest to given ones, of shape (matrices, rows, columns).
 
-    By Newton-Schulz iterations, whose odd polynomial lifts all singular values into an interval around one, 0.7 to 1.2.
+    Newton-Schulz iterations, whose odd polynomial moves all singular values into an interval around one, 0.7 to 1.2.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices

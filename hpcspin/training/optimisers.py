@@ -1,4 +1,4 @@
-"""AdamW for all weights, or Muon for the matrices among them."""
+"""AdamW for all weights, or Muon for weight matrices and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from hpcspin.training.muon import Muon
 
 _SMALLEST = 4
-"""Fewest rows and columns of a weight that counts as a matrix."""
+"""Smallest number of rows and of columns of a weight that counts as a matrix."""
 
 
 class Optimiser:
-    """``adamw``, AdamW for all weights, or ``muon``, Muon for the matrices among them and AdamW for the rest.
+    """``adamw``: AdamW for all weights; ``muon``: Muon for the weight matrices and AdamW for the rest.
 
-    `Muon` replaces the running mean of a matrix's gradient by the nearest orthogonal matrix, so that a step changes
-    what the matrix does in all directions alike; steps are scaled to the size of AdamW's. Weights decay per unit of the
-    ``rate``, the learning rate of the next steps.
+    `Muon` replaces the running mean of a matrix's gradient by the nearest orthogonal matrix, so that a step changes the
+    matrix equally in all directions; steps are scaled to the size of AdamW's. The decay of the weights in a step is
+    proportional to ``rate``, the learning rate of the next steps.
     """
 
     rate = 0.0
@@ -36,7 +36,7 @@ class Optimiser:
             self._parts.append(Muon(matrices, weight_decay))
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for part in self._parts:
             part.zero_grad(set_to_none=True)
 
@@ -48,7 +48,7 @@ class Optimiser:
             part.step()
 
     def state_of(self, weight: nn.Parameter) -> Mapping[str, Tensor]:
-        """State of a weight: moments of its past gradients."""
+        """State of a weight: the moments of its past gradients."""
         return self._owner(weight).state[weight]
 
     def load_state(self, weight: nn.Parameter, state: dict[str, Any]) -> None:

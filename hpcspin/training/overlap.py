@@ -1,4 +1,4 @@
-"""Snapshots that occur twice in the data of a training: an error means something only on data that are not learned."""
+"""Snapshots that occur twice in the data of a training; errors are meaningful only on data that are not trained on."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _AT_ONCE = 256
 
 
 def spin_digests(spins: NDArray[np.float64]) -> list[bytes]:
-    """A short digest of each snapshot, the same in double and in single precision; spins of shape (n, Lx, Ly, 3)."""
-    # Added zero: -0 and 0 are the same number.
+    """A short digest of each snapshot, equal in double and single precision; spins of shape (n, Lx, Ly, 3)."""
+    # Adding zero turns -0 into 0.
     rounded = np.ascontiguousarray(spins, dtype=np.float32) + np.float32(0)
     return [hashlib.blake2b(frame.tobytes(), digest_size=16).digest() for frame in rounded]
 
 
 def is_new(spins: NDArray[np.float64], known: Collection[bytes]) -> NDArray[np.bool_]:
-    """Which snapshots are not among those of some digests; spins of shape (n, Lx, Ly, 3)."""
+    """Whether each snapshot's digest is not among the known ones; spins of shape (n, Lx, Ly, 3)."""
     return np.array([digest not in known for digest in spin_digests(spins)], dtype=bool)
 
 
 def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
-    """Checksum to name of all label files that a model, and those that it began with, has learned from.
+    """Names by checksum of all label files on which a model, or a model that it was continued from, was trained.
 
     Parameters
     ----------
     card
-        Of the model; that of a committee holds those of its ``members``.
+        Card of the model; that of a committee contains the cards of its ``members``.
     """
     data = card.get("data")
     shards = data.get("train") if isinstance(data, dict) else None
@@ -53,11 +53,11 @@ def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
 
 
 def require_independent(split: Split, drives: Mapping[str, Hashable], past: Mapping[str, str], world: World) -> None:
-    """Refuse validation snapshots that are learned from, and warn of snapshots that are learned from twice.
+    """Refuse validation snapshots that are trained on, and warn of snapshots that are trained on twice.
 
-    Rank 0 works and logs. The same spins at two voltages, the drives of each shard, are two snapshots to learn from;
-    ``past``, see `learned_files`, is what the model that the training begins with has learned from. The HpcspinError
-    names the validation shard and the one that it repeats.
+    Rank 0 does the work and logs. For training, the same spins at two voltages, given by the drive of each shard, are
+    two snapshots. ``past`` lists the training data of the model that the training starts from, see `learned_files`. The
+    HpcspinError names the validation shard and the one that it repeats.
     """
     if world.rank == 0:
         seen = _learned(split, drives, world)
@@ -72,7 +72,7 @@ def require_independent(split: Split, drives: Mapping[str, Hashable], past: Mapp
 
 
 def _learned(split: Split, drives: Mapping[str, Hashable], world: World) -> dict[bytes, str]:
-    """The snapshots to learn from, each with the first of its files; the log warns of those that occur again."""
+    """Digests of the training snapshots, each with the first of its files; the log warns of repeated ones."""
     seen: dict[tuple[bytes, Hashable], str] = {}
     again: list[tuple[str, str]] = []
     for shard in split.train:

@@ -9,9 +9,9 @@ from torch import nn
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Share of the full learning rate after a number of all steps: linear rise, then half a cosine down to zero.
+    """Fraction of the full learning rate at step ``step`` of ``steps``: linear rise, then half a cosine to zero.
 
-    ``warmup`` is the share of the steps in which it rises.
+    ``warmup`` is the fraction of the steps in which it rises.
     """
     rising = max(1, round(warmup * steps))
     if step < rising:
@@ -20,10 +20,10 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
 
 class RunningMean:
-    """Exponential running mean of a module's weights, kept beside them.
+    """Exponential running mean of a module's weights.
 
-    ``decay`` is the weight of the past, per step; smaller during the first steps, so that the initial weights are
-    forgotten.
+    ``decay`` is the weight of the previous mean in a step. It is smaller during the first steps, so that the initial
+    weights are forgotten.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -32,13 +32,13 @@ class RunningMean:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Take in the weights after a step."""
+        """Update the mean with the weights after a step."""
         decay = min(self._decay, (1 + step) / (10 + step))
         means, values = zip(*((self.weights[name], value) for name, value in module.named_parameters()), strict=True)
         torch._foreach_lerp_(list(means), list(values), 1 - decay)
 
     @torch.no_grad()
     def write_to(self, module: nn.Module) -> None:
-        """Give the mean weights to another module of the same architecture."""
+        """Copy the mean weights to another module of the same architecture."""
         for name, value in module.named_parameters():
             value.copy_(self.weights[name])

@@ -1,4 +1,4 @@
-"""What label files say about their systems, and whether these have the same electrons."""
+"""The systems of label files, and whether they have the same electrons."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hpcspin.storage import (
 
 @dataclass(frozen=True)
 class Source:
-    """What a label file says about its system.
+    """The system of a label file.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class Source:
         The lattice of its snapshots.
     drive : tuple of float
         Voltages in hoppings: the bias, or the potential of each reservoir relative to the bath's; or the chemical
-        potential and the electrons a site, one of them NaN.
+        potential and the electrons per site, one of them NaN.
     electrons : dict or None
         See `hpcspin.storage.electrons_of`.
     exact : bool
-        Whether its fields are exact, and not those of a force field.
+        Whether its fields are exact rather than those of a force field.
     """
 
     lattice: Lattice
@@ -51,9 +51,9 @@ class Source:
 def read_source(path: Path, kind: str, bias: float, *, distil: bool = False) -> Source:
     """System of a label file, from the config stored in it.
 
-    A file without a config has the given kind of lattice and bias; its edges are then open along x alone. Raises
-    HpcspinError if the file is invalid, its snapshots are not on the lattice of its config, or it is a trajectory whose
-    fields are not those of the electrons alone: exact ones, or with ``distil`` those of a force field, too.
+    A file without a config has the given kind of lattice and bias; its edges are open along x only. Raises HpcspinError
+    if the file is invalid, its snapshots do not fit the lattice of its config, or it is a trajectory whose fields are
+    not those of the electrons alone, which must be exact or, with ``distil``, may also be those of a force field.
     """
     attributes = read_attributes(path)
     config = attributes.get("config")
@@ -82,33 +82,33 @@ def agreed_sources(
     drive: str = "bias",
     distil: bool = False,
 ) -> dict[str, Source]:
-    """Systems of the label files of a training, which must have the same electrons but for the voltages.
+    """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
-    The log warns of files that do not say which electrons they have.
+    The log warns of files that do not state their electrons.
 
     Parameters
     ----------
     files
         Paths by name.
     kind
-        Kind of lattice of files without a config.
+        Kind of lattice for files without a config.
     assumed
-        Electrons of files without a config. None: those of the other files, and without any at bias 0.
+        Electrons of files without a config. None for those of the other files or, if there are none, bias 0.
     past
-        What the model that the training begins with has learned from.
+        Electrons of the training data of the model that the training starts from.
     allow
         Keys that may differ.
     world
-        Rank 0 logs.
+        The ranks; rank 0 logs.
     drive
-        What the force field sees of the reservoirs, so that it may differ; see `hpcspin.storage.without_drive`.
+        Input of the force field that describes the reservoirs and may differ; see `hpcspin.storage.without_drive`.
     distil
-        Whether fields of a force field are learned from, too.
+        Whether fields of a force field are allowed as training data.
 
     Raises
     ------
     HpcspinError
-        As `read_source` does, or if the electrons differ in other keys than those allowed.
+        For the reasons of `read_source`, or if the electrons differ in keys that are not allowed.
     """
     sources = {name: read_source(path, kind, 0.0, distil=distil) for name, path in files.items()}
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
@@ -144,7 +144,7 @@ def agreed_sources(
 
 
 def _is_exact(dynamics: Mapping[str, Any], path: Path, distil: bool) -> bool:
-    """Whether the fields of a trajectory are exact; refuses all that are not those of the electrons alone."""
+    """Whether the fields of a trajectory are exact; refuses fields that are not those of the electrons alone."""
     field = dynamics.get("field", "electrons")
     exact = field in ("electrons", "corrected")
     if not exact and not (distil and field == "learned"):

@@ -1,4 +1,4 @@
-"""What a training needs in order to resume exactly: weights, their mean, the optimiser, the best so far."""
+"""State from which a training resumes exactly: weights, their running mean, optimiser, best weights so far."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from hpcspin.training.schedule import RunningMean
 class TrainingState:
     """The state of a training and its checkpoint, which is refused if it belongs to another config.
 
-    What is saved and restored are model, running mean and optimiser, the ``epoch`` and the ``seconds`` spent over all
-    restarts, and the best weights so far with their ``metrics`` and their ``best_epoch``. Buffers of the model follow
-    from the data.
+    The checkpoint holds the model, the running mean and the optimiser, the ``epoch`` and the ``seconds`` spent over all
+    restarts, and the best weights so far with their ``metrics`` and their ``best_epoch``. Buffers of the model are not
+    saved, because they follow from the data.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class TrainingState:
         self.metrics: Summary = {}
 
     def keep(self, metrics: Summary) -> None:
-        """Remember the running mean as the best weights."""
+        """Keep the running mean as the best weights."""
         self.metrics, self.best_epoch = metrics, self.epoch
         self._best = {name: tensor.clone() for name, tensor in self._mean.weights.items()}
 
     @torch.no_grad()
     def write_best_to(self, model: nn.Module) -> None:
-        """Give the best weights to a module."""
+        """Copy the best weights to a module."""
         for name, value in model.named_parameters():
             value.copy_(self._best[name])
 
@@ -57,7 +57,7 @@ class TrainingState:
         )
 
     def save(self, world: World) -> None:
-        """Write the checkpoint; all ranks call together."""
+        """Write the checkpoint; a collective call."""
         if world.rank == 0:
             meta = {
                 "epoch": self.epoch,
@@ -69,17 +69,17 @@ class TrainingState:
         world.barrier()
 
     def restore(self, world: World) -> int | None:
-        """Go back to the checkpoint, if there is one; all ranks call together.
+        """Restore the checkpoint, if there is one; a collective call.
 
         Returns
         -------
         int or None
-            Epochs that the training had until now, or None where there is no checkpoint.
+            Number of epochs in the settings of the checkpoint, or None if there is no checkpoint.
 
         Raises
         ------
         HpcspinError
-            If it belongs to another training, the differing keys are named, or to one of more epochs.
+            If the checkpoint belongs to a training with other settings, which the message names, or with more epochs.
         """
         found = read_checkpoint(self._path, self._config, ("training.epochs",)) if world.rank == 0 else None
         epochs = self._require_no_fewer_epochs(found) if found else None
@@ -144,13 +144,13 @@ class TrainingState:
 
 
 class MetricsLog:
-    """A line of JSON an epoch, written by rank 0."""
+    """A log with one line of JSON for each epoch, written by rank 0."""
 
     def __init__(self, path: Path, world: World) -> None:
         self._path, self._mine = path, world.rank == 0
 
     def truncate(self, epoch: int) -> None:
-        """Forget what a killed run wrote after the checkpoint of an epoch."""
+        """Remove lines that a killed run wrote after the checkpoint of an epoch."""
         if not self._mine or not self._path.exists():
             return
         lines = [line for line in self._path.read_text().splitlines() if _epoch_of(line) <= epoch]
@@ -163,7 +163,7 @@ class MetricsLog:
 
 
 def _epoch_of(line: str) -> float:
-    """Epoch of a line; a line that a crash cut short belongs to none that is kept."""
+    """Epoch of a line; infinite for a line that a crash cut short, so that it is not kept."""
     try:
         return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
