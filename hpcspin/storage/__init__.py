@@ -1,7 +1,7 @@
 """HDF5 schemas of labels, trajectories and checkpoints; atomic writes; provenance.
 
-Nothing here knows lattices, electrons or networks: arrays and JSON go in, files come out.  Every file
-is either whole under its own name or unfinished under ``NAME.partial``.
+Nothing here depends on lattices, electrons or networks: the input is arrays and JSON, the output files. Every file
+is either complete under its own name or unfinished under ``NAME.partial``.
 """
 
 from hpcspin.storage.agreement import (

@@ -1,12 +1,13 @@
-"""Which keys of two configs differ, and whether labels, models and systems have the same electrons for a force field.
+"""Differences between configs, and whether labels, models and systems have the same electrons for a force field.
 
-A force field sees the spins and one number of the electrons, the bias: the largest minus the smallest potential of
-the reservoirs. Exchange, hopping, temperature, the reservoirs' sites, widths and polarisations, and each single
-potential it does not see: they have to be the same wherever it is used. The bands do not move with the potentials, so
-(-3.2, 0, 0) and (1.6, -1.6, 0) are two systems of one bias.
+The input of a force field is the spins and one number for the electrons, the bias: the largest minus the smallest
+potential of the reservoirs. Exchange, hopping, temperature, the sites, widths and polarisations of the reservoirs, and
+each single potential are not part of the input: they must be the same wherever the force field is used. The bands do
+not move with the potentials, so (-3.2, 0, 0) and (1.6, -1.6, 0) are two systems with the same bias.
 
-Potentials follow from the bias V where they are mu + V v with one mu for all reservoirs. Labels of two biases fix mu
-and the vector v; for labels of a single bias mu is taken as 0, so that the potentials are in proportion to the bias.
+Potentials follow from the bias V if they are mu + V v with the same mu for all reservoirs. Labels of two biases
+determine mu and the vector v; for labels of a single bias mu is taken as 0, so that the potentials are proportional to
+the bias.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from typing import Any
 from hpcspin.errors import HpcspinError
 
 Electrons = dict[str, Any]
-"""``bias`` and what the section ``electrons`` of a config says of the system; ``bias`` alone for labels without a
-config."""
+"""``bias`` and the keys of the section ``electrons`` of a config that describe the system; only ``bias`` for labels
+without a config."""
 Differences = dict[str, tuple[Any, Any]]
-"""Dotted key of the config to the pair (stored value, given value)."""
+"""Pairs (stored value, given value) by the dotted key of the config."""
 
 NUMERICS = frozenset({"solver", "tolerance", "precision", "transport"})
-"""Keys of the section ``electrons`` that say how the steady state is computed, and nothing about the system."""
+"""Keys of the section ``electrons`` that specify the computation and not the system."""
 _ZERO_IF_ABSENT = ("on_site", "rashba")
-"""Terms of the Hamiltonian that a config leaves out where it does not have them; all other absent keys are unknown."""
+"""Terms of the Hamiltonian that are 0 if a config leaves them out; the values of all other absent keys are unknown."""
 _WIDEST = 200
-"""Characters of a value in a message: a term of each site has thousands."""
+"""Largest number of characters of a value in a message; a map over the sites would have thousands."""
 _CLOSE = 1e-6
 _ABSENT = "absent"
 
@@ -39,7 +40,7 @@ def config_differences(
 ) -> Differences:
     """Dotted keys in which two nested configs of JSON values differ, with the pair (stored value, given value).
 
-    Lists of mappings are compared entry by entry. Keys to ignore may differ; a section's name covers the section.
+    Lists of mappings are compared entry by entry. Ignored keys may differ; the name of a section covers all its keys.
     """
     left, right = _flatten(stored), _flatten(given)
     pairs = {key: (left.get(key, _ABSENT), right.get(key, _ABSENT)) for key in sorted(left.keys() | right.keys())}
@@ -49,10 +50,10 @@ def config_differences(
 def require_same_config(
     stored: Mapping[str, Any], given: Mapping[str, Any], where: object, advice: str, ignore: Collection[str] = ()
 ) -> None:
-    """Refuse to go on with what belongs to another config; raises HpcspinError, naming the keys that differ.
+    """Refuse to continue output that belongs to another config; raises HpcspinError, which names the differing keys.
 
-    Configs and keys to ignore are those of `config_differences`. The error names ``where``, a file or a directory;
-    ``advice`` says what to do where the keys are not to be restored.
+    The first two arguments and ``ignore`` are those of `config_differences`. The error names ``where``, a file or a
+    directory; ``advice`` says what to do instead of restoring the keys.
     """
     if differences := config_differences(stored, given, ignore):
         described = describe_differences(differences)
@@ -60,16 +61,16 @@ def require_same_config(
 
 
 def describe_differences(differences: Differences) -> str:
-    """Put differing keys in one phrase: ``key (stored -> given), ...``."""
+    """Describe the differences in one phrase: ``key (stored -> given), ...``."""
     short = {key: [textwrap.shorten(str(value), _WIDEST) for value in pair] for key, pair in differences.items()}
     return ", ".join(f"{key} ({stored} -> {given})" for key, (stored, given) in short.items())
 
 
 def electrons_of(config: Any, where: str) -> Electrons | None:
-    """Electrons of a config, as files store it; None where it says nothing about them.
+    """Electrons of a config as stored in files; None if it does not describe them.
 
-    The config may be incomplete, and keys that it lacks agree with everything. Raises HpcspinError, which names
-    ``where``, if the section is not one of electrons.
+    The config may be incomplete; missing keys agree with every value. Raises HpcspinError, which names ``where``, if
+    the section ``electrons`` is invalid.
     """
     try:
         section = (config or {}).get("electrons")
@@ -88,7 +89,7 @@ def electrons_of(config: Any, where: str) -> Electrons | None:
 
 
 def require_spin_rotations(electrons: Electrons | None, where: str) -> None:
-    """Refuse electrons whose fields do not turn with the spins, or that leave sites out: no force field knows such.
+    """Refuse electrons whose fields do not rotate with the spins, or with vacancies; force fields represent neither.
 
     Raises
     ------
@@ -108,12 +109,12 @@ def require_spin_rotations(electrons: Electrons | None, where: str) -> None:
 
 
 def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
-    """Electrons in the card of a model, checked; None where the card does not say which.
+    """Electrons in the card of a model, checked; None if the card does not state them.
 
     Raises
     ------
     HpcspinError
-        If they are not what `kinds_of_electrons` gives.
+        If they do not have the form that `kinds_of_electrons` returns.
     """
     if content is None:
         return None
@@ -133,22 +134,22 @@ def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
 def electron_differences(
     learned: Sequence[Electrons], given: Electrons, allow: Collection[str] = (), *, joined: bool = False
 ) -> Differences:
-    """In what electrons differ from those that a model has learned from, compared at the same bias.
+    """Differences between electrons and those of a model's training data, compared at the same bias.
 
-    The differences from the most similar entry, of which there is at least one; empty if that differs in nothing but
-    the bias and what is allowed: dotted keys, of which a section's name covers the section. ``joined`` says that
-    `given` is learned from too, and may fix how the potentials follow the bias.
+    Returns the differences from the most similar entry of ``learned``, which has at least one. They are empty if only
+    the bias and the keys in ``allow`` differ; there the name of a section covers all its keys. ``joined`` means that
+    ``given`` also belongs to the training data, and may determine how the potentials follow from the bias.
     """
     return min((_without(_differences(group, given, joined=joined), allow) for group in _groups(learned)), key=len)
 
 
 def kinds_of_electrons(electrons: Sequence[Electrons]) -> list[Electrons]:
-    """Of all entries that differ in the bias alone, those of the smallest and of the largest bias."""
+    """The entries with the smallest and the largest bias among all entries that differ only in the bias."""
     return [entry for group in _groups(electrons) for entry in group]
 
 
 def differ_among_themselves(learned: Sequence[Electrons]) -> Differences:
-    """Keys in which a model's training data differed, which the user has allowed."""
+    """Keys in which a model's training data differed from each other, as the user allowed."""
     first, *others = _groups(learned)
     return {key: pair for group in others for key, pair in _differences(first, group[0]).items()}
 
@@ -160,7 +161,7 @@ def bias_range(electrons: Sequence[Electrons]) -> tuple[float, float]:
 
 
 def is_outside(bias: float, learned: Sequence[Electrons]) -> bool:
-    """Whether a bias is smaller or larger than all that a model has learned from."""
+    """Whether a bias is smaller or larger than all biases in a model's training data."""
     low, high = bias_range(learned)
     return not low - _CLOSE <= bias <= high + _CLOSE
 
@@ -173,7 +174,7 @@ def _reservoir(entry: Mapping[str, Any], size: Sequence[int] | None) -> dict[str
 
 
 def _named(sites: list[tuple[int, int]], size: Sequence[int] | None) -> str | list[list[int]]:
-    """``left``, ``right`` or ``all`` where a list says the same."""
+    """``left``, ``right`` or ``all`` if the list contains the same sites, otherwise the list."""
     if size is not None:
         columns = {"left": range(1), "right": range(size[0] - 1, size[0]), "all": range(size[0])}
         for name, inside in columns.items():
@@ -183,9 +184,9 @@ def _named(sites: list[tuple[int, int]], size: Sequence[int] | None) -> str | li
 
 
 def _groups(electrons: Sequence[Electrons]) -> list[list[Electrons]]:
-    """Electrons that differ in the bias alone, those of the smallest and of the largest one."""
+    """Groups of electrons that differ only in the bias, each reduced to the smallest and the largest bias."""
     groups: list[list[Electrons]] = []
-    # Entries without reservoirs agree with every entry of their bias: they would hide differences between the others.
+    # Entries without reservoirs agree with every entry of the same bias and would hide differences between the others.
     for entry in [one for one in electrons if "reservoirs" in one] or electrons:
         for group in groups:
             if not _differences(group, entry, joined=True):
@@ -225,7 +226,7 @@ def _differences(group: Sequence[Electrons], given: Electrons, *, joined: bool =
 
 
 def _at(group: Sequence[Electrons], bias: float) -> list[dict[str, Any]]:
-    """Reservoirs of a kind of electrons with the potentials that follow from a bias."""
+    """Reservoirs of a group of electrons with the potentials that follow from a bias."""
     low, high = group[0], group[-1]
     span = high["bias"] - low["bias"]
     if span:
@@ -239,7 +240,7 @@ def _at(group: Sequence[Electrons], bias: float) -> list[dict[str, Any]]:
 
 
 def _fixes_the_line(first: Electrons, given: Electrons, pairs: Sequence[tuple[int | None, int | None]]) -> bool:
-    """Whether electrons of two biases fix how the potentials follow: all reservoirs meet where the bias vanishes."""
+    """Whether electrons of two biases determine mu + V v: extrapolated to zero bias all potentials must be equal."""
     near, far = first["bias"], given["bias"]
     if _same(near, far):
         return False
@@ -255,7 +256,7 @@ def _fixes_the_line(first: Electrons, given: Electrons, pairs: Sequence[tuple[in
 def _pairs(
     first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
 ) -> list[tuple[int | None, int | None]]:
-    """Match reservoirs by their properties, not by name or order; the most similar pairs first, unmatched ones last."""
+    """Match reservoirs by their properties, not by name or order; most similar pairs first, unmatched ones last."""
     likeness = sorted(
         ("sites" in unlike, len(unlike), abs(one["potential"] - two["potential"]), i, j)
         for i, one in enumerate(first)
@@ -294,7 +295,7 @@ def _same(one: Any, two: Any) -> bool:
 
 
 def _without(differences: Differences, ignored: Collection[str]) -> Differences:
-    """Those of other keys; the name of a section ignores all of its keys."""
+    """The differences in other keys; the name of a section covers all its keys."""
     return {
         key: pair
         for key, pair in differences.items()

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name beside the real one, fsync, rename, fsync of the directory."""
+"""Files that are either complete or absent: temporary name in the same directory, fsync, rename, directory fsync."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.storage.disk import DiskFile, create_hdf5, file_errors
 
 _RANDOM = 8
-"""Random characters in the name of a temporary file."""
+"""Number of random characters in the name of a temporary file."""
 
 
 def replace(source: str | Path, target: str | Path) -> None:
@@ -40,12 +40,12 @@ def _rename(source: str | Path, target: str | Path) -> None:
 
 
 def make_directory(path: str | Path) -> Path:
-    """Make a directory for output, with its parents.
+    """Create a directory for output, with its parents.
 
     Raises
     ------
     HpcspinError
-        If something that is not a directory is in the way, or it may not be written.
+        If it cannot be created, for instance because a part of the path is not a directory.
     """
     path = Path(path)
     try:
@@ -57,10 +57,10 @@ def make_directory(path: str | Path) -> Path:
 
 
 def require_output(path: str | Path, *inputs: str | Path) -> None:
-    """Refuse, before anything is computed, an output file that could not be written, or would replace an input.
+    """Refuse, before anything is computed, an output file that could not be written or would replace an input.
 
-    Missing parent directories are made. Raises HpcspinError if the output is a directory, one of the inputs, or in a
-    place where no file can be made.
+    Missing parent directories are created. Raises HpcspinError if the output is a directory or one of the inputs, or if
+    no file can be created there.
     """
     path = Path(path)
     if path.is_dir():
@@ -101,15 +101,15 @@ def all_or_none(files: Callable[[], Iterable[Path]]) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: str | Path, keep: str | Path | None = None) -> Iterator[DiskFile]:
-    """Give an empty file with a temporary name beside `path`; missing parent directories are made.
+    """Yield an empty file with a temporary name in the directory of `path`; missing parent directories are created.
 
-    It takes the real name when the block has succeeded and all has reached the disk, and vanishes if not. The file that
-    is replaced gets the name ``keep``; between its renaming and the new file's there is none at `path`. Raises
-    HpcspinError, one line that names `path`, if something cannot be written.
+    The file takes its real name once the block has succeeded and everything has reached the disk; otherwise it is
+    removed. With ``keep`` the file that it replaces is renamed to that name; between the two renamings there is no file
+    at `path`. Raises HpcspinError, one line that names `path`, if something cannot be written.
     """
     path = Path(path)
     make_directory(path.parent)
-    # The same suffix, by which readers and `remove_temporaries` know what it is.
+    # The same suffix, by which readers and `remove_temporaries` recognise its type.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(_RANDOM // 2)}{path.suffix}")
     try:
         with DiskFile(temporary, path, create=True) as file:
@@ -125,36 +125,36 @@ def atomic_file(path: str | Path, keep: str | Path | None = None) -> Iterator[Di
 
 @contextmanager
 def atomic_hdf5(path: str | Path, keep: str | Path | None = None) -> Iterator[h5py.File]:
-    """Give an HDF5 file to fill, which takes its real name as `atomic_file` has it."""
+    """Yield an HDF5 file to write, which takes its real name as described in `atomic_file`."""
     with atomic_file(path, keep) as disk, create_hdf5(disk) as file:
         yield file
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a whole file, or leave what is there."""
+    """Write a complete file, or leave the old one unchanged."""
     with atomic_file(path) as file:
         file.write_at(0, content)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole file in UTF-8, or leave what is there."""
+    """Write a complete file in UTF-8, or leave the old one unchanged."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON for people and programs to read, or leave what is there."""
+    """Write readable JSON, or leave the old file unchanged."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def append_line(path: str | Path, line: str) -> None:
-    """Add a line to a file; on return it outlives a crash, which may leave a part of it."""
+    """Append a line to a file. On return it survives a crash; a crash before may leave a part of it."""
     with DiskFile(path, create=True) as file:
         file.write_at(file.size, f"{line}\n".encode())
         file.sync()
 
 
 def remove_temporaries(path: str | Path) -> None:
-    """Remove temporary files that killed runs have left beside `path`, of which the caller is the only writer."""
+    """Remove temporary files that killed runs have left for `path`, whose only writer must be the caller."""
     path = Path(path)
     mark = "?" * _RANDOM
     for file in path.parent.glob(f".{glob.escape(path.stem)}.{mark}{glob.escape(path.suffix)}"):

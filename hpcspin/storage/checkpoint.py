@@ -1,7 +1,7 @@
-"""Checkpoints: atomic, versioned, checksummed, the one before kept.
+"""Checkpoints: atomic, versioned and checksummed; the previous one is kept.
 
-A checkpoint is a set of named arrays, a JSON mapping (`meta`), and the configuration it belongs to.  Its SHA-256 covers
-all three and so detects a flipped bit inside the data as well as an incomplete file.
+A checkpoint is a set of named arrays, a JSON mapping (`meta`), and the configuration to which it belongs. Its SHA-256
+covers all three and thus detects a flipped bit in the data as well as an incomplete file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARTS = {"meta": h5py.Dataset, "config": h5py.Dataset, "arrays": h5py.Group}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on."""
+    """The state from which a run resumes."""
 
     arrays: dict[str, np.ndarray]
     """Named arrays; names may contain ``/``."""
@@ -39,15 +39,15 @@ class Checkpoint:
     config: dict[str, Any]
     """Configuration of the run."""
     path: Path
-    """The file it came from."""
+    """File from which it was read."""
 
     def array(self, name: str, shape: Sequence[int]) -> np.ndarray:
-        """One of the arrays, of real numbers.
+        """One of the arrays, which must contain real numbers.
 
         Raises
         ------
         HpcspinError
-            If there is none of this name and shape, or it is not finite.
+            If there is no array of this name and shape, or it is not finite.
         """
         array = self.arrays.get(name)
         if array is None or array.shape != tuple(shape) or array.dtype.kind not in "fiu":
@@ -58,12 +58,12 @@ class Checkpoint:
         return np.asarray(array, dtype=array.dtype.newbyteorder("="))
 
     def count(self, name: str, most: int | None = None) -> int:
-        """One of the numbers in `meta`: a whole one from 0 to `most`.
+        """One of the numbers in `meta`, a whole number from 0 to `most`.
 
         Raises
         ------
         HpcspinError
-            If there is none.
+            If there is no such number.
         """
         value = self.meta.get(name)
         if type(value) is not int or value < 0 or (most is not None and value > most):
@@ -71,13 +71,13 @@ class Checkpoint:
         return value
 
     def mismatch(self, reason: object) -> HpcspinError:
-        """The error to raise where this is not the state of the run at hand."""
+        """The error to raise if this is not a state of the current run."""
         line = " ".join(str(reason).split())
         return HpcspinError(f"{self.path}: does not hold the state of this run ({line}); start in another directory")
 
 
 def previous_path(path: str | Path) -> Path:
-    """Name under which the checkpoint before the newest is kept."""
+    """Name under which the previous checkpoint is kept."""
     path = Path(path)
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
@@ -85,12 +85,12 @@ def previous_path(path: str | Path) -> Path:
 def write_checkpoint(
     path: str | Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], config: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint; the newest so far becomes the previous one. For what it holds see `Checkpoint`."""
+    """Write a checkpoint with the content described in `Checkpoint`; the newest so far becomes the previous one."""
     path = Path(path)
     remove_temporaries(path)
     contiguous = {name: np.asarray(array, order="C") for name, array in sorted(arrays.items())}
     texts = {"meta": _canonical(meta).encode(), "config": _canonical(config).encode()}
-    # For a moment the newest is missing and the previous one whole: readers expect that.
+    # For a moment there is only the previous one, which readers allow for.
     with atomic_hdf5(path, keep=previous_path(path)) as file:
         write_attributes(file, "checkpoint", {"sha256": _digest(contiguous, texts)})
         # Datasets, not attributes: HDF5 limits an attribute to 64 kB.
@@ -104,10 +104,10 @@ def write_checkpoint(
 def read_checkpoint(
     path: str | Path, config: Mapping[str, Any] | None = None, ignore: Collection[str] = ()
 ) -> Checkpoint | None:
-    """Read the newest checkpoint, or, with a warning in the log, the one before if the newest is corrupt.
+    """Read the newest checkpoint or, with a warning in the log, the previous one if the newest is corrupt.
 
-    None if there is none at all. Raises HpcspinError if every one there is corrupt, or if it belongs to another config
-    than the given one, but for the dotted keys to ignore; None accepts any.
+    Returns None if there is no checkpoint. Raises HpcspinError if all are corrupt, or if the checkpoint belongs to a
+    config that differs from the given one in keys other than the dotted keys to ignore; config None accepts any.
     """
     present = [candidate for candidate in (Path(path), previous_path(path)) if candidate.exists()]
     failures = []
@@ -130,7 +130,7 @@ def _read(path: Path) -> Checkpoint:
     arrays: dict[str, np.ndarray] = {}
 
     def collect(name: str | bytes, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(name, bytes):  # As h5py gives what is no UTF-8.
+        if isinstance(name, bytes):  # h5py returns names that are not UTF-8 as bytes.
             raise HpcspinError(f"{path}: is no checkpoint, it has {name!r}")
         if isinstance(item, h5py.Dataset):
             arrays[name] = stored_array(item, path)

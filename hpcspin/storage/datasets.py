@@ -1,4 +1,4 @@
-"""What each dataset of a label file or trajectory means: its unit, and what a NaN in it says."""
+"""The datasets of label files and trajectories: unit, meaning, and meaning of a NaN."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import h5py
 
 
 class Described(NamedTuple):
-    """Unit, meaning, and meaning of a NaN ("" where there is none) of a dataset."""
+    """Unit, meaning, and meaning of a NaN ("" if it has none) of a dataset."""
 
     units: str
     meaning: str
@@ -78,26 +78,26 @@ DATASETS = {
     ),
     "force_error": Described("t", "the same of the corrected field, just before its last label", "no label yet"),
 }
-"""By name, in the order of the documentation; others are observers of plugins."""
+"""Datasets by name, in the order of the documentation; all others are observers of plugins."""
 
 
 def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
-    """Shapes, by name, of datasets beside spins of shape (n, Lx, Ly, 3); a word is an axis of any length."""
+    """Shapes by name of datasets in a file with spins of shape (n, Lx, Ly, 3); a word is an axis of any length."""
     n, *sites, _ = spins
     numbers = ("energy", "electrons", "chemical_potential", "error", "time", "step")
     return {"field": spins, "density": (n, *sites), "current": (n, "reservoirs"), **dict.fromkeys(numbers, (n,))}
 
 
 def describe_datasets(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    """Write units and meanings as attributes of the datasets of an open file, and to `/current` the reservoirs' names.
+    """Write units and meanings as attributes of the datasets of an open file, and for `/current` the reservoirs' names.
 
-    The reservoirs are those of the ``config`` among the file's attributes.
+    The reservoirs are those of the ``config`` in the file's attributes.
     """
     for name in file.keys() & DATASETS:
         for key, text in DATASETS[name]._asdict().items():
             if text:
                 file[name].attrs[key] = text
     if "current" in file:
-        with suppress(KeyError, TypeError):  # A script's own config may say less.
+        with suppress(KeyError, TypeError):  # A config from a user's script may be incomplete.
             names = [reservoir["name"] for reservoir in attributes["config"]["electrons"]["reservoirs"]]
             file["current"].attrs["reservoirs"] = names

@@ -1,11 +1,12 @@
-"""Writes whose success is checked: every file that hpcspin makes is written through here.
+"""Checked writes: every file of hpcspin is written through this module.
 
-A write counts when the operating system has taken all of it, and a file when its flush to the disk and its closing have
-succeeded; whatever fails in between (a full disk, a quota, a limit, a broken server) is one line that names the file.
+A write is complete when the operating system has accepted all of it, and a file when its flush to the disk and its
+closing have succeeded; any failure (a full disk, a quota, a limit, a broken server) becomes one line that names the
+file.
 
-HDF5 cannot be trusted with a disk that may be full: a handle whose cache cannot be written fails when it is closed,
-where h5py can only print, and the library crashes when it tries again at the end of the process. HDF5 therefore makes
-files through a `DiskFile` that hides failures from it (`create_hdf5`) and raises them afterwards.
+HDF5 does not handle a full disk: a handle whose cache cannot be written fails when it is closed, where h5py can only
+print, and the library crashes when it tries again at the end of the process. HDF5 therefore writes files through a
+`DiskFile` that hides failures from it and raises them afterwards (`create_hdf5`).
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 @contextmanager
 def file_errors(path: str | Path) -> Iterator[None]:
-    """Turn an OSError within a block into one line that names a file.
+    """Turn an OSError in the block into one line that names a file.
 
     Raises
     ------
     HpcspinError
-        Instead of OSError.
+        Instead of an OSError.
     """
     try:
         yield
@@ -41,10 +42,10 @@ def file_errors(path: str | Path) -> Iterator[None]:
 
 
 class DiskFile:
-    """An open file that is written at given places; each of its methods raises HpcspinError where that fails.
+    """An open file that is written at given offsets; each method raises HpcspinError if it fails.
 
-    Messages name ``name``, where the path is only a temporary one; ``create`` makes the file where it is not there. The
-    first ``failure`` is hidden from HDF5.
+    Messages use ``name`` if the path is only a temporary name; ``create`` creates the file if it does not exist. The
+    first ``failure`` is stored and hidden from HDF5.
     """
 
     def __init__(self, path: str | Path, name: str | Path | None = None, *, create: bool = False) -> None:
@@ -60,7 +61,7 @@ class DiskFile:
             return os.fstat(self._descriptor).st_size
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
-        """Write all of some bytes at an offset."""
+        """Write all bytes at an offset."""
         left = memoryview(data)
         with file_errors(self._name):
             while left:
@@ -68,21 +69,21 @@ class DiskFile:
                 left, offset = left[written:], offset + written
 
     def read_at(self, offset: int, target: memoryview) -> None:
-        """Fill a buffer from an offset on, with zeros beyond the end of the file."""
+        """Fill a buffer with the bytes from an offset on, and with zeros beyond the end of the file."""
         with file_errors(self._name):
             while target and (count := os.preadv(self._descriptor, [target], offset)):
                 target, offset = target[count:], offset + count
         target[:] = bytes(len(target))
 
     def resize(self, length: int) -> None:
-        """Set the length; what is new takes no room on the disk yet."""
+        """Set the length; an extension takes no space on the disk yet."""
         with file_errors(self._name):
             os.ftruncate(self._descriptor, length)
 
     def reserve(self) -> None:
-        """Take room on the disk for the whole length, so that a full disk is found now and not after hours.
+        """Reserve disk space for the whole length, so that a full disk is noticed now and not after hours.
 
-        Where the file system cannot reserve room, a later write raises.
+        If the file system cannot reserve space, a later write raises.
         """
         with file_errors(self._name):
             failed = _fallocate(self._descriptor, os.fstat(self._descriptor).st_size)
@@ -90,12 +91,12 @@ class DiskFile:
                 raise OSError(failed, os.strerror(failed))
 
     def sync(self) -> None:
-        """Force everything to the disk, so that it outlives a power failure."""
+        """Force everything to the disk, so that it survives a power failure."""
         with file_errors(self._name):
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close; a network file system may find only then that it has no room."""
+        """Close the file; a network file system may report only then that it is full."""
         with file_errors(self._name):
             os.close(self._descriptor)
 
@@ -113,10 +114,10 @@ class DiskFile:
 
 @contextmanager
 def create_hdf5(disk: DiskFile, **options: Any) -> Iterator[h5py.File]:
-    """Let HDF5 make a file in an empty one, with options of h5py.File.
+    """Yield an HDF5 file that is written to an empty ``disk`` file, with options of h5py.File.
 
-    In long work `DiskFile.check` says early that it is in vain. Raises HpcspinError on leaving, if something could not
-    be written.
+    During long work `DiskFile.check` reports failures early. Raises HpcspinError on leaving if something could not be
+    written.
     """
     try:
         with h5py.File(_ErrorsDeferred(disk), "w", **options) as file:
@@ -126,7 +127,7 @@ def create_hdf5(disk: DiskFile, **options: Any) -> Iterator[h5py.File]:
 
 
 class _ErrorsDeferred:
-    """File object for h5py that never raises: after a first failure, which the `DiskFile` keeps, it drops all data."""
+    """File object for h5py that never raises: after a first failure, which the `DiskFile` stores, it drops all data."""
 
     def __init__(self, disk: DiskFile) -> None:
         self._disk, self._place, self._end = disk, 0, 0
@@ -159,7 +160,7 @@ class _ErrorsDeferred:
         return size
 
     def flush(self) -> None:
-        """All has been handed to the operating system; `DiskFile.sync` does the rest."""
+        """Do nothing: the operating system has all data already, and `DiskFile.sync` does the rest."""
 
     def _attempt(self, act: Callable[[], None]) -> None:
         if self._disk.failure is not None:
@@ -171,10 +172,10 @@ class _ErrorsDeferred:
 
 
 def _fallocate(descriptor: int, length: int) -> int:
-    """Number of the error of Linux's fallocate, 0 for none.
+    """Error number of Linux's fallocate, 0 for success.
 
-    posix_fallocate of the standard library writes a byte into every block where the file system has no such call:
-    hours on a network.
+    posix_fallocate of the standard library writes a byte into every block if the file system has no such call, which
+    takes hours on a network.
     """
     call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
     if call is None:

@@ -1,17 +1,17 @@
-"""Files of equal frames, read frame by frame, and written so that they survive ``kill -9`` at any instant.
+"""Files of frames of equal shape, read frame by frame, and written so that they survive ``kill -9`` at any instant.
 
-HDF5 has no journal: a process killed while it updates a file's metadata leaves a file nobody can open. A
-:class:`FrameFile` therefore never updates metadata.  When the first frame is to be written, all datasets are laid out,
-contiguous, at their final length, in a file named ``NAME.partial``.  Later frames are bytes written at their place in
-each dataset and forced to the disk, followed by an entry in a small *marker* dataset that was filled with NaN, forced
-to the disk as well.  A kill, or a full disk, can only leave a frame without marker, which the next run writes again.
-The partial file is a plain HDF5 file at every instant, and the readers of this package leave out rows without marker.
-With the last frame the file takes its real name.
+HDF5 has no journal: a process killed while it updates a file's metadata leaves a file that cannot be opened. A
+:class:`FrameFile` therefore never updates metadata. Before the first frame is written, all datasets are laid out
+contiguously at their final length in a file named ``NAME.partial``. Later frames are bytes written at their place in
+each dataset and forced to the disk, followed by an entry in a small *marker* dataset, initially filled with NaN, which
+is forced to the disk as well. A kill or a full disk can only leave a frame without a marker, which the next run writes
+again. The partial file is a plain HDF5 file at every instant, and the readers of this package skip rows without a
+marker. With the last frame the file takes its real name.
 
-Room for all frames is reserved on the disk at the start, where the file system can, so that a full disk ends a job in
-its first minute; a file that may be finished with fewer frames grows as they come. A longer run lays out a longer file
-and copies once. Not used: SWMR (a killed writer leaves flags that plain readers refuse, and network file systems do not
-promise its ordering) and one file a checkpoint interval (thousands of small files, and a second copy at the end).
+Disk space for all frames is reserved at the start if the file system supports it, so that a full disk ends a job in its
+first minute; a file that may be finished with fewer frames grows with them. A longer run lays out a longer file and
+copies once. Not used: SWMR (a killed writer leaves flags that plain readers refuse, and network file systems do not
+guarantee its ordering) and one file per checkpoint interval (thousands of small files, and a second copy at the end).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from hpcspin.storage.provenance import with_provenance, write_attributes
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the frames of a dataset lie in their file; `offset` is None for frames without numbers."""
+    """Location of a dataset's frames in the file; `offset` is None for frames without numbers."""
 
     offset: int | None
     dtype: np.dtype
@@ -79,22 +79,22 @@ class FrameFile:
     marker
         The scalar dataset that is finite for every complete frame.
     capacity
-        Number of frames of the whole file, at least 1.
+        Number of frames of the complete file, at least 1.
     attributes
-        What to store with the file in addition to the code's version and the libraries; see `write_attributes`.
+        Attributes to store in addition to the code's version and the libraries; see `write_attributes`.
     keep
-        Frames to keep of the partial file (or, if there is none, of the finished one); 0 starts a new file.
+        Number of frames to keep from the partial file or, if there is none, from the finished file; 0 starts a new one.
     integers
-        Datasets of int64.
+        Names of the datasets of type int64.
     at_most
         Whether the file may be finished with fewer frames than its capacity.
     compression
-        ``gzip`` or ``lzf``: the finished file is a compressed copy.  None: the partial file takes the name.
+        With ``gzip`` or ``lzf`` the finished file is a compressed copy; with None the partial file is renamed.
 
     Raises
     ------
     HpcspinError
-        If fewer than `keep` complete frames are found, or the file there is unreadable or of other shapes.
+        If fewer than `keep` complete frames are found, or the existing file is unreadable or has other shapes.
     """
 
     def __init__(
@@ -136,10 +136,10 @@ class FrameFile:
         return self._done
 
     def write(self, **frames: np.ndarray) -> None:
-        """Write frames behind the complete ones, (k, ...) of each dataset; on return they outlive a crash.
+        """Append frames, an array (k, ...) for each dataset; on return they survive a crash.
 
-        It may be called from another thread than the rest, by one thread at a time. Raises HpcspinError if something
-        does not reach the disk: the frames do not count then, and the next run writes them again.
+        It may be called from any thread, but only from one at a time. Raises HpcspinError if something does not reach
+        the disk; the frames then do not count, and the next run writes them again.
         """
         stop = self._done + len(frames[self._marker])
         lengths = {name: len(values) for name, values in frames.items()}
@@ -223,8 +223,8 @@ class FrameFile:
 class FrameReader:
     """Frames of a label file or a trajectory, read when they are indexed.
 
-    Each dataset is an attribute that is indexed like an array: ``frames.spins[3]``, ``frames.field[-10:]``. A
-    context manager; what is read stays valid when it is left.
+    Each dataset is an attribute that is indexed like an array: ``frames.spins[3]``, ``frames.field[-10:]``. It is a
+    context manager; arrays that were read stay valid after the file is closed.
 
     Parameters
     ----------
@@ -234,14 +234,14 @@ class FrameReader:
     Attributes
     ----------
     names : tuple of str
-        Names of the datasets with a row for each frame; what else a user has put into the file is left out.
+        Names of the datasets with one row for each frame; other content that a user has added is left out.
     attributes : dict
-        The file's attributes, JSON decoded.
+        The file's attributes, decoded from JSON.
 
     Raises
     ------
     HpcspinError
-        If the file cannot be read, holds no spins, or a dataset of hpcspin's has another shape than it must have.
+        If the file cannot be read, contains no spins, or a dataset of hpcspin has a wrong shape.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -292,7 +292,7 @@ class _Rows:
         self.shape, self.dtype = (frames, *dataset.shape[1:]), dataset.dtype
 
     def between(self, start: int, stop: int) -> _Rows:
-        """Only the frames from one on, before another, to be read when they are indexed."""
+        """The frames from ``start`` to before ``stop``, read when they are indexed."""
         return _Rows(self._dataset, self._path, min(stop, self._frames) - start, self._start + start)
 
     def __len__(self) -> int:
@@ -309,7 +309,7 @@ class _Rows:
             if not -self._frames <= first < self._frames:
                 raise IndexError(f"frame {first} of {self._frames}")
             first = self._start + first % self._frames
-        else:  # Numbers of frames, or a mask of them.
+        else:  # Indices of frames, or a mask.
             first = self._start + np.arange(self._frames)[first]
         try:
             return self._dataset[(first, *others)]
@@ -336,8 +336,8 @@ def _require_frames(file: h5py.File, path: Path, keep: int) -> None:
 
 
 def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    # Early contiguous allocation is what makes later writes pure data: no index, no object header
-    # changes any more.
+    # With early contiguous allocation later writes are pure data: neither an index nor an object header
+    # changes.
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_layout(h5py.h5d.CONTIGUOUS)
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -348,7 +348,7 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype)
 
 
 def _pack(source: h5py.File, target: h5py.File, disk: DiskFile, frames: int, compression: str | None) -> None:
-    """Copy complete frames, one chunk a frame of an array and one chunk a series of numbers."""
+    """Copy complete frames, with one chunk for each frame of arrays and one chunk for each series of numbers."""
     target.attrs.update(source.attrs)
     packed = {} if compression is None else {"compression": compression, "shuffle": True}
     for name, dataset in source.items():

@@ -1,4 +1,4 @@
-"""Label files: spins with the exact field on them and what else the electrons' state has, such as the density."""
+"""Label files: spins with their exact fields and further results for the electrons, such as the density."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_slice
 
 _OTHERS = ("density", "current", "energy", "electrons", "chemical_potential", "error")
 LARGEST_FIELD = 1e4
-"""No exchange field comes near it, whatever the electrons."""
+"""Upper bound on exchange fields, far above any physical one."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Labels:
     spins, field : numpy.ndarray
         Shape (n, Lx, Ly, 3); the field in units of the hopping.
     density, current, energy, electrons, chemical_potential, error : numpy.ndarray or None
-        Shapes (n, Lx, Ly), (n, reservoirs) and (n,); None where the file has none. The energy of closed electrons is
-        that of the whole lattice from which the field derives.
+        Density of shape (n, Lx, Ly), current of shape (n, reservoirs), all others of shape (n,); None if the file has
+        no such dataset. The energy of closed electrons is that of the whole lattice, from which the field derives.
     attributes : dict
-        The file's attributes, JSON decoded.
+        The file's attributes, decoded from JSON.
     """
 
     spins: NDArray[np.float64]
@@ -52,28 +52,28 @@ class Labels:
 
     @property
     def others(self) -> dict[str, NDArray[np.float64]]:
-        """What the file has beside spins and field, by the name of the dataset."""
+        """All datasets of the file except spins and field, by name."""
         found = {name: getattr(self, name) for name in _OTHERS}
         return {name: values for name, values in found.items() if values is not None}
 
 
 def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: Frames = None) -> Labels:
-    """Read a label file; a trajectory serves as one, and so does any file with `/spins` and `/field`.
+    """Read a label file, a trajectory, or any file with `/spins` and `/field`.
 
     Parameters
     ----------
     path
         HDF5 file.
     size
-        Lattice size the spins must have, or None.
+        Required lattice size of the spins, or None for any.
     frames
-        None for all, an index or a slice.
+        An index, a slice, or None for all.
 
     Raises
     ------
     HpcspinError
-        If the file is unreadable or lacks spins or fields, or they are invalid or of different shapes, or if only some
-        of the fields of a trajectory are exact.
+        If the file is unreadable or lacks spins or fields, if they are invalid or have different shapes, or if only
+        some of the fields of a trajectory are exact.
     """
     path = Path(path)
     with open_hdf5(path) as file:
@@ -114,10 +114,10 @@ def write_labels(
     attributes: Mapping[str, Any],
     **others: NDArray[np.float64] | None,
 ) -> None:
-    """Write whole arrays of `Labels` at once, under a temporary name first.
+    """Write complete arrays of `Labels` at once, first under a temporary name.
 
-    Attributes are the ``config`` (mapping), ``precision`` (str), ``reservoirs`` (names) and whatever else belongs to
-    the labels. Other datasets have a row for each snapshot; None for none.
+    The attributes are the ``config`` (mapping), ``precision`` (str), ``reservoirs`` (names) and anything else that
+    belongs to the labels. Other datasets have a row for each snapshot; those that are None are left out.
     """
     given = {"spins": spins, "field": field, **others}
     with atomic_hdf5(path) as file:
@@ -129,9 +129,9 @@ def write_labels(
 
 
 class LabelWriter(FrameFile):
-    """Append labels durably; a killed job resumes at the first snapshot without label.
+    """Append labels durably; a killed job resumes at the first snapshot without a label.
 
-    The labels grow in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`), and PATH appears with `finish`.
+    The labels are collected in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`); `finish` creates PATH.
 
     Parameters
     ----------
@@ -140,18 +140,18 @@ class LabelWriter(FrameFile):
     size
         Lattice size (Lx, Ly).
     shapes
-        Shape of each dataset of one snapshot other than the spins and the field; ``error`` is one of them.
+        Shape of each dataset of one snapshot except the spins and the field; ``error`` is one of them.
     attributes
         ``config``, ``precision``, ``reservoirs`` (names, in the order of the columns of `/current`) and anything that
-        decides the labels, such as the checksum of the spins file: a partial file with labels is resumed only if all
-        of them agree.
+        determines the labels, such as the checksum of the spins file. A partial file with labels is resumed only if
+        all attributes agree.
     n_expected
         Number of snapshots to label.
 
     Raises
     ------
     HpcspinError
-        If the partial file belongs to other attributes (the differing keys are named) or is unreadable.
+        If the partial file has other attributes (the message names the differing keys) or is unreadable.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class LabelWriter(FrameFile):
         )
 
     def append(self, **frames: NDArray[np.float64]) -> None:
-        """Append k labels, an array (k, ...) for each dataset; on return they outlive a crash.
+        """Append k labels, an array (k, ...) for each dataset; on return they survive a crash.
 
         Raises
         ------
@@ -190,7 +190,7 @@ class LabelWriter(FrameFile):
 
 
 def _largest_field(stored: Mapping[str, Any], error: NDArray[np.float64] | None) -> float:
-    """Bound of labels whose electrons are known: H_i = J tr(sigma rho_ii), and rho_ii has eigenvalues from 0 to 1."""
+    """Bound on fields of known electrons: H_i = J tr(sigma rho_ii), and rho_ii has eigenvalues from 0 to 1."""
     config = stored.get("config")
     section = config.get("electrons") if isinstance(config, dict) and stored.get("kind") == "labels" else None
     exchange = section.get("exchange") if isinstance(section, dict) else None
@@ -201,13 +201,13 @@ def _largest_field(stored: Mapping[str, Any], error: NDArray[np.float64] | None)
 
 
 def _resumable(partial: Path, given: Mapping[str, Any]) -> int:
-    """Count the labels of a partial file that belongs to the given attributes."""
+    """Number of labels in a partial file, which must have the given attributes."""
     if not partial.exists():
         return 0
     with open_hdf5(partial, "delete it to label from the first snapshot on") as file:
         done = count_frames(file, partial)
         stored = attributes(file, partial)
-    if not done:  # Nothing would be lost: it is replaced, whatever its settings were.
+    if not done:  # A file without labels is replaced whatever its settings were, since nothing is lost.
         return 0
     wanted = json.loads(json.dumps(given))
     advice = "delete the file to start from the first snapshot"

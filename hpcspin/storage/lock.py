@@ -1,11 +1,11 @@
-"""One run an output: a lock that says who writes there, on the file systems of clusters as well.
+"""One run per output: a lock that names its holder and also works on the file systems of clusters.
 
-The lock itself is flufl.lock's, a hard link, which only one of several processes can make, on NFS, too. Beside it lies
-a JSON file that describes the holder: host, process, start time, and the job of SLURM. The holder touches the lock at
-regular intervals.
+The lock itself is that of flufl.lock, a hard link, which only one of several processes can create, also on NFS. A JSON
+file beside it describes the holder: host, process, start time, and SLURM job. The holder touches the lock at regular
+intervals.
 
-The next process takes the lock of a dead holder: at once on the same host, where it can see that the holder is dead,
-and in the same SLURM job after it has been requeued; else when the holder has not touched the lock for
+The next process takes over the lock of a dead holder: immediately on the same host, where it can check that the holder
+is dead, and in the same SLURM job after it has been requeued; otherwise when the holder has not touched the lock for
 `LIFETIME_SECONDS`.
 """
 
@@ -32,21 +32,21 @@ from hpcspin.errors import HpcspinError
 from hpcspin.storage.disk import DiskFile, file_errors
 
 LIFETIME_SECONDS = 600.0
-"""After how long without a sign of life a holder elsewhere counts as dead; file systems of clusters pause, too."""
+"""Time without a heartbeat after which a holder elsewhere counts as dead; cluster file systems may pause for long."""
 _TOUCH_SECONDS = 20.0
 _AT_ONCE, _TAKEOVER, _PATIENCE = timedelta(seconds=-1), timedelta(seconds=10), timedelta(seconds=60)
 _FOREVER = timedelta(days=3650)
-"""Lifetime for flufl.lock, which counts in the clocks of hosts; signs of life are timed by the file server's."""
+"""Lifetime for flufl.lock, which relies on the clocks of the hosts; heartbeats are timed by the file server's clock."""
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 _READ_ONLY = (errno.EACCES, errno.EROFS)
 
-logging.getLogger("flufl.lock").propagate = False  # It logs tracebacks of failures that are one line here.
+logging.getLogger("flufl.lock").propagate = False  # It logs tracebacks for failures that are one line here.
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that has a lock."""
+    """A process that holds a lock."""
 
     host: str
     machine: str
@@ -54,28 +54,28 @@ class Holder:
     process: int
     """Process identifier (PID)."""
     started: str | None
-    """Start time of the process in its machine's units, since PIDs are used again."""
+    """Start time of the process in units of its machine, because PIDs are reused."""
     since: str
-    """When it took the lock."""
+    """Time at which it took the lock."""
     job: str | None
     """SLURM job identifier."""
 
     @classmethod
     def this_process(cls) -> Self:
-        """Describe this process, now."""
+        """Describe this process as a holder from now on."""
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         number = os.getpid()
         return cls(socket.gethostname(), _machine(), number, _start_time(number), since, os.environ.get("SLURM_JOB_ID"))
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process is there, on this machine."""
+        """Whether the process is still running on this machine."""
         try:
             os.kill(self.process, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            return True  # It is another user's, whose start time may be hidden.
+            return True  # A process of another user, whose start time may be hidden.
         return _start_time(self.process) == self.started
 
     def __str__(self) -> str:
@@ -84,9 +84,9 @@ class Holder:
 
 
 class OutputLock:
-    """The right to write an output: a directory, or the file that is going to be.
+    """The exclusive right to write an output: a directory, or a file that will be created.
 
-    ``lost`` is called with one line, in another thread, when somebody else has taken the lock: writing must end.
+    ``lost`` is called with one line, in another thread, if another process has taken the lock: writing must then end.
     """
 
     def __init__(self, output: Path, lost: Callable[[str], None]) -> None:
@@ -98,14 +98,14 @@ class OutputLock:
         self._heartbeat_thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Take the lock, from a dead holder as well.
+        """Take the lock, also from a dead holder.
 
-        Where nothing may be written there is nothing to lock, and a file system without hard links gets a warning.
+        Nothing is locked where nothing may be written; on a file system without hard links there is only a warning.
 
         Raises
         ------
         HpcspinError
-            If another run has it.
+            If another run holds it.
         """
         try:
             with file_errors(self._path):
@@ -126,7 +126,7 @@ class OutputLock:
         self._heartbeat_thread.start()
 
     def release(self) -> None:
-        """Give the lock back, if it was taken."""
+        """Release the lock, if it was taken."""
         if self._heartbeat_thread is None:
             return
         self._released.set()
@@ -140,14 +140,14 @@ class OutputLock:
             self._lock.lock(timeout=_AT_ONCE)
         except TimeOutError:
             return False
-        except AlreadyLockedError:  # A server that has heard the first call, and answers the second.
+        except AlreadyLockedError:  # The server carried out the first call and answered the repeated one.
             return True
         return True
 
     def _take_over(self) -> None:
-        """Remove the lock of a dead holder; refuse that of any other."""
+        """Remove the lock of a dead holder; raise for any other holder."""
         if self._holder_is_dead():
-            # One at a time: a second process must not remove the lock that the first one has just taken.
+            # One process at a time: a second one must not remove the lock that the first has just taken.
             try:
                 with Lock(f"{self._path}.takeover", lifetime=_TAKEOVER, default_timeout=_PATIENCE):
                     if self._holder_is_dead():
@@ -161,15 +161,15 @@ class OutputLock:
             )
 
     def _holder_is_dead(self) -> bool:
-        """Whether there is a lock, and nobody who needs it."""
+        """Whether there is a lock whose holder is dead."""
         holder, me = self._holder(), Holder.this_process()
         if holder is not None and holder.machine == me.machine:
             return not holder.is_alive
         if holder is not None and me.job is not None and holder.job == me.job:
-            return True  # SLURM has ended a job before it starts it again.
+            return True  # SLURM ends a job before it restarts it.
         os.utime(self._holder_file)
         try:
-            # Both times are the file server's.
+            # Both times are from the file server's clock.
             return self._holder_file.stat().st_ctime - self._path.stat().st_ctime > LIFETIME_SECONDS
         except FileNotFoundError:
             return False
@@ -189,7 +189,7 @@ class OutputLock:
         _remove_claim(claim)
 
     def _remove_stale(self) -> None:
-        """Remove what runs have left that were killed on their way to the lock, or with a lock that was deleted."""
+        """Remove files of runs that were killed before they had the lock, or whose lock was deleted."""
         machine = _machine()
         for file in self._path.parent.glob(f"{glob.escape(self._path.name)}|*.json"):
             holder = _read_holder(file)
@@ -197,9 +197,9 @@ class OutputLock:
                 _remove_claim(file.with_suffix(""))
 
     def _heartbeat(self) -> None:
-        """Touch the lock until it is released, or somebody else's."""
+        """Touch the lock until it is released or taken by another process."""
         missed = 0
-        # File servers that are started again forget files for a moment.
+        # File servers may lose sight of files for a moment after a restart.
         while missed < 2 and not self._released.wait(_TOUCH_SECONDS):
             with suppress(OSError):
                 missed = 0 if self._lock.is_locked else missed + 1
@@ -208,12 +208,12 @@ class OutputLock:
 
 
 def _holder_file(claim: str | Path) -> Path:
-    """Where a holder is described."""
+    """The file that describes a holder."""
     return Path(f"{claim}.json")
 
 
 def _read_holder(file: Path) -> Holder | None:
-    """The holder that a file describes; None where it is missing or not of this form."""
+    """The holder that a file describes; None if the file is missing or does not have this form."""
     try:
         holder = Holder(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -238,7 +238,7 @@ def _start_time(process: int) -> str | None:
     """Start time of a process of this machine; None if it is dead."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return None if state[0] in "ZX" else state[19]  # In ticks from the start of the machine: no clock is set.
+        return None if state[0] in "ZX" else state[19]  # In ticks since boot, which no clock setting changes.
     except OSError:
         if Path("/proc/self/stat").exists():
             return None

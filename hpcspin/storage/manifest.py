@@ -1,4 +1,4 @@
-"""The manifest of a training set: which shards belong to it, how long they are, and what they hash to."""
+"""The manifest of a training set: its shards, their lengths and their checksums."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
     Raises
     ------
     HpcspinError
-        If there is no directory or no such file, or one cannot be read or holds no labels.
+        If there is no such directory or no label file, or a file cannot be read or contains no labels.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -49,12 +49,14 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
 
 
 def ensure_manifest(directory: str | Path) -> None:
-    """Write the manifest of a directory of label files that has none; the log says so, and which files one leaves out.
+    """Write the manifest of a directory of label files if there is none.
+
+    The log reports this, and files that an existing manifest leaves out.
 
     Raises
     ------
     HpcspinError
-        As `write_manifest` and `read_manifest` do.
+        For the reasons of `write_manifest` and `read_manifest`.
     """
     path = Path(directory) / MANIFEST
     if not path.exists():
@@ -69,8 +71,8 @@ def ensure_manifest(directory: str | Path) -> None:
 def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard, ...]:
     """Read the manifest of a training set, sorted by file name.
 
-    To verify is to check that each shard is there and has its checksum; one rank of a job is enough to do so. Raises
-    HpcspinError if the manifest is missing or invalid, or a shard is missing, or does not have its checksum.
+    With ``verify`` each shard must exist and have its checksum; it is enough if one rank verifies. Raises HpcspinError
+    if the manifest is missing or invalid, or a shard is missing or has another checksum.
     """
     path = Path(directory) / MANIFEST
     advice = "delete it, and it is made again"
@@ -111,7 +113,7 @@ def _describe(path: Path) -> Shard:
 
 
 def _shard(entry: Any, path: Path, advice: str) -> Shard:
-    """An entry of the manifest, which may name files in its own directory only."""
+    """An entry of the manifest, which may only name files in its own directory."""
     types = {"file": str, "snapshots": int, "checksum": str}
     if not isinstance(entry, dict) or any(type(entry.get(name)) is not kind for name, kind in types.items()):
         raise HpcspinError(f"{path}: is not a valid manifest, {entry!r:.60} is no shard; {advice}")

@@ -1,8 +1,9 @@
-"""Opening files from outside: what they are, and whether all that is asked of them can be read, before any is read.
+"""Opening of files from outside: their type and integrity are checked before any data are read.
 
-An HDF5 file can name other files: by external links, external storage and virtual datasets, and it can hold links to
-nowhere, to themselves, and declarations of data that nobody has written.  None of that is read here: every object is
-reached by hard links inside the file, every dataset is in the file, whole, and of real numbers of the expected shape.
+An HDF5 file can refer to other files, by external links, external storage and virtual datasets; it can contain dangling
+or circular links, and datasets that were declared but never written. None of these is read here: every object is
+reached by hard links inside the file, and every dataset is completely in the file and contains real numbers of the
+expected shape.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.storage.provenance import SCHEMA_VERSION, stored_attributes
 
 MARKER = "marker"
-"""Attribute that names the dataset which is finite for every complete frame."""
+"""Attribute with the name of the dataset that is finite for every complete frame."""
 _FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_LZF}
 _LAYOUTS = {h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED}
 _MOST_OBJECTS = 100_000
@@ -30,7 +31,7 @@ _FRAMES_AT_ONCE = 1_000_000
 _NUMBERS = {h5t.INTEGER, h5t.FLOAT}
 _OTHERS = {h5t.STRING: "text", h5t.COMPOUND: "compound values or complex numbers", h5t.ENUM: "names or truth values"}
 _BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError)
-"""What h5py raises where HDF5 cannot make sense of a file."""
+"""Exceptions that h5py raises for damaged files."""
 _SIGNATURES = {
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
     b"\x93NUMPY": "a NumPy array (.npy)",
@@ -41,7 +42,7 @@ _SNIFFED = 512
 
 
 def describe(path: Path) -> str:
-    """Say what an existing regular file is, by its first bytes: ``an HDF5 file``, ``empty``, ``text``, ..."""
+    """Type of an existing regular file by its first bytes: ``an HDF5 file``, ``empty``, ``text``, ..."""
     with path.open("rb") as file:
         head = file.read(_SNIFFED)
     if not head:
@@ -56,12 +57,12 @@ def describe(path: Path) -> str:
 
 
 def require_file(path: str | Path) -> Path:
-    """Refuse what is no regular file: a directory, a pipe, nothing.
+    """Refuse a path that is not a regular file: a directory, a pipe, nothing.
 
     Raises
     ------
     HpcspinError
-        Which says what is there.
+        If it is not a regular file; the message says what it is.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,11 +75,11 @@ def require_file(path: str | Path) -> Path:
 
 @contextmanager
 def open_hdf5(path: str | Path, advice: str = "") -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading; whatever is wrong with it becomes one line that names the file.
+    """Open an HDF5 file for reading; any error becomes one line that names the file.
 
-    The open file holds no links but hard ones and reads no other file; it is closed on leaving. Raises HpcspinError if
-    it is missing, truncated, of another format, needs other files, or cannot be read within the block; ``advice`` says
-    what to do then, which is to make it again if empty.
+    The open file has only hard links and refers to no other file; it is closed on leaving. Raises HpcspinError if it is
+    missing, truncated, of another format, refers to other files, or cannot be read in the block. ``advice`` says what
+    to do then; if it is empty, the message advises making the file again.
     """
     path = require_file(path)
     try:
@@ -94,21 +95,22 @@ def open_hdf5(path: str | Path, advice: str = "") -> Iterator[h5py.File]:
 
 
 def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | int] | None = None) -> h5py.Dataset:
-    """A dataset of real numbers that is in the file as a whole.
+    """A dataset of real numbers that is completely in the file.
 
     Parameters
     ----------
     file, path
-        From `open_hdf5`.
+        The file from `open_hdf5`, and its path.
     name
-        Of the dataset.
+        Name of the dataset.
     shape
-        The shape it must have, with words for axes of any length: ``("n", "Lx", "Ly", 3)``.
+        Required shape, with words for axes of any length: ``("n", "Lx", "Ly", 3)``.
 
     Raises
     ------
     HpcspinError
-        If there is none, or it is a group, of other numbers or another shape, or not all of it has been written.
+        If there is no such dataset, it is a group, contains other types or has another shape, or was not completely
+        written.
     """
     if name not in file:
         raise HpcspinError(f"{path}: has no dataset /{name}; give a file that has one")
@@ -129,12 +131,12 @@ def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | i
 
 
 def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
-    """All of a dataset, of any numbers; see `real_dataset` for the checks.
+    """All of a dataset of numbers of any type; see `real_dataset` for the checks.
 
     Raises
     ------
     HpcspinError
-        If it is not in the file as a whole, holds no numbers, or more than the memory.
+        If it is not completely in the file, does not contain numbers, or does not fit in memory.
     """
     _require_whole(item, path)
     try:
@@ -148,12 +150,12 @@ def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
 
 
 def require_shape(given: tuple[int, ...] | None, expected: Sequence[str | int] | None, where: str) -> None:
-    """Refuse an array of another shape; see `real_dataset` for the arguments, None is the shape of no array at all.
+    """Refuse an array of another shape; ``expected`` is as for `real_dataset`, and None stands for no array at all.
 
     Raises
     ------
     HpcspinError
-        With the shape that is there and the one to give.
+        If the shapes differ; the message gives both.
     """
     fits = given is not None and (
         expected is None
@@ -174,7 +176,7 @@ def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.n
     Raises
     ------
     HpcspinError
-        If they cannot be read, or do not fit the memory.
+        If they cannot be read or do not fit in memory.
     """
     try:
         with np.errstate(over="ignore"):
@@ -186,12 +188,12 @@ def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.n
 
 
 def check_schema(file: h5py.File, path: Path) -> None:
-    """Refuse a file of another schema version; one without any, a user's own, is read by its datasets.
+    """Refuse a file of another schema version; a user's own file without a version is read by its datasets.
 
     Raises
     ------
     HpcspinError
-        If the file has another schema version than :data:`SCHEMA_VERSION`.
+        If the file has a schema version other than :data:`SCHEMA_VERSION`.
     """
     version = attributes(file, path).get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
@@ -201,7 +203,7 @@ def check_schema(file: h5py.File, path: Path) -> None:
 
 
 def count_frames(file: h5py.File, path: Path) -> int:
-    """Count the complete frames of an open file: all of them, unless the file marks them one by one."""
+    """Number of complete frames of an open file: all frames, unless the file marks each complete one."""
     if "spins" not in file:
         raise HpcspinError(f"{path}: has no dataset /spins; give a spins, label or trajectory file")
     total = real_dataset(file, path, "spins", ("n", "Lx", "Ly", 3)).shape[0]
@@ -231,12 +233,12 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
 
 
 def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
-    """The attributes of a file that are text or numbers, with those that hold JSON containers decoded.
+    """The attributes of a file that are text or numbers; JSON mappings and lists are decoded.
 
     Raises
     ------
     HpcspinError
-        If one cannot be read, or the config is no JSON mapping.
+        If an attribute cannot be read, or the config is not a JSON mapping.
     """
     try:
         values = {name: _decoded(value) for name, value in stored_attributes(file).items()}
@@ -248,12 +250,12 @@ def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Decode JSON of any origin.
+    """Decode JSON from any source.
 
     Raises
     ------
     ValueError
-        If it is not valid, which covers bytes that are no text, numbers that are too long and brackets too deep.
+        If it is not valid, which includes bytes that are not text, too long numbers and too deeply nested brackets.
     """
     try:
         return json.loads(text)
@@ -262,12 +264,12 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path, advice: str, kind: type = dict) -> Any:
-    """Read a JSON file that holds a mapping, or a list; `advice` says what to do where it does not.
+    """Read a JSON file that contains a value of type ``kind``; `advice` says what to do if it does not.
 
     Raises
     ------
     HpcspinError
-        If it cannot be read or is something else; a missing file raises FileNotFoundError.
+        If it cannot be read or contains anything else; a missing file raises FileNotFoundError.
     """
     try:
         content = parse_json(path.read_bytes())
@@ -282,7 +284,7 @@ def read_json(path: Path, advice: str, kind: type = dict) -> Any:
 
 
 def _has_sections(config: Any) -> bool:
-    """Whether a value has the form of a config, as far as files are read by the one stored in them."""
+    """Whether a value has the form of a config, in those parts that are used in reading files."""
     if not isinstance(config, dict):
         return False
     sections = [config.get(name) or {} for name in ("lattice", "electrons", "dynamics")]
@@ -302,7 +304,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _require_self_contained(file: h5py.File, path: Path) -> None:
-    """Refuse a file that reads others, or has links that lead nowhere or in circles."""
+    """Refuse a file that refers to other files, or has dangling or circular links."""
     block = file.id.get_create_plist().get_userblock()
     if block:
         raise HpcspinError(
@@ -352,7 +354,7 @@ def _require_inside(dataset: h5d.DatasetID, where: str) -> None:
 
 
 def _require_whole(dataset: h5py.Dataset, path: Path) -> None:
-    """Refuse a dataset of which not all that it declares has been written: the rest would be read as zeros."""
+    """Refuse a dataset that was not completely written: the rest would be read as zeros."""
     if dataset.shape is None:
         raise HpcspinError(f"{path}: {dataset.name} is empty, without a shape; give an array of numbers there")
     try:

@@ -1,4 +1,4 @@
-"""Vector fields in OVF 2.0, the file format of OOMMF, which mumax3, Ubermag and their viewers read.
+"""Vector fields in OVF 2.0, the file format of OOMMF, which mumax3, Ubermag and their viewers also read.
 
 https://math.nist.gov/oommf/doc/userguide20a3/userguide/OVF_2.0_format.html
 """
@@ -18,10 +18,10 @@ from hpcspin.storage.opening import describe, require_file
 
 Representation = Literal["Text", "Binary 4", "Binary 8"]
 CHECK_VALUES = {"Binary 4": np.array(1234567.0, dtype="<f4"), "Binary 8": np.array(123456789012345.0, dtype="<f8")}
-"""What binary data begin with, so that a reader knows the order of the bytes."""
+"""Number at the start of binary data from which a reader recognises the byte order."""
 _LONGEST_LINE, _MOST_LINES = 10_000, 1_000
 _NEAR = 1e-2
-"""Lattice constants from a site within which its point in a file must lie."""
+"""Largest distance of a point in a file from its site, in lattice constants."""
 
 
 def write_ovf(
@@ -41,21 +41,21 @@ def write_ovf(
     path
         File to write.
     vectors
-        Shape (Lx, Ly, 3).
+        Vector of each site, shape (Lx, Ly, 3).
     places
-        Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2).  Sites on the square grid become
-        a rectangular mesh, others an irregular one.
+        Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2). Sites on a square grid become a
+        rectangular mesh, all others an irregular mesh.
     title
         Name of the quantity, without spaces.
     unit
-        Its unit.
+        Unit of the quantity.
     time
         Time in hbar/t.
     representation
-        ``Text`` (decimal numbers), ``Binary 8`` or, with half as many digits, ``Binary 4``.
+        ``Text`` (decimal numbers), ``Binary 8``, or ``Binary 4`` with half as many digits.
     """
     square = is_square_grid(places)
-    # The file runs along x first, arrays along y.
+    # x varies fastest in the file, y in arrays.
     values = vectors.transpose(1, 0, 2).reshape(-1, 3)
     if not square:
         flat = places.transpose(1, 0, 2).reshape(-1, 2)
@@ -78,7 +78,7 @@ def write_ovf(
 
 
 def _mesh(places: NDArray[np.float64], square: bool) -> list[str]:
-    """The lines of a header that say where the vectors are."""
+    """The lines of a header that describe the mesh."""
     if not square:
         flat = places.reshape(-1, 2)
         ends = flat.min(axis=0) - 0.5, flat.max(axis=0) + 0.5
@@ -104,8 +104,8 @@ def read_ovf(path: str | Path, places: NDArray[np.float64] | None = None) -> NDA
     Parameters
     ----------
     path
-        OVF 2.0 file of one segment and of one layer of cells: a rectangular mesh for the square lattice, whose cells
-        may have any size; an irregular one whose points are the sites, in any order, for others.
+        OVF 2.0 file with one segment and one layer of cells: for the square lattice a rectangular mesh, whose cells may
+        have any size; for other lattices an irregular mesh, whose points are the sites in any order.
     places
         Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2); None for the square lattice.
 
@@ -117,7 +117,7 @@ def read_ovf(path: str | Path, places: NDArray[np.float64] | None = None) -> NDA
     Raises
     ------
     HpcspinError
-        If it is no such file, or its mesh is not that of the lattice.
+        If it is not such a file, or its mesh does not match the lattice.
     """
     path = require_file(path)
     if (what := describe(path)) != "an OVF file":
@@ -143,12 +143,12 @@ def read_ovf(path: str | Path, places: NDArray[np.float64] | None = None) -> NDA
 
 
 def is_square_grid(places: NDArray[np.float64]) -> bool:
-    """Whether sites, shape (Lx, Ly, 2), are the points of a square grid of spacing 1: a rectangular mesh."""
+    """Whether sites, shape (Lx, Ly, 2), form a square grid of spacing 1, and thus a rectangular mesh."""
     return np.array_equal(places, np.moveaxis(np.indices(places.shape[:2]), 0, -1))
 
 
 def _header(file: BinaryIO, path: Path) -> tuple[dict[str, str], Representation]:
-    """Keys of the header, in lower case, and how the data that follow are written."""
+    """Entries of the header, with keys in lower case, and the representation of the data that follow."""
     header: dict[str, str] = {}
     for number in range(_MOST_LINES):
         line = file.readline(_LONGEST_LINE).decode("utf-8", errors="replace")
@@ -179,9 +179,9 @@ def _whole(header: dict[str, str], key: str, path: Path) -> int:
 def _numbers(
     file: BinaryIO, path: Path, representation: Representation, rows: int, columns: int
 ) -> NDArray[np.float64]:
-    """The data, shape (rows, columns), which the rest of the file must hold exactly."""
+    """The data, shape (rows, columns), which must have exactly this size in the file."""
     if representation == "Text":
-        # The next line that begins with # ends the data.
+        # The next line that starts with # ends the data.
         text, mark, rest = file.read().partition(b"#")
         try:
             values = np.array(text.split(), dtype=np.float64)
@@ -209,8 +209,8 @@ def _numbers(
 
 
 def _at_sites(points: NDArray[np.float64], places: NDArray[np.float64] | None, path: Path) -> NDArray[np.float64]:
-    """Vectors of an irregular mesh, x, y, z and three components a row, where the sites of the lattice are."""
-    # A second to import, for files that are rare.
+    """Vectors at the sites of the lattice, from the rows of an irregular mesh: x, y, z and three components each."""
+    # The import takes a second, and such files are rare.
     from scipy.spatial import cKDTree
 
     if places is None:

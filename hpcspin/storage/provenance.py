@@ -1,4 +1,4 @@
-"""What every file records: its kind, schema and units, the code's version and commit, and the libraries."""
+"""Provenance recorded in every file: kind, schema and units, version and commit of the code, and the libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNITS = (
 )
 
 _LONGEST, _MORE = 60_000, "#"
-"""Characters of one attribute, and what follows its name before the number of a further piece."""
+"""Largest number of characters of an attribute, and the mark before the number of each further piece."""
 LIBRARIES = (
     "numpy", "scipy", "torch", "numba", "h5py", "mpi4py", "array-api-compat", "cupy-cuda13x", "torch-scatter",
 )  # fmt: skip
@@ -40,8 +40,8 @@ def _git(*arguments: str) -> str | None:
 
 @functools.cache
 def code_version() -> str:
-    """Package version, with the git commit (and ``.modified``) where the code runs from its own checkout."""
-    # An installed copy may lie inside somebody else's repository: only a tracked file proves that it is ours.
+    """Package version, with the git commit (and ``.modified``) if the code runs from its own checkout."""
+    # An installed copy may lie inside another repository: only a tracked file proves that the repository is ours.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return __version__
     commit = _git("rev-parse", "--short=12", "HEAD")
@@ -53,7 +53,7 @@ def code_version() -> str:
 
 @functools.cache
 def provenance() -> dict[str, str]:
-    """Describe code and libraries, independent of the host: the same installation gives the same dict.
+    """Describe code and libraries independently of the host: the same installation gives the same dict.
 
     Returns
     -------
@@ -77,8 +77,8 @@ def write_attributes(file: h5py.File, kind: str, attributes: Mapping[str, Any]) 
     """Write the attributes that every hpcspin file carries, then the caller's, to an open file.
 
     The kind is ``labels``, ``trajectory``, ``checkpoint`` and so on. Strings and numbers are stored as they are,
-    mappings and sequences as JSON. What is longer than an attribute of HDF5 may be goes on in ``NAME#1``, ``NAME#2``
-    and so on.
+    mappings and sequences as JSON. Text that exceeds the length of an HDF5 attribute continues in ``NAME#1``,
+    ``NAME#2`` and so on.
     """
     file.attrs["kind"] = kind
     file.attrs["schema_version"] = SCHEMA_VERSION
@@ -94,7 +94,7 @@ def write_attributes(file: h5py.File, kind: str, attributes: Mapping[str, Any]) 
 
 
 def stored_attributes(file: h5py.File) -> dict[str, Any]:
-    """The attributes as `write_attributes` was given them, those of several pieces as one text."""
+    """The attributes as they were given to `write_attributes`, with texts in several pieces joined."""
     values = {name: file.attrs[name] for name in file.attrs if _MORE not in name}
     for name in values:
         number = 1

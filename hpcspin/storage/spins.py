@@ -1,4 +1,4 @@
-"""Spins from files: the one place that decides what a valid spin configuration is, and which files hold some."""
+"""Spins from files: defines valid spin configurations and the files that can contain them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ LENGTH_TOLERANCE = 1e-6
 SPINS = ("n", "Lx", "Ly", 3)
 """Shape of spin configurations."""
 _NUMBERS_AT_ONCE = 3_000_000
-"""Numbers read at a time when a whole file is checked: 24 MB."""
+"""Amount of numbers read at a time when a whole file is checked: 24 MB."""
 
 _UNREADABLE = (OSError, ValueError, TypeError, SyntaxError, TokenError, RecursionError, OverflowError, MemoryError)
-"""What NumPy raises where the header of an array, a Python expression, is damaged."""
+"""Exceptions that NumPy raises if the header of an array, a Python expression, is damaged."""
 
 Frames = int | slice | None
 Places = NDArray[np.float64] | None
@@ -43,10 +43,11 @@ Places = NDArray[np.float64] | None
 def check_spins(
     spins: ArrayLike, size: Sequence[int] | None, where: str, frames: range | None = None
 ) -> NDArray[np.float64]:
-    """Check that an array, shape (..., Lx, Ly, 3), holds unit vectors on the given lattice; as contiguous float64.
+    """Check that an array, shape (..., Lx, Ly, 3), contains unit vectors of the given lattice.
 
-    The error names ``where``, a file or a config key, and the first axis by ``frames``; None: 0, 1, ... Raises
-    HpcspinError if the size is not (Lx, Ly), a spin is not finite, or its length differs from 1 by more than 1e-6.
+    Returns it as contiguous float64. Raises HpcspinError if the size is not (Lx, Ly), a spin is not finite, or its
+    length differs from 1 by more than 1e-6. The message names ``where``, a file or a config key, and numbers the first
+    axis by ``frames``, or from 0 for None.
     """
     try:
         with np.errstate(over="ignore"):
@@ -73,31 +74,31 @@ def check_spins(
 
 
 class SpinsFile:
-    """Spin configurations that a user gives, read a few at a time.
+    """Spin configurations given by a user, read a few at a time.
 
     Parameters
     ----------
     path
         HDF5 file with `/spins` of shape (n, Lx, Ly, 3), finished or partial; OVF 2.0 file; NumPy array (.npy) of shape
-        (n, Lx, Ly, 3) or (Lx, Ly, 3); directory of a simulation, whose trajectory counts, or of OVF files of one
+        (n, Lx, Ly, 3) or (Lx, Ly, 3); directory of a simulation, for its trajectory; or directory of OVF files of one
         quantity, in the order of their names.
     size
-        Lattice size the spins must have, or None.
+        Required lattice size of the spins, or None for any.
     places
         Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2), by which the points of an OVF file
-        are told apart; None for the square lattice.
+        are identified; None for the square lattice.
 
     Attributes
     ----------
     files : list of Path
-        The files behind it.
+        The files that contain the configurations.
     count : int
         Number of configurations.
 
     Raises
     ------
     HpcspinError
-        If it is none of these, unreadable or without configurations.
+        If the path is none of these, unreadable or without configurations.
     """
 
     def __init__(self, path: str | Path, size: Sequence[int] | None, places: Places = None) -> None:
@@ -111,20 +112,20 @@ class SpinsFile:
     def read(self, frames: Frames = None) -> NDArray[np.float64]:
         """Read and check configurations, shape (n, Lx, Ly, 3), float64; n = 1 for an index.
 
-        Which: None for all, an index (-1 is the last) or a slice. Raises HpcspinError if there is none of these, or the
-        spins are invalid.
+        ``frames`` is an index (-1 is the last), a slice, or None for all. Raises HpcspinError if no configuration is
+        selected or the spins are invalid.
         """
         rows = frame_slice(self.count, frames, self._where)
         numbers = range(rows.start, rows.stop, rows.step)
         return check_spins(self._rows(rows), self._size, self._where, numbers)
 
     def check(self) -> None:
-        """Check all configurations, without holding them all.
+        """Check all configurations without keeping them in memory.
 
         Raises
         ------
         HpcspinError
-            Which names the first one that is invalid.
+            If a configuration is invalid; the message names the first one.
         """
         step = max(1, _NUMBERS_AT_ONCE // self.read(0).size)
         for start in range(0, self.count, step):
@@ -136,7 +137,7 @@ class SpinsFile:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def _reader(self, places: Places) -> tuple[int, Callable[[slice], NDArray[np.float64]]]:
-        """Number of configurations, and what reads rows of them."""
+        """Number of configurations, and a function that reads rows of them."""
         path = self.files[0]
         what = describe(require_file(path))
         if what == "an OVF file":
@@ -160,12 +161,12 @@ def read_spins(path: str | Path, size: Sequence[int] | None, frames: Frames = No
 
 
 def frame_slice(count: int, frames: Frames, where: str) -> slice:
-    """Translate a choice among a number of complete frames into rows of the datasets.
+    """Translate a selection from ``count`` complete frames into rows of the datasets.
 
     Raises
     ------
     HpcspinError
-        If there is no such frame, or none is left.
+        If there is no such frame, or the selection is empty.
     """
     if isinstance(frames, int):
         if not -count <= frames < count:
@@ -178,7 +179,7 @@ def frame_slice(count: int, frames: Frames, where: str) -> slice:
 
 
 def _files(path: Path) -> list[Path]:
-    """The trajectory of a directory, or its OVF files; a file is itself."""
+    """The trajectory or the OVF files of a directory; for a file, the file itself."""
     if not path.is_dir():
         return [path]
     trajectory = find_trajectory(path)
@@ -197,7 +198,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _numpy_array(path: Path) -> NDArray[np.generic]:
-    """An array on the disk, not in memory, with an axis of configurations."""
+    """An array that stays on the disk, with an axis of configurations."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

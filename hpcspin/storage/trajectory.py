@@ -14,11 +14,11 @@ from hpcspin.storage.frames import FrameFile, partial_path
 TRAJECTORY = "trajectory.h5"
 """Name of the trajectory in the directory of a simulation."""
 MINIMUM, PATH = "minimum.h5", "path.h5"
-"""Names of the states in the directories of `hpcspin minimise` and `hpcspin path`."""
+"""Names of the files of states in the directories of `hpcspin minimise` and `hpcspin path`."""
 
 
 def find_trajectory(directory: str | Path) -> Path:
-    """The trajectory of a simulation's directory, or states at rest or along a path; unfinished ones where none are."""
+    """The trajectory in a directory, or its states at rest or along a path; unfinished if there is no finished file."""
     finished = [Path(directory) / name for name in (TRAJECTORY, MINIMUM, PATH)]
     both = [path for one in finished for path in (one, partial_path(one))]
     return next((path for path in both if path.exists()), both[1])
@@ -27,19 +27,19 @@ def find_trajectory(directory: str | Path) -> Path:
 class TrajectoryWriter(FrameFile):
     """Append frames durably to ``PATH.partial``; PATH appears with the last frame.
 
-    A plain HDF5 file at every instant of the run, whatever kills it; see :mod:`hpcspin.storage.frames` for how.
+    It is a plain HDF5 file at every instant of the run, however the run ends; see :mod:`hpcspin.storage.frames`.
 
     Parameters
     ----------
     path, attributes, capacity, at_most, compression
-        As of `FrameFile`.
+        As for `FrameFile`.
     size
         Lattice size (Lx, Ly).
     observables
-        Shape of each dataset other than `/spins`, `/field`, `/time` and `/step`.  A dataset exists only where the run
-        defines the quantity: a learned or classical field has no `/density`, `/current` or `/error`.
+        Shape of each dataset except `/spins`, `/field`, `/time` and `/step`. A dataset exists only if the run defines
+        the quantity: a learned or classical field has no `/density`, `/current` or `/error`.
     keep
-        Frames that the checkpoint counts; frames behind them, of a killed run, are dropped.
+        Number of frames up to the checkpoint; later frames of a killed run are dropped.
     """
 
     def __init__(
@@ -67,5 +67,5 @@ class TrajectoryWriter(FrameFile):
         )
 
     def append(self, **frame: ArrayLike) -> None:
-        """Append one frame, an array or number for each dataset; on return it outlives a crash."""
+        """Append one frame, an array or number for each dataset; on return it survives a crash."""
         self.write(**{name: np.asarray(values)[None] for name, values in frame.items()})

@@ -1,4 +1,4 @@
-"""Whether a directory serves for results, tried: speed, locks, HDF5."""
+"""Trials of whether a directory is suitable for results: speed, locks, HDF5."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FILTERS = ("gzip", "lzf")
 
 
 def write_speed(folder: Path) -> tuple[float, float]:
-    """Bytes a second that reach the disk, and seconds until a small write has; in a folder of its own.
+    """Bytes per second that reach the disk, and seconds until a small write does, in a folder for this trial only.
 
     Raises
     ------
     HpcspinError
-        If the disk refuses.
+        If a write fails.
     """
     with DiskFile(folder / "bytes", create=True) as file:
         start = time.perf_counter()
@@ -39,7 +39,7 @@ def write_speed(folder: Path) -> tuple[float, float]:
 
 
 def holds_lock(folder: Path) -> bool:
-    """Whether a lock on a folder, which another process has, or another object of this one, is respected here."""
+    """Whether a lock on a folder, held by another process or by another object in this one, is respected here."""
     lock = OutputLock(folder, lambda message: None)
     try:
         lock.acquire()
@@ -50,12 +50,12 @@ def holds_lock(folder: Path) -> bool:
 
 
 def hdf5_filters(folder: Path) -> str:
-    """Write and read an HDF5 file with each filter that trajectories can have; names of the filters.
+    """Write and read an HDF5 file with each filter that trajectories can use; returns the names of the filters.
 
     Raises
     ------
     HpcspinError
-        If a filter is missing, or what is read is not what was written.
+        If a filter is missing, or the data read differ from those written.
     """
     numbers = np.arange(4096.0)
     for name in _FILTERS:

@@ -1,7 +1,7 @@
-"""What a force field sees of the electrons beside the bias: potentials of the reservoirs, or a chemical potential.
+"""Inputs of a force field for the electrons beyond the bias: potentials of the reservoirs, or a chemical potential.
 
-Its ``potential.drive`` says how much of it: ``bias``, ``potentials`` or ``polarized``, potentials and polarisations,
-or, of closed electrons, ``chemical_potential``.
+``potential.drive`` selects them: ``bias``, ``potentials``, ``polarized`` (potentials and polarisations) or, for closed
+electrons, ``chemical_potential``.
 """
 
 from __future__ import annotations
@@ -22,25 +22,24 @@ from hpcspin.storage.agreement import (
 
 
 def _driving_key(drive: str) -> str:
-    """Key of a config that allows what drives the electrons to lie outside what a model has learned from."""
+    """Key of a config that allows the drive of the electrons to lie outside the range of a model's training data."""
     return "electrons.filling" if drive == "chemical_potential" else "electrons.reservoirs"
 
 
 POLARIZATIONS = 6
-"""Numbers of a drive that are no voltages but the components of both polarisations, where it has these."""
+"""Number of entries of a drive with polarisations that are not voltages but the components of both polarisations."""
 _ENDS = ("left", "right")
-"""Shapes of the electrodes whose polarisations a force field can see."""
+"""Shapes of the electrodes whose polarisations can be inputs of a force field."""
 
 
 def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "potentials") -> tuple[float, ...]:
-    """Potential of each reservoir relative to that of the bath, the one on all sites, which is left out.
+    """Potential of each reservoir relative to that of the bath, the reservoir on all sites, which is left out.
 
-    With ``polarized`` the polarisations of the electrodes at the left and at the right end of x follow, six numbers.
-    The reservoirs are in the order of the reference, to which they are matched by their sites, widths and
-    polarisations.
+    With ``polarized`` the polarisations of the electrodes at the left and the right end of x follow, six numbers. The
+    reservoirs are in the order of ``reference``, to which they are matched by their sites, widths and polarisations.
 
-    Raises HpcspinError, which names ``where``, if there is no bath, or more than one, or no other reservoir, or one of
-    the reference's is missing.
+    Raises HpcspinError, which names ``where``, if there is not exactly one bath, no other reservoir, or if a reservoir
+    of the reference is missing.
     """
     reservoirs = in_order_of(without_drive(reference, drive), given).get("reservoirs") or []
     baths = [entry["potential"] for entry in reservoirs if entry.get("sites") == "all"]
@@ -61,9 +60,9 @@ def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "p
 
 
 def chemical_potential(electrons: Electrons, where: str) -> tuple[float, float]:
-    """Chemical potential and electrons a site of closed electrons: the one that is not fixed is NaN.
+    """Chemical potential and electrons per site of closed electrons, NaN for the one that is not fixed.
 
-    Raises HpcspinError, which names ``where``, if they have reservoirs, or neither is given.
+    Raises HpcspinError, which names ``where``, if there are reservoirs, or neither is given.
     """
     fixed = [electrons.get(key) for key in ("potential", "filling")]
     if electrons.get("reservoirs") or fixed.count(None) != 1:
@@ -76,7 +75,7 @@ def chemical_potential(electrons: Electrons, where: str) -> tuple[float, float]:
 
 
 def _polarization(reservoirs: Sequence[dict[str, Any]], side: str) -> tuple[float, ...]:
-    """Mean over the reservoirs on one end of x, weighted with their widths."""
+    """Mean polarisation of the reservoirs at one end of x, weighted by their widths."""
     there = [one for one in reservoirs if one.get("sites") == side]
     total = sum(one.get("width", 1.0) for one in there) or 1.0
     return tuple(
@@ -86,9 +85,10 @@ def _polarization(reservoirs: Sequence[dict[str, Any]], side: str) -> tuple[floa
 
 
 def without_drive(electrons: Electrons, drive: str) -> Electrons:
-    """The same electrons without what a model sees of the reservoirs: what is left has to agree with its labels.
+    """The same electrons without the inputs of a model; what remains must agree with the model's labels.
 
-    All potentials but the bath's are 0 where it sees them, and so are the polarisations of both electrodes.
+    If the potentials are inputs, all except the bath's are set to 0; if the polarisations are, so are those of both
+    electrodes.
     """
     if drive == "bias":
         return electrons
@@ -108,7 +108,7 @@ def without_drive(electrons: Electrons, drive: str) -> Electrons:
 def unseen_differences(
     learned: Sequence[Electrons], given: Electrons, drive: str, allow: Collection[str] = (), *, joined: bool = False
 ) -> Differences:
-    """`electron_differences` in what a model does not see of the reservoirs."""
+    """`electron_differences` in the properties of the reservoirs that are not inputs of a model."""
     known = [without_drive(one, drive) for one in learned]
     return electron_differences(known, without_drive(given, drive), allow, joined=joined)
 
@@ -122,9 +122,9 @@ def require_learned(
     *,
     in_config: bool = True,
 ) -> None:
-    """Refuse a model for electrons that it has no input for, or that are driven beyond what it has learned from.
+    """Refuse a model for electrons that differ in more than its inputs, or that are driven beyond its training data.
 
-    The error names the model and the electrons, which keys differ, both values, and how to allow them: in a config, or
+    The error names the model and the electrons, the differing keys, both values, and how to allow them in a config or
     in a call.
     """
     model, where = names
@@ -146,9 +146,10 @@ def require_learned(
 
 
 def kinds_of_learned(electrons: Sequence[Electrons], drive: str) -> list[Electrons]:
-    """Electrons in a model's card: as `kinds_of_electrons`, or at all voltages if it sees the potentials.
+    """Electrons for a model's card: those of `kinds_of_electrons`, or all voltages if potentials are inputs.
 
-    Of polarised electrodes, whose directions differ from file to file, those that widen the range of the ones before.
+    For polarised electrodes, whose directions differ from file to file, only entries that extend the range of the
+    earlier ones.
     """
     if drive == "bias":
         return kinds_of_electrons(electrons)
@@ -162,11 +163,11 @@ def kinds_of_learned(electrons: Sequence[Electrons], drive: str) -> list[Electro
 
 
 def voltages_outside(given: Electrons, learned: Sequence[Electrons], where: str, drive: str = "potentials") -> str:
-    """What of the drive lies below or above all that a model has learned from, in words; empty where nothing does.
+    """Phrase that names the parts of the drive outside the range of a model's training data; empty if there are none.
 
-    Polarisations, which turn with the spins, lie outside where they are longer than all of that electrode. Fillings are
-    compared with fillings, and chemical potentials with potentials; whether a potential at a filling lies outside the
-    model says itself.
+    Polarisations, which rotate with the spins, lie outside if they are longer than all polarisations of that electrode.
+    Fillings are compared with fillings and chemical potentials with chemical potentials; whether the chemical potential
+    at a filling lies outside is checked by the model itself.
     """
     if drive == "chemical_potential":
         return _outside_fixed(given, learned, where)

@@ -1,4 +1,4 @@
-"""Trajectories as XDMF, which ParaView, VisIt and VTK read, and meshio as a time series."""
+"""Trajectories as XDMF, which ParaView, VisIt, VTK and, as a time series, meshio can read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _NUMBERS = {"f": "Float", "i": "Int"}
 
 
 def frames_path(path: str | Path) -> Path:
-    """Where the numbers of an XDMF file lie, beside it."""
+    """Path of the file with the numbers of an XDMF file, in the same directory."""
     return Path(path).with_suffix(".frames.h5")
 
 
 def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.float64]) -> int:
     """Write the vectors and maps of a file of frames.
 
-    The frames are copied: what a run that goes on has written so far stays readable whatever becomes of the run, and
-    each array is a dataset of its own, since meshio reads no part of one.
+    The frames are copied, so that those of an unfinished run stay readable whatever becomes of the run. Each array is
+    a separate dataset, because meshio cannot read part of one.
 
     Parameters
     ----------
     path
-        XDMF file to write. The numbers go beside it, to `frames_path`, which it names relative to itself: they move
-        together.
+        XDMF file to write. The numbers go to `frames_path` in the same directory, to which it refers by a relative
+        path, so that both can be moved together.
     trajectory
         File of frames on Lx x Ly sites.
     places
@@ -47,7 +47,7 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
     Raises
     ------
     HpcspinError
-        If the trajectory cannot be read, holds no frame, or would be overwritten; if something cannot be written.
+        If the trajectory cannot be read, has no frames, or would be overwritten, or if a file cannot be written.
     """
     path, trajectory, numbers = Path(path), Path(trajectory), frames_path(path)
     if ":" in numbers.name:
@@ -76,7 +76,7 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
 
 
 def _times(source: h5py.File, path: Path) -> NDArray[np.float64]:
-    """Times of the complete frames, or their numbers where the file knows no time."""
+    """Times of the complete frames, or their numbers if the file has no times."""
     count = count_frames(source, path)
     if count == 0:
         raise HpcspinError(f"{path}: holds no complete frame; export it when its run has recorded one")
@@ -86,7 +86,7 @@ def _times(source: h5py.File, path: Path) -> NDArray[np.float64]:
 
 
 def _shown(source: h5py.File, path: Path, size: tuple[int, ...]) -> dict[str, h5py.Dataset]:
-    """What has a number or a vector for each site, or several of them, such as one for each bond."""
+    """Datasets with a number or a vector for each site, or with several of them, such as one for each bond."""
     arrays = {name: item for name, item in source.items() if isinstance(item, h5py.Dataset)}
     total, fitting = len(arrays["spins"]), (size, (*size, 3))
     return {
@@ -99,7 +99,7 @@ def _shown(source: h5py.File, path: Path, size: tuple[int, ...]) -> dict[str, h5
 def _layers(
     shown: dict[str, h5py.Dataset], path: Path, index: int, size: tuple[int, ...]
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """Names and values of one frame; of several numbers for each site NAME_0, NAME_1 and so on."""
+    """Names and values of one frame; several numbers for each site are named NAME_0, NAME_1 and so on."""
     for name, data in shown.items():
         values = read_rows(data, path, slice(index, index + 1))[0]
         if values.shape in (size, (*size, 3)):
@@ -109,7 +109,7 @@ def _layers(
 
 
 def _cells(size: tuple[int, ...]) -> NDArray[np.int64]:
-    """Corners of the cells of the mesh: its plaquettes or, of a chain, its sites."""
+    """Corners of the cells of the mesh: the plaquettes of the lattice or, for a chain, its sites."""
     sites = np.arange(np.prod(size), dtype=np.int64).reshape(size)
     if min(size) == 1:
         return sites.reshape(-1, 1)
