@@ -91,8 +91,8 @@ class Committee(Predictor):
 
     def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, Sequence[Sequence[Any]]]:
         """Mean over the members, and what each goes on from; see `ForceField`."""
-        parts, begun = zip(*(member.terms(spins, neighbourhood) for member in self._forces), strict=True)
-        return sum(parts[1:], parts[0]) / len(parts), begun
+        parts, forward_pass = zip(*(member.terms(spins, neighbourhood) for member in self._forces), strict=True)
+        return sum(parts[1:], parts[0]) / len(parts), forward_pass
 
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[list[Part]]:
         """See `ForceField.interior`; one list a member."""

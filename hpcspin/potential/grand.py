@@ -153,8 +153,6 @@ def at_filling(
 ) -> Tensor:
     """The drive of configurations with the chemical potential that their filling asks for.
 
-    For what a model says of them see `predict_at_filling`.
-
     Parameters
     ----------
     model
@@ -188,7 +186,7 @@ def predict_at_filling(
     *,
     strict: bool = True,
 ) -> Prediction:
-    """What a model says at the chemical potential that a filling asks for: its ``forward`` begins where mu is found.
+    """Prediction at the chemical potential that a filling asks for, with one forward pass for both.
 
     Parameters
     ----------
@@ -200,8 +198,8 @@ def predict_at_filling(
     HpcspinError
         As `at_filling` and ``forward`` do.
     """
-    drive, begun = _solved(model, spins, neighbourhood, drive, sites, total, strict)
-    predicted: Prediction = model(spins, neighbourhood, drive, begun)
+    drive, forward_pass = _solved(model, spins, neighbourhood, drive, sites, total, strict)
+    predicted: Prediction = model(spins, neighbourhood, drive, forward_pass)
     return predicted
 
 
@@ -214,13 +212,13 @@ def _solved(
     total: Callable[[NDArray[np.int64]], NDArray[np.int64]],
     strict: bool,
 ) -> tuple[Tensor, Sequence[Any]]:
-    """`at_filling`, and what has been computed on the way."""
+    """`at_filling`, and the forward pass that it took."""
     grand = model.grand_potential
     if grand is None or not bool(drive[:, 0].isnan().any()):  # On a GPU this waits, for such a model alone.
         return drive, ()
-    terms, begun = model.terms(spins, neighbourhood)
+    terms, forward_pass = model.terms(spins, neighbourhood)
     whole = (terms / _UNIT).round().long().sum(1)
     sums = total(whole.cpu().numpy()) * _UNIT
     pairs = zip(sums, drive[:, 1].tolist(), strict=True)
     potentials = [grand.potential_at(one, filling, sites, strict=strict) for one, filling in pairs]
-    return torch.stack([drive.new_tensor(potentials), drive[:, 1]], 1), begun
+    return torch.stack([drive.new_tensor(potentials), drive[:, 1]], 1), forward_pass

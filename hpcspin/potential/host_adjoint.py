@@ -168,17 +168,17 @@ class HostTables(NamedTuple):
     back: Tensor
 
 
-class Begun(NamedTuple):
-    """What layers have made of one configuration, for the way back.
+class ForwardPass(NamedTuple):
+    """A forward pass through layers of one configuration, kept for the reverse sweeps.
 
     Attributes
     ----------
     inputs : Tensor
         The networks' other inputs, shape (centres, inputs).
     states : list of RowData
-        Before the first layer, and after each that has been evaluated.
+        Input of the first layer, and output of each layer that has been evaluated.
     kept : list of Tensor or None
-        What each of these has kept for `HostAdjoint.back`.
+        Intermediate results of each of these for `HostAdjoint.back`.
     """
 
     inputs: Tensor
@@ -186,26 +186,26 @@ class Begun(NamedTuple):
     kept: list[Tensor | None]
 
 
-def begin_on_host(
+def forward_on_host(
     layers: Sequence[HostAdjoint],
     tables: Sequence[HostTables],
     data: RowData,
     inputs: Tensor,
     through: int,
     threads: int,
-) -> Begun:
-    """The first layers, so many of them, there.
+) -> ForwardPass:
+    """Evaluate the first ``through`` layers and keep what the reverse sweeps need.
 
     Parameters
     ----------
     layers, tables
-        All of them one after the other, and tables of their centres.
+        All layers in order, and the tables of their centres.
     data
-        Spins, and where there are some.
+        Spins, and which rows hold one.
     inputs
-        See `Begun`.
+        See `ForwardPass`.
     through
-        How many layers.
+        Number of layers to evaluate.
     threads
         Most threads.
     """
@@ -214,13 +214,13 @@ def begin_on_host(
         kept.append(layer.memory(of.centres))
         adds = 0 < number < len(layers) - 1
         states.append(layer(states[-1], of.forward, inputs, of.centres, adds, threads, kept[-1]))
-    return Begun(inputs, states, kept)
+    return ForwardPass(inputs, states, kept)
 
 
 def derivatives_on_host(
     layers: Sequence[HostAdjoint],
     tables: Sequence[HostTables],
-    begun: Begun,
+    forward_pass: ForwardPass,
     factors: Tensor,
     terms: Sequence[int],
     threads: int,
@@ -230,9 +230,9 @@ def derivatives_on_host(
     Parameters
     ----------
     layers, tables
-        As of `begin_on_host`.
-    begun
-        From there: all layers, or all but the last one, which costs least on the way back.
+        As of `forward_on_host`.
+    forward_pass
+        Of all layers, or of all but the last one, which the reverse sweep evaluates at the least cost.
     factors
         Of the terms of ε, and of each χ: with which they are multiplied in E and in G, shape (all terms,).
     terms
@@ -246,16 +246,17 @@ def derivatives_on_host(
         The terms, without the factors, shape (rows, all terms), and the derivatives of E, or of E and G, shape
         (potentials, rows, 3).
     """
-    last, rows = len(layers) - 1, len(begun.states[0].vectors) - ROOM
+    last, rows = len(layers) - 1, len(forward_pass.states[0].vectors) - ROOM
     seeds = sum_of_terms(torch.diag(factors), terms)
-    made = None if len(begun.kept) > last else factors.new_zeros(rows, len(factors))
-    local, by_spin = begun.states[-1].scalars[:rows] if made is None else made, factors.new_zeros(len(seeds), rows, 3)
+    whole = len(forward_pass.kept) > last
+    local = forward_pass.states[-1].scalars[:rows] if whole else factors.new_zeros(rows, len(factors))
+    by_spin = factors.new_zeros(len(seeds), rows, 3)
     by = RowData(factors.new_zeros(len(seeds), rows, 3, 1), seeds[:, None].expand(-1, rows, -1))
     for number in range(last, -1, -1):
         by = RowData(*(part.contiguous() for part in by))
-        known = begun.kept[number] if number < len(begun.kept) else None
-        given = begun.states[number], tables[number], begun.inputs, by, threads, known
-        found = layers[number].back(*given, made if number == last else None)
+        known = forward_pass.kept[number] if number < len(forward_pass.kept) else None
+        given = forward_pass.states[number], tables[number], forward_pass.inputs, by, threads, known
+        found = layers[number].back(*given, local if number == last and not whole else None)
         by_spin += found.vectors[..., 0]
         if 0 < number < last:
             # The layer has added to what was there.

@@ -13,7 +13,7 @@ from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors, sum_of_terms
 from hpcspin.potential.grand import TERMS
-from hpcspin.potential.host_adjoint import Begun, HostAdjoint, HostTables, begin_on_host, derivatives_on_host
+from hpcspin.potential.host_adjoint import ForwardPass, HostAdjoint, HostTables, derivatives_on_host, forward_on_host
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData
 from hpcspin.potential.message_passing import MessagePassing, compiled
 from hpcspin.potential.neighbourhood import Neighbourhood
@@ -49,12 +49,12 @@ class LayeredPotentials(MessagePassing):
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Any] = ()
     ) -> Prediction:
-        """See `ForceField`; E and G of a window are those of its centres, and `terms` makes what goes before."""
+        """See `ForceField`; E and G of a window are those of its centres. The forward pass of `terms` may be given."""
         self._require_halo(neighbourhood)
         spins = self.placed(spins, neighbourhood, bias)
         if not self.training and host_library.usable(self.dtype, spins.device):
-            begun = interior or self._begin_on_host(spins, bias, neighbourhood, len(self._stack) - 1)
-            each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], begun, strict=True)]
+            forward_pass = interior or self._forward_on_host(spins, bias, neighbourhood, len(self._stack) - 1)
+            each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], forward_pass, strict=True)]
             return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
         batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
         factors = self._factors(bias, neighbourhood, self._tile(spins, neighbourhood))
@@ -64,7 +64,7 @@ class LayeredPotentials(MessagePassing):
             run = compiled(_derivatives) if self.fused else _derivatives
             local, by_spin = run(self._stack, around, flat, [inputs] * len(around), factors, self._terms, maps)
         else:
-            ((local, pull),) = interior or [self._begin(spins, bias, neighbourhood)]
+            ((local, pull),) = interior or [self._forward_pass(spins, bias, neighbourhood)]
             factors = factors[:, : local.shape[1]]
             with torch.no_grad():
                 by_spin = _by_spin(pull, factors, self._terms)
@@ -78,20 +78,20 @@ class LayeredPotentials(MessagePassing):
         return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal, terms)
 
     def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, Sequence[Any]]:
-        """See `Predictor`: the way through the layers there, which knows no chemical potential."""
-        unknown, begun = spins.new_zeros(len(spins), 2), list[Any]()
+        """See `Predictor`: terms and the forward pass, which does not depend on the chemical potential."""
+        unknown, forward_pass = spins.new_zeros(len(spins), 2), list[Any]()
         if host_library.usable(self.dtype, spins.device):
-            begun += self._begin_on_host(spins, unknown, neighbourhood, len(self._stack))
+            forward_pass += self._forward_on_host(spins, unknown, neighbourhood, len(self._stack))
             rows, _ = neighbourhood.outputs_of(1, spins.device)
-            local = torch.stack([one.states[-1].scalars.index_select(0, rows) for one in begun])
+            local = torch.stack([one.states[-1].scalars.index_select(0, rows) for one in forward_pass])
         else:
-            begun.append(self._begin(spins, unknown, neighbourhood))
+            forward_pass.append(self._forward_pass(spins, unknown, neighbourhood))
             _, places = neighbourhood.outputs_of(len(spins), spins.device)
-            local = begun[0][0][:, places].T.unflatten(0, (len(spins), -1))
-        return (local * self.field_scale).double(), begun
+            local = forward_pass[0][0][:, places].T.unflatten(0, (len(spins), -1))
+        return (local * self.field_scale).double(), forward_pass
 
     @torch.no_grad()
-    def _begin(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, _Pull]:
+    def _forward_pass(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, _Pull]:
         """`_potentials` of all centres of a batch, in evaluation mode."""
         tile, inputs = self._tile(spins, neighbourhood), self._inputs_of(spins, neighbourhood, bias)
         around: list[DifferentiableTables] = [
@@ -102,23 +102,28 @@ class LayeredPotentials(MessagePassing):
         return _potentials(self._stack, around, spins.detach().to(self.dtype).flatten(0, 1), seen, maps)
 
     @torch.no_grad()
-    def _begin_on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood, through: int) -> list[Begun]:
-        """The first layers, so many of them, of each configuration of a batch, by the kernels."""
+    def _forward_on_host(
+        self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood, through: int
+    ) -> list[ForwardPass]:
+        """The forward pass of each configuration of a batch through the first ``through`` layers, by the kernels."""
         given = self._host_stack(neighbourhood)
         starts = [self._host_start(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
-        return [begin_on_host(*given, *start, through, torch.get_num_threads()) for start in starts]
+        return [forward_on_host(*given, *start, through, torch.get_num_threads()) for start in starts]
 
     def _host_stack(self, neighbourhood: Neighbourhood) -> tuple[list[HostAdjoint], list[HostTables]]:
-        """The kernels' layers, and tables of their centres."""
+        """Layers of the kernels and the tables of their centres."""
         numbers = range(len(self.dilations))
         tables = [neighbourhood.host_tables(self.dilations[number], number) for number in numbers]
         return [self._of_weights(number, HostAdjoint) for number in numbers], tables
 
     @torch.no_grad()
-    def _on_host(self, spins: Tensor, bias: Tensor, begun: Begun, neighbourhood: Neighbourhood) -> Prediction:
+    def _on_host(
+        self, spins: Tensor, bias: Tensor, forward_pass: ForwardPass, neighbourhood: Neighbourhood
+    ) -> Prediction:
         """`forward` for one configuration of shape (rows, 3), by the kernels."""
         factors, threads = self._factors(bias, neighbourhood, 1)[:, 0], torch.get_num_threads()
-        local, by_spin = derivatives_on_host(*self._host_stack(neighbourhood), begun, factors, self._terms, threads)
+        stack = self._host_stack(neighbourhood)
+        local, by_spin = derivatives_on_host(*stack, forward_pass, factors, self._terms, threads)
         rows, _ = neighbourhood.outputs_of(1, spins.device)
         by_output = by_spin[:, rows].movedim(0, 1).flatten(1)
         equilibrium, nonequilibrium = exchange_field(spins[rows].to(self.dtype), by_output)

@@ -151,7 +151,7 @@ def test_the_way_to_the_chemical_potential_is_gone_once(
 
     def once(*given: Any) -> Any:
         found = begin(*given)
-        for name in ("_begin", "_begin_on_host"):
+        for name in ("_forward_pass", "_forward_on_host"):
             monkeypatch.setattr(model, name, None)
         return found
 
