@@ -88,6 +88,7 @@ class HostLayer:
         self._dtype, self._kernel = maps.kernels.dtype, loaded(maps.kernels.dtype)
         kernels, scalars = host_kernels(maps.kernels, layer.reads.vectors), wide(_array(maps.scalars))
         shares = products_of(layer)
+        triples = 0 if is_even(layer) else sum(shares)
         matrices, biases = host_network(layer)
         lanes = _lanes(matrices[0].dtype)
         self._mixed = _mixtures(_array(maps.mixtures), layer, kernels.shape[2])
@@ -105,12 +106,12 @@ class HostLayer:
             irreps=len(shares),
             products=sum(shares),
             told=maps.scalars.shape[1],
-            triples=0 if is_even(layer) else sum(shares),
+            triples=triples,
             shares=self._keep(np.array(shares, np.int32)),
             dimensions=self._keep(np.array(layer.dimensions, np.int32)),
             made_vectors=layer.writes.vectors,
             made_scalars=layer.writes.scalars,
-            inputs=layer.network.layers[0].in_features - len(layer.network.mean),
+            inputs=len(matrices[0]) + sum(shares) - triples - len(layer.network.mean),
             hidden_layers=len(biases),
             kernels=self._keep(kernels),
             scalar_kernels=self._keep(scalars),
