@@ -61,8 +61,8 @@ def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, dev
 def set_energy_offset(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
     """Fit the energy per site that is added to the energy of the potentials; to be called like `set_envelope`.
 
-    It is the mean difference on all training snapshots whose labels have energies; without any the model knows none,
-    also where it began as one that did: its weights are others now.
+    It is the mean difference over all training snapshots whose labels have energies. Without any, the model has no
+    energy offset, even if it was continued from one that had, because its weights have changed.
     """
     count = world.sum(np.array([sum(int(share.energy.isfinite().sum()) for share in data)]))[0]
     if not (count and model.has_potentials):

@@ -32,13 +32,13 @@ class Settings(Section):
     """Weight of the mean square of h^neq in the loss. The split of a field into E and G is not unique; this term
     selects the split with the smallest h^neq."""
     energy_weight: NonNegative = 0.0
-    """Weight of the mean squared error of the energy of a site, for the kind ``conservative`` and labels with energies.
-    The error is taken up to a constant, over the snapshots of a batch; the constant is fitted in the end. Along
-    quenches energies of a site vary about as much as components of the field: 1 is where to begin."""
+    """Weight of the mean squared error of the energy per site, for the kind ``conservative`` and labels with energies.
+    A constant in the energy does not count: it is removed within each batch, and fitted at the end. Along quenches the
+    energy per site varies about as much as the components of the field, so 1 is a good first choice."""
     relative_floor: Positive | None = None
-    """Errors of the field count relative to the field of their snapshot: divided by its mean square plus this share of
-    that of all data. Without it the snapshots with the largest fields decide, such as the metal at the start of a
-    quench; 0.05 lets the order at its end count, too."""
+    """Errors of the field count relative to the field of their snapshot: each is divided by the mean square of that
+    field plus this fraction of the mean square over all data. Without it the snapshots with the largest fields dominate,
+    such as the metal at the start of a quench; with 0.05 the order at its end counts as well."""
     electrons_weight: NonNegative = 1.0
     """Weight of the mean squared error of the number of electrons per site, for ``drive: chemical_potential``."""
     distillation: Annotated[NonNegative, Field(le=1)] = 0.0
