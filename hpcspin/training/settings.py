@@ -37,7 +37,7 @@ class Settings(Section):
     energy per site varies about as much as the components of the field, so 1 is a good first choice."""
     relative_floor: Positive | None = None
     """Errors of the field count relative to the field of their snapshot: each is divided by the mean square of that
-    field plus this fraction of the mean square over all data. Without it the snapshots with the largest fields dominate,
+    field plus this fraction of the mean square over all data. Without it snapshots with the largest fields dominate,
     such as the metal at the start of a quench; with 0.05 the order at its end counts as well."""
     electrons_weight: NonNegative = 1.0
     """Weight of the mean squared error of the number of electrons per site, for ``drive: chemical_potential``."""
