@@ -156,7 +156,7 @@ class PotentialField(ForceField):
         inputs = self._inputs(u, neighbourhood, batch, tile)
         table, source = neighbourhood.table_of_slots(batch, tile, spins.device), self._source(spins)
         last = u.shape[1] if last is None else last
-        host = self._host(spins.device)
+        host = self._host(spins.device) if first < last else None
         if host is not None:
             those, asked = slice(first, last), min(last, batch * neighbourhood.centres) - first
             factors = local_factors(u[:, those], self.num_potentials) * self.field_scale
