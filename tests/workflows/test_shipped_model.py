@@ -46,7 +46,7 @@ NAMES |= {name: f"{name}_model" for name in (*CLOSED, "torque")}
         ("driven_sd_voltages", "driven_sd_exact", 8.114e-6, 0.00384),
         ("driven_sd_strips", "driven_sd_test", 1.105e-4, 0.0869),
         ("driven_sd_strips", "driven_sd_exact", 4.053e-5, 0.0192),
-        ("triangular_120", "triangular_120_test", 7.329e-6, 0.00659),
+        ("triangular_120", "triangular_120_test", 8.385e-6, 0.00755),
         ("triangular_tetrahedral", "triangular_tetrahedral_test", 6.467e-5, 0.2382),
         ("square_double_exchange", "square_double_exchange_test", 1.033e-5, 0.01317),
     ],
