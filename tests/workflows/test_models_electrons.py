@@ -156,7 +156,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], list[str]]:
     caplog.clear()
     with caplog.at_level("INFO"):
-        evaluate_files(model, data, data.parent / "errors.json", World(), allow)
+        evaluate_files(model, data, data.parent / "errors.json", World(), allow, force=True)
     warnings = [message for message in caplog.messages if "warning" in message]
     return json.loads((data.parent / "errors.json").read_text()), warnings
 
