@@ -15,7 +15,7 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.messages import NeighbourMessages
-from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood, Side, at_filling, predict_at_filling
+from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood, Side, at_filling
 
 
 class BorderMessages:
@@ -77,7 +77,7 @@ class LearnedField:
         """Apply a function of spins, neighbourhood and bias to a whole lattice; spins of shape (Lx, Ly, 3)."""
         device = next(self.model.parameters()).device
         given = spins.reshape(1, -1, 3).to(device), self.model.neighbourhood(lattice)
-        values = measure(*given, at_filling(self.model, *given, self._bias(device), lattice.num_sites))[0]
+        values = measure(*given, at_filling(self.model, *given, self._bias(device), lattice.num_sites)[0])[0]
         return values.double().cpu().numpy().reshape(*lattice.size, *values.shape[1:])
 
     def _bias(self, device: torch.device) -> Tensor:
@@ -98,13 +98,11 @@ class _BoundLearned:
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         interior, self._interior = self._interior, ()
-        given, domain = (*self._arguments(spins), self._bias), self._domain
+        given, domain, drive = self._arguments(spins), self._domain, (self._bias, interior)
         if self._at_filling:
             # The chemical potential is that of all spins: all ranks find it together.
-            found = predict_at_filling(self._model, *given, domain.lattice.num_sites, domain.world.sum)
-        else:
-            found = self._model(*given, interior)
-        predicted = found.field
+            drive = at_filling(self._model, *given, self._bias, domain.lattice.num_sites, domain.world.sum)
+        predicted = self._model(*given, *drive).field
         return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))
 
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood]:

@@ -18,7 +18,7 @@ from hpcspin.potential.descriptors import DESCRIPTORS, Descriptor
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model, save_model
 from hpcspin.potential.gather import segment_backend
-from hpcspin.potential.grand import GrandPotential, at_filling, predict_at_filling
+from hpcspin.potential.grand import GrandPotential, at_filling
 from hpcspin.potential.layered_potentials import LayeredPotentials
 from hpcspin.potential.message_passing import CovariantField, MessagePassing
 from hpcspin.potential.model import ForceField
@@ -32,6 +32,6 @@ __all__ = [
     "DESCRIPTORS", "FORCE_FIELDS", "MEMBER", "Architecture", "Block", "BorderExchange", "Committee",
     "CovariantField", "Descriptor", "Drive", "ForceField", "GrandPotential", "LayeredPotentials", "MessagePassing",
     "Neighbourhood", "PotentialField", "PotentialSection", "PredictedFields", "Prediction", "Predictor", "Side",
-    "System", "at_filling", "load_force", "load_model", "make_force_field", "model_file", "model_files",
-    "predict_at_filling", "save_model", "segment_backend", "shipped_models", "weights_digest",
+    "System", "at_filling", "load_force", "load_model", "make_force_field", "model_file", "model_files", "save_model",
+    "segment_backend", "shipped_models", "weights_digest",
 ]  # fmt: skip

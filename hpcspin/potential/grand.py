@@ -25,7 +25,6 @@ from torch import Tensor
 from hpcspin.errors import HpcspinError
 
 if TYPE_CHECKING:
-    from hpcspin.potential.equations import Prediction
     from hpcspin.potential.prediction import Predictor
 
 TERMS = 8
@@ -150,8 +149,10 @@ def at_filling(
     total: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda mine: mine,
     *,
     strict: bool = True,
-) -> Tensor:
-    """The drive of configurations with the chemical potential that their filling asks for.
+) -> tuple[Tensor, Sequence[Any]]:
+    """The drive of configurations with the chemical potential that their filling asks for, and the forward pass to it.
+
+    Both are the last arguments of the model's ``forward``, which then does not repeat that pass.
 
     Parameters
     ----------
@@ -168,51 +169,17 @@ def at_filling(
     strict
         See `GrandPotential.potential_at`; a model that is still learning misses every filling.
 
+    Returns
+    -------
+    tuple
+        The drive, shape (batch, 2), and the forward pass; of a model without a grand potential, and where no chemical
+        potential is to be found, the drive as given and nothing.
+
     Raises
     ------
     HpcspinError
         See `GrandPotential.potential_at`.
     """
-    return _solved(model, spins, neighbourhood, drive, sites, total, strict)[0]
-
-
-def predict_at_filling(
-    model: Predictor,
-    spins: Tensor,
-    neighbourhood: Any,
-    drive: Tensor,
-    sites: int,
-    total: Callable[[NDArray[np.int64]], NDArray[np.int64]] = lambda mine: mine,
-    *,
-    strict: bool = True,
-) -> Prediction:
-    """Prediction at the chemical potential that a filling asks for, with one forward pass for both.
-
-    Parameters
-    ----------
-    model, spins, neighbourhood, drive, sites, total, strict
-        As of `at_filling`; of a model without a grand potential the drive is that of its ``forward``.
-
-    Raises
-    ------
-    HpcspinError
-        As `at_filling` and ``forward`` do.
-    """
-    drive, forward_pass = _solved(model, spins, neighbourhood, drive, sites, total, strict)
-    predicted: Prediction = model(spins, neighbourhood, drive, forward_pass)
-    return predicted
-
-
-def _solved(
-    model: Predictor,
-    spins: Tensor,
-    neighbourhood: Any,
-    drive: Tensor,
-    sites: int,
-    total: Callable[[NDArray[np.int64]], NDArray[np.int64]],
-    strict: bool,
-) -> tuple[Tensor, Sequence[Any]]:
-    """`at_filling`, and the forward pass that it took."""
     grand = model.grand_potential
     if grand is None or not bool(drive[:, 0].isnan().any()):  # On a GPU this waits, for such a model alone.
         return drive, ()

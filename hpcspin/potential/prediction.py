@@ -15,7 +15,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice, as_snapshots, make_lattice
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
-from hpcspin.potential.grand import GrandPotential, predict_at_filling
+from hpcspin.potential.grand import GrandPotential, at_filling
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.window import Block, offsets_within, reach_of
@@ -319,7 +319,8 @@ class Predictor(nn.Module):
         if self.sees != "chemical_potential" and bias.shape[1] != seen:  # Kernels would read what lies behind it.
             raise HpcspinError(f"drive: the model sees {seen} numbers, not {bias.shape[1]}: give those of model.drive")
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
-            yield predict_at_filling(self, frame[None], table, bias, lattice.num_sites)
+            given = frame[None], table
+            yield self(*given, *at_filling(self, *given, bias, lattice.num_sites))
 
     def require(self, lattice: Lattice, where: str) -> None:
         """Check that the model was made for this kind of lattice, and finds its electrodes there.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, ForceField, at_filling, predict_at_filling
+from hpcspin.potential import Committee, ForceField, at_filling
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots, energies_of_a_site
 from hpcspin.training.device import to_device
@@ -116,7 +116,8 @@ def _predictions(
     parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
     for start, *given in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
         spins, field, bias = (to_device(tensor, device) for tensor in given)
-        rows, predicted = slice(start, start + step), predict_at_filling(model, spins, table, bias, sites, strict=False)
+        rows, drive = slice(start, start + step), at_filling(model, spins, table, bias, sites, strict=False)
+        predicted = model(spins, table, *drive)
         energies = np.full((len(spins), 2), np.nan)
         if model.has_potentials:
             energies[:, 0] = predicted.energy.double().cpu().numpy() / sites + (model.energy_of_a_site or 0.0)
@@ -160,7 +161,7 @@ def calibrate(
         for row in range(len(mine.spins)):
             spins, field, u = (tensor[row : row + 1] for tensor in (mine.spins, mine.field, mine.bias))
             pair = spins.to(device), table
-            given = (*pair, at_filling(model, *pair, u.to(device), mine.lattice.num_sites, strict=False))
+            given = (*pair, at_filling(model, *pair, u.to(device), mine.lattice.num_sites, strict=False)[0])
             wrong = perpendicular(spins, model(*given).field.cpu().double() - field)
             spreads.append(model.spread(*given).cpu().double().numpy().reshape(-1))
             # The square is the sum over two perpendicular components.

@@ -22,7 +22,6 @@ from hpcspin.potential import (
     at_filling,
     host_adjoint,
     host_library,
-    predict_at_filling,
 )
 from hpcspin.potential.grand import TERMS
 
@@ -42,7 +41,8 @@ def grand(seed: int = 3, **changes: Any) -> Any:
 
 
 def predict(model: Any, spins: Tensor, drive: Tensor) -> Prediction:
-    return predict_at_filling(model, spins, model.neighbourhood(LATTICE), drive, LATTICE.num_sites)
+    given = spins, model.neighbourhood(LATTICE)
+    return model(*given, *at_filling(model, *given, drive, LATTICE.num_sites))
 
 
 def electrons_of(model: Any, spins: Tensor, drive: Tensor) -> float:
@@ -97,7 +97,7 @@ def test_compressibility_is_the_derivative_of_the_electrons() -> None:
 def test_at_a_filling_the_chemical_potential_holds_so_many_electrons() -> None:
     model, spins = grand(), random_spins(1, LATTICE.num_sites, 1)
     drive = filled(model, spins)
-    found = at_filling(model, spins, model.neighbourhood(LATTICE), drive, LATTICE.num_sites)
+    found, _ = at_filling(model, spins, model.neighbourhood(LATTICE), drive, LATTICE.num_sites)
     assert float(found[0, 0]) == pytest.approx(float(GIVEN[0, 0]), abs=1e-7)
     assert electrons_of(model, spins, found) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
 
@@ -134,10 +134,10 @@ def test_kernels_and_pytorch_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("on_host", [False, True])
 @pytest.mark.parametrize("kept", [True, False])
-def test_the_way_to_the_chemical_potential_is_gone_once(
+def test_one_forward_pass_serves_the_chemical_potential_and_the_field(
     monkeypatch: pytest.MonkeyPatch, on_host: bool, kept: bool
 ) -> None:
-    """A field that goes on from there has the bits of one at this chemical potential from the beginning."""
+    """The field has the bits of one that is evaluated at this chemical potential from the beginning."""
     if on_host and host_library.library(torch.float32) is None:
         pytest.skip("there is no C compiler, or it fails")
     if not on_host:
@@ -146,19 +146,11 @@ def test_the_way_to_the_chemical_potential_is_gone_once(
         monkeypatch.setattr(host_adjoint, "KEPT", 0)
     model, spins = grand(precision="float32"), random_spins(2, LATTICE.num_sites, 4)
     drive, table = filled(model, spins[:1]).expand(2, -1), model.neighbourhood(LATTICE)
-    solved = at_filling(model, spins, table, drive, LATTICE.num_sites, strict=False)
-    expected, begin = model(spins, table, solved), model.terms
-
-    def once(*given: Any) -> Any:
-        found = begin(*given)
-        for name in ("_forward_pass", "_forward_on_host"):
-            monkeypatch.setattr(model, name, None)
-        return found
-
-    monkeypatch.setattr(model, "terms", once)
-    for one, other in zip(
-        predict_at_filling(model, spins, table, drive, LATTICE.num_sites, strict=False), expected, strict=True
-    ):
+    solved, forward_pass = at_filling(model, spins, table, drive, LATTICE.num_sites, strict=False)
+    expected = model(spins, table, solved)
+    for name in ("_forward_pass", "_forward_on_host"):
+        monkeypatch.setattr(model, name, None)
+    for one, other in zip(model(spins, table, solved, forward_pass), expected, strict=True):
         assert torch.equal(one, other)
 
 
@@ -186,7 +178,7 @@ def test_a_committee_finds_one_chemical_potential_for_all_members() -> None:
     spins, committee = random_spins(1, LATTICE.num_sites, 1), Committee(members)
     table = committee.neighbourhood(LATTICE)
     drive = filled(committee, spins)
-    solved = at_filling(committee, spins, table, drive, LATTICE.num_sites)
+    solved, _ = at_filling(committee, spins, table, drive, LATTICE.num_sites)
     assert np.isfinite(float(solved[0, 0]))
     mean = sum(predict(member, spins, solved).field for member in members) / 2
     torch.testing.assert_close(committee(spins, table, solved).field, mean)
