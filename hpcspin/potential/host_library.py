@@ -47,7 +47,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 @functools.cache
 def potentials(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernel of potentials of descriptors, as `library`."""
+    """The kernel of potentials of descriptors; None as in `library`."""
     found = compiled(POTENTIALS, *_OPTIONS[dtype])
     if found is None:
         return None
@@ -73,9 +73,9 @@ def usable(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def share_out(work: Callable[[int, int], None], number: int, threads: int, block: int = BLOCK) -> None:
-    """Call ``work(first, last)`` for all of a number of sites, in nearly equal shares of at most so many threads.
+    """Call ``work(first, last)`` for ranges that together cover ``number`` sites, on at most ``threads`` threads.
 
-    All shares but the last one are of whole blocks.
+    The ranges are nearly equal, and all but the last consist of whole blocks.
     """
     parts = max(1, min(threads, number // _SHARE))
     if parts == 1:

@@ -1,9 +1,8 @@
-/* Potentials of a network of sums of products of the spins around a centre, and their derivatives by these spins
- * (`PotentialField`), on a CPU: in single precision, and in double where DOUBLE is defined.
+/* Potentials of `PotentialField` on a CPU, and their derivatives by the spins around a centre: a network whose features
+ * are sums of products of these spins. In single precision, and in double where DOUBLE is defined.
  *
- * Each lane of two vectors is a centre, and no lane knows of another: a centre goes through the same operations in the
- * same order wherever it stands and whoever computes it. The numbers of WIDE centres lie side by side, in rows, and a
- * weight is broadcast to all of them.
+ * Each lane of two vectors is a centre, and lanes do not mix: the operations on a centre and their order do not depend on
+ * its place or on the thread. A row holds one number of each of WIDE centres, and a weight is broadcast to all of them.
  */
 #include "host_vectors.h"
 
@@ -17,9 +16,10 @@ typedef struct {
     int32_t rows, columns;
 } matrix;
 
-/* Rows of a centre are 1, its spins (slots, 3), whether they are there (slots), and sums of products of two rows before
- * them, of which the last ones are the features; after them come the network's other inputs. The terms of a sum, each
- * a factor and the numbers of two rows, end at `ends`; a term of one row has row 0 on the right. */
+/* The rows of a centre are: 1; the spins in its slots (slots, 3); whether each slot holds a spin (slots); and sums of
+ * products of two earlier rows, the last of which are the features. The other inputs of the network follow. The terms of
+ * sum s are those from `ends[s - 1]` to `ends[s] - 1`: a factor and two rows; a term with one row has row 0, the 1, on the
+ * right. */
 typedef struct {
     int32_t slots, sums, features, inputs;
     const int32_t *ends, *left, *right;
@@ -53,8 +53,8 @@ static void activate(real *x, real *slope, const real *bias, int rows) {
     }
 }
 
-/* The first rows of WIDE centres, from spins (rows, 3) and the rows of those in the slots, (slots, stride). */
-static void look(const potential *p, const real *spins, const int32_t *table, int64_t stride, real *x) {
+/* Fill the first rows of WIDE centres from the spins (rows, 3) and the table of their slots, (slots, stride). */
+static void gather(const potential *p, const real *spins, const int32_t *table, int64_t stride, real *x) {
     real *present = x + (1 + 3 * (int64_t)p->slots) * WIDE;
     for (int i = 0; i < WIDE; i++) x[i] = 1.0f;
     for (int slot = 0; slot < p->slots; slot++)
@@ -65,7 +65,7 @@ static void look(const potential *p, const real *spins, const int32_t *table, in
         }
 }
 
-static void add_up(const potential *p, real *x) {
+static void sums_of_products(const potential *p, real *x) {
     real *out = x + (1 + 4 * (int64_t)p->slots) * WIDE;
     for (int s = 0, t = 0; s < p->sums; s++, out += WIDE) {
         vec sum[2] = {};
@@ -77,7 +77,7 @@ static void add_up(const potential *p, real *x) {
     }
 }
 
-/* From derivatives by the features, in the last rows of `by`, to those by all rows but the first. */
+/* Reverse sweep: from the derivatives by the features, in the last rows of `by`, to those by all rows but the first. */
 static void adjoint_of_sums(const potential *p, const real *x, real *by) {
     for (int s = p->sums - 1; s >= 0; s--) {
         const real *from = by + (1 + 4 * (int64_t)p->slots + s) * WIDE;
@@ -93,12 +93,12 @@ static void adjoint_of_sums(const potential *p, const real *x, real *by) {
     }
 }
 
-/* Centres first to last - 1, WIDE of them at a time: whoever asks has room for whole blocks.
+/* Evaluate centres first to last - 1, WIDE at a time; all arrays have room for whole blocks of WIDE centres.
  *
- * `spins` (rows, 3) and `table` (slots, stride) are as in `look`. `weights` (potentials, centres) multiply what the
- * network says, and `inputs` is (inputs, centres). Written are the potentials `local`, (potentials, centres), and their
- * derivatives by the spins in the first `wanted` slots, (wanted, potentials, 3, centres); where a centre is missing,
- * zero. `scratch` has room for `hpcspin_potentials_scratch` numbers.
+ * `spins` (rows, 3) and `table` (slots, stride) are as in `gather`. `weights` (potentials, centres) multiply the outputs
+ * of the network, and `inputs` is (inputs, centres). Results are the potentials `local`, (potentials, centres), and their
+ * derivatives by the spins in the first `wanted` slots, (wanted, potentials, 3, centres); both are zero where a centre is
+ * missing. `scratch` has room for `hpcspin_potentials_scratch` numbers.
  */
 void hpcspin_potentials(const potential *p, const real *spins, const int32_t *table, int64_t stride,
                         const real *weights, const real *inputs, int64_t first, int64_t last, int64_t centres,
@@ -110,8 +110,8 @@ void hpcspin_potentials(const potential *p, const real *spins, const int32_t *ta
     made[1] = made[0] + layer;
     real *slopes = made[1] + layer, *factors = slopes + hidden * layer, *seeds = factors + p->potentials * WIDE;
     for (int64_t at = first; at < last; at += WIDE) {
-        look(p, spins, table + at, stride, x);
-        add_up(p, x);
+        gather(p, spins, table + at, stride, x);
+        sums_of_products(p, x);
         for (int n = 0; n < p->inputs; n++)
             memcpy(x + (rows + n) * WIDE, inputs + n * centres + at, WIDE * sizeof(real));
         const real *from = x + features;

@@ -1,7 +1,7 @@
 """Potentials of descriptors on a CPU, and their derivatives by the spins, by a kernel in C.
 
-PyTorch writes what it makes of a few hundred features to memory after each of its operations; the kernel takes as many
-centres as two vectors of the processor hold from the spins to the features, through the network and back.
+PyTorch writes a few hundred features of all centres to memory after each operation. The kernel evaluates as many
+centres as two vectors of the processor hold, from the spins to the features, through the network and back, in cache.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class _Struct(ctypes.Structure):
 
 
 class HostPotentials:
-    """A descriptor and the weights of its network, in their precision, as the kernel reads them.
+    """A descriptor and the weights of its network in the form that the kernel reads.
 
     Parameters
     ----------
     network
         The network.
     polynomials
-        The descriptor, its features last.
+        The descriptor; its features are the last rows.
     """
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class HostPotentials:
 
     @classmethod
     def of(cls, network: Network, descriptor: Descriptor) -> HostPotentials | None:
-        """Of a descriptor; None of one that the kernel cannot read."""
+        """Create it for a descriptor; None if the descriptor is not a sum of products."""
         polynomials = descriptor.polynomials()
         return None if polynomials is None else cls(network, polynomials)
 
@@ -98,14 +98,14 @@ class HostPotentials:
         rows
             Rows of the spins in the slots, int32, shape (slots, room), with a stride of 1 between centres.
         factors, inputs
-            With what the network's outputs are multiplied, and its other inputs: shapes (potentials, room) and
-            (inputs, room). The room is that of whole tiles.
+            Factors of the network's outputs, and its other inputs: shapes (potentials, room) and (inputs, room), where
+            room is a multiple of the tile.
         wanted
-            Slots whose derivatives are wanted, the centre first.
+            Number of slots, from the centre on, whose derivatives are returned.
         centres
-            How many are asked for, the first ones.
+            Number of centres to evaluate, from the first one on.
         threads
-            Most threads.
+            Largest number of threads.
 
         Returns
         -------
@@ -132,7 +132,7 @@ class HostPotentials:
         return array.ctypes.data
 
     def _panels(self, array: Floats) -> Floats:
-        """With zeros up to whole panels."""
+        """Pad with zeros to whole panels."""
         return np.pad(array, [(0, -len(array) % self._panel)] + [(0, 0)] * (array.ndim - 1))
 
     def _matrix(self, matrix: Floats) -> _Matrix:

@@ -1,4 +1,4 @@
-"""Sums of products: how a descriptor that is a polynomial of the spins is written down for the kernels in C."""
+"""Tables of sums of products, by which kernels in C evaluate descriptors that are polynomials of the spins."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ Rows = NDArray[np.int64]
 
 
 class Polynomials:
-    """Rows of numbers of a centre: first what is there, and then sums of products of two rows before them.
+    """A polynomial of the spins around a centre, as a list of rows of which each is computed from earlier ones.
 
-    The first rows are 1, the components of the spins in the slots, and whether there is a spin in each of them.
+    The first rows are the number 1, the components of the spins in the slots, and whether each slot holds a spin. All
+    others are sums of products of two earlier rows.
 
     Parameters
     ----------
     slots
-        Of the neighbourhood.
+        Slots of the neighbourhood.
 
     Attributes
     ----------
@@ -34,23 +35,23 @@ class Polynomials:
         self._terms: list[NDArray[np.float64]] = []
 
     def sums(self, number: int, owner: ArrayLike, factors: ArrayLike, left: ArrayLike, right: ArrayLike = ONE) -> Rows:
-        """New rows Σ factor · left · right.
+        """Add rows Σ factor · left · right.
 
         Parameters
         ----------
         number
-            How many.
+            Number of new rows.
         owner
-            Which of them each term belongs to, shape (terms,).
+            New row to which each term belongs, counted from 0, shape (terms,).
         factors
-            Of the terms; a term of the factor zero is none.
+            Factors of the terms; terms with the factor zero are dropped.
         left, right
-            Rows that each term multiplies.
+            The two rows in each term.
 
         Returns
         -------
         ndarray
-            Their rows, shape (number,).
+            Numbers of the new rows, shape (number,).
         """
         terms = np.stack(np.broadcast_arrays(owner, factors, left, right), -1).astype(np.float64)
         terms = terms[terms[:, 1] != 0]
@@ -77,7 +78,7 @@ class Polynomials:
         return made.reshape(-1, 3)
 
     def tables(self) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
-        """Where the terms of each sum end, shape (sums,), and of all terms the factors, and the rows left and right."""
+        """Ends of the terms of each sum, shape (sums,), and factors, left and right rows of all terms."""
         owner, factors, left, right = np.concatenate(self._terms).T
         ends = np.cumsum(np.bincount(owner.astype(np.int64), minlength=self._rows - self._first))
         return ends.astype(np.int32), factors, left.astype(np.int32), right.astype(np.int32)

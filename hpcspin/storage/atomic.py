@@ -77,8 +77,8 @@ def require_output(path: str | Path, *inputs: str | Path) -> None:
 def require_absent(*paths: Path, force: bool) -> None:
     """Refuse, before anything is computed, to replace files that are there, unless ``force`` says so.
 
-    For what is made anew at each call; verbs that go on where their output stands have no use for it. Raises
-    HpcspinError for the first one.
+    It serves verbs that compute their output anew at each call, in contrast to those that resume. Raises HpcspinError
+    for the first file that exists.
     """
     if not force and (there := [path for path in paths if path.is_file()]):
         raise HpcspinError(f"{there[0]}: is there already; choose another --output, or replace it by --force")
@@ -86,9 +86,9 @@ def require_absent(*paths: Path, force: bool) -> None:
 
 @contextmanager
 def all_or_none(files: Callable[[], Iterable[Path]]) -> Iterator[None]:
-    """Leave none of the files that a block makes if it fails, so that the same command may begin anew.
+    """Remove all files that a block has created if it fails, so that the same command can be repeated.
 
-    ``files`` gives those that are there, before and after.
+    ``files`` lists the files that exist; it is called before and after.
     """
     before = set(files())
     try:
