@@ -13,12 +13,14 @@ lattice, and a root of one polynomial. The energy whose gradient the field is th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.polynomial import Chebyshev
+from numpy.polynomial import Chebyshev, Polynomial
+from numpy.polynomial.chebyshev import chebder, chebroots, chebval
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -66,15 +68,8 @@ class GrandPotential(NamedTuple):
     def polynomials(self, potential: Tensor, derivative: int = 0) -> Tensor:
         """T_k of chemical potentials, or their first or second derivatives by them, shape (terms, *potentials)."""
         x = (potential.double() - self.middle) / self.unit
-        one, none = torch.ones_like(x), torch.zeros_like(x)
-        found = ([one, x], [none, one], [none, none])[: derivative + 1]
-        for _ in range(2, TERMS):
-            # T_k+1 = 2 x T_k - T_k-1, and derivatives of it.
-            new = [2 * x * of[-1] - of[-2] for of in found]
-            new[1:] = [2 * order * found[order - 1][-1] + new[order] for order in range(1, derivative + 1)]
-            for of, value in zip(found, new, strict=True):
-                of.append(value)
-        return torch.stack(found[derivative]) / self.unit**derivative
+        powers = x ** torch.arange(TERMS, device=x.device).reshape(-1, *[1] * x.ndim)
+        return torch.tensordot(_coefficients(derivative).to(x.device), powers, 1) / self.unit**derivative
 
     def energy(self, terms: Tensor, drive: Tensor, sites: int) -> Tensor:
         """Omega or, where a filling is given, the free energy F = Omega + mu N, shape (batch,).
@@ -123,14 +118,15 @@ class GrandPotential(NamedTuple):
         HpcspinError
             If mu lies outside what the model has learned from.
         """
-        free_energy = Chebyshev(sums) + Chebyshev([0.0, (filling - self.filling) * sites * self.unit])
-        slope = free_energy.deriv()
-        roots = slope.roots()
+        free_energy = np.array(sums)
+        free_energy[1] += (filling - self.filling) * sites * self.unit
+        slope = chebder(free_energy)
+        roots = chebroots(slope)
         inside = roots.real[(abs(roots.imag) < 1e-9) & (abs(roots.real) < _BEYOND)]
-        maxima = inside[slope.deriv()(inside) < 0]
+        maxima = inside[chebval(inside, chebder(slope)) < 0]
         candidates = maxima if len(maxima) else np.array([-_BEYOND, _BEYOND])
-        x = float(candidates[np.argmax(free_energy(candidates))])
-        missed = abs(float(slope(x))) / (self.unit * sites)
+        x = float(candidates[np.argmax(chebval(candidates, free_energy))])
+        missed = abs(float(chebval(x, slope))) / (self.unit * sites)
         if strict and abs(x) == _BEYOND and missed > _MISSED:
             raise HpcspinError(
                 f"the chemical potential at a filling of {filling:g} lies outside {self.lowest:.3g} to "
@@ -138,6 +134,13 @@ class GrandPotential(NamedTuple):
                 "take another model, or train one on labels of such spins"
             )
         return self.middle + self.unit * x
+
+
+@functools.cache
+def _coefficients(derivative: int) -> Tensor:
+    """Coefficients of x^m in the polynomials T_k, or in a derivative of them, shape (terms, terms)."""
+    rows = [Chebyshev.basis(k).deriv(derivative).convert(kind=Polynomial).coef for k in range(TERMS)]
+    return torch.from_numpy(np.stack([np.pad(row, (0, TERMS - len(row))) for row in rows]))
 
 
 def at_filling(
