@@ -1,5 +1,7 @@
 """Correlations of spins in space and time, and their spectra; what `hpcspin analyse` can compute, by name.
 
+A vacancy is a site whose spin is NaN; it belongs to no pair, to no wave and to no cell.
+
 Wave vectors are those of a periodic lattice, (h / Lx, k / Ly) in units of the reciprocal vectors, in the order of
 `numpy.fft.fftfreq`; along an open side this is a Fourier transform without a conservation law behind it.
 """
@@ -38,8 +40,8 @@ def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Ar
     Parameters
     ----------
     spins
-        Unit vectors at equal intervals, shape (n, Lx, Ly, 3); those of a file are read frame by frame, once for each
-        block of wave vectors that fits into 256 MB.
+        Unit vectors at equal intervals, shape (n, Lx, Ly, 3), NaN at vacancies, which N does not count; those of a
+        file are read frame by frame, once for each block of wave vectors that fits into 256 MB.
     interval
         Time between two of them; frequencies up to pi / interval are resolved, higher ones are aliased.
 
@@ -57,11 +59,13 @@ def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Ar
     if frames < _FEWEST:
         raise HpcspinError(f"a spectrum needs at least {_FEWEST} frames, here are {frames}; record more of them")
     window = np.sin(np.pi * (np.arange(frames) + 0.5) / frames) ** 2
-    unit = interval / (2 * np.pi * (window**2).sum() * lx * ly)
+    vacant = np.isnan(spins[0])
+    unit = interval / (2 * np.pi * (window**2).sum() * (~vacant[..., 0]).sum())
     positive, pairs = frames // 2 + 1, (frames - 1) // 2
     folded = np.empty((positive, lx, ly))
     for columns in np.array_split(np.arange(lx), min(lx, -(-48 * frames * lx * ly // _BLOCK))):
-        waves = np.stack([np.fft.fft2(spins[frame], axes=(0, 1))[columns] for frame in range(frames)])
+        present = (np.where(vacant, 0.0, spins[frame]) for frame in range(frames))
+        waves = np.stack([np.fft.fft2(values, axes=(0, 1))[columns] for values in present])
         waves -= waves.mean(axis=0)
         waves *= window[:, None, None, None]
         power = unit * (np.abs(np.fft.fft(waves, axis=0)) ** 2).sum(axis=-1)
@@ -100,12 +104,13 @@ def spin_correlation(lattice: Lattice, spins: Array) -> Array:
     lattice
         The lattice of the spins; along its periodic sides offsets are cyclic.
     spins
-        Unit vectors at equal intervals, shape (n, Lx, Ly, 3).
+        Unit vectors at equal intervals, shape (n, Lx, Ly, 3), NaN at vacancies.
 
     Returns
     -------
     ndarray
-        Shape ((n + 1) // 2, Lx, Ly): means over all pairs of spins t intervals and (x, y) sites apart, x and y from 0.
+        Shape ((n + 1) // 2, Lx, Ly): means over all pairs of spins t intervals and (x, y) sites apart, x and y from 0;
+        NaN where there is no such pair.
 
     Raises
     ------
@@ -127,8 +132,11 @@ def spin_correlation(lattice: Lattice, spins: Array) -> Array:
         whole = np.fft.irfftn(np.abs(np.fft.rfftn(values, padded, axes)) ** 2, padded, axes)
         return whole[: (frames + 1) // 2, :lx, :ly]
 
-    products: Array = np.sum([pairs(spins[:, :, :, a]) for a in range(3)], axis=0)
-    return products / np.round(pairs(np.ones((frames, lx, ly))))
+    vacant = np.isnan(spins[0][..., 0])
+    products: Array = np.sum([pairs(np.where(vacant, 0.0, spins[:, :, :, a])) for a in range(3)], axis=0)
+    with np.errstate(invalid="ignore"):
+        number = np.round(pairs(np.broadcast_to(1.0 - vacant, (frames, lx, ly))))
+        return np.where(number > 0, products, np.nan) / number
 
 
 QUANTITIES: Registry[Callable[[Lattice, Array, float], Mapping[str, Array]]] = Registry("--quantity", given=3)
@@ -158,5 +166,5 @@ def correlation(lattice: Lattice, spins: Array, interval: float) -> Mapping[str,
 
 @QUANTITIES.adding("topological_charge")
 def topological_charge(lattice: Lattice, spins: Array, interval: float) -> Mapping[str, Array]:
-    """Topological charge of each cell, ``topological_charge`` (n, Lx, Ly); NaN beyond open edges."""
+    """Topological charge of each cell, ``topological_charge`` (n, Lx, Ly); NaN beyond open edges and at vacancies."""
     return {"topological_charge": np.stack([topological_charges(lattice, frame) for frame in spins])}

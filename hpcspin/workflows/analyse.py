@@ -11,6 +11,7 @@ import numpy as np
 from hpcspin.analysis import QUANTITIES
 from hpcspin.assembly.system import lattice_of
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.world import World
 from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenance, require_absent, require_output
 
@@ -32,13 +33,13 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
                 raise HpcspinError(f"{source}: its spins have no time; give the trajectory of a simulation")
             first, stop, interval = equal_intervals(np.asarray(frames.time), source)
             config = frames.attributes.get("config")
-            if ((config or {}).get("electrons") or {}).get("vacancies"):
-                raise HpcspinError(
-                    f"{source}: has vacancies, whose entries in /spins are not spins, and analyses count all sites; "
-                    "record observers, which leave vacancies out"
-                )
             spins: Any = frames.spins.between(first, stop)  # Indexed like an array.
-            arrays = measure(lattice_of(source), spins, interval)
+            lattice = lattice_of(source)
+            empty = ((config or {}).get("electrons") or {}).get("vacancies")
+            if empty:
+                spins = spins[:]
+                spins[:, chosen_sites(lattice, empty, "electrons.vacancies")] = np.nan
+            arrays = measure(lattice, spins, interval)
         with atomic_hdf5(output) as file:
             for name, values in arrays.items():
                 file[name] = values

@@ -44,10 +44,13 @@ def test_the_spectrum_sums_to_the_fluctuations() -> None:
         np.testing.assert_allclose(spectrum.sum(axis=0) * frequency[1], expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("vacancies", [[], [(0, 1), (3, 2)]])
 @pytest.mark.parametrize("periodic", [(True, True), (False, True)])
-def test_correlations_are_means_over_pairs(periodic: tuple[bool, bool]) -> None:
+def test_correlations_are_means_over_pairs(periodic: tuple[bool, bool], vacancies: list[tuple[int, int]]) -> None:
     lattice = make_lattice("square", (4, 3), periodic)
     spins = np.stack([make_texture("random", lattice, seed) for seed in range(5)])
+    for site in vacancies:
+        spins[:, *site] = np.nan
     found = spin_correlation(lattice, spins)
     assert found.shape == (3, 4, 3)
     for t, dx, dy in np.ndindex(found.shape):
@@ -58,7 +61,18 @@ def test_correlations_are_means_over_pairs(periodic: tuple[bool, bool]) -> None:
             for y in range(3)
             if periodic[0] or x + dx < 4
         ]
-        assert abs(found[t, dx, dy] - np.mean(products)) < 1e-12
+        assert abs(found[t, dx, dy] - np.nanmean(products)) < 1e-12
+
+
+def test_a_vacancy_has_no_waves() -> None:
+    spins = make_texture("random", make_lattice("square", (40, 4), (True, True)), 1).reshape(8, 5, 4, 3)
+    spins[:, 2, 1] = np.nan
+    frequency, spectrum = dynamical_structure_factor(spins, 0.5)
+    weight = np.sin(np.pi * (np.arange(8) + 0.5) / 8) ** 4
+    moving = np.nan_to_num(spins - spins.mean(axis=0))
+    # Parseval: the sum over wave vectors is that over sites, of which 19 hold a spin.
+    expected = np.einsum("t,txya->", weight, moving**2) * 20 / 19 / weight.sum()
+    assert abs(spectrum.sum() * frequency[1] - expected) < 1e-10 * expected
 
 
 @pytest.mark.parametrize("charge", [-1, 1])
