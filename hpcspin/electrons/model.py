@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.system import SIGMA, ElectronSystem
+from hpcspin.electrons.system import SIGMA, ElectronSystem, read_only
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import SHAPES, Lattice
 
@@ -66,7 +66,7 @@ class Reservoir:
                 f"{where}: its sites must be a mask, bool of shape (Lx, Ly); lattice.mask makes one of a name, as "
                 "'left', or of pairs (x, y)"
             )
-        object.__setattr__(self, "sites", mask)
+        object.__setattr__(self, "sites", read_only(mask))
         if not mask.any():
             raise HpcspinError(f"{where}: it touches no site of the lattice; give it at least one")
 

@@ -24,6 +24,13 @@ VACANT = 1e12
 """On-site energy of a vacancy in units of t; its effect on the neighbours, t / VACANT, is below any tolerance."""
 
 
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy that nobody can change, so that what has been checked of a system remains true."""
+    kept = array.copy()
+    kept.flags.writeable = False
+    return kept
+
+
 @dataclass(frozen=True)
 class HoppingTerm:
     """sum_i c†_i T c_{i + offset} + h.c.: hopping along one direction of bonds."""
@@ -107,9 +114,9 @@ class ElectronSystem:
             if not np.isfinite(values).all():
                 raise HpcspinError(f"electrons: {name} {getattr(self, name)} must be a finite number")
             if values.ndim:
-                object.__setattr__(self, name, values)
+                object.__setattr__(self, name, read_only(values))
         if self.vacancies is not None:
-            object.__setattr__(self, "vacancies", np.asarray(self.vacancies, dtype=bool))
+            object.__setattr__(self, "vacancies", read_only(np.asarray(self.vacancies, dtype=bool)))
             if self.vacancies.shape != self.lattice.size or self.vacancies.all():
                 raise HpcspinError(f"electrons: vacancies must be a mask of {self.lattice.size} sites and leave one")
 

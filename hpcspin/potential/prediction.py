@@ -36,7 +36,7 @@ Drive = float | Sequence[float]
 
 
 class System(Protocol):
-    """What a force field must know of a driven lattice."""
+    """What a force field must know of a driven lattice, which never changes."""
 
     @property
     def lattice(self) -> Lattice:
@@ -120,6 +120,7 @@ class Predictor(nn.Module):
         self.operations = symmetry_operations(self.geometry, architecture.settings.symmetry)
         self.offsets = offsets_within(self.geometry, architecture.settings.radius)
         self._latest: tuple[Lattice, Neighbourhood] | None = None
+        self._allowed: tuple[System, set[str], Drive] | None = None
 
     def field(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Exchange field on spins in hoppings, its part across them: H - S (S·H).
@@ -146,9 +147,9 @@ class Predictor(nn.Module):
             If the spins do not fit the lattice, the lattice not the model, or the model has learned from other
             electrons than the system's.
         """
-        self._require_electrons(system, allow)
+        drive = self._drive_within(system, allow)
         snapshots, restore = as_snapshots(spins, system.lattice.size)
-        found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, self.drive(system)).field
+        found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, drive).field
         return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))
 
     def energy(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
@@ -172,9 +173,9 @@ class Predictor(nn.Module):
         HpcspinError
             As of `field`, or if the model has no potential that is a sum over the lattice.
         """
-        self._require_electrons(system, allow)
+        drive = self._drive_within(system, allow)
         snapshots, _ = as_snapshots(spins, system.lattice.size)
-        energies = self.potentials(check_spins(snapshots, None, "spins"), system.lattice, self.drive(system)).energy
+        energies = self.potentials(check_spins(snapshots, None, "spins"), system.lattice, drive).energy
         return energies if len(np.shape(spins)) == 4 else float(energies[0])
 
     @property
@@ -294,12 +295,19 @@ class Predictor(nn.Module):
         """What drives: ``bias``, ``potentials``, ``polarized`` or ``chemical_potential``, see the settings."""
         return self.architecture.drive
 
-    def _require_electrons(self, system: System, allow: Collection[str]) -> None:
-        known = stored_electrons(self.card.get("electrons"), "the model")
-        given = electrons_of(system.as_config(), "the system")
-        require_spin_rotations(given, "the system")
-        if known and given:
-            require_learned(known, given, self.sees, allow, ("the model", "the system"), in_config=False)
+    def _drive_within(self, system: System, allow: Collection[str]) -> Drive:
+        """The drive of a system; HpcspinError if its electrons are not those of the training data.
+
+        The latest answer is kept: for a small lattice the comparison takes as long as the field.
+        """
+        if self._allowed is None or self._allowed[0] is not system or self._allowed[1] != set(allow):
+            known = stored_electrons(self.card.get("electrons"), "the model")
+            given = electrons_of(system.as_config(), "the system")
+            require_spin_rotations(given, "the system")
+            if known and given:
+                require_learned(known, given, self.sees, allow, ("the model", "the system"), in_config=False)
+            self._allowed = system, set(allow), self.drive(system)
+        return self._allowed[2]
 
     def predict(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> PredictedFields:
         """Both parts of the field on snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device."""

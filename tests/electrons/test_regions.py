@@ -106,3 +106,14 @@ def test_a_model_of_uniform_electrons_refuses_others():
     system = hs.load_system("configs/driven_sd.yaml", "electrons.regions=[{sites: [[3, 4]], on_site: 0.5}]")
     with pytest.raises(HpcspinError, match=r"electrons\.on_site"):
         hs.load_model("driven_sd_fast").field(system.texture("ferromagnet"), system)
+
+
+def test_a_system_does_not_change_with_the_arrays_that_it_was_made_of():
+    lattice, exchange = hs.make_lattice("square", SIZE), MAP.copy()
+    bath = hs.Reservoir("bath", lattice.mask("all"), 0.1, 0.0)
+    system = hs.DrivenLattice(lattice, 1.0, exchange, 0.1, reservoirs=(bath,))
+    exchange[:] = 9
+    assert np.array_equal(system.exchange, MAP)
+    for array in (system.exchange, bath.sites):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 0
