@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 import hpcspin.assembly.monitor
 import hpcspin.assembly.transport  # noqa: F401  They register the observers of learned fields and of transport.
@@ -157,7 +157,7 @@ class SwitchingSection(Section):
     """Voltage at which a magnet along the axis becomes unstable, from the linearised equation of motion."""
 
     voltages: Annotated[tuple[Finite, ...], Field(min_length=2)]
-    """Voltages, among which the largest growth rate should change sign."""
+    """Voltages of one sign, among which the largest growth rate should change sign."""
     start: Literal["parallel", "antiparallel"] = "parallel"
     """Direction of the magnet relative to the axis."""
     tilt: Annotated[Positive, Field(le=10)] = 1.0
@@ -166,6 +166,13 @@ class SwitchingSection(Section):
     precision: Positive | None = None
     """Width to which runs of the nonlinear equation, each of ``dynamics.duration``, bracket the critical voltage by
     bisection between the voltages above; none for no runs."""
+
+    @field_validator("voltages")
+    @classmethod
+    def _of_one_sign(cls, voltages: tuple[float, ...]) -> tuple[float, ...]:
+        if min(voltages) < 0 < max(voltages):
+            raise ValueError("a critical voltage lies between voltages of one sign; make another run for the other")
+        return voltages
 
 
 class TorqueSection(Section):

@@ -49,15 +49,13 @@ def velocity(time: Array, position: Array) -> tuple[float, float | None]:
 
 
 def first_passage(time: Array, values: Array, level: float) -> float | None:
-    """First time at which a series exceeds a level, interpolated linearly; None if it never does.
+    """First time at which a series passes above a level, interpolated linearly; None if it never does or starts above.
 
     Times and values have the shape (n,).
     """
     above = np.flatnonzero(values > level)
-    if not len(above):
+    if not len(above) or above[0] == 0:
         return None
     after = int(above[0])
-    if after == 0:
-        return float(time[0])
     part = (level - values[after - 1]) / (values[after] - values[after - 1])
     return float(time[after - 1] + part * (time[after] - time[after - 1]))

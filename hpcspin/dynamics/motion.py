@@ -12,7 +12,7 @@ from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.dynamics.thermostat import Thermostat
-from hpcspin.dynamics.torque import angular_velocity
+from hpcspin.dynamics.torque import angular_velocity, cross
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.domain import Domain
 
@@ -83,12 +83,16 @@ class Motion:
         """
         noise = self._thermostat.field(self.sites, step, spins.dtype)
 
-        def omega(spins: Tensor, time: float) -> Tensor:
-            field = self.evaluate(spins, time)
-            turning = angular_velocity(spins, field if noise is None else field + noise, self._settings.damping)
-            return turning if self._may_move is None else turning * self._may_move
-
         dt = self._settings.step
-        moved = self.advance(spins, step * dt, dt, omega)
+        moved = self.advance(spins, step * dt, dt, lambda spins, time: self._turning(spins, time, noise))
         # A scheme that normalises may change the last bit of a spin that does not turn.
         return moved if self._may_move is None else torch.where(self._may_move, moved, spins)
+
+    def velocity(self, spins: Tensor) -> Tensor:
+        """dS/dt of my spins at time zero without noise, shape (nx, ny, 3); 0 where a spin is pinned or missing."""
+        return cross(self._turning(spins, 0.0, None), spins)
+
+    def _turning(self, spins: Tensor, time: float, noise: Tensor | None) -> Tensor:
+        field = self.evaluate(spins, time)
+        turning = angular_velocity(spins, field if noise is None else field + noise, self._settings.damping)
+        return turning if self._may_move is None else turning * self._may_move

@@ -28,7 +28,7 @@ from hpcspin.dynamics.motion import Motion
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.recording import Recorder, checked_state
 from hpcspin.dynamics.settings import Settings
-from hpcspin.dynamics.stability import fastest_rate, precession_rate
+from hpcspin.dynamics.stability import fastest_rate
 from hpcspin.dynamics.step_bounds import drives_of, step_bounds
 from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
@@ -220,17 +220,17 @@ class Simulation:
         return Outcome(last, finished=True)
 
     def _warn_of_a_long_step(self) -> None:
-        spins, damping, largest = self._state.spins, self.settings.damping, largest_on(self.world)
+        spins, motion, largest = self._state.spins, self._motion, largest_on(self.world)
         if self._field.halo is None:  # expensive: the field of the first frame must do
-            rate = precession_rate(spins, self._evaluate(spins, 0.0), damping, largest)
+            rate = largest(motion.velocity(spins))
         else:
-            rate = fastest_rate(self._evaluate, spins, self._motion.sites, damping, largest, _TRIAL_FIELDS)
-        settings, drives = self.settings, drives_of(self._field)
-        bounds = step_bounds(settings.integrator, rate, drives, settings.duration, damping, settings.temperature)
+            rate = fastest_rate(motion.velocity, spins, motion.sites, largest, _TRIAL_FIELDS)
+        s, drives = self.settings, drives_of(self._field)
+        bounds = step_bounds(s.integrator, rate, drives, s.duration, s.damping, s.temperature)
         for cause, bound in bounds.items():
-            if settings.step > bound:
+            if s.step > bound:
                 self.world.log(
-                    f"warning: dynamics.step {settings.step:.3g} is long for {settings.integrator}: for {cause} up to "
+                    f"warning: dynamics.step {s.step:.3g} is long for {s.integrator}: for {cause} up to "
                     f"{bound:.2g} is accurate; see hpcspin suggest-step"
                 )
 

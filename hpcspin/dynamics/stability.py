@@ -15,10 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.integrators import Largest, make_integrator, rotate
 from hpcspin.dynamics.thermostat import normal_vectors
-from hpcspin.dynamics.torque import angular_velocity, components_first, cross, dot, normalise
+from hpcspin.dynamics.torque import components_first, dot, normalise
 from hpcspin.errors import HpcspinError
 
 PHASE_ERROR = 0.05
@@ -26,44 +25,37 @@ _SHIFT = 1e-3
 _STREAM = 1  # the noise has stream 0
 
 
-def precession_rate(spins: Tensor, field: Tensor, damping: float, largest: Largest) -> float:
-    """Largest component of any spin's velocity in a given field."""
-    return largest(_velocity(spins, field, damping))
-
-
 def fastest_rate(
-    evaluate: FieldEvaluator, spins: Tensor, sites: Tensor, damping: float, largest: Largest, evaluations: int
+    velocity: Callable[[Tensor], Tensor], spins: Tensor, sites: Tensor, largest: Largest, evaluations: int
 ) -> float:
-    """Estimate the largest rate of precession or relaxation near given spins, at time zero.
+    """Estimate the largest rate of precession or relaxation near given spins.
 
     Parameters
     ----------
-    evaluate
-        Field on my block.
+    velocity
+        Function from the spins of my block to dS/dt, of the same shape.
     spins
         My spins, shape (nx, ny, 3).
     sites
         Their global indices, so that the start of the iteration does not depend on the ranks.
-    damping
-        Gilbert damping.
     largest
         Maximum over the ranks.
     evaluations
-        Evaluations of the field, at least 3; the last half of the iterations are averaged.
+        Evaluations of the velocity, at least 3; the last half of the iterations are averaged.
 
     Returns
     -------
     float
         In radians per unit of time: the larger of the spectral radius of J and the present velocity.
     """
-    base = _velocity(spins, evaluate(spins, 0.0), damping)
+    base = velocity(spins)
     direction = normal_vectors(sites, 0, _STREAM, 0, 0).to(spins.dtype)
     growths = []
     for _ in range(evaluations - 1):
         direction = direction - dot(direction, spins) * spins
         direction = direction / largest(direction)
         moved = normalise(spins + _SHIFT * direction)
-        slope = (_velocity(moved, evaluate(moved, 0.0), damping) - base) / _SHIFT
+        slope = (velocity(moved) - base) / _SHIFT
         growth = largest(slope)
         if growth == 0:
             break
@@ -92,10 +84,6 @@ def largest_within(error: Callable[[float], float], allowed: float, least: float
         middle = math.sqrt(low * high)
         low, high = (middle, high) if error(middle) < allowed else (low, middle)
     return low
-
-
-def _velocity(spins: Tensor, field: Tensor, damping: float) -> Tensor:
-    return cross(angular_velocity(spins, field, damping), spins)
 
 
 def _phase_error(name: str, angle: float) -> float:

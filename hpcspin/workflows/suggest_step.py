@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from hpcspin.assembly.fields import build_field
-from hpcspin.assembly.system import build_lattice, initial_spins
+from hpcspin.assembly.system import build_lattice, build_vacancies, initial_spins
 from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import INTEGRATORS
-from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.integrators import largest_on
+from hpcspin.dynamics.motion import Motion
 from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate
 from hpcspin.dynamics.step_bounds import DRIVE_ERROR, NOISE_ERROR, drives_of, step_bounds
 from hpcspin.dynamics.torque import components_first
@@ -25,15 +25,11 @@ def suggest_step(config: Config, world: World, evaluations: int) -> str:
     lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
     field = build_field(config, lattice, world, device)
     domain = Domain.cut(lattice, world, field.halo)
-    start = initial_spins(initial, lattice, dynamics.seed)[domain.slices]
-    rate = fastest_rate(
-        FieldEvaluator(field, domain),
-        components_first(torch.as_tensor(start, device=device)),
-        torch.as_tensor(domain.sites, device=device),
-        dynamics.damping,
-        largest_on(world),
-        evaluations,
-    )
+    # Without noise, which not all integrators take, and which gives no rate.
+    still = dynamics.model_copy(update={"temperature": 0.0, "integrator": "heun", "tolerance": None})
+    motion = Motion(field, domain, still, device, build_vacancies(config, lattice))
+    start = torch.as_tensor(initial_spins(initial, lattice, dynamics.seed)[domain.slices], device=device)
+    rate = fastest_rate(motion.velocity, components_first(start), motion.sites, largest_on(world), evaluations)
     drives, lines = drives_of(field), []
     for name, scheme in sorted(INTEGRATORS.items()):
         temperature = dynamics.temperature if scheme.langevin else 0.0

@@ -232,9 +232,13 @@ def _switching(config: Config, section: SwitchingSection, magnet: Magnet, output
             if name == EXACT:
                 rates[MACROSPIN] = float(matrix.sum().real / len(matrix))
             rows += [{"field": field, "voltage": voltage, "growth": rate} for field, rate in rates.items()]
-    critical = {
-        field: zero_crossing(*np.array([(r["voltage"], r["growth"]) for r in rows if r["field"] == field]).T)
+    growths = {
+        field: {row["voltage"]: row["growth"] for row in rows if row["field"] == field}
         for field in dict.fromkeys(row["field"] for row in rows)
+    }
+    critical = {
+        field: zero_crossing(*np.array(list(growth.items())).T) or outside({v: rate >= 0 for v, rate in growth.items()})
+        for field, growth in growths.items()
     }
     if world.rank == 0:
         write_csv(rows, output / "switching.csv")
@@ -282,7 +286,7 @@ def _runs(
     config: Config, section: SwitchingSection, precision: float, magnet: Magnet, output: Path, world: World
 ) -> tuple[int, dict[str, Any]]:
     """Exit code, and the critical voltage at which runs begin to leave their direction, by bisection for each field."""
-    rows, curves, critical = list[Row](), list[tuple[str, float, Array, Array]](), dict[str, float | None]()
+    rows, curves, critical = list[Row](), list[tuple[str, float, Array, Array]](), dict[str, float | str]()
     learned = config.section(TorqueSection).model
     for name, model in {EXACT: None, **({LEARNED: learned} if learned else {})}.items():
         leaves, pending = dict[float, bool](), list(section.voltages)
@@ -301,7 +305,7 @@ def _runs(
             between = bracket(leaves)
             wide = between is not None and abs(between[1] - between[0]) > precision
             pending = [float(np.mean(between))] if between and wide else []
-        critical[name] = float(np.mean(between)) if between else None
+        critical[name] = float(np.mean(between)) if between else outside(leaves)
     if world.rank == 0:
         write_csv(rows, output / "runs.csv")
         draw_runs(curves, rows, output / "runs.png")
@@ -316,6 +320,12 @@ def bracket(leaves: Mapping[float, bool]) -> tuple[float, float] | None:
     ordered = sorted(leaves, key=abs)
     first = next((number for number, voltage in enumerate(ordered) if leaves[voltage]), 0)
     return (ordered[first - 1], ordered[first]) if first else None
+
+
+def outside(unstable: Mapping[float, bool]) -> str:
+    """Where the critical voltage lies, if not between two of these voltages."""
+    least, most = min(unstable, key=abs), max(unstable, key=abs)
+    return f"|V| < {abs(least):g}" if unstable[least] else f"|V| > {abs(most):g}"
 
 
 def _run(
@@ -363,5 +373,5 @@ def _summary(numbers: Mapping[str, Any]) -> str:
     return "; ".join(say(numbers[key]) for key, say in shown.items() if key in numbers) or "the numbers"
 
 
-def _each(critical: Mapping[str, float | None]) -> str:
-    return ", ".join(f"{'none in range' if v is None else f'{v:.3g}'} ({field})" for field, v in critical.items())
+def _each(critical: Mapping[str, float | str]) -> str:
+    return ", ".join(f"{v if isinstance(v, str) else f'{v:.3g}'} ({field})" for field, v in critical.items())

@@ -8,18 +8,19 @@ import torch
 from laws import evolve, random_spins, single_domain
 from run_simulation import simulation
 
-from hpcspin.dynamics import INTEGRATORS, FieldEvaluator, Heisenberg, SumField, Zeeman
+from hpcspin.dynamics import INTEGRATORS, Heisenberg, Settings, SumField, Zeeman
 from hpcspin.dynamics.integrators import largest_on
+from hpcspin.dynamics.motion import Motion
 from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate, tolerated_angle
 from hpcspin.dynamics.torque import components_first
 from hpcspin.parallel.world import World
 
 
-def rate(field, spins, kind="square", damping=0.0, evaluations=200):
+def rate(field, spins, kind="square", damping=0.0, evaluations=200, vacancies=None, **settings):
     domain = single_domain(spins.shape[:2], (True, True), kind)
     block = components_first(torch.as_tensor(spins))
-    sites = torch.as_tensor(domain.sites)
-    return fastest_rate(FieldEvaluator(field, domain), block, sites, damping, largest_on(World()), evaluations)
+    motion = Motion(field, domain, Settings(damping=damping, duration=1.0, **settings), torch.device("cpu"), vacancies)
+    return fastest_rate(motion.velocity, block, motion.sites, largest_on(World()), evaluations)
 
 
 def ordered(kind, sign):
@@ -43,6 +44,19 @@ def test_the_fastest_spin_wave(kind, exchange, expected):
 def test_a_uniform_field_and_rest():
     assert rate(Zeeman((0, 0, 3.0)), random_spins((6, 6))) == pytest.approx(3.0, rel=0.02)
     assert rate(Zeeman((0, 0, 0.0)), random_spins((6, 6))) == 0
+
+
+def test_spins_that_are_missing_or_pinned_have_no_rate():
+    spins, holes = random_spins((3, 4)), np.ones((3, 4), dtype=bool)
+    holes[1, 1] = False
+    assert rate(Heisenberg(1.0), spins, vacancies=holes) == 0
+    pinned = tuple(map(tuple, np.argwhere(holes).tolist()))
+    neighbours = spins[0, 1] + spins[2, 1] + spins[1, 0] + spins[1, 2]
+    alone, in_their_field = (
+        rate(field, spins, pinned=pinned) for field in (Heisenberg(1.0), Zeeman(tuple(neighbours.tolist())))
+    )
+    assert alone == pytest.approx(in_their_field, rel=0.01)
+    assert alone == pytest.approx(np.linalg.norm(neighbours), rel=0.1)
 
 
 @pytest.mark.parametrize("name", sorted(INTEGRATORS))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config
 from hpcspin.dynamics.spin_transfer import spin_transfer
-from hpcspin.workflows.torque import Magnet, at_voltage, bracket
+from hpcspin.errors import HpcspinError
+from hpcspin.workflows.torque import Magnet, at_voltage, bracket, outside
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -203,3 +204,10 @@ def test_what_is_wrong_is_said_in_a_line(hpcspin: Cli, valve: Path, tmp_path: Pa
 def table(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
+
+
+def test_a_critical_voltage_outside_the_given_ones_has_a_side(valve: Path) -> None:
+    assert outside({-0.2: False, -0.4: False}) == "|V| > 0.4"
+    assert outside({0.4: True, 0.2: True}) == "|V| < 0.2"
+    with pytest.raises(HpcspinError, match="voltages of one sign"):
+        load_config(valve, ["torque.switching.voltages=[-0.2,0.2]"])
