@@ -30,12 +30,15 @@ _COPIES = 5
 def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Array]:
     r"""Spectrum of the fluctuations of the spins at each wave vector.
 
-    .. math:: S(q, \omega) = \frac{\Delta t}{2\pi \sum_t w_t^2}
+    .. math:: S(q, \omega) = \frac{\Delta t}{\pi \sum_t w_t^2}
               \sum_a \Big| \sum_t w_t\, [s^a_q(t) - \bar s^a_q]\, e^{i \omega t} \Big|^2, \quad
               s_q = N^{-1/2} \sum_i S_i e^{-i q \cdot r_i},
 
-    with a Hann window w; the values at omega and -omega are added. Its integral over omega >= 0 is the mean of
-    \|s_q - mean\|^2 over time, weighted with w^2.
+    with a Hann window w. A wave that moves along q, as exp(i q·r - i omega t), is at q, and its reverse at -q; their
+    frequencies differ where inversion symmetry is broken, as by a Dzyaloshinskii-Moriya interaction. For omega < 0,
+    S(q, omega) = S(-q, -omega). The integral over omega >= 0, averaged over q and -q, is the mean over time of
+    \|s_q - mean\|^2, weighted with w^2. For this, the values at 0 and at the largest frequency of an even number of
+    frames, which are their own negatives, are half of the above.
 
     Parameters
     ----------
@@ -62,20 +65,21 @@ def dynamical_structure_factor(spins: Array, interval: float) -> tuple[Array, Ar
     vacant = np.isnan(spins[0])
     unit = interval / (2 * np.pi * (window**2).sum() * (~vacant[..., 0]).sum())
     positive, pairs = frames // 2 + 1, (frames - 1) // 2
-    folded = np.empty((positive, lx, ly))
+    spectrum = np.empty((positive, lx, ly))
     for columns in np.array_split(np.arange(lx), min(lx, -(-48 * frames * lx * ly // _BLOCK))):
         present = (np.where(vacant, 0.0, spins[frame]) for frame in range(frames))
         waves = np.stack([np.fft.fft2(values, axes=(0, 1))[columns] for values in present])
         waves -= waves.mean(axis=0)
         waves *= window[:, None, None, None]
         power = unit * (np.abs(np.fft.fft(waves, axis=0)) ** 2).sum(axis=-1)
-        folded[:, columns] = power[:positive]
-        folded[1 : pairs + 1, columns] += power[: -pairs - 1 : -1]
-    return 2 * np.pi * np.arange(positive) / (frames * interval), folded
+        # The transform of NumPy has exp(-i omega t): the frequency k is at -k.
+        spectrum[0, columns], spectrum[1:, columns] = power[0], power[:-positive:-1]
+    spectrum[1 : pairs + 1] *= 2
+    return 2 * np.pi * np.arange(positive) / (frames * interval), spectrum
 
 
 def dispersion(spins: Array, interval: float) -> Array:
-    """Frequency of the strongest mode at each wave vector: for spin waves, their dispersion.
+    """Frequency of the strongest mode that moves along each wave vector: for spin waves, their dispersion.
 
     The maximum of `dynamical_structure_factor` at omega > 0, interpolated between the frequencies of the spectrum by a
     parabola through the logarithms of three values. Arguments and errors are those of that function.
