@@ -79,7 +79,7 @@ def draw(results: list[str], path: str) -> None:
         raise SystemExit("walls: the results have other exact runs; draw those of the same")
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()
-    groups = {"exact": first["exact"], **{name: walls["learned"] for name, walls in stored.items()}}
+    groups = {"corrected": first["exact"], **{name: walls["learned"] for name, walls in stored.items()}}
     for number, (name, runs) in enumerate(groups.items()):
         ways = np.array(runs) - np.array(runs)[:, :1]
         mean, spread, colour = ways.mean(0), ways.std(0, ddof=1), f"C{number}"
