@@ -1,6 +1,6 @@
-"""The learned force field: derivatives of two local potentials, or a covariant field of message passing.
+"""Learned force fields: derivatives of two potentials, or a covariant field of message passing.
 
-The room knows lattices, and nothing of electrons, dynamics or training.
+The package does not depend on electrons, dynamics or training.
 """
 
 from hpcspin.potential.architecture import Architecture, make_force_field

@@ -1,4 +1,4 @@
-"""What defines a force field but its weights."""
+"""The architecture of a force field: everything that defines it except its weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Config(Section):
 
 @dataclass(frozen=True, init=False)
 class Architecture:
-    """Everything that defines a force field but its weights.
+    """Everything that defines a force field except its weights.
 
     Parameters
     ----------
@@ -35,21 +35,21 @@ class Architecture:
     bias_reference
         Unit V_ref of the voltages: the network sees u = V / V_ref.
     drives
-        Voltages of a system: one, the bias, or as many as there are reservoirs beside the bath.
+        Number of voltages of a system: one, the bias, or one for each reservoir other than the bath.
     grand_potential
-        See `GrandPotential`, for ``drive: chemical_potential``.
+        Values of `GrandPotential`, used with ``drive: chemical_potential``.
     **settings
         Further keys of the section ``potential`` of a config.
 
     Attributes
     ----------
     settings : ForceFieldSettings
-        Of the kind of force field.
+        Settings of this kind of force field.
 
     Raises
     ------
     HpcspinError
-        If a name is unknown or a number impossible.
+        If a name is unknown or a value invalid.
     """
 
     lattice: str
@@ -82,7 +82,7 @@ class Architecture:
         if drives < 1 or (drives > 1 and drive == "bias"):
             raise HpcspinError(f"potential.drives: {drives} voltages are not those of drive: bias, which is one")
         dilations = getattr(section, "layers", (1,))
-        # The mirror that a bias along x leaves must commute with a dilation along x.
+        # The mirror symmetry that remains under a bias along x must commute with a dilation along x.
         if max(dilations) > 1 and make_lattice(lattice, (1, 1), (False, False)).mirror_y[1, 0] != 0:
             raise HpcspinError(
                 f"potential.layers: {list(dilations)} single out the x direction; that is for a lattice whose "
@@ -94,21 +94,21 @@ class Architecture:
             object.__setattr__(self, name, value)
 
     def changed(self, **changes: Any) -> Architecture:
-        """The same with other values of some keys."""
+        """A copy with other values of some keys."""
         return Architecture(**{**self.as_dict(), **changes})
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Dilation of each message-passing layer; one layer, ``(1,)``, of potentials of a descriptor."""
+        """Dilation of each message-passing layer; ``(1,)`` for potentials of a descriptor."""
         return getattr(self.settings, "layers", (1,))
 
     @property
     def drive(self) -> str:
-        """What the force field sees of the reservoirs or of the chemical potential, see `MessagePassingSettings`."""
+        """Voltages or chemical potential that the force field takes as input; see `MessagePassingSettings`."""
         return getattr(self.settings, "drive", "bias")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as a JSON file holds them."""
+        """The architecture as plain values for a JSON file."""
         settings = self.settings.model_dump(mode="json")
         drives = {"drives": self.drives} if self.drive != "bias" else {}
         grand = {"grand_potential": list(self.grand_potential)} if self.grand_potential else {}
@@ -116,5 +116,5 @@ class Architecture:
 
 
 def make_force_field(architecture: Architecture) -> ForceField:
-    """The force field of an architecture, with random weights."""
+    """Create the force field of an architecture, with random weights."""
     return architecture.settings.make(architecture)

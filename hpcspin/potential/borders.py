@@ -1,8 +1,9 @@
-"""What the centres of a block add to the fields beyond its sides.
+"""Contributions of the centres of a block to the fields on spins of neighbouring blocks.
 
-The field of global potentials on a spin is a sum over all centres that see it. Where a lattice is cut into blocks, some
-of these stand in another block, and their terms come from there. They travel one by one, and are added in the order of
-the slots as if their centres stood here: a sum has the same bits however the lattice is cut.
+The field of global potentials on a spin is a sum over all centres that have it in their neighbourhood. If the lattice
+is divided into blocks, some of these centres lie in another block, which sends their terms. The terms are sent one by
+one and added in the order of the slots, as if their centres were local, so that a sum has the same bits however the
+lattice is divided.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from torch import Tensor
 from hpcspin.potential.window import Block, reach_of
 
 Side = tuple[int, int]
-"""Of a block: -1, 0 or 1 along x and y."""
+"""Side or corner of a block: -1, 0 or 1 along x and along y."""
 _Places = dict[Side, tuple[Tensor, Tensor]]
 
 
 class BorderExchange(Protocol):
-    """How terms travel between blocks."""
+    """Exchange of terms between blocks."""
 
     def send(self, terms: Mapping[Side, Tensor]) -> None:
-        """Send terms, shape (terms, numbers), to the block beyond each side; where there is none they are lost."""
+        """Send terms, shape (terms, numbers), to the block beyond each side; they are dropped if there is none."""
         ...
 
     def receive(self) -> Mapping[Side, Tensor]:
-        """As many terms from the block beyond each side that has one."""
+        """Receive as many terms from the block beyond each side that has one."""
         ...
 
 
 class Borders:
-    """Which terms cross the sides of a block, both ways.
+    """Tables of the terms that cross the sides of a block in both directions.
 
-    Both ends list those of a side by slot and then by place of the centre.
+    Sender and receiver order the terms of a side by slot, then by position of the centre.
 
     Parameters
     ----------
@@ -46,11 +47,11 @@ class Borders:
     offsets
         Lattice offset of each slot, shape (slots, 2).
     rows
-        Row of each site of the block among the spins, shape (nx, ny).
+        Row of each site of the block in the array of spins, shape (nx, ny).
     centres
-        Number of each site of the block among its centres, shape (nx * ny,).
+        Index of each site of the block among the centres, shape (nx * ny,).
     numbers
-        Numbers of a term.
+        How many numbers make up a term.
 
     Attributes
     ----------
@@ -93,7 +94,7 @@ class Borders:
 
     @property
     def shapes(self) -> dict[Side, tuple[int, int]]:
-        """Shape (terms, numbers) of what crosses each side, the same one way as the other."""
+        """Shape (terms, numbers) of the terms that cross each side, the same in both directions."""
         return {side: (len(slots), self._shape[1]) for side, (slots, _) in self._outgoing.items()}
 
     def outgoing(self, partials: Tensor, first: int) -> dict[Side, Tensor]:
@@ -104,12 +105,12 @@ class Borders:
         partials
             Terms of centres by slot, shape (slots, numbers, centres).
         first
-            Number of the first of these centres; all on which foreign spins depend are among them.
+            Index of the first of these centres; all centres that act on foreign spins must be among them.
         """
         return {side: partials[slots, :, centres - first] for side, (slots, centres) in self._outgoing.items()}
 
     def incoming(self, terms: Mapping[Side, Tensor], like: Tensor) -> Tensor:
-        """Terms of the foreign centres by slot, shape (slots, numbers, foreign centres), of the type of `like`."""
+        """Terms of the foreign centres by slot, shape (slots, numbers, foreign centres), with the type of `like`."""
         partials = like.new_zeros((*self._shape, len(self.table)))
         for side, received in terms.items():
             slots, centres = self._incoming[side]
@@ -118,7 +119,7 @@ class Borders:
 
 
 def _around_the_sides(shape: tuple[int, int], margins: list[int]) -> NDArray[np.int64]:
-    """Places on both sides of those sides of the block that have a margin, up to its width, shape (places, 2)."""
+    """Positions within the margin of a side of the block, inside and outside it, shape (places, 2)."""
     along = [np.arange(-margin, length + margin) for margin, length in zip(margins, shape, strict=True)]
     close = [(x < margin) | (x >= length - margin) for x, margin, length in zip(along, margins, shape, strict=True)]
     x, y = np.nonzero(np.logical_or.outer(*close))
@@ -126,12 +127,12 @@ def _around_the_sides(shape: tuple[int, int], margins: list[int]) -> NDArray[np.
 
 
 def _side(places: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
-    """On which side of the block places lie, shape (..., 2)."""
+    """Side of the block on which each position lies, shape (..., 2)."""
     return (places >= np.array(shape)).astype(np.int64) - (places < 0)
 
 
 def _by_side(which: NDArray[np.bool_], sides: NDArray[np.int64], number: NDArray[np.int64]) -> _Places:
-    """Slots and centres of chosen terms, by side, in order of slot and then of place."""
+    """Slots and centres of the selected terms, by side, ordered by slot and then by position."""
     slots, places = np.nonzero(which.T)
     found = sides[places, slots]
     return {

@@ -1,7 +1,7 @@
 """Committees: force fields of one architecture whose disagreement estimates their error.
 
-Members differ in the seed of their first weights and in the order of their batches. Where the training data decide,
-they agree; where nothing like it was seen, they do not.
+Members differ in the seed of their initial weights and in the order of their batches. They agree where the training
+data determine the field, and disagree where the data contain nothing similar.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from hpcspin.storage import (
 )
 
 MEMBER = "member-{:02d}"
-"""Directory of a member within that of its committee."""
+"""Directory of a member within the directory of its committee."""
 SHIPPED = Path(__file__).parent.parent / "models"
-"""Where the models lie that come with the program."""
+"""Directory of the models that are shipped with the program."""
 
 
 class Committee(Predictor):
-    """The mean of several force fields, used like one.
+    """The mean of several force fields, used like a single one.
 
     Parameters
     ----------
     members
-        At least two, of one architecture but for the unit of the bias.
+        At least two, all of the same architecture.
 
     Raises
     ------
@@ -83,19 +83,19 @@ class Committee(Predictor):
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Sequence[Any]] = ()
     ) -> Prediction:
-        """Mean over the members, which exchange one after the other; see `ForceField.forward`."""
+        """Mean over the members, which exchange border terms one after the other; see `ForceField.forward`."""
         parts = interior or [()] * len(self._forces)
         predictions = [m(spins, neighbourhood, bias, part) for m, part in zip(self._forces, parts, strict=True)]
-        # Added one after the other: a site's sum does not depend on the shape of its block.
+        # Added one after the other, so that a site's sum does not depend on the shape of its block.
         return Prediction(*(sum(parts[1:], parts[0]) / len(parts) for parts in zip(*predictions, strict=True)))
 
     def terms(self, spins: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, Sequence[Sequence[Any]]]:
-        """Mean over the members, and what each goes on from; see `ForceField`."""
+        """Mean over the members, and the forward pass of each; see `Predictor`."""
         parts, forward_pass = zip(*(member.terms(spins, neighbourhood) for member in self._forces), strict=True)
         return sum(parts[1:], parts[0]) / len(parts), forward_pass
 
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[list[Part]]:
-        """See `ForceField.interior`; one list a member."""
+        """See `ForceField.interior`; one list for each member."""
         return [member.interior(spins, neighbourhood, bias) for member in self._forces]
 
     def spread(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
@@ -112,32 +112,32 @@ class Committee(Predictor):
         placed = self._forces[0].placed(spins, neighbourhood, bias)
         axes = placed[:, neighbourhood.outputs_of(1, spins.device)[0]].to(fields.dtype)
         deviations = deviations - axes * (deviations * axes).sum(-1, keepdim=True)
-        # Two perpendicular components share the square.
+        # The square is a sum over two perpendicular components.
         return (deviations.square().sum((0, -1)) / (2 * (len(self.members) - 1))).sqrt()
 
     @property
     def has_envelope(self) -> bool:
-        """Whether all members know the range of their training data."""
+        """Whether all members have stored the range of their training data."""
         return all(member.envelope is not None for member in self._forces)
 
     def outside(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
-        """Mean over the members, whose features are their own; see `ForceField.outside`."""
+        """Mean over the members, each judged by its own features; see `ForceField.outside`."""
         return torch.stack([member.outside(spins, neighbourhood, bias) for member in self._forces]).mean(0)
 
 
 def model_files(path: str | Path) -> list[Path]:
-    """Files of the weights behind what a user calls a model: one, or one a member of a committee.
+    """Weight files of a model: one file, or one for each member of a committee.
 
     Parameters
     ----------
     path
-        Name of a shipped model, ``.safetensors`` file, or directory with ``model.safetensors`` or a
-        committee's ``member-NN/model.safetensors``.
+        Name of a shipped model, a ``.safetensors`` file, or a directory with ``model.safetensors`` or with the
+        ``member-NN/model.safetensors`` of a committee.
 
     Raises
     ------
     HpcspinError
-        If a directory holds no model and no two members.
+        If there is no such model, or a directory holds neither a model nor two members.
     """
     path = Path(path)
     if not path.exists() and path.name in shipped_models() and path == Path(path.name):
@@ -159,17 +159,17 @@ def model_files(path: str | Path) -> list[Path]:
 
 
 def model_file(path: str | Path) -> Path:
-    """The file of the weights of a model that is no committee.
+    """Weight file of a model that is not a committee.
 
     Parameters
     ----------
     path
-        As of `model_files`.
+        As for `model_files`.
 
     Raises
     ------
     HpcspinError
-        As `model_files` does, or if it is a committee.
+        As for `model_files`, or if the model is a committee.
     """
     first, *others = model_files(path)
     if others:
@@ -178,37 +178,37 @@ def model_file(path: str | Path) -> Path:
 
 
 def shipped_models() -> list[str]:
-    """Names of the models that come with the program."""
+    """Names of the models that are shipped with the program."""
     return sorted(file.stem for file in SHIPPED.glob("*.safetensors"))
 
 
 def weights_digest(path: str | Path) -> str:
-    """SHA-256 of the weights of a model, as its card has it; of a committee that of its members' digests."""
+    """SHA-256 of the weight file of a model, as in its card; for a committee, SHA-256 of its members' digests."""
     digests = [sha256(file) for file in model_files(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def load_force(path: str | Path, precision: str | None = None) -> ForceField | Committee:
-    """Read a shipped or saved force field, or what `hpcspin train` has left in a directory.
+    """Load a shipped or saved force field, or the result of `hpcspin train` in a directory.
 
     Parameters
     ----------
     path
         See `model_files`.
     precision
-        ``"float32"`` or ``"float64"``, in which it is to compute; None for that of its training.
+        ``"float32"`` or ``"float64"``, the precision of its arithmetic; None for the precision of its training.
 
     Returns
     -------
     ForceField or Committee
-        In evaluation mode, with its card: of a committee that of the first member, with the cards of all as
-        ``members`` and all their ``electrons``.
+        In evaluation mode, with its card. The card of a committee is that of its first member, with the cards of all
+        members as ``members`` and the ``electrons`` of all of them.
 
     Raises
     ------
     HpcspinError
-        If a file is unreadable, the directory holds no model and no two members, the members have learned from labels
-        of different electrons, or there is no such precision.
+        If a file is unreadable, the directory holds neither a model nor two members, the members were trained on
+        labels of different electrons, or the precision is unknown.
     """
     files = model_files(path)
     members, cards = zip(*(load_model(file, precision) for file in files), strict=True)
@@ -221,7 +221,7 @@ def load_force(path: str | Path, precision: str | None = None) -> ForceField | C
 
 
 def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) -> list[Electrons] | None:
-    """What all members have learned from; None where one of them does not say it."""
+    """Electrons on whose labels the members were trained; None if the card of a member does not state them."""
     stated = [stored_electrons(card.get("electrons"), str(file)) for file, card in zip(files, cards, strict=True)]
     drive = cards[0]["architecture"].get("drive", "bias")
     known = [electrons for member in stated for electrons in member or []]

@@ -1,6 +1,6 @@
 """The paper's field of two potentials (arXiv:2112.12124), equation by equation.
 
-Spins are free vectors in every derivative; what this adds along the spin itself exerts no torque.
+Derivatives treat the spins as unconstrained vectors; the component that this adds along a spin exerts no torque.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch.nn import functional
 
 
 class Prediction(NamedTuple):
-    """What a force field says about a batch of configurations.
+    """Prediction of a force field for a batch of configurations.
 
     Attributes
     ----------
     field : Tensor
         H = equilibrium + nonequilibrium, shape (batch, sites, 3).
     equilibrium, nonequilibrium : Tensor
-        h^eq = -∂E/∂S and h^neq = -S x ∂G/∂S, shape (batch, sites, 3); of a
-        field without potentials the first is the whole field.
+        h^eq = -∂E/∂S and h^neq = -S x ∂G/∂S, shape (batch, sites, 3); for a
+        field without potentials ``equilibrium`` is the whole field.
     energy, toroidal : Tensor
-        Sums E and G of the potentials of all centres, shape (batch,); zero where there is none.
+        Sums E and G of the potentials of all centres, shape (batch,); zero if the model has no such potential.
     terms : Tensor
         Sums C_k of the terms of a learned grand potential, in hoppings and in double precision, shape (batch, terms);
-        no terms of any other model.
+        no terms for any other model.
     """
 
     field: Tensor
@@ -39,9 +39,10 @@ class Prediction(NamedTuple):
 
 
 def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """E = Σ_i ε_i and G = Σ_i χ_i (Eq. 5) of each configuration, shape (batch,); G is zero where there is no χ.
+    """E = Σ_i ε_i and G = Σ_i χ_i (Eq. 5) of each configuration, shape (batch,); G is zero if there is no χ.
 
-    The local ones are those of all centres of a batch laid end to end, shape (potentials, batch * centres).
+    ``local`` holds ε_i and χ_i of all centres of a batch, one configuration after the other, shape (potentials,
+    batch * centres).
     """
     totals = local.unflatten(1, (batch, -1)).sum(2)
     energy, toroidal = functional.pad(totals, (0, 0, 0, 2 - len(totals))).unbind()
@@ -49,14 +50,14 @@ def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:
 
 
 def local_factors(u: Tensor, potentials: int) -> Tensor:
-    """What the network's outputs are multiplied with: ε with 1, and each χ with its voltage u, so that G = 0 at none.
+    """Factors of the network's outputs: 1 for ε and the voltage u for each χ, so that G = 0 without voltages.
 
     Parameters
     ----------
     u
         The voltages of each centre in their unit, shape (drives, centres).
     potentials
-        One, ε, or 1 + drives: ε, and χ = Σ_r u_r χ_r in its terms.
+        Number of outputs: 1 for ε alone, or 1 + drives for ε and the terms χ_r of χ = Σ_r u_r χ_r.
 
     Returns
     -------
@@ -67,12 +68,12 @@ def local_factors(u: Tensor, potentials: int) -> Tensor:
 
 
 def sum_of_terms(local: Tensor, terms: Sequence[int]) -> Tensor:
-    """ε, or ε and χ = Σ_r u_r χ_r, of the terms of each along the first axis: so many of ε, and of χ one a voltage."""
+    """Sum terms along the first axis to ε, or to ε and χ = Σ_r u_r χ_r; ``terms`` is the number of terms of each."""
     return local if len(local) == len(terms) else torch.stack([part.sum(0) for part in local.split(list(terms))])
 
 
 def exchange_field(spins: Tensor, by_spin: Tensor) -> tuple[Tensor, Tensor]:
-    """Both parts of H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3), shape (sites, 3) each; one vector product a site.
+    """Both parts of H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3), shape (sites, 3) each; one vector product per site.
 
     Parameters
     ----------

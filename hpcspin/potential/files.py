@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 
 
 def card_path(path: str | Path) -> Path:
-    """Where the card of a model lies."""
+    """Path of the card of a model."""
     return Path(path).with_suffix(".json")
 
 
@@ -36,7 +36,7 @@ def save_model(path: str | Path, model: ForceField, card: Mapping[str, Any]) -> 
     model
         The force field.
     card
-        JSON values of the caller: training data, metrics, config.
+        Further JSON values: training data, metrics, config.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def save_model(path: str | Path, model: ForceField, card: Mapping[str, Any]) -> 
         "provenance": provenance(),
         **card,
     }
-    # Both have reached the disk before either gets its name.
+    # Both files are on the disk before either gets its final name.
     with atomic_file(card_path(path)) as card_file, atomic_file(path) as weights_file:
         card_file.write_at(0, (json.dumps(content, indent=2) + "\n").encode())
         card_file.sync()
@@ -64,7 +64,7 @@ def save_model(path: str | Path, model: ForceField, card: Mapping[str, Any]) -> 
 def load_model(path: str | Path, precision: str | None = None) -> tuple[ForceField, dict[str, Any]]:
     """Read a force field and its card.
 
-    With a ``precision``, ``float32`` or ``float64``, it computes in that, and not in the one of its training.
+    ``precision``, ``float32`` or ``float64``, replaces the precision of its training.
 
     Returns
     -------
@@ -133,11 +133,11 @@ def _architecture(card: dict[str, Any], path: Path) -> Architecture:
 
 
 def _require_shapes(architecture: Architecture, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Refuse weights of other shapes than the card's before memory is taken for these, which may be any."""
+    """Refuse weights whose shapes differ from the card's, before allocating memory for those, which may be huge."""
     try:
         with torch.device("meta"):
             wanted = make_force_field(architecture).state_dict()
-    except (TypeError, RuntimeError) as error:  # Sizes beyond what an integer holds.
+    except (TypeError, RuntimeError) as error:  # Sizes that overflow an integer.
         raise HpcspinError(
             f"{card_path(path)}: architecture: its sizes are impossible; copy both files of the model again"
         ) from error

@@ -1,8 +1,8 @@
-"""Linear maps of neighbour tables whose derivatives have a fixed order.
+"""Linear maps by neighbour tables whose derivatives are summed in a fixed order.
 
-The neighbours of a lattice never change. Both the table (who stands in which slot) and its inverse (in which slots one
-stands) are therefore known beforehand, and the adjoint of a gather, usually a scatter with atomic additions in no fixed
-order, becomes a gather through the inverse and a sum in a fixed order: deterministic on every device.
+The neighbours on a lattice never change. Both the table (which site is in which slot) and its inverse (in which slots a
+site is) are therefore computed in advance, and the adjoint of a gather, usually a scatter with atomic additions in no
+fixed order, becomes a gather through the inverse and a sum in a fixed order: deterministic on every device.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 BACKENDS = ("torch-scatter", "torch")
-"""Of sums over segments."""
+"""Backends of sums over segments."""
 
 
 def linear(x: Tensor, of: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]) -> Tensor:
-    """A linear map of x whose derivative is its adjoint, and that one's the map: differentiable to any order."""
+    """Apply a linear map; its adjoint is its derivative and vice versa, so that it is differentiable to any order."""
     image: Tensor = _Linear.apply(x, of, adjoint)
     return image
 
@@ -47,14 +47,14 @@ def segment_backend() -> str:
 
 
 def _scatter_has_kernels(device: torch.device) -> bool:
-    """Whether torch-scatter was built for a device: built without CUDA it serves CPUs alone."""
+    """Whether torch-scatter supports a device; if built without CUDA, it supports CPUs only."""
     import torch_scatter  # noqa: F401
 
     return device.type == "cpu" or torch.ops.torch_scatter.cuda_version() >= 0
 
 
 class StaticGather(nn.Module):
-    """Gather along the first axis, of a given length, at fixed positions, shape (m,); differentiable to any order."""
+    """Gather fixed positions, shape (m,), of a first axis of given length; differentiable to any order."""
 
     index: Tensor
 
@@ -65,11 +65,11 @@ class StaticGather(nn.Module):
         self._sums = _Sums(np.bincount(index, minlength=length), np.argsort(index, kind="stable"), segment_backend())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Entries of x at the positions: the axis of ``length`` becomes one of m."""
+        """Entries of x at the positions: the first axis, of size ``length``, becomes one of size m."""
         return linear(x, self._gather, self._sums)
 
     def adjoint(self, x: Tensor) -> Tensor:
-        """For each position, the sum of x over the places at which it stands."""
+        """For each entry of the gathered axis, the sum of x over all places that it was gathered to."""
         return linear(x, self._sums, self._gather)
 
     def _gather(self, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class SegmentSum(nn.Module):
     lengths
         Length of each segment.
     backend
-        One of `BACKENDS`; None for the one in use.
+        One of `BACKENDS`; None for that of `segment_backend`.
     """
 
     owner: Tensor
@@ -112,9 +112,9 @@ class SegmentSum(nn.Module):
 
 
 class _Sums(nn.Module):
-    """Sums over segments of entries in a given order; both backends add one after the other, to the same bits.
+    """Sums over segments of entries in a given order; both backends add them one by one, to the same bits.
 
-    ``places`` are the entries of all segments, laid end to end.
+    ``places`` lists the entries of all segments, one segment after the other.
     """
 
     pointer: Tensor
@@ -126,7 +126,7 @@ class _Sums(nn.Module):
         super().__init__()
         self.backend, self._empty = backend, int(np.sum(lengths == 0))
         pointer = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        # One entry of every segment at a time: the first ones of all that have one, the second ones, and so on.
+        # Without torch-scatter, every segment adds one entry at a time: all first entries, all second ones, and so on.
         by_length = np.argsort(-lengths, kind="stable")
         counts = [int(np.sum(lengths > entry)) for entry in range(int(np.max(lengths, initial=0)))]
         members = [places[pointer[by_length[:count]] + entry] for entry, count in enumerate(counts)]
@@ -148,7 +148,7 @@ class _Sums(nn.Module):
         for number, places in enumerate(self.members.split(self._counts)):
             entries = x.index_select(0, places)
             if number:
-                # Not torch.sum, which would add in an order that depends on the place in memory.
+                # torch.sum would add in an order that depends on the position in memory.
                 total[: len(places)] += entries
             else:
                 total = entries

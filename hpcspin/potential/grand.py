@@ -1,14 +1,15 @@
 """The learned grand potential: an energy of closed electrons as a function of the spins and of the chemical potential.
 
-At a fixed number of electrons no force field of the spins nearby is exact: the chemical potential mu depends on all
-spins, and the field on each of them depends on mu. At a fixed mu the field is local. So the network learns the local
-terms of
+At a fixed number of electrons no force field of nearby spins is exact: the chemical potential mu depends on all spins,
+and the field on each spin depends on mu. At fixed mu the field is local. The network therefore learns the local terms
+of
 
     Omega(S, mu) + n N_sites (mu - mu_0) = Σ_k T_k(x) C_k(S),      C_k = Σ_i ε_ki,
 
-Chebyshev polynomials T_k of x = (mu - mu_0) / w, whose unit the range of mu in the training data decides, n the mean
-electrons a site there. At a filling mu follows from N = -∂Omega/∂mu, where Omega + mu N is largest: a few sums over the
-lattice, and a root of one polynomial. The energy whose gradient the field is then is the free energy F = Omega + mu N.
+with Chebyshev polynomials T_k of x = (mu - mu_0) / w. The centre mu_0 and the unit w are those of the range of mu in
+the training data, and n is the mean number of electrons per site there. At a given filling, mu follows from
+N = -∂Omega/∂mu, where Omega + mu N has its maximum; this takes a few sums over the lattice and a root of one
+polynomial. The field then derives from the free energy F = Omega + mu N.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ if TYPE_CHECKING:
     from hpcspin.potential.prediction import Predictor
 
 TERMS = 8
-"""Polynomials of the chemical potential."""
+"""Number of polynomials of the chemical potential."""
 _SAMPLED = 33
 _BEYOND = 1.05
-"""Range of x in which the chemical potential is looked for: a little more than the training data have."""
+"""Largest |x| at which the chemical potential is searched for, a little beyond the training data."""
 _MISSED = 0.02
-"""Electrons a site by which a filling may be missed at an end of this range."""
+"""Largest error of the filling that is accepted at an end of this range, in electrons per site."""
 _UNIT = 2.0**-32
-"""Of sums in whole numbers, in hoppings: they have the same bits in any order."""
+"""Unit, in hoppings, of sums taken in integers, which have the same bits in any order."""
 
 
 class GrandPotential(NamedTuple):
-    """What the polynomials in the chemical potential refer to.
+    """Reference values of the polynomials in the chemical potential.
 
     Attributes
     ----------
     lowest, highest : float
-        Chemical potentials of the training data, in hoppings.
+        Range of the chemical potential in the training data, in hoppings.
     filling : float
-        Mean electrons a site of the training data.
+        Mean number of electrons per site in the training data.
     """
 
     lowest: float = -1.0
@@ -66,22 +67,22 @@ class GrandPotential(NamedTuple):
         return (self.highest - self.lowest) / 2 or 1.0
 
     def polynomials(self, potential: Tensor, derivative: int = 0) -> Tensor:
-        """T_k of chemical potentials, or their first or second derivatives by them, shape (terms, *potentials)."""
+        """T_k at chemical potentials, or their first or second derivatives with respect to mu: (terms, *potentials)."""
         x = (potential.double() - self.middle) / self.unit
         powers = x ** torch.arange(TERMS, device=x.device).reshape(-1, *[1] * x.ndim)
         return torch.tensordot(_coefficients(derivative).to(x.device), powers, 1) / self.unit**derivative
 
     def energy(self, terms: Tensor, drive: Tensor, sites: int) -> Tensor:
-        """Omega or, where a filling is given, the free energy F = Omega + mu N, shape (batch,).
+        """Omega or, if a filling is given, the free energy F = Omega + mu N, shape (batch,).
 
         Parameters
         ----------
         terms
             C_k, shape (batch, terms).
         drive
-            Chemical potential and electrons a site, NaN where the potential is what is fixed, shape (batch, 2).
+            Chemical potential and electrons per site, the latter NaN at a fixed potential, shape (batch, 2).
         sites
-            Of the lattice.
+            Number of sites of the lattice.
         """
         potential, filling = drive.double().unbind(1)
         held = torch.nan_to_num(filling * potential)
@@ -89,34 +90,34 @@ class GrandPotential(NamedTuple):
         return learned + sites * (held - self.filling * (potential - self.middle))
 
     def electrons(self, terms: Tensor, drive: Tensor, sites: int) -> Tensor:
-        """N = -∂Omega/∂mu, shape (batch,); arguments as of `energy`."""
+        """N = -∂Omega/∂mu, shape (batch,); arguments as for `energy`."""
         return sites * self.filling - (terms * self.polynomials(drive[:, 0], 1).T).sum(1)
 
     def compressibility(self, terms: Tensor) -> Tensor:
-        """∂N/∂mu at equally spaced chemical potentials of the range, of the lattice: (batch, n)."""
+        """∂N/∂mu of the lattice at equally spaced chemical potentials of the range, shape (batch, n)."""
         potentials = torch.linspace(self.lowest, self.highest, _SAMPLED, dtype=torch.float64, device=terms.device)
         return -terms @ self.polynomials(potentials, 2)
 
     def potential_at(self, sums: NDArray[np.float64], filling: float, sites: int, *, strict: bool = True) -> float:
         """The chemical potential mu at a filling, where Omega + mu N has its maximum.
 
-        The largest one, if the polynomial has several; without any inside the range the larger end of it.
+        Of several maxima the highest counts; without any, the end of the range with the higher value.
 
         Parameters
         ----------
         sums
             C_k of the whole lattice, in hoppings, shape (terms,).
         filling
-            Electrons a site.
+            Electrons per site.
         sites
-            Of the lattice.
+            Number of sites of the lattice.
         strict
-            Whether to refuse a filling that the model misses.
+            Whether to raise an error for a filling that the model misses.
 
         Raises
         ------
         HpcspinError
-            If mu lies outside what the model has learned from.
+            If mu lies outside the range of the training data.
         """
         free_energy = np.array(sums)
         free_energy[1] += (filling - self.filling) * sites * self.unit
@@ -153,30 +154,30 @@ def at_filling(
     *,
     strict: bool = True,
 ) -> tuple[Tensor, Sequence[Any]]:
-    """The drive of configurations with the chemical potential that their filling asks for, and the forward pass to it.
+    """Drive of configurations with the chemical potential of their filling, and the forward pass that determined it.
 
-    Both are the last arguments of the model's ``forward``, which then does not repeat that pass.
+    Both are the last arguments of the model's ``forward``, which then does not repeat this pass.
 
     Parameters
     ----------
     model
         In evaluation mode.
     spins, neighbourhood
-        As of its ``forward``.
+        As for its ``forward``.
     drive
-        Chemical potential, NaN where it is to be found, and electrons a site, shape (batch, 2).
+        Chemical potential, NaN if it is to be determined, and electrons per site, shape (batch, 2).
     sites
-        Of the lattice.
+        Number of sites of the lattice.
     total
-        Sum of the outputs' whole numbers over all ranks.
+        Function that sums integers over all ranks.
     strict
-        See `GrandPotential.potential_at`; a model that is still learning misses every filling.
+        See `GrandPotential.potential_at`; a model that is still in training misses every filling.
 
     Returns
     -------
     tuple
-        The drive, shape (batch, 2), and the forward pass; of a model without a grand potential, and where no chemical
-        potential is to be found, the drive as given and nothing.
+        The drive, shape (batch, 2), and the forward pass; for a model without a grand potential, or if no chemical
+        potential is to be determined, the drive as given and an empty tuple.
 
     Raises
     ------
@@ -184,7 +185,7 @@ def at_filling(
         See `GrandPotential.potential_at`.
     """
     grand = model.grand_potential
-    if grand is None or not bool(drive[:, 0].isnan().any()):  # On a GPU this waits, for such a model alone.
+    if grand is None or not bool(drive[:, 0].isnan().any()):  # The test synchronises a GPU, but only for such a model.
         return drive, ()
     terms, forward_pass = model.terms(spins, neighbourhood)
     whole = (terms / _UNIT).round().long().sum(1)

@@ -1,4 +1,4 @@
-"""The way back through layers on a CPU: fields as derivatives of E and G, by kernels in C."""
+"""Reverse sweep through layers on a CPU: fields as derivatives of E and G, by kernels in C."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from hpcspin.potential.layers import Layer
 
 KEPT = 1 << 16
-"""Centres up to which the way back reads what the layers have kept for it, some kilobytes a centre and layer."""
+"""Most centres for which layers keep intermediate results for the reverse sweep, some kilobytes each and layer."""
 
 
 class HostAdjoint(HostLayer):
-    """The weights of a layer, in their precision, as the kernels read them, there and back."""
+    """The weights of a layer, in their precision, in the layout of the kernels of both sweeps."""
 
     @torch.no_grad()
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         struct, kernel, (matrices, _) = self._struct, self._kernel, host_network(layer)
         features = len(matrices[0]) - struct.inputs
-        # The way back ends in features, wider perhaps than any layer of the network.
+        # The reverse sweep ends in the features, which may be wider than any layer of the network.
         struct.widest = max(struct.widest, sum(padded(count, matrices[0].dtype) for count in (features, 1)))
         self._scratch = int(kernel.hpcspin_layer_scratch(self._address))
         back = [matrices[0][:features].T, *(matrix.T for matrix in matrices[1:])]
@@ -49,8 +49,8 @@ class HostAdjoint(HostLayer):
         self._record, self._back_scratch = (
             int(count(self._address)) for count in (kernel.hpcspin_record, kernel.hpcspin_adjoint_scratch)
         )
-        # What the slots of a row are given back: transposed kernels, through the inverse table; those of spins alone,
-        # which have one column, as a row over whole vectors of densities.
+        # Derivatives with respect to a row are sums over its slots of the inverse table, by transposed kernels. Kernels
+        # of spins alone, which have one column, are stored as a row over whole vectors of densities.
         self._vectors, self._scalars = layer.reads.vectors, layer.reads.scalars
         kernels = host_kernels(layer.maps().kernels, self._vectors)
         if self._scalars:
@@ -72,7 +72,7 @@ class HostAdjoint(HostLayer):
             self._sums.scalar_kernels = self._keep(given)
 
     def memory(self, centres: int) -> Tensor | None:
-        """For what `back` reads again of so many centres; None where it is too much: then `back` makes it again."""
+        """Memory for the results of so many centres that `back` reads; None if too large, so that `back` recomputes."""
         return self._empty((centres + EMPTY) * self._record) if centres <= KEPT else None
 
     def _empty(self, *shape: int) -> Tensor:
@@ -88,23 +88,23 @@ class HostAdjoint(HostLayer):
         kept: Tensor | None = None,
         made: Tensor | None = None,
     ) -> RowData:
-        """Derivatives of some potentials by what is data before the layer, from those by what it makes.
+        """Derivatives of potentials with respect to the input of the layer, from those with respect to its output.
 
         Parameters
         ----------
         data, inputs
-            As of the layer.
+            As for the layer.
         tables
-            Of its centres.
+            Tables of its centres.
         by
-            Derivatives by all rows of the result: vectors, shape (potentials, rows, 3, 1 + made vectors), those by the
-            spin not read, and scalars, shape (potentials, rows, made scalars).
+            Derivatives with respect to all rows of the output: vectors, shape (potentials, rows, 3, 1 + made vectors),
+            of which those of the spin are not read, and scalars, shape (potentials, rows, made scalars).
         threads
-            Most threads.
+            Largest number of threads.
         kept
-            What the layer has kept for this, where it has.
+            Intermediate results that the layer has kept, if any.
         made
-            Where nothing is kept: receives the scalars that the layer makes, shape (rows, made scalars).
+            Receives the scalars that the layer computes, shape (rows, made scalars), if nothing was kept.
 
         Returns
         -------
@@ -118,7 +118,7 @@ class HostAdjoint(HostLayer):
         by_sums = self._empty(potentials, room, self._struct.told if self._scalars else 0)
         by_own = torch.zeros(potentials, rows, self._scalars, dtype=self._dtype)
         for part in (by_densities, by_sums):
-            part[:, centres] = 0  # What is missing.
+            part[:, centres] = 0  # The row for what is missing.
         layer, back = ctypes.addressof(self._struct), ctypes.addressof(self._back)
         reads = [part.data_ptr() for part in (*data, tables.forward, inputs)]
         writes = [part.data_ptr() for part in (*by, by_densities, by_sums, by_own)]
@@ -150,16 +150,16 @@ class HostAdjoint(HostLayer):
 
 
 class HostTables(NamedTuple):
-    """Tables of the centres of a layer, there and back, as the kernels read them.
+    """Neighbour tables of the centres of a layer and their inverse, as the kernels read them.
 
     Attributes
     ----------
     centres : int
-        How many.
+        Number of centres.
     rows : Tensor
-        Their rows.
+        Rows of the centres.
     forward, back : Tensor
-        Rows in the slots of the centres, and centres in whose slots the rows are: int32, with empty ones at the end.
+        Rows in the slots of the centres, and centres that have each row in a slot; int32, with empty ones at the end.
     """
 
     centres: int
@@ -178,7 +178,7 @@ class ForwardPass(NamedTuple):
     states : list of RowData
         Input of the first layer, and output of each layer that has been evaluated.
     kept : list of Tensor or None
-        Intermediate results of each of these for `HostAdjoint.back`.
+        Intermediate results of each of these layers for `HostAdjoint.back`.
     """
 
     inputs: Tensor
@@ -207,7 +207,7 @@ def forward_on_host(
     through
         Number of layers to evaluate.
     threads
-        Most threads.
+        Largest number of threads.
     """
     states, kept = [data], list[Tensor | None]()
     for number, (layer, of) in enumerate(zip(layers[:through], tables[:through], strict=True)):
@@ -225,20 +225,20 @@ def derivatives_on_host(
     terms: Sequence[int],
     threads: int,
 ) -> tuple[Tensor, Tensor]:
-    """Potentials of each row, and the derivatives of their sums by each spin.
+    """Potentials of each row, and the derivatives of their sums with respect to each spin.
 
     Parameters
     ----------
     layers, tables
-        As of `forward_on_host`.
+        As for `forward_on_host`.
     forward_pass
-        Of all layers, or of all but the last one, which the reverse sweep evaluates at the least cost.
+        Through all layers, or through all but the last one, which the reverse sweep evaluates more cheaply.
     factors
-        Of the terms of ε, and of each χ: with which they are multiplied in E and in G, shape (all terms,).
+        Factors of the terms of ε in E, and of each χ in G, shape (all terms,).
     terms
-        Terms of each potential, see `sum_of_terms`.
+        Number of terms of each potential, see `sum_of_terms`.
     threads
-        Most threads.
+        Largest number of threads.
 
     Returns
     -------
@@ -259,7 +259,7 @@ def derivatives_on_host(
         found = layers[number].back(*given, local if number == last and not whole else None)
         by_spin += found.vectors[..., 0]
         if 0 < number < last:
-            # The layer has added to what was there.
+            # The layer adds its output to its input.
             found.vectors[..., 1:] += by.vectors[..., 1:]
             found = RowData(found.vectors, found.scalars + by.scalars)
         by = found

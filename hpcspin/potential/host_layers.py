@@ -1,7 +1,7 @@
-"""Layers on a CPU, by a kernel in C.
+"""Evaluation of layers on a CPU by a kernel in C.
 
-PyTorch makes of a layer some seventy operations, each of which writes to memory what the
-next one reads; the kernel takes a dozen centres through all of it in the first cache.
+PyTorch evaluates a layer in some seventy operations, each of which writes to memory what the
+next one reads; the kernel takes a dozen centres through all of them in the first-level cache.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating[Any]]
 
 EMPTY = 12
-"""Empty centres that must follow the last one."""
+"""Number of empty centres that must follow the last one."""
 
 ROOM = 16
-"""Rows that must follow the last one: a vector of the processor is read from where a row begins."""
+"""Number of rows that must follow the last one, since the kernels read whole vectors of the processor."""
 
 _PRECISIONS = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
@@ -35,7 +35,7 @@ _PRECISIONS = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.
 class RowData(NamedTuple):
     """Vectors (rows + ROOM, 3, vectors), the spin first, and scalars (rows + ROOM, scalars); zeros after the rows.
 
-    The last layer, which writes no scalars, leaves the sum of its vectors alone.
+    A last layer that writes no scalars returns only the sum of its vectors.
     """
 
     vectors: Tensor
@@ -43,7 +43,7 @@ class RowData(NamedTuple):
 
 
 class HostMatrix(ctypes.Structure):
-    """``matrix`` of the kernels."""
+    """The struct ``matrix`` of the kernels."""
 
     _fields_ = (
         ("numbers", ctypes.c_void_p),
@@ -55,7 +55,7 @@ class HostMatrix(ctypes.Structure):
 
 
 class HostStruct(ctypes.Structure):
-    """``layer`` of the kernels."""
+    """The struct ``layer`` of the kernels."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("slots", "vectors", "scalars", "own_scalars")),
@@ -73,12 +73,12 @@ class HostStruct(ctypes.Structure):
 
 @functools.cache
 def _lanes(dtype: np.dtype[Any]) -> int:
-    """Numbers of a precision in a vector of the processor that the kernel was compiled for."""
+    """How many numbers of a precision fit in a vector of the processor that the kernel was compiled for."""
     return int(loaded(_PRECISIONS[dtype]).hpcspin_lanes())
 
 
 class HostLayer:
-    """The weights of a layer, in their precision, as the kernel reads them."""
+    """The weights of a layer, in their precision, in the layout of the kernel."""
 
     @torch.no_grad()
     def __init__(self, layer: Layer) -> None:
@@ -98,7 +98,7 @@ class HostLayer:
         self._struct = HostStruct(
             slots=len(kernels),
             vectors=layer.reads.vectors,
-            scalars=layer.reads.scalars or 1,  # The first layer reads where there are spins.
+            scalars=layer.reads.scalars or 1,  # The first layer reads where spins are.
             own_scalars=bool(layer.reads.scalars),
             densities=kernels.shape[2],
             scalar_sums=scalars.shape[1],
@@ -135,24 +135,24 @@ class HostLayer:
         threads: int,
         kept: Tensor | None = None,
     ) -> RowData:
-        """What is data after the layer of all rows, zero where there is no centre.
+        """Output of the layer for all rows, zero where there is no centre.
 
         Parameters
         ----------
         data
-            Before the layer; of the first one the scalars say where a spin is.
+            Input of the layer; the scalars of the first layer say where spins are.
         table
             Rows in the slots of all centres and of `EMPTY` ones after them, int32, shape (centres + EMPTY, slots).
         inputs
             The network's other inputs, shape (centres, inputs).
         centres
-            How many of them, the first ones.
+            Number of centres to evaluate, from the first one on.
         adds
-            Whether to what is data already.
+            Whether the layer adds its output to its input.
         threads
-            Most threads.
+            Largest number of threads.
         kept
-            Receives what `HostAdjoint.back` reads again.
+            Receives the intermediate results that `HostAdjoint.back` reads.
         """
         rows, (vectors, scalars) = len(data.vectors), self._writes
         shapes = (rows, 3, 1 + vectors if scalars else 1), (rows, scalars)
@@ -176,7 +176,7 @@ class HostLayer:
         return array.ctypes.data
 
     def _matrix(self, matrix: Floats) -> HostMatrix:
-        """A matrix in strips of two vectors of columns, the last perhaps of one, each where its rows are not zero."""
+        """Store a matrix in strips of two vectors of columns, or one at the end, each without outer rows of zeros."""
         numbers, ranges, at, lanes = [], [], [0], _lanes(matrix.dtype)
         for columns in np.split(matrix, range(2 * lanes, matrix.shape[1], 2 * lanes), axis=1):
             filled = np.flatnonzero(columns.any(1))
@@ -195,17 +195,17 @@ class HostLayer:
 
 
 def is_even(layer: Layer) -> bool:
-    """Whether S -> -S leaves the layer's scalars: then it has no triple products."""
+    """Whether the layer's scalars are unchanged under S -> -S; it then has no triple products."""
     return len(layer.mixtures) == 2 * len(layer.dimensions)
 
 
 def products_of(layer: Layer) -> list[int]:
-    """Scalar products of mixtures of each irrep, and as many triple products."""
+    """Number of scalar products of mixtures of each irrep, which is also that of triple products."""
     return [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
 
 
 def host_kernels(kernels: Tensor, vectors: int) -> Floats:
-    """Kernels of the densities, shape (slots, vectors, 1 + densities and zeros), the first of which is the spin."""
+    """Kernels of the densities, the first of which is the spin, shape (slots, vectors, 1 + densities + zeros)."""
     given = _array(kernels).reshape(-1, vectors, kernels.shape[1])
     packed = np.zeros((*given.shape[:2], padded(1 + given.shape[2], given.dtype)), given.dtype)
     packed[:, :, 1 : 1 + given.shape[2]] = given
@@ -214,7 +214,7 @@ def host_kernels(kernels: Tensor, vectors: int) -> Floats:
 
 
 def _mixtures(maps: Floats, layer: Layer, densities: int) -> Floats:
-    """P, Q, P', Q', the latter if not even, of each row of each irrep, and both sums of densities; so many rows."""
+    """P, Q and, if not even, P', Q' of each row of each irrep, and both sums of densities; padded to so many rows."""
     *sides, vectors = np.split(maps, sum(layer.rows) * np.arange(1, 5), axis=1)
     starts = np.cumsum([0, *layer.rows])
     parts = [
@@ -228,7 +228,7 @@ def _mixtures(maps: Floats, layer: Layer, densities: int) -> Floats:
 
 
 def host_network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
-    """Of a layer's network what `folded` says, with zeros up to whole vectors, without triple products that vanish."""
+    """`folded` network of a layer, padded with zeros to whole vectors, without triple products that vanish."""
     weights, biases = folded(layer.network)
     if is_even(layer):
         first, products = layer.trivial - 1, sum(products_of(layer))
@@ -237,25 +237,25 @@ def host_network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
 
 
 def folded(network: Network) -> tuple[list[Floats], list[Floats]]:
-    """Matrices, from the right, and biases of the layers, the normalisation of the features in the first of them."""
+    """Matrices, applied from the right, and biases of the layers; the first include the features' normalisation."""
     linears = [linear for linear in network.layers if isinstance(linear, nn.Linear)]
     weights = [_array(linear.weight).T for linear in linears]
     biases = [_array(linear.bias) for linear in linears[:-1]]
     mean, scale = _array(network.mean), _array(network.scale)
     weights[0] = weights[0].copy()
     weights[0][: len(mean)] *= scale[:, None]
-    # In double precision: the mean is not subtracted from each feature, as elsewhere.
+    # In double precision, since here the mean is not subtracted from each feature first.
     biases[0] = (biases[0] - mean.astype(np.float64) @ weights[0][: len(mean)]).astype(mean.dtype)
     return weights, biases
 
 
 def padded(number: int, dtype: np.dtype[Any]) -> int:
-    """A number of columns up to whole vectors of a precision."""
+    """Number of columns, rounded up to whole vectors of a precision."""
     return -(-number // _lanes(dtype)) * _lanes(dtype)
 
 
 def wide(matrix: Floats) -> Floats:
-    """With zeros up to whole vectors."""
+    """Pad the last axis with zeros to whole vectors."""
     return np.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, -matrix.shape[-1] % _lanes(matrix.dtype))])
 
 

@@ -1,6 +1,6 @@
-"""Kernels in C for force fields on a CPU, of each precision, compiled for the machine at their first use and kept.
+"""Kernels in C for force fields on a CPU, in each precision, compiled for the machine at their first use and cached.
 
-Without a C compiler, PyTorch does the same, to rounding.
+Without a C compiler PyTorch computes the same, up to rounding.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from hpcspin.parallel.threads import thread_pool
 
 SOURCE, POTENTIALS = (Path(__file__).with_name(f"host_{name}.c") for name in ("layers", "potentials"))
 BLOCK = 12
-"""Sites that a kernel computes together; it begins at a multiple of them."""
+"""Number of sites that a kernel computes together; a call starts at a multiple of it."""
 _SHARE = 10 * BLOCK
-"""Sites below which a thread is not worth its start."""
+"""Fewest sites for which it is worthwhile to start a thread."""
 
 
 _OPTIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
-"""What the compiler is told of each precision."""
+"""Compiler options for each precision."""
 
 
 @functools.cache
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernels of a precision, compiled if need be; None where there is no C compiler or it fails."""
+    """The kernels of a precision, compiled if needed; None if there is no C compiler or it fails."""
     found = compiled(SOURCE, *_OPTIONS[dtype])
     if found is None:
         return None
@@ -61,14 +61,14 @@ def potentials(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 def loaded(dtype: torch.dtype) -> ctypes.CDLL:
-    """The kernels of a precision where they are known to be usable."""
+    """The kernels of a precision that is known to be `usable`."""
     kernels = library(dtype)
     assert kernels is not None
     return kernels
 
 
 def usable(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the kernels compute numbers of this precision there."""
+    """Whether the kernels support this precision on this device."""
     return dtype in _OPTIONS and device.type == "cpu" and library(dtype) is not None
 
 

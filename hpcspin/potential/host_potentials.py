@@ -1,4 +1,4 @@
-"""Potentials of descriptors on a CPU, and their derivatives by the spins, by a kernel in C.
+"""Potentials of descriptors on a CPU, and their derivatives with respect to the spins, by a kernel in C.
 
 PyTorch writes a few hundred features of all centres to memory after each operation. The kernel evaluates as many
 centres as two vectors of the processor hold, from the spins to the features, through the network and back, in cache.
@@ -89,7 +89,7 @@ class HostPotentials:
     def __call__(
         self, spins: Tensor, rows: Tensor, factors: Tensor, inputs: Tensor, wanted: int, centres: int, threads: int
     ) -> tuple[Tensor, Tensor]:
-        """Potentials of centres, and their derivatives by the spins in their slots; zero where a centre is missing.
+        """Potentials of centres, and their derivatives with respect to the spins in their slots; zero where missing.
 
         Parameters
         ----------

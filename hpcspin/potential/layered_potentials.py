@@ -1,4 +1,4 @@
-"""Potentials of message passing: E, or E and G, of the scalars that the last of several layers makes."""
+"""Potentials of message passing: E, or E and G, from the scalars of the last of several layers."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from hpcspin.potential.slots import with_zero
 from hpcspin.potential.surroundings import DifferentiableSurroundings, DifferentiableTables
 
 _Pull = Callable[[Tensor], tuple[Tensor]]
-"""From derivatives by the terms of all centres, shape (all terms, centres), to those by the spins, (rows, 3)."""
+"""From derivatives with respect to the terms, (all terms, centres), to those with respect to the spins, (rows, 3)."""
 
 
 class LayeredPotentials(MessagePassing):
-    """E, or E and G, of the scalars ε_i and χ_i of the last of several layers; see `MessagePassing`.
+    """E, or E and G, from the scalars ε_i and χ_i of the last of several layers; see `MessagePassing`.
 
-    E = Σ_i ε_i and G = Σ_r u_r Σ_i χ_ri (Eq. 5), with a term for each voltage u_r, are sums over all sites (of closed
-    electrons at a chemical potential E = Σ_k T_k Σ_i ε_ki, see `GrandPotential`), and H_i =
-    -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) takes their derivatives through all layers, by one reverse sweep of PyTorch for
-    each potential. Evaluation and training do the same; only how sites see each other differs, see
-    `DifferentiableSurroundings`.
+    E = Σ_i ε_i and G = Σ_r u_r Σ_i χ_ri (Eq. 5), with a term for each voltage u_r, are sums over all sites (for closed
+    electrons at a chemical potential E = Σ_k T_k Σ_i ε_ki, see `GrandPotential`). H_i = -∂E/∂S_i - S_i x ∂G/∂S_i
+    (Eq. 3) takes their derivatives through all layers, by one reverse sweep for each potential. Evaluation and training
+    compute the same; they differ only in how the neighbours of a site are read, see `DifferentiableSurroundings`.
 
-    The field on a site depends on spins twice as far away as a centre sees, so that the halo is twice as wide as that
-    of a `CovariantField` of the same layers: what crosses a border on the way back is computed on both sides.
+    The field on a site depends on spins twice as far away as the receptive field of a centre reaches, so that the halo
+    is twice as wide as that of a `CovariantField` with the same layers: terms of the reverse sweep that cross a border
+    are computed on both sides.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -43,13 +43,13 @@ class LayeredPotentials(MessagePassing):
 
     @staticmethod
     def last_writes(architecture: Architecture) -> Channels:
-        """See `MessagePassing`: no vectors; the terms of ε, and a χ of each voltage."""
+        """See `MessagePassing`: no vectors; the terms of ε, and one χ for each voltage."""
         return Channels(0, sum(_terms_of(architecture)))
 
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Any] = ()
     ) -> Prediction:
-        """See `ForceField`; E and G of a window are those of its centres. The forward pass of `terms` may be given."""
+        """See `ForceField`; E and G of a window are sums over its centres; ``interior`` is the pass of `terms`."""
         self._require_halo(neighbourhood)
         spins = self.placed(spins, neighbourhood, bias)
         if not self.training and host_library.usable(self.dtype, spins.device):
@@ -134,11 +134,11 @@ class LayeredPotentials(MessagePassing):
 
     @property
     def _terms(self) -> tuple[int, ...]:
-        """Terms of each potential, see `sum_of_terms`."""
+        """Number of terms of each potential, see `sum_of_terms`."""
         return _terms_of(self.architecture)
 
     def _factors(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
-        """With what the terms of each centre are multiplied in E and G, in units of the field.
+        """Factors of the terms of each centre in E and G, in units of the field.
 
         Shape (all terms, centres in tiles).
         """
@@ -150,7 +150,7 @@ class LayeredPotentials(MessagePassing):
         return values * self.field_scale
 
     def _grand(self, energy: Tensor, sums: Tensor, bias: Tensor, sites: int) -> tuple[Tensor, Tensor]:
-        """Energy and terms of a grand potential from the sums of what the network makes; of other models no terms."""
+        """Energy and terms of a grand potential from the sums of the network's outputs; no terms for other models."""
         if self.grand_potential is None:
             return energy, sums[:, :0].double()
         terms = sums.double() * self.field_scale
@@ -170,20 +170,20 @@ def local_potentials(
     inputs: Sequence[Tensor],
     maps: Sequence[Maps],
 ) -> Tensor:
-    """Terms of ε and each χ of the centres of the last layer, zero where one is missing, shape (all terms, centres).
+    """Terms of ε and each χ at the centres of the last layer, zero where one is missing, shape (all terms, centres).
 
     Parameters
     ----------
     layers
-        One after the other.
+        All layers, in order.
     around
-        The surroundings of the centres, as each layer sees them.
+        Surroundings of the centres for each layer.
     spins
         Shape (rows, 3).
     inputs
-        Of each layer the network's other inputs, shape (inputs, centres).
+        The other inputs of each layer's network, shape (inputs, centres).
     maps
-        Of each layer.
+        Matrices of each layer.
     """
     flat = with_zero(spins)
     sites = SiteData(flat.T[:, :, None], flat[:, :0])
@@ -191,7 +191,7 @@ def local_potentials(
         made = layer(sites, those, inputs[number], maps[number])
         vectors, scalars = those.placed(made.vectors), those.placed(made.scalars[None])[0]
         if number:
-            # As of fields: layers add to what there was.
+            # As in `CovariantField`, layers add their output to their input.
             vectors, scalars = vectors + sites.vectors[:, :, 1:], scalars + sites.scalars
         sites = SiteData(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
     return layers[-1](sites, around[-1], inputs[-1], maps[-1]).scalars.T
@@ -206,7 +206,7 @@ def _derivatives(
     terms: Sequence[int],
     maps: Sequence[Maps],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Terms of the potentials of each centre, and the derivatives of the sums of both by each spin, (rows, 3)."""
+    """Terms of the potentials of each centre, and derivatives of their sums with respect to the spins, (rows, 3)."""
     local, pull = _potentials(layers, around, spins, inputs, maps)
     return local, _by_spin(pull, factors, terms)
 
@@ -218,7 +218,7 @@ def _potentials(
     inputs: Sequence[Tensor],
     maps: Sequence[Maps],
 ) -> tuple[Tensor, _Pull]:
-    """`local_potentials`, and the way back from them."""
+    """`local_potentials`, and the function that takes derivatives back through them."""
     local, pull = torch.func.vjp(
         lambda spins: local_potentials(layers, around, spins, inputs, maps).to(spins.dtype), spins
     )  # type: ignore[misc]
@@ -226,7 +226,7 @@ def _potentials(
 
 
 def _by_spin(pull: _Pull, factors: Tensor, terms: Sequence[int]) -> tuple[Tensor, ...]:
-    """Derivatives of the sum of each potential by each spin, (rows, 3): one sweep back for each."""
+    """Derivatives of the sum of each potential with respect to the spins, (rows, 3): one reverse sweep for each."""
     parts = factors.split(list(terms))
     seeds = [torch.cat([part if part is one else torch.zeros_like(part) for part in parts]) for one in parts]
     return tuple(pull(seed)[0] for seed in seeds)

@@ -1,4 +1,4 @@
-"""One layer of a network whose sites exchange vectors: spin densities and what a site makes of their invariants."""
+"""One layer of message passing: spin densities around each site, and a network of their invariants."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from hpcspin.potential.tiles import WHOLE, cross, dot, is_present
 
 
 class Channels(NamedTuple):
-    """How many vectors and scalars of a site a layer reads or writes."""
+    """Numbers of vectors and scalars of a site that a layer reads or writes."""
 
     vectors: int
     scalars: int
 
 
 class Width(NamedTuple):
-    """How much a layer of a field makes of its surroundings.
+    """Widths of a layer.
 
     Attributes
     ----------
     channels : int
-        Vectors that sites exchange; everything else is in proportion.
+        Number of vectors that sites exchange; all other widths are in proportion.
     """
 
     channels: int
 
     @property
     def between(self) -> Channels:
-        """Vectors and scalars that a layer hands to the next one."""
+        """Numbers of vectors and scalars that a layer passes to the next one."""
         return Channels(self.channels, 4 * self.channels // 3)
 
     @property
     def products(self) -> int:
-        """Scalar products of two mixtures of densities, and as many scalar triple products."""
+        """Number of scalar products of two mixtures of densities, and of scalar triple products."""
         return 8 * self.channels // 3
 
     def densities(self, copies: int, vectors: int) -> int:
-        """Densities of an irrep that has so many copies among the sites, each with so many vectors."""
+        """Number of densities of an irrep with so many copies among the sites, each with so many vectors."""
         return min(5 * self.channels // 6, max(1, copies * self.channels // 12), copies * vectors)
 
 
@@ -61,61 +61,61 @@ class SiteData(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """The matrices of a layer, made of its weights: what it does with many centres it does with the same ones."""
+    """The matrices of a layer, derived from its weights and the same for all centres."""
 
     kernels: Tensor
     mixtures: Tensor
     scalars: Tensor
 
     def in_whole_vectors(self) -> Maps:
-        """The same with columns of zeros up to whole vectors of any processor.
+        """Pad with columns of zeros to whole vectors of any processor.
 
-        With few odd columns a product adds in another order on the last centres of a tile (MKL on AVX2).
+        With a few odd columns a product adds in a different order for the last centres of a tile (MKL on AVX2).
         """
         return Maps(*(functional.pad(matrix, (0, -matrix.shape[1] % WHOLE)) for matrix in self))
 
 
 class Layer(nn.Module):
-    """From the vectors and scalars of the sites around each centre to its own.
+    """Compute new vectors and scalars of each centre from those of the sites around it.
 
-    Vectors v turn with the spins and scalars s do not; both are even under the
-    operations of the site symmetry. The spin is the first vector. Densities
+    Vectors v rotate with the spins and scalars s do not; both are invariant under
+    the operations of the site symmetry. The spin is the first vector. Densities
     A^Γ_ca = Σ_δd W^Γ_cda(δ) v_d(δ), with learned kernels that transform like the
     row a of the irrep Γ, have the invariants
 
         S·A_c (of the trivial irrep),   Σ_a P_pa·Q_pa   and   Σ_a S·(P'_pa x Q'_pa)
 
     of learned mixtures P, Q, P', Q' of the densities of one irrep. A network of
-    them, of the centre's scalars and of densities of scalars gives new scalars and
-    the weights w, w' of the new vectors Σ_c (w V_c A_c + w' V'_c S x A_c), the sums
+    these, of the centre's scalars and of densities of scalars gives the new scalars and
+    the weights w, w' of the new vectors Σ_c (w V_c A_c + w' V'_c S x A_c), which are sums
     over densities of the trivial irrep. Under S -> -S the third invariant changes its
-    sign, and S x A_c does not: a layer that is even under time reversal has P' = Q' = V' = 0.
+    sign and S x A_c does not: a layer that is even under time reversal has P' = Q' = V' = 0.
 
     Parameters
     ----------
     lattice
-        Whose geometry counts; its size does not.
+        Lattice; its geometry matters, its size does not.
     offsets
         Lattice offset of each slot, the centre first, shape (slots, 2).
     operations
         Symmetry operations, shape (operations, 2, 2).
     reads, writes
-        Vectors and scalars of a site before, the spin included, and what this layer adds to the spin.
+        Vectors and scalars of a site that the layer reads, including the spin, and that it writes, without the spin.
     width
-        Of what it makes in between.
+        Widths of the layer.
     inputs
-        Number of inputs of the network that no spin decides.
+        Number of inputs of the network that do not depend on the spins.
     hidden
         Widths of its hidden layers.
     even
-        Whether S -> -S turns the new vectors around and leaves the new scalars.
+        Whether S -> -S reverses the new vectors and leaves the new scalars unchanged.
 
     Attributes
     ----------
     trivial, densities : int
-        Densities of the trivial irrep, the centre's spin among them, and of all irreps, without it.
+        Numbers of densities: of the trivial irrep, including the centre's spin, and of all irreps, without it.
     dimensions, rows : list of int
-        Dimension of each irrep, and how many components of mixtures each has on one side of the products.
+        Dimension of each irrep, and the number of components of its mixtures on one side of the products.
     """
 
     basis0: Tensor
@@ -173,28 +173,28 @@ class Layer(nn.Module):
         self.register_buffer(name, torch.tensor(array, dtype=torch.float64), persistent=False)
 
     def maps(self) -> Maps:
-        """Kernels and mixtures as matrices, from the right.
+        """Kernels and mixtures as matrices that multiply from the right.
 
         Returns
         -------
         Maps
             Kernels of all densities (slots * vectors, densities), mixtures of densities (1 + densities, mixtures) and
-            kernels of the scalars (slots * scalars, scalars) or, of the first layer, counts of neighbours.
+            kernels of the scalars (slots * scalars, scalars) or, for the first layer, counts of neighbours.
         """
         return Maps(self._kernels(), self._mixtures(), self._scalar_weights())
 
     def features(self, sites: SiteData, around: Surroundings, maps: Maps) -> tuple[Tensor, Tensor]:
-        """What the network sees of each centre, and the sums of densities that become its vectors.
+        """Features of each centre, and the sums of densities that become its vectors.
 
         Parameters
         ----------
         sites
-            Of all rows, and zeros after them for what is missing: vectors of shape (3, rows + 1, vectors), the spin
-            first, and scalars (rows + 1, scalars).
+            Vectors and scalars of all rows, followed by zeros for missing sites: shapes (3, rows + 1, vectors), the
+            spin first, and (rows + 1, scalars).
         around
-            How these rows stand around the centres.
+            Which rows surround the centres.
         maps
-            As from `maps`.
+            Result of `maps`.
 
         Returns
         -------
@@ -249,14 +249,14 @@ class Layer(nn.Module):
         return torch.cat(parts, 2).flatten(0, 1)
 
     def _scalar_weights(self) -> Tensor:
-        """Kernels of the scalars; of no scalars counts of neighbours."""
+        """Kernels of the scalars, or counts of neighbours if there are none."""
         if self.scalar_kernels is None:
             return self.presence_counts
         weights = self.scalar_kernels.unflatten(1, (-1, self.reads.scalars))
         return torch.einsum("crd,rs->sdc", weights, self.basis0[:, 0]).flatten(0, 1)
 
     def _mixtures(self) -> Tensor:
-        """P, Q, P', Q' and the new vectors as maps of the densities, each row of an irrep by itself."""
+        """Matrices from the densities to P, Q, P', Q' and to the new vectors, each row of an irrep separately."""
         maps, irreps = [], len(self.dimensions)
         for side in range(len(self.mixtures) // irreps):
             blocks = [

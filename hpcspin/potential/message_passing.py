@@ -1,9 +1,9 @@
-"""Fields and potentials of message passing: sites exchange vectors layer after layer before the last one says what is.
+"""Fields and potentials by message passing: sites exchange vectors in several layers, and the last gives the result.
 
-Layer after layer a site learns what lies one reach farther: the receptive field of L layers is L times as wide as one
-reach, at a cost that grows with L alone. A layer that is dilated n times along x, from electrode to electrode, sees n
-reaches farther there at the same cost: it reads every n-th column of what layers before it have gathered around each
-site. See `Layer`.
+Each layer extends the receptive field by one reach, so that L layers extend it L times as far at a cost that grows
+linearly with L. A layer that is dilated n times along x, from electrode to electrode, extends it by n reaches there at
+the same cost: it reads every n-th column, where earlier layers have gathered the surroundings of each site. See
+`Layer`.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from hpcspin.potential.tiles import group_size, is_present
 
 _SMALL = 0.1
 _COMPILED = 64
-"""Variants of a layer, by its place and the sizes of lattices, that are compiled before the rest runs as it is."""
+"""Most variants of layers, by position and size of the lattice, that are compiled; others run uncompiled."""
 
 
 class MessagePassing(ForceField):
-    """What force fields of message-passing layers share.
+    """Base of all force fields of message-passing layers.
 
     Parameters
     ----------
     architecture
-        What to build, with `MessagePassingSettings`.
+        Architecture with `MessagePassingSettings`.
 
     Attributes
     ----------
     fused : bool
-        Whether training mode goes through torch.compile; each shape of a batch is compiled once.
+        Whether training mode uses torch.compile; each shape of a batch is compiled once.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -63,16 +63,16 @@ class MessagePassing(ForceField):
             layers.append(Layer(*of, settings.time_reversal == "even"))
             reads = Channels(1 + writes.vectors, writes.scalars)
         self.layers = nn.ModuleList(layers)
-        # To walk through modules for these takes longer than a narrow layer.
+        # Collecting the parameters from the modules takes longer than a narrow layer.
         self._weights = [tuple(layer.parameters()) for layer in layers]
-        # Training begins near no field; many wrong ones would be unlearned first.
+        # Training starts near zero field; random fields would first have to be unlearned.
         with torch.no_grad():
             self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]
         self.to(self.dtype)
 
     @staticmethod
     def last_writes(architecture: Architecture) -> Channels:
-        """Vectors and scalars that the last layer makes."""
+        """Numbers of vectors and scalars that the last layer writes."""
         raise NotImplementedError
 
     @property
@@ -99,14 +99,14 @@ class MessagePassing(ForceField):
         return self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, len(spins), tile)
 
     def _before(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, inputs: Tensor) -> SiteData:
-        """Vectors and scalars of all rows before a layer, zero where there are none, and a row of zeros after them."""
+        """Input of a layer: vectors and scalars of all rows, zero where there are none, then a row of zeros."""
         flat = with_zero(spins.detach().to(self.dtype).flatten(0, 1))
         sites = SiteData(flat.T[:, :, None], flat[:, :0])
         for earlier in range(number):
             vectors, scalars = self._layer(earlier, sites, spins, neighbourhood, inputs)
             rows = neighbourhood.centre_rows(len(spins), spins.device)[: len(scalars)]
             if earlier:
-                # Layers add to what there was: the first of them would hardly learn through many that replace it.
+                # Layers add their output to their input: the first would hardly learn if others replaced it.
                 vectors = vectors + sites.vectors[:, rows, 1:]
                 scalars = scalars + sites.scalars[rows]
             vectors, scalars = (
@@ -119,7 +119,7 @@ class MessagePassing(ForceField):
     def _layer(
         self, number: int, sites: SiteData, spins: Tensor, neighbourhood: Neighbourhood, inputs: Tensor
     ) -> SiteData:
-        """What a layer makes of all centres on which later ones depend."""
+        """Output of a layer for all centres on which later layers depend."""
         batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
         if self.training:
             run = compiled(_run_layer) if self.fused else _run_layer
@@ -136,17 +136,17 @@ class MessagePassing(ForceField):
         return SiteData(*(part[..., :centres, :] for part in joined))
 
     def _maps_of(self, number: int) -> Maps:
-        """Matrices of a layer; to evaluate, not to learn."""
+        """Matrices of a layer for evaluation, not for training."""
         return self._of_weights(number, _whole_maps)
 
     def _of_weights(self, number: int, make: Callable[[Layer], Derived]) -> Derived:
-        """What is derived from a layer's weights, anew where these have changed."""
+        """Data derived from a layer's weights, recomputed if these have changed."""
         return self.derived((number, make), self._weights[number], lambda: make(self._stack[number]))
 
     def _host_start(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[RowData, Tensor]:
-        """What the kernels read before the first layer, and the networks' other inputs, shape (centres, inputs)."""
+        """Input of the first layer for the kernels, and the networks' other inputs, shape (centres, inputs)."""
         spins = spins.to(self.dtype)
-        # The scalar before the first layer says where spins are.
+        # The input scalar of the first layer says where spins are.
         scalars = is_present(spins.T)[:, None]
         rows = RowData(
             functional.pad(spins[..., None], (0, 0, 0, 0, 0, ROOM)), functional.pad(scalars, (0, 0, 0, ROOM))
@@ -164,7 +164,7 @@ class MessagePassing(ForceField):
 
 
 class CovariantField(MessagePassing):
-    """The vectors of the last of several layers: a covariant field without potentials; see `MessagePassing`."""
+    """A covariant field without potentials: the sum of the last layer's vectors; see `MessagePassing`."""
 
     @staticmethod
     def last_writes(architecture: Architecture) -> Channels:
@@ -206,13 +206,13 @@ def _whole_maps(layer: Layer) -> Maps:
 
 
 def _run_layer(layer: Layer, sites: SiteData, around: Convolution, inputs: Tensor) -> SiteData:
-    """What a layer makes of all centres of a batch."""
+    """Output of a layer for all centres of a batch."""
     made: SiteData = layer(sites, around, inputs, layer.maps())
     return made
 
 
 @functools.cache
 def compiled(run: Callable[..., Any]) -> Callable[..., Any]:
-    """A function by torch.compile: each layer anew for each size of the lattice."""
+    """Compile a function by torch.compile, separately for each layer and each size of the lattice."""
     torch._dynamo.config.recompile_limit = _COMPILED
     return torch.compile(run, dynamic=False)

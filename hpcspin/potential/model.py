@@ -1,4 +1,4 @@
-"""What all force fields share."""
+"""Base class of all force fields."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from hpcspin.potential.prediction import Predictor
 from hpcspin.potential.tiles import TILE
 
 _FROZEN = 0.5
-"""Length of a frozen spin of an electrode of the polarisation 1."""
+"""Length of the frozen spins of an electrode of polarisation 1."""
 _ROUNDING = 1e-4
-"""Excess over the envelope that another device's rounding can make."""
+"""Excess over the envelope that the rounding of another device can cause."""
 Derived = TypeVar("Derived")
 _version = operator.attrgetter("_version")
 Part = tuple[Tensor, Tensor]
-"""Potentials of some centres, and their derivatives by the spins in their slots."""
+"""Potentials of some centres, and their derivatives with respect to the spins in their slots."""
 
 
 class ForceField(Predictor):
-    """A learned field on spins, whichever way it is made.
+    """A learned field on spins; base class of all kinds.
 
     Parameters
     ----------
     architecture
-        What to build.
+        Architecture of the force field.
 
     Attributes
     ----------
@@ -42,10 +42,10 @@ class ForceField(Predictor):
         Unit of the fields, shape ().
     envelope : Tensor or None
         Smallest and largest value of each feature in the training data, shape
-        (2, features); None of a model that has not kept them.
+        (2, features); None for a model that has not stored them.
     energy_offset : Tensor or None
-        Energy of a site, in hoppings, that is to be added to those of the potentials, shape (), in double precision:
-        no field decides it, labels with energies do. None of a model that knows none.
+        Energy per site, in hoppings, that is added to that of the potentials, shape (), in double precision. Fields do
+        not determine it, labels with energies do; None for a model trained without them.
     """
 
     field_scale: Tensor
@@ -60,11 +60,11 @@ class ForceField(Predictor):
         self.register_buffer("energy_offset", None)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of a copy: what is derived from the weights points into the memory of these, and is made anew."""
+        """State without derived data, which points into the memory of the weights: a copy recomputes it."""
         return {**self.__dict__, "_derived": {}}
 
     def derived(self, name: Hashable, weights: Sequence[Tensor], make: Callable[[], Derived]) -> Derived:
-        """What is derived from weights, made anew where these have changed."""
+        """Data derived from weights, recomputed if these have changed."""
         state = tuple(map(Tensor.data_ptr, weights)), tuple(map(_version, weights))
         kept = self._derived.get(name)
         if kept is None or kept[0] != state:
@@ -74,18 +74,18 @@ class ForceField(Predictor):
 
     @property
     def networks(self) -> Sequence[Network]:
-        """The networks through which the field goes, one after the other."""
+        """The networks of the field, in order of evaluation."""
         raise NotImplementedError
 
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
-        """What one of the networks, by default the last one, sees of all outputs of a batch.
+        """Features of all outputs of a batch, as input of one of the networks, by default the last one.
 
         Parameters
         ----------
         spins, neighbourhood, bias
             As in `forward`.
         layer
-            Which network.
+            Index of the network.
 
         Returns
         -------
@@ -99,21 +99,22 @@ class ForceField(Predictor):
     ) -> Prediction:
         """Fields on the outputs of a neighbourhood.
 
-        In training mode the result can be differentiated by the weights. In
-        evaluation mode it cannot, and its bits do not depend on the batch.
+        In training mode the result can be differentiated with
+        respect to the weights. In evaluation mode it cannot, and its bits do not
+        depend on the batch.
 
         Parameters
         ----------
         spins
             Shape (batch, rows, 3); a row of zeros is a missing site.
         neighbourhood
-            Table for these rows; of a window with `borders` also the exchange with the other blocks.
+            Table for these rows; for a window with `borders` also the exchange with the other blocks.
         bias
             Voltages of each configuration in hoppings, shape (batch, drives): the bias V, also of shape (batch,), or
-            the potential of each reservoir relative to the bath's, see `Architecture`. Of a learned grand potential
-            the chemical potential, see `at_filling`, and electrons a site, NaN where it is not fixed: (batch, 2).
+            the potential of each reservoir relative to the bath's, see `Architecture`. For a learned grand potential
+            the chemical potential, see `at_filling`, and electrons per site, NaN if not fixed: shape (batch, 2).
         interior
-            What `interior` has computed of the same arguments; it changes no bit.
+            Result of `interior` for the same arguments; it does not change a bit of the prediction.
 
         Returns
         -------
@@ -123,12 +124,12 @@ class ForceField(Predictor):
         Raises
         ------
         HpcspinError
-            If the neighbourhood is a window with a narrower halo than the field asks for, or exchanges with no one.
+            If the neighbourhood is a window whose halo is too narrow for this field, with or without an exchange.
         """
         raise NotImplementedError
 
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
-        """The part of `forward` that reads no spin of the halo: it is computed while the halo travels.
+        """Compute the part of `forward` that reads no spin of the halo, while the halo is exchanged.
 
         Parameters
         ----------
@@ -138,7 +139,7 @@ class ForceField(Predictor):
         Returns
         -------
         list
-            For `forward`; empty where everything waits for the halo.
+            Argument of `forward`; empty if everything depends on the halo.
         """
         return []
 
@@ -148,9 +149,9 @@ class ForceField(Predictor):
         return torch.float32 if self.architecture.settings.precision == "float32" else torch.float64
 
     def placed(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
-        """Spins with the polarisations of both electrodes as frozen ones beyond the ends of x; or as they are.
+        """Add the polarisations of both electrodes as frozen spins beyond the ends of x, if the model sees them.
 
-        A frozen spin is half the polarisation, too short to be taken for a site of the lattice.
+        A frozen spin is half the polarisation, too short to count as a site of the lattice.
 
         Parameters
         ----------
@@ -160,7 +161,7 @@ class ForceField(Predictor):
         Returns
         -------
         Tensor
-            Of all rows of the table, shape (batch, rows, 3).
+            Spins of all rows of the table, shape (batch, rows, 3).
         """
         if self.sees != "polarized":
             return spins
@@ -178,14 +179,14 @@ class ForceField(Predictor):
 
     @property
     def has_envelope(self) -> bool:
-        """Whether the model knows the range of its training data."""
+        """Whether the model has stored the range of its training data."""
         return self.envelope is not None
 
     @torch.inference_mode()
     def outside(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
-        """How far the surroundings of each centre lie outside all that the model was trained on.
+        """How far the surroundings of each centre lie outside the training data.
 
-        The features of the last network are judged, each by itself.
+        Each feature of the last network is compared with its own range there.
 
         Parameters
         ----------
@@ -206,12 +207,12 @@ class ForceField(Predictor):
 
     @property
     def inputs(self) -> int:
-        """Number of inputs of a network that no spin decides: see `_inputs`."""
+        """Number of inputs of a network that do not depend on the spins, see `_inputs`."""
         return self._voltages + (2 if self.architecture.settings.electrode_range else 0)
 
     @property
     def _voltages(self) -> int:
-        """Those that the networks see; a chemical potential they do not, its polynomials multiply what they make."""
+        """Number of voltages among the inputs; a chemical potential is none, its polynomials multiply the outputs."""
         return self.architecture.drives if self.grand_potential is None else 0
 
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
@@ -223,18 +224,18 @@ class ForceField(Predictor):
         return self._of_centres(u.T, neighbourhood, tile)
 
     def _of_centres(self, x: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
-        """Numbers of each configuration, shape (k, batch), for each of its centres: shape (k, centres in tiles)."""
+        """Repeat numbers of each configuration, shape (k, batch), for its centres: shape (k, centres in tiles)."""
         repeated = x[:, :, None].expand(-1, -1, neighbourhood.centres).flatten(1)
         return functional.pad(repeated, (0, -repeated.shape[1] % tile))
 
     def _require_halo(self, neighbourhood: Neighbourhood, further: int = 0) -> None:
-        """Raise if the spins of a window do not reach as far as the centres see, and so many reaches further."""
+        """Raise if the halo of a window is narrower than the receptive field plus so many further reaches."""
         if any(have < need + further for have, need in zip(neighbourhood.window.reaches, self.reaches, strict=True)):
             hx, hy = (width + further * self.reach for width in self.halo)
             alternative = " or an exchange with the other blocks" if further else ""
             raise HpcspinError(f"window: its halo is too narrow for this force field; give it {hx} x {hy}{alternative}")
 
     def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
-        """What the network sees besides features, shape (inputs, centres): u, and the nearness of both electrodes."""
+        """Inputs besides the features, shape (inputs, centres): u, and the nearness of both electrodes."""
         length = self.architecture.settings.electrode_range
         return torch.cat([u, neighbourhood.nearness_of(batch, tile, length, u.dtype, u.device)]) if length else u

@@ -1,8 +1,8 @@
-"""Neighbour tables: which spins stand around which centre.
+"""Neighbour tables: which spins surround each centre.
 
-A potential is a sum over centres, each of which sees the spins within the cutoff radius. The same model serves a whole
-lattice and a block of it with a halo: only the table differs. It is made where it is used, on a GPU or on the host, and
-only if it is used.
+A potential is a sum over centres, each of which depends on the spins within the cutoff radius. The same model serves a
+whole lattice and a block of it with a halo; only the table differs. It is built on the device that uses it, and only if
+it is used.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from hpcspin.potential.surroundings import DifferentiableTables, Grid
 from hpcspin.potential.window import Block, Window
 
 _MOST = (2**31 - 1) // 3
-"""Spins of three components each whose places an int32 holds."""
+"""Most spins, of three components each, whose components an int32 can number."""
 _P = ParamSpec("_P")
 _Table = TypeVar("_Table")
 
 
 def _cached(make: Callable[Concatenate[Neighbourhood, _P], _Table]) -> Callable[Concatenate[Neighbourhood, _P], _Table]:
-    """Make each table once."""
+    """Build each table once."""
 
     @functools.wraps(make)
     def kept(self: Neighbourhood, *args: _P.args, **kwargs: _P.kwargs) -> _Table:
         key = (make.__name__, args, *kwargs.items())
         if key not in self._tables:
-            with torch.inference_mode(False):  # Training may use the tables that an evaluation has made.
+            with torch.inference_mode(False):  # Training may use the tables that an evaluation has built.
                 self._tables[key] = make(self, *args, **kwargs)
         found: _Table = self._tables[key]
         return found
@@ -54,18 +54,18 @@ class Neighbourhood:
     Parameters
     ----------
     window
-        Where the centres and the spins around them stand.
+        Positions of the centres and of the spins around them.
     grid
-        Of a whole lattice: as a convolution sees it.
+        A whole lattice as a grid for convolutions; None for a window.
 
     Attributes
     ----------
     beyond : tuple of int
-        Columns of the rectangle beyond the first and the last one of the lattice.
+        Number of columns of the rectangle before the first and after the last column of the lattice.
     borders : Borders or None
-        Of a window whose centres act on spins of other blocks, and the other way round.
+        Tables of the terms that cross the borders, for a window whose centres act on other blocks and vice versa.
     exchange : BorderExchange or None
-        How their terms travel between the blocks; without one a window needs a wider halo.
+        Exchange of these terms between the blocks; without one a window needs a wider halo.
     """
 
     def __init__(self, window: Window, grid: Grid | None = None) -> None:
@@ -79,7 +79,7 @@ class Neighbourhood:
     def of_lattice(
         cls, lattice: Lattice, offsets: NDArray[np.int64], layers: Sequence[int] = (1,), beyond: int = 0
     ) -> Neighbourhood:
-        """All sites of a lattice, and empty columns beyond both ends of x; the rest as of `Window.around`."""
+        """All sites of a lattice, and empty columns beyond both ends of x; otherwise as for `Window.around`."""
         columns, rows = lattice.size
         size = (columns + 2 * beyond, rows)
         window = Window.around(Block(size, (True, True), lattice.periodic, (-beyond, columns)), (0, 0), offsets, layers)
@@ -110,39 +110,39 @@ class Neighbourhood:
         return math.prod(len(axis) for axis in self.window.axes[1])
 
     def table(self, device: torch.device, dilation: int = 1, batch: int = 1) -> Tensor:
-        """Rows of the spins in the slots of all centres of a batch laid end to end, as `SlotGather` takes them.
+        """Rows of the spins in the slots of all centres of a batch, one configuration after the other.
 
         Parameters
         ----------
         device
-            Where.
+            Device of the table.
         dilation
-            Of the layer, along x.
+            Dilation of the layer along x.
         batch
             Number of configurations.
 
         Returns
         -------
         Tensor
-            Type int32, shape (1 + neighbours, batch * centres), with the number of all rows for a missing site.
+            Type int32, shape (1 + neighbours, batch * centres), with the number of all rows in place of a missing site.
         """
         return self._filled(device, dilation, batch, batch * self.centres)
 
     @_cached
     def table_of_slots(self, batch: int, tile: int, device: torch.device, dilation: int = 1) -> SlotGather:
-        """Gather of what the spins around all centres have, for a batch laid end to end.
+        """Gather from the spins around all centres of a batch, one configuration after the other.
 
         Parameters
         ----------
         batch
             Number of configurations.
         tile
-            The number of centres is rounded up to a multiple of it by empty neighbourhoods; foreign centres, those of
-            the `borders`, come after them.
+            The number of centres is rounded up to a multiple of it by empty neighbourhoods; the foreign centres of the
+            `borders` follow.
         device
-            Where.
+            Device of the table.
         dilation
-            Of the layer, along x.
+            Dilation of the layer along x.
         """
         centres = -(-batch * self.centres // tile) * tile
         foreign = None if self.borders is None else torch.from_numpy(self.borders.table.T).to(device, torch.int32)
@@ -155,7 +155,7 @@ class Neighbourhood:
     def differentiable(
         self, batch: int, tile: int, device: torch.device, dilation: int, layer: int
     ) -> DifferentiableTables:
-        """Tables of the centres that a layer is asked for: the first ones of a window, and all of a batch."""
+        """Tables of the centres that a layer evaluates: the first ones of a window, or all of a batch."""
         table = self.table(device, dilation, batch)
         if batch == 1:
             table = table[:, : self.window.stages[layer]]
@@ -166,12 +166,12 @@ class Neighbourhood:
 
     @_cached
     def padded(self, dilation: int) -> Tensor:
-        """Rows in the slots of all centres, and of `EMPTY` ones after them; what is missing is the row after all."""
+        """Rows in the slots of all centres and of `EMPTY` ones after them; a missing site has the row after all."""
         return self._filled(torch.device("cpu"), dilation, 1, self.centres + EMPTY).T.contiguous()
 
     @_cached
     def host_tables(self, dilation: int, layer: int) -> HostTables:
-        """Tables of the centres that a layer is asked for, there and back, for the kernels in C."""
+        """Tables of the centres that a layer evaluates, and their inverse, for the kernels in C."""
         cpu, centres = torch.device("cpu"), self.window.stages[layer]
         inverse = slot_inverse(self.table(cpu, dilation)[:, :centres], self.rows)
         back = functional.pad(inverse, (0, EMPTY), value=centres).T.contiguous()
@@ -179,14 +179,14 @@ class Neighbourhood:
 
     @_cached
     def centre_rows(self, batch: int, device: torch.device) -> Tensor:
-        """Rows of all centres of a batch laid end to end, shape (batch * centres,)."""
+        """Rows of all centres of a batch, one configuration after the other, shape (batch * centres,)."""
         x, y = (torch.from_numpy(axis[:, 0].copy()).to(device) for axis in self.window.axes[1])
         rows = self._ordered((x[:, None] * self.window.extended[1] + y).flatten())
         return (rows + self.rows * torch.arange(batch, device=device)[:, None]).flatten()
 
     @_cached
     def outputs_of(self, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Rows and centres, of a batch laid end to end, on which the field is asked for."""
+        """Rows and centres of the sites whose field is computed, for a batch, one configuration after the other."""
         own = self.centre_rows(1, device)
         centre = torch.empty(self.rows, dtype=torch.int64, device=device)
         centre[own] = torch.arange(len(own), device=device)
@@ -196,14 +196,14 @@ class Neighbourhood:
 
     @_cached
     def nearness_of(self, batch: int, tile: int, length: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """exp(-distance / length) of all centres of a batch laid end to end, rounded up as in `table_of_slots`.
+        """exp(-distance / length) of all centres of a batch, rounded up as in `table_of_slots`.
 
-        Shape (2, centres), of the left and of the right end of x.
+        Shape (2, centres), with the distances to the left and to the right end of x.
 
         Raises
         ------
         HpcspinError
-            If they are not known.
+            If the distances are unknown.
         """
         if self.window.distances is None:
             raise HpcspinError("electrode_range: the model sees electrodes at both ends of x, and here are none")
@@ -213,7 +213,7 @@ class Neighbourhood:
         return functional.pad(near, (0, -near.shape[1] % tile), value=1.0)
 
     def _filled(self, device: torch.device, dilation: int, batch: int, centres: int) -> Tensor:
-        """`table` with so many centres, of which those after the batch are empty."""
+        """`table` with so many centres, those after the batch empty."""
         missing = batch * self.rows
         if missing > _MOST:
             raise HpcspinError(
@@ -231,5 +231,5 @@ class Neighbourhood:
         return table
 
     def _ordered(self, x: Tensor) -> Tensor:
-        """Numbers of the centres, counted with y first along the last axis, at their places."""
+        """Sort the last axis, centres with y running fastest, into the order of the window."""
         return x if self.window.order is None else x[..., torch.from_numpy(self.window.order).to(x.device)]

@@ -13,10 +13,10 @@ from hpcspin.potential.tiles import tile_product, tiled, untiled
 
 
 class Network(nn.Module):
-    """Normalisation of the features, hidden layers, linear output of so many potentials.
+    """Normalisation of the features, hidden layers, and a linear output layer.
 
-    Beside the features there are inputs that no spin decides: the bias u, and more. Five hidden layers make the
-    six-layer network of the paper.
+    Besides the features there are inputs that do not depend on the spins, such as the bias u. Five hidden layers make
+    the six-layer network of the paper.
     """
 
     mean: Tensor
@@ -27,7 +27,7 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         widths = [features + inputs, *hidden, outputs]
-        # No constant at the end: potentials have no zero, and a weight without gradient would stall other ranks.
+        # No bias in the last layer: potentials have no zero, and a weight without gradient would stall other ranks.
         last = len(widths) - 2
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=n < last) for n, (a, b) in enumerate(pairwise(widths)))
 
@@ -35,7 +35,7 @@ class Network(nn.Module):
     def normalise(self, mean: Tensor, variance: Tensor) -> None:
         """Set the features' normalisation from the moments of the training data.
 
-        A feature that hardly varies there is not blown up: what is not in the data must not decide elsewhere.
+        A feature that hardly varies there is not scaled up: a variation that the data lack must not dominate elsewhere.
         """
         self.mean.copy_(mean)
         self.scale.copy_(torch.rsqrt(variance + _SMALL_VARIANCE))
@@ -63,9 +63,9 @@ class Network(nn.Module):
         return untiled(x)
 
     def with_adjoint(self, features: Tensor, inputs: Tensor, seeds: Tensor, tile: int) -> tuple[Tensor, Tensor]:
-        """Potentials, and the derivative of each by the features times its seed, by the chain rule; see `forward`.
+        """Potentials, and the derivative of each with respect to the features, times its seed; see `forward`.
 
-        All potentials go back through the layers as columns of one product. From seeds of shape (outputs, centres) the
+        All potentials pass back through the layers as columns of one product. For seeds of shape (outputs, centres) the
         results have the shapes (outputs, centres) and (features, outputs, tiles, tile).
         """
         x, slopes = self._first(features, inputs, tile), []
@@ -80,7 +80,7 @@ class Network(nn.Module):
         return untiled(x), back.movedim(0, -2)
 
     def _scaled(self) -> Tensor:
-        """Weights of the first layer for features that are not scaled."""
+        """Weights of the first layer for unscaled features."""
         return _weight(self.layers[0])[:, : len(self.scale)] * self.scale
 
     def _first(self, features: Tensor, inputs: Tensor, tile: int) -> Tensor:
@@ -100,7 +100,7 @@ def _affine(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The activation f(x) = x σ(x), in the place of x, and its derivative σ + f - σ f."""
+    """The activation f(x) = x σ(x), computed in place of x, and its derivative σ + f - σ f."""
     gate = torch.sigmoid(x)
     value = x.mul_(gate)
     return value, gate.addcmul_(gate, value, value=-1).add_(value)

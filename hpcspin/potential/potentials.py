@@ -23,28 +23,28 @@ from hpcspin.potential.window import Block
 
 
 class PotentialField(ForceField):
-    """The field H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) of potentials of descriptors.
+    """The field H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3) of potentials that depend on descriptors.
 
-    Of the kind "pair" E = Σ_i ε(C_i) and G = u Σ_i χ(C_i) (Eq. 5) are sums over the real sites, C_i the spins within
-    the cutoff radius and u the bias in its unit: without a bias G vanishes exactly. The kind "conservative" has E
-    alone, and its field is a gradient.
+    For the kind "pair", E = Σ_i ε(C_i) and G = u Σ_i χ(C_i) (Eq. 5) are sums over the existing sites, where C_i are the
+    spins within the cutoff radius and u is the bias in its unit: without a bias G vanishes exactly. The kind
+    "conservative" has E alone, and its field is a gradient.
 
-    The kind "site" has a pair ε_i, χ_i of each site, of which its own spin alone takes derivatives: H_i = -∂ε_i/∂S_i -
-    S_i x ∂χ_i/∂S_i is the most general field of the spins within the cutoff radius, on the sphere of each spin a
-    Helmholtz-Hodge decomposition. In equilibrium H_i is a gradient on that sphere, so that χ_i, too, vanishes without a
-    bias.
+    The kind "site" has a pair ε_i, χ_i for each site, differentiated only with respect to the spin of the site: H_i =
+    -∂ε_i/∂S_i - S_i x ∂χ_i/∂S_i is the most general field that depends on the spins within the cutoff radius, a
+    Helmholtz-Hodge decomposition on the sphere of each spin. In equilibrium H_i is a gradient on that sphere, so that
+    χ_i also vanishes without a bias.
 
     Parameters
     ----------
     architecture
-        What to build, with `PotentialSettings`.
+        Architecture with `PotentialSettings`.
 
     Attributes
     ----------
     num_potentials : int
         Number of potentials of a centre: ε, or ε and χ.
     slots : int
-        Slots on whose spins a centre acts: all, or its own alone.
+        Number of slots on whose spins a centre acts: all, or only its own.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -93,7 +93,7 @@ class PotentialField(ForceField):
             missing = torch.zeros_like(parts[0][1][..., :1])
             partials = torch.cat([*(part for _, part in parts), missing], -1)
             if self.slots > 1:
-                # The derivatives of all centres that see a spin are added through the inverse table.
+                # Add the derivatives of all centres that see a spin, through the inverse table.
                 table = neighbourhood.table_of_slots(batch, tile, spins.device)
                 by_spin = table.adjoint(partials.flatten(1, 2))[rows]
             else:
@@ -109,7 +109,7 @@ class PotentialField(ForceField):
 
     @torch.inference_mode()
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
-        """See `ForceField`; of large blocks half, if as much is to be done while the terms of the borders travel."""
+        """See `ForceField`; for large blocks half of it, so that as much is left to do while border terms are sent."""
         tile, group = self._tile(spins, neighbourhood), self._group(spins)
         inside = neighbourhood.window.inner // tile * tile
         share = inside if neighbourhood.borders is None else inside // (2 * group) * group
@@ -118,12 +118,12 @@ class PotentialField(ForceField):
     def _all_parts(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part]
     ) -> list[Part]:
-        """Of all centres, and of foreign ones what their blocks send."""
+        """Parts of all centres, and those of foreign centres, which their blocks send."""
         done, exchange = sum(local.shape[-1] for local, _ in interior), neighbourhood.exchange
         if exchange is None or neighbourhood.borders is None:
             return [*interior, *self._parts(spins, neighbourhood, bias, done)]
         borders, tile = neighbourhood.borders.to(spins.device), self._tile(spins, neighbourhood)
-        # On the borders first: what lies inside is computed while their terms travel.
+        # Borders first: the inner centres are computed while the terms of the borders are sent.
         inside = neighbourhood.window.inner // tile * tile
         outer = list(self._parts(spins, neighbourhood, bias, inside))
         partials = torch.cat([part for _, part in outer], -1).flatten(1, 2)
@@ -134,11 +134,11 @@ class PotentialField(ForceField):
         return [*interior, *inner, *outer, (none, foreign)]
 
     def _group(self, spins: Tensor) -> int:
-        """Centres of one evaluation, in whole tiles."""
+        """Number of centres in one evaluation, in whole tiles."""
         return group_size(len(self.network.mean), self.dtype, spins.device)
 
     def _host(self, device: torch.device) -> HostPotentials | None:
-        """The kernel that evaluates this field, where there is one."""
+        """The kernel that evaluates this field, if there is one."""
         if self.training or not host_library.usable(self.dtype, device) or host_library.potentials(self.dtype) is None:
             return None
         weights = *self._weights, self.network.mean, self.network.scale
@@ -169,9 +169,9 @@ class PotentialField(ForceField):
             yield self._partials(table.gather(source, those), u[:, those], inputs[:, those], tile)
 
     def _partials(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> Part:
-        """ε and χ of each centre, and their derivatives by the spins in its slots.
+        """ε and χ of each centre, and their derivatives with respect to the spins in its slots.
 
-        In units of the field, and zero where the centre is missing; shapes
+        In units of the field, zero where the centre is missing; shapes
         (potentials, centres) and (slots, potentials, 3, centres).
         """
         factors = local_factors(u, self.num_potentials) * is_present(around[:1]) * self.field_scale

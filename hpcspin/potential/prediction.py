@@ -1,4 +1,4 @@
-"""What users ask of a force field: fields on whole lattices, from arrays to arrays."""
+"""Predictions of force fields on whole lattices, from arrays to arrays."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class System(Protocol):
         ...
 
     def as_config(self) -> dict[str, Any]:
-        """Its sections ``lattice`` and ``electrons`` of a config."""
+        """Its ``lattice`` and ``electrons`` sections of a config."""
         ...
 
 
@@ -60,7 +60,7 @@ class PredictedFields:
     Attributes
     ----------
     equilibrium
-        h^eq = -∂E/∂S; the whole field where a model has no potentials.
+        h^eq = -∂E/∂S; the whole field if the model has no potentials.
     nonequilibrium
         h^neq = -S x ∂G/∂S.
     """
@@ -81,10 +81,10 @@ class Potentials:
     Attributes
     ----------
     energy
-        E = Σ_i ε_i, from which h^eq derives. A constant for each site, which no field decides, is that of the energies
-        in the training data, and 0 where there were none.
+        E = Σ_i ε_i, from which h^eq derives. Its constant per site, which fields do not determine, is that of the
+        energies in the training data, or 0 if there were none.
     nonequilibrium
-        G = Σ_i χ_i, from which h^neq derives; zero of a conservative model.
+        G = Σ_i χ_i, from which h^neq derives; zero for a conservative model.
     """
 
     energy: NDArray[np.float64]
@@ -92,22 +92,22 @@ class Potentials:
 
 
 class Predictor(nn.Module):
-    """A force field, or a committee of them, that can be asked for fields.
+    """Base of force fields and committees: predictions on whole lattices.
 
     Parameters
     ----------
     architecture
-        What it is but for its weights.
+        Everything that defines it except its weights.
 
     Attributes
     ----------
     card : dict
-        What its file says of it: training data, errors, provenance; empty for a model that comes from no file.
+        Its card: training data, errors, provenance; empty for a model that was not read from a file.
     offsets : ndarray
         Lattice offset of each slot of a neighbourhood, the centre first, shape (slots, 2).
     reaches : tuple of int
-        How many times the reach of a neighbourhood the spins may be away, along x and y, that a centre sees: once, or
-        through the neighbourhoods of several layers.
+        Distance, along x and y, to the farthest spin that a centre sees, in multiples of the reach of a neighbourhood:
+        1, or more through the neighbourhoods of several layers.
     """
 
     reaches: tuple[int, int]
@@ -123,9 +123,9 @@ class Predictor(nn.Module):
         self._allowed: tuple[System, set[str], Drive] | None = None
 
     def field(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
-        """Exchange field on spins in hoppings, its part across them: H - S (S·H).
+        """Exchange field perpendicular to the spins, H - S (S·H), in hoppings.
 
-        The part along the spins turns none of them, and no force field learns it.
+        The component along a spin does not turn it, and force fields do not learn it.
 
         Parameters
         ----------
@@ -139,12 +139,12 @@ class Predictor(nn.Module):
         Returns
         -------
         array
-            Of the shape of the spins, and a tensor where they are one.
+            Same shape as the spins; a tensor if they are one.
 
         Raises
         ------
         HpcspinError
-            If the spins do not fit the lattice, the lattice not the model, or the model has learned from other
+            If the spins do not fit the lattice, the lattice does not fit the model, or the model was trained on other
             electrons than the system's.
         """
         drive = self._drive_within(system, allow)
@@ -155,23 +155,24 @@ class Predictor(nn.Module):
     def energy(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Energy E from which h^eq derives, in hoppings.
 
-        Of a model that has learned from labels with energies it is theirs, the grand potential or, at a fixed filling,
-        the free energy; without them it is known up to a constant for each site. For both E and G see `potentials`.
+        For a model trained on labels with energies it is the energy of the labels, the grand potential or, at a fixed
+        filling, the free energy; otherwise it is determined up to a constant per site. For both E and G see
+        `potentials`.
 
         Parameters
         ----------
         spins, system, allow
-            As of `field`.
+            As for `field`.
 
         Returns
         -------
         float or array
-            Of one snapshot, or of shape (n,).
+            Of one snapshot, or an array of shape (n,).
 
         Raises
         ------
         HpcspinError
-            As of `field`, or if the model has no potential that is a sum over the lattice.
+            As for `field`, or if the model has no potential that is a sum over the lattice.
         """
         drive = self._drive_within(system, allow)
         snapshots, _ = as_snapshots(spins, system.lattice.size)
@@ -187,16 +188,16 @@ class Predictor(nn.Module):
     def halo(self) -> Halo:
         """Lattice steps along x and y from a site to the farthest spin that its centre sees.
 
-        A field of several layers sees through all their neighbourhoods, of which some are dilated along x. One
-        that derives from the energies of all centres around a site asks for no more: what foreign ones add comes
-        from their blocks, see `BorderExchange`.
+        With several layers it sees through all their neighbourhoods, some of which are dilated along x. The field of
+        potentials of a descriptor, to which all centres around a site contribute, needs no wider halo: the terms of
+        foreign centres come from their blocks, see `BorderExchange`.
         """
         return self.reaches[0] * self.reach, self.reaches[1] * self.reach
 
     def neighbourhood(self, lattice: Lattice) -> Neighbourhood:
-        """Neighbour table of a whole lattice for this model's cutoff; that of the latest lattice is kept."""
+        """Neighbour table of a whole lattice for this model's cutoff; the table of the latest lattice is kept."""
         if self._latest is None or self._latest[0] != lattice:
-            # On small lattices tables take longer than fields.
+            # On small lattices a table takes longer to build than the field.
             layers = self.architecture.layers
             beyond = self.reach * max(layers) if self.sees == "polarized" else 0
             self._latest = lattice, Neighbourhood.of_lattice(lattice, self.offsets, layers, beyond)
@@ -205,7 +206,7 @@ class Predictor(nn.Module):
     def window(self, block: Block) -> Neighbourhood:
         """Neighbour table of a block inside this model's halo; see `Window.around`.
 
-        Of a model that sees polarised electrodes the halo goes on beyond the ends of x, also where one block spans it.
+        For a model that sees polarised electrodes the halo extends beyond the ends of x, even if one block spans x.
         """
         if self.sees == "polarized":
             block = block._replace(whole=(False, block.whole[1]))
@@ -218,7 +219,7 @@ class Predictor(nn.Module):
 
     @property
     def grand_potential(self) -> GrandPotential | None:
-        """What the polynomials of a learned grand potential refer to; None of any other force field."""
+        """Reference values of the polynomials of a learned grand potential; None for any other force field."""
         return self.architecture.grand_potential
 
     def terms(self, spins: torch.Tensor, neighbourhood: Any) -> tuple[torch.Tensor, Sequence[Any]]:
@@ -227,14 +228,14 @@ class Predictor(nn.Module):
         Returns
         -------
         tuple
-            Shape (batch, outputs, terms); and what has been computed of these spins at any chemical potential, for
-            `ForceField.forward` as ``interior``.
+            The terms, shape (batch, outputs, terms), and the forward pass, which does not depend on the chemical
+            potential, for `ForceField.forward` as ``interior``.
         """
         raise NotImplementedError
 
     @property
     def energy_of_a_site(self) -> float | None:
-        """What labels with energies add to E for each site, in hoppings; None of a model that knows none."""
+        """Energy per site, in hoppings, that labels with energies add to E; None for a model trained without them."""
         return None
 
     def potentials(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> Potentials:
@@ -252,11 +253,11 @@ class Predictor(nn.Module):
         return Potentials(energy + lattice.num_sites * (self.energy_of_a_site or 0.0), nonequilibrium)
 
     def drive(self, system: System) -> tuple[float, ...]:
-        """What drives a system in the eyes of this model, such as the bias; see `drive_of`."""
+        """The drive of a system that this model takes as input, such as the bias; see `drive_of`."""
         return self.drive_of(electrons_of(system.as_config(), "the system"), system.bias, "the system")
 
     def drive_of(self, electrons: Electrons | None, bias: float, where: str) -> tuple[float, ...]:
-        """The same of electrons as files store them.
+        """The drive of electrons as files store them.
 
         Parameters
         ----------
@@ -265,18 +266,18 @@ class Predictor(nn.Module):
         bias
             Largest minus smallest chemical potential.
         where
-            What the error names.
+            Name of the electrons in an error message.
 
         Returns
         -------
         tuple of float
-            The bias; of a model that sees more see `hpcspin.storage.voltages`, in the order of the reservoirs in its
-            training data, and `hpcspin.storage.chemical_potential`.
+            The bias; for a model with another drive `hpcspin.storage.voltages`, in the order of the reservoirs in its
+            training data, or `hpcspin.storage.chemical_potential`.
 
         Raises
         ------
         HpcspinError
-            If the model sees the potentials, and these electrons, or its card, do not tell them.
+            If the model sees the potentials of the reservoirs, and these electrons or its card do not state them.
         """
         if self.sees == "bias":
             return (bias,)
@@ -292,7 +293,7 @@ class Predictor(nn.Module):
 
     @property
     def sees(self) -> str:
-        """What drives: ``bias``, ``potentials``, ``polarized`` or ``chemical_potential``, see the settings."""
+        """Kind of drive: ``bias``, ``potentials``, ``polarized`` or ``chemical_potential``, see the settings."""
         return self.architecture.drive
 
     def _drive_within(self, system: System, allow: Collection[str]) -> Drive:
@@ -325,26 +326,26 @@ class Predictor(nn.Module):
         device, table = next(self.parameters()).device, self.neighbourhood(lattice)
         bias = torch.tensor(drive, dtype=torch.float64, device=device).reshape(1, -1)
         seen = self.architecture.drives + (POLARIZATIONS if self.sees == "polarized" else 0)
-        if self.sees != "chemical_potential" and bias.shape[1] != seen:  # Kernels would read what lies behind it.
+        if self.sees != "chemical_potential" and bias.shape[1] != seen:  # Kernels would read beyond its end.
             raise HpcspinError(f"drive: the model sees {seen} numbers, not {bias.shape[1]}: give those of model.drive")
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
             given = frame[None], table
             yield self(*given, *at_filling(self, *given, bias, lattice.num_sites))
 
     def require(self, lattice: Lattice, where: str) -> None:
-        """Check that the model was made for this kind of lattice, and finds its electrodes there.
+        """Check that the model was trained for this kind of lattice, and that the lattice has the electrodes it sees.
 
         Parameters
         ----------
         lattice
-            The lattice to be used with.
+            The lattice on which the model is to be used.
         where
-            What the error names: a file, a config key.
+            What the error message names: a file, a config key.
 
         Raises
         ------
         HpcspinError
-            If it was not.
+            If one of the two is not the case.
         """
         if lattice.kind != self.architecture.lattice:
             raise HpcspinError(

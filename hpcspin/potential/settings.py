@@ -1,6 +1,6 @@
-"""The section ``potential`` of a config: what is learned, and how the spins around a site are described to it.
+"""The section ``potential`` of a config: the kind of force field, and how it describes the spins around a site.
 
-What a force field is asked to be, its ``kind``, decides which keys it has.
+The ``kind`` of a force field determines its keys.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 
 class ForceFieldSettings(Section):
-    """Base of the settings of all force fields; one class a kind, registered in `FORCE_FIELDS`."""
+    """Base of the settings of all force fields; `FORCE_FIELDS` has the class of each kind."""
 
     kind: str
     radius: Annotated[Positive, Field(ge=1)] = 2.3
     """Cutoff radius R_c in lattice constants."""
     symmetry: Literal["full", "bias"] = "bias"
-    """``full`` point group of a site, or the subgroup that a bias along x leaves (the y mirror)."""
+    """``full``: the point group of a site; ``bias``: the subgroup that a bias along x leaves (the y mirror)."""
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 128, 128, 128, 128)
     """Widths of the hidden layers of each network."""
     precision: Literal["float32", "float64"] = "float32"
     time_reversal: Literal["broken", "even"] = "broken"
-    """``broken``: potentials may be odd under S -> -S, as the fields of a driven system ask for; ``even``: none is."""
+    """``broken``: potentials may be odd under S -> -S, as the fields of a driven system require; ``even``: none is."""
     electrode_range: NonNegative = 0.0
-    """Length in columns over which the network sees the electrodes at both ends of x, exp(-distance/length); 0: not."""
+    """Length, in columns, of the inputs exp(-distance/length) for the electrodes at both ends of x; 0 for none."""
 
     @model_validator(mode="after")
     def _electrodes_along_x(self) -> ForceFieldSettings:
@@ -50,9 +50,9 @@ class PotentialSettings(ForceFieldSettings):
     """Potentials of the spins within the cutoff radius, which a descriptor turns into invariants."""
 
     kind: Literal["pair", "conservative", "site"] = "pair"
-    """``pair`` (E and G), ``conservative`` (E alone), ``site`` (a pair of each site)."""
+    """``pair`` (E and G), ``conservative`` (E alone), ``site`` (a pair for each site)."""
     descriptor: Annotated[str, AfterValidator(DESCRIPTORS.check)] = "bonds"
-    """``bonds`` (bonds and chiralities, the paper's), ``bispectrum`` (their invariants of third order, for a full
+    """``bonds`` (bonds and chiralities, as in the paper), ``bispectrum`` (their invariants of third order, for a full
     point group), ``densities`` (spin densities with learned kernels)."""
 
     def make(self, architecture: Architecture) -> ForceField:
@@ -63,20 +63,20 @@ class PotentialSettings(ForceFieldSettings):
 
 
 class MessagePassingSettings(ForceFieldSettings):
-    """A field, or potentials, of sites that exchange vectors layer after layer."""
+    """A field, or potentials, by message passing: sites exchange vectors in several layers."""
 
     kind: Literal["direct", "pair", "conservative"] = "direct"
     """``direct`` (a covariant field, no potentials), ``pair`` (E and G), ``conservative`` (E alone)."""
     layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
-    """Dilation along x, from electrode to electrode, of each message-passing layer of this radius."""
+    """Dilation along x, from electrode to electrode, of each message-passing layer; each has the same ``radius``."""
     channels: Annotated[Count, Field(ge=3)] = 12
-    """Vectors that sites exchange; scalars, densities and products are in proportion."""
+    """Number of vectors that sites exchange; those of scalars, densities and products are in proportion."""
     drive: Literal["bias", "potentials", "polarized", "chemical_potential"] = "bias"
-    """What the network sees of the voltages: the ``bias``, the largest difference of the reservoirs' potentials, or the
-    ``potentials``, of each reservoir its own, signed and relative to the bath's; ``polarized``: these, and the
-    polarisations of the electrodes at both ends of x, as frozen spins beyond them. ``chemical_potential``, for the kind
-    ``conservative`` and closed electrons: E is a grand potential, and at a filling the chemical potential follows from
-    it and is that of all spins."""
+    """Voltages that the network takes as input: ``bias``, the largest difference of the reservoirs' potentials;
+    ``potentials``, the potential of each reservoir, signed and relative to the bath's; or ``polarized``, these and the
+    polarisations of the electrodes at both ends of x, as frozen spins beyond them. With ``chemical_potential``, for the
+    kind ``conservative`` and closed electrons, E is a grand potential; at a given filling the chemical potential of the
+    whole lattice follows from it."""
 
     @model_validator(mode="after")
     def _dilated_along_x(self) -> MessagePassingSettings:
@@ -114,7 +114,7 @@ class _Kind(Section):
 
 
 def _of_its_kind(given: Any) -> Any:
-    """Validate a section by the keys of its kind; ``layers`` make potentials those of message passing."""
+    """Validate a section by the keys of its kind; with ``layers``, potentials are those of message passing."""
     if not isinstance(given, Mapping):
         return given
     chosen = FORCE_FIELDS[_Kind.model_validate({"kind": given.get("kind", "pair")}).kind]

@@ -1,7 +1,7 @@
-"""What the spins around every centre have, and the sum of what the centres give back to them.
+"""Gather from the spins around every centre, and its transpose, a sum over the centres around every spin.
 
-Both go through tables of one number a slot. The positions of all components follow from it a part at a time, in the
-cache: kept for good they would be most of the memory of a simulation.
+Both use tables of one number per slot. The positions of all components are computed from it part by part, in cache:
+stored, they would take most of the memory of a simulation.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from hpcspin.errors import HpcspinError
 from hpcspin.potential.gather import linear
 
 _AT_ONCE = {"cpu": 512, "cuda": 1 << 17}
-"""Spins whose sums are taken at once, by device type."""
+"""Number of spins that are summed at once, by device type."""
 
 
 class SlotGather:
     """Gather into the slots of all centres, and its transpose.
 
-    What is missing is found at the end of what is gathered, as a zero that the caller provides.
+    Missing spins are read from the end of the gathered array, where the caller provides a row of zeros.
 
     Parameters
     ----------
@@ -37,18 +37,18 @@ class SlotGather:
 
     @functools.cached_property
     def _inverse(self) -> Tensor:
-        """As large as the table, and made for fields alone that add up what centres give back."""
+        """Inverse table, as large as the table; built only for fields that use `adjoint`."""
         return slot_inverse(self._table[:, :-1], self._rows)
 
     def gather(self, x: Tensor, those: slice = slice(None)) -> Tensor:
-        """Numbers of the spins in the slots of some centres.
+        """Gather the numbers of the spins in the slots of some centres.
 
         Parameters
         ----------
         x
             Numbers of each spin, and zeros after them: shape (rows + 1, width), see `with_zero`.
         those
-            The centres; all of them have an empty one after them.
+            The centres; by default all, with the empty one at the end.
 
         Returns
         -------
@@ -64,13 +64,13 @@ class SlotGather:
         return self._table[:, those].T
 
     def own(self, x: Tensor, those: slice) -> Tensor:
-        """What some centres themselves have: shape (k, rows + 1, width) to (k, centres, width)."""
+        """Values of x at some centres themselves: shape (k, rows + 1, width) to (k, centres, width)."""
         return x.index_select(1, self._table[0, those])
 
     def adjoint(self, x: Tensor) -> Tensor:
-        """For each spin the sum over the places at which it stands, differentiable to any order.
+        """For each spin, the sum of x over the slots that it is in; differentiable to any order.
 
-        The order of a sum is that of the slots, whatever block of the lattice the table describes.
+        Terms are added in the order of the slots, whatever block of the lattice the table describes.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class SlotGather:
 
 
 def with_zero(x: Tensor) -> Tensor:
-    """The rows of x and one of zeros."""
+    """The rows of x, followed by a row of zeros."""
     return torch.cat([x, torch.zeros_like(x[:1])])
 
 
@@ -120,7 +120,7 @@ def slot_inverse(table: Tensor, rows: int) -> Tensor:
     Returns
     -------
     Tensor
-        The centre of which each row is the neighbour, shape (slots, rows), the number of centres where there is none.
+        The centre that has each row in a slot, or the number of centres if there is none, shape (slots, rows).
 
     Raises
     ------
@@ -128,7 +128,7 @@ def slot_inverse(table: Tensor, rows: int) -> Tensor:
         If a row is the same neighbour of two centres.
     """
     slots, centres = table.shape
-    # One more for what is missing.
+    # One more row, for missing neighbours.
     inverse = torch.full((slots, rows + 1), centres, dtype=torch.int32, device=table.device)
     numbers = torch.arange(centres, dtype=torch.int32, device=table.device)
     for slot, (found, places) in enumerate(zip(inverse, table.unbind(), strict=True)):

@@ -1,8 +1,8 @@
-"""What the sites around many centres have, summed with weights: three ways to the same numbers.
+"""Weighted sums over the sites around many centres: three implementations with the same result.
 
 Evaluation gathers through tables, in tiles, so that the bits of a centre depend on
 nothing but its surroundings. Training reads whole lattices, on which such sums are
-convolutions: nothing is gathered, and nothing is scattered on the way back.
+convolutions: nothing is gathered, and nothing is scattered in the reverse sweep.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hpcspin.potential.tiles import WHOLE
 
 
 class Grid(NamedTuple):
-    """A whole lattice, as a convolution sees it.
+    """A whole lattice as a grid for convolutions.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Grid(NamedTuple):
 
 
 class Surroundings(Protocol):
-    """Of the centres that a layer is asked for."""
+    """Surroundings of the centres that a layer evaluates."""
 
     @property
     def tile(self) -> int | None:
@@ -47,12 +47,12 @@ class Surroundings(Protocol):
         ...
 
     def own(self, x: Tensor) -> Tensor:
-        """What the centres themselves have.
+        """Values at the centres themselves.
 
         Parameters
         ----------
         x
-            Of all rows and, as the last one, of what is missing: shape (k, rows + 1, width).
+            Values of all rows, the last of which stands for missing sites, shape (k, rows + 1, width).
 
         Returns
         -------
@@ -79,15 +79,15 @@ class Surroundings(Protocol):
         ...
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """Product of numbers of the centres, shape (..., centres, k), with a matrix (k, m)."""
+        """Product of values of the centres, shape (..., centres, k), with a matrix (k, m)."""
         ...
 
 
 class DifferentiableSurroundings(Surroundings, Protocol):
-    """Surroundings that derivatives go through, from layer to layer."""
+    """Surroundings through which derivatives pass from layer to layer."""
 
     def placed(self, x: Tensor) -> Tensor:
-        """What the centres have, at their rows: zero elsewhere, and in a last row for what is missing.
+        """Values of the centres at their rows, zero elsewhere and in a last row for missing sites.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Tables:
     gather : SlotGather
         Table of all centres.
     those : slice
-        The centres asked for.
+        The centres to evaluate.
     tile : int
         Centres in a tile of matrix products.
     """
@@ -129,12 +129,12 @@ class Tables:
         return self.product(x.index_select(1, self._rows).view(len(x), -1, len(kernels)), kernels)
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """See `Surroundings`; the bits are those of a centre alone if the columns are whole vectors."""
+        """See `Surroundings`; the bits of a centre do not depend on the others if the columns are whole vectors."""
         return _tile_product(x, matrix, self.tile)
 
     @functools.cached_property
     def _rows(self) -> Tensor:
-        """Rows in all slots of one centre after those of the other, shape (centres * slots,)."""
+        """Rows in all slots, one centre after the other, shape (centres * slots,)."""
         return self.gather.slots_of(self.those).flatten()
 
 
@@ -142,17 +142,16 @@ class Tables:
 class DifferentiableTables:
     """Surroundings by neighbour tables, whose sums, and those of their derivatives, have a fixed order.
 
-    The derivative of a gather adds slot after slot, whichever window of the lattice the tables describe; that by the
-    last row, which stands for what is missing, is zero.
+    The derivative of a gather is added slot by slot, whichever window of the lattice the tables describe; the
+    derivative with respect to the last row, which stands for missing sites, is zero.
 
     Attributes
     ----------
     table : Tensor
-        Row in each slot of each centre, in whole tiles, shape (slots, centres); as many as there are rows where it is
-        missing.
+        Row in each slot of each centre, in whole tiles, or the number of rows where it is missing, shape (slots,
+        centres).
     inverse : Tensor
-        The centre of which each row is the neighbour in a slot, shape (slots, rows); as many as there are centres where
-        there is none.
+        The centre that has each row in a slot, or the number of centres where there is none, shape (slots, rows).
     tile : int
         Centres in a tile of matrix products.
     """
@@ -178,7 +177,7 @@ class DifferentiableTables:
         return self.product(_gathered(x, self.table, self.inverse).flatten(2), kernels)
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """See `Surroundings`; the adjoint, too, has columns of whole vectors."""
+        """See `Surroundings`; the matrix of the adjoint is also padded to whole vectors."""
         back = functional.pad(matrix.T, (0, -len(matrix) % WHOLE))
         adjoint = lambda grad: _tile_product(grad, back, self.tile)[..., : len(matrix)]  # noqa: E731
         return linear(x, lambda x: _tile_product(x, matrix, self.tile), adjoint)
@@ -213,7 +212,7 @@ class Convolution:
         (nx, ny), width = self.grid.size, x.shape[-1]
         images = x[:, :-1].reshape(-1, nx, ny, width).permute(0, 3, 1, 2)
         reaches = tuple(max(abs(offset[axis]) for offset in self.grid.offsets) for axis in (0, 1))
-        # Put together of slices: places by index would be copied to a GPU, there and back.
+        # Built from slices: positions given as an index would be copied to a GPU and back.
         by_offset = dict(
             zip(self.grid.offsets, kernels.unflatten(0, (-1, width)).permute(2, 1, 0).unbind(2), strict=True)
         )
@@ -237,13 +236,13 @@ class Convolution:
 
 
 def _tile_product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:
-    """Product of numbers of the centres, shape (..., centres, k), with a matrix, tile by tile."""
+    """Product of values of the centres, shape (..., centres, k), with a matrix, tile by tile."""
     tiles = x.reshape(-1, tile, x.shape[-1])
     return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).view(*x.shape[:-1], matrix.shape[1])
 
 
 def _gathered(x: Tensor, table: Tensor, inverse: Tensor) -> Tensor:
-    """Numbers of all slots, (k, rows + 1, width) to (k, centres, slots, width); back by the inverse table."""
+    """Gather into all slots, (k, rows + 1, width) to (k, centres, slots, width); the adjoint uses the inverse table."""
 
     def gather(x: Tensor) -> Tensor:
         return x.index_select(1, table.T.flatten()).unflatten(1, table.T.shape)
@@ -257,11 +256,11 @@ def _gathered(x: Tensor, table: Tensor, inverse: Tensor) -> Tensor:
 
 
 def _around(images: Tensor, axis: int, margin: int) -> Tensor:
-    """Images that go on for so many places on both sides of a periodic axis.
+    """Continue images periodically by ``margin`` places on both sides of an axis.
 
-    Put together of slices, not taken by index: on the way back that would be a sum by index, which torch.compile adds
-    to wrong places and beyond the end of the sum. With more than one thread and a tile of two axes, the code of PyTorch
-    2.13 for atomic additions counts the offset in the tile twice.
+    Built from slices, not by an index: the derivative would be a sum by index, which torch.compile adds to wrong places
+    and beyond the end of the sum. With more than one thread and a tile of two axes, the code of PyTorch 2.13 for atomic
+    additions counts the offset in the tile twice.
     """
     length = images.shape[axis]
     rounds, rest = divmod(margin, length)

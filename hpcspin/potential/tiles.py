@@ -1,10 +1,10 @@
-"""Tiles: centres a fixed number at a time, so that the bits of one do not depend on the others.
+"""Tiles: centres are evaluated a fixed number at a time, so that the bits of one do not depend on the others.
 
-Centres stand on the last axis of everything. A matrix product may add in another order when the number of its columns
-changes, or, if its sums are long, when it is given more threads; an elementwise operation may treat the last elements
-of a run, which fill no vector register, in another way. The field on a site would then depend on how the lattice is cut
-into domains. Models that drive spins therefore work in tiles of one size, a multiple of all vector lengths; in training
-one tile holds all centres.
+Centres are the last axis of all arrays. A matrix product may add in a different order when the number of its columns
+changes, or, if its sums are long, when it has more threads; an elementwise operation may treat the last elements of an
+array differently if they do not fill a vector register. The field on a site would then depend on how the lattice is
+divided into domains. Evaluation therefore works in tiles of one size, a multiple of all vector lengths; in training one
+tile holds all centres.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 
 TILE = {"cpu": 96, "cuda": 2048}
-"""Centres in a tile, by device type: small lattices do not drown in padding, large ones keep the device busy.
+"""Number of centres in a tile, by device type: little padding for small lattices, and a busy device for large ones.
 
 On a CPU a multiple of 16 and of 12, the columns of a register block of MKL in double precision on AVX2.
 """
 
 GROUP = {"cpu": 8, "cuda": 64}
-"""Most tiles in one evaluation, by device type: many enough to hide each call."""
+"""Most tiles in one evaluation, by device type: enough to hide the overhead of a call."""
 
 WHOLE = 16
-"""Columns of matrices come in multiples of it: whole vectors of any processor."""
+"""Matrices are padded to a multiple of so many columns: whole vectors of any processor."""
 
 _CACHE = 2**20
-"""Bytes of features in one evaluation on a CPU: they, and what is made of them, should stay in a core's own cache."""
+"""Bytes of features in one evaluation on a CPU, which should stay in a core's own cache with what follows from them."""
 
 
 def group_size(features: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Centres, in whole tiles, of one evaluation where each has so many features."""
+    """Number of centres, in whole tiles, in one evaluation if each has so many features."""
     tile, most = TILE[device.type], GROUP[device.type]
     if device.type == "cpu":
         most = max(1, min(most, _CACHE // (features * dtype.itemsize * tile)))
@@ -37,7 +37,7 @@ def group_size(features: int, dtype: torch.dtype, device: torch.device) -> int:
 
 
 def tiled(x: Tensor, tile: int) -> Tensor:
-    """View of x, shape (k, ...), as its columns in tiles, shape (tiles, k, tile)."""
+    """View of x, shape (k, ...), with its columns split into tiles, shape (tiles, k, tile)."""
     return x.flatten(1).unflatten(1, (-1, tile)).transpose(0, 1)
 
 

@@ -1,6 +1,6 @@
-"""Where the centres of a block of a lattice and the spins around them stand.
+"""Positions of the centres of a block of a lattice and of the spins around them.
 
-Centres form a rectangle, and so everything follows from the neighbours' coordinates along each axis.
+Centres form a rectangle, so that everything follows from the neighbours' coordinates along each axis.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Block(NamedTuple):
     periodic : tuple of bool
         Whether the lattice is periodic along x and y.
     columns : tuple of int or None
-        Column of the lattice with which the block begins, and their number; needed by models that see the electrodes.
+        First column of the block, and number of columns of the lattice; needed by models that see the electrodes.
     """
 
     shape: tuple[int, int]
@@ -43,7 +43,7 @@ class Block(NamedTuple):
 def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
     """Lattice offsets no longer than a radius, in lattice constants, sorted by length, the zero offset first.
 
-    Shape (1 + neighbours, 2); the size of the lattice does not count.
+    Shape (1 + neighbours, 2); the size of the lattice does not matter.
     """
     x, y = lattice.reach(radius)
     grid = np.mgrid[-x : x + 1, -y : y + 1].reshape(2, -1).T
@@ -65,25 +65,25 @@ class Window:
     Attributes
     ----------
     extended : tuple of int
-        Rows of spins form a rectangle of so many along x and y.
+        Size, along x and y, of the rectangle that the rows of spins form.
     block : tuple of slice
-        Where in this rectangle the sites are whose field is asked for.
+        The sites in this rectangle whose field is computed.
     axes : dict
         For each dilation of a layer along x: the coordinates, in the rectangle, of the
         spins around the centres, along x and along y, shapes (centres along x, 1 + neighbours) and (centres along y,
         1 + neighbours); the centre itself comes first, -1 is a missing site.
     order : ndarray or None
-        Which centre, counted with y first, comes at each place; None if they stand in this order.
+        Centre at each place, counted with y running fastest; None if the centres are in this order.
     reaches : tuple of float
-        How many reaches away along x and y the spins that decide on these fields may be: see `ForceField.reaches`;
-        infinite along an axis where all are there.
+        Width of the halo along x and y in reaches, to compare with `ForceField.reaches`; infinite along an axis that
+        the block spans.
     distances : ndarray or None
         Steps along x from the centres of each column to the first and the last column of the lattice, where the
         electrodes are, shape (2, centres along x); None if there are no such columns.
     inner : int
-        How many centres, the first ones, see only spins of the block: the others wait for its halo.
+        Number of centres, the first ones, that see only spins of the block; the others also see its halo.
     stages : tuple of int
-        How many centres, the first ones, each layer of the field needs.
+        Number of centres, the first ones, that each layer of the field evaluates.
     """
 
     extended: tuple[int, int]
@@ -99,11 +99,12 @@ class Window:
     def around(cls, block: Block, halo: Halo, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Window:
         """A block of a lattice inside a halo.
 
-        In a halo of one reach the centres of the block alone know all that they see. With each further reach those that
-        far around the block do, too: layers of a network depend on what the ones before have made of their
-        neighbourhoods, and global derivatives on all centres that see a spin, unless their terms are exchanged over the
-        borders. Each layer needs fewer centres than the one before it, by what it sees itself: one reach along y and
-        its dilation along x. Along an axis that the block spans wholly no halo is needed and none is read.
+        In a halo of one reach, only the centres of the block have complete neighbourhoods. Each further reach completes
+        those of the centres one reach farther outside. These are needed because a layer depends on the output of the
+        layers before it in its neighbourhood, and derivatives of global potentials depend on all centres that see a
+        spin, unless their terms are exchanged across the borders. Each layer evaluates fewer centres than the one
+        before it, by what it sees itself: one reach along y and its dilation along x. Along an axis that the block
+        spans, no halo is needed and none is read.
 
         Parameters
         ----------
@@ -112,7 +113,7 @@ class Window:
         halo
             Widths of the halo: multiples of `reach_of` the offsets, at least `ForceField.halo`.
         offsets
-            As from `offsets_within`.
+            Result of `offsets_within`.
         layers
             Dilation of each layer of the field along x.
 
@@ -123,7 +124,7 @@ class Window:
         """
         reach = reach_of(offsets)
         x, y = (math.inf if spans else width // reach for width, spans in zip(halo, block.whole, strict=True))
-        # How many reaches away from the block along both axes the centres stand that each layer needs.
+        # Distance from the block, in reaches along both axes, of the farthest centres that each layer needs.
         around = [(x - sum(layers[: number + 1]), y - number - 1) for number in range(len(layers))]
         if min(around[-1]) < 0:
             raise HpcspinError(
@@ -156,7 +157,7 @@ class Window:
 def _sees_block_alone(
     axes: tuple[NDArray[np.int64], NDArray[np.int64]], shape: tuple[int, int], halo: Halo
 ) -> NDArray[np.bool_]:
-    """Whether all that is around a centre stands in the block or is missing, shape (centres along x, along y)."""
+    """Whether all neighbours of a centre are in the block or missing, shape (centres along x, along y)."""
     there = [axis >= 0 for axis in axes]
     mine = [(axis >= width) & (axis < width + length) for axis, width, length in zip(axes, halo, shape, strict=True)]
     inside = np.ones((len(axes[0]), len(axes[1])), dtype=bool)
@@ -168,7 +169,7 @@ def _sees_block_alone(
 def _most_needed_first(
     away: list[NDArray[np.int64]], around: list[tuple[float, float]], inside: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Order of the centres: a layer needs none that the one before it does not, and those inside come first."""
+    """Order of the centres: those that most layers need come first, and of these the ones that see the block alone."""
     needed = sum(np.logical_and.outer(away[0] <= x, away[1] <= y).astype(np.int16) for x, y in around)
     return np.argsort((-2 * needed - inside).ravel(), kind="stable")
 
@@ -181,7 +182,7 @@ def _distances(place: NDArray[np.int64], block: Block) -> NDArray[np.int64] | No
 
 
 def _reaches_away(place: NDArray[np.int64], length: int, reach: int) -> NDArray[np.int64]:
-    """How many reaches away from 0..length-1 each place is, rounded up."""
+    """Distance of each place from 0..length-1 in reaches, rounded up."""
     return -(-np.maximum(-place, place - length + 1).clip(min=0) // reach)
 
 
@@ -190,8 +191,8 @@ def _window_axis(
 ) -> NDArray[np.int64]:
     """Coordinates, in the window, of the neighbours of the centres along one axis; -1 if missing.
 
-    Centres stand on the block and in a margin around it; without a margin the block spans the lattice.
-    Those far outside the block have neighbours of a dilated layer outside the window, which nothing asks for.
+    Centres are the sites of the block and of a margin around it; without a margin the block spans the lattice.
+    In a dilated layer those far outside the block have neighbours outside the window, which are never used.
     """
     if margin is not None:
         found = halo + np.arange(-margin, length + margin)[:, None] + steps

@@ -1,4 +1,4 @@
-"""Descriptors: what a potential sees of the spins around a centre."""
+"""Descriptors: features of the spins around a centre."""
 
 from hpcspin.potential.descriptors.base import DESCRIPTORS, Descriptor
 from hpcspin.potential.descriptors.bispectrum import Bispectrum

@@ -1,8 +1,8 @@
-"""What all descriptors share.
+"""Base class of all descriptors.
 
-A descriptor turns the spins in the slots of a neighbourhood into numbers that do not change under a global rotation of
-the spins, nor under the symmetry operations of the site. A new one is one class, registered by its name, with a
-`forward` alone.
+A descriptor maps the spins in the slots of a neighbourhood to features that are invariant under global rotations of the
+spins and under the symmetry operations of the site. A new descriptor is one class, registered by its name, that needs
+only a `forward`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Descriptor(nn.Module):
     Parameters
     ----------
     lattice
-        Whose geometry counts; its size does not.
+        Lattice; its geometry matters, its size does not.
     offsets
         Lattice offset of each slot, the centre first, shape (slots, 2).
     operations
@@ -59,9 +59,9 @@ class Descriptor(nn.Module):
         self.register_buffer(name, torch.tensor(array, dtype=torch.float64), persistent=False)
 
     def presence(self, spins: Tensor, tile: int) -> Tensor:
-        """Counts of neighbours that are there, shape (counts, centres): see `axis_presence`.
+        """Counts of existing neighbours, shape (counts, centres): see `axis_presence`.
 
-        At an open edge a vanishing bond would otherwise look like a right angle.
+        At an open edge the zero of a missing bond would otherwise look like a right angle.
         """
         return product(self.presence_counts, is_present(spins), tile)
 
@@ -83,16 +83,16 @@ class Descriptor(nn.Module):
         raise NotImplementedError
 
     def polynomials(self) -> Polynomials | None:
-        """The features as sums of products, the last rows of them, as the kernels in C read them.
+        """The features as sums of products for the kernels in C, as the last rows.
 
-        None of a descriptor that is not written in this way: PyTorch evaluates it.
+        None for a descriptor that is not written in this way, which PyTorch evaluates.
         """
         return None
 
     def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
-        """Derivative of Σ_f λ_f · feature f by the spins, for several λ at once.
+        """Derivative of Σ_f λ_f · feature f with respect to the spins, for several λ at once.
 
-        By automatic differentiation of `forward`; a descriptor may know a faster way.
+        By automatic differentiation of `forward`; a descriptor may override it with a faster method.
 
         Parameters
         ----------
@@ -117,10 +117,10 @@ class Descriptor(nn.Module):
 
 
 def axis_presence(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Counts of neighbours that tell how far open edges are, as a map from the presence of each slot.
+    """Counts of neighbours that show the distance to open edges, as a map from the presence of each slot.
 
-    Edges run along the lattice's axes, so that the neighbours on the axes tell
-    all; equivalent ones are counted together.
+    Edges run along the lattice's axes, so that the neighbours on the axes
+    suffice; equivalent ones are counted together.
 
     Returns
     -------

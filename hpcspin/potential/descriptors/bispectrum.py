@@ -1,4 +1,4 @@
-"""The bispectrum of bonds and scalar chiralities: invariants that see every irrep turn against the others."""
+"""The bispectrum of bonds and scalar chiralities: invariants that relate all irreps to each other."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ _Invariant = tuple[int, int, int, int]
 
 
 class Bispectrum(Descriptor):
-    """Invariants of third order of bonds and scalar chiralities, as many as grow linearly with the neighbours.
+    """Third-order invariants of bonds and scalar chiralities; their number grows linearly with the neighbours.
 
     The building blocks are all b_0j, and b_jk and χ_0jk = S_0·(S_j x S_k) of neighbours j and k at most a diagonal of
-    the square lattice from each other. Each orbit of them is projected onto the irreps Γ of the point group, which
-    gives coefficients f^Γ. Every irrep and time parity has a reference r^Γ, the mean of all copies f^Γ. Invariant are
+    the square lattice apart. Each orbit of them is projected onto the irreps Γ of the point group, which gives
+    coefficients f^Γ. Every irrep and time parity has a reference r^Γ, the mean of all copies f^Γ. The invariants are
 
     - f of the trivial irrep,
     - the power spectrum |f^Γ|² of all others,
     - f^Γ·r^Γ, which keeps the relative phase of different copies of Γ,
-    - B = Σ_abc C_abc r^Γ_a r^Γ'_b r^Γ''_c of all references, C the invariant vector of Γ⊗Γ'⊗Γ'': the products above
-      stay the same when one irrep alone is transformed by an operation, and these do not,
-    - B = Σ_abc C_abc f^Γ_a r^Γ'_b r^Γ''_c of each copy f^Γ of a doublet, of which |f^Γ|² and f^Γ·r^Γ leave a sign.
+    - B = Σ_abc C_abc r^Γ_a r^Γ'_b r^Γ''_c of all references, with the invariant vector C of Γ⊗Γ'⊗Γ'': the products
+      above do not change when an operation acts on one irrep alone, and these do,
+    - B = Σ_abc C_abc f^Γ_a r^Γ'_b r^Γ''_c of each copy f^Γ of a doublet, which |f^Γ|² and f^Γ·r^Γ determine up
+      to a sign.
 
     Bonds are even and chiralities odd under time reversal. If the features must be even, chiralities of the trivial
-    irrep, too, enter squared and through products, and products hold an even number of chiralities.
+    irrep also enter only squared and through products, and products contain an even number of chiralities.
 
-    Of the products of references some vanish, those of a doublet with itself and A2; where an irrep has one copy,
-    which then is the reference, some are equal. They are kept: the set has a simple law.
+    Some products of references vanish, those of a doublet with itself and A2; if an irrep has one copy, which then is
+    the reference, some are equal. They are kept, so that the set follows a simple rule.
 
-    The presence of the neighbours along the lattice's axes is added.
+    Further features are the counts of existing neighbours along the lattice's axes.
 
     References
     ----------
@@ -114,7 +115,7 @@ class Bispectrum(Descriptor):
         return written
 
     def _covariants(self, spins: Tensor) -> tuple[Tensor, Tensor]:
-        """Values that are invariant, and the components of all that transforms: copies, references, their products."""
+        """Invariant values, and the components of all covariant ones: copies, references, their products."""
         coefficients = self.coefficients(spins)
         direct, others = coefficients.split([self.numbers[0], self.numbers[1]])
         references = self.references(others)
@@ -124,8 +125,8 @@ class Bispectrum(Descriptor):
 class _References(nn.Module):
     """The mean of the copies of each irrep and time parity, times the square root of their number.
 
-    Copies stand in the order of their kinds. ``starts`` is the number of the first component of each reference,
-    ``width`` that of all components.
+    Copies are ordered by kind. ``starts`` has the index of the first component of each reference, ``width`` is the
+    number of all components.
     """
 
     scale: Tensor
@@ -158,14 +159,14 @@ class _References(nn.Module):
         return polynomials.sums(self.width, owner, factors, coefficients[self.order.index.numpy()])
 
     def adjoint(self, by_reference: Tensor) -> Tensor:
-        """Derivative by the coefficients from that by the references."""
+        """Derivative with respect to the coefficients, from that with respect to the references."""
         return self.order.adjoint(self.sums.expand(by_reference * self.scale[:, None, None]))
 
 
 class _Products:
-    """Products of two references that transform like an irrep, v_a = Σ_bc C_abc r_b r'_c, made where one is asked for.
+    """Products of two references that transform like an irrep, v_a = Σ_bc C_abc r_b r'_c, made on demand.
 
-    ``starts`` is the first component of each reference, ``terms`` are those of each component of all products.
+    ``starts`` has the first component of each reference, ``terms`` those of each component of all products.
     """
 
     def __init__(self, irreps: Sequence[Irrep], starts: dict[_Kind, int]) -> None:
@@ -174,7 +175,7 @@ class _Products:
         self.terms: list[list[_Term]] = []
 
     def first(self, irrep: int, left: _Kind, right: _Kind) -> int | None:
-        """Number of the first component of a product like an irrep; None where there is none."""
+        """Index of the first component of the product that transforms like an irrep; None if there is none."""
         key = irrep, left, right
         if key not in self._known:
             vector = invariant(*(self._irreps[n] for n in (irrep, left[0], right[0])))
@@ -190,7 +191,7 @@ class _Products:
 
 
 class _Quadratic(nn.Module):
-    """Sums of products of two components, from the terms of each sum, of ``length`` components."""
+    """Sums of products of two out of ``length`` components, from the terms of each sum."""
 
     factors: Tensor
 
@@ -214,7 +215,7 @@ class _Quadratic(nn.Module):
         return polynomials.sums(len(self.sums), self.sums.owner.numpy(), factors, left, right)
 
     def adjoint(self, x: Tensor, by_sum: Tensor) -> Tensor:
-        """Derivative by the components from that by the sums, shape (sums, m, centres)."""
+        """Derivative with respect to the components, from that with respect to the sums, shape (sums, m, centres)."""
         by_term = self.sums.expand(by_sum) * self.factors[:, None, None]
         left, right = self.left(x)[:, None], self.right(x)[:, None]
         return self.left.adjoint(by_term * right) + self.right.adjoint(by_term * left)
@@ -248,7 +249,7 @@ def _invariants(
                 yield place, starts[copy.irrep, parity], size, parity * copy.parity
     pairs = list(combinations_with_replacement(starts, 2))
     for kind, start in starts.items():
-        # Of three references the first one is not behind the others: each set of three counts once.
+        # The first of three references comes no later than the others, so that each set of three counts once.
         yield from with_products(kind, start, (pair for pair in pairs if kind <= pair[0]))
     for place, size, copy in zip(places, dimensions, copies, strict=True):
         if size > 1:

@@ -19,7 +19,7 @@ class Bonds(Descriptor):
     """Bonds and scalar chiralities, decomposed into irreps of the site symmetry.
 
     The building blocks are b_0j, b_jk and χ_0jk = S_0·(S_j x S_k) of all spins within the cutoff radius. Each orbit of
-    them is projected onto the irreps Γ of the point group, which gives coefficients f^Γ. Invariant are
+    them is projected onto the irreps Γ of the point group, which gives coefficients f^Γ. The invariants are
 
     - f of the trivial irrep,
     - the power spectrum |f^Γ|² of the others,
@@ -28,9 +28,9 @@ class Bonds(Descriptor):
       both lengths; undivided, the product stays smooth where one of them vanishes.
 
     Bonds are even and chiralities odd under time reversal. If the features must be even, chiralities enter through
-    their power spectrum and through products with a reference that is made of chiralities.
+    their power spectrum and through products with a reference made of chiralities.
 
-    The presence of the neighbours along the lattice's axes is added.
+    Further features are the counts of existing neighbours along the lattice's axes.
 
     References
     ----------
@@ -83,7 +83,7 @@ class Bonds(Descriptor):
         return product(self.from_reference, product(self.to_reference, referenced, tile), tile)
 
     def _by_coefficient(self, spins: Tensor, cotangents: Tensor, tile: int) -> Tensor:
-        """Derivative by the values of the copies of the irreps, shape (coefficients, m, centres)."""
+        """Derivative with respect to the coefficients of the irreps, shape (coefficients, m, centres)."""
         coefficients = self.coefficients(spins)[:, None]
         numbers = [self.sizes[0], len(self.powers), len(self.products)]
         direct, powers, products = cotangents[: sum(numbers)].flatten(2).split(numbers)
@@ -98,7 +98,7 @@ class Bonds(Descriptor):
 def _sorted_copies(
     orbits: list[Orbit], irreps: tuple[Irrep, ...], even: bool
 ) -> tuple[list[Copy], list[Copy], list[Copy]]:
-    """Copies that are features themselves, that are only squared, and that have a reference besides."""
+    """Copies that are features themselves, that are only squared, and that also have a reference."""
     copies = list(copies_of(orbits, irreps))
     trivial = [c for c in copies if c.irrep == 0]
     direct = [c for c in trivial if c.parity > 0 or not even]
@@ -106,7 +106,7 @@ def _sorted_copies(
 
 
 def _references(copies: list[Copy], even: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Matrices that average coefficients to references, and that hand each coefficient its reference."""
+    """Matrices that average coefficients to references, and that assign each coefficient its reference."""
     components = [(c.irrep, a, c.parity) for c in copies for a in range(len(c.places))]
     wanted = [(n, a, parity if even else 1) for n, a, parity in components]
     names = sorted(set(wanted))

@@ -28,7 +28,7 @@ class Copy:
     irrep
         Number of the irrep, 0 for the trivial one.
     places
-        Where its components stand among the transforms of all orbits.
+        Positions of its components among the transforms of all orbits.
     scale
         Makes the coefficients orthonormal on the distinct members of the orbit.
     parity
@@ -53,16 +53,16 @@ def copies_of(orbits: Sequence[Orbit], irreps: Sequence[Irrep]) -> Iterator[Copy
 
 
 class Coefficients(nn.Module):
-    """Coefficients of chosen copies of irreps, and their derivative by the spins.
+    """Coefficients of chosen copies of irreps, and their derivative with respect to the spins.
 
     Parameters
     ----------
     orbits
         Orbits of bonds and chiralities.
     irreps
-        Of the site symmetry.
+        Irreps of the site symmetry.
     copies
-        Which coefficients are wanted, and in which order.
+        Copies whose coefficients are computed, in this order.
     slots
         Number of slots of a neighbourhood.
 
@@ -82,7 +82,7 @@ class Coefficients(nn.Module):
         self._order = len(matrix)
         first = [orbit.pairs[:, 0] + (slots - 1 if orbit.kind == "chirality" else 0) for orbit in orbits]
         second = [orbit.pairs[:, 1] for orbit in orbits]
-        # Of a chirality S_0·(S_j x S_k) = (S_0 x S_j)·S_k the first factor stands after all spins.
+        # The first factor of a chirality S_0·(S_j x S_k) = (S_0 x S_j)·S_k is stored after all spins.
         self.left = StaticGather(np.concatenate(first), 2 * slots - 1)
         self.right = StaticGather(np.concatenate(second), slots)
         self.components = StaticGather([place for copy in copies for place in copy.places], len(orbits) * self._order)
@@ -103,7 +103,7 @@ class Coefficients(nn.Module):
         return selected * self.scale[:, None]
 
     def written(self, polynomials: Polynomials) -> Rows:
-        """Rows of the coefficients; members of an orbit that are equal but for a sign are made once."""
+        """Rows of the coefficients; members of an orbit that are equal up to a sign are computed once."""
         spins, slots = polynomials.spins, len(polynomials.spins)
         first, second = (gather.index.numpy() for gather in (self.left, self.right))
         chirality = first >= slots
@@ -121,7 +121,7 @@ class Coefficients(nn.Module):
         return polynomials.mapped(np.where(np.abs(matrix) > _ROUNDING, matrix, 0), values)
 
     def adjoint(self, spins: Tensor, by_coefficient: Tensor) -> Tensor:
-        """Derivative by the spins, (slots, m, 3, centres), from that by the coefficients, (..., m, centres)."""
+        """Derivative with respect to the spins, (slots, m, 3, centres), from ``by_coefficient``, (..., m, centres)."""
         back = self.components.adjoint(by_coefficient * self.scale[:, None, None])
         by_value = self._transformed(back, self.transform.T)[:, :, None]
         left, right = self._factors(spins)

@@ -23,8 +23,8 @@ class Densities(Descriptor):
     """Invariants of spin densities with learned kernels.
 
     A density is a vector A^Γ_ca = Σ_δ W^Γ_ca(δ) S_δ over the neighbourhood whose kernels transform like the row a of
-    the irrep Γ of the site symmetry; each is a learned mixture, c, of the copies of Γ among the sites. Invariant are,
-    for each pair of channels c, c' of one irrep,
+    the irrep Γ of the site symmetry; each is a learned mixture, c, of the copies of Γ among the sites. The invariants
+    are, for each pair of channels c, c' of one irrep,
 
         Σ_a A_ca·A_c'a   and   Σ_a S_0·(A_ca x A_c'a),
 
@@ -35,7 +35,7 @@ class Densities(Descriptor):
     name = "densities"
 
     CHANNELS = 12
-    """Channels of each irrep, as far as it has as many copies among the sites."""
+    """Channels of each irrep, or fewer if it has fewer copies among the sites."""
 
     def __init__(self, lattice: Lattice, offsets: NDArray[np.int64], operations: NDArray[np.int64], even: bool) -> None:
         super().__init__(lattice, offsets, operations, even)
@@ -78,7 +78,8 @@ class Densities(Descriptor):
         """See `Descriptor`.
 
         With the symmetric P_c = Σ_c' λ_cc' A_c' of the bonds and the antisymmetric Q_c = Σ_c' λ_cc' A_c' of the
-        chiralities, the derivative is P_c + Q_c x S_0 by A_c, and half of Σ_c A_c x Q_c by S_0 besides.
+        chiralities, the derivative with respect to A_c is P_c + Q_c x S_0, and that with respect to S_0 has
+        half of Σ_c A_c x Q_c in addition.
         """
         densities = self.densities(spins, tile)
         even, odd, _ = cotangents.split([len(self.bonds), len(self.chiralities), len(self.presence_counts)])
@@ -116,7 +117,7 @@ class _Block:
         return range(first, first + self.dimension)
 
     def view(self, x: Tensor) -> Tensor:
-        """Of (densities, ...) this block's (channels, dimension, ...)."""
+        """Cut this block out of x: shape (densities, ...) to (channels, dimension, ...)."""
         stop = self.start + self.channels * self.dimension
         return x[self.start : stop].unflatten(0, (self.channels, self.dimension))
 
