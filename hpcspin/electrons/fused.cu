@@ -1,12 +1,12 @@
-// One energy a thread block: right-connected recursion over the columns of sites, then the electrode's column.
+// One energy per thread block: right-connected recursion over the columns of sites, then the electrode's column.
 //
 // In units of the hopping (see recursion.py),
 //
 //     u_x = [(H_x - z)/t - W u_{x+1} W^H]^-1,     Y_0 = u_0 K,     Y_x = u_x W^H Y_{x-1},
 //
-// and the sweep leaves only the on-site components of Y_x w Y_x^H and of i(u_0 - u_0^H). A block lives in
-// registers while it is inverted, in tiles of TILE x TILE of a SIDE x SIDE square of threads (thread (r, c) holds
-// rows r + SIDE a and columns c + SIDE b), and in shared memory between the columns of sites. Only u_x goes to
+// and the sweep returns only the on-site components of Y_x w Y_x^H and of i(u_0 - u_0^H). A block is held in
+// registers while it is inverted, in tiles of TILE x TILE by a SIDE x SIDE square of threads (thread (r, c) holds
+// rows r + SIDE a and columns c + SIDE b), and in shared memory between the columns of sites. Only u_x is stored in
 // device memory, written once and read once.
 //
 // Compile-time: REAL (double, float), M (orbitals of a column, 2 Ly), SIDE, PANEL, TRIANGULAR, PERIODIC, FLIPPED.
@@ -14,9 +14,9 @@
 #define TILE ((M + SIDE - 1) / SIDE)
 #define PADDED (SIDE * TILE)
 #define THREADS (SIDE * SIDE)
-#define STRIDE (M + 1)  // of rows in shared memory: columns then fall on different banks
+#define STRIDE (M + 1)  // of rows in shared memory: elements of a column then fall on different banks
 #define LANES 32
-// Thread blocks a multiprocessor; 0 leaves it to the compiler, which would rather spill than have two with this W.
+// Thread blocks per multiprocessor; 0 leaves it to the compiler, which would rather spill than have two with this W.
 #define RESIDENT (TRIANGULAR && TILE == 3 ? 2 : 0)
 #define ROWS 128u  // a power of two, at least M
 
@@ -27,7 +27,7 @@ struct cplx {
 static __device__ inline cplx operator+(cplx a, cplx b) { return {a.x + b.x, a.y + b.y}; }
 static __device__ inline cplx operator-(cplx a, cplx b) { return {a.x - b.x, a.y - b.y}; }
 static __device__ inline cplx operator*(cplx a, cplx b) { return {a.x * b.x - a.y * b.y, a.x * b.y + a.y * b.x}; }
-// sum += a b, by two fused multiplications and additions a component.
+// sum += a b, by two fused multiply-adds per component.
 static __device__ inline void add_product(cplx &sum, cplx a, cplx b) {
     sum.x += a.x * b.x;
     sum.y += a.x * b.y;
@@ -67,7 +67,7 @@ static __device__ inline Shared carve(char *memory) {
 }
 
 // Orbital that W adds to orbital i (W = 1 + P, row i of P has its one there), or -1.
-// down: W^H instead. The spin, the parity of i, is kept.
+// down: W^H instead. The spin, which is the parity of i, does not change.
 static __device__ inline int neighbour(int i, int down) {
     int moved = (down != FLIPPED) ? i + 2 : i - 2;
     if (moved >= 0 && moved < M) return moved;
@@ -86,8 +86,9 @@ static __device__ inline cplx wrapped(const cplx *x, int i, int j) {
     return sum;
 }
 
-// Row of the largest element of a column among the rows that were no pivot yet. Every warp finds it for itself, in one
-// reduction: a positive float orders as its bits do, not-a-number above all, and the lowest of them hold the row.
+// Row of the largest element of a column among the rows that have not been a pivot. Every warp finds it for itself, in
+// one reduction: positive floats are ordered as their bits are, NaN above all, and the lowest bits are replaced by the
+// row.
 static __device__ inline int find_pivot(const cplx *column, const int *step) {
     unsigned largest = 0;
     for (int i = threadIdx.x % LANES; i < M; i += LANES)
@@ -100,10 +101,10 @@ static __device__ inline int find_pivot(const cplx *column, const int *step) {
     return __reduce_max_sync(0xffffffffu, largest) & (ROWS - 1);
 }
 
-// Gauss-Jordan elimination in place, partial pivoting without moving rows: step k exchanges unknown k with
-// equation pivot[k], so that tile element (i, l) ends as element (step[i], pivot[l]) of the inverse. These are the
-// steps whose columns lie at B of their threads' tiles: a template, since registers have no run-time index.
-// A pivot of zero leaves nothing but numbers that are not finite.
+// Gauss-Jordan elimination in place, with partial pivoting but without moving rows: step k exchanges unknown k with
+// equation pivot[k], so that tile element (i, l) becomes element (step[i], pivot[l]) of the inverse. One call does the
+// steps whose columns are at index B of their threads' tiles: a template, since registers have no run-time index.
+// A pivot of zero gives only numbers that are not finite.
 template <int B>
 static __device__ inline void eliminate(cplx (&tile)[TILE][TILE], Shared s) {
     const int r = threadIdx.x / SIDE, c = threadIdx.x % SIDE;
@@ -164,7 +165,7 @@ static __device__ inline void multiply(const cplx *u, Shared s, bool down) {
         for (int b = 0; b < TILE; b++) sum[a][b] = {0, 0};
     for (int start = 0; start < M; start += PANEL) {
         const int width = (M - start < PANEL) ? M - start : PANEL;
-#pragma unroll 1  // leaves registers for a third thread block a multiprocessor at M = 48
+#pragma unroll 1  // leaves registers for a third thread block per multiprocessor at M = 48
         for (int e = threadIdx.x; e < M * PANEL; e += THREADS) {
             const int i = e / PANEL, k = e % PANEL;
             if (k < width) s.panel[i * (PANEL + 1) + k] = u[i * M + start + k];
@@ -208,7 +209,7 @@ static __device__ inline void write_site(double *out, double up, double down, do
     out[3] = up - down;
 }
 
-// Components of Y w Y^H on every site, summed in double precision; one warp a site.
+// Components of Y w Y^H on every site, summed in double precision; one warp per site.
 static __device__ inline void occupations(const cplx *y, const double *weights, const int *groups, double *out) {
     const int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     for (int first = 0; first < M / 2; first += THREADS / LANES) {
@@ -233,7 +234,7 @@ static __device__ inline void occupations(const cplx *y, const double *weights, 
 }
 
 // blocks (snapshots, columns, M, M), energies (batch), owners (batch): snapshot of each energy,
-// source K (M, M), groups (M): whose column of K it is, weights (batch, count),
+// source K (M, M), groups (M): group of each column of K, weights (batch, count),
 // work (gridDim, columns, M, M); out: response (batch, columns, M/2, 4), spectral (batch, M/2, 4).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) sweep(
     const cplx *blocks, const cplx *energies, const long long *owners, const cplx *source, const int *groups,

@@ -1,18 +1,18 @@
 // Chebyshev recursion a_{n+1} = 2 H~ a_n - a_{n-1} of a few vectors at once, as a stencil over the bonds of a lattice.
 //
-// A vector has four real numbers a site: up and down, each real and imaginary. WIDTH vectors lie side by side: arrays of
-// vectors have shape (rows, 4, WIDTH). First come the sites that are computed here, line after line, then those that other
-// ranks compute; the last row, zero for ever, stands beyond open edges. The arithmetic of a site and a vector does not
-// depend on what is computed beside it, and products are summed line by line, so that no bit depends on how many lines
-// are computed here.
+// A vector has four real numbers per site: up and down, each real and imaginary. WIDTH vectors lie side by side: arrays
+// of vectors have shape (rows, 4, WIDTH). The first rows are the sites of this rank, line by line, followed by those of
+// other ranks; the last row, which stays zero, stands for sites beyond open edges. The arithmetic of a site and a
+// vector does not depend on what is computed beside it, and products are summed line by line, so that no bit depends on
+// the number of lines of this rank.
 //
-// What belongs to step n lies in array n % 2 of two arrays of vectors. A call does some steps on some lines, all of both where nothing is
-// to be exchanged between steps.
+// Vectors of step n are in array n % 2 of two. A call does some steps on some lines: all of both if nothing has to be
+// exchanged between steps.
 
 #include <stdint.h>
 #include <string.h>
 
-// As many as a register of the processor holds: gcc takes vectors that are longer apart through memory, five times as slow.
+// As many as a register of the processor holds: gcc splits longer vectors through memory, which is five times slower.
 #if defined(__AVX512F__)
 #define WIDTH 8
 #else
@@ -20,10 +20,11 @@
 #endif
 typedef double vec __attribute__((vector_size(8 * WIDTH), may_alias));
 
-// The scaled Hamiltonian 2 H~. Of site i the neighbours across bond k are targets[2 (bonds i + k)], to which the bond's
-// matrix leads, and the next number, to which its adjoint does. plain: all matrices are real numbers times the identity.
+// The scaled Hamiltonian 2 H~. The neighbours of site i across bond k are targets[2 (bonds i + k)], to which the matrix
+// of the bond leads, and the next entry, to which its adjoint leads. plain: all matrices are real multiples of the
+// identity.
 typedef struct {
-    int64_t sites, across, rows, bonds, plain;  // across: sites of a line; rows: of an array of vectors
+    int64_t sites, across, rows, bonds, plain;  // across: sites per line; rows: rows of an array of vectors
     const int32_t *targets;
     const double *hopping;  // (bonds, 2, 2, 2): real and imaginary parts of each matrix
     const double *onsite;   // (sites, 4): coefficients of 1 and of the Pauli matrices
@@ -37,7 +38,7 @@ typedef struct {
     int64_t first_step, last_step, first_line, last_line;
 } part;
 
-// Of two arrays of vectors that of a step.
+// The array of vectors of a step, out of two.
 static inline double *of_step(const hamiltonian *h, double *vectors, int64_t n) {
     return vectors + n % 2 * 4 * WIDTH * h->rows;
 }
@@ -84,15 +85,15 @@ static double total(vec x) {
     return sum;
 }
 
-// Where the probes of this group are not zero: the site, which pair of vectors (up, down) starts there, and its phase.
-// Moments are kept of every stride-th of them from the first one on.
+// Sites where the probes of this group are nonzero, with the pair of vectors (up, down) that starts there and its
+// phase. Moments are kept for every stride-th of them, from number `first` on.
 typedef struct {
     int64_t count, first, stride;
     const int32_t *site, *pair;
     const double *phase;  // (count, 2)
 } probes;
 
-// a_0, and zero in the place of a_{-1}.
+// a_0, and zero for a_{-1}.
 void hpcspin_start(const hamiltonian *h, const probes *p, double *vectors) {
     memset(vectors, 0, 2 * sizeof(double) * 4 * WIDTH * h->rows);
     for (int64_t k = 0; k < p->count; k++) {
@@ -104,8 +105,8 @@ void hpcspin_start(const hamiltonian *h, const probes *p, double *vectors) {
     }
 }
 
-// Components tr(m), tr(sigma m) of the Hermitian part of m = (T_n v)_i v_i^H where they are kept, on some lines; tr(m) is
-// added to the line's trace.
+// Components tr(m), tr(sigma m) of the Hermitian part of m = (T_n v)_i v_i^H, where moments are kept, on some lines;
+// tr(m) of every probed site is added to the trace of its line.
 static void read_out(const hamiltonian *h, const probes *p, const part *of, const double *vectors, double *moments,
                      double *traces) {
     for (int64_t k = 0; k < p->count; k++) {
@@ -126,9 +127,9 @@ static void read_out(const hamiltonian *h, const probes *p, const part *of, cons
     }
 }
 
-// a_{n+1} from a_n and a_{n-1}, which it replaces. Where there are probes, their moments (steps, kept, 4) and traces (steps,
-// lines) are read out before each step; else <a_n|a_n> and Re <a_n|a_{n+1}> are summed on each line, products (lines,
-// steps, 2).
+// a_{n+1} from a_n and a_{n-1}, which it replaces. With probes, their moments (steps, kept, 4) and traces (steps,
+// lines) are read out before each step; without, <a_n|a_n> and Re <a_n|a_{n+1}> are summed on each line into products
+// (lines, steps, 2).
 static inline __attribute__((always_inline)) void forward(const hamiltonian *h, part of, const probes *p, int64_t steps,
                                                           double *vectors, double *moments, double *traces,
                                                           double *products) {
@@ -169,13 +170,14 @@ void hpcspin_products(const hamiltonian *h, const part *of, int64_t steps, doubl
     forward(h, *of, 0, steps, vectors, 0, 0, products);
 }
 
-// Derivative of sum_n w_n <v|T_n|v> by the on-site blocks of H~, added to gradient (sites, 4), by the reverse of the
-// recursion. With even[n] and odd[n] the weights of <a_n|a_n> and Re <a_n|a_{n+1}> in that sum,
+// Derivative of sum_n w_n <v|T_n|v> with respect to the on-site blocks of H~, added to gradient (sites, 4), by a
+// reverse sweep through the recursion. With the weights even[n] and odd[n] of <a_n|a_n> and Re <a_n|a_{n+1}> in that
+// sum,
 //
 //     l_n = 2 even[n] a_n + odd[n] a_{n+1} + odd[n-1] a_{n-1} + 2 H~ l_{n+1} - l_{n+2},
 //     gradient_i = sum_n (2 - delta_{n0}) Re <l_{n+1}| 1, sigma |a_n>_i.
 //
-// The steps are counted down. vectors: a_n and a_{n+1}; reverse: in the array of step n l_{n+1}, and l_{n+2}.
+// Steps run downwards. vectors holds a_n and a_{n+1}; reverse holds l_{n+1}, in the array of step n, and l_{n+2}.
 void hpcspin_gradient(const hamiltonian *h, const part *of, const double *even, const double *odd, double *vectors,
                       double *reverse, double *gradient) {
     for (int64_t n = of->last_step - 1; n >= of->first_step; n--) {

@@ -1,11 +1,11 @@
-// Chebyshev recursion on a GPU: a step of all vectors in one launch, a site and a vector a thread.
+// Chebyshev recursion on a GPU: one launch per step of all vectors, one thread per site and vector.
 //
-// Arrays of vectors have shape (rows, 2, WIDTH), complex: the sites, what other ranks have sent, and a last row, zero for
-// ever, beyond open edges.
-// Neighbouring threads have neighbouring vectors of the same site, so that all they read and write lies side by side.
-// Nothing passes between threads: the bits of a vector do not depend on the others.
+// Arrays of vectors have shape (rows, 2, WIDTH), complex: the sites of this rank, those received from other ranks, and
+// a last row, which stays zero, for sites beyond open edges. Neighbouring threads have neighbouring vectors of the same
+// site, so that their memory accesses coalesce. Threads do not communicate: the bits of a vector do not depend on
+// others.
 //
-// Compile-time: WIDTH (vectors), TERMS (hopping terms), PLAIN (all their matrices are real numbers times the identity).
+// Compile-time: WIDTH (vectors), TERMS (hopping terms), PLAIN (all their matrices are real multiples of the identity).
 
 struct cplx {
     double x, y;
@@ -20,8 +20,8 @@ struct spinor {
     cplx up, down;
 };
 
-// targets (TERMS, 2, sites): where each matrix and its adjoint lead; hopping (TERMS, 2, 2, 2): both matrices of each term;
-// on_site (sites, 2, 2). All are those of 2 H~.
+// targets (TERMS, 2, sites): where each matrix and its adjoint lead; hopping (TERMS, 2, 2, 2): both matrices of each
+// term; on_site (sites, 2, 2). All are those of 2 H~.
 struct hamiltonian {
     const long long *targets;
     const cplx *hopping, *on_site;
@@ -83,7 +83,7 @@ extern "C" __global__ void advance(const long long *targets, const cplx *hopping
            {scale * s.down.x - old.down.x, scale * s.down.y - old.down.y}});
 }
 
-// A step of the way back, from n > 0 (see kpm_recursion.py): with near = a_n, later = l_{n+1},
+// A step of the reverse sweep, from n > 0 (see kpm_recursion.py): with near = a_n, later = l_{n+1},
 //
 //     sums <- sums + 2 Re <later| 1, sigma |near>,     far: a_{n+1} -> a_{n-1},     latest: l_{n+2} -> l_n.
 //

@@ -1,20 +1,19 @@
-/* One layer of a field of several layers (`Layer.forward`) on some centres, on a CPU: in single precision, and
- * in double where DOUBLE is defined.
+/* One layer of a field of several layers (`Layer.forward`) for some centres, on a CPU, and its reverse sweep: in single
+ * precision, or in double if DOUBLE is defined.
  *
- * A centre's numbers lie side by side, LANES to a vector; nothing is gathered, since a neighbour's numbers are
- * broadcast from where they lie. A centre goes through the same operations in the same order wherever it stands and
- * whoever computes it. Matrices are padded with zeros to whole vectors, and each strip of two vectors of columns, or one
- * at the end, knows between which rows it is not zero. Parts of a row follow each other without padding, and are
- * written from the left to the right: what the last vector of a part leaves beyond its end is overwritten by the next
- * part, or never read.
+ * The numbers of a centre are contiguous, LANES to a vector; nothing is gathered, since the numbers of a neighbour are
+ * broadcast from their place in memory. The operations on a centre and their order do not depend on its position or on
+ * the thread. Matrices are padded with zeros to whole vectors, and each strip of two vectors of columns, or one at the
+ * end, stores between which rows it is nonzero. Parts of a row follow each other without padding and are written from
+ * left to right: what the last vector of a part writes beyond its end is overwritten by the next part, or never read.
  */
 #include "host_vectors.h"
 
 #include <string.h>
 
-#define BLOCK 12 /* Centres whose intermediate numbers stay in the first cache. */
+#define BLOCK 12 /* Centres whose intermediate results stay in the first-level cache. */
 
-/* A matrix of so many vectors of columns; strip p of them begins at `at[p]` and has rows from[p] to to[p]. */
+/* A matrix of `vectors` vectors of columns; strip p begins at numbers[at[p]] and has rows from[p] to to[p] - 1. */
 typedef struct {
     const real *numbers;
     const int32_t *from, *to, *at;
@@ -22,17 +21,17 @@ typedef struct {
 } matrix;
 
 typedef struct {
-    int32_t slots, vectors, scalars, own_scalars; /* read; own_scalars: whether a centre's own are features, too */
+    int32_t slots, vectors, scalars, own_scalars; /* read; own_scalars: whether a centre's own are features */
     int32_t densities, scalar_sums;               /* both padded; the first density is the spin */
     int32_t trivial, irreps, products, told;      /* numbers of S.A, irreps, products P.Q, sums of scalars */
-    int32_t triples;                              /* products S.(P' x Q'): none where S -> -S changes nothing, else as many */
-    const int32_t *shares, *dimensions;           /* of each irrep: its products, its rows */
+    int32_t triples;                              /* products S.(P' x Q'): none if the layer is even, else as many */
+    const int32_t *shares, *dimensions;           /* of each irrep: number of its products, and of its rows */
     int32_t made_vectors, made_scalars, inputs, hidden_layers;
     const real *kernels, *scalar_kernels;         /* (slots, vectors, densities), (slots, scalars, scalar_sums) */
-    matrix mixtures;                              /* P, Q, perhaps P', Q' of each row of each irrep, sums, those to turn */
+    matrix mixtures;                              /* P, Q and, if not even, P', Q' of each row of each irrep; both sums */
     const matrix *network;                        /* hidden_layers + 1 of them */
     const real *const *biases;                    /* of the hidden layers, padded */
-    int32_t sums, features, widest;               /* where the sums begin; lengths of rows, with room for a vector */
+    int32_t sums, features, widest;               /* first column of the sums; lengths of rows, with room for a vector */
 } layer;
 
 /* Columns of one strip, `wide` vectors, of ROWS rows. */
@@ -60,7 +59,8 @@ INLINE void product(const real *x, int64_t stride, int rows, const matrix *m, re
     }
 }
 
-/* `wide` vectors of densities of ROWS / 3 centres, three components each: sums over slots of what lies in their rows. */
+/* `wide` vectors of densities of ROWS / 3 centres, three components each: sums over slots of the vectors in the rows.
+ * */
 INLINE void dense(const layer *l, const real *vectors, const int32_t *table, const real *kernels, real *out, int wide) {
     const int64_t width = l->vectors, n = l->densities;
     vec sum[ROWS][2] = {};
@@ -108,7 +108,7 @@ INLINE void activate(real *x, const real *bias, int width) {
     }
 }
 
-/* S x v of one centre, LANES vectors at a time, whose components are `apart` numbers from each other. */
+/* S x v of one centre, for LANES vectors at a time, whose components are `apart` numbers from each other. */
 INLINE void cross(const real *s, const real *v, int64_t apart, vec out[3]) {
     vec x = load(v), y = load(v + apart), z = load(v + 2 * apart);
     out[0] = s[1] * z - s[2] * y;
@@ -120,10 +120,10 @@ INLINE vec dot(const real *a, const real *b, int64_t apart) {
     return load(a) * load(b) + load(a + apart) * load(b + apart) + load(a + 2 * apart) * load(b + 2 * apart);
 }
 
-/* Mixtures that each product of a row of an irrep is made of. */
+/* Number of mixtures for each product of a row of an irrep. */
 INLINE int sides(const layer *l) { return l->triples ? 4 : 2; }
 
-/* What the network sees of the spins around one centre, from its densities (3, densities) and mixtures (3, columns). */
+/* Invariants of one centre, from its densities (3, densities) and mixtures (3, columns). */
 INLINE void invariants(const layer *l, const real *spin, const real *density, const real *mixed, int64_t columns,
                        real *out) {
     const int64_t n = l->densities;
@@ -164,7 +164,7 @@ INLINE void invariants(const layer *l, const real *spin, const real *density, co
     }
 }
 
-/* New vectors and scalars of one centre, with what was known of it already; without scalars the sum of the vectors.
+/* New vectors and scalars of one centre, added to the `known` ones if given; without scalars the sum of the vectors.
  * `row` has room for both and a vector of the processor. */
 INLINE void finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *said,
                    const real *known, const real *known_scalars, real *row, real *vectors, real *scalars) {
@@ -195,8 +195,8 @@ INLINE void finish(const layer *l, const real *spin, const real *sums, int64_t c
     memcpy(scalars, told, m * sizeof(real));
 }
 
-/* Densities (BLOCK, 3, densities), mixtures (BLOCK, 3, columns) and features (BLOCK, features) of BLOCK centres, of which
- * `count` are asked for. */
+/* Densities (BLOCK, 3, densities), mixtures (BLOCK, 3, columns) and features (BLOCK, features) of BLOCK centres, the
+ * first `count` of which are used. */
 INLINE void look(const layer *l, const real *vectors, const real *scalars, const int32_t *mine, const real *inputs,
                  int64_t count, real *density, real *mixed, real *seen) {
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
@@ -217,14 +217,14 @@ INLINE void look(const layer *l, const real *vectors, const real *scalars, const
     }
 }
 
-/* What the way back reads again of a centre and those after it: densities (3, densities), what the network says (widest)
- * and the slopes of its hidden layers (widest), `apart` numbers from one of these layers to the next. */
+/* Intermediate results that the reverse sweep reads, of a centre and those after it: densities (3, densities), outputs
+ * of the network (widest) and slopes of its hidden layers (widest), `apart` numbers from one layer to the next. */
 typedef struct {
     real *density, *said, *slopes;
     int64_t apart;
 } record;
 
-/* The records in memory for so many centres, from one of them on; without slopes where nobody asks for them. */
+/* The records from centre `from` on, in memory for `room` centres; without slopes if none are needed. */
 INLINE record records(const layer *l, real *memory, int64_t room, int64_t from, int slopes) {
     const int64_t densities = 3 * (int64_t)l->densities, widest = l->widest;
     real *said = memory + room * densities, *slope = said + room * widest;
@@ -242,8 +242,8 @@ INLINE void activate_both(real *x, real *slope, const real *bias, int width) {
     }
 }
 
-/* The records of BLOCK centres and their mixtures; `x` has room for the network's two widest layers. One function for
- * whoever asks: inlined twice, it might be rounded in two ways. */
+/* Fill the records of BLOCK centres and their mixtures; `x` has room for two of the network's widest layers. Not
+ * inlined: two inlined copies might round differently. */
 static __attribute__((noinline)) void say(const layer *l, const real *vectors, const real *scalars,
                                           const int32_t *mine, const real *inputs, int64_t count, record r,
                                           real *mixed, real *seen, real *x) {
@@ -266,13 +266,13 @@ static __attribute__((noinline)) void say(const layer *l, const real *vectors, c
     }
 }
 
-/* Centres first to last - 1; `table` has BLOCK more of them after the last one.
+/* Evaluate the layer for centres first to last - 1; `table` has BLOCK more of them after the last one.
  *
- * vectors (rows, 3, vectors), the spin first, and scalars (rows, scalars) are what is known, of LANES rows more than
- * the table names; new ones go to the rows of the centres, table[...][0]: (rows, 3, 1 + made vectors), or, without
- * scalars, their sum, (rows, 3). `adds` says whether to what is known. `inputs` is (centres, inputs). `scratch`
- * has room for `hpcspin_layer_scratch` numbers, and `kept` is null, or memory for the records of `room` centres, of
- * which `first` is a multiple of BLOCK.
+ * vectors (rows, 3, vectors), the spin first, and scalars (rows, scalars) are the input, with LANES more rows than the
+ * table refers to. New ones are written to the rows of the centres, table[...][0]: (rows, 3, 1 + made vectors), or,
+ * without scalars, their sum, (rows, 3). `adds`: whether the input is added. `inputs` is (centres, inputs). `scratch`
+ * has room for `hpcspin_layer_scratch` numbers. `kept` is null, or memory for the records of `room` centres; `first` is
+ * then a multiple of BLOCK.
  */
 void hpcspin_layer(const layer *l, const real *vectors, const real *scalars, const int32_t *table,
                    const real *inputs, int64_t first, int64_t last, int32_t adds, real *new_vectors,
@@ -298,8 +298,8 @@ void hpcspin_layer(const layer *l, const real *vectors, const real *scalars, con
     }
 }
 
-/* The transposed matrices of a layer, for the way back: from mixtures to densities, of which so many are asked for, and
- * of the network from its outputs to the features, the last matrix first. */
+/* The transposed matrices of a layer, for the reverse sweep: from mixtures to densities, the first `densities` of which
+ * are returned, and those of the network from its outputs to the features, the last matrix first. */
 typedef struct {
     matrix mixtures;
     const matrix *network;
@@ -312,14 +312,14 @@ INLINE real total(vec v) {
     return sum;
 }
 
-/* Of a vector so many numbers, and zeros after them. */
+/* The first `count` numbers of a vector, and zeros after them. */
 INLINE vec leading(vec v, int64_t count) {
     ivec lane;
     for (int i = 0; i < LANES; i++) lane[i] = i;
     return choose(lane < (int32_t)count, v, all(0.0f));
 }
 
-/* The same of memory that may end there. */
+/* `count` numbers, at most a vector, from memory that may end after them, and zeros after them. */
 INLINE vec partly(const real *p, int64_t count) {
     real part[LANES] = {};
     if (count >= LANES) return load(p);
@@ -327,8 +327,8 @@ INLINE vec partly(const real *p, int64_t count) {
     return load(part);
 }
 
-/* From derivatives by new vectors (3, 1 + made vectors) and scalars of one centre to those by what the network says, and
- * by the sums of its vectors; adds that by its spin. */
+/* From derivatives with respect to new vectors (3, 1 + made vectors) and scalars of one centre to those with respect to
+ * the outputs of the network and the sums of its vectors; adds the one with respect to its spin. */
 INLINE void adjoint_of_finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *said,
                               const real *by_vectors, const real *by_scalars, real *by_said, real *by_sums,
                               int64_t wide, real *by_spin) {
@@ -358,7 +358,8 @@ INLINE void adjoint_of_finish(const layer *l, const real *spin, const real *sums
     for (int64_t k = 0; k < m; k++) by_said[2 * n + k] = present * by_scalars[k];
 }
 
-/* From derivatives by the scalar and the triple products of one centre to those by its mixtures; adds that by its spin. */
+/* From derivatives with respect to the scalar and triple products of one centre to those with respect to its mixtures;
+ * adds the one with respect to its spin. */
 INLINE void adjoint_of_products(const layer *l, const real *s, const real *mixed, int64_t columns, const real *by,
                                 real *by_mixed, int64_t wide, real *by_spin) {
     vec sum[3] = {};
@@ -389,12 +390,12 @@ INLINE void adjoint_of_products(const layer *l, const real *s, const real *mixed
     for (int i = 0; i < 3; i++) by_spin[i] += total(sum[i]);
 }
 
-/* The way back through a layer, for `potentials` derivatives at once: of its centres first to last - 1, from those by
- * what the layer has made, by_vectors (potentials, rows, 3, 1 + made vectors) and by_scalars (potentials, rows, made
- * scalars), to those by what it has summed, by_densities (potentials, room, 3, densities asked for), and by_sums
- * (potentials, room, told) and by_own (potentials, rows, scalars) where there are scalars. `kept` are the records of
- * `hpcspin_layer`, or null: then they are made again, and the scalars that the layer makes go to new_scalars (rows, made
- * scalars) unless that is null. The rest is as of `hpcspin_layer`.
+/* Reverse sweep through a layer for its centres first to last - 1, for `potentials` derivatives at once: from those
+ * with respect to its output, by_vectors (potentials, rows, 3, 1 + made vectors) and by_scalars (potentials, rows, made
+ * scalars), to those with respect to its sums over slots, by_densities (potentials, room, 3, densities of `back`), and,
+ * if there are scalars, by_sums (potentials, room, told) and by_own (potentials, rows, scalars). `kept` are the records
+ * of `hpcspin_layer`, or null: they are then recomputed, and the scalars of the layer are written to new_scalars (rows,
+ * made scalars) unless that is null. Other arguments are those of `hpcspin_layer`.
  */
 void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vectors, const real *scalars,
                            const int32_t *table, const real *inputs, int64_t first, int64_t last, int64_t potentials,
@@ -487,8 +488,8 @@ int64_t hpcspin_adjoint_scratch(const layer *l) {
                     2 * (int64_t)l->widest + hpcspin_record(l));
 }
 
-/* Sums over the slots of one centre of the products of densities (rows, 3, vectors), whole vectors, with a row of
- * kernels each. */
+/* Sums over the slots of one centre of the scalar products of densities (rows, 3, vectors), in whole vectors, with one
+ * row of kernels per slot. */
 INLINE void dots(const layer *l, const real *vectors, const int32_t *table, real *out) {
     const int64_t n = l->vectors;
     vec sum[3] = {};
@@ -500,9 +501,9 @@ INLINE void dots(const layer *l, const real *vectors, const int32_t *table, real
     for (int i = 0; i < 3; i++) out[i] = total(sum[i]);
 }
 
-/* Sums over the slots of rows first to last - 1: densities (rows, 3, densities), of which one needs no padding, and sums
- * of scalars (rows, scalar_sums), the latter where there are any. `table` as of `hpcspin_layer`; scratch of BLOCK * (3 *
- * densities + scalar_sums). */
+/* Sums over the slots of rows first to last - 1: densities (rows, 3, densities), without padding if there is only one,
+ * and sums of scalars (rows, scalar_sums), if there are any. `table` as for `hpcspin_layer`; `scratch` has room for
+ * BLOCK * (3 * densities + scalar_sums) numbers. */
 void hpcspin_sums(const layer *l, const real *vectors, const real *scalars, const int32_t *table, int64_t first,
                   int64_t last, real *out, real *out_scalars, real *scratch) {
     const int64_t n = 3 * (int64_t)l->densities, m = l->scalar_sums;

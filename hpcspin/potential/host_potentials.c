@@ -1,8 +1,9 @@
-/* Potentials of `PotentialField` on a CPU, and their derivatives by the spins around a centre: a network whose features
- * are sums of products of these spins. In single precision, and in double where DOUBLE is defined.
+/* Potentials of `PotentialField` on a CPU, and their derivatives with respect to the spins around a centre: a network
+ * whose features are sums of products of these spins. In single precision, or in double if DOUBLE is defined.
  *
- * Each lane of two vectors is a centre, and lanes do not mix: the operations on a centre and their order do not depend on
- * its place or on the thread. A row holds one number of each of WIDE centres, and a weight is broadcast to all of them.
+ * Each lane of two vectors is a centre, and lanes do not mix: the operations on a centre and their order do not depend
+ * on its place or on the thread. A row holds one number of each of WIDE centres, and a weight is broadcast to all of
+ * them.
  */
 #include "host_vectors.h"
 
@@ -17,9 +18,9 @@ typedef struct {
 } matrix;
 
 /* The rows of a centre are: 1; the spins in its slots (slots, 3); whether each slot holds a spin (slots); and sums of
- * products of two earlier rows, the last of which are the features. The other inputs of the network follow. The terms of
- * sum s are those from `ends[s - 1]` to `ends[s] - 1`: a factor and two rows; a term with one row has row 0, the 1, on the
- * right. */
+ * products of two earlier rows, the last of which are the features. The other inputs of the network follow. The terms
+ * of sum s are those from `ends[s - 1]` to `ends[s] - 1`: a factor and two rows; a term with one row has row 0, the 1,
+ * on the right. */
 typedef struct {
     int32_t slots, sums, features, inputs;
     const int32_t *ends, *left, *right;
@@ -95,10 +96,10 @@ static void adjoint_of_sums(const potential *p, const real *x, real *by) {
 
 /* Evaluate centres first to last - 1, WIDE at a time; all arrays have room for whole blocks of WIDE centres.
  *
- * `spins` (rows, 3) and `table` (slots, stride) are as in `gather`. `weights` (potentials, centres) multiply the outputs
- * of the network, and `inputs` is (inputs, centres). Results are the potentials `local`, (potentials, centres), and their
- * derivatives by the spins in the first `wanted` slots, (wanted, potentials, 3, centres); both are zero where a centre is
- * missing. `scratch` has room for `hpcspin_potentials_scratch` numbers.
+ * `spins` (rows, 3) and `table` (slots, stride) are as in `gather`. `weights` (potentials, centres) multiply the
+ * outputs of the network, and `inputs` is (inputs, centres). Results are the potentials `local`, (potentials, centres),
+ * and their derivatives with respect to the spins in the first `wanted` slots, (wanted, potentials, 3, centres); both
+ * are zero where a centre is missing. `scratch` has room for `hpcspin_potentials_scratch` numbers.
  */
 void hpcspin_potentials(const potential *p, const real *spins, const int32_t *table, int64_t stride,
                         const real *weights, const real *inputs, int64_t first, int64_t last, int64_t centres,

@@ -1,5 +1,5 @@
-/* Vectors of the processor, and what the kernels of learned fields do with them: in single precision, and in double where
- * DOUBLE is defined.
+/* Vectors of the processor and operations on them for the kernels of learned fields, in single precision, or in double
+ * if DOUBLE is defined.
  */
 #pragma once
 #include <stdint.h>
@@ -12,7 +12,7 @@ typedef float real;
 typedef int32_t integer;
 #endif
 
-/* Bytes of a vector, and rows that share a load of weights: two vectors for each of them stay in registers. */
+/* Bytes of a vector, and number of rows that share a load of weights: two vectors of each row stay in registers. */
 #if defined(__AVX512F__)
 #define BYTES 64
 #define ROWS 12
@@ -26,7 +26,7 @@ typedef int32_t integer;
 #define BYTES 16
 #define ROWS 6
 #endif
-#define LANES (BYTES / (int)sizeof(real)) /* Numbers of a vector. */
+#define LANES (BYTES / (int)sizeof(real)) /* Numbers in a vector. */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef real vec __attribute__((vector_size(BYTES), aligned(sizeof(real))));
@@ -75,8 +75,8 @@ INLINE vec exponential(vec x) {
     return p * (vec)bits;
 }
 
-/* 1 / x of a positive x: from the negative of its exponent, an eighth off, by Newton's steps, each of which squares the
- * error. A division of a vector of 16 takes as long as 30 products. */
+/* 1 / x for positive x: a start from the negated exponent, an eighth off, and Newton steps, each of which squares the
+ * error. Dividing a vector of 16 numbers takes as long as 30 products. */
 INLINE vec reciprocal(vec x) {
 #ifdef DOUBLE
     const integer exponent = 0x7FDE623822FC16E6;
