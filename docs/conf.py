@@ -34,7 +34,7 @@ default_role = "py:obj"
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True, "exclude-members": "model_config, registry, selector"}
 napoleon_use_ivar = True
-# Two rooms have a class Settings: a name alone leads to neither.
+# Two packages have a class Settings, so that the bare name is ambiguous.
 suppress_warnings = ["ref.python"]
 
 

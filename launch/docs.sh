@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv and builds the documentation into docs/_build/html; a warning, as of a link that leads nowhere, is an
-# error. The tutorial is run; its outputs are kept until it changes.
+# Sets up .venv and builds the documentation in docs/_build/html; a warning, such as a broken link, is an error. The
+# tutorial is run; its outputs are kept until it changes.
 EXTRAS="test,docs"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 say "building the documentation"

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Makes .venv with hpcspin in it, once; sourced by quickstart.sh and test.sh, which set EXTRAS.
+# Creates .venv with hpcspin in it, once; sourced by quickstart.sh and test.sh, which set EXTRAS.
 # Settings: PYTHON (interpreter to start from), HPCSPIN_TORCH (the torch to install).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -22,9 +22,9 @@ if ! python -c 'import torch' 2>/dev/null; then
   say "installing torch"
   pip install "${HPCSPIN_TORCH:-torch==2.13.0}"
 fi
-# A site's own MPI wins; without one a wheel brings mpiexec and the library.
+# An MPI of the machine takes precedence; without one a wheel installs mpiexec and the library.
 type mpiexec >/dev/null 2>&1 || EXTRAS="$EXTRAS,mpi"
-# A GPU brings CuPy.
+# With a GPU, CuPy is installed too.
 type nvidia-smi >/dev/null 2>&1 && EXTRAS="$EXTRAS,gpu"
 stamp=.venv/.hpcspin-$(cksum <pyproject.toml | cut -d' ' -f1)-${EXTRAS//,/-}
 if [ ! -e "$stamp" ]; then
@@ -33,7 +33,7 @@ if [ ! -e "$stamp" ]; then
   touch "$stamp"
 fi
 
-# torch-scatter has no wheel for current torch and compiles for minutes: a wheel built once is kept.
+# torch-scatter has no wheel for current torch and takes minutes to compile: a wheel is built once and kept.
 wheels=${XDG_CACHE_HOME:-$HOME/.cache}/hpcspin/wheels/$(python -c '
 import sys, torch
 print(f"torch-{torch.__version__}-py{sys.version_info[0]}{sys.version_info[1]}")')

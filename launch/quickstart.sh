@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs the main job on a small driven lattice: exact trajectories, training,
-# the same spins under the learned field, figures. Run again, it goes on where it stopped.
+# Sets up .venv and runs the main workflow on a small driven lattice: exact trajectories, training,
+# the same spins under the learned field, figures. When run again, it continues where it stopped.
 EXTRAS="test"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 use_scatter

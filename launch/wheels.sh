@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Collects into .wheels what hpcspin needs on an offline machine, for Python 3.12 on x86-64 Linux: the dependencies of
-# pyproject.toml, those of its extras mpi and test among them, and what these need, less what the machine has.
-# Settings: PRESENT (distributions that the machine has, and those it can do without), PYTHON (interpreter to start from).
+# pyproject.toml, those of its extras mpi and test among them, and their own dependencies, without what the machine has.
+# Settings: PRESENT (distributions that the machine has or does not need), PYTHON (interpreter to start from).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
