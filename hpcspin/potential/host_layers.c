@@ -59,8 +59,7 @@ INLINE void product(const real *x, int64_t stride, int rows, const matrix *m, re
     }
 }
 
-/* `wide` vectors of densities of ROWS / 3 centres, three components each: sums over slots of the vectors in the rows.
- * */
+/* `wide` vectors of densities of ROWS / 3 centres, three components each: weighted sums of the vectors in the slots. */
 INLINE void dense(const layer *l, const real *vectors, const int32_t *table, const real *kernels, real *out, int wide) {
     const int64_t width = l->vectors, n = l->densities;
     vec sum[ROWS][2] = {};
