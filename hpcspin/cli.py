@@ -27,7 +27,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides of keys of the config.")
 ]
 Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that is there, which is refused otherwise.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output, which is refused otherwise.")]
 
 _GRACE_SECONDS = 1.0
 
@@ -50,7 +50,7 @@ def _show_version(asked: bool) -> None:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; allowed anywhere on the line.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -138,7 +138,7 @@ def path(
 def suggest_step(
     config: ConfigFile,
     overrides: Overrides = None,
-    evaluations: Annotated[int, typer.Option("--evaluations", min=3, help="How often to ask the field.")] = 20,
+    evaluations: Annotated[int, typer.Option("--evaluations", min=3, help="Number of evaluations of the field.")] = 20,
 ) -> None:
     """Longest time step that each integrator tolerates at the initial spins."""
     from hpcspin.workflows.suggest_step import suggest_step
@@ -263,7 +263,10 @@ def report(
     watch: Annotated[
         int | None,
         typer.Option(
-            "--watch", min=1, metavar="SECONDS", help="Write the page again so often, until the job that runs is done."
+            "--watch",
+            min=1,
+            metavar="SECONDS",
+            help="Write the page again at this interval until the running job ends.",
         ),
     ] = None,
 ) -> None:
@@ -278,7 +281,7 @@ def plot(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, or trajectory.")],
     other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="Another one, to be compared.")] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Picture to write: its ending says PNG, PDF or SVG.")
+        Path, typer.Option("--output", "-o", help="Picture to write, PNG, PDF or SVG by its ending.")
     ] = Path("plot.png"),
     force: Force = False,
 ) -> None:
@@ -292,11 +295,11 @@ def plot(
 def draw(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, or trajectory.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Film (.gif, or .mp4 where ffmpeg is) or picture (.png, .pdf, .svg).")
+        Path, typer.Option("--output", "-o", help="Film (.gif, or .mp4 with ffmpeg) or picture (.png, .pdf, .svg).")
     ],
     quantity: Annotated[
         Literal["bonds", "chirality", "sz", "density", "error"],
-        typer.Option("--quantity", help="What the colour of each site says."),
+        typer.Option("--quantity", help="Quantity that the colour of each site shows."),
     ] = "bonds",
     frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a film at most.")] = 200,
     force: Force = False,

@@ -330,7 +330,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             text = file.read(_LONGEST + 1)
         if len(text) > _LONGEST:
-            raise HpcspinError(f"has more than {_LONGEST} characters, as no config has; check the path")
+            raise HpcspinError(f"has more than {_LONGEST} characters, too many for a config; check the path")
         content = read_yaml(text)
     except (OSError, UnicodeDecodeError) as failure:
         reason = getattr(failure, "strerror", None) or "not a text file"

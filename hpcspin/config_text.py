@@ -82,7 +82,9 @@ def _require_plain(content: Any) -> None:
         value, depth = waiting.pop()
         count += 1
         if depth > _DEEPEST or count > _MOST_VALUES:
-            raise HpcspinError(f"nested deeper than {_DEEPEST} levels or more than {_MOST_VALUES} values: no config is")
+            raise HpcspinError(
+                f"nested deeper than {_DEEPEST} levels, or over {_MOST_VALUES} values: no config needs that"
+            )
         if isinstance(value, dict):
             if wrong := [key for key in value if not isinstance(key, str)]:
                 raise HpcspinError(f"the key {wrong[0]!r} is no text; keys are words such as 'lattice'")

@@ -60,7 +60,7 @@ class Landscape:
         for term in terms_of(field):
             _require_energy(term)
         if any(drive.strength for drive in drives_of(field)):
-            raise HpcspinError("dynamics.classical.drives: a field that goes with time has no minimum; remove it")
+            raise HpcspinError("dynamics.classical.drives: a field that depends on time has no minimum; remove it")
         self.lattice = lattice
         self.occupied = np.ones(lattice.size, dtype=bool) if occupied is None else occupied
         self.free = self.occupied if pinned is None else self.occupied & ~pinned
@@ -112,7 +112,7 @@ def _require_energy(term: Field) -> None:
         known = isinstance(term, Conservative | Energetic)
     if not known:
         raise HpcspinError(
-            "the field derives from no energy; rest and paths need closed electrons, a model of kind conservative or "
+            "the field derives from no energy; minima and paths need closed electrons, a model of kind conservative or "
             "classical terms without slonczewski"
         )
 

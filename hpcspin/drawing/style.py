@@ -38,7 +38,7 @@ def require_ending(path: Path, endings: tuple[str, ...]) -> None:
         If it has another ending; the message names these.
     """
     if path.suffix not in endings:
-        raise HpcspinError(f"{path}: the ending says the format; end it with {', '.join(endings)}")
+        raise HpcspinError(f"{path}: the ending determines the format; end it with {', '.join(endings)}")
 
 
 def plain(name: str) -> str:

@@ -366,7 +366,7 @@ class Simulation:
                 pass
         elif not self._trajectory.exists():
             raise HpcspinError(
-                f"{self._trajectory}: is not there, nor its .partial, and {checkpoint.path} belongs to it; "
+                f"{self._trajectory}: neither it nor its .partial exists, and {checkpoint.path} belongs to it; "
                 "restore it, or start with another --output"
             )
 

@@ -31,8 +31,8 @@ class ClosedFormSolver(SteadyStateSolver):
 
     name: ClassVar[str] = "closed_form"
     remedy: ClassVar[str] = (
-        "two levels of the open lattice are one, or almost, with their eigenvectors (an exceptional point), and "
-        "rounding grows as they meet: set electrons.solver=negf or change a width a little"
+        "two levels of the open lattice and their eigenvectors nearly coincide (an exceptional point), which "
+        "amplifies rounding errors: set electrons.solver=negf or change a width a little"
     )
 
     def _solve(self, spins: NDArray[np.float64]) -> SteadyState:

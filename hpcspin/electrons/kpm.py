@@ -155,8 +155,8 @@ class KpmSolver(EquilibriumSolver):
         if not self._strips and len(set(self.world.allgather(pairs))) > 1:
             # Each would silently divide the vectors in a different way.
             raise HpcspinError(
-                "kpm: the processors of the ranks, or their compilers, differ, and so do the vectors that each takes "
-                "together; run on nodes of one kind"
+                "kpm: the ranks have different processors or compilers, and would process different numbers of vectors "
+                "at a time; run on nodes of one kind"
             )
         strips = strips_of_a_team(self.system, self.world.size, math.ceil(colours / pairs))
         if strips not in self._strips:

@@ -120,7 +120,7 @@ class DrivenLattice(ElectronSystem):
                 )
         if not self._all_sites_reached():
             raise HpcspinError(
-                "electrons: bonds lead from some sites to no reservoir; their occupation is undefined, add a bath"
+                "electrons: some sites are connected to no reservoir; their occupation is undefined, add a bath"
             )
         if self.bias > WIDEST_BIAS * self.nearest_hopping:
             raise HpcspinError(

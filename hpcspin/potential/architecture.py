@@ -80,7 +80,7 @@ class Architecture:
             raise HpcspinError(f"potential.bias_reference: {bias_reference} is not positive")
         drive = getattr(section, "drive", "bias")
         if drives < 1 or (drives > 1 and drive == "bias"):
-            raise HpcspinError(f"potential.drives: {drives} voltages are not those of drive: bias, which is one")
+            raise HpcspinError(f"potential.drives: drive: {drive} does not allow {drives} voltages")
         dilations = getattr(section, "layers", (1,))
         # The mirror symmetry that remains under a bias along x must commute with a dilation along x.
         if max(dilations) > 1 and make_lattice(lattice, (1, 1), (False, False)).mirror_y[1, 0] != 0:

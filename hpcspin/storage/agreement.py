@@ -98,13 +98,14 @@ def require_spin_rotations(electrons: Electrons | None, where: str) -> None:
     """
     if electrons is not None and electrons.get("vacancies"):
         raise HpcspinError(
-            f"{where}: electrons.vacancies: force fields know no sites without a spin; they cannot learn such labels, "
-            "nor stand for such electrons: leave vacancies out"
+            f"{where}: electrons.vacancies: force fields cannot represent sites without a spin; they can neither learn "
+            "such labels nor replace such electrons: leave vacancies out"
         )
     if electrons is not None and electrons.get("rashba"):
         raise HpcspinError(
-            f"{where}: electrons.rashba {electrons['rashba']:g} ties the spins to the lattice, and force fields turn "
-            "with the spins; they cannot learn such labels, nor stand for such electrons: leave rashba out"
+            f"{where}: electrons.rashba {electrons['rashba']:g} ties the spins to the lattice, and force fields are "
+            "covariant under rotations of the spins alone; they can neither learn such labels nor replace such "
+            "electrons: leave rashba out"
         )
 
 

@@ -118,7 +118,10 @@ class OutputLock:
             _remove_claim(Path(self._lock.claimfile))
             number = getattr(failure.__cause__, "errno", None)
             if number in _NO_HARD_LINKS:
-                _log.warning("warning: %s: cannot be locked there; give no other command for it now", self._output)
+                _log.warning(
+                    "warning: %s: cannot be locked on this file system; start no other command that writes there",
+                    self._output,
+                )
             elif number not in _READ_ONLY:
                 raise
             return

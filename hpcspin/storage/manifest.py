@@ -105,8 +105,8 @@ def _describe(path: Path) -> Shard:
         missing = [name for name in ("/spins", "/field") if name not in file]
         if missing:
             raise HpcspinError(
-                f"{path}: has no dataset {missing[0]}; a directory of data holds label files and trajectories alone: "
-                "copy those that are meant into one of their own"
+                f"{path}: has no dataset {missing[0]}; a directory of data holds only label files and trajectories: "
+                "copy those to be used into a directory of their own"
             )
         snapshots = count_frames(file, path)
     return Shard(path.name, snapshots, sha256(path))

@@ -64,5 +64,5 @@ def hdf5_filters(folder: Path) -> str:
             file.create_dataset("numbers", data=numbers, compression=name, shuffle=True)
         with h5py.File(path) as file:
             if not np.array_equal(file["numbers"][()], numbers):
-                raise HpcspinError(f"{folder}: numbers that HDF5 writes with {name} are read as others")
+                raise HpcspinError(f"{folder}: numbers written by HDF5 with {name} are read back as different ones")
     return ", ".join(_FILTERS)

@@ -265,9 +265,9 @@ class _Trainer:
         settings, done = self._settings, self._state.epoch
         share = learning_rate_factor(done, settings.epochs, settings.warmup)
         self._world.log(
-            f"train: goes on from epoch {done} of {before} to {settings.epochs}: the learning rate is from here on "
-            f"that of a training of {settings.epochs} epochs, {share * settings.learning_rate:.2g} at first and 0 in "
-            "the end; the weights will be other ones than of such a training, whose first epochs differ"
+            f"train: continues from epoch {done} of {before} to {settings.epochs}: from here on the learning rate is "
+            f"that of a training of {settings.epochs} epochs, {share * settings.learning_rate:.2g} at first and 0 at "
+            "the end; the weights will differ from those of such a training, whose first epochs were different"
         )
 
     def _distributed(self) -> nn.Module:

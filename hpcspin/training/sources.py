@@ -154,8 +154,8 @@ def _is_exact(dynamics: Mapping[str, Any], path: Path, distil: bool) -> bool:
         )
     if not exact and dynamics.get("allow"):
         raise HpcspinError(
-            f"{path}: its force field may be of other electrons than those of the run (dynamics.allow), and would "
-            "teach their fields as of these; run it again without dynamics.allow"
+            f"{path}: its force field may have learned other electrons than those of the run (dynamics.allow), so that "
+            "its fields are not theirs; run it again without dynamics.allow"
         )
     terms = [key for key, value in (dynamics.get("classical") or {}).items() if _acts(value)]
     if terms:

@@ -46,7 +46,7 @@ def export(source: Path, target: Format, output: Path, world: World, *, force: b
     lattice = lattice_of(source)
     places = lattice.cartesian(lattice.sites)
     if target == "xdmf" and output.suffix != ".xdmf":
-        raise HpcspinError(f"{output}: ParaView knows XDMF by the name; end it with .xdmf")
+        raise HpcspinError(f"{output}: ParaView recognises XDMF by the name; end it with .xdmf")
     with sole_writer(output, world, directory=target != "xdmf"):
         if world.rank > 0:
             return
@@ -70,7 +70,9 @@ def export(source: Path, target: Format, output: Path, world: World, *, force: b
 
 def _tell(output: Path, what: str, source: Path, world: World) -> None:
     if source.suffix == partial_path(source).suffix:
-        world.log(f"warning: {source}: its run is not finished; its frames so far are copied; --force exports more")
+        world.log(
+            f"warning: {source}: its run is not finished; its frames so far are copied; export again with --force"
+        )
     world.log_result(f"{output}: {what}")
 
 

@@ -117,8 +117,8 @@ def _run_stages(
 def _require_electrons_alone(config: Config) -> None:
     if config.section(DynamicsSection).classical != ClassicalSettings():
         raise HpcspinError(
-            "dynamics.classical: the exact fields of a reproduction would hold these terms, and the learned runs would "
-            "have them twice; leave them out, or label spins with `hpcspin label` and train on these"
+            "dynamics.classical: the exact fields of a reproduction would contain these terms, and the learned runs "
+            "would count them twice; leave them out, or label spins with `hpcspin label` and train on these"
         )
 
 

@@ -129,7 +129,7 @@ def _axis(config: Config, section: TorqueSection) -> Array:
     vectors = [vector for vector in vectors if vector.any()] if section.axis is None else [np.array(section.axis)]
     axes = [vector / length for vector in vectors if (length := np.linalg.norm(vector))]
     if not axes or any(np.linalg.norm(np.cross(axis, axes[0])) > 1e-9 for axis in axes):
-        raise HpcspinError("torque.axis: the reservoirs have not one direction of polarisation; give the axis")
+        raise HpcspinError("torque.axis: the reservoirs have no common direction of polarisation; give the axis")
     return axes[0]
 
 
@@ -253,7 +253,7 @@ def _require_symmetry(config: Config, section: SwitchingSection, magnet: Magnet)
     """
     dynamics, electrons = config.section(DynamicsSection), config.section(ElectronsSettings)
     if not magnet.moving.any():
-        raise HpcspinError("torque.free: nothing moves in these columns; leave spins out of dynamics.pinned")
+        raise HpcspinError("torque.free: no spin in these columns can move; leave spins out of dynamics.pinned")
     spins = magnet.deviations(_start(section), section.tilt)[:1]
     field, turned = (_classical(dynamics, magnet, part) for part in (spins, _quarter_turn(magnet.axis, spins)))
     across = [np.linalg.norm(np.cross(one.polarization, magnet.axis)) for one in electrons.reservoirs or ()]
@@ -268,8 +268,9 @@ def _require_symmetry(config: Config, section: SwitchingSection, magnet: Magnet)
     else:
         return
     raise HpcspinError(
-        f"torque.switching: stability is that of spins along {magnet.axis.tolist()}, the axis, under what stays "
-        f"the same in time and under rotations about it, and {what} does not; change it, or leave torque.switching out"
+        "torque.switching: the stability analysis needs all that acts on the spins to be constant and symmetric "
+        f"under rotations about the axis {magnet.axis.tolist()}, and {what} is not; change it, or leave "
+        "torque.switching out"
     )
 
 

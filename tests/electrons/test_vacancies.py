@@ -164,5 +164,5 @@ def test_sites_that_holes_cut_off_from_every_reservoir_are_refused():
 
 def test_force_fields_refuse_holes():
     system = hs.load_system("configs/driven_sd.yaml", "electrons.vacancies=[[3, 4]]")
-    with pytest.raises(HpcspinError, match=r"electrons\.vacancies: force fields know no sites without a spin"):
+    with pytest.raises(HpcspinError, match=r"electrons\.vacancies: force fields cannot represent sites without a spin"):
         hs.load_model("driven_sd_fast").field(system.texture("ferromagnet"), system)

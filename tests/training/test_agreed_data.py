@@ -254,9 +254,9 @@ def test_more_epochs_go_on_with_a_finished_training(
     before = first.model.read_bytes()
     with caplog.at_level("INFO"):
         run(data, tmp_path / "model", epochs=6)
-    (line,) = [message for message in caplog.messages if "goes on" in message]
+    (line,) = [message for message in caplog.messages if "continues" in message]
     # 4 of 6 epochs of 4 steps are left: half a cosine behind a rise of one step.
-    assert "train: goes on from epoch 2 of 2 to 6: the learning rate is from here on that of a training of 6" in line
+    assert "train: continues from epoch 2 of 2 to 6: from here on the learning rate is that of a training of 6" in line
     lines = [json.loads(text) for text in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[1]["lr"] < 0.2 * lines[2]["lr"]
@@ -279,6 +279,6 @@ def test_more_epochs_go_on_with_a_finished_training(
     with caplog.at_level("INFO"):
         caplog.clear()
         run(data, tmp_path / "model", epochs=6)
-    assert "goes on" not in caplog.text
+    assert "continues" not in caplog.text
     assert (tmp_path / "model" / "model.json").read_text() == again
     assert np.isfinite(lines[-1]["loss"])

@@ -168,7 +168,7 @@ def test_what_has_no_energy_is_refused_in_one_line(hpcspin: Cli, config: Path, m
     for given, override, words in (
         (config, "dynamics.seed=1", "derives from no energy"),
         (magnet, "dynamics.classical.slonczewski=[0, 0, 1]", "derives from no energy"),
-        (magnet, drive, "goes with time"),
+        (magnet, drive, "depends on time"),
     ):
         done = hpcspin("minimise", given, "--output", tmp_path / "none", override)
         assert done.returncode == 1

@@ -186,12 +186,12 @@ def test_a_bracket_is_the_pair_between_which_runs_begin_to_leave(sizes: set[floa
         ("torque.free=[2, 4]", "columns 0 to 3"),
         ("electrons.reservoirs.1.polarization=[0.5, 0, 0]", "torque.axis"),
         ("torque.angles=[180]", "torque.angles"),
-        ("electrons.reservoirs.0.polarization=[0.7, 0, 0]", "about it, and dynamics.classical does not"),
-        ("dynamics.classical.dmi_interfacial=0.1", "about it, and dynamics.classical does not"),
-        ("dynamics.classical.drives=[{kind: sinusoid, frequency: 1, field: [0, 0, 1]}]", "classical.drives does not"),
-        ("electrons.rashba=0.1", "electrons.rashba does not"),
-        ("torque.axis=[0, 1, 1]", "does not"),
-        ("dynamics.pinned=all", "nothing moves"),
+        ("electrons.reservoirs.0.polarization=[0.7, 0, 0]", "axis [1.0, 0.0, 0.0], and dynamics.classical is not"),
+        ("dynamics.classical.dmi_interfacial=0.1", "axis [0.0, 0.0, 1.0], and dynamics.classical is not"),
+        ("dynamics.classical.drives=[{kind: sinusoid, frequency: 1, field: [0, 0, 1]}]", "classical.drives is not"),
+        ("electrons.rashba=0.1", "electrons.rashba is not"),
+        ("torque.axis=[0, 1, 1]", "symmetric under rotations"),
+        ("dynamics.pinned=all", "no spin in these columns can move"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(hpcspin: Cli, valve: Path, tmp_path: Path, override: str, said: str) -> None:
