@@ -10,7 +10,7 @@ how far the walls went, and their speeds, with standard errors over the runs, an
 a plot. Distances of exact runs with one start from each other say how much of
 that is chaos. With ``--until`` there is one set of numbers for each of the times. ``--figure``
 draws the distance travelled by the walls that earlier outputs keep, each run, and mean and spread
-(standard deviation over the runs), of the exact dynamics and of each model's.
+(standard deviation over the runs), of the dynamics corrected by exact labels and of each model's.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def compare(exact: list[Run], learned: list[Run]) -> dict[str, Any]:
     }
 
 
-def draw(results: list[str], path: str) -> None:
+def draw(results: list[str], path: Path) -> None:
     """Columns that the walls have travelled, of runs that belong together."""
     named = dict(result.split("=", 1) for result in results)
     stored = {model: json.loads(Path(result).read_text())["walls"] for model, result in named.items()}
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--until", type=float, nargs="+", default=[np.inf])
     arguments = parser.parse_args()
     if arguments.figure:
-        draw(arguments.figure[1:], arguments.figure[0])
+        draw(arguments.figure[1:], Path(arguments.figure[0]))
         return
     if not (arguments.exact and arguments.learned):
         parser.error("--exact and --learned are needed, or --figure")
