@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,16 @@ def run_script(folder: str) -> None:
     sys.argv = [str(scripts[name]), *sys.argv[2:]]
     sys.path.insert(0, str(PERF / folder))
     write_logs(debug=False)
+    sys.excepthook = _report
     runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _report(kind: type[BaseException], failure: BaseException, trace: TracebackType | None) -> None:
+    """Print an uncaught HpcspinError as the command line does, in one line, and others with their traceback."""
+    if isinstance(failure, HpcspinError):
+        print(f"hpcspin: {failure}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, failure, trace)
 
 
 def config_of(path: Path, labels: Path, overrides: list[str]) -> Config:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from hpcspin.errors import HpcspinError
 
 PERF = Path(__file__).resolve().parents[2] / "perf"
 SCRIPTS = sorted([*PERF.glob("benchmarks/*.py"), *PERF.glob("studies/*.py")])
@@ -28,3 +31,21 @@ def test_a_runner_lists_its_scripts_and_refuses_others(runner: str, folder: str)
     wrong = subprocess.run([sys.executable, PERF / runner, "nope"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
     assert "'nope' is none of these" in wrong.stderr
+
+
+def test_what_a_script_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(PERF)
+    shared = importlib.import_module("shared")
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "refusing.py").write_text(
+        "from hpcspin.errors import HpcspinError\nraise HpcspinError('too few labels')\n"
+    )
+    for name, value in (("argv", ["study.py", "refusing"]), ("excepthook", sys.excepthook), ("path", [*sys.path])):
+        monkeypatch.setattr(sys, name, value)
+    monkeypatch.setattr(shared, "PERF", tmp_path)
+    with pytest.raises(HpcspinError) as failure:
+        shared.run_script("studies")
+    sys.excepthook(failure.type, failure.value, failure.tb)
+    assert capsys.readouterr().err == "hpcspin: too few labels\n"
