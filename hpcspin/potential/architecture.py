@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, make_lattice
 from hpcspin.potential.grand import GrandPotential
 from hpcspin.potential.settings import ForceFieldSettings, PotentialSection
-from hpcspin.settings import Section, first_mistake
+from hpcspin.settings import Count, Positive, Section, first_mistake
 
 if TYPE_CHECKING:
     from hpcspin.potential.model import ForceField
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 class _Config(Section):
     potential: PotentialSection
+
+
+class _Units(Section):
+    bias_reference: Positive
+    drives: Annotated[Count, Field(le=1024)]
 
 
 @dataclass(frozen=True, init=False)
@@ -68,18 +73,18 @@ class Architecture:
         grand_potential: Sequence[float] = GrandPotential(),
         **settings: Any,
     ) -> None:
+        given = {"potential": {"radius": radius, "hidden": hidden, **settings}}
         try:
-            section = _Config.model_validate({"potential": {"radius": radius, "hidden": hidden, **settings}}).potential
+            section = _Config.model_validate(given).potential
+            units = _Units.model_validate({"bias_reference": bias_reference, "drives": drives})
         except ValidationError as failure:
             raise HpcspinError(first_mistake(failure).message) from failure
         if lattice not in LATTICES:
             raise HpcspinError(
                 f"potential.lattice: {lattice!r} is unknown; choose one of {', '.join(sorted(LATTICES))}"
             )
-        if not bias_reference > 0:
-            raise HpcspinError(f"potential.bias_reference: {bias_reference} is not positive")
         drive = getattr(section, "drive", "bias")
-        if drives < 1 or (drives > 1 and drive == "bias"):
+        if drives > 1 and drive == "bias":
             raise HpcspinError(f"potential.drives: drive: {drive} does not allow {drives} voltages")
         dilations = getattr(section, "layers", (1,))
         # The mirror symmetry that remains under a bias along x must commute with a dilation along x.
@@ -88,7 +93,7 @@ class Architecture:
                 f"potential.layers: {list(dilations)} single out the x direction; that is for a lattice whose "
                 f"mirror turns y into -y, such as the square one, others take {[1] * len(dilations)}"
             )
-        values = {"lattice": lattice, "settings": section, "bias_reference": float(bias_reference), "drives": drives}
+        values = {"lattice": lattice, "settings": section, **dict(units)}
         values["grand_potential"] = GrandPotential(*grand_potential) if drive == "chemical_potential" else None
         for name, value in values.items():
             object.__setattr__(self, name, value)

@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     from hpcspin.potential.architecture import Architecture
     from hpcspin.potential.model import ForceField
 
+_DEEPEST = 64
+"""Most layers. This and the other upper limits are far beyond any use; a damaged or foreign card cannot ask for more
+memory and time than there is before its weights are compared."""
+
 
 class ForceFieldSettings(Section):
     """Base of the settings of all force fields; `FORCE_FIELDS` has the class of each kind."""
 
     kind: str
-    radius: Annotated[Positive, Field(ge=1)] = 2.3
+    radius: Annotated[Positive, Field(ge=1, le=20)] = 2.3
     """Cutoff radius R_c in lattice constants."""
     symmetry: Literal["full", "bias"] = "bias"
     """``full``: the point group of a site; ``bias``: the subgroup that a bias along x leaves (the y mirror)."""
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 128, 128, 128, 128)
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=_DEEPEST)] = (128, 128, 128, 128, 128)
     """Widths of the hidden layers of each network."""
     precision: Literal["float32", "float64"] = "float32"
     time_reversal: Literal["broken", "even"] = "broken"
@@ -67,9 +71,9 @@ class MessagePassingSettings(ForceFieldSettings):
 
     kind: Literal["direct", "pair", "conservative"] = "direct"
     """``direct`` (a covariant field, no potentials), ``pair`` (E and G), ``conservative`` (E alone)."""
-    layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
+    layers: Annotated[tuple[Count, ...], Field(min_length=1, max_length=_DEEPEST)] = (1,)
     """Dilation along x, from electrode to electrode, of each message-passing layer; each has the same ``radius``."""
-    channels: Annotated[Count, Field(ge=3)] = 12
+    channels: Annotated[Count, Field(ge=3, le=1024)] = 12
     """Number of vectors that sites exchange; those of scalars, densities and products are in proportion."""
     drive: Literal["bias", "potentials", "polarized", "chemical_potential"] = "bias"
     """Voltages that the network takes as input: ``bias``, the largest difference of the reservoirs' potentials;

@@ -293,7 +293,7 @@ def test_weights_are_differentiated_through_the_fields():
         ({"symmetry": "none"}, "potential.symmetry"),
         ({"radius": 0.5}, "potential.radius"),
         ({"time_reversal": "odd"}, "potential.time_reversal"),
-        ({"bias_reference": 0.0}, "potential.bias_reference"),
+        ({"bias_reference": 0.0}, "bias_reference: must be greater than 0"),
     ],
 )
 def test_impossible_architectures_are_refused(changes, word):

@@ -85,7 +85,32 @@ def test_spoilt_models_are_refused_in_one_line(saved, spoil, word):
 def test_weights_of_another_architecture_are_refused_before_memory_is_taken_for_it(saved, hidden):
     architecture = load_model(saved)[0].architecture.as_dict()
     change_card(saved, architecture={**architecture, "hidden": list(hidden)})
-    with pytest.raises(HpcspinError, match=r"\.json: architecture: (asks for|its sizes are impossible)"):
+    with pytest.raises(HpcspinError, match=r"\.json: architecture: (asks for|it cannot be built)"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"radius": 1e3}, "potential.radius: must be at most 20"),
+        ({"radius": 1e300}, "potential.radius: must be at most 20"),
+        ({"hidden": [4] * 65}, "potential.hidden"),
+        ({"kind": "direct", "layers": [1] * 65}, "potential.layers"),
+        ({"kind": "direct", "channels": 10**9}, "potential.channels: must be at most 1024"),
+        ({"kind": "direct", "channels": [12]}, "potential.channels"),
+        ({"kind": "direct", "drive": "potentials", "drives": 10**9}, "drives: must be at most 1024"),
+        ({"drives": 1.5}, "drives: must be a whole number"),
+        ({"bias_reference": 10**400}, "bias_reference: must be a"),
+        ({"bias_reference": "x"}, "bias_reference: must be a number"),
+    ],
+)
+def test_a_card_of_absurd_sizes_or_types_is_refused_at_once(saved, changes, word):
+    """Before tables of a neighbourhood are made, which may take all memory."""
+    architecture = load_model(saved)[0].architecture.as_dict()
+    if "kind" in changes:
+        del architecture["descriptor"]
+    change_card(saved, architecture={**architecture, **changes})
+    with pytest.raises(HpcspinError, match=rf"architecture is invalid \({word}"):
         load_model(saved)
 
 
