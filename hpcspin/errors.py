@@ -4,6 +4,7 @@ import difflib
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,9 @@ _ADVICE = {
 }
 """Advice for operating-system errors while writing; functions that read files report their own."""
 
+PLUGINS: set[str] = set()
+"""Names of the user's own modules that have been loaded; what goes wrong in one of them is told with its place."""
+
 
 class HpcspinError(Exception):
     """A failure whose message is one line: what is wrong, where, and how to correct it."""
@@ -29,11 +33,18 @@ class HpcspinError(Exception):
 
 
 def one_line(failure: BaseException) -> str:
-    """Describe a failure to the user in one line: the message of an HpcspinError, advice or the type for others."""
+    """Describe a failure to the user in one line: the message of an HpcspinError, advice or the type for others.
+
+    The line begins with the place in a plugin at which a failure of the latter arose.
+    """
     if isinstance(failure, HpcspinError):
         return str(failure)
     if isinstance(failure, KeyboardInterrupt):
         return "interrupted; give the same command again to go on"
+    return _place_in_plugin(failure) + _in_words(failure)
+
+
+def _in_words(failure: BaseException) -> str:
     if isinstance(failure, MemoryError):
         return f"out of memory: {failure}; make lattice.size smaller, or share the lattice over more ranks and nodes"
     if isinstance(failure, OSError) and failure.errno:
@@ -55,6 +66,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """Advice for a name that is not among the valid ones."""
     near = difflib.get_close_matches(name, names := list(names), n=1)
     return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names) or 'none'}"
+
+
+def _place_in_plugin(failure: BaseException) -> str:
+    """Where in the user's own modules a failure arose; empty if it did elsewhere."""
+    frames = traceback.walk_tb(failure.__traceback__)
+    own = [(frame.f_code, line) for frame, line in frames if frame.f_globals.get("__name__") in PLUGINS]
+    return "".join(f"{code.co_filename}, line {line}, in {code.co_name}: " for code, line in own[-1:])
 
 
 def _place(failure: OSError) -> Path | str:

@@ -14,12 +14,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, create_model, model_serializer, model_validator
 
-from hpcspin.errors import HpcspinError, nearest
+from hpcspin.errors import PLUGINS, HpcspinError, nearest
 from hpcspin.settings import Finite, Flag, Integer, Section
 
 Entry = TypeVar("Entry")
@@ -164,7 +164,7 @@ def load_plugins(names: Sequence[str], folder: Path) -> None:
         file = folder / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
         load = partial(_load_file, file.resolve()) if file.is_file() else partial(importlib.import_module, name)
         try:
-            load()
+            PLUGINS.add(load().__name__)
         except HpcspinError as failure:
             raise HpcspinError(f"plugins: {name}: {failure}") from failure
         except Exception as failure:
@@ -175,9 +175,9 @@ def load_plugins(names: Sequence[str], folder: Path) -> None:
             raise HpcspinError(f"plugins: {name}: {reason}; correct the module, or its name") from failure
 
 
-def _load_file(file: Path) -> None:
+def _load_file(file: Path) -> ModuleType:
     if str(file) in sys.modules:  # Keyed by path: two configs may have plugins of the same name.
-        return
+        return sys.modules[str(file)]
     spec = importlib.util.spec_from_file_location(str(file), file)
     assert spec is not None
     assert spec.loader is not None
@@ -187,6 +187,7 @@ def _load_file(file: Path) -> None:
     except BaseException:
         del sys.modules[str(file)]
         raise
+    return module
 
 
 def _strict(annotation: Any) -> Any:

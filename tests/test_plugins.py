@@ -18,7 +18,14 @@ from hpcspin.dynamics import INTEGRATORS, OBSERVERS, TERMS, WAVEFORMS
 from hpcspin.electrons import SOLVERS
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import LATTICES, SHAPES, TEXTURES, make_lattice, make_texture
-from hpcspin.potential import DESCRIPTORS, FORCE_FIELDS
+from hpcspin.potential import (
+    DESCRIPTORS,
+    FORCE_FIELDS,
+    Architecture,
+    load_model,
+    make_force_field,
+    save_model,
+)
 from hpcspin.registry import load_plugins
 
 REGISTRIES = (LATTICES, SHAPES, TEXTURES, SOLVERS, INTEGRATORS, OBSERVERS, TERMS, WAVEFORMS, DESCRIPTORS, FORCE_FIELDS)
@@ -198,16 +205,69 @@ def edge(frame):
         "dynamics.observers=[edge]",
         "edge gives shape (3,) where it says ()",
     ),
+    "no tensor": (
+        """
+from hpcspin.dynamics import TERMS
+class Nothing:
+    halo = (0, 0)
+    def bind(self, domain):
+        return lambda spins, time: None
+@TERMS.adding("nothing")
+def nothing(lattice, strength: float):
+    return Nothing()
+""",
+        "dynamics.classical={nothing: 1}",
+        "Nothing: its field has type NoneType on a block",
+    ),
+    "no number": (
+        """
+from hpcspin.dynamics import observer
+@observer("phase")
+def phase(frame):
+    return 1j
+""",
+        "dynamics.observers=[phase]",
+        "dynamics.observers: phase: unexpected TypeError: Cannot cast",
+    ),
+    "a failing field": (
+        """
+from hpcspin.dynamics import TERMS
+class Brittle:
+    halo = (0, 0)
+    def bind(self, domain):
+        def field(spins, time):
+            return spins / (1 if time < 0.1 else 0 // int(time > 9))
+        return field
+@TERMS.adding("brittle")
+def brittle(lattice, strength: float):
+    return Brittle()
+""",
+        "dynamics.classical={brittle: 1}",
+        "mine.py, line 7, in field: unexpected ZeroDivisionError",
+    ),
+    "a failing observer": (
+        """
+from hpcspin.dynamics import observer
+@observer("weather", lambda lattice, station: ())
+def weather(frame, station: str):
+    with open(f"/nowhere/{station}"):
+        return 0.0
+""",
+        "dynamics.observers=[{name: weather, station: here}]",
+        "mine.py, line 5, in weather: /nowhere/here: No such file or directory",
+    ),
 }
 
 
-@pytest.mark.parametrize("shape", WRONG)
-def test_a_wrong_shape_of_ones_own_is_named(shape: str, config: Path, tmp_path: Path) -> None:
-    source, override, words = WRONG[shape]
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_with_ones_own_is_named(what: str, config: Path, tmp_path: Path) -> None:
+    source, override, words = WRONG[what]
     (tmp_path / "mine.py").write_text(source)
     done = CliRunner().invoke(cli.app, ["simulate", str(config), "--output", str(tmp_path / "run"), override])
     assert done.exit_code == 1
-    assert words in done.stderr
+    assert words in done.stderr.splitlines()[-1]
+    if "observer" in override:
+        assert "hpcspin: dynamics.observers: " in done.stderr
 
 
 LEARNED = {
@@ -263,6 +323,23 @@ def test_a_force_field_of_ones_own_learns_and_moves_spins(kind: str, config: Pat
     with h5py.File(tmp_path / "run" / "trajectory.h5") as file:
         assert np.isfinite(file["field"][()]).all()
         assert file["field"][()].any()
+
+
+def test_a_model_that_cannot_be_built_without_weights_says_where(config: Path, tmp_path: Path) -> None:
+    build = "        return CovariantField(architecture)"
+    source = LEARNED["force field"][0]
+    assert build in source
+    (tmp_path / "mine.py").write_text(source)
+    section = load_config(config, [LEARNED["force field"][1]]).potential
+    assert section is not None
+    save_model(tmp_path / "model.safetensors", make_force_field(Architecture("square", **section.model_dump())), {})
+    del FORCE_FIELDS["shallow"]
+    broken = source.replace(build, f"        import torch\n        torch.ones(3).sum().item()\n{build}")
+    (tmp_path / "again.py").write_text(broken)
+    load_config(config, ["plugins=[again]"])
+    with pytest.raises(HpcspinError, match=r"again.py, line 11, in make: unexpected RuntimeError: .*meta") as failure:
+        load_model(tmp_path / "model.safetensors")
+    assert "model.json: architecture: " in str(failure.value)
 
 
 def test_what_a_file_names_is_not_imported_and_one_line_says_so(config: Path, tmp_path: Path) -> None:

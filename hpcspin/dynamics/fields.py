@@ -195,10 +195,11 @@ class _BoundSum:
 
 def _require_block(field: Field, result: Tensor, domain: Domain) -> None:
     """Refuse what is no field on the block."""
-    if result.shape != (*domain.shape, 3):
+    if not isinstance(result, Tensor) or result.shape != (*domain.shape, 3):
+        found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else f"type {type(result).__name__}"
         raise HpcspinError(
-            f"{type(field).__name__}: its field has shape {tuple(result.shape)} on a block of {domain.shape} sites; "
-            "return one vector for each site of the block, without the halo"
+            f"{type(field).__name__}: its field has {found} on a block of {domain.shape} sites; "
+            "return one vector for each site of the block, without the halo, as a tensor"
         )
 
 

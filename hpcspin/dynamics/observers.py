@@ -17,7 +17,7 @@ from pydantic import Field as Entries
 
 from hpcspin.dynamics import energies
 from hpcspin.dynamics.fields import Field
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, one_line
 from hpcspin.lattice import Lattice, domains, measures
 from hpcspin.registry import Choice, Registry
 from hpcspin.settings import Finite
@@ -104,18 +104,25 @@ class ObserverSettings(Choice):
         """Shape of its value on a lattice."""
         return OBSERVERS[self.name].shape(lattice, **self.parameters)
 
-    def measure(self, frame: Frame) -> NDArray[np.float64] | float:
+    def measure(self, frame: Frame) -> NDArray[np.float64]:
         """Its value at a frame.
 
         Raises
         ------
         HpcspinError
-            If that has another shape than the observer says.
+            If the observer fails, or its value is none of numbers or has another shape than the observer says.
         """
-        value, shape = OBSERVERS[self.name].measure(frame, **self.parameters), self.shape(frame.lattice)
-        if np.shape(value) != tuple(shape):
+        try:
+            value = np.asarray(OBSERVERS[self.name].measure(frame, **self.parameters))
+            value = value.astype(np.float64, casting="same_kind", copy=False)
+        except HpcspinError:
+            raise  # It says what to do.
+        except Exception as failure:
+            raise HpcspinError(f"dynamics.observers: {self.name}: {one_line(failure)}") from failure
+        shape = self.shape(frame.lattice)
+        if value.shape != tuple(shape):
             raise HpcspinError(
-                f"dynamics.observers: {self.name} gives shape {np.shape(value)} where it says {tuple(shape)}; correct "
+                f"dynamics.observers: {self.name} gives shape {value.shape} where it says {tuple(shape)}; correct "
                 "the function, or the shape that it is registered with"
             )
         return value

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, one_line
 from hpcspin.potential.architecture import Architecture, make_force_field
 from hpcspin.potential.model import ForceField
 from hpcspin.storage import atomic_file, provenance, read_json, sha256
@@ -137,9 +137,10 @@ def _require_shapes(architecture: Architecture, weights: dict[str, torch.Tensor]
     try:
         with torch.device("meta"):
             wanted = make_force_field(architecture).state_dict()
-    except (TypeError, RuntimeError) as error:  # Sizes that overflow an integer.
+    except (TypeError, RuntimeError, MemoryError) as error:  # Sizes that overflow an integer.
         raise HpcspinError(
-            f"{card_path(path)}: architecture: its sizes are impossible; copy both files of the model again"
+            f"{card_path(path)}: architecture: it cannot be built without its weights: {one_line(error)}; copy both "
+            "files of the model again, or correct the plugin of its kind"
         ) from error
     for name, tensor in wanted.items():
         if name not in weights or weights[name].shape != tensor.shape:
