@@ -41,6 +41,9 @@ def one_line(failure: BaseException) -> str:
         return str(failure)
     if isinstance(failure, KeyboardInterrupt):
         return "interrupted; give the same command again to go on"
+    if isinstance(failure, RuntimeError) and re.search("gloo/transport|ncclRemoteError", str(failure)):
+        # torch.distributed has no exception of its own for this under gloo; the other rank reports its failure.
+        return "another rank of the job has gone, or its network; give the same command again to go on"
     return _place_in_plugin(failure) + _in_words(failure)
 
 
@@ -51,9 +54,6 @@ def _in_words(failure: BaseException) -> str:
         advice = _ADVICE.get(failure.errno)
         return f"{_place(failure)}: {os.strerror(failure.errno)}{f'; {advice}' if advice else ''}"
     message = " ".join(str(failure).split())
-    if isinstance(failure, RuntimeError) and re.search("gloo/transport|ncclRemoteError", message):
-        # torch.distributed has no exception of its own for this under gloo; the other rank reports its failure.
-        return "another rank of the job has gone, or its network; give the same command again to go on"
     return f"unexpected {type(failure).__name__}: {message} (hpcspin --debug shows the traceback)"
 
 
