@@ -68,9 +68,15 @@ def describe(directory: Path, kind: str) -> tuple[Sections, bool]:
     Raises
     ------
     HpcspinError
-        If one of its files cannot be read.
+        If one of its files cannot be read, or does not hold what the verb writes.
     """
-    sections, doubts, unfinished = _DESCRIBED[kind](directory)
+    try:
+        sections, doubts, unfinished = _DESCRIBED[kind](directory)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise HpcspinError(
+            f"{directory}: one of its files does not hold what `hpcspin {kind}` writes ({type(error).__name__}: "
+            f"{error}); copy the directory again, or give the command of the job again"
+        ) from error
     jobs = [*read_lines(directory / JOBS)]
     jobs += [job for path in sorted(directory.glob("jobs-*.jsonl")) for job in read_lines(path)]
     if jobs:

@@ -45,8 +45,8 @@ def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
         for shard in (shards if isinstance(shards, list) else [])
         if isinstance(shard, dict) and "checksum" in shard
     }
-    before = [card.get("start"), *(card.get("members") or [])]
-    for other in before:
+    members = card.get("members")
+    for other in (card.get("start"), *(members if isinstance(members, list) else ())):
         if isinstance(other, dict):
             found |= learned_files(other)
     return found

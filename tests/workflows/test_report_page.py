@@ -17,7 +17,7 @@ import pytest
 
 from hpcspin.api import open_trajectory
 from hpcspin.config import load_config
-from hpcspin.drawing.contents import find_kind
+from hpcspin.drawing.contents import describe, find_kind
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.workflows import report
@@ -192,6 +192,14 @@ def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HpcspinError, match=r"notes\.txt: .* not HDF5"):
         report_directory(tmp_path / "notes.txt", World())
     assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.parametrize("card", ["{}", '{"metrics": 5, "best_epoch": 1, "training": {"epochs": 2}}'])
+def test_a_card_without_what_a_training_writes_is_refused(tmp_path: Path, card: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "loss": 0.5, "seconds": 1}\n')
+    (tmp_path / "model.json").write_text(card)
+    with pytest.raises(HpcspinError, match="one of its files does not hold what `hpcspin train` writes"):
+        describe(tmp_path, "train")
 
 
 def test_films_and_plots_from_the_command_line(hpcspin: Cli, outputs: Path) -> None:
