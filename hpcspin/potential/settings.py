@@ -71,7 +71,7 @@ class MessagePassingSettings(ForceFieldSettings):
 
     kind: Literal["direct", "pair", "conservative"] = "direct"
     """``direct`` (a covariant field, no potentials), ``pair`` (E and G), ``conservative`` (E alone)."""
-    layers: Annotated[tuple[Count, ...], Field(min_length=1, max_length=_DEEPEST)] = (1,)
+    layers: Annotated[tuple[Annotated[Count, Field(le=1024)], ...], Field(min_length=1, max_length=_DEEPEST)] = (1,)
     """Dilation along x, from electrode to electrode, of each message-passing layer; each has the same ``radius``."""
     channels: Annotated[Count, Field(ge=3, le=1024)] = 12
     """Number of vectors that sites exchange; those of scalars, densities and products are in proportion."""

@@ -96,6 +96,7 @@ def test_weights_of_another_architecture_are_refused_before_memory_is_taken_for_
         ({"radius": 1e300}, "potential.radius: must be at most 20"),
         ({"hidden": [4] * 65}, "potential.hidden"),
         ({"kind": "direct", "layers": [1] * 65}, "potential.layers"),
+        ({"kind": "direct", "layers": [1, 2**63]}, "potential.layers.1: must be at most 1024"),
         ({"kind": "direct", "channels": 10**9}, "potential.channels: must be at most 1024"),
         ({"kind": "direct", "channels": [12]}, "potential.channels"),
         ({"kind": "direct", "drive": "potentials", "drives": 10**9}, "drives: must be at most 1024"),
