@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -126,7 +125,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
             raise HpcspinError(
                 f"electrons.precision: {self.name} cannot compute in {precision}; choose {' or '.join(self.finest)}"
             )
-        if not isinstance(tolerance, Real) or not tolerance >= self.finest[precision]:
+        if not isinstance(tolerance, int | float | np.floating) or not tolerance >= self.finest[precision]:
             raise HpcspinError(
                 f"electrons.tolerance: {tolerance!r} must be a number, at least {self.finest[precision]:g}, "
                 f"the least that {precision} can certify"

@@ -78,8 +78,7 @@ class Architecture:
             section = _Config.model_validate(given).potential
             units = _Units.model_validate({"bias_reference": bias_reference, "drives": drives})
         except ValidationError as failure:
-            message = first_mistake(failure).message
-            raise HpcspinError(f"potential.{message.removeprefix('potential.')}") from failure
+            raise HpcspinError(first_mistake(failure).message) from failure
         if lattice not in LATTICES:
             raise HpcspinError(
                 f"potential.lattice: {lattice!r} is unknown; choose one of {', '.join(sorted(LATTICES))}"

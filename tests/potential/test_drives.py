@@ -107,7 +107,7 @@ def test_the_field_turns_with_the_spins_at_any_voltages() -> None:
 
 @pytest.mark.parametrize("changes", [{"drives": 2}, {"drives": 0}, {"drive": "potentials", "drives": 0}])
 def test_as_many_voltages_as_the_drive_has(changes: dict[str, Any]) -> None:
-    with pytest.raises(HpcspinError, match=r"potential\.drives"):
+    with pytest.raises(HpcspinError, match="drives: "):
         Architecture("square", 1.0, (4,), kind="direct", layers=(1,), channels=3, **changes)
 
 
