@@ -139,8 +139,8 @@ def check(config: Config, run: Path, output: Path, count: int, tolerance: float)
     ]
 
 
-def draw(measured: dict[str, list[tuple[Array, Array]]], path: Path) -> None:
-    """Sizes against time on logarithmic axes, with lines of the expected powers."""
+def draw(measured: dict[str, list[tuple[Array, Array]]], powers: tuple[float, ...], path: Path) -> None:
+    """Sizes against time on logarithmic axes, with lines of some powers."""
     figure = Figure(figsize=(4.6 * len(measured), 3.6), layout="constrained")
     for axis, (name, runs) in zip(figure.subplots(1, len(measured), squeeze=False)[0], measured.items(), strict=True):
         for number, (time, size) in enumerate(runs):
@@ -149,7 +149,7 @@ def draw(measured: dict[str, list[tuple[Array, Array]]], path: Path) -> None:
         good = np.flatnonzero(np.isfinite(size) & (time > 0))
         if len(good):
             middle = good[len(good) // 2]
-            for power, style in zip(EXPECTED, (":", "--"), strict=True):
+            for power, style in zip(powers, (":", "--"), strict=False):
                 line = size[middle] * (time[good] / time[middle]) ** power
                 axis.loglog(time[good], line, style, color="black", linewidth=0.8, label=f"power {power:g}")
         axis.set(xlabel="time (ħ/t)", ylabel=name)
@@ -203,7 +203,7 @@ def main() -> None:
     numbers["time"] = measured[next(iter(measured))][0][0].tolist()
     numbers["sizes"] = {name: [listed(size) for _, size in runs] for name, runs in measured.items()}
     numbers["provenance"] = provenance()
-    draw(measured, arguments.output / "coarsening.png")
+    draw(measured, EXPECTED if arguments.measure == "chirality" else (), arguments.output / "coarsening.png")
     write_json(arguments.output / "coarsening.json", numbers)
     for name, value in numbers["exponents"].items():
         print(f"{name}: exponent {Estimate(value['mean'], value['error'])}")
