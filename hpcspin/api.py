@@ -162,7 +162,7 @@ def simulate(
         settings = {"observers": CLOSED_OBSERVERS, **settings}
     checked = _settings(settings)
     total = _sum(field, system, world, chosen, allow, checked.seed)
-    config = _stored_config(system, _terms(field), checked)
+    config = _stored_config(system, field, checked, allow)
     directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
     try:
         outcome = run_trajectory(
@@ -172,7 +172,7 @@ def simulate(
             checked,
             directory,
             config=config,
-            identity={**config, "spins_sha256": _digest(start)},
+            identity=_identity(config, field, checked, start),
             electrons=(lambda: system) if isinstance(system, ElectronSystem) else None,
             vacancies=system.vacancies if isinstance(system, ElectronSystem) else None,
             world=world,
@@ -350,16 +350,40 @@ def _settings(given: Mapping[str, Any]) -> Settings:
         raise HpcspinError(f"simulate: {first_mistake(failure).message}") from failure
 
 
-def _stored_config(system: ElectronSystem | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
-    """The config that is stored with the run, as JSON values."""
+def _stored_config(
+    system: ElectronSystem | Lattice, field: FieldLike, settings: Settings, allow: Collection[str]
+) -> dict[str, Any]:
+    """The config that is stored with the run, as JSON values: the field of the electrons, and other terms by a text."""
     if isinstance(system, ElectronSystem):
         about = system.as_config()
     else:
         about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
-    return {
-        **about,
-        "dynamics": {**settings.model_dump(mode="json"), "field": [_field_identity(term) for term in terms]},
-    }
+    kind, model, others = "classical", None, []
+    for term in _terms(field):
+        if kind == "classical" and _is_exact(term, system):
+            kind = "electrons"
+        elif kind == "classical" and isinstance(term, str | Path | ForceField | Committee):
+            kind, model = "learned", str(term) if isinstance(term, str | Path) else _field_identity(term)
+        else:
+            others.append(_field_identity(term))
+    chosen = {"field": kind, "model": model, "allow": list(allow), "classical": dict.fromkeys(others, True)}
+    return {**about, "dynamics": {**settings.model_dump(mode="json"), **chosen}}
+
+
+def _is_exact(term: Any, system: ElectronSystem | Lattice) -> bool:
+    """Whether a term is the exact field of the system's own electrons."""
+    if isinstance(term, Solver):
+        return isinstance(system, ElectronSystem) and term.system.as_config() == system.as_config()
+    return term is None
+
+
+def _identity(
+    config: Mapping[str, Any], field: FieldLike, settings: Settings, start: NDArray[np.float64]
+) -> dict[str, Any]:
+    """What a run that resumes must agree with: digests stand for models and for the initial spins."""
+    terms = [_field_identity(term) for term in _terms(field)]
+    dynamics = {**settings.model_dump(mode="json"), "field": terms}
+    return {**config, "dynamics": dynamics, "spins_sha256": _digest(start)}
 
 
 def _field_identity(term: Any) -> str:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import hpcspin as hs
+from hpcspin.drawing.contents import describe
 from hpcspin.dynamics import Heisenberg, Zeeman
 
 ROOT = Path(__file__).parent.parent
@@ -86,6 +87,26 @@ def test_another_run_in_a_directory_is_refused(system: hs.DrivenLattice, tmp_pat
     for change in ({"damping": 0.3}, {"spins": system.texture("wall", position=5)}, {"field": Zeeman((0, 0, 1.0))}):
         with pytest.raises(hs.HpcspinError):
             hs.simulate(system, path=tmp_path, **{"spins": spins, "duration": 0.4, **MOVING, **change})
+
+
+def test_the_fields_of_an_exact_run_are_labels_and_no_others(system: hs.DrivenLattice, tmp_path: Path) -> None:
+    """And the report of a learned run says that no label checks it."""
+    spins, allow = system.texture("wall", position=4), ["electrons.temperature"]
+    model = hs.load_model("driven_sd_light")
+    fields = {"exact": None, "both": [None, Zeeman((0, 0, 0.1))], "learned": "driven_sd_light"}
+    for name, field in fields.items():
+        hs.simulate(system, field, spins, duration=0.4, path=tmp_path / name, allow=allow, **MOVING)
+    run = hs.open_trajectory(tmp_path / "exact")
+    wrong = model.field(run.spins[:], system, allow) - run.field[:]
+    wrong -= run.spins[:] * (run.spins[:] * wrong).sum(-1, keepdims=True)
+    assert hs.evaluate(model, tmp_path / "exact")["mse"] == pytest.approx((wrong**2).mean() * 3 / 2, rel=1e-6)
+    for name, reason in (("both", "classical term Zeeman"), ("learned", "field: learned")):
+        with pytest.raises(hs.HpcspinError, match=reason):
+            hs.evaluate(model, tmp_path / name, allow=allow)
+    for name in ("exact", "learned"):
+        assert ("was not compared with exact labels" in str(describe(tmp_path / name, "simulate")[0])) == (
+            name == "learned"
+        )
 
 
 def test_fields_add_up_and_a_lattice_alone_will_do(system: hs.DrivenLattice) -> None:
