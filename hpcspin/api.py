@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -13,16 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from hpcspin.assembly.agreement import require_electrons, warn_of_labels
-from hpcspin.assembly.fields import solver_field
+from hpcspin.assembly.agreement import warn_of_labels
+from hpcspin.assembly.given import FieldLike, GivenFields
 from hpcspin.assembly.landscape import Landscape
-from hpcspin.assembly.learned import LearnedField
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config, parse_config
-from hpcspin.dynamics import CLOSED_OBSERVERS, Field, Settings, SumField
-from hpcspin.electrons import DrivenLattice, ElectronSystem, Solver, make_solver
+from hpcspin.dynamics import CLOSED_OBSERVERS
+from hpcspin.electrons import DrivenLattice, ElectronSystem
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
 from hpcspin.parallel.devices import pick_device
@@ -30,7 +26,6 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.registry import load_plugins
 from hpcspin.run import Run
-from hpcspin.settings import first_mistake
 from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
@@ -40,7 +35,6 @@ from hpcspin.workflows.train import train_directory
 
 ConfigLike = str | Path | Mapping[str, Any] | Config
 """A config: a YAML file, its content as a mapping, or a `Config`."""
-FieldLike = Field | Solver[Any, Any] | ForceField | Committee | str | Path | Sequence[Any] | None
 
 
 def load_system(config: ConfigLike, *overrides: str) -> ElectronSystem:
@@ -124,6 +118,8 @@ def simulate(
     path: str | Path | None = None,
     device: str = "auto",
     allow: Collection[str] = (),
+    exact_interval: int | None = None,
+    check_interval: int | None = None,
     **settings: Any,
 ) -> Run:
     """Landau-Lifshitz-Gilbert dynamics of spins under any field.
@@ -144,6 +140,10 @@ def simulate(
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     allow
         Keys of the electrons, such as ``"electrons.exchange"``, that may differ from a model's training data.
+    exact_interval
+        Steps between two exact fields that correct the field of a model; None for no correction.
+    check_interval
+        Recorded frames between two exact labels that check the field of a model and change nothing; None for no labels.
     **settings
         ``damping``, ``temperature``, ``step``, ``duration`` and the other attributes of `hpcspin.dynamics.Settings`.
 
@@ -160,19 +160,18 @@ def simulate(
     chosen = pick_device(world, device)
     if isinstance(system, ElectronSystem) and not isinstance(system, DrivenLattice):
         settings = {"observers": CLOSED_OBSERVERS, **settings}
-    checked = _settings(settings)
-    total = _sum(field, system, world, chosen, allow, checked.seed)
-    config = _stored_config(system, field, checked, allow)
+    intervals = {"exact_interval": exact_interval, "check_interval": check_interval}
+    given = GivenFields("simulate", field, system, settings, allow=allow, **intervals)
     directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
     try:
         outcome = run_trajectory(
             lattice,
-            total,
+            given.build(world, chosen),
             start[0],
-            checked,
+            given.dynamics,
             directory,
-            config=config,
-            identity=_identity(config, field, checked, start),
+            config=given.config,
+            identity={**given.identity, "spins_sha256": _digest(start)},
             electrons=(lambda: system) if isinstance(system, ElectronSystem) else None,
             vacancies=system.vacancies if isinstance(system, ElectronSystem) else None,
             world=world,
@@ -208,7 +207,8 @@ def landscape(
         If the field derives from no energy.
     """
     lattice, vacancies = (system.lattice, system.vacancies) if isinstance(system, ElectronSystem) else (system, None)
-    total = _sum(field, system, World.current(), pick_device(World.current(), device), allow, seed=1)
+    world = World.current()
+    total = GivenFields("landscape", field, system, {}, allow=allow).build(world, pick_device(world, device))
     return Landscape(lattice, total, None if vacancies is None else ~vacancies)
 
 
@@ -304,98 +304,6 @@ def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
         return given
     load_plugins(given.get("plugins", ()), Path())
     return parse_config(dict(given), "config")
-
-
-def _terms(field: FieldLike) -> list[Any]:
-    return list(field) if isinstance(field, list | tuple) else [field]
-
-
-def _sum(
-    field: FieldLike, system: ElectronSystem | Lattice, world: World, device: Any, allow: Collection[str], seed: int
-) -> Field:
-    parts = [_as_field(term, system, world, device, allow, seed) for term in _terms(field)]
-    return parts[0] if len(parts) == 1 else SumField(parts)
-
-
-def _as_field(
-    given: Any, system: ElectronSystem | Lattice, world: World, device: Any, allow: Collection[str], seed: int
-) -> Field:
-    if isinstance(given, str | Path):
-        given = load_model(given)
-    if isinstance(given, Solver):
-        return solver_field(given)
-    if given is None or isinstance(given, ForceField | Committee):
-        if not isinstance(system, ElectronSystem):
-            raise HpcspinError("field: this field needs electrons; give a DrivenLattice or a ClosedLattice")
-        if given is None:
-            solver = make_solver(system.solver, system, system.tolerance, world, device, system.precision)
-            solver.seed = seed
-            return solver_field(solver)
-        given.require(system.lattice, "field")
-        require_electrons(system.as_config(), given.card, ("the model", "the system"), allow, world)
-        return LearnedField(given.to(device).eval(), given.drive(system))
-    if not (hasattr(given, "halo") and callable(getattr(given, "bind", None))):
-        raise HpcspinError(
-            f"field: a {type(given).__name__} is no field; give a solver, a force field, the name of one, or an object "
-            "with halo and bind as hpcspin.dynamics.Field has them"
-        )
-    found: Field = given
-    return found
-
-
-def _settings(given: Mapping[str, Any]) -> Settings:
-    try:
-        return Settings(**given)
-    except ValidationError as failure:
-        raise HpcspinError(f"simulate: {first_mistake(failure).message}") from failure
-
-
-def _stored_config(
-    system: ElectronSystem | Lattice, field: FieldLike, settings: Settings, allow: Collection[str]
-) -> dict[str, Any]:
-    """The config that is stored with the run, as JSON values: the field of the electrons, and other terms by a text."""
-    if isinstance(system, ElectronSystem):
-        about = system.as_config()
-    else:
-        about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
-    kind, model, others = "classical", None, []
-    for term in _terms(field):
-        if kind == "classical" and _is_exact(term, system):
-            kind = "electrons"
-        elif kind == "classical" and isinstance(term, str | Path | ForceField | Committee):
-            kind, model = "learned", str(term) if isinstance(term, str | Path) else _field_identity(term)
-        else:
-            others.append(_field_identity(term))
-    chosen = {"field": kind, "model": model, "allow": list(allow), "classical": dict.fromkeys(others, True)}
-    return {**about, "dynamics": {**settings.model_dump(mode="json"), **chosen}}
-
-
-def _is_exact(term: Any, system: ElectronSystem | Lattice) -> bool:
-    """Whether a term is the exact field of the system's own electrons."""
-    if isinstance(term, Solver):
-        return isinstance(system, ElectronSystem) and term.system.as_config() == system.as_config()
-    return term is None
-
-
-def _identity(
-    config: Mapping[str, Any], field: FieldLike, settings: Settings, start: NDArray[np.float64]
-) -> dict[str, Any]:
-    """What a run that resumes must agree with: digests stand for models and for the initial spins."""
-    terms = [_field_identity(term) for term in _terms(field)]
-    dynamics = {**settings.model_dump(mode="json"), "field": terms}
-    return {**config, "dynamics": dynamics, "spins_sha256": _digest(start)}
-
-
-def _field_identity(term: Any) -> str:
-    """A text that identifies a field: equal for equal fields, different for different ones."""
-    if term is None:
-        return "electrons"
-    model = load_model(term) if isinstance(term, str | Path) else term
-    if isinstance(model, ForceField | Committee):
-        weights = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in model.state_dict().values()))
-        return f"learned {weights.hexdigest()[:16]}"
-    words = repr(term) if dataclasses.is_dataclass(term) else f"{type(term).__module__}.{type(term).__qualname__}"
-    return re.sub(r" at 0x[0-9a-f]+", "", words)
 
 
 def _digest(spins: NDArray[np.float64]) -> str:

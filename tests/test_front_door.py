@@ -109,6 +109,22 @@ def test_the_fields_of_an_exact_run_are_labels_and_no_others(system: hs.DrivenLa
         )
 
 
+def test_exact_labels_correct_and_check_learned_runs(system: hs.DrivenLattice) -> None:
+    spins = system.texture("wall", position=4)
+    settings = {**MOVING, "duration": 1.6, "record_interval": 1, "allow": ["electrons.temperature"]}
+    plain, checked, corrected = (
+        hs.simulate(system, "driven_sd_light", spins, **settings, **interval)
+        for interval in ({}, {"check_interval": 4}, {"exact_interval": 4})
+    )
+    np.testing.assert_array_equal(checked.spins, plain.spins)
+    for run, field, error in (
+        (checked, checked.exact_field, checked.exact_error),
+        (corrected, corrected.field, corrected.error),
+    ):
+        assert np.isfinite(error).tolist() == [True, False, False, False, True]
+        np.testing.assert_allclose(field[[0, 4]], system.solve(run.spins[[0, 4]]).field, atol=2 * system.tolerance)
+
+
 def test_fields_add_up_and_a_lattice_alone_will_do(system: hs.DrivenLattice) -> None:
     spins = system.texture("wall", position=4)
     parts = [Heisenberg(0.3, system.lattice.bonds), Zeeman((0.0, 0.1, 0.0))]
@@ -127,6 +143,17 @@ def test_fields_add_up_and_a_lattice_alone_will_do(system: hs.DrivenLattice) -> 
         ({**MOVING, "duration": 1, "spins": np.zeros((12, 6))}, "have shape"),
         ({**MOVING, "duration": 1, "spins": np.zeros((12, 6, 3))}, "has length 0"),
         ({**MOVING, "duration": 1, "observers": ("nothing",)}, "'nothing' is unknown"),
+        ({**MOVING, "duration": 1, "exact_interval": 2}, "exact_interval is for the field of one model"),
+        (
+            {**MOVING, "duration": 1, "field": ["driven_sd_light"] * 2, "check_interval": 2},
+            "for the field of one model",
+        ),
+        (
+            {**MOVING, "duration": 1, "field": "driven_sd_light", "check_interval": 0},
+            "check_interval: must be at least 1",
+        ),
+        ({**MOVING, "duration": 1, "model": "driven_sd_light"}, "unknown key 'model'"),
+        ({**MOVING, "duration": 1, "allow": "electrons.exchange"}, "allow: must be a list"),
     ],
 )
 def test_what_does_not_fit_is_one_line(system: hs.DrivenLattice, arguments: dict[str, object], message: str) -> None:
