@@ -21,6 +21,7 @@ from hpcspin.dynamics import CLOSED_OBSERVERS
 from hpcspin.electrons import DrivenLattice, ElectronSystem
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
+from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
@@ -191,7 +192,12 @@ def simulate(
 
 
 def landscape(
-    system: ElectronSystem | Lattice, field: FieldLike = None, *, device: str = "auto", allow: Collection[str] = ()
+    system: ElectronSystem | Lattice,
+    field: FieldLike = None,
+    *,
+    pinned: Any = (),
+    device: str = "auto",
+    allow: Collection[str] = (),
 ) -> Landscape:
     """Energy of the spins under a field that derives from one, for minimisation and for paths between minima.
 
@@ -200,16 +206,21 @@ def landscape(
     system, field, device, allow
         As for `simulate`; the field can be that of closed electrons, a model of kind conservative, a classical term,
         or a list of these.
+    pinned
+        Sites whose spins are fixed, as for `simulate`: a name such as ``"left"``, ``{"columns": [0, 2]}``, or sites
+        [x, y].
 
     Raises
     ------
     HpcspinError
-        If the field derives from no energy.
+        If the field derives from no energy, or its solver estimates it with noise.
     """
     lattice, vacancies = (system.lattice, system.vacancies) if isinstance(system, ElectronSystem) else (system, None)
     world = World.current()
-    total = GivenFields("landscape", field, system, {}, allow=allow).build(world, pick_device(world, device))
-    return Landscape(lattice, total, None if vacancies is None else ~vacancies)
+    given = GivenFields("landscape", field, system, {"pinned": pinned}, allow=allow)
+    total = given.build(world, pick_device(world, device))
+    fixed = chosen_sites(lattice, given.dynamics.pinned, "landscape: pinned")
+    return Landscape(lattice, total, None if vacancies is None else ~vacancies, fixed)
 
 
 def train(

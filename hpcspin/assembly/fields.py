@@ -67,17 +67,17 @@ class _SolverState:
         self._solver.set_state(arrays)
 
 
-def solver_field(solver: Solver[Any, Any]) -> WholeLatticeField:
+class SolverField(WholeLatticeField):
     """The exact field of a solver, in the form that the dynamics uses."""
-    system = solver.system
-    return WholeLatticeField(solver.solve, system.result_shapes, _SolverState(solver))
+
+    def __init__(self, solver: Solver[Any, Any]) -> None:
+        super().__init__(solver.solve, solver.system.result_shapes, _SolverState(solver))
+        self.solver = solver
 
 
-def exact_field(
-    system: ElectronSystem, dynamics: DynamicsSection, world: World, device: torch.device
-) -> WholeLatticeField:
+def exact_field(system: ElectronSystem, dynamics: DynamicsSection, world: World, device: torch.device) -> SolverField:
     """The exact field of a system's electrons, by the solver that it names."""
-    return solver_field(solver_of(system, dynamics.seed, world, device))
+    return SolverField(solver_of(system, dynamics.seed, world, device))
 
 
 def learned_field(

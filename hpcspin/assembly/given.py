@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from hpcspin.assembly.agreement import require_electrons
-from hpcspin.assembly.fields import exact_field, learned_field, solver_field
+from hpcspin.assembly.fields import SolverField, exact_field, learned_field
 from hpcspin.config import DynamicsSection
 from hpcspin.dynamics import Field, Settings, SumField
 from hpcspin.electrons import ElectronSystem, Solver
@@ -114,7 +114,7 @@ class GivenFields:
     def _build(self, term: Any, world: World, device: torch.device) -> Field:
         system, dynamics = self._system, self.dynamics
         if isinstance(term, Solver):
-            return solver_field(term)
+            return SolverField(term)
         if term is None or isinstance(term, ForceField | Committee):
             if not isinstance(system, ElectronSystem):
                 raise HpcspinError("field: this field needs electrons; give a DrivenLattice or a ClosedLattice")
