@@ -27,7 +27,9 @@ def system() -> hs.DrivenLattice:
 
 def test_import_is_fast_and_brings_neither_torch_nor_numpy() -> None:
     script = "import sys, hpcspin; print(sorted({'torch', 'numpy', 'pydantic', 'h5py'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+    script += "; hpcspin.perpendicular; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\nFalse\n"
 
 
 def test_every_name_of_the_front_door_is_there() -> None:
@@ -62,7 +64,11 @@ def test_a_model_gives_the_field_across_the_spins() -> None:
     model = hs.load_model("driven_sd_fast")
     field = model.field(spins, system)
     assert np.abs((field * spins).sum(-1)).max() < 1e-6
-    across = exact - spins * (exact * spins).sum(-1, keepdims=True)
+    across = hs.perpendicular(spins, exact)
+    np.testing.assert_allclose(across, np.cross(spins, np.cross(exact, spins)), atol=1e-12)
+    assert torch.equal(hs.perpendicular(torch.from_numpy(spins), torch.from_numpy(exact)), torch.from_numpy(across))
+    with pytest.raises(hs.HpcspinError, match=r"a field of shape \(24, 3\) is not on spins of shape"):
+        hs.perpendicular(spins, exact[0, 0])
     assert np.mean((field - across) ** 2) < 1e-2 * np.mean(across**2)
     assert model.field(torch.from_numpy(spins[0]), system).shape == (30, 24, 3)
 
@@ -97,8 +103,7 @@ def test_the_fields_of_an_exact_run_are_labels_and_no_others(system: hs.DrivenLa
     for name, field in fields.items():
         hs.simulate(system, field, spins, duration=0.4, path=tmp_path / name, allow=allow, **MOVING)
     run = hs.open_trajectory(tmp_path / "exact")
-    wrong = model.field(run.spins[:], system, allow) - run.field[:]
-    wrong -= run.spins[:] * (run.spins[:] * wrong).sum(-1, keepdims=True)
+    wrong = model.field(run.spins[:], system, allow) - hs.perpendicular(run.spins[:], run.field[:])
     assert hs.evaluate(model, tmp_path / "exact")["mse"] == pytest.approx((wrong**2).mean() * 3 / 2, rel=1e-6)
     for name, reason in (("both", "classical term Zeeman"), ("learned", "field: learned")):
         with pytest.raises(hs.HpcspinError, match=reason):

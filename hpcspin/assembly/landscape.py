@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpcspin.analysis.minimise import Array, Minimum, across, minimise
+from hpcspin.analysis.minimise import Array, Minimum, minimise
 from hpcspin.analysis.path import Band, Evaluate, geodesic, relax
 from hpcspin.assembly.fields import SolverField, build_field
 from hpcspin.assembly.learned import LearnedField
@@ -21,7 +21,7 @@ from hpcspin.dynamics.energies import Conservative, Energetic
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Lattice, perpendicular
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
@@ -95,7 +95,7 @@ class Landscape:
 
     def slope(self, spins: Array) -> Array:
         """Slope dE/dS_i perpendicular to the spins, shape (Lx, Ly, 3)."""
-        return -across(spins, self.field(spins))
+        return -perpendicular(spins, self.field(spins))
 
     def minimise(self, spins: Array, tolerance: float = 1e-6, most: int = 10_000) -> Minimum:
         """Spins at rest; see `hpcspin.analysis.minimise`."""

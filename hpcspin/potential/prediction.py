@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Halo, Lattice, as_snapshots, make_lattice
+from hpcspin.lattice import Halo, Lattice, as_snapshots, make_lattice, perpendicular
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.grand import GrandPotential, at_filling
@@ -153,7 +153,7 @@ class Predictor(nn.Module):
         drive = self._drive_within(system, allow)
         snapshots, restore = as_snapshots(spins, system.lattice.size)
         found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, drive).field
-        return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))
+        return restore(perpendicular(snapshots, found))
 
     def energy(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Energy E from which h^eq derives, in hoppings.
