@@ -68,13 +68,13 @@ class GivenFields:
         intervals = [key for key in _INTERVALS if more.get(key) is not None]
         if intervals and not (model and len(electronic) == 1):
             raise HpcspinError(f"{verb}: {intervals[0]} is for the field of one model; leave it out")
-        kind = "classical" if self._first is None else "electrons"
+        more["field"] = "classical" if self._first is None else "electrons"
         if model:
-            kind = "corrected" if "exact_interval" in intervals else "learned"
+            more["field"] = "corrected" if "exact_interval" in intervals else "learned"
             more["model"] = self._names[electronic[0]]
         try:
             Settings(**settings)  # The other keys of the section are no settings here.
-            self.dynamics = DynamicsSection(**settings, **more, field=kind)
+            self.dynamics = DynamicsSection(**settings, **more)
         except ValidationError as failure:
             raise HpcspinError(f"{verb}: {first_mistake(failure).message}") from failure
 

@@ -105,8 +105,8 @@ class Landscape:
         self, first: Array, last: Array, images: int = 9, tolerance: float = 1e-4, tilt: float = 0.1, seed: int = 1
     ) -> Band:
         """Minimum-energy path between two states at rest, from their geodesic; see `hpcspin.analysis.path`."""
-        ends = self.ends(first, last)
-        *_, band = relax(self.images, geodesic(*ends, images, tilt, seed), tolerance)
+        first, last = self.ends(first, last)
+        *_, band = relax(self.images, geodesic(first, last, images, tilt, seed), tolerance)
         return band
 
     def ends(self, first: Array, last: Array) -> Array:
