@@ -153,8 +153,11 @@ def simulate(
     HpcspinError
         If the arguments do not fit together, or the field fails.
     """
-    world = World.current()
-    lattice = system.lattice if isinstance(system, ElectronSystem) else system
+    world, lattice = World.current(), _lattice_of(system)
+    if spins is None:
+        raise HpcspinError(
+            "simulate: spins are missing; give those at time zero, such as spins=system.texture('random')"
+        )
     start, _ = as_snapshots(spins, lattice.size)
     if len(start) != 1:
         raise HpcspinError(f"spins: {len(start)} snapshots cannot be one start; give shape (Lx, Ly, 3)")
@@ -215,8 +218,8 @@ def landscape(
     HpcspinError
         If the field derives from no energy, or its solver estimates it with noise.
     """
-    lattice, vacancies = (system.lattice, system.vacancies) if isinstance(system, ElectronSystem) else (system, None)
-    world = World.current()
+    world, lattice = World.current(), _lattice_of(system)
+    vacancies = system.vacancies if isinstance(system, ElectronSystem) else None
     given = GivenFields("landscape", field, system, {"pinned": pinned}, allow=allow)
     total = given.build(world, pick_device(world, device))
     fixed = chosen_sites(lattice, given.dynamics.pinned, "landscape: pinned")
@@ -315,6 +318,15 @@ def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
         return given
     load_plugins(given.get("plugins", ()), Path())
     return parse_config(dict(given), "config")
+
+
+def _lattice_of(system: Any) -> Lattice:
+    lattice = system.lattice if isinstance(system, ElectronSystem) else system
+    if not isinstance(lattice, Lattice):
+        raise HpcspinError(
+            f"{system!r} is no system; give a DrivenLattice, a ClosedLattice or, without electrons, a Lattice"
+        )
+    return lattice
 
 
 def _digest(spins: NDArray[np.float64]) -> str:

@@ -176,6 +176,15 @@ def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattic
     with pytest.raises(hs.HpcspinError, match="outside"):
         system.lattice.mask([(12, 0)])
 
+    for wrong, message in (
+        ({"position": "a"}, r"initial\.position: must be a number"),
+        ({"position": 4, "tilt": -1}, r"initial\.tilt: must be at least 0"),
+        ({"position": 4, "seed": "a"}, "seed: 'a' must be a whole number"),
+    ):
+        with pytest.raises(hs.HpcspinError, match=message):
+            system.texture("wall", **wrong)
+    np.testing.assert_array_equal(system.texture("wall", position=np.int64(4)), system.texture("wall", position=4.0))
+
 
 @pytest.mark.mpi
 def test_ranks_share_the_work_and_a_failure_ends_all(system: hs.DrivenLattice, tmp_path: Path) -> None:
@@ -221,6 +230,21 @@ def test_masks_reservoirs_and_lattices_that_are_none_are_one_line() -> None:
     for sites in ("left", [[0, 0], [1, 0]], np.ones(12, bool)):
         with pytest.raises(hs.HpcspinError, match=r"reservoir 'left': its sites must be a mask"):
             hs.Reservoir("left", sites, 1.0, 0.0)
+    for wrong in ({"width": "x"}, {"potential": None}, {"polarization": 1.0}, {"polarization": (1.0, 0.0)}):
+        with pytest.raises(hs.HpcspinError, match=rf"reservoir 'left': {next(iter(wrong))} .* must be .*finite number"):
+            hs.Reservoir("left", lattice.mask("left"), **{"width": 1.0, "potential": 0.0, **wrong})
+    good = {"hopping": 1.0, "exchange": 2.5, "temperature": 0.05, "filling": 1.0}
+    for key in ("hopping", "exchange", "temperature", "filling", "rashba", "on_site"):
+        with pytest.raises(hs.HpcspinError, match=f"electrons: {key} x must"):
+            hs.ClosedLattice(lattice, **{**good, key: "x"})
+    closed, up = hs.ClosedLattice(lattice, **good), np.broadcast_to([0.0, 0.0, 1.0], (4, 3, 3))
+    with pytest.raises(hs.HpcspinError, match=r"electrons\.tolerance: x must be"):
+        closed.solve(up, tolerance="x")
+    with pytest.raises(hs.HpcspinError, match="simulate: spins are missing"):
+        hs.simulate(closed)
+    for function in (hs.simulate, hs.landscape):
+        with pytest.raises(hs.HpcspinError, match=r"\(4, 3\) is no system"):
+            function((4, 3))
     with pytest.raises(hs.HpcspinError, match=r"'left' is no reservoir"):
         hs.DrivenLattice(lattice, 1.0, 2.5, 0.05, ["left"])
     with pytest.raises(hs.HpcspinError, match=r"\(4, 3\) is no lattice"):
