@@ -81,6 +81,8 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
         If the spins do not fit the lattice, a label misses its tolerance, or the file belongs to other labels.
     """
     world, output = World.current(), Path(output)
+    if not isinstance(system, ElectronSystem):
+        raise HpcspinError(f"label: {system!r} has no electrons; give a DrivenLattice or a ClosedLattice")
     snapshots, _ = as_snapshots(spins, system.lattice.size)
     if world.rank == 0:
         require_output(output)

@@ -242,6 +242,8 @@ def test_masks_reservoirs_and_lattices_that_are_none_are_one_line() -> None:
         closed.solve(up, tolerance="x")
     with pytest.raises(hs.HpcspinError, match="simulate: spins are missing"):
         hs.simulate(closed)
+    with pytest.raises(hs.HpcspinError, match="has no electrons"):
+        hs.label(lattice, up, "never.h5")
     for function in (hs.simulate, hs.landscape):
         with pytest.raises(hs.HpcspinError, match=r"\(4, 3\) is no system"):
             function((4, 3))
