@@ -8,7 +8,6 @@ system = hs.load_system("configs/driven_sd.yaml")
 spins = system.texture("wall", position=8, seed=1)
 model = hs.load_model("driven_sd_fast")
 learned, exact = model.field(spins, system), system.solve(spins, tolerance=1e-2).field
-across = exact - spins * (exact * spins).sum(-1, keepdims=True)
-print("root mean square error of the field:", np.sqrt(np.mean((learned - across) ** 2)))
+print("root mean square error of the field:", np.sqrt(np.mean((learned - hs.perpendicular(spins, exact)) ** 2)))
 run = hs.simulate(system, field=model, spins=spins, damping=0.2, temperature=0.01, step=0.4, duration=40)
 print("wall:", run.wall_position[0], "->", run.wall_position[-1])

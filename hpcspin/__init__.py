@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hpcspin.electrons.closed import ClosedLattice
     from hpcspin.electrons.model import DrivenLattice, Reservoir
     from hpcspin.errors import HpcspinError
-    from hpcspin.lattice import make_lattice
+    from hpcspin.lattice import make_lattice, perpendicular
     from hpcspin.run import Run
 
 __version__ = "0.2.0"
@@ -34,7 +34,7 @@ _HOMES = {
     **dict.fromkeys(("DrivenLattice", "Reservoir"), "hpcspin.electrons.model"),
     "ClosedLattice": "hpcspin.electrons.closed",
     "HpcspinError": "hpcspin.errors",
-    "make_lattice": "hpcspin.lattice",
+    **dict.fromkeys(("make_lattice", "perpendicular"), "hpcspin.lattice"),
     "Run": "hpcspin.run",
 }
 """Module of each public name that is not defined in `hpcspin.api`."""
@@ -53,6 +53,7 @@ __all__ = [
     "make_lattice",
     "open_labels",
     "open_trajectory",
+    "perpendicular",
     "simulate",
     "train",
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -13,24 +11,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from hpcspin.assembly.agreement import require_electrons, warn_of_labels
-from hpcspin.assembly.fields import solver_field
+from hpcspin.assembly.agreement import warn_of_labels
+from hpcspin.assembly.given import FieldLike, GivenFields
 from hpcspin.assembly.landscape import Landscape
-from hpcspin.assembly.learned import LearnedField
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config, parse_config
-from hpcspin.dynamics import CLOSED_OBSERVERS, Field, Settings, SumField
-from hpcspin.electrons import DrivenLattice, ElectronSystem, Solver, make_solver
+from hpcspin.dynamics import CLOSED_OBSERVERS
+from hpcspin.electrons import DrivenLattice, ElectronSystem
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, as_snapshots
+from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.registry import load_plugins
 from hpcspin.run import Run
-from hpcspin.settings import first_mistake
 from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
@@ -40,7 +36,6 @@ from hpcspin.workflows.train import train_directory
 
 ConfigLike = str | Path | Mapping[str, Any] | Config
 """A config: a YAML file, its content as a mapping, or a `Config`."""
-FieldLike = Field | Solver[Any, Any] | ForceField | Committee | str | Path | Sequence[Any] | None
 
 
 def load_system(config: ConfigLike, *overrides: str) -> ElectronSystem:
@@ -86,6 +81,8 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
         If the spins do not fit the lattice, a label misses its tolerance, or the file belongs to other labels.
     """
     world, output = World.current(), Path(output)
+    if not isinstance(system, ElectronSystem):
+        raise HpcspinError(f"label: {system!r} has no electrons; give a DrivenLattice or a ClosedLattice")
     snapshots, _ = as_snapshots(spins, system.lattice.size)
     if world.rank == 0:
         require_output(output)
@@ -124,6 +121,8 @@ def simulate(
     path: str | Path | None = None,
     device: str = "auto",
     allow: Collection[str] = (),
+    exact_interval: int | None = None,
+    check_interval: int | None = None,
     **settings: Any,
 ) -> Run:
     """Landau-Lifshitz-Gilbert dynamics of spins under any field.
@@ -144,6 +143,10 @@ def simulate(
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     allow
         Keys of the electrons, such as ``"electrons.exchange"``, that may differ from a model's training data.
+    exact_interval
+        Steps between two exact fields that correct the field of a model; None for no correction.
+    check_interval
+        Recorded frames between two exact labels that check the field of a model and change nothing; None for no labels.
     **settings
         ``damping``, ``temperature``, ``step``, ``duration`` and the other attributes of `hpcspin.dynamics.Settings`.
 
@@ -152,27 +155,29 @@ def simulate(
     HpcspinError
         If the arguments do not fit together, or the field fails.
     """
-    world = World.current()
-    lattice = system.lattice if isinstance(system, ElectronSystem) else system
+    world, lattice = World.current(), _lattice_of(system)
+    if spins is None:
+        raise HpcspinError(
+            "simulate: spins are missing; give those at time zero, such as spins=system.texture('random')"
+        )
     start, _ = as_snapshots(spins, lattice.size)
     if len(start) != 1:
         raise HpcspinError(f"spins: {len(start)} snapshots cannot be one start; give shape (Lx, Ly, 3)")
     chosen = pick_device(world, device)
     if isinstance(system, ElectronSystem) and not isinstance(system, DrivenLattice):
         settings = {"observers": CLOSED_OBSERVERS, **settings}
-    checked = _settings(settings)
-    total = _sum(field, system, world, chosen, allow, checked.seed)
-    config = _stored_config(system, _terms(field), checked)
+    intervals = {"exact_interval": exact_interval, "check_interval": check_interval}
+    given = GivenFields("simulate", field, system, settings, allow=allow, **intervals)
     directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
     try:
         outcome = run_trajectory(
             lattice,
-            total,
+            given.build(world, chosen),
             start[0],
-            checked,
+            given.dynamics,
             directory,
-            config=config,
-            identity={**config, "spins_sha256": _digest(start)},
+            config=given.config,
+            identity={**given.identity, "spins_sha256": _digest(start)},
             electrons=(lambda: system) if isinstance(system, ElectronSystem) else None,
             vacancies=system.vacancies if isinstance(system, ElectronSystem) else None,
             world=world,
@@ -192,7 +197,12 @@ def simulate(
 
 
 def landscape(
-    system: ElectronSystem | Lattice, field: FieldLike = None, *, device: str = "auto", allow: Collection[str] = ()
+    system: ElectronSystem | Lattice,
+    field: FieldLike = None,
+    *,
+    pinned: Any = (),
+    device: str = "auto",
+    allow: Collection[str] = (),
 ) -> Landscape:
     """Energy of the spins under a field that derives from one, for minimisation and for paths between minima.
 
@@ -201,15 +211,21 @@ def landscape(
     system, field, device, allow
         As for `simulate`; the field can be that of closed electrons, a model of kind conservative, a classical term,
         or a list of these.
+    pinned
+        Sites whose spins are fixed, as for `simulate`: a name such as ``"left"``, ``{"columns": [0, 2]}``, or sites
+        [x, y].
 
     Raises
     ------
     HpcspinError
-        If the field derives from no energy.
+        If the field derives from no energy, or its solver estimates it with noise.
     """
-    lattice, vacancies = (system.lattice, system.vacancies) if isinstance(system, ElectronSystem) else (system, None)
-    total = _sum(field, system, World.current(), pick_device(World.current(), device), allow, seed=1)
-    return Landscape(lattice, total, None if vacancies is None else ~vacancies)
+    world, lattice = World.current(), _lattice_of(system)
+    vacancies = system.vacancies if isinstance(system, ElectronSystem) else None
+    given = GivenFields("landscape", field, system, {"pinned": pinned}, allow=allow)
+    total = given.build(world, pick_device(world, device))
+    fixed = chosen_sites(lattice, given.dynamics.pinned, "landscape: pinned")
+    return Landscape(lattice, total, None if vacancies is None else ~vacancies, fixed)
 
 
 def train(
@@ -306,72 +322,13 @@ def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
     return parse_config(dict(given), "config")
 
 
-def _terms(field: FieldLike) -> list[Any]:
-    return list(field) if isinstance(field, list | tuple) else [field]
-
-
-def _sum(
-    field: FieldLike, system: ElectronSystem | Lattice, world: World, device: Any, allow: Collection[str], seed: int
-) -> Field:
-    parts = [_as_field(term, system, world, device, allow, seed) for term in _terms(field)]
-    return parts[0] if len(parts) == 1 else SumField(parts)
-
-
-def _as_field(
-    given: Any, system: ElectronSystem | Lattice, world: World, device: Any, allow: Collection[str], seed: int
-) -> Field:
-    if isinstance(given, str | Path):
-        given = load_model(given)
-    if isinstance(given, Solver):
-        return solver_field(given)
-    if given is None or isinstance(given, ForceField | Committee):
-        if not isinstance(system, ElectronSystem):
-            raise HpcspinError("field: this field needs electrons; give a DrivenLattice or a ClosedLattice")
-        if given is None:
-            solver = make_solver(system.solver, system, system.tolerance, world, device, system.precision)
-            solver.seed = seed
-            return solver_field(solver)
-        given.require(system.lattice, "field")
-        require_electrons(system.as_config(), given.card, ("the model", "the system"), allow, world)
-        return LearnedField(given.to(device).eval(), given.drive(system))
-    if not (hasattr(given, "halo") and callable(getattr(given, "bind", None))):
+def _lattice_of(system: Any) -> Lattice:
+    lattice = system.lattice if isinstance(system, ElectronSystem) else system
+    if not isinstance(lattice, Lattice):
         raise HpcspinError(
-            f"field: a {type(given).__name__} is no field; give a solver, a force field, the name of one, or an object "
-            "with halo and bind as hpcspin.dynamics.Field has them"
+            f"{system!r} is no system; give a DrivenLattice, a ClosedLattice or, without electrons, a Lattice"
         )
-    found: Field = given
-    return found
-
-
-def _settings(given: Mapping[str, Any]) -> Settings:
-    try:
-        return Settings(**given)
-    except ValidationError as failure:
-        raise HpcspinError(f"simulate: {first_mistake(failure).message}") from failure
-
-
-def _stored_config(system: ElectronSystem | Lattice, terms: Sequence[Any], settings: Settings) -> dict[str, Any]:
-    """The config that is stored with the run, as JSON values."""
-    if isinstance(system, ElectronSystem):
-        about = system.as_config()
-    else:
-        about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
-    return {
-        **about,
-        "dynamics": {**settings.model_dump(mode="json"), "field": [_field_identity(term) for term in terms]},
-    }
-
-
-def _field_identity(term: Any) -> str:
-    """A text that identifies a field: equal for equal fields, different for different ones."""
-    if term is None:
-        return "electrons"
-    model = load_model(term) if isinstance(term, str | Path) else term
-    if isinstance(model, ForceField | Committee):
-        weights = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in model.state_dict().values()))
-        return f"learned {weights.hexdigest()[:16]}"
-    words = repr(term) if dataclasses.is_dataclass(term) else f"{type(term).__module__}.{type(term).__qualname__}"
-    return re.sub(r" at 0x[0-9a-f]+", "", words)
+    return lattice
 
 
 def _digest(spins: NDArray[np.float64]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,10 +18,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, create_model, model_serializer, model_validator
+from pydantic import ConfigDict, ValidationError, create_model, model_serializer, model_validator
 
 from hpcspin.errors import PLUGINS, HpcspinError, nearest
-from hpcspin.settings import Finite, Flag, Integer, Section
+from hpcspin.settings import Finite, Flag, Integer, Section, first_mistake
 
 Entry = TypeVar("Entry")
 _STRICT = {float: Finite, int: Integer, bool: Flag}
@@ -96,7 +97,7 @@ class Registry(dict[str, Entry]):
         Raises
         ------
         HpcspinError
-            If the name is unknown, or a parameter is missing or unknown.
+            If the name is unknown, or a parameter is missing, unknown or of a type or value that a config refuses.
         """
         called = self._called(self[name])
         try:
@@ -104,7 +105,15 @@ class Registry(dict[str, Entry]):
         except TypeError as failure:
             takes = ", ".join(p.name for p in self._own(name)) or "none"
             raise HpcspinError(f"{self.key}: {name}: {failure}; its parameters: {takes}") from failure
-        return called(*given, **parameters)
+        plain = {
+            key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in parameters.items()
+        }
+        try:
+            checked = dict(self.parameters(name).model_validate(plain))
+        except ValidationError as failure:
+            section = self.key.rpartition(".")[0]
+            raise HpcspinError(f"{section}.{first_mistake(failure).message}") from failure
+        return called(*given, **checked)
 
     def _own(self, name: str) -> list[inspect.Parameter]:
         return list(inspect.signature(self._called(self[name])).parameters.values())[self._given :]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import hpcspin as hs
+from hpcspin.drawing.contents import describe
 from hpcspin.dynamics import Heisenberg, Zeeman
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +27,9 @@ def system() -> hs.DrivenLattice:
 
 def test_import_is_fast_and_brings_neither_torch_nor_numpy() -> None:
     script = "import sys, hpcspin; print(sorted({'torch', 'numpy', 'pydantic', 'h5py'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+    script += "; hpcspin.perpendicular; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\nFalse\n"
 
 
 def test_every_name_of_the_front_door_is_there() -> None:
@@ -61,7 +64,11 @@ def test_a_model_gives_the_field_across_the_spins() -> None:
     model = hs.load_model("driven_sd_fast")
     field = model.field(spins, system)
     assert np.abs((field * spins).sum(-1)).max() < 1e-6
-    across = exact - spins * (exact * spins).sum(-1, keepdims=True)
+    across = hs.perpendicular(spins, exact)
+    np.testing.assert_allclose(across, np.cross(spins, np.cross(exact, spins)), atol=1e-12)
+    assert torch.equal(hs.perpendicular(torch.from_numpy(spins), torch.from_numpy(exact)), torch.from_numpy(across))
+    with pytest.raises(hs.HpcspinError, match=r"a field of shape \(24, 3\) is not on spins of shape"):
+        hs.perpendicular(spins, exact[0, 0])
     assert np.mean((field - across) ** 2) < 1e-2 * np.mean(across**2)
     assert model.field(torch.from_numpy(spins[0]), system).shape == (30, 24, 3)
 
@@ -88,6 +95,41 @@ def test_another_run_in_a_directory_is_refused(system: hs.DrivenLattice, tmp_pat
             hs.simulate(system, path=tmp_path, **{"spins": spins, "duration": 0.4, **MOVING, **change})
 
 
+def test_the_fields_of_an_exact_run_are_labels_and_no_others(system: hs.DrivenLattice, tmp_path: Path) -> None:
+    """And the report of a learned run says that no label checks it."""
+    spins, allow = system.texture("wall", position=4), ["electrons.temperature"]
+    model = hs.load_model("driven_sd_light")
+    fields = {"exact": None, "both": [None, Zeeman((0, 0, 0.1))], "learned": "driven_sd_light"}
+    for name, field in fields.items():
+        hs.simulate(system, field, spins, duration=0.4, path=tmp_path / name, allow=allow, **MOVING)
+    run = hs.open_trajectory(tmp_path / "exact")
+    wrong = model.field(run.spins[:], system, allow) - hs.perpendicular(run.spins[:], run.field[:])
+    assert hs.evaluate(model, tmp_path / "exact")["mse"] == pytest.approx((wrong**2).mean() * 3 / 2, rel=1e-6)
+    for name, reason in (("both", "classical term Zeeman"), ("learned", "field: learned")):
+        with pytest.raises(hs.HpcspinError, match=reason):
+            hs.evaluate(model, tmp_path / name, allow=allow)
+    for name in ("exact", "learned"):
+        assert ("was not compared with exact labels" in str(describe(tmp_path / name, "simulate")[0])) == (
+            name == "learned"
+        )
+
+
+def test_exact_labels_correct_and_check_learned_runs(system: hs.DrivenLattice) -> None:
+    spins = system.texture("wall", position=4)
+    settings = {**MOVING, "duration": 1.6, "record_interval": 1, "allow": ["electrons.temperature"]}
+    plain, checked, corrected = (
+        hs.simulate(system, "driven_sd_light", spins, **settings, **interval)
+        for interval in ({}, {"check_interval": 4}, {"exact_interval": 4})
+    )
+    np.testing.assert_array_equal(checked.spins, plain.spins)
+    for run, field, error in (
+        (checked, checked.exact_field, checked.exact_error),
+        (corrected, corrected.field, corrected.error),
+    ):
+        assert np.isfinite(error).tolist() == [True, False, False, False, True]
+        np.testing.assert_allclose(field[[0, 4]], system.solve(run.spins[[0, 4]]).field, atol=2 * system.tolerance)
+
+
 def test_fields_add_up_and_a_lattice_alone_will_do(system: hs.DrivenLattice) -> None:
     spins = system.texture("wall", position=4)
     parts = [Heisenberg(0.3, system.lattice.bonds), Zeeman((0.0, 0.1, 0.0))]
@@ -106,6 +148,17 @@ def test_fields_add_up_and_a_lattice_alone_will_do(system: hs.DrivenLattice) -> 
         ({**MOVING, "duration": 1, "spins": np.zeros((12, 6))}, "have shape"),
         ({**MOVING, "duration": 1, "spins": np.zeros((12, 6, 3))}, "has length 0"),
         ({**MOVING, "duration": 1, "observers": ("nothing",)}, "'nothing' is unknown"),
+        ({**MOVING, "duration": 1, "exact_interval": 2}, "exact_interval is for the field of one model"),
+        (
+            {**MOVING, "duration": 1, "field": ["driven_sd_light"] * 2, "check_interval": 2},
+            "for the field of one model",
+        ),
+        (
+            {**MOVING, "duration": 1, "field": "driven_sd_light", "check_interval": 0},
+            "check_interval: must be at least 1",
+        ),
+        ({**MOVING, "duration": 1, "model": "driven_sd_light"}, "unknown key 'model'"),
+        ({**MOVING, "duration": 1, "allow": "electrons.exchange"}, "allow: must be a list"),
     ],
 )
 def test_what_does_not_fit_is_one_line(system: hs.DrivenLattice, arguments: dict[str, object], message: str) -> None:
@@ -122,6 +175,15 @@ def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattic
         system.texture("wall", place=4)
     with pytest.raises(hs.HpcspinError, match="outside"):
         system.lattice.mask([(12, 0)])
+
+    for wrong, message in (
+        ({"position": "a"}, r"initial\.position: must be a number"),
+        ({"position": 4, "tilt": -1}, r"initial\.tilt: must be at least 0"),
+        ({"position": 4, "seed": "a"}, "seed: 'a' must be a whole number"),
+    ):
+        with pytest.raises(hs.HpcspinError, match=message):
+            system.texture("wall", **wrong)
+    np.testing.assert_array_equal(system.texture("wall", position=np.int64(4)), system.texture("wall", position=4.0))
 
 
 @pytest.mark.mpi
@@ -168,6 +230,23 @@ def test_masks_reservoirs_and_lattices_that_are_none_are_one_line() -> None:
     for sites in ("left", [[0, 0], [1, 0]], np.ones(12, bool)):
         with pytest.raises(hs.HpcspinError, match=r"reservoir 'left': its sites must be a mask"):
             hs.Reservoir("left", sites, 1.0, 0.0)
+    for wrong in ({"width": "x"}, {"potential": None}, {"polarization": 1.0}, {"polarization": (1.0, 0.0)}):
+        with pytest.raises(hs.HpcspinError, match=rf"reservoir 'left': {next(iter(wrong))} .* must be .*finite number"):
+            hs.Reservoir("left", lattice.mask("left"), **{"width": 1.0, "potential": 0.0, **wrong})
+    good = {"hopping": 1.0, "exchange": 2.5, "temperature": 0.05, "filling": 1.0}
+    for key in ("hopping", "exchange", "temperature", "filling", "rashba", "on_site"):
+        with pytest.raises(hs.HpcspinError, match=f"electrons: {key} x must"):
+            hs.ClosedLattice(lattice, **{**good, key: "x"})
+    closed, up = hs.ClosedLattice(lattice, **good), np.broadcast_to([0.0, 0.0, 1.0], (4, 3, 3))
+    with pytest.raises(hs.HpcspinError, match=r"electrons\.tolerance: 'x' must be"):
+        closed.solve(up, tolerance="x")
+    with pytest.raises(hs.HpcspinError, match="simulate: spins are missing"):
+        hs.simulate(closed)
+    with pytest.raises(hs.HpcspinError, match="has no electrons"):
+        hs.label(lattice, up, "never.h5")
+    for function in (hs.simulate, hs.landscape):
+        with pytest.raises(hs.HpcspinError, match=r"\(4, 3\) is no system"):
+            function((4, 3))
     with pytest.raises(hs.HpcspinError, match=r"'left' is no reservoir"):
         hs.DrivenLattice(lattice, 1.0, 2.5, 0.05, ["left"])
     with pytest.raises(hs.HpcspinError, match=r"\(4, 3\) is no lattice"):

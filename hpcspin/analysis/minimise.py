@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import perpendicular
 
 Array = NDArray[np.float64]
 _FARTHEST = 0.3
@@ -37,11 +38,6 @@ class Point:
     def torque(self) -> float:
         """Largest slope of a spin."""
         return float(np.linalg.norm(self.slope, axis=-1).max())
-
-
-def across(spins: Array, vectors: Array) -> Array:
-    """The part of vectors perpendicular to the spins, both of shape (..., 3)."""
-    return np.asarray(vectors - (spins * vectors).sum(axis=-1, keepdims=True) * spins)
 
 
 def descend(slope: Callable[[Array], Array], spins: Array, step: float = 1.0, evaluations: int = 0) -> Iterator[Point]:
@@ -93,7 +89,7 @@ def minimise(field: Callable[[Array], Array], spins: Array, tolerance: float, mo
     HpcspinError
         If the torque is still larger after ``most`` evaluations, or not a number, as for fields without an energy.
     """
-    for point in descend(lambda now: -across(now, field(now)), spins):
+    for point in descend(lambda now: -perpendicular(now, field(now)), spins):
         if point.torque <= tolerance:
             return Minimum(point.spins, point.torque, point.evaluations)
         require_progress(point, tolerance, most)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpcspin.analysis.minimise import Array, across, descend
+from hpcspin.analysis.minimise import Array, descend
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import perpendicular
 
 Evaluate = Callable[[Array], tuple[Array, Array]]
 """Function from images of shape (m, Lx, Ly, 3) to their energies, shape (m,), and fields -dE/dS_i, of their shape."""
@@ -112,7 +113,7 @@ def geodesic(first: Array, last: Array, images: int, tilt: float = 0.0, seed: in
     turn = angles(first, last)
     axis = np.cross(first, last)
     along_z = np.abs(first[..., 2:]) > 0.9
-    opposite = across(first, np.where(along_z, [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]))
+    opposite = perpendicular(first, np.where(along_z, [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]))
     axis = np.where((np.pi - turn < 1e-6)[..., None], opposite, axis)
     axis /= np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-300)
     angle = np.linspace(0.0, 1.0, images)[:, None, None, None] * turn[..., None]
@@ -165,7 +166,7 @@ def relax(
     def slope(inner: Array) -> Array:
         spins = np.concatenate([images[:1], inner, images[-1:]])
         energies, fields = evaluate(inner)
-        energy, uphill = np.concatenate([ends[:1], energies, ends[1:]]), -across(inner, fields)
+        energy, uphill = np.concatenate([ends[:1], energies, ends[1:]]), -perpendicular(inner, fields)
         gaps = np.sqrt((angles(spins[1:], spins[:-1]) ** 2).sum(axis=(1, 2)))
         pull = spring or float(_norm(uphill).max() / gaps.mean())
         tangent = _tangents(spins, energy)
@@ -208,7 +209,7 @@ def _tangents(spins: Array, energy: Array) -> Array:
     at_extremum = up * down <= 0
     weight_ahead = np.where(at_extremum, np.where(rising, larger, smaller), np.where(up > 0, 1.0, 0.0))
     weight_behind = np.where(at_extremum, np.where(rising, smaller, larger), np.where(up > 0, 0.0, 1.0))
-    tangent = across(spins[1:-1], _per_image(weight_ahead) * ahead + _per_image(weight_behind) * behind)
+    tangent = perpendicular(spins[1:-1], _per_image(weight_ahead) * ahead + _per_image(weight_behind) * behind)
     return np.asarray(tangent / np.maximum(_per_image(_norm(tangent)), 1e-300))
 
 

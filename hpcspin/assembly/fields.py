@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.assembly.monitor import CheckedField
-from hpcspin.assembly.system import build_solver, build_system
+from hpcspin.assembly.system import build_system, solver_of
 from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import CorrectedField, Field, SumField, WholeLatticeField, Zeeman
-from hpcspin.electrons import Solver
+from hpcspin.electrons import ElectronSystem, Solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
@@ -33,7 +33,7 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
     """
     dynamics, terms = config.section(DynamicsSection), list[Field]()
     if dynamics.field == "electrons":
-        terms.append(_electronic(config, world))
+        terms.append(exact_field(build_system(config), dynamics, world, device))
     if dynamics.field in ("learned", "corrected"):
         terms.append(_learned(config, dynamics, lattice, world, device))
     terms.extend(dynamics.classical.terms(lattice))
@@ -67,14 +67,31 @@ class _SolverState:
         self._solver.set_state(arrays)
 
 
-def solver_field(solver: Solver[Any, Any]) -> WholeLatticeField:
+class SolverField(WholeLatticeField):
     """The exact field of a solver, in the form that the dynamics uses."""
-    system = solver.system
-    return WholeLatticeField(solver.solve, system.result_shapes, _SolverState(solver))
+
+    def __init__(self, solver: Solver[Any, Any]) -> None:
+        super().__init__(solver.solve, solver.system.result_shapes, _SolverState(solver))
+        self.solver = solver
 
 
-def _electronic(config: Config, world: World) -> WholeLatticeField:
-    return solver_field(build_solver(config, build_system(config), world))
+def exact_field(system: ElectronSystem, dynamics: DynamicsSection, world: World, device: torch.device) -> SolverField:
+    """The exact field of a system's electrons, by the solver that it names."""
+    return SolverField(solver_of(system, dynamics.seed, world, device))
+
+
+def learned_field(
+    model: ForceField | Committee, system: ElectronSystem, dynamics: DynamicsSection, world: World, device: torch.device
+) -> Field:
+    """The field of a model on electrons that it knows, corrected or checked by exact labels as the section asks."""
+    model, drive, lattice = model.to(device).eval(), model.drive(system), system.lattice
+    if dynamics.exact_interval is not None:
+        exact = exact_field(system, dynamics, world, device)
+        return CorrectedField(LearnedField(model, drive), exact, lattice.size, dynamics.exact_interval)
+    if dynamics.check_interval is None:
+        return LearnedField(model, drive)
+    solver = solver_of(system, dynamics.seed, world, device)
+    return CheckedField(model, drive, lattice, solver, dynamics.check_interval * dynamics.record_interval, world)
 
 
 def _learned(config: Config, dynamics: DynamicsSection, lattice: Lattice, world: World, device: torch.device) -> Field:
@@ -87,15 +104,7 @@ def _learned(config: Config, dynamics: DynamicsSection, lattice: Lattice, world:
     _require_potential(config, model, dynamics)
     names = (dynamics.model, "the config")
     require_electrons(config.model_dump(mode="json"), model.card, names, dynamics.allow, world)
-    model, system = model.to(device).eval(), build_system(config)
-    if dynamics.field == "corrected" and dynamics.exact_interval is not None:
-        cheap = LearnedField(model, model.drive(system))
-        return CorrectedField(cheap, _electronic(config, world), lattice.size, dynamics.exact_interval)
-    if dynamics.check_interval is None:
-        return LearnedField(model, model.drive(system))
-    solver = build_solver(config, system, world)
-    interval = dynamics.check_interval * dynamics.record_interval
-    return CheckedField(model, model.drive(system), lattice, solver, interval, world)
+    return learned_field(model, build_system(config), dynamics, world, device)
 
 
 def _require_potential(config: Config, model: ForceField | Committee, dynamics: DynamicsSection) -> None:

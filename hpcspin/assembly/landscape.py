@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpcspin.analysis.minimise import Array, Minimum, across, minimise
+from hpcspin.analysis.minimise import Array, Minimum, minimise
 from hpcspin.analysis.path import Band, Evaluate, geodesic, relax
-from hpcspin.assembly.fields import build_field
+from hpcspin.assembly.fields import SolverField, build_field
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.assembly.system import build_lattice, build_vacancies
 from hpcspin.config import Config, DynamicsSection
@@ -20,9 +20,8 @@ from hpcspin.dynamics import Field, FieldEvaluator, WholeLatticeField
 from hpcspin.dynamics.energies import Conservative, Energetic
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.step_bounds import drives_of
-from hpcspin.electrons.solver import SOLVERS
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Lattice, perpendicular
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
@@ -30,6 +29,9 @@ from hpcspin.parallel.world import World
 from hpcspin.storage import atomic_hdf5, find_trajectory, open_hdf5, partial_path
 from hpcspin.storage.datasets import describe_datasets
 from hpcspin.storage.provenance import with_provenance, write_attributes
+
+_SAME = 1e-9
+"""Largest difference of a component of equal spins."""
 
 
 class Landscape:
@@ -47,7 +49,7 @@ class Landscape:
     Raises
     ------
     HpcspinError
-        If a term derives from no energy, or changes with time.
+        If a term derives from no energy, changes with time, or comes from a solver that estimates it with noise.
     """
 
     def __init__(
@@ -73,14 +75,18 @@ class Landscape:
         """Energy of spins of shape (Lx, Ly, 3) in units of the hopping, and -dE/dS_i, zero where spins do not move."""
         energy, total, present = 0.0, np.zeros_like(spins), spins * self.occupied[..., None]
         for term, evaluate in self._terms:
-            force = evaluate(torch.as_tensor(spins), 0.0).detach().cpu().double().numpy()
-            if isinstance(term, Conservative):
-                energy -= float((present * force).sum()) / term.degree
+            if isinstance(term, LearnedField):  # One forward pass gives both.
+                own, force = term.energy_and_field(self.lattice, present)
             else:
-                assert isinstance(term, Energetic)
-                energy += term.energy(self.lattice, present) or 0.0
-            total += force
+                force = _numbers(evaluate, spins)
+                own = _energy(term, self.lattice, present, force)
+            energy, total = energy + own, total + force
         return energy, total * self.free[..., None]
+
+    def field(self, spins: Array) -> Array:
+        """-dE/dS_i on spins of shape (Lx, Ly, 3), zero where spins do not move."""
+        total = sum((_numbers(evaluate, spins) for _, evaluate in self._terms), np.zeros_like(spins))
+        return np.asarray(total * self.free[..., None])
 
     def images(self, images: Array) -> tuple[Array, Array]:
         """Energies, shape (m,), and -dE/dS_i of several states, shape (m, Lx, Ly, 3)."""
@@ -89,21 +95,51 @@ class Landscape:
 
     def slope(self, spins: Array) -> Array:
         """Slope dE/dS_i perpendicular to the spins, shape (Lx, Ly, 3)."""
-        return -across(spins, self(spins)[1])
+        return -perpendicular(spins, self.field(spins))
 
     def minimise(self, spins: Array, tolerance: float = 1e-6, most: int = 10_000) -> Minimum:
         """Spins at rest; see `hpcspin.analysis.minimise`."""
-        return minimise(lambda now: self(now)[1], spins, tolerance, most)
+        return minimise(self.field, spins, tolerance, most)
 
     def path(
         self, first: Array, last: Array, images: int = 9, tolerance: float = 1e-4, tilt: float = 0.1, seed: int = 1
     ) -> Band:
         """Minimum-energy path between two states at rest, from their geodesic; see `hpcspin.analysis.path`."""
+        first, last = self.ends(first, last)
         *_, band = relax(self.images, geodesic(first, last, images, tilt, seed), tolerance)
         return band
 
+    def ends(self, first: Array, last: Array) -> Array:
+        """Both ends of a path, shape (2, Lx, Ly, 3), the same at sites without a spin and at pinned ones.
+
+        Raises
+        ------
+        HpcspinError
+            If pinned spins differ between them.
+        """
+        differ = np.abs(last - first).max(axis=-1) > _SAME  # A descent leaves their last bits to the normalisation.
+        if (differ & self.occupied & ~self.free).any():
+            raise HpcspinError("pinned spins differ between both ends of the path; give equal ones")
+        return np.stack([first, np.where(self.free[..., None], last, first)])
+
+
+def _numbers(evaluate: FieldEvaluator, spins: Array) -> Array:
+    return np.asarray(evaluate(torch.as_tensor(spins), 0.0).detach().cpu().double().numpy())
+
+
+def _energy(term: Field, lattice: Lattice, spins: Array, force: Array) -> float:
+    """Energy of a term whose field on these spins was just evaluated."""
+    if isinstance(term, Conservative):
+        return -float((spins * force).sum()) / term.degree
+    assert isinstance(term, Energetic)
+    return term.energy(lattice, spins) or 0.0
+
 
 def _require_energy(term: Field) -> None:
+    if isinstance(term, SolverField) and term.solver.is_random:
+        raise HpcspinError(
+            f"electrons.solver: {term.solver.name} estimates energies with noise; choose diagonalization"
+        )
     if isinstance(term, LearnedField):
         known = term.model.architecture.settings.kind == "conservative"
     elif isinstance(term, WholeLatticeField):
@@ -123,14 +159,9 @@ def build_landscape(config: Config, world: World) -> Landscape:
     Raises
     ------
     HpcspinError
-        If the field derives from no energy, or its solver estimates it with noise.
+        As `Landscape` does.
     """
-    dynamics = config.section(DynamicsSection)
-    if dynamics.field == "electrons" and config.electrons is not None and SOLVERS[config.electrons.solver].is_random:
-        raise HpcspinError(
-            f"electrons.solver: {config.electrons.solver} estimates energies with noise; choose diagonalization"
-        )
-    lattice = build_lattice(config.lattice)
+    dynamics, lattice = config.section(DynamicsSection), build_lattice(config.lattice)
     field = build_field(config, lattice, world, pick_device(world, config.device))
     vacancies = build_vacancies(config, lattice)
     pinned = chosen_sites(lattice, dynamics.pinned, "dynamics.pinned")

@@ -62,6 +62,12 @@ class LearnedField:
             table.exchange = BorderMessages(domain, table.borders.shapes, like)
         return _BoundLearned(self.model, table, self._bias(like.device), domain)
 
+    def energy_and_field(self, lattice: Lattice, spins: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """E and the field of spins of shape (Lx, Ly, 3), from one evaluation of a model that has an E."""
+        found = self.model.predict(spins[None], lattice, self._drive)
+        assert found.potentials is not None
+        return float(found.potentials.energy[0]), found.field[0]
+
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
         """E of spins of shape (Lx, Ly, 3), from which h^eq derives; None for a model that has none."""
         return self.potentials(lattice, spins)[0] if self.model.has_potentials else None

@@ -22,10 +22,9 @@ from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.observers import Frame, a_site, observer
 from hpcspin.electrons import Solver
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice
+from hpcspin.lattice import Lattice, perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, Drive, ForceField
-from hpcspin.training import perpendicular
 
 logger = logging.getLogger("hpcspin")
 

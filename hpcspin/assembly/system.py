@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
 from numpy.typing import NDArray
 
 from hpcspin.config import Config, parse_config
@@ -85,10 +86,14 @@ def build_vacancies(config: Config, lattice: Lattice) -> NDArray[np.bool_] | Non
 
 def build_solver(config: Config, system: ElectronSystem, world: World) -> Solver[Any, Any]:
     """Solver of the electrons' state that a config asks for, on the device of this rank."""
-    electrons, device = config.section(ElectronsSettings), pick_device(world, config.device)
-    solver = make_solver(electrons.solver, system, electrons.tolerance, world, device, electrons.precision)
-    if config.dynamics is not None:
-        solver.seed = config.dynamics.seed
+    seed = 0 if config.dynamics is None else config.dynamics.seed
+    return solver_of(system, seed, world, pick_device(world, config.device))
+
+
+def solver_of(system: ElectronSystem, seed: int, world: World, device: torch.device) -> Solver[Any, Any]:
+    """The solver that a system names; the seed is that of its random vectors, if it uses any."""
+    solver = make_solver(system.solver, system, system.tolerance, world, device, system.precision)
+    solver.seed = seed
     return solver
 
 

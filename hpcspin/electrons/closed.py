@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.solver import Solver, State
-from hpcspin.electrons.system import ElectronSystem
+from hpcspin.electrons.system import ElectronSystem, is_number
 from hpcspin.errors import HpcspinError
 
 
@@ -69,9 +68,9 @@ def wrong_ensemble(potential: float | None, filling: float | None) -> str | None
             "a system without reservoirs needs exactly one of potential (the chemical potential) and filling "
             "(electrons a site)"
         )
-    if potential is not None and not math.isfinite(potential):
+    if potential is not None and not is_number(potential):
         return f"potential {potential} must be a finite number"
-    if filling is not None and not 0 <= filling <= 2:
+    if filling is not None and not (is_number(filling) and 0 <= filling <= 2):
         return f"filling {filling} must lie between 0 and 2 electrons a site"
     return None
 

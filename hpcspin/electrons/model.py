@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.system import SIGMA, ElectronSystem, read_only
+from hpcspin.electrons.system import SIGMA, ElectronSystem, are_finite, is_number, read_only
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import SHAPES, Lattice
 
@@ -51,10 +51,12 @@ class Reservoir:
 
     def __post_init__(self) -> None:
         where = f"reservoir {self.name!r}"
-        if not (math.isfinite(self.width) and self.width >= 0):
+        if not (is_number(self.width) and self.width >= 0):
             raise HpcspinError(f"{where}: width {self.width} must be a finite number >= 0")
-        if not math.isfinite(self.potential):
+        if not is_number(self.potential):
             raise HpcspinError(f"{where}: potential {self.potential} must be a finite number")
+        if not (are_finite(self.polarization) and np.shape(self.polarization) == (3,)):
+            raise HpcspinError(f"{where}: polarization {self.polarization} must be three finite numbers")
         if not math.hypot(*self.polarization) <= 1 + 1e-12:
             raise HpcspinError(
                 f"{where}: polarization {self.polarization} must have a length of at most 1, "

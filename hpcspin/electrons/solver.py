@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.system import ElectronSystem
+from hpcspin.electrons.system import ElectronSystem, is_number
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.registry import Registry
@@ -125,7 +125,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
             raise HpcspinError(
                 f"electrons.precision: {self.name} cannot compute in {precision}; choose {' or '.join(self.finest)}"
             )
-        if not isinstance(tolerance, int | float | np.floating) or not tolerance >= self.finest[precision]:
+        if not (is_number(tolerance) and tolerance >= self.finest[precision]):
             raise HpcspinError(
                 f"electrons.tolerance: {tolerance!r} must be a number, at least {self.finest[precision]:g}, "
                 f"the least that {precision} can certify"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,6 +28,20 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     kept = array.copy()
     kept.flags.writeable = False
     return kept
+
+
+def are_finite(values: Any) -> bool:
+    """Whether a value is a finite real number, or an array of such."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # Lists of different lengths.
+        return False
+    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is one finite real number."""
+    return are_finite(value) and np.ndim(value) == 0
 
 
 @dataclass(frozen=True)
@@ -97,22 +110,22 @@ class ElectronSystem:
             raise HpcspinError(f"electrons: {self.lattice!r} is no lattice; make_lattice('square', (12, 6)) makes one")
         object.__setattr__(self, "solver", self.solver or self.default_solver)
         if not isinstance(self.hopping, int | float):
-            object.__setattr__(self, "hopping", tuple(float(t) for t in self.hopping))
-            if not (self.hopping and all(map(math.isfinite, self.hopping))):
+            if not (are_finite(self.hopping) and np.ndim(self.hopping) == 1 and len(self.hopping)):
                 raise HpcspinError(f"electrons: hopping {self.hopping} must be a finite number, or one of each shell")
+            object.__setattr__(self, "hopping", tuple(float(t) for t in self.hopping))
         for name in ("nearest_hopping", "temperature"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if not (is_number(value) and value > 0):
                 said = name.removeprefix("nearest_")
                 raise HpcspinError(f"electrons: {said} {value} must be a finite number > 0")
-        if not math.isfinite(self.rashba):
+        if not is_number(self.rashba):
             raise HpcspinError(f"electrons: rashba {self.rashba} must be a finite number")
         for name in ("exchange", "on_site"):
+            if not are_finite(getattr(self, name)):
+                raise HpcspinError(f"electrons: {name} {getattr(self, name)} must be a finite number")
             values = np.asarray(getattr(self, name), dtype=np.float64)
             if values.shape not in ((), self.lattice.size):
                 raise HpcspinError(f"electrons: {name} of shape {values.shape} does not fit {self.lattice.size} sites")
-            if not np.isfinite(values).all():
-                raise HpcspinError(f"electrons: {name} {getattr(self, name)} must be a finite number")
             if values.ndim:
                 object.__setattr__(self, name, read_only(values))
         if self.vacancies is not None:

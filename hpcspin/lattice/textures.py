@@ -26,7 +26,11 @@ def make_texture(name: str, lattice: Lattice, seed: int, **parameters: Any) -> N
     HpcspinError
         If no texture of that name is registered, it has no such parameter, or it refuses a value.
     """
-    spins: NDArray[np.float64] = TEXTURES.make(name, lattice, np.random.default_rng(seed), **parameters)
+    try:
+        rng = np.random.default_rng(seed)
+    except (TypeError, ValueError) as failure:
+        raise HpcspinError(f"seed: {seed!r} must be a whole number of at least 0") from failure
+    spins: NDArray[np.float64] = TEXTURES.make(name, lattice, rng, **parameters)
     return spins
 
 
@@ -49,11 +53,6 @@ def _require_triangular(lattice: Lattice, name: str) -> None:
     """Refuse a lattice without the bonds of the triangular lattice, on which the order is defined."""
     if set(lattice.neighbours) != {(s * x, s * y) for x, y in TriangularLattice.bonds for s in (1, -1)}:
         raise HpcspinError(f"initial.kind: {name} is an order of lattice.kind triangular, not of {lattice.kind}")
-
-
-def _require_sign(name: str, value: int) -> None:
-    if value not in (1, -1):
-        raise HpcspinError(f"initial.{name}: {value!r} is neither 1 nor -1; choose one of them")
 
 
 def _staggered_z(lattice: Lattice, name: str, period: tuple[int, int]) -> NDArray[np.float64]:
@@ -114,7 +113,6 @@ def tetrahedral(
     """
     _require_triangular(lattice, "tetrahedral")
     _require_period(lattice, "tetrahedral", (2, 2))
-    _require_sign("chirality", chirality)
     corners = np.array([[[1, 1, 1], [-1, 1, -1]], [[1, -1, -1], [-1, -1, 1]]]) / math.sqrt(3)
     x, y = np.indices(lattice.size) % 2
     return _tilted(chirality * corners[x, y], tilt, rng)
@@ -174,7 +172,6 @@ def skyrmions(
     plane points away from the centre (Néel skyrmion, of topological charge -1, since its centre is along -z), or in the
     mirrored direction (antiskyrmion, of charge +1). Both sides must be multiples of ``period``, open ones too.
     """
-    _require_sign("charge", charge)
     if period < _SMALLEST_SKYRMION:
         raise HpcspinError(f"initial.period: {period} is too short; give at least {_SMALLEST_SKYRMION}")
     if any(length % period for length in lattice.size):

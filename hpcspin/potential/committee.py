@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import perpendicular
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.files import load_model
 from hpcspin.potential.model import ForceField, Part
@@ -111,7 +112,7 @@ class Committee(Predictor):
         deviations = fields - fields.mean(0)
         placed = self._forces[0].placed(spins, neighbourhood, bias)
         axes = placed[:, neighbourhood.outputs_of(1, spins.device)[0]].to(fields.dtype)
-        deviations = deviations - axes * (deviations * axes).sum(-1, keepdim=True)
+        deviations = perpendicular(axes, deviations)
         # The square is a sum over two perpendicular components.
         return (deviations.square().sum((0, -1)) / (2 * (len(self.members) - 1))).sqrt()
 

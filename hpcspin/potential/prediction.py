@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Halo, Lattice, as_snapshots, make_lattice
+from hpcspin.lattice import Halo, Lattice, as_snapshots, make_lattice, perpendicular
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
 from hpcspin.potential.grand import GrandPotential, at_filling
@@ -54,27 +54,6 @@ class System(Protocol):
 
 
 @dataclass(frozen=True)
-class PredictedFields:
-    """Both parts of a learned field, H = h^eq + h^neq (the paper's Eq. 3); arrays of shape (n, Lx, Ly, 3).
-
-    Attributes
-    ----------
-    equilibrium
-        h^eq = -∂E/∂S; the whole field if the model has no potentials.
-    nonequilibrium
-        h^neq = -S x ∂G/∂S.
-    """
-
-    equilibrium: NDArray[np.float64]
-    nonequilibrium: NDArray[np.float64]
-
-    @property
-    def field(self) -> NDArray[np.float64]:
-        """H = h^eq + h^neq."""
-        return self.equilibrium + self.nonequilibrium
-
-
-@dataclass(frozen=True)
 class Potentials:
     """Both potentials of snapshots, E and G (the paper's Eq. 5), in hoppings; arrays of shape (n,).
 
@@ -89,6 +68,30 @@ class Potentials:
 
     energy: NDArray[np.float64]
     nonequilibrium: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PredictedFields:
+    """Both parts of a learned field, H = h^eq + h^neq (the paper's Eq. 3); arrays of shape (n, Lx, Ly, 3).
+
+    Attributes
+    ----------
+    equilibrium
+        h^eq = -∂E/∂S; the whole field if the model has no potentials.
+    nonequilibrium
+        h^neq = -S x ∂G/∂S.
+    potentials
+        Both potentials; None of a model that has none.
+    """
+
+    equilibrium: NDArray[np.float64]
+    nonequilibrium: NDArray[np.float64]
+    potentials: Potentials | None = None
+
+    @property
+    def field(self) -> NDArray[np.float64]:
+        """H = h^eq + h^neq."""
+        return self.equilibrium + self.nonequilibrium
 
 
 class Predictor(nn.Module):
@@ -150,7 +153,7 @@ class Predictor(nn.Module):
         drive = self._drive_within(system, allow)
         snapshots, restore = as_snapshots(spins, system.lattice.size)
         found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, drive).field
-        return restore(found - snapshots * (found * snapshots).sum(-1, keepdims=True))
+        return restore(perpendicular(snapshots, found))
 
     def energy(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Energy E from which h^eq derives, in hoppings.
@@ -248,9 +251,9 @@ class Predictor(nn.Module):
         """
         if not self.has_potentials:
             raise HpcspinError("energy: this model has no energy; take one of kind pair or conservative")
-        found = [(float(one.energy[0]), float(one.toroidal[0])) for one in self._predictions(spins, lattice, drive)]
-        energy, nonequilibrium = np.array(found).reshape(-1, 2).T
-        return Potentials(energy + lattice.num_sites * (self.energy_of_a_site or 0.0), nonequilibrium)
+        found = self.predict(spins, lattice, drive).potentials
+        assert found is not None
+        return found
 
     def drive(self, system: System) -> tuple[float, ...]:
         """The drive of a system that this model takes as input, such as the bias; see `drive_of`."""
@@ -312,12 +315,15 @@ class Predictor(nn.Module):
 
     def predict(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> PredictedFields:
         """Both parts of the field on snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device."""
-        parts = []
+        parts, sums = [], []
         for found in self._predictions(spins, lattice, drive):
             pair = torch.stack([found.equilibrium[0], found.nonequilibrium[0]])
             parts.append(pair.double().cpu().numpy().reshape(2, *lattice.size, 3))
+            sums.append((float(found.energy[0]), float(found.toroidal[0])))
         equilibrium, nonequilibrium = np.stack(parts, axis=1)
-        return PredictedFields(equilibrium, nonequilibrium)
+        energy, toroidal = np.array(sums).T
+        potentials = Potentials(energy + lattice.num_sites * (self.energy_of_a_site or 0.0), toroidal)
+        return PredictedFields(equilibrium, nonequilibrium, potentials if self.has_potentials else None)
 
     def _predictions(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> Iterator[Prediction]:
         self.require(lattice, "spins")

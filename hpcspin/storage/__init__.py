@@ -36,7 +36,7 @@ from hpcspin.storage.checkpoint import Checkpoint, read_checkpoint, write_checkp
 from hpcspin.storage.frames import FrameReader, partial_path
 from hpcspin.storage.labels import Labels, LabelWriter, read_labels, write_labels
 from hpcspin.storage.lock import OutputLock
-from hpcspin.storage.manifest import MANIFEST, Shard, ensure_manifest, read_manifest, write_manifest
+from hpcspin.storage.manifest import MANIFEST, Shard, data_files, ensure_manifest, read_manifest, write_manifest
 from hpcspin.storage.opening import count_frames, open_hdf5, read_attributes, read_json, read_rows, real_dataset
 from hpcspin.storage.ovf import read_ovf, write_ovf
 from hpcspin.storage.provenance import SCHEMA_VERSION, UNITS, code_version, provenance
@@ -58,7 +58,7 @@ __all__ = [
     "MANIFEST", "MINIMUM", "NUMERICS", "PATH", "POLARIZATIONS", "SCHEMA_VERSION", "SPINS", "TRAJECTORY", "UNITS",
     "Checkpoint", "Electrons", "FrameReader", "LabelWriter", "Labels", "OutputLock", "Shard", "SpinsFile",
     "TrajectoryWriter", "all_or_none", "append_line", "atomic_file", "atomic_hdf5", "bias_range", "check_spins",
-    "chemical_potential", "code_version", "config_differences", "count_frames", "describe_differences",
+    "chemical_potential", "code_version", "config_differences", "count_frames", "data_files", "describe_differences",
     "differ_among_themselves", "electron_differences", "electrons_of", "ensure_manifest", "find_trajectory",
     "frames_path", "is_outside", "kinds_of_electrons", "kinds_of_learned", "make_directory", "open_hdf5",
     "partial_path", "provenance", "read_attributes", "read_checkpoint", "read_json", "read_labels", "read_manifest",

@@ -11,6 +11,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import sha256, write_json
 from hpcspin.storage.opening import count_frames, open_hdf5, read_json
 from hpcspin.storage.provenance import SCHEMA_VERSION
+from hpcspin.storage.trajectory import TRAJECTORY
 
 MANIFEST = "manifest.json"
 
@@ -29,8 +30,15 @@ class Shard:
     """SHA-256 of the file."""
 
 
+def data_files(directory: str | Path) -> list[Path]:
+    """All `*.h5` of a directory of data, without the checkpoints beside the trajectory of a simulation."""
+    files = sorted(Path(directory).glob("*.h5"))
+    simulated = any(file.name == TRAJECTORY for file in files)
+    return [file for file in files if not (simulated and file.name.startswith("checkpoint."))]
+
+
 def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
-    """List all label files (`*.h5`) of a directory in its `manifest.json`.
+    """List the `data_files` of a directory in its `manifest.json`.
 
     Raises
     ------
@@ -40,7 +48,7 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
     directory = Path(directory)
     if not directory.is_dir():
         raise HpcspinError(f"{directory}: is no directory; give one of label files")
-    shards = tuple(_describe(path) for path in sorted(directory.glob("*.h5")))
+    shards = tuple(_describe(path) for path in data_files(directory))
     if not shards:
         raise HpcspinError(f"{directory}: holds no label files (*.h5); label some spins into it first")
     content = {"schema_version": SCHEMA_VERSION, "shards": [asdict(shard) for shard in shards]}
@@ -63,7 +71,7 @@ def ensure_manifest(directory: str | Path) -> None:
         _log.info("%s: written, with the %d label files there", path, len(write_manifest(directory)))
         return
     listed = {shard.file for shard in read_manifest(directory, verify=False)}
-    for file in sorted(path.parent.glob("*.h5")):
+    for file in data_files(directory):
         if file.name not in listed:
             _log.warning("warning: %s is not in the manifest and left out; delete %s to take it in", file, path)
 

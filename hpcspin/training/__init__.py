@@ -3,11 +3,11 @@
 from hpcspin.training.data import TrainingData, find_data
 from hpcspin.training.evaluation import calibrate, evaluate, examine
 from hpcspin.training.loop import require_possible, train
-from hpcspin.training.metrics import Errors, perpendicular
+from hpcspin.training.metrics import Errors
 from hpcspin.training.overlap import is_new, learned_files, spin_digests
 from hpcspin.training.settings import Outcome, Settings
 
 __all__ = [
     "Errors", "Outcome", "Settings", "TrainingData", "calibrate", "evaluate", "examine", "find_data", "is_new",
-    "learned_files", "perpendicular", "require_possible", "spin_digests", "train",
+    "learned_files", "require_possible", "spin_digests", "train",
 ]  # fmt: skip

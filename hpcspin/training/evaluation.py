@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, at_filling
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots, energies_of_a_site
 from hpcspin.training.device import to_device
-from hpcspin.training.metrics import Errors, Summary, perpendicular, tangent_components
+from hpcspin.training.metrics import Errors, Summary, tangent_components
 from hpcspin.training.sources import read_source
 
 _SITES_AT_ONCE = 4096

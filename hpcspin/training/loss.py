@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import GrandPotential, Prediction
-from hpcspin.training.metrics import perpendicular
 from hpcspin.training.settings import Settings
 
 _COMPRESSIBILITY = 0.02

@@ -10,16 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
 
 Summary = dict[str, float | int | None]
 _FEWEST_SNAPSHOTS = 10
 """Smallest number of independent snapshots of one trajectory for which a standard error is given."""
-
-
-def perpendicular(spins: Tensor, field: Tensor) -> Tensor:
-    """Perpendicular part H - S (S·H) of a field, which exerts the torque; any shape (..., 3)."""
-    return field - spins * (spins * field).sum(-1, keepdim=True)
 
 
 def tangent_components(spins: Tensor, field: Tensor) -> Tensor:

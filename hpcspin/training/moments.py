@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import ForceField
 from hpcspin.training.dataset import Snapshots
-from hpcspin.training.metrics import perpendicular
 
 _NORMALISING_SNAPSHOTS = 512
 _AT_ONCE = 8

@@ -19,7 +19,7 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force, model_files
 from hpcspin.potential.files import card_path
-from hpcspin.storage import MANIFEST, TRAJECTORY, all_or_none, read_manifest, require_absent, require_output, write_json
+from hpcspin.storage import MANIFEST, all_or_none, data_files, read_manifest, require_absent, require_output, write_json
 from hpcspin.training import calibrate, examine
 
 
@@ -119,9 +119,7 @@ def label_files(data: Path, world: World) -> list[Path]:
     files: list[Path] = []
     if world.rank == 0:  # Hashing all files once is enough.
         listed = (data / MANIFEST).exists()
-        files = [data / shard.file for shard in read_manifest(data)] if listed else sorted(data.glob("*.h5"))
-        if not listed and (data / TRAJECTORY).exists():
-            files = [data / TRAJECTORY]  # Not the checkpoint beside it.
+        files = [data / shard.file for shard in read_manifest(data)] if listed else data_files(data)
     files = world.broadcast(files)
     if not files:
         raise HpcspinError(f"{data}: holds no label files (*.h5); label some spins into it first")

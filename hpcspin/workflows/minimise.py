@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from hpcspin.analysis.minimise import Point, across, descend, require_progress
+from hpcspin.analysis.minimise import Point, descend, require_progress
 from hpcspin.assembly.landscape import Landscape, build_landscape, require_own, stored_states, write_states
 from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import initial_spins
 from hpcspin.config import Config, DynamicsSection, MinimiseSection
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
-from hpcspin.lattice import bond_map
+from hpcspin.lattice import bond_map, perpendicular
 from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
@@ -44,7 +44,7 @@ def minimise_directory(config: Config, output: Path, world: World) -> int:
         if going_on is None:
             spins = initial_spins(initial, landscape.lattice, seed)
             tilt = settings.tilt * np.random.default_rng(seed).standard_normal(spins.shape)
-            spins = spins + across(spins, tilt) * landscape.free[..., None]
+            spins = spins + perpendicular(spins, tilt) * landscape.free[..., None]
             going_on = (spins / np.linalg.norm(spins, axis=-1, keepdims=True), 1.0, 0)
         world.barrier()
 

@@ -94,14 +94,10 @@ def path_directory(config: Config, first: Path, last: Path, output: Path, world:
 
 
 def _ends(landscape: Landscape, first: Path, last: Path) -> Array:
-    """Both ends, shape (2, Lx, Ly, 3), the same at sites without a spin."""
     lattice = landscape.lattice
     places = lattice.cartesian(lattice.sites)
     start, end = (SpinsFile(path, lattice.size, places).read(-1)[0] for path in (first, last))
-    end = np.where(landscape.occupied[..., None], end, start)
-    if not np.array_equal(start[~landscape.free], end[~landscape.free]):
-        raise HpcspinError(f"dynamics.pinned: pinned spins differ between {first} and {last}; give equal ones")
-    return np.stack([start, end])
+    return landscape.ends(start, end)
 
 
 def _warn_of_ends(landscape: Landscape, ends: Array, tolerance: float, world: World) -> None:

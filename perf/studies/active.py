@@ -25,10 +25,10 @@ from shared import parser_of, table, write_section
 
 from hpcspin.config import Config, load_config
 from hpcspin.drawing.style import save
+from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, load_force
 from hpcspin.storage import open_hdf5, provenance, read_labels, read_manifest
-from hpcspin.training import perpendicular
 from hpcspin.training.evaluation import examine
 from hpcspin.training.sources import read_source
 from hpcspin.workflows.label import label_file

@@ -24,11 +24,10 @@ from shared import parser_of, table, write_section
 from torch import Tensor, nn
 
 from hpcspin.config import load_config
-from hpcspin.lattice import Lattice, wall_position
+from hpcspin.lattice import Lattice, perpendicular, wall_position
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, ForceField, make_force_field
 from hpcspin.storage import provenance, read_labels, read_manifest
-from hpcspin.training import perpendicular
 from hpcspin.training.dataset import Snapshots, epoch_batches
 from hpcspin.training.moments import normalise
 from hpcspin.training.optimisers import Optimiser

@@ -130,7 +130,39 @@ def test_the_field_is_the_slope_of_the_energy_also_of_electrons() -> None:
     assert (energies[0] - energies[1]) / 2e-4 == pytest.approx((land.slope(spins) * turn).sum(), rel=1e-5)
 
 
+def test_a_learned_energy_and_its_field_come_from_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = hs.load_system("configs/triangular_120.yaml", "lattice.size=[6,6]")
+    model, spins = hs.load_model("triangular_120"), make_texture("random", system.lattice, 1)
+    land = hs.landscape(system, model, pinned="left")
+    energy, exact = (
+        model.energy(spins, system),
+        model.predict(spins[None], system.lattice, model.drive(system)).field[0],
+    )
+    calls, forward = [], type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda *given: calls.append(1) or forward(*given))
+    found, field = land(spins)
+    assert len(calls) == 1
+    assert found == energy
+    np.testing.assert_array_equal(field, exact * ~system.lattice.mask("left")[..., None])
+    np.testing.assert_allclose(land.field(spins), field, atol=1e-6)
+
+
+def test_pinned_spins_stay_and_are_the_same_at_both_ends() -> None:
+    land = hs.landscape(chain := make_lattice("square", (6, 1), (False, False)), Heisenberg(1.0), pinned="left")
+    spins = make_texture("random", chain, 1)
+    rest = land.minimise(spins, 1e-8).spins
+    np.testing.assert_allclose(rest, np.broadcast_to(spins[0], rest.shape), atol=1e-6)
+    np.testing.assert_array_equal(*land.ends(spins, rest)[:, 0])  # Although the descent has changed their last bits.
+    with pytest.raises(HpcspinError, match="pinned spins differ between both ends"):
+        land.path(rest, -rest)
+    with pytest.raises(HpcspinError, match="landscape: pinned"):
+        hs.landscape(chain, Heisenberg(1.0), pinned=[[9, 9]])
+
+
 def test_fields_without_an_energy_are_refused() -> None:
+    noisy = hs.ClosedLattice(ONE, 1.0, 2.0, 0.1, filling=0.4, solver="kpm", tolerance=1e-2)
+    with pytest.raises(HpcspinError, match="kpm estimates energies with noise; choose diagonalization"):
+        hs.landscape(noisy)
     with pytest.raises(HpcspinError, match="derives from no energy"):
         hs.landscape(ONE, [Anisotropy(1.0), Slonczewski((0, 0, 0.1))])
     driven = hs.load_system("configs/driven_sd_small.yaml")

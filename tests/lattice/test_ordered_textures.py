@@ -97,7 +97,7 @@ def test_each_cell_of_a_skyrmion_lattice_has_one_charge(kind, period):
         ("order_120", {}, "triangular", (6, 8), CLOSED, "multiple of 3, or make y open"),
         ("tetrahedral", {}, "square", (6, 6), CLOSED, "order of lattice.kind triangular"),
         ("tetrahedral", {}, "triangular", (6, 7), (False, True), "multiple of 2, or make y open"),
-        ("tetrahedral", {"chirality": 2}, "triangular", (6, 6), CLOSED, "neither 1 nor -1"),
+        ("tetrahedral", {"chirality": 2}, "triangular", (6, 6), CLOSED, "initial.chirality: must be 1 or -1"),
         ("stripes", {"width": 2}, "square", (6, 6), CLOSED, "multiple of 4, or make x open"),
         ("skyrmions", {"period": 4}, "square", (8, 8), CLOSED, "give at least 5"),
         ("skyrmions", {"period": 8}, "square", (12, 8), (False, True), "multiples of 8"),

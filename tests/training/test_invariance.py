@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from hpcspin.lattice import make_lattice
+from hpcspin.lattice import make_lattice, perpendicular
 from hpcspin.potential import Architecture, make_force_field
-from hpcspin.training import perpendicular
 
 LATTICE = make_lattice("square", (6, 5))
 

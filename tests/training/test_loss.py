@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from teacher import CPU, run, teacher_field, write_manifest, write_shard
 
+from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_model
-from hpcspin.training import evaluate, perpendicular
+from hpcspin.training import evaluate
 from hpcspin.training.loss import relative_weights
 
 

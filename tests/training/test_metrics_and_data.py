@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from teacher import BIAS, CPU, SIZE, write_data, write_shard
 
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, Committee, make_force_field
 from hpcspin.storage import read_manifest, write_manifest
 from hpcspin.training import Errors, calibrate, evaluate, examine
 from hpcspin.training.dataset import epoch_batches, epoch_plan, load_shares, split_shards
-from hpcspin.training.metrics import perpendicular, tangent_components
+from hpcspin.training.metrics import tangent_components
 from hpcspin.training.schedule import learning_rate_factor
 from hpcspin.training.sources import read_source
 

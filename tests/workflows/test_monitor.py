@@ -16,11 +16,10 @@ import torch
 
 from hpcspin.config import load_config
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import make_lattice, make_texture
+from hpcspin.lattice import make_lattice, make_texture, perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, Committee, ForceField, load_model, make_force_field, save_model
 from hpcspin.training.dataset import Snapshots
-from hpcspin.training.metrics import perpendicular
 from hpcspin.training.moments import set_envelope
 from hpcspin.workflows.simulate import simulate_directory
 

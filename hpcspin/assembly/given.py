@@ -1,0 +1,143 @@
+"""Fields as a call from Python gives them, in the form of a config and in that of the dynamics."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from hpcspin.assembly.agreement import require_electrons
+from hpcspin.assembly.fields import SolverField, exact_field, learned_field
+from hpcspin.config import DynamicsSection
+from hpcspin.dynamics import Field, Settings, SumField
+from hpcspin.electrons import ElectronSystem, Solver
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
+from hpcspin.parallel.world import World
+from hpcspin.potential import Committee, ForceField, load_force
+from hpcspin.settings import first_mistake
+
+FieldLike = Field | Solver[Any, Any] | ForceField | Committee | str | Path | Sequence[Any] | None
+_INTERVALS = ("exact_interval", "check_interval")
+
+
+class GivenFields:
+    """Fields of a call, and the section ``dynamics`` of a config that means the same.
+
+    The section's field is the first one of the system's own electrons, exact or learned; all others count as classical.
+
+    Parameters
+    ----------
+    verb
+        The called function, in messages.
+    field
+        None for the exact field of the system's electrons; a solver, a force field, a committee, the name or path of
+        one of the latter two, an object with the protocol `hpcspin.dynamics.Field`; or a list of these, for their sum.
+    system
+        The electrons, or a lattice alone.
+    settings
+        Attributes of `hpcspin.dynamics.Settings`.
+    **more
+        ``allow``, ``exact_interval`` and ``check_interval`` of the section.
+
+    Raises
+    ------
+    HpcspinError
+        If a setting is wrong, there is no such model, or an interval is given without a model.
+    """
+
+    def __init__(
+        self, verb: str, field: FieldLike, system: ElectronSystem | Lattice, settings: Mapping[str, Any], **more: Any
+    ) -> None:
+        given = list(field) if isinstance(field, list | tuple) else [field]
+        self._terms = [load_force(term) if isinstance(term, str | Path) else term for term in given]
+        self._texts = [_text(term) for term in self._terms]
+        self._names = [
+            str(term) if isinstance(term, str | Path) else text for term, text in zip(given, self._texts, strict=True)
+        ]
+        self._system = system
+        electronic = [number for number, term in enumerate(self._terms) if self._is_electronic(term)]
+        self._first = electronic[0] if electronic else None
+        model = self._first is not None and isinstance(self._terms[self._first], ForceField | Committee)
+        intervals = [key for key in _INTERVALS if more.get(key) is not None]
+        if intervals and not (model and len(electronic) == 1):
+            raise HpcspinError(f"{verb}: {intervals[0]} is for the field of one model; leave it out")
+        more["field"] = "classical" if self._first is None else "electrons"
+        if model:
+            more["field"] = "corrected" if "exact_interval" in intervals else "learned"
+            more["model"] = self._names[electronic[0]]
+        try:
+            Settings(**settings)  # The other keys of the section are no settings here.
+            self.dynamics = DynamicsSection(**settings, **more)
+        except ValidationError as failure:
+            raise HpcspinError(f"{verb}: {first_mistake(failure).message}") from failure
+
+    def build(self, world: World, device: torch.device) -> Field:
+        """The sum of the fields; raises HpcspinError if one is no field, or does not fit the system."""
+        parts = [self._build(term, world, device) for term in self._terms]
+        return parts[0] if len(parts) == 1 else SumField(parts)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config that is stored with a run, as JSON values."""
+        system = self._system
+        if isinstance(system, ElectronSystem):
+            about = system.as_config()
+        else:
+            about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
+        classical = {name: True for number, name in enumerate(self._names) if number != self._first}
+        return {**about, "dynamics": {**self.dynamics.model_dump(mode="json"), "classical": classical}}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The same for a run that resumes, with a text for each field by which it can be told from others."""
+        config = self.config
+        kept = {
+            key: value
+            for key, value in config["dynamics"].items()
+            if key in Settings.model_fields or (key in _INTERVALS and value is not None)
+        }
+        return {**config, "dynamics": {**kept, "field": self._texts}}
+
+    def _is_electronic(self, term: Any) -> bool:
+        if isinstance(term, Solver):
+            system = self._system
+            return isinstance(system, ElectronSystem) and term.system.as_config() == system.as_config()
+        return term is None or isinstance(term, ForceField | Committee)
+
+    def _build(self, term: Any, world: World, device: torch.device) -> Field:
+        system, dynamics = self._system, self.dynamics
+        if isinstance(term, Solver):
+            return SolverField(term)
+        if term is None or isinstance(term, ForceField | Committee):
+            if not isinstance(system, ElectronSystem):
+                raise HpcspinError("field: this field needs electrons; give a DrivenLattice or a ClosedLattice")
+            if term is None:
+                return exact_field(system, dynamics, world, device)
+            term.require(system.lattice, "field")
+            require_electrons(system.as_config(), term.card, ("the model", "the system"), dynamics.allow, world)
+            return learned_field(term, system, dynamics, world, device)
+        if not (hasattr(term, "halo") and callable(getattr(term, "bind", None))):
+            raise HpcspinError(
+                f"field: a {type(term).__name__} is no field; give a solver, a force field, the name of one, or an "
+                "object with halo and bind as hpcspin.dynamics.Field has them"
+            )
+        found: Field = term
+        return found
+
+
+def _text(term: Any) -> str:
+    """A text that identifies a field: equal for equal fields, different for different ones."""
+    if term is None:
+        return "electrons"
+    if isinstance(term, ForceField | Committee):
+        weights = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in term.state_dict().values()))
+        return f"learned {weights.hexdigest()[:16]}"
+    words = repr(term) if dataclasses.is_dataclass(term) else f"{type(term).__module__}.{type(term).__qualname__}"
+    return re.sub(r" at 0x[0-9a-f]+", "", words)
