@@ -14,6 +14,9 @@ from hpcspin.electrons.solver import Solver, State
 from hpcspin.electrons.system import ElectronSystem
 from hpcspin.errors import HpcspinError
 
+_WHOLE = 1e-9
+"""Distance from a whole number of electrons that is due to the rounding of a filling given as a decimal."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClosedLattice(ElectronSystem):
@@ -53,7 +56,12 @@ class ClosedLattice(ElectronSystem):
     @property
     def fixed_electrons(self) -> float | None:
         """Number of electrons that corresponds to the filling; None at a fixed potential."""
-        return None if self.filling is None else self.filling * int(self.occupied.sum())
+        if self.filling is None:
+            return None
+        electrons = self.filling * int(self.occupied.sum())
+        # In a gap mu follows from how far this is from a whole number, and 0.57 * 100 is just below 57.
+        whole = round(electrons)
+        return float(whole) if abs(electrons - whole) < _WHOLE else electrons
 
     @property
     def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
