@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.solver import Solver, State
+from hpcspin.electrons.solver import SOLVERS, Solver, State
 from hpcspin.electrons.system import ElectronSystem
 from hpcspin.errors import HpcspinError
 
@@ -66,7 +66,9 @@ class ClosedLattice(ElectronSystem):
     @property
     def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """See `ElectronSystem`."""
-        numbers = ("energy", "electrons", "chemical_potential", "error")
+        numbers = ["energy", "electrons", "chemical_potential", "error"]
+        if SOLVERS[self.solver].is_random:
+            numbers.append("energy_error")
         return {"density": self.lattice.size, **dict.fromkeys(numbers, ())}
 
 
@@ -94,6 +96,8 @@ class EquilibriumState(State):
         As in every `State`; H_i = -dE/dS_i, where E is the energy below.
     energy
         Energy of the whole lattice, Omega at a fixed potential or F = Omega + mu N at a fixed filling, shape (n,).
+    energy_error
+        Standard error of the energy from random vectors, shape (n,); 0 where nothing is random.
     electrons
         Number of electrons N, shape (n,).
     chemical_potential
@@ -101,15 +105,16 @@ class EquilibriumState(State):
     """
 
     energy: NDArray[np.float64]
+    energy_error: NDArray[np.float64]
     electrons: NDArray[np.float64]
     chemical_potential: NDArray[np.float64]
 
     @classmethod
     def of(cls, system: ClosedLattice, components: NDArray[np.float64], numbers: NDArray[np.float64]) -> Self:
-        """Equilibrium from components, as for `from_components`, and from energy, mu and error, shape (n, 3)."""
-        energy, potential, error = numbers.T
+        """Equilibrium from components, as for `from_components`, and from energy, its error, mu and error, (n, 4)."""
+        energy, uncertain, potential, error = numbers.T
         electrons = (components[..., 0] * system.occupied).sum(axis=(-2, -1))
-        others = {"energy": energy, "electrons": electrons, "chemical_potential": potential}
+        others = {"energy": energy, "energy_error": uncertain, "electrons": electrons, "chemical_potential": potential}
         return cls.from_components(system, components, error, **others)
 
 
