@@ -13,6 +13,9 @@ from hpcspin.electrons.solver import Solver, State
 from hpcspin.electrons.system import ElectronSystem, is_number
 from hpcspin.errors import HpcspinError
 
+_WHOLE = 1e-9
+"""Distance from a whole number of electrons that is due to the rounding of a filling given as a decimal."""
+
 
 @dataclass(frozen=True, eq=False)
 class ClosedLattice(ElectronSystem):
@@ -52,12 +55,19 @@ class ClosedLattice(ElectronSystem):
     @property
     def fixed_electrons(self) -> float | None:
         """Number of electrons that corresponds to the filling; None at a fixed potential."""
-        return None if self.filling is None else self.filling * int(self.occupied.sum())
+        if self.filling is None:
+            return None
+        electrons = self.filling * int(self.occupied.sum())
+        # In a gap mu follows from how far this is from a whole number, and 0.57 * 100 is just below 57.
+        whole = round(electrons)
+        return float(whole) if abs(electrons - whole) < _WHOLE else electrons
 
     @property
     def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """See `ElectronSystem`."""
-        numbers = ("energy", "electrons", "chemical_potential", "error")
+        numbers = ["energy", "electrons", "chemical_potential", "error"]
+        if SOLVERS[self.solver].is_random:
+            numbers.append("energy_error")
         return {"density": self.lattice.size, **dict.fromkeys(numbers, ())}
 
 
@@ -85,6 +95,8 @@ class EquilibriumState(State):
         As in every `State`; H_i = -dE/dS_i, where E is the energy below.
     energy
         Energy of the whole lattice, Omega at a fixed potential or F = Omega + mu N at a fixed filling, shape (n,).
+    energy_error
+        Standard error of the energy from random vectors, shape (n,); 0 where nothing is random.
     electrons
         Number of electrons N, shape (n,).
     chemical_potential
@@ -92,15 +104,16 @@ class EquilibriumState(State):
     """
 
     energy: NDArray[np.float64]
+    energy_error: NDArray[np.float64]
     electrons: NDArray[np.float64]
     chemical_potential: NDArray[np.float64]
 
     @classmethod
     def of(cls, system: ClosedLattice, components: NDArray[np.float64], numbers: NDArray[np.float64]) -> Self:
-        """Equilibrium from components, as for `from_components`, and from energy, mu and error, shape (n, 3)."""
-        energy, potential, error = numbers.T
+        """Equilibrium from components, as for `from_components`, and from energy, its error, mu and error, (n, 4)."""
+        energy, uncertain, potential, error = numbers.T
         electrons = (components[..., 0] * system.occupied).sum(axis=(-2, -1))
-        others = {"energy": energy, "electrons": electrons, "chemical_potential": potential}
+        others = {"energy": energy, "energy_error": uncertain, "electrons": electrons, "chemical_potential": potential}
         return cls.from_components(system, components, error, **others)
 
 

@@ -50,7 +50,7 @@ class DiagonalizationSolver(EquilibriumSolver):
     def _solve(self, spins: NDArray[np.float64]) -> EquilibriumState:
         n, size = len(spins), self.system.lattice.size
         mine = np.arange(self.world.rank, n, self.world.size)
-        components, numbers = np.zeros((n, *size, 4)), np.zeros((n, 3))
+        components, numbers = np.zeros((n, *size, 4)), np.zeros((n, 4))
         for first in range(0, len(mine), self._at_once):
             some = mine[first : first + self._at_once]
             components[some], numbers[some] = self._snapshots(spins[some])
@@ -58,14 +58,14 @@ class DiagonalizationSolver(EquilibriumSolver):
         return EquilibriumState.of(self.system, components, numbers)
 
     def _snapshots(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """On-site components (k, Lx, Ly, 4), and energy, chemical potential and error of each snapshot, (k, 3)."""
+        """On-site components (k, Lx, Ly, 4), and the numbers of `EquilibriumState.of` of each snapshot, (k, 4)."""
         whole, xp = sd_hamiltonian(self.system, spins), self.backend.xp
         matrices = self.backend.asarray(without_vacancies(self.system, whole))
         levels, vectors = xp.linalg.eigh(matrices)
         defects = self.backend.to_numpy(_defects(xp, matrices, levels, vectors))
         on_host = self.backend.to_numpy(levels)
         temperature, electrons = self.system.temperature, self.system.fixed_electrons
-        numbers, weights = np.empty((len(spins), 3)), np.empty_like(on_host)
+        numbers, weights = np.empty((len(spins), 4)), np.empty_like(on_host)
         for number, one in enumerate(on_host):
             potential = self.system.potential
             if potential is None:
@@ -76,7 +76,7 @@ class DiagonalizationSolver(EquilibriumSolver):
             if electrons is not None:
                 energy += potential * electrons
             # A perturbation of H by the residual changes rho by about residual / T.
-            numbers[number] = energy, potential, self.scale * defects[number] * (1 + 1 / temperature)
+            numbers[number] = energy, 0.0, potential, self.scale * defects[number] * (1 + 1 / temperature)
         filled = vectors * xp.sqrt(self.backend.asarray(weights))[:, None, :]
         components = np.zeros((len(spins), *self.system.lattice.size, 4))
         components[:, self.system.occupied] = self.backend.to_numpy(gram_sites(xp, filled)).reshape(len(spins), -1, 4)

@@ -121,7 +121,7 @@ class KpmSolver(EquilibriumSolver):
     def _solve(self, spins: Real) -> EquilibriumState:
         found = [self._snapshot(one, self.number + k) for k, one in enumerate(spins)]
         components = np.stack([estimate.components.reshape(*self.system.lattice.size, 4) for estimate, _ in found])
-        numbers = np.array([(estimate.energy, estimate.potential, error) for estimate, error in found])
+        numbers = np.array([(one.energy, one.energy_error, one.potential, error) for one, error in found])
         return EquilibriumState.of(self.system, components, numbers)
 
     def _snapshot(self, spins: Real, number: int) -> tuple[Estimate, float]:
@@ -293,4 +293,5 @@ def _power_of_two(count: float) -> int:
 def _mean(sets: list[Estimate]) -> Estimate:
     components = sum(estimate.components for estimate in sets) / len(sets)
     energy, potential = (sum(getattr(one, name) for one in sets) / len(sets) for name in ("energy", "potential"))
-    return Estimate(np.asarray(components), energy, potential)
+    # As for the field, half the difference of the two estimates the standard error of their mean.
+    return Estimate(np.asarray(components), energy, potential, abs(sets[0].energy - sets[1].energy) / 2)

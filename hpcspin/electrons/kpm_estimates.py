@@ -44,11 +44,14 @@ class Estimate:
         Omega at a fixed potential, F at a fixed filling.
     potential
         Chemical potential mu.
+    energy_error
+        Standard error of the energy, if it is known.
     """
 
     components: Real
     energy: float
     potential: float
+    energy_error: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -180,8 +180,8 @@ class ElectronSystem:
         -------
         SteadyState or EquilibriumState
             ``.field``, ``.density``, ``.error``; for a driven lattice also ``.current``, for a closed one ``.energy``,
-            ``.electrons`` and ``.chemical_potential``. The axis of the snapshots is missing if one snapshot was given;
-            the arrays are torch tensors if the spins were one.
+            ``.energy_error``, ``.electrons`` and ``.chemical_potential``. The axis of the snapshots is missing if one
+            snapshot was given; the arrays are torch tensors if the spins were one.
 
         Raises
         ------

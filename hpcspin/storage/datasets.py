@@ -31,6 +31,7 @@ DATASETS = {
         "filling) from which the field derives, of learned fields E, with classical terms",
         _NO_LABEL,
     ),
+    "energy_error": Described("t", "standard error of energy from the random vectors of kpm", _NO_LABEL),
     "electrons": Described("1", "number of electrons on the lattice", _NO_LABEL),
     "chemical_potential": Described("t", "of closed electrons; hardly determined in a wide gap", _NO_LABEL),
     "error": Described("t", "estimate of the largest error of a component of the exact field", _NO_LABEL),
@@ -84,7 +85,7 @@ DATASETS = {
 def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
     """Shapes by name of datasets in a file with spins of shape (n, Lx, Ly, 3); a word is an axis of any length."""
     n, *sites, _ = spins
-    numbers = ("energy", "electrons", "chemical_potential", "error", "time", "step")
+    numbers = ("energy", "energy_error", "electrons", "chemical_potential", "error", "time", "step")
     return {"field": spins, "density": (n, *sites), "current": (n, "reservoirs"), **dict.fromkeys(numbers, (n,))}
 
 

@@ -20,7 +20,7 @@ from hpcspin.storage.opening import attributes, check_schema, count_frames, open
 from hpcspin.storage.provenance import with_provenance, write_attributes
 from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_slice
 
-_OTHERS = ("density", "current", "energy", "electrons", "chemical_potential", "error")
+_OTHERS = ("density", "current", "energy", "energy_error", "electrons", "chemical_potential", "error")
 LARGEST_FIELD = 1e4
 """Upper bound on exchange fields, far above any physical one."""
 
@@ -33,7 +33,7 @@ class Labels:
     ----------
     spins, field : numpy.ndarray
         Shape (n, Lx, Ly, 3); the field in units of the hopping.
-    density, current, energy, electrons, chemical_potential, error : numpy.ndarray or None
+    density, current, energy, energy_error, electrons, chemical_potential, error : numpy.ndarray or None
         Density of shape (n, Lx, Ly), current of shape (n, reservoirs), all others of shape (n,); None if the file has
         no such dataset. The energy of closed electrons is that of the whole lattice, from which the field derives.
     attributes : dict
@@ -45,6 +45,7 @@ class Labels:
     density: NDArray[np.float64] | None
     current: NDArray[np.float64] | None
     energy: NDArray[np.float64] | None
+    energy_error: NDArray[np.float64] | None
     electrons: NDArray[np.float64] | None
     chemical_potential: NDArray[np.float64] | None
     error: NDArray[np.float64] | None

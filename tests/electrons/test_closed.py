@@ -159,17 +159,29 @@ def test_the_chemical_potential_holds_the_electrons(levels, temperature, share):
     np.testing.assert_allclose(held, electrons, atol=1e-10)
 
 
-@pytest.mark.parametrize(("gap", "temperature"), [(2.0, 0.02), (7.0, 0.05)])
-def test_in_a_gap_the_chemical_potential_is_that_of_infinite_precision(gap, temperature):
-    levels = np.array([-1.0, -0.9, -0.9, gap, gap + 0.3])
-    found = chemical_potential(levels, 3, temperature)
-    mp.dps = 400
-    low, high = mpf(-0.9), mpf(gap)
+@pytest.mark.parametrize(
+    ("levels", "filling", "temperature"),
+    [
+        ([-1.0, -0.9, -0.9, 2.0, 2.3, 2.4], 1.0, 0.02),
+        ([-1.0, -0.9, -0.9, 7.0, 7.3, 7.4], 1.0, 0.05),
+        ([-2.0] * 57 + [2.0] * 143, 0.57, 0.02),  # In double precision 0.57 * 100 is 56.99999999999999.
+    ],
+)
+def test_in_a_gap_the_chemical_potential_is_that_of_infinite_precision(levels, filling, temperature):
+    electrons = closed((len(levels) // 2, 1), periodic=(False, False), filling=filling).fixed_electrons
+    found = chemical_potential(np.array(levels), electrons, temperature)
+    mp.dps, full = 400, sum(level < 0 for level in levels)
+    low, high = mpf(-0.9), mpf(levels[-1])
     for _ in range(60):
         middle = (low + high) / 2
-        held = sum(1 / (1 + mp.exp((mpf(e) - middle) / mpf(temperature))) for e in levels)
-        low, high = (middle, high) if held < 3 else (low, middle)
+        held = sum(levels.count(e) / (1 + mp.exp((mpf(e) - middle) / mpf(temperature))) for e in set(levels))
+        low, high = (middle, high) if held < full else (low, middle)
     np.testing.assert_allclose(found, float(low), atol=1e-10)
+
+
+def test_a_filling_with_two_decimals_gives_whole_electrons_and_others_do_not():
+    assert [closed((10, 10), filling=k / 100).fixed_electrons for k in range(201)] == list(range(201))
+    assert closed((10, 10), filling=0.57 + 1e-6).fixed_electrons == pytest.approx(57.0001, abs=1e-12)
 
 
 def test_empty_and_full_lattices_have_no_field():

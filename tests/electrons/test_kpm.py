@@ -92,11 +92,11 @@ def test_unit_vectors_and_1024_moments_are_exact(estimate):
     ],
     ids=["filling", "potential", "sides that fit no distance", "every term"],
 )
-def test_the_error_bounds_the_field_and_is_no_exaggeration(system):
-    """On few random vectors, for several sets of phases."""
+def test_the_errors_bound_the_field_and_tell_that_of_the_energy(system):
+    """On few random vectors, for several sets of phases; neither is an exaggeration."""
     spins = random_spins(system, 1, seed=3)
     exact = make_solver("diagonalization", system, 1e-9).solve(spins)
-    solver, bounded, ratios = KpmSolver(system, 0.1), 0, []
+    solver, bounded, ratios, energies = KpmSolver(system, 0.1), 0, [], []
     for number in range(8):
         solver.reset()
         solver.number = number
@@ -104,8 +104,11 @@ def test_the_error_bounds_the_field_and_is_no_exaggeration(system):
         actual = np.abs(found.field - exact.field).max()
         bounded += actual <= found.error[0]
         ratios.append(found.error[0] / actual)
+        energies.append((found.energy_error[0], found.energy[0] - exact.energy[0]))
     assert bounded >= 7
     assert np.median(ratios) < 12
+    claimed, deviation = np.sqrt(np.mean(np.square(energies), axis=0))
+    assert deviation / 3 < claimed < 3 * deviation
 
 
 def test_a_tolerance_is_reached_by_more_colours():
@@ -261,6 +264,8 @@ def test_dynamics_key_the_phases_by_seed_and_step_and_go_on_with_the_same_bits(m
         parted = hs.simulate(system, duration=duration, path=tmp_path / "parts", **given)
     assert np.array_equal(parted.spins, whole.spins)
     assert np.array_equal(parted.energy, whole.energy)
+    assert np.array_equal(parted.energy_error, whole.energy_error)
+    assert np.all(whole.energy_error > 0)
 
 
 @pytest.mark.mpi

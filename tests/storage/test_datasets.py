@@ -23,7 +23,7 @@ def test_every_result_and_observer_is_described() -> None:
     bath = Reservoir("bath", lattice.mask("all"), width=0.1, potential=0.0)
     systems = (
         DrivenLattice(lattice, **electrons, reservoirs=[bath]),
-        ClosedLattice(lattice, **electrons, filling=1.0),
+        ClosedLattice(lattice, **electrons, filling=1.0, solver="kpm"),
     )
     ours = {name for name, entry in dynamics.OBSERVERS.items() if entry.measure.__module__.startswith("hpcspin.")}
     assert DynamicsSection().field == "electrons"  # Its module registers the observers of learned fields.
