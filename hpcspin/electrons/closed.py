@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.solver import Solver, State
+from hpcspin.electrons.solver import SOLVERS, Solver, State
 from hpcspin.electrons.system import ElectronSystem, is_number
 from hpcspin.errors import HpcspinError
 

@@ -150,7 +150,7 @@ def measure(
                 kind = read_source(files[0], "square", 0.0).lattice.kind
                 for labels in counts:
                     data = Path(temporary) / f"{name}_{labels}"
-                    choose_labels(learned, [source / validation], labels, data, labels)
+                    choose_labels(learned, [source / validation], labels, data)
                     for variant in VARIANTS[kind]:
                         output = Path(temporary) / f"{name}_{labels}_{variant.title}"
                         arguments = (data, output, files, variant, epochs)
