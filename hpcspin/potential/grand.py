@@ -70,7 +70,7 @@ class GrandPotential(NamedTuple):
         """T_k at chemical potentials, or their first or second derivatives with respect to mu: (terms, *potentials)."""
         x = (potential.double() - self.middle) / self.unit
         powers = x ** torch.arange(TERMS, device=x.device).reshape(-1, *[1] * x.ndim)
-        return torch.tensordot(_coefficients(derivative).to(x.device), powers, 1) / self.unit**derivative
+        return torch.tensordot(_coefficients(derivative, x.device), powers, 1) / self.unit**derivative
 
     def energy(self, terms: Tensor, drive: Tensor, sites: int) -> Tensor:
         """Omega or, if a filling is given, the free energy F = Omega + mu N, shape (batch,).
@@ -138,10 +138,10 @@ class GrandPotential(NamedTuple):
 
 
 @functools.cache
-def _coefficients(derivative: int) -> Tensor:
-    """Coefficients of x^m in the polynomials T_k, or in a derivative of them, shape (terms, terms)."""
+def _coefficients(derivative: int, device: torch.device) -> Tensor:
+    """Coefficients of x^m in the polynomials T_k, or in a derivative of them, shape (terms, terms); copied once."""
     rows = [Chebyshev.basis(k).deriv(derivative).convert(kind=Polynomial).coef for k in range(TERMS)]
-    return torch.from_numpy(np.stack([np.pad(row, (0, TERMS - len(row))) for row in rows]))
+    return torch.from_numpy(np.stack([np.pad(row, (0, TERMS - len(row))) for row in rows])).to(device)
 
 
 def at_filling(

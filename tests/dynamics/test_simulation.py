@@ -214,7 +214,9 @@ def test_a_trajectory_without_checkpoint_is_not_overwritten(undisturbed):
 
 def test_a_checkpoint_without_its_trajectory_says_so(undisturbed):
     (undisturbed / "trajectory.h5").unlink()
-    with pytest.raises(HpcspinError, match=r"trajectory.h5: is not there.* and .*checkpoint.h5 belongs to it; restore"):
+    with pytest.raises(
+        HpcspinError, match=r"neither it nor its .partial exists, and .*checkpoint.h5 belongs to it; restore"
+    ):
         simulation(undisturbed)
 
 

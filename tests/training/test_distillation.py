@@ -48,7 +48,7 @@ def test_a_force_field_outside_its_physics_teaches_nothing(data: Path) -> None:
     with h5py.File(data / "a.h5", "r+") as file:
         file.attrs["config"] = json.dumps({**json.loads(file.attrs["config"]), "dynamics": dynamics})
     write_manifest(data)
-    with pytest.raises(HpcspinError, match=r"a\.h5: its force field may be of other electrons"):
+    with pytest.raises(HpcspinError, match=r"a\.h5: its force field may have learned other electrons"):
         find_data([data], ["z.h5"], "square", World(), distil=True)
 
 
