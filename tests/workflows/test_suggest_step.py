@@ -42,3 +42,11 @@ def test_suggest_step_counts_drives_and_noise(hpcspin: Cli, config: Path) -> Non
         assert hot[name][1] == "for the noise"
         assert abs(hot[name][0] / hotter[name][0] - 4) < 0.1
     assert hot["rk4"] == hotter["rk4"] == (hot["rk4"][0], "for the motion of the spins  (not with noise)")
+
+
+def test_vacancies_turn_no_spin(hpcspin: Cli, config: Path) -> None:
+    empty = [[x, y] for x in range(6) for y in range(4) if (x, y) != (2, 1)]
+    field = ["dynamics.field=classical", "dynamics.classical={heisenberg: 1.0}", f"electrons.vacancies={empty}"]
+    result = hpcspin("suggest-step", config, *field, "initial={kind: random}", "electrons.reservoirs.left.sites=all")
+    assert result.returncode == 0, result.stderr
+    assert "nothing moves" in result.stdout
