@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpcspin.cli_run import read_config, reported, run, write_logs
+from hpcspin.cli_run import read_config, reported, run, show_mistake, write_logs
 from hpcspin.parallel.launcher import launched_rank
 
 app = typer.Typer(
@@ -380,16 +380,17 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command line; only rank 0 reports errors in it."""
+    """Run the command line; a mistake in it is one line, of rank 0 alone."""
     words = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # An option of all verbs: it must come first.
-    if launched_rank() == 0:
-        app(words)  # Does not return.
     try:
         code = app(words, standalone_mode=False)
     except Exception as failure:
         code = getattr(failure, "exit_code", None)
         if code is None:
             raise
-        # The launcher may end all ranks as soon as one exits: let rank 0 print its message first.
-        time.sleep(_GRACE_SECONDS)
+        if launched_rank() == 0:
+            show_mistake(failure)
+        else:
+            # The launcher may end all ranks as soon as one exits: let rank 0 print its message first.
+            time.sleep(_GRACE_SECONDS)
     sys.exit(code)

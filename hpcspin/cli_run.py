@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -48,6 +48,15 @@ def reported() -> Iterator[None]:
         with suppress(OSError):  # The log may lie on the disk that is full.
             typer.echo(f"hpcspin: {one_line(failure)}", err=True)
         raise typer.Exit(exit_code(failure)) from None
+
+
+def show_mistake(mistake: Any) -> None:
+    """Print a mistake on the command line, an exception of Typer's parser, as one line."""
+    message = " ".join(mistake.format_message().replace("Value error, ", "").split())
+    if not message:  # Nothing was asked for, and the help is on the screen.
+        return
+    verb = mistake.ctx.command_path if mistake.ctx else "hpcspin"
+    typer.echo(f"{verb}: {message} (see {verb} --help)", err=True)
 
 
 class _Lines(logging.Handler):
