@@ -195,6 +195,7 @@ def study(
         "share_of_sites_in_metal": float(np.mean(in_metal, axis=0)[0]),
         "share_of_squared_error_in_metal": float(np.mean(in_metal, axis=0)[1]),
         "unavoidable_mse": {area: _mean(measured) for area, measured in scatter.items()},
+        "by_frame": {"model_mse": errors, "unavoidable_mse": scatter},
         "model_mse_there": {area: _mean(measured) for area, measured in there.items()},
     }
 
