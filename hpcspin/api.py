@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ from hpcspin.config import Config, load_config, parse_config
 from hpcspin.dynamics import CLOSED_OBSERVERS
 from hpcspin.electrons import DrivenLattice, ElectronSystem
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, as_snapshots
+from hpcspin.lattice import Lattice, as_snapshots, one_snapshot
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
@@ -80,7 +81,7 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
     HpcspinError
         If the spins do not fit the lattice, a label misses its tolerance, or the file belongs to other labels.
     """
-    world, output = World.current(), Path(output)
+    world, output = World.current(), _path(output, "output")
     if not isinstance(system, ElectronSystem):
         raise HpcspinError(f"label: {system!r} has no electrons; give a DrivenLattice or a ClosedLattice")
     snapshots, _ = as_snapshots(spins, system.lattice.size)
@@ -110,7 +111,7 @@ def load_model(path: str | Path, precision: str | None = None) -> ForceField | C
     HpcspinError
         If there is no such model or precision, or its files are damaged.
     """
-    return load_force(path, precision)
+    return load_force(_path(path, "model"), precision)
 
 
 def simulate(
@@ -160,20 +161,18 @@ def simulate(
         raise HpcspinError(
             "simulate: spins are missing; give those at time zero, such as spins=system.texture('random')"
         )
-    start, _ = as_snapshots(spins, lattice.size)
-    if len(start) != 1:
-        raise HpcspinError(f"spins: {len(start)} snapshots cannot be one start; give shape (Lx, Ly, 3)")
+    start = one_snapshot(spins, lattice.size)
     chosen = pick_device(world, device)
     if isinstance(system, ElectronSystem) and not isinstance(system, DrivenLattice):
         settings = {"observers": CLOSED_OBSERVERS, **settings}
     intervals = {"exact_interval": exact_interval, "check_interval": check_interval}
     given = GivenFields("simulate", field, system, settings, allow=allow, **intervals)
-    directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
+    directory = _path(path, "path") if path is not None else Path(world.broadcast(_scratch(world)))
     try:
         outcome = run_trajectory(
             lattice,
             given.build(world, chosen),
-            start[0],
+            start,
             given.dynamics,
             directory,
             config=given.config,
@@ -252,9 +251,9 @@ def train(
     HpcspinError
         If the config or the data are wrong, or the training was interrupted (the same call resumes it).
     """
-    directories = [data] if isinstance(data, str | Path) else data
-    world, output = World.current(), Path(output)
-    if train_directory(_config(config, overrides), [Path(d) for d in directories], output, world):
+    directories = data if isinstance(data, list | tuple) else [data]
+    world, output = World.current(), _path(output, "output")
+    if train_directory(_config(config, overrides), [_path(d, "data") for d in directories], output, world):
         raise HpcspinError(f"{output}: the training was stopped, with a checkpoint; the same call goes on")
     return load_model(output)
 
@@ -289,7 +288,7 @@ def evaluate(
     """
     world = World.current()
     force = load_model(model) if isinstance(model, str | Path) else model
-    files, name = label_files(Path(data), world), str(model) if isinstance(model, str | Path) else "the model"
+    files, name = label_files(_path(data, "data"), world), str(model) if isinstance(model, str | Path) else "the model"
     bias = warn_of_labels(files, Path(name), force.card, allow, world)
     return evaluate_model(force, files, world, bias, device)[0]
 
@@ -299,12 +298,12 @@ def open_labels(path: str | Path) -> FrameReader:
 
     Its attributes are ``labels.attributes``.
     """
-    return FrameReader(path)
+    return FrameReader(_path(path, "labels"))
 
 
 def open_trajectory(path: str | Path) -> FrameReader:
     """Open a finished or running trajectory, given by its directory or its file; read like `open_labels`."""
-    path = Path(path)
+    path = _path(path, "trajectory")
     found = find_trajectory(path) if path.is_dir() else path
     if path.is_dir() and not found.exists():
         raise HpcspinError(f"{path}: no trajectory is in this directory; give that of a simulation")
@@ -318,8 +317,16 @@ def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
         raise HpcspinError("overrides belong to a config that is a file; change the mapping itself")
     if isinstance(given, Config):
         return given
+    if not isinstance(given, Mapping):
+        raise HpcspinError(f"{given!r} is no config; give a YAML file or its content as a mapping")
     load_plugins(given.get("plugins", ()), Path())
     return parse_config(dict(given), "config")
+
+
+def _path(given: Any, meaning: str) -> Path:
+    if not isinstance(given, str | os.PathLike):
+        raise HpcspinError(f"{meaning}: {given!r} is no path; give the name of a file or directory")
+    return Path(given)
 
 
 def _lattice_of(system: Any) -> Lattice:

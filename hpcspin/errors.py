@@ -64,7 +64,7 @@ def exit_code(failure: BaseException) -> int:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """Advice for a name that is not among the valid ones."""
-    near = difflib.get_close_matches(name, names := list(names), n=1)
+    near = difflib.get_close_matches(str(name), names := list(names), n=1)
     return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names) or 'none'}"
 
 

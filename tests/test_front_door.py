@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,34 @@ def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattic
         with pytest.raises(hs.HpcspinError, match=message):
             system.texture("wall", **wrong)
     np.testing.assert_array_equal(system.texture("wall", position=np.int64(4)), system.texture("wall", position=4.0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda system, spins: system.solve(spins, solver=3), "electrons.solver: 3 is unknown"),
+        (lambda _, spins: hs.load_model("driven_sd_fast").field(spins, (4, 3)), r"\(4, 3\) is no system"),
+        (lambda _, __: hs.load_model(3), "model: 3 is no path"),
+        (lambda _, __: hs.load_system(3), "3 is no config"),
+        (lambda _, __: hs.open_labels(3), "labels: 3 is no path"),
+        (lambda _, __: hs.train(SMALL, [3], "runs"), "data: 3 is no path"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_one_line(system: hs.DrivenLattice, call: Callable, message: str) -> None:
+    with pytest.raises(hs.HpcspinError, match=message):
+        call(system, system.texture("wall", position=4))
+
+
+def test_a_landscape_refuses_other_shapes_and_stays_usable() -> None:
+    closed = hs.ClosedLattice(hs.make_lattice("square", (4, 4), (True, True)), 1.0, 4.0, 0.1, filling=0.9)
+    energy, spins = hs.landscape(closed), closed.texture("random", seed=1)
+    before = energy.slope(spins)
+    for call in (energy, energy.field, energy.slope, energy.minimise, lambda wrong: energy.path(spins, wrong)):
+        with pytest.raises(hs.HpcspinError, match=r"have shape \(3, 4, 3\)"):
+            call(spins[:3])
+    with pytest.raises(hs.HpcspinError, match="has length 2, not 1"):
+        energy.minimise(2 * spins)
+    np.testing.assert_array_equal(energy.slope(spins), before)
 
 
 @pytest.mark.mpi

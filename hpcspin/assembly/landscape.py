@@ -21,12 +21,12 @@ from hpcspin.dynamics.energies import Conservative, Energetic
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, perpendicular
+from hpcspin.lattice import Lattice, one_snapshot, perpendicular
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
-from hpcspin.storage import atomic_hdf5, find_trajectory, open_hdf5, partial_path
+from hpcspin.storage import atomic_hdf5, check_spins, find_trajectory, open_hdf5, partial_path
 from hpcspin.storage.datasets import describe_datasets
 from hpcspin.storage.provenance import with_provenance, write_attributes
 
@@ -73,6 +73,7 @@ class Landscape:
 
     def __call__(self, spins: Array) -> tuple[float, Array]:
         """Energy of spins of shape (Lx, Ly, 3) in units of the hopping, and -dE/dS_i, zero where spins do not move."""
+        spins = one_snapshot(spins, self.lattice.size, "state")
         energy, total, present = 0.0, np.zeros_like(spins), spins * self.occupied[..., None]
         for term, evaluate in self._terms:
             if isinstance(term, LearnedField):  # One forward pass gives both.
@@ -85,6 +86,7 @@ class Landscape:
 
     def field(self, spins: Array) -> Array:
         """-dE/dS_i on spins of shape (Lx, Ly, 3), zero where spins do not move."""
+        spins = one_snapshot(spins, self.lattice.size, "state")
         total = sum((_numbers(evaluate, spins) for _, evaluate in self._terms), np.zeros_like(spins))
         return np.asarray(total * self.free[..., None])
 
@@ -95,17 +97,18 @@ class Landscape:
 
     def slope(self, spins: Array) -> Array:
         """Slope dE/dS_i perpendicular to the spins, shape (Lx, Ly, 3)."""
+        spins = one_snapshot(spins, self.lattice.size, "state")
         return -perpendicular(spins, self.field(spins))
 
     def minimise(self, spins: Array, tolerance: float = 1e-6, most: int = 10_000) -> Minimum:
         """Spins at rest; see `hpcspin.analysis.minimise`."""
-        return minimise(self.field, spins, tolerance, most)
+        return minimise(self.field, self._state(spins), tolerance, most)
 
     def path(
         self, first: Array, last: Array, images: int = 9, tolerance: float = 1e-4, tilt: float = 0.1, seed: int = 1
     ) -> Band:
         """Minimum-energy path between two states at rest, from their geodesic; see `hpcspin.analysis.path`."""
-        first, last = self.ends(first, last)
+        first, last = self.ends(self._state(first), self._state(last))
         *_, band = relax(self.images, geodesic(first, last, images, tilt, seed), tolerance)
         return band
 
@@ -121,6 +124,9 @@ class Landscape:
         if (differ & self.occupied & ~self.free).any():
             raise HpcspinError("pinned spins differ between both ends of the path; give equal ones")
         return np.stack([first, np.where(self.free[..., None], last, first)])
+
+    def _state(self, spins: Array) -> Array:
+        return check_spins(one_snapshot(spins, self.lattice.size, "state"), None, "spins")
 
 
 def _numbers(evaluate: FieldEvaluator, spins: Array) -> Array:

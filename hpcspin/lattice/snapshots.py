@@ -55,5 +55,19 @@ def as_snapshots(spins: Any, size: tuple[int, int]) -> tuple[NDArray[np.float64]
     return array.reshape(-1, *size, 3).astype(np.float64), restore
 
 
+def one_snapshot(spins: Any, size: tuple[int, int], purpose: str = "start") -> NDArray[np.float64]:
+    """Spins of shape (Lx, Ly, 3), or (1, Lx, Ly, 3), as one snapshot of shape (Lx, Ly, 3).
+
+    Raises
+    ------
+    HpcspinError
+        If there are more, or for the reasons of `as_snapshots`.
+    """
+    snapshots, _ = as_snapshots(spins, size)
+    if len(snapshots) != 1:
+        raise HpcspinError(f"spins: {len(snapshots)} snapshots cannot be one {purpose}; give shape (Lx, Ly, 3)")
+    return snapshots[0]
+
+
 def _shapes(size: tuple[int, int]) -> str:
     return f"({size[0]}, {size[1]}, 3) or (n, {size[0]}, {size[1]}, 3)"

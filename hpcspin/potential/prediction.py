@@ -304,6 +304,8 @@ class Predictor(nn.Module):
 
         The latest answer is kept: for a small lattice the comparison takes as long as the field.
         """
+        if not hasattr(system, "as_config"):
+            raise HpcspinError(f"{system!r} is no system; give a DrivenLattice or a ClosedLattice")
         if self._allowed is None or self._allowed[0] is not system or self._allowed[1] != set(allow):
             known = stored_electrons(self.card.get("electrons"), "the model")
             given = electrons_of(system.as_config(), "the system")
