@@ -27,7 +27,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.registry import load_plugins
 from hpcspin.run import Run
-from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output
+from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output, trajectory_file
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
 from hpcspin.workflows.label import write_label_file
@@ -304,11 +304,7 @@ def open_labels(path: str | Path) -> FrameReader:
 
 def open_trajectory(path: str | Path) -> FrameReader:
     """Open a finished or running trajectory, given by its directory or its file; read like `open_labels`."""
-    path = Path(path)
-    found = find_trajectory(path) if path.is_dir() else path
-    if path.is_dir() and not found.exists():
-        raise HpcspinError(f"{path}: no trajectory is in this directory; give that of a simulation")
-    return FrameReader(found)
+    return FrameReader(trajectory_file(path))
 
 
 def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing.lattice_figures import draw_cells, site_maps
-from hpcspin.drawing.series import Array, Curves, Quantity, Series, caption, run_file, some_frames
+from hpcspin.drawing.series import Array, Curves, Quantity, Series, caption, some_frames
 from hpcspin.drawing.style import PICTURES, plain, require_ending, save
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
-from hpcspin.storage import FrameReader, write_bytes
+from hpcspin.storage import FrameReader, trajectory_file, write_bytes
 
 _SHOWN = 5
 """Frames of a run in a picture."""
@@ -111,7 +111,7 @@ def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: Wor
         If the run has no frame or has not recorded the quantity, or the file has another ending.
     """
     require_ending(path, (".gif", ".mp4", *PICTURES))
-    trajectory = run_file(source)
+    trajectory = trajectory_file(source)
     lattice = lattice_of(trajectory)
     with FrameReader(trajectory) as frames:
         if not len(frames) or not quantity.there(frames):

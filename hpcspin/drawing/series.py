@@ -13,7 +13,7 @@ from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing.lattice_figures import BOND, CHIRALITY
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map, has_wall, scalar_chirality, wall_position
-from hpcspin.storage import FrameReader, find_trajectory
+from hpcspin.storage import FrameReader, trajectory_file
 
 Array = NDArray[np.float64]
 Curves = dict[str, dict[str, Array]]
@@ -114,22 +114,6 @@ def caption(frames: FrameReader, number: int) -> str:
     return f"{frames.distance[number]:.3g} rad" if "distance" in frames.names else f"snapshot {number}"
 
 
-def run_file(source: Path) -> Path:
-    """The trajectory, the states at rest or the path in a directory, finished or not; or the file itself.
-
-    Raises
-    ------
-    HpcspinError
-        If there is none.
-    """
-    if not source.exists():
-        raise HpcspinError(f"{source}: no such file or directory")
-    path = find_trajectory(source) if source.is_dir() else source
-    if not path.exists():
-        raise HpcspinError(f"{source}: holds no trajectory.h5; give the directory of a simulation")
-    return path
-
-
 def some_frames(count: int, most: int) -> list[int]:
     """Numbers of at most ``most`` frames, equally spaced, the first and the last among them."""
     found: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
@@ -155,7 +139,7 @@ def read_series(source: Path) -> Series:
     HpcspinError
         If there is no trajectory, or it holds no frame or no time.
     """
-    path = run_file(source)
+    path = trajectory_file(source)
     lattice = lattice_of(path)
     with FrameReader(path) as frames:
         if len(frames) and {"distance", "energy", "force"} <= set(frames.names):
