@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.drawing.series import some_frames
 from hpcspin.errors import HpcspinError
 from hpcspin.potential import PredictedFields
 
@@ -62,7 +63,7 @@ _SHOWN = 5
 def shown_times(run: Compared) -> Array:
     """Some of the times that both dynamics have recorded, equally spaced, the first and the last among them."""
     both = run.times
-    return both[np.unique(np.linspace(0, len(both) - 1, _SHOWN).round().astype(int))]
+    return both[some_frames(len(both), _SHOWN)]
 
 
 def near_wall(position: Array, size: tuple[int, int], reach: float = 2.0) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from hpcspin.drawing.comparison import Compared, Run
 from hpcspin.drawing.contents import describe, find_kind
 from hpcspin.drawing.flows import flow_maps
 from hpcspin.drawing.page import page
+from hpcspin.drawing.series import some_frames
 from hpcspin.drawing.tables import print_table, reproduction_table
 from hpcspin.electrons import DrivenLattice, estimate_nonconservativity, make_solver
 from hpcspin.errors import HpcspinError
@@ -203,7 +204,7 @@ def _driven_distances(config: Config, run: Run, states: int, world: World, outpu
         config.electrons.solver, build_system(config), tolerance, world, pick_device(world, config.device)
     )
     found = []
-    for frame in np.unique(np.linspace(0, len(run.time) - 1, states).round().astype(int)):
+    for frame in some_frames(len(run.time), states):
         distance = estimate_nonconservativity(solver, run.spins[frame])
         found.append({"time": float(run.time[frame]), **asdict(distance)})
         world.log(f"report: nonconservativity {distance.ratio:.3g} ± {distance.error:.2g} at time {run.time[frame]:g}")
@@ -241,9 +242,9 @@ def _read_labelled(path: Path, learned: Run) -> Run:
     return Run(learned.time[frames], labels.spins, labels.field, labels.density, labels.energy)
 
 
-def labelled_frames(count: int) -> NDArray[np.int64]:
+def labelled_frames(count: int) -> list[int]:
     """Frames of a learned run of a closed lattice that get exact labels, equally spaced, the last one among them."""
-    return np.unique(np.linspace(0, count - 1, _LABELLED).round().astype(int))
+    return some_frames(count, _LABELLED)
 
 
 def _require_same_electrons(path: Path, config: Config, card: Mapping[str, Any], layout: Layout, world: World) -> None:
