@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from hpcspin.assembly.agreement import warn_of_labels
 from hpcspin.assembly.given import FieldLike, GivenFields
 from hpcspin.assembly.landscape import Landscape
+from hpcspin.assembly.outputs import scratch
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config, parse_config
 from hpcspin.dynamics import CLOSED_OBSERVERS
@@ -168,8 +168,7 @@ def simulate(
         settings = {"observers": CLOSED_OBSERVERS, **settings}
     intervals = {"exact_interval": exact_interval, "check_interval": check_interval}
     given = GivenFields("simulate", field, system, settings, allow=allow, **intervals)
-    directory = Path(path) if path is not None else Path(world.broadcast(_scratch(world)))
-    try:
+    with scratch(world) if path is None else nullcontext(Path(path)) as directory:
         outcome = run_trajectory(
             lattice,
             given.build(world, chosen),
@@ -191,9 +190,6 @@ def simulate(
             with FrameReader(trajectory) as frames:
                 arrays = {name: np.asarray(getattr(frames, name)) for name in frames.names}
         return Run(trajectory, outcome.finished, world.broadcast(arrays))
-    finally:
-        if path is None and world.rank == 0:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def landscape(
@@ -329,7 +325,3 @@ def _lattice_of(system: Any) -> Lattice:
 
 def _digest(spins: NDArray[np.float64]) -> str:
     return hashlib.sha256(spins.tobytes()).hexdigest()
-
-
-def _scratch(world: World) -> str | None:
-    return tempfile.mkdtemp(prefix="hpcspin-") if world.rank == 0 else None

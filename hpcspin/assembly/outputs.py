@@ -7,9 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from hpcspin.config import Config
 from hpcspin.dynamics import CHECKPOINTING
@@ -60,6 +62,14 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
         with suppress(OSError):  # A directory with anything in it stays, as do those around it.
             for path in made:
                 path.rmdir()
+
+
+@contextmanager
+def scratch(world: World, parent: Path | None = None) -> Iterator[Path]:
+    """A new directory within a block of all ranks, below ``parent`` or in the system's place; rank 0 removes it."""
+    options: dict[str, Any] = {"prefix": ".hpcspin-", "dir": parent, "ignore_cleanup_errors": True}
+    with TemporaryDirectory(**options) if world.rank == 0 else nullcontext() as made:
+        yield Path(world.broadcast(made))
 
 
 @contextmanager

@@ -6,9 +6,7 @@ import functools
 import os
 import shutil
 import socket
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from typing import Any, Literal
 import h5py
 import torch
 
+from hpcspin.assembly.outputs import scratch
 from hpcspin.dynamics.thermostat import normal_vectors
 from hpcspin.electrons import kpm_host
 from hpcspin.errors import HpcspinError, one_line
@@ -60,7 +59,9 @@ def examine(directory: Path, world: World) -> int:
     findings["matrix products"] = _matrices(world, device)
     findings["noise"] = _noise(world, device)
     findings["kernels"] = _kernels(world)
-    with _scratch(directory, world) as folder:
+    if world.rank == 0:
+        make_directory(directory)
+    with scratch(world, directory.absolute()) as folder:
         findings["disk"] = _tried(lambda: _disk(folder), world)
         findings["HDF5"] = _tried(lambda: _hdf5(folder), world)
         findings["locks"] = _locks(folder, world)
@@ -151,21 +152,6 @@ def _obstacle(source: Path) -> str:
     """Why the kernels of a source cannot be compiled; empty if they can."""
     found = attempt(source)
     return found if isinstance(found, str) else ""
-
-
-@contextmanager
-def _scratch(directory: Path, world: World) -> Iterator[Path]:
-    """A folder in a directory that all ranks use, and that is removed at the end."""
-    if world.rank == 0:
-        make_directory(directory)
-    folder = None
-    if world.rank == 0:
-        folder = tempfile.TemporaryDirectory(prefix=".doctor-", dir=directory.absolute())
-    try:
-        yield Path(world.broadcast(folder.name if folder else None))
-    finally:
-        if folder is not None:
-            folder.cleanup()
 
 
 def _tried(trial: Callable[[], Finding], world: World) -> Finding:
