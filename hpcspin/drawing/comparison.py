@@ -67,21 +67,6 @@ def shown_times(run: Compared) -> Array:
 
 
 def near_wall(position: Array, size: tuple[int, int], reach: float = 2.0) -> NDArray[np.bool_]:
-    """Sites within ``reach`` columns of the wall, for each frame.
-
-    Parameters
-    ----------
-    position
-        Wall position of each frame, shape (n,).
-    size
-        Lattice size (Lx, Ly).
-    reach
-        Distance in columns.
-
-    Returns
-    -------
-    ndarray
-        Boolean, shape (n, Lx, Ly).
-    """
+    """Sites within ``reach`` columns of the wall, bool, shape (n, Lx, Ly), from its positions in n frames, shape (n,)."""
     columns = np.abs(np.arange(size[0])[None, :] - position[:, None]) <= reach
     return np.broadcast_to(columns[:, :, None], (len(position), *size))

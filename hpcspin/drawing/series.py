@@ -21,7 +21,6 @@ Curves = dict[str, dict[str, Array]]
 
 _MOST_FRAMES = 1000
 """Largest number of frames of a run that are measured, equally spaced."""
-TIME = "time (ħ/t)"
 _MEASURED = {"time", "step", "wall_position", "magnetization", "mean_bond", "mean_chirality", "current", "energy"}
 
 
@@ -84,27 +83,15 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers of a run against time, or of a path against the distance along it.
-
-    Attributes
-    ----------
-    name : str
-        Name of the run, for legends.
-    lattice : Lattice
-        Its lattice.
-    time : ndarray
-        Times, or distances, shape (n,).
-    curves : Curves
-        Arrays of shape (n,).
-    axis : str
-        What ``time`` is, for the figures.
-    """
+    """Numbers of a run against time, or of a path against the distance along it; arrays have the shape (n,)."""
 
     name: str
     lattice: Lattice
     time: Array
+    """Times, or distances."""
     curves: Curves
-    axis: str = TIME
+    axis: str = "time (ħ/t)"
+    """What ``time`` is, for the figures."""
 
 
 def caption(frames: FrameReader, number: int) -> str:
@@ -121,12 +108,7 @@ def some_frames(count: int, most: int) -> list[int]:
 
 
 def read_series(source: Path) -> Series:
-    """Measure the frames of a simulation.
-
-    Parameters
-    ----------
-    source
-        Its directory, or a trajectory, finished or not.
+    """Measure the frames of a simulation, given by its directory or its trajectory, finished or not.
 
     Returns
     -------
