@@ -67,6 +67,6 @@ def shown_times(run: Compared) -> Array:
 
 
 def near_wall(position: Array, size: tuple[int, int], reach: float = 2.0) -> NDArray[np.bool_]:
-    """Sites within ``reach`` columns of the wall, bool, shape (n, Lx, Ly), from its positions in n frames, shape (n,)."""
+    """Sites within ``reach`` columns of the wall, bool, shape (n, Lx, Ly), from its position in each of n frames."""
     columns = np.abs(np.arange(size[0])[None, :] - position[:, None]) <= reach
     return np.broadcast_to(columns[:, :, None], (len(position), *size))
