@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import h5py
 import torch
@@ -137,21 +137,11 @@ def _kernels(world: World) -> Finding:
         "learned potentials": host_library.POTENTIALS,
         "kernel polynomials": kpm_host.SOURCE,
     }
-    missing = {
-        f"{name}: {found}"
-        for obstacles in world.allgather({name: _obstacle(source) for name, source in tried.items()})
-        for name, found in obstacles.items()
-        if found
-    }
+    obstacles = {f"{name}: {found}" for name, source in tried.items() if isinstance(found := attempt(source), str)}
+    missing = set().union(*world.allgather(obstacles))
     if missing:
         return Finding(f"{'; '.join(sorted(missing))}; PyTorch does the same, more slowly", "warning")
     return Finding(f"compiled: {', '.join(tried)}")
-
-
-def _obstacle(source: Path) -> str:
-    """Why the kernels of a source cannot be compiled; empty if they can."""
-    found = attempt(source)
-    return found if isinstance(found, str) else ""
 
 
 def _tried(trial: Callable[[], Finding], world: World) -> Finding:
@@ -182,7 +172,7 @@ def _locks(folder: Path, world: World) -> Finding:
     if taken.grade == "bad":
         return taken
     sees = folder.is_dir()
-    answers: list[Any] = world.allgather((sees, sees and holds_lock(folder)))
+    answers = world.allgather((sees, sees and holds_lock(folder)))
     if world.rank == 0:
         lock.release()
     world.barrier()
