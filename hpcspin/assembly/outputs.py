@@ -85,8 +85,6 @@ def recorded_job(
     ----------
     directory
         Directory of the results, which is created.
-    world
-        The ranks.
     config
         Config that the directory belongs to, kept there as ``config.json``; None where other files hold it.
     may_grow

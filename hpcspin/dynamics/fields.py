@@ -119,13 +119,7 @@ def _widest(halos: Sequence[Halo | None]) -> Halo | None:
 
 
 class SumField:
-    """Sum of fields, added in the order given.
-
-    Parameters
-    ----------
-    terms
-        At least one field.
-    """
+    """Sum of one or more fields, added in the order given."""
 
     def __init__(self, terms: Sequence[Field]) -> None:
         self.terms = tuple(terms)
@@ -214,15 +208,8 @@ class FieldEvaluator:
     This package never changes spins in place, so the identity of the tensor shows whether the field is needed again at
     the same point, as it is by the recorder and by the first stage of the next step.
 
-    Parameters
-    ----------
-    field
-        The field.
-    domain
-        My domain.
-    occupied
-        Sites of my block that hold a spin, bool, shape (nx, ny, 1); None for all. At vacancies the field sees zero
-        vectors, as beyond open edges, and is zero.
+    ``occupied`` are the sites of my block that hold a spin, bool, shape (nx, ny, 1); None for all. At vacancies the
+    field sees zero vectors, as beyond open edges, and is zero.
     """
 
     def __init__(self, field: Field, domain: Domain, occupied: Tensor | None = None) -> None:

@@ -63,8 +63,6 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
 
     Parameters
     ----------
-    path
-        HDF5 file.
     size
         Required lattice size of the spins, or None for any.
     frames
@@ -136,8 +134,6 @@ class LabelWriter(FrameFile):
 
     Parameters
     ----------
-    path
-        Label file.
     size
         Lattice size (Lx, Ly).
     shapes
