@@ -151,6 +151,8 @@ class LabelWriter(FrameFile):
         If the partial file has other attributes (the message names the differing keys) or is unreadable.
     """
 
+    kind, marker = "labels", "error"
+
     def __init__(
         self,
         path: str | Path,
@@ -160,15 +162,8 @@ class LabelWriter(FrameFile):
         n_expected: int,
     ) -> None:
         given = {**attributes, "snapshots": n_expected}
-        super().__init__(
-            path,
-            kind="labels",
-            shapes={"spins": (*size, 3), "field": (*size, 3), **shapes},
-            marker="error",
-            capacity=n_expected,
-            attributes=given,
-            keep=_resumable(partial_path(path), given),
-        )
+        shapes = {"spins": (*size, 3), "field": (*size, 3), **shapes}
+        super().__init__(path, shapes, n_expected, given, keep=_resumable(partial_path(path), given))
 
     def append(self, **frames: NDArray[np.float64]) -> None:
         """Append k labels, an array (k, ...) for each dataset; on return they survive a crash.

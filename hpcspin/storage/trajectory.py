@@ -60,6 +60,8 @@ class TrajectoryWriter(FrameFile):
         Number of frames up to the checkpoint; later frames of a killed run are dropped.
     """
 
+    kind, marker, integers = "trajectory", "time", frozenset({"step"})
+
     def __init__(
         self,
         path: str | Path,
@@ -71,18 +73,8 @@ class TrajectoryWriter(FrameFile):
         at_most: bool = False,
         compression: str | None = None,
     ) -> None:
-        super().__init__(
-            path,
-            kind="trajectory",
-            shapes={"spins": (*size, 3), "field": (*size, 3), "step": (), **observables, "time": ()},
-            marker="time",
-            capacity=capacity,
-            attributes=attributes,
-            keep=keep,
-            integers=("step",),
-            at_most=at_most,
-            compression=compression,
-        )
+        shapes = {"spins": (*size, 3), "field": (*size, 3), "step": (), **observables, "time": ()}
+        super().__init__(path, shapes, capacity, attributes, keep, at_most, compression)
 
     def append(self, **frame: ArrayLike) -> None:
         """Append one frame, an array or number for each dataset; on return it survives a crash."""
