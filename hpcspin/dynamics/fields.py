@@ -99,6 +99,11 @@ class Stateful(Protocol):
         ...
 
 
+def part_of(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
 def _narrow(spins: Tensor, domain: Domain, have: Halo | None, need: Halo | None) -> Tensor:
     """Reduce the halo to a smaller one."""
     if have == need:
@@ -151,8 +156,7 @@ class SumField:
         """Return the terms to their states."""
         for index, term in enumerate(self.terms):
             if isinstance(term, Stateful):
-                mine = f"{index}/"
-                term.load_state_dict({k.removeprefix(mine): v for k, v in state.items() if k.startswith(mine)})
+                term.load_state_dict(part_of(state, f"{index}/"))
 
     def _observed(self) -> list[Observed]:
         return [term for term in self.terms if isinstance(term, Observed)]
