@@ -48,10 +48,8 @@ class Point:
 def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> Point:
     """The mean over some runs, whose value is None where the quantity was not reached."""
     known = [value for value in values if value is not None and np.isfinite(value)]
-    mean = Estimate.of(known) if len(known) == len(values) else Estimate(np.nan, None)
-    return Point(
-        quantity, line, stage, x, mean.mean if np.isfinite(mean.mean) else None, mean.error, len(known), len(values)
-    )
+    mean = Estimate.of(known) if len(known) == len(values) else None
+    return Point(quantity, line, stage, x, mean and mean.mean, mean and mean.error, len(known), len(values))
 
 
 def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantities: Sequence[str]) -> list[Point]:
