@@ -46,10 +46,6 @@ def site_maps(
         Caption of each of the n rows, such as a time.
     maps
         The number for each dynamics, by its name, shape (n, Lx, Ly).
-    label
-        Label of the number.
-    path
-        Image file to write.
     limits
         Numbers of the first and of the last colour.
     colours

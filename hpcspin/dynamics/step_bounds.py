@@ -72,14 +72,10 @@ def step_bounds(
 
     Parameters
     ----------
-    name
-        The integrator.
     rate
         Fastest rate of the spins in the field at time zero, in radians per unit of time.
     drives
         Terms of the field that change with time.
-    duration
-        Length of the run.
     damping, temperature
         Of the bath; their product is 0 for no noise, or for an integrator that does not support noise.
 
