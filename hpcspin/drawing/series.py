@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.analysis.runs import reservoir_names
 from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing.lattice_figures import BOND, CHIRALITY
 from hpcspin.errors import HpcspinError
@@ -160,8 +161,7 @@ def _curves(measured: dict[str, Array], frames: FrameReader, chosen: list[int], 
         "magnetisation": {**dict(zip("xyz", spin.T, strict=True)), "length": np.linalg.norm(spin, axis=-1)},
     }
     if "current" in frames.names:
-        reservoirs = (frames.attributes.get("config", {}).get("electrons") or {}).get("reservoirs") or []
-        names = [str(one.get("name", number)) for number, one in enumerate(reservoirs)]
+        names = reservoir_names(frames.attributes)
         curves["current out of a reservoir (t/ħ)"] = dict(zip(names, frames.current[:][chosen].T, strict=False))
     if "energy" in frames.names:
         curves["energy a site (t)"] = {"": frames.energy[:][chosen] / lattice.num_sites}

@@ -26,7 +26,7 @@ from hpcspin.training import calibrate, examine
 def evaluate_files(
     model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = (), *, force: bool = False
 ) -> dict[str, Any]:
-    """Write the errors of a model as JSON, and beside it, as NAME.png, a picture of them; the ranks share the snapshots.
+    """Write the errors of a model as JSON and, as NAME.png, a picture of them; the ranks share the snapshots.
 
     Parameters
     ----------
