@@ -49,7 +49,9 @@ def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[
     """The mean over some runs, whose value is None where the quantity was not reached."""
     known = [value for value in values if value is not None and np.isfinite(value)]
     mean = Estimate.of(known) if len(known) == len(values) else None
-    return Point(quantity, line, stage, x, mean and mean.mean, mean and mean.error, len(known), len(values))
+    return Point(
+        quantity, line, stage, x, mean.mean if mean else None, mean.error if mean else None, len(known), len(values)
+    )
 
 
 def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantities: Sequence[str]) -> list[Point]:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hpcspin.assembly.outputs import Layout, recorded_job
 from hpcspin.assembly.system import build_lattice, build_system, initial_spins
@@ -190,10 +194,13 @@ def _label_learned(configs: Mapping[str, Config], layout: Layout, world: World) 
         with FrameReader(path) as frames:
             spins = frames.spins[labelled_frames(len(frames.spins))]
         attributes = {"config": config.model_dump(mode="json"), "source": f"learned/{name}/{path.name}"}
-        system = build_system(config)
         write_label_file(
-            system, lambda n, spins=spins: spins[n : n + 1], len(spins), target, attributes, world, config.device
+            build_system(config), partial(_one, spins), len(spins), target, attributes, world, config.device
         )
+
+
+def _one(spins: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    return spins[number : number + 1]
 
 
 def _count(layout: Layout, name: str, seconds: float, world: World) -> None:
