@@ -181,7 +181,7 @@ def temperature_at_angle(name: str, damping: float, angle: float) -> float:
 
 
 def _convergence_error(name: str, damping: float, angle: float) -> float:
-    """0, or HpcspinError if a step does not converge in a field of this magnitude times step in some direction."""
+    """0 if a step converges in fields of this magnitude times step in all directions; raises HpcspinError if not."""
     polar = torch.linspace(0, math.pi, 61, dtype=torch.float64)
     field = components_first(angle * torch.stack([polar.sin(), 0 * polar, polar.cos()], dim=-1)[None])
     spins = components_first(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand_as(field))
