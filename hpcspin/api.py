@@ -221,7 +221,7 @@ def landscape(
     given = GivenFields("landscape", field, system, {"pinned": pinned}, allow=allow)
     total = given.build(world, pick_device(world, device))
     fixed = chosen_sites(lattice, given.dynamics.pinned, "landscape: pinned")
-    return Landscape(lattice, total, None if vacancies is None else ~vacancies, fixed)
+    return Landscape(lattice, total, vacancies, fixed)
 
 
 def train(
