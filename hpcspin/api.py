@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from hpcspin.assembly.agreement import warn_of_labels
 from hpcspin.assembly.given import FieldLike, GivenFields
 from hpcspin.assembly.landscape import Landscape
+from hpcspin.assembly.outputs import scratch
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config, parse_config
 from hpcspin.dynamics import CLOSED_OBSERVERS
@@ -28,7 +28,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.registry import load_plugins
 from hpcspin.run import Run
-from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output
+from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output, trajectory_file
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
 from hpcspin.workflows.label import write_label_file
@@ -167,8 +167,7 @@ def simulate(
         settings = {"observers": CLOSED_OBSERVERS, **settings}
     intervals = {"exact_interval": exact_interval, "check_interval": check_interval}
     given = GivenFields("simulate", field, system, settings, allow=allow, **intervals)
-    directory = _path(path, "path") if path is not None else Path(world.broadcast(_scratch(world)))
-    try:
+    with scratch(world) if path is None else nullcontext(_path(path, "path")) as directory:
         outcome = run_trajectory(
             lattice,
             given.build(world, chosen),
@@ -190,9 +189,6 @@ def simulate(
             with FrameReader(trajectory) as frames:
                 arrays = {name: np.asarray(getattr(frames, name)) for name in frames.names}
         return Run(trajectory, outcome.finished, world.broadcast(arrays))
-    finally:
-        if path is None and world.rank == 0:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def landscape(
@@ -224,7 +220,7 @@ def landscape(
     given = GivenFields("landscape", field, system, {"pinned": pinned}, allow=allow)
     total = given.build(world, pick_device(world, device))
     fixed = chosen_sites(lattice, given.dynamics.pinned, "landscape: pinned")
-    return Landscape(lattice, total, None if vacancies is None else ~vacancies, fixed)
+    return Landscape(lattice, total, vacancies, fixed)
 
 
 def train(
@@ -303,11 +299,7 @@ def open_labels(path: str | Path) -> FrameReader:
 
 def open_trajectory(path: str | Path) -> FrameReader:
     """Open a finished or running trajectory, given by its directory or its file; read like `open_labels`."""
-    path = _path(path, "trajectory")
-    found = find_trajectory(path) if path.is_dir() else path
-    if path.is_dir() and not found.exists():
-        raise HpcspinError(f"{path}: no trajectory is in this directory; give that of a simulation")
-    return FrameReader(found)
+    return FrameReader(trajectory_file(_path(path, "trajectory")))
 
 
 def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
@@ -340,7 +332,3 @@ def _lattice_of(system: Any) -> Lattice:
 
 def _digest(spins: NDArray[np.float64]) -> str:
     return hashlib.sha256(spins.tobytes()).hexdigest()
-
-
-def _scratch(world: World) -> str | None:
-    return tempfile.mkdtemp(prefix="hpcspin-") if world.rank == 0 else None

@@ -37,7 +37,7 @@ def frame_series(path: Path) -> dict[str, Array]:
     """
     found: dict[str, Array] = {}
     with FrameReader(path) as frames:
-        reservoirs = _reservoirs(frames.attributes)
+        reservoirs = reservoir_names(frames.attributes)
         for name in sorted(frames.names, key=lambda name: name.startswith(_EXACT)):
             values = np.asarray(getattr(frames, name), dtype=float) if len(getattr(frames, name).shape) < 3 else None
             if values is None:
@@ -52,9 +52,10 @@ def frame_series(path: Path) -> dict[str, Array]:
     return found
 
 
-def _reservoirs(attributes: Mapping[str, Any]) -> list[str]:
+def reservoir_names(attributes: Mapping[str, Any]) -> list[str]:
+    """Names of the reservoirs in the config among a file's attributes; their numbers where they have none."""
     electrons = attributes.get("config", {}).get("electrons") or {}
-    return [entry["name"] for entry in electrons.get("reservoirs") or ()]
+    return [str(entry.get("name", number)) for number, entry in enumerate(electrons.get("reservoirs") or ())]
 
 
 def frame_numbers(path: Path) -> dict[str, float | None]:

@@ -57,11 +57,9 @@ class _SolverState:
         return self._solver.is_random
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Arrays of the state."""
         return {**self._solver.get_state(), _NUMBER: np.array(self._solver.number)}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Return to a state."""
         arrays = dict(state)
         self._solver.number = int(arrays.pop(_NUMBER))
         self._solver.set_state(arrays)

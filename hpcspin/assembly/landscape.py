@@ -43,8 +43,8 @@ class Landscape:
         The lattice; each process holds all of it.
     field
         Classical terms, exact closed electrons, a learned field of kind conservative, or a sum of these.
-    occupied, pinned
-        Sites with a spin, and sites whose spins are fixed, bool, shape (Lx, Ly); None for all, and for none.
+    vacancies, pinned
+        Sites without a spin, None for none, and sites whose spins are fixed, bool, shape (Lx, Ly).
 
     Raises
     ------
@@ -56,17 +56,17 @@ class Landscape:
         self,
         lattice: Lattice,
         field: Field,
-        occupied: NDArray[np.bool_] | None = None,
-        pinned: NDArray[np.bool_] | None = None,
+        vacancies: NDArray[np.bool_] | None,
+        pinned: NDArray[np.bool_],
     ) -> None:
         for term in terms_of(field):
             _require_energy(term)
         if any(drive.strength for drive in drives_of(field)):
             raise HpcspinError("dynamics.classical.drives: a field that depends on time has no minimum; remove it")
         self.lattice = lattice
-        self.occupied = np.ones(lattice.size, dtype=bool) if occupied is None else occupied
-        self.free = self.occupied if pinned is None else self.occupied & ~pinned
-        present = None if occupied is None else torch.as_tensor(occupied)[..., None]
+        self.occupied = np.ones(lattice.size, dtype=bool) if vacancies is None else ~vacancies
+        self.free = self.occupied & ~pinned
+        present = None if vacancies is None else torch.as_tensor(self.occupied)[..., None]
         self._terms = [
             (term, FieldEvaluator(term, Domain.cut(lattice, World(), term.halo), present)) for term in terms_of(field)
         ]
@@ -169,9 +169,8 @@ def build_landscape(config: Config, world: World) -> Landscape:
     """
     dynamics, lattice = config.section(DynamicsSection), build_lattice(config.lattice)
     field = build_field(config, lattice, world, pick_device(world, config.device))
-    vacancies = build_vacancies(config, lattice)
     pinned = chosen_sites(lattice, dynamics.pinned, "dynamics.pinned")
-    return Landscape(lattice, field, None if vacancies is None else ~vacancies, pinned)
+    return Landscape(lattice, field, build_vacancies(config, lattice), pinned)
 
 
 def images_of_teams(landscape: Landscape, number: int, teams: int, team: World, world: World) -> Evaluate:

@@ -39,18 +39,7 @@ class CheckedField(LearnedField):
     such as its error estimate ``exact_error`` and the currents ``exact_current``; and ``deviation``, the root mean
     square difference of a perpendicular component. They are NaN at frames between checks.
 
-    Parameters
-    ----------
-    model, drive
-        See `LearnedField`.
-    lattice
-        The whole lattice.
-    solver
-        Solver for the exact field; all ranks share its work.
-    interval
-        Steps between checks.
-    world
-        The ranks.
+    All ranks share the work of the solver of the exact field; the interval is that of steps between checks.
     """
 
     def __init__(

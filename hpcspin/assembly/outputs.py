@@ -7,9 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from hpcspin.config import Config
 from hpcspin.dynamics import CHECKPOINTING
@@ -63,6 +65,14 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
 
 
 @contextmanager
+def scratch(world: World, parent: Path | None = None) -> Iterator[Path]:
+    """A new directory within a block of all ranks, below ``parent`` or in the system's place; rank 0 removes it."""
+    options: dict[str, Any] = {"prefix": ".hpcspin-", "dir": parent, "ignore_cleanup_errors": True}
+    with TemporaryDirectory(**options) if world.rank == 0 else nullcontext() as made:
+        yield Path(world.broadcast(made))
+
+
+@contextmanager
 def recorded_job(
     directory: Path, world: World, config: Config | None = None, may_grow: tuple[str, ...] = (), element: str = ""
 ) -> Iterator[None]:
@@ -75,8 +85,6 @@ def recorded_job(
     ----------
     directory
         Directory of the results, which is created.
-    world
-        The ranks.
     config
         Config that the directory belongs to, kept there as ``config.json``; None where other files hold it.
     may_grow

@@ -59,16 +59,7 @@ class Quench(Compared):
 
 
 def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[str, Any]:
-    """Draw the figures and measure what they show.
-
-    Parameters
-    ----------
-    lattice
-        The lattice.
-    runs
-        The test runs by name.
-    directory
-        Where the figures go.
+    """Draw the figures of the test runs, given by name, into a directory, and measure what they show.
 
     Returns
     -------
@@ -115,16 +106,7 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def order(lattice: Lattice, spins: Array, density: Array) -> dict[str, float]:
-    """Order parameters of a texture.
-
-    Parameters
-    ----------
-    lattice
-        The lattice.
-    spins
-        Unit vectors, shape (Lx, Ly, 3).
-    density
-        Electrons on each site, shape (Lx, Ly).
+    """Order parameters of spins, shape (Lx, Ly, 3), and of the number of electrons on each site, shape (Lx, Ly).
 
     Returns
     -------

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.drawing.series import some_frames
 from hpcspin.errors import HpcspinError
 from hpcspin.potential import PredictedFields
 
@@ -62,25 +63,10 @@ _SHOWN = 5
 def shown_times(run: Compared) -> Array:
     """Some of the times that both dynamics have recorded, equally spaced, the first and the last among them."""
     both = run.times
-    return both[np.unique(np.linspace(0, len(both) - 1, _SHOWN).round().astype(int))]
+    return both[some_frames(len(both), _SHOWN)]
 
 
 def near_wall(position: Array, size: tuple[int, int], reach: float = 2.0) -> NDArray[np.bool_]:
-    """Sites within ``reach`` columns of the wall, for each frame.
-
-    Parameters
-    ----------
-    position
-        Wall position of each frame, shape (n,).
-    size
-        Lattice size (Lx, Ly).
-    reach
-        Distance in columns.
-
-    Returns
-    -------
-    ndarray
-        Boolean, shape (n, Lx, Ly).
-    """
+    """Sites within ``reach`` columns of the wall, bool, shape (n, Lx, Ly), from its position in each of n frames."""
     columns = np.abs(np.arange(size[0])[None, :] - position[:, None]) <= reach
     return np.broadcast_to(columns[:, :, None], (len(position), *size))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from hpcspin.assembly.outputs import JOBS, Layout
 from hpcspin.drawing import page
 from hpcspin.drawing.film import film_of
-from hpcspin.drawing.series import Array, Series, read_series
+from hpcspin.drawing.series import Series, read_series
 from hpcspin.drawing.tables import reproduction_table
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, open_hdf5, read_attributes, read_json
@@ -117,8 +117,10 @@ def _labels(directory: Path) -> _Described:
         asked = (stored.get("config", {}).get("electrons") or {}).get("tolerance", math.inf)
         with FrameReader(path) as frames:
             error = np.asarray(frames.error[:] if "error" in frames.names else [])
-            rows.append([path.name, len(frames), _size(frames), _largest(error), stored.get("precision", "")])
-            rows[-1].append("" if asked == math.inf else f"{asked:g}")
+            size = "×".join(map(str, frames.spins.shape[1:3]))
+            largest = f"{error.max():.2g}" if len(error) else ""
+            tolerance = "" if asked == math.inf else f"{asked:g}"
+            rows.append([path.name, len(frames), size, largest, stored.get("precision", ""), tolerance])
         if len(error) and error.max() > asked:
             doubts.append(f"{path.name}: an error estimate of {error.max():.2g} is above the tolerance of {asked:g}")
         if len(error) > 1:
@@ -148,9 +150,7 @@ def _simulation(directory: Path) -> _Described:
     sections = {
         "What was run": [page.table([("lattice", _lattice_words(series)), *facts])],
         "Film": [film_of(path)],
-        "Against time": [
-            page.plot(what, series.axis, _against(series.time, one)) for what, one in series.curves.items()
-        ],
+        "Against time": _plots(series),
         "Numbers": [page.table(numbers, ["", "first frame", "last frame"])],
     }
     times = directory / "rank_times.json"
@@ -167,10 +167,7 @@ def _rest(directory: Path) -> _Described:
     stored, partial = read_attributes(path), path.suffix == ".partial"
     sections: Sections = {"Film": [film_of(path)]}
     if path.name.startswith(PATH):
-        series = read_series(directory)
-        sections["Along the path"] = [
-            page.plot(what, series.axis, _against(series.time, one)) for what, one in series.curves.items()
-        ]
+        sections["Along the path"] = _plots(read_series(directory))
     if not partial:
         numbers = read_json(directory / "numbers.json", "run the command again").items()
         sections["Numbers"] = [page.table((key, _shorter(str(one), 8)) for key, one in numbers)]
@@ -213,9 +210,8 @@ def _training(directory: Path) -> _Described:
         name = "" if member == directory else member.name
         records = list(read_lines(member / METRICS))
         for what, found in curves.items():
-            known = [(record["epoch"], record[what]) for record in records if what in record]
-            if known:
-                found[name] = (np.array(known, dtype=float)[:, 0], np.array(known, dtype=float)[:, 1])
+            if any(what in record for record in records):
+                found[name] = _against_epochs(records, what)
         path = (member / MODEL).with_suffix(".json")
         if not path.exists():
             unfinished = True
@@ -227,7 +223,8 @@ def _training(directory: Path) -> _Described:
             doubts.append(f"{name or directory.name}: no validation shards, the error of the force field is unknown")
         elif card["best_epoch"] == card["training"]["epochs"]:
             doubts.append(f"{name or directory.name}: the last epoch is the best one; more epochs may do better")
-        rows.append([name or MODEL, card["best_epoch"], f"{_seconds(records):.0f}", describe_metrics(card["metrics"])])
+        seconds = float(records[-1]["seconds"]) if records else math.nan
+        rows.append([name or MODEL, card["best_epoch"], f"{seconds:.0f}", describe_metrics(card["metrics"])])
     titles = {"loss": "loss", "validation_mse": "mean squared error on validation shards"}
     plots = [page.plot(titles[what], "epoch", found, log=True) for what, found in curves.items() if found]
     sections = {"Training": [page.table(rows, ["force field", "best epoch", "seconds", "error"]), *plots]}
@@ -238,16 +235,12 @@ def _training(directory: Path) -> _Described:
     return sections, doubts, unfinished
 
 
-def _seconds(records: list[dict[str, Any]]) -> float:
-    return float(records[-1]["seconds"]) if records else math.nan
-
-
 def _sweep(directory: Path) -> _Described:
     records = list(read_lines(directory / "sweep.jsonl"))
     unfinished = [one.name for one in sorted(directory.glob("run-*")) if not (one / "result.json").exists()]
     doubts = [f"{name}: not finished; run the sweep again, unless it is running" for name in unfinished]
     names = [str(record["directory"]) for record in records[:_MANY]]
-    curves = {name: _against_epochs(directory / name / METRICS) for name in names}
+    curves = {name: _against_epochs(read_lines(directory / name / METRICS), "validation_mse") for name in names}
     known = {name: curve for name, curve in curves.items() if len(curve[0])}
     parts = [_csv(directory / "sweep.csv")]
     if known:
@@ -271,10 +264,10 @@ def _shorter(cell: str, digits: int = 5) -> str:
         return cell
 
 
-def _against_epochs(path: Path) -> page.Curve:
-    known = [(one["epoch"], one["validation_mse"]) for one in read_lines(path) if "validation_mse" in one]
-    epochs, errors = np.array(known, dtype=float).reshape(-1, 2).T
-    return epochs, errors
+def _against_epochs(records: Iterable[Mapping[str, Any]], what: str) -> page.Curve:
+    known = [(record["epoch"], record[what]) for record in records if what in record]
+    epochs, values = np.array(known, dtype=float).reshape(-1, 2).T
+    return epochs, values
 
 
 def _learning(directory: Path) -> _Described:
@@ -340,8 +333,11 @@ def _from_rich(table: Table) -> str:
     return page.table(zip(*(column.cells for column in table.columns), strict=True), head)
 
 
-def _against(time: Array, curves: Mapping[str, Array]) -> dict[str, page.Curve]:
-    return {name: (time, values) for name, values in curves.items()}
+def _plots(series: Series) -> list[str]:
+    return [
+        page.plot(what, series.axis, {name: (series.time, values) for name, values in curves.items()})
+        for what, curves in series.curves.items()
+    ]
 
 
 def _lattice_words(series: Series) -> str:
@@ -350,14 +346,6 @@ def _lattice_words(series: Series) -> str:
         f"{'periodic' if closed else 'open'} along {axis}" for axis, closed in zip("xy", lattice.periodic, strict=True)
     ]
     return f"{lattice.kind}, {lattice.size[0]}×{lattice.size[1]} sites, {', '.join(edges)}"
-
-
-def _size(frames: FrameReader) -> str:
-    return "×".join(str(length) for length in frames.spins.shape[1:3])
-
-
-def _largest(error: Array) -> str:
-    return f"{error.max():.2g}" if len(error) else ""
 
 
 _DESCRIBED: dict[str, Callable[[Path], _Described]] = {

@@ -48,9 +48,9 @@ class Point:
 def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> Point:
     """The mean over some runs, whose value is None where the quantity was not reached."""
     known = [value for value in values if value is not None and np.isfinite(value)]
-    mean = Estimate.of(known) if len(known) == len(values) else Estimate(np.nan, None)
+    mean = Estimate.of(known) if len(known) == len(values) else None
     return Point(
-        quantity, line, stage, x, mean.mean if np.isfinite(mean.mean) else None, mean.error, len(known), len(values)
+        quantity, line, stage, x, mean.mean if mean else None, mean.error if mean else None, len(known), len(values)
     )
 
 
@@ -91,12 +91,7 @@ def against_time(
 ) -> list[Point]:
     """Points of quantities that have one number per frame, at the times that any run of a curve has recorded.
 
-    Parameters
-    ----------
-    rows, keys, quantities
-        See `against_key`.
-    series
-        Function that returns the series of a run, including its ``time``.
+    ``series`` returns the series of a run, including its ``time``; for the other arguments see `against_key`.
     """
     values: dict[tuple[str, str, int, float], list[float | None]] = {}
     for row in rows:
@@ -115,17 +110,7 @@ def line_name(row: Row, keys: Sequence[str]) -> str:
 
 
 def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
-    """Draw curves with their standard errors, one panel per quantity.
-
-    Parameters
-    ----------
-    points
-        The points, those of each curve together.
-    against
-        Name of the horizontal axis.
-    path
-        Image file to write.
-    """
+    """Draw curves with their standard errors, one panel per quantity; the points of each curve are together."""
     quantities = list(dict.fromkeys(point.quantity for point in points))
     figure = Figure(figsize=(4.6 * len(quantities), 3.4), layout="constrained")
     for axis, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):

@@ -1,4 +1,4 @@
-"""Figures, including those of the paper; each draws arrays into one file."""
+"""Figures, including those of the paper; each draws arrays into the image file ``path``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,7 @@ _NARROW = 1e-3
 
 
 def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
-    """Predicted against exact torque components, with the histogram of the error (Fig. 3).
-
-    Parameters
-    ----------
-    exact, learned
-        Torques S x H, shape (..., 3).
-    path
-        Image file to write.
-    """
+    """Predicted against exact components of torques S x H, shape (..., 3), and the histogram of the error (Fig. 3)."""
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     parity, histogram = figure.subplots(1, 2)
     _parity(parity, exact.ravel(), learned.ravel())
@@ -51,8 +43,6 @@ def field_errors(
     bins
         Root mean squares ``spread`` and ``error`` of groups of sites, see `hpcspin.training.calibrate`; none for a
         single model.
-    path
-        Image file to write.
     """
     figure = Figure(figsize=(12.6 if bins else 8.4, 3.6), layout="constrained")
     parity, histogram, *rest = figure.subplots(1, 3 if bins else 2)
@@ -92,15 +82,7 @@ def _calibration(axis: Axes, bins: Sequence[Mapping[str, float]]) -> None:
 
 
 def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
-    """Histogram of |T^neq|/|T^eq| of the sites near the wall (Fig. 5b).
-
-    Parameters
-    ----------
-    ratio
-        One number per site and frame.
-    path
-        Image file to write.
-    """
+    """Histogram of |T^neq|/|T^eq| of the sites near the wall, one number per site and frame (Fig. 5b)."""
     figure = Figure(figsize=(4.6, 3.4))
     axis = figure.subplots()
     axis.hist(np.log10(ratio[ratio > 0]), bins=80, density=True, color=BLUE)
@@ -113,14 +95,7 @@ def against_time(
 ) -> None:
     """A number of each run under both dynamics against time, in full and broken lines (Fig. 5a for the wall).
 
-    Parameters
-    ----------
-    runs
-        For each test run, by the names of both dynamics: times and numbers.
-    what
-        Label of the vertical axis.
-    path
-        Image file to write.
+    ``runs`` holds times and numbers of each test run by the names of both dynamics, ``what`` labels the vertical axis.
     """
     figure = Figure(figsize=(4.6, 3.4))
     axis = figure.subplots()
@@ -133,15 +108,7 @@ def against_time(
 
 
 def energy_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
-    """Predicted against exact energies per site of snapshots.
-
-    Parameters
-    ----------
-    exact, learned
-        Shape (n,).
-    path
-        Image file to write.
-    """
+    """Predicted against exact energies per site of snapshots, shape (n,)."""
     figure = Figure(figsize=(3.8, 3.6), layout="constrained")
     axis = figure.subplots()
     axis.plot(exact, learned, ".", color=BLUE, markersize=3)
@@ -153,15 +120,7 @@ def energy_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path
 
 
 def histograms(panels: Mapping[str, Mapping[str, NDArray[np.float64]]], path: Path) -> None:
-    """Histograms of some numbers, those of several dynamics superimposed.
-
-    Parameters
-    ----------
-    panels
-        By the label of each number, its values by the name of the dynamics.
-    path
-        Image file to write.
-    """
+    """Histograms of some numbers, by their labels, those of several dynamics, by their names, superimposed."""
     figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
     for axis, (what, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         everything = np.concatenate(list(values.values()))

@@ -10,13 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from hpcspin.drawing.figures import save
-from hpcspin.drawing.lattice_figures import BOND
+from hpcspin.drawing.lattice_figures import BOND, Array
+from hpcspin.drawing.style import save
 from hpcspin.lattice import Lattice, bond_columns
-
-Array = NDArray[np.float64]
 
 
 def flow_maps(
@@ -29,20 +26,9 @@ def flow_maps(
 ) -> None:
     """Particle and spin currents along the bonds, and the density of states at each energy, side by side.
 
-    Parameters
-    ----------
-    lattice
-        The lattice.
-    offsets
-        Offset of each direction of bonds.
-    spins
-        Shape (Lx, Ly, 3); their local bonds are drawn below the particle current.
-    flows
-        ``bond_current``, ``bond_spin_current`` and, where there are energies, ``ldos`` of `Transport`.
-    energies
-        Energies of the densities of states.
-    path
-        Image file to write.
+    The ``flows`` are ``bond_current``, ``bond_spin_current`` and, where there are energies, ``ldos`` of `Transport`;
+    ``offsets`` are those of the directions of bonds. Below the particle current are the local bonds of the spins, shape
+    (Lx, Ly, 3).
     """
     places, vectors = lattice.cartesian(lattice.sites), lattice.cartesian(np.asarray(offsets))
     width, height = np.ptp(places.reshape(-1, 2), axis=0) + 1

@@ -46,10 +46,6 @@ def site_maps(
         Caption of each of the n rows, such as a time.
     maps
         The number for each dynamics, by its name, shape (n, Lx, Ly).
-    label
-        Label of the number.
-    path
-        Image file to write.
     limits
         Numbers of the first and of the last colour.
     colours
@@ -85,16 +81,9 @@ def _corners(lattice: Lattice) -> Array:
 
 
 def zone_maps(lattice: Lattice, factors: Mapping[str, Array], path: Path) -> None:
-    """Static structure factors in the Brillouin zone, side by side on one colour scale.
+    """Static structure factors in the Brillouin zone, side by side on one colour scale, as an image file.
 
-    Parameters
-    ----------
-    lattice
-        The lattice.
-    factors
-        S(q) by name, shape (Lx, Ly), see `hpcspin.lattice.structure_factors`.
-    path
-        Image file to write.
+    The factors S(q), by name, have the shape (Lx, Ly) of `hpcspin.lattice.structure_factors`.
     """
     figure = Figure(figsize=(3.4 * len(factors) + 0.8, 3.4), layout="constrained")
     axes = figure.subplots(1, len(factors), squeeze=False)[0]

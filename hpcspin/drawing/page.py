@@ -72,14 +72,8 @@ def folded(title: str, content: str) -> str:
 def plot(title: str, across: str, curves: Mapping[str, Curve], log: bool = False) -> str:
     """An interactive plot of curves, by their names, which may be zoomed and read off.
 
-    Parameters
-    ----------
-    title, across
-        What the ordinates and the abscissae are.
-    curves
-        Points that are not finite are gaps.
-    log
-        Whether the ordinates are drawn on a logarithmic scale.
+    ``title`` and ``across`` say what the ordinates and the abscissae are. Points that are not finite are gaps. The
+    ordinates may be on a logarithmic scale.
     """
     data = [
         {"type": "scatter", "mode": "lines" if len(x) > 1 else "markers", "x": _numbers(x), "y": _numbers(y)}
@@ -130,8 +124,6 @@ def film(
 
     Parameters
     ----------
-    lattice
-        The lattice.
     captions
         Caption of each frame, such as its time.
     maps
@@ -185,18 +177,10 @@ def _base64(values: NDArray[np.uint8]) -> str:
 
 
 def page(title: str, about: str, sections: Mapping[str, Sequence[str]], seconds: int | None = None) -> str:
-    """The whole page.
+    """The whole page, with a line ``about`` below its title.
 
-    Parameters
-    ----------
-    title
-        Title.
-    about
-        Line below the title.
-    sections
-        Parts, as the other functions make them, by their headings; plots and pictures stand side by side.
-    seconds
-        Seconds after which a browser reloads the file; None for never.
+    Sections are parts, as the other functions make them, by their headings; plots and pictures stand side by side. A
+    browser reloads the file after ``seconds``, if they are given.
     """
     body = [f'<h1>{_text(title)}</h1><p class="soft">{_text(about)}</p>']
     for heading, parts in sections.items():

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing.lattice_figures import draw_cells, site_maps
-from hpcspin.drawing.series import Array, Curves, Quantity, Series, caption, run_file, some_frames
+from hpcspin.drawing.series import Array, Curves, Quantity, Series, caption, some_frames
 from hpcspin.drawing.style import PICTURES, plain, require_ending, save
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
-from hpcspin.storage import FrameReader, write_bytes
+from hpcspin.storage import FrameReader, trajectory_file, write_bytes
 
 _SHOWN = 5
 """Frames of a run in a picture."""
@@ -41,12 +41,7 @@ def difference(first: Series, second: Series) -> tuple[Array, Curves]:
 def plot_runs(runs: Sequence[Series], path: Path) -> None:
     """Draw what runs have measured against time, in rows; for two runs also their difference, second minus first.
 
-    Parameters
-    ----------
-    runs
-        One run or path, or two, which are drawn in the same panels with full and broken lines.
-    path
-        Image file to write.
+    Two runs, or paths, are drawn in the same panels with full and broken lines.
 
     Raises
     ------
@@ -87,23 +82,9 @@ def _draw_curves(axis: Axes, time: Array, curves: Mapping[str, Array], style: st
 def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: World) -> int:
     """Draw a number of each site, as some frames below each other or as a film; rank 0 alone calls it.
 
-    Parameters
-    ----------
-    source
-        Directory of a simulation, or a trajectory, finished or not.
-    quantity
-        What is drawn.
-    path
-        PNG, PDF or SVG of five frames, or a film: GIF, or MP4 if ffmpeg is installed.
-    most
-        Largest number of frames of a film, equally spaced.
-    world
-        The ranks, for the progress display.
-
-    Returns
-    -------
-    int
-        Frames drawn.
+    The source is the directory of a simulation, or a trajectory, finished or not. The image file ``path`` becomes a
+    PNG, PDF or SVG of five frames, or a film of at most ``most`` equally spaced ones: GIF, or MP4 if ffmpeg is
+    installed. Returns the number of frames drawn.
 
     Raises
     ------
@@ -111,7 +92,7 @@ def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: Wor
         If the run has no frame or has not recorded the quantity, or the file has another ending.
     """
     require_ending(path, (".gif", ".mp4", *PICTURES))
-    trajectory = run_file(source)
+    trajectory = trajectory_file(source)
     lattice = lattice_of(trajectory)
     with FrameReader(trajectory) as frames:
         if not len(frames) or not quantity.there(frames):

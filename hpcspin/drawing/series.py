@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcspin.analysis.runs import reservoir_names
 from hpcspin.assembly.system import lattice_of
 from hpcspin.drawing.lattice_figures import BOND, CHIRALITY
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map, has_wall, scalar_chirality, wall_position
-from hpcspin.storage import FrameReader, find_trajectory
+from hpcspin.storage import FrameReader, trajectory_file
 
 Array = NDArray[np.float64]
 Curves = dict[str, dict[str, Array]]
@@ -21,7 +22,6 @@ Curves = dict[str, dict[str, Array]]
 
 _MOST_FRAMES = 1000
 """Largest number of frames of a run that are measured, equally spaced."""
-TIME = "time (ħ/t)"
 _MEASURED = {"time", "step", "wall_position", "magnetization", "mean_bond", "mean_chirality", "current", "energy"}
 
 
@@ -84,27 +84,15 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers of a run against time, or of a path against the distance along it.
-
-    Attributes
-    ----------
-    name : str
-        Name of the run, for legends.
-    lattice : Lattice
-        Its lattice.
-    time : ndarray
-        Times, or distances, shape (n,).
-    curves : Curves
-        Arrays of shape (n,).
-    axis : str
-        What ``time`` is, for the figures.
-    """
+    """Numbers of a run against time, or of a path against the distance along it; arrays have the shape (n,)."""
 
     name: str
     lattice: Lattice
     time: Array
+    """Times, or distances."""
     curves: Curves
-    axis: str = TIME
+    axis: str = "time (ħ/t)"
+    """What ``time`` is, for the figures."""
 
 
 def caption(frames: FrameReader, number: int) -> str:
@@ -114,22 +102,6 @@ def caption(frames: FrameReader, number: int) -> str:
     return f"{frames.distance[number]:.3g} rad" if "distance" in frames.names else f"snapshot {number}"
 
 
-def run_file(source: Path) -> Path:
-    """The trajectory, the states at rest or the path in a directory, finished or not; or the file itself.
-
-    Raises
-    ------
-    HpcspinError
-        If there is none.
-    """
-    if not source.exists():
-        raise HpcspinError(f"{source}: no such file or directory")
-    path = find_trajectory(source) if source.is_dir() else source
-    if not path.exists():
-        raise HpcspinError(f"{source}: holds no trajectory.h5; give the directory of a simulation")
-    return path
-
-
 def some_frames(count: int, most: int) -> list[int]:
     """Numbers of at most ``most`` frames, equally spaced, the first and the last among them."""
     found: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
@@ -137,12 +109,7 @@ def some_frames(count: int, most: int) -> list[int]:
 
 
 def read_series(source: Path) -> Series:
-    """Measure the frames of a simulation.
-
-    Parameters
-    ----------
-    source
-        Its directory, or a trajectory, finished or not.
+    """Measure the frames of a simulation, given by its directory or its trajectory, finished or not.
 
     Returns
     -------
@@ -155,7 +122,7 @@ def read_series(source: Path) -> Series:
     HpcspinError
         If there is no trajectory, or it holds no frame or no time.
     """
-    path = run_file(source)
+    path = trajectory_file(source)
     lattice = lattice_of(path)
     with FrameReader(path) as frames:
         if len(frames) and {"distance", "energy", "force"} <= set(frames.names):
@@ -194,8 +161,7 @@ def _curves(measured: dict[str, Array], frames: FrameReader, chosen: list[int], 
         "magnetisation": {**dict(zip("xyz", spin.T, strict=True)), "length": np.linalg.norm(spin, axis=-1)},
     }
     if "current" in frames.names:
-        reservoirs = (frames.attributes.get("config", {}).get("electrons") or {}).get("reservoirs") or []
-        names = [str(one.get("name", number)) for number, one in enumerate(reservoirs)]
+        names = reservoir_names(frames.attributes)
         curves["current out of a reservoir (t/ħ)"] = dict(zip(names, frames.current[:][chosen].T, strict=False))
     if "energy" in frames.names:
         curves["energy a site (t)"] = {"": frames.energy[:][chosen] / lattice.num_sites}

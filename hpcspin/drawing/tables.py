@@ -42,18 +42,9 @@ def short(number: float) -> str:
 def print_table(table: Table, world: World, whole: int = 1) -> None:
     """Print a table as a result.
 
-    The first columns identify the rows, and are neither cut nor folded. Others are folded between words where the
-    terminal is too narrow. Where that is not enough, as with the 80 characters assumed for the log of a job, the table
-    is wider.
-
-    Parameters
-    ----------
-    table
-        The table.
-    world
-        The ranks; the first one prints.
-    whole
-        Number of columns that stay whole.
+    The first ``whole`` columns identify the rows, and are neither cut nor folded. Others are folded between words where
+    the terminal is too narrow. Where that is not enough, as with the 80 characters assumed for the log of a job, the
+    table is wider.
     """
     needed = 0
     for number, column in enumerate(table.columns):

@@ -19,12 +19,7 @@ _STYLES = {"exact": "-", "learned": "o", "macrospin": ":"}
 def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Damping-like torque, field-like torque and current, each per row, against the angle, one colour per voltage.
 
-    Parameters
-    ----------
-    rows
-        With ``field``, ``voltage``, ``angle``, ``damping_like``, ``field_like``, ``current``.
-    path
-        Image file to write.
+    The rows have ``field``, ``voltage``, ``angle``, ``damping_like``, ``field_like`` and ``current``.
     """
     figure = Figure(figsize=(11.4, 3.4), layout="constrained")
     panels = {"damping_like": "damping-like a (t)", "field_like": "field-like b (t)", "current": "current (t/ħ)"}
@@ -40,15 +35,7 @@ def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Largest growth rate of a deviation against the voltage.
-
-    Parameters
-    ----------
-    rows
-        With ``field``, ``voltage``, ``growth``.
-    path
-        Image file to write.
-    """
+    """Largest growth rate of a deviation against the voltage; the rows have ``field``, ``voltage`` and ``growth``."""
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axis = figure.subplots()
     for field in dict.fromkeys(row["field"] for row in rows):
@@ -63,14 +50,8 @@ def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def draw_runs(curves: Sequence[tuple[str, float, Array, Array]], rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """How a magnet leaves its direction against time, one colour per voltage, and the time of switching.
 
-    Parameters
-    ----------
-    curves
-        Field, voltage, times, and the mean of the spins along the direction that they start near.
-    rows
-        With ``field``, ``voltage``, ``switching_time``, None where it did not switch.
-    path
-        Image file to write.
+    The curves are field, voltage, times, and the mean of the spins along the direction that they start near; the rows
+    have ``field``, ``voltage`` and ``switching_time``, None where it did not switch.
     """
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcspin.dynamics.fields import BoundField, Field, Overlapped
+from hpcspin.dynamics.fields import BoundField, Field, Overlapped, part_of
 from hpcspin.dynamics.torque import components_first, dot
 from hpcspin.dynamics.whole_lattice import WholeLatticeField
 from hpcspin.parallel.domain import Domain
@@ -150,7 +150,7 @@ class CorrectedField:
         self.difference, self.measured_at = torch.from_numpy(difference), float(state["measured_at"])
         self.observables |= {name: np.asarray(state[name]) for name in _LAST_ERRORS}
         self.tally = Tally(**{name: state[f"{_TALLY}{name}"].item() for name in asdict(self.tally)})
-        self.exact.load_state_dict({k.removeprefix(_EXACT): v for k, v in state.items() if k.startswith(_EXACT)})
+        self.exact.load_state_dict(part_of(state, _EXACT))
 
 
 class _BoundCorrected:

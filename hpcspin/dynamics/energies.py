@@ -45,8 +45,6 @@ def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: flo
     ----------
     field
         A term with a degree, closed electrons, a learned field with a potential E, or a sum of these.
-    lattice
-        The lattice.
     spins
         Shape (Lx, Ly, 3).
     time
@@ -87,8 +85,6 @@ def spin_temperature(field: Field, lattice: Lattice, spins: NDArray[np.float64],
     ----------
     field
         A classical term or a sum of such.
-    lattice
-        The lattice.
     spins, force
         Spins and their field, shape (Lx, Ly, 3); zero vectors stand for spins that do not move, and do not count.
 

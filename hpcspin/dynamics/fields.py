@@ -99,6 +99,11 @@ class Stateful(Protocol):
         ...
 
 
+def part_of(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
 def _narrow(spins: Tensor, domain: Domain, have: Halo | None, need: Halo | None) -> Tensor:
     """Reduce the halo to a smaller one."""
     if have == need:
@@ -119,13 +124,7 @@ def _widest(halos: Sequence[Halo | None]) -> Halo | None:
 
 
 class SumField:
-    """Sum of fields, added in the order given.
-
-    Parameters
-    ----------
-    terms
-        At least one field.
-    """
+    """Sum of one or more fields, added in the order given."""
 
     def __init__(self, terms: Sequence[Field]) -> None:
         self.terms = tuple(terms)
@@ -157,8 +156,7 @@ class SumField:
         """Return the terms to their states."""
         for index, term in enumerate(self.terms):
             if isinstance(term, Stateful):
-                mine = f"{index}/"
-                term.load_state_dict({k.removeprefix(mine): v for k, v in state.items() if k.startswith(mine)})
+                term.load_state_dict(part_of(state, f"{index}/"))
 
     def _observed(self) -> list[Observed]:
         return [term for term in self.terms if isinstance(term, Observed)]
@@ -214,15 +212,8 @@ class FieldEvaluator:
     This package never changes spins in place, so the identity of the tensor shows whether the field is needed again at
     the same point, as it is by the recorder and by the first stage of the next step.
 
-    Parameters
-    ----------
-    field
-        The field.
-    domain
-        My domain.
-    occupied
-        Sites of my block that hold a spin, bool, shape (nx, ny, 1); None for all. At vacancies the field sees zero
-        vectors, as beyond open edges, and is zero.
+    ``occupied`` are the sites of my block that hold a spin, bool, shape (nx, ny, 1); None for all. At vacancies the
+    field sees zero vectors, as beyond open edges, and is zero.
     """
 
     def __init__(self, field: Field, domain: Domain, occupied: Tensor | None = None) -> None:

@@ -30,19 +30,8 @@ class StopRequest:
     of steps until the next. A signal to any one rank counts, and so does the file, which is then removed. A second
     Ctrl-C ends the run at once, without a checkpoint.
 
-    Parameters
-    ----------
-    stop_file
-        Name of the file.
-    world
-        The ranks.
-    minutes
-        Minutes by rank 0's clock after which a checkpoint is overdue; None for never.
-
-    Attributes
-    ----------
-    overdue : bool
-        Whether the last call of `requested` found a checkpoint overdue; that call also restarts the clock.
+    If ``minutes`` are given, a checkpoint is overdue when they have passed by rank 0's clock: ``overdue`` is then true
+    after the next call of `requested`, which also restarts the clock.
     """
 
     def __init__(self, stop_file: Path, world: World, minutes: float | None = None) -> None:

@@ -22,12 +22,8 @@ class Motion:
 
     Parameters
     ----------
-    field
-        What drives the spins.
     domain
         My block, cut for the field's halo.
-    settings
-        Settings of the run.
     device
         Where the spins live.
     vacancies

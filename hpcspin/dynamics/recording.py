@@ -52,14 +52,10 @@ class Recorder:
 
     Parameters
     ----------
-    path
-        Trajectory file.
     first
         A frame of the run, for shapes; it is not written.
-    settings
-        Settings of the run.
     attributes
-        Attributes of the file.
+        Attributes of the trajectory file.
     step, state
         Steps done and the `state` in the checkpoint; None at the start.
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
-from hpcspin.dynamics.fields import Field, Observed, Stateful
+from hpcspin.dynamics.fields import Field, Observed, Stateful, part_of
 from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.motion import Motion
@@ -331,9 +331,7 @@ class Simulation:
             field = self._block(checkpoint.array("field", shape))
             self._evaluate.store(self._state.spins, self._time, field)
         if isinstance(self._field, Stateful):
-            self._field.load_state_dict(
-                {k.removeprefix(_STATE): v for k, v in checkpoint.arrays.items() if k.startswith(_STATE)}
-            )
+            self._field.load_state_dict(part_of(checkpoint.arrays, _STATE))
         if isinstance(self._motion.advance, AdaptiveStep):
             self._motion.advance.level = checkpoint.count("level")
 

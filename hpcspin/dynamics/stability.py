@@ -73,16 +73,26 @@ def tolerated_angle(name: str) -> float:
 
 
 def largest_within(error: Callable[[float], float], allowed: float, least: float = 1 / 64) -> float:
-    """Angle from ``least`` to 2 up to which an error stays below the allowed one, to within a percent."""
+    """Angle from ``least`` to 2 up to which an error stays below the allowed one, to within a percent.
+
+    Where a scheme does not converge, and thus raises HpcspinError, its error is larger than any.
+    """
+
+    def fits(angle: float) -> bool:
+        try:
+            return error(angle) < allowed
+        except HpcspinError:
+            return False
+
     low = least
-    while low < 2 and error(2 * low) < allowed:
+    while low < 2 and fits(2 * low):
         low *= 2
     if low >= 2:
         return 2.0
     high = 2 * low
     for _ in range(6):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if error(middle) < allowed else (low, middle)
+        low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
 
@@ -93,10 +103,7 @@ def _phase_error(name: str, angle: float) -> float:
     along = math.sqrt(1 - tilt**2)
     start = components_first(torch.tensor([[[tilt, 0.0, along]], [[-tilt, 0.0, along]]], dtype=torch.float64))
     now, advance = start, make_integrator(name, noise=False).step
-    try:
-        for step in range(steps):
-            now = advance(now, step * angle, angle, lambda spins, time: spins.flip(0) / (2 * along))
-    except HpcspinError:
-        return math.inf
+    for step in range(steps):
+        now = advance(now, step * angle, angle, lambda spins, time: spins.flip(0) / (2 * along))
     axis = torch.tensor([0.0, 0.0, steps * angle], dtype=torch.float64).expand_as(start)
     return float((now - rotate(start, axis)).abs().max()) / tilt

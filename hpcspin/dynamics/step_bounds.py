@@ -49,7 +49,6 @@ from hpcspin.dynamics.integrators import INTEGRATORS, make_integrator
 from hpcspin.dynamics.stability import largest_within, tolerated_angle
 from hpcspin.dynamics.torque import angular_velocity, components_first
 from hpcspin.dynamics.waveforms import Driven
-from hpcspin.errors import HpcspinError
 
 DRIVE_ERROR = 0.02
 """Allowed relative error of the tilt that a drive causes."""
@@ -73,14 +72,10 @@ def step_bounds(
 
     Parameters
     ----------
-    name
-        The integrator.
     rate
         Fastest rate of the spins in the field at time zero, in radians per unit of time.
     drives
         Terms of the field that change with time.
-    duration
-        Length of the run.
     damping, temperature
         Of the bath; their product is 0 for no noise, or for an integrator that does not support noise.
 
@@ -129,7 +124,7 @@ def tolerated_angle_with_noise(name: str, damping: float) -> float:
 @functools.cache
 def largest_angle(name: str, damping: float) -> float:
     """Largest product of a field of any direction and the step at which an implicit integrator converges."""
-    return largest_within(lambda angle: 0.0 if _converges(name, damping, angle) else math.inf, 1.0)
+    return largest_within(lambda angle: _convergence_error(name, damping, angle), 1.0)
 
 
 def _tilt_error(name: str, change: float) -> float:
@@ -149,7 +144,7 @@ def _tilt_error(name: str, change: float) -> float:
 
 
 def temperature_at_turn(name: str, damping: float, turn: float) -> float:
-    """Temperature of free spins in units of the bath's; infinite where the scheme does not converge."""
+    """Temperature of free spins in units of the bath's; raises HpcspinError where the scheme does not converge."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
     noise = np.stack(np.meshgrid(nodes, nodes, nodes), axis=-1).reshape(-1, 3) * turn * math.sqrt(1 + damping**2)
     chance = np.einsum("i,j,k->ijk", weights, weights, weights).ravel() / weights.sum() ** 3
@@ -164,10 +159,7 @@ def temperature_at_turn(name: str, damping: float, turn: float) -> float:
         moved = advance(start, 0.0, 1.0, lambda spins, time: angular_velocity(spins, total, damping))
         return np.tensordot(moved.numpy(), chance, axes=(1, 0))
 
-    try:
-        without, up, down = mean(0.0), mean(_WEAK), mean(-_WEAK)
-    except HpcspinError:
-        return math.inf
+    without, up, down = mean(0.0), mean(_WEAK), mean(-_WEAK)
     overlap = float((without * directions).sum(axis=-1) @ shares)
     response = float((up - down)[:, 2] @ shares) / (2 * _WEAK)
     temperature = turn**2 * (1 + damping**2) / (2 * damping)
@@ -175,27 +167,24 @@ def temperature_at_turn(name: str, damping: float, turn: float) -> float:
 
 
 def temperature_at_angle(name: str, damping: float, angle: float) -> float:
-    """Temperature of spins near a strong field in units of the bath's; infinite where the scheme is unstable."""
+    """Temperature of spins near a strong field in units of the bath's; infinite where the scheme is unstable.
+
+    Raises HpcspinError where it does not converge.
+    """
     small = 1e-6
     spins = components_first(torch.tensor([[[0.0, 0.0, 1.0], [small, 0.0, math.sqrt(1 - small**2)]]]).double())
     field = components_first(torch.tensor([[[small, 0.0, angle], [0.0, 0.0, angle]]]).double())
     advance = make_integrator(name, noise=True).step
-    try:
-        moved = advance(spins, 0.0, 1.0, lambda at, time: angular_velocity(at, field, damping))
-    except HpcspinError:
-        return math.inf
+    moved = advance(spins, 0.0, 1.0, lambda at, time: angular_velocity(at, field, damping))
     by_noise, factor = (moved[0, :, :2].norm(dim=-1) / small).tolist()
     return 2 * damping * angle * by_noise**2 / (1 - factor**2) if factor < 1 else math.inf
 
 
-def _converges(name: str, damping: float, angle: float) -> bool:
-    """Whether a step converges in a field of this magnitude times step, in each direction from along to against."""
+def _convergence_error(name: str, damping: float, angle: float) -> float:
+    """0 if a step converges in fields of this magnitude times step in all directions; raises HpcspinError if not."""
     polar = torch.linspace(0, math.pi, 61, dtype=torch.float64)
     field = components_first(angle * torch.stack([polar.sin(), 0 * polar, polar.cos()], dim=-1)[None])
     spins = components_first(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand_as(field))
     advance = make_integrator(name, noise=True).step
-    try:
-        advance(spins, 0.0, 1.0, lambda at, time: angular_velocity(at, field, damping))
-    except HpcspinError:
-        return False
-    return True
+    advance(spins, 0.0, 1.0, lambda at, time: angular_velocity(at, field, damping))
+    return 0.0

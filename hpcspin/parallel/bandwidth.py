@@ -1,4 +1,4 @@
-"""Measures how fast ranks communicate and compute, for `hpcspin doctor`."""
+"""Measures how fast ranks communicate and compute, for `hpcspin doctor` and `check`."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return statistics.median(_repeated(work, device))
 
 
+def seconds_once(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of some work on a device, until the device has done it."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
 def _repeated(work: Callable[[], object], device: torch.device) -> list[float]:
     """Seconds of each repeat of some work, after a first one to warm up."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    once()
-    return [once() for _ in range(_REPEATS)]
+    return [seconds_once(work, device) for _ in range(1 + _REPEATS)][1:]

@@ -67,16 +67,8 @@ def most_ranks(size: tuple[int, int], halo: Halo) -> int:
 class Domain:
     """My block of the lattice.
 
-    Rank ``r`` holds block ``(r // py, r % py)``. Arrays of vectors on a block have shape (nx, ny, components).
-
-    Parameters
-    ----------
-    lattice
-        The whole lattice.
-    world
-        The ranks.
-    blocks
-        Blocks (px, py) along x and y, with px py = number of ranks.
+    There are (px, py) blocks along x and y, with px py = number of ranks; rank ``r`` holds block ``(r // py, r % py)``.
+    Arrays of vectors on a block have shape (nx, ny, components).
 
     Raises
     ------

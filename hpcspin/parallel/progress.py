@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,19 +19,14 @@ _open: list[Progress] = []
 """The bars on the terminal, the innermost last."""
 
 
-class Bar(Protocol):
-    """What long work reports its progress to."""
+class Bar:
+    """What long work reports its progress to; this one shows nothing."""
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count n more units of work as done."""
 
 
-class _Silent:
-    def advance(self, n: int = 1, note: str = "") -> None:
-        pass
-
-
-class _Lines:
+class _Lines(Bar):
     """A line at the first unit, then at most one every few seconds, and one at the end."""
 
     def __init__(self, world: World, title: str, total: int | None, done: int) -> None:
@@ -57,7 +51,7 @@ class _Lines:
         self._world.log(f"{text}, {note}" if note else text)
 
 
-class _Terminal:
+class _Terminal(Bar):
     def __init__(self, progress: Progress, title: str, total: int | None, done: int) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total, completed=done, note="")
@@ -70,7 +64,7 @@ class _Terminal:
 def progress(world: World, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
     """Report the progress of ``total`` units of work (None: unknown), ``done`` of which are done already, on rank 0."""
     if world.rank != 0 or not world.logs:
-        yield _Silent()
+        yield Bar()
     elif not sys.stderr.isatty():
         yield _Lines(world, title, total, done)
     else:

@@ -125,13 +125,13 @@ class World:
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self.local_size))
         return self
 
-    def broadcast(self, value: Any, root: int = 0) -> Any:
-        """The root's value, on every rank."""
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0, on every rank."""
         if self.comm is not None:
-            return self.comm.bcast(value, root)
+            return self.comm.bcast(value)
         if self.size > 1:
             box = [value]
-            dist.broadcast_object_list(box, group_src=root, group=self.group)
+            dist.broadcast_object_list(box, group_src=0, group=self.group)
             return box[0]
         return value
 

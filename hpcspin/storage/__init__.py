@@ -41,7 +41,7 @@ from hpcspin.storage.opening import count_frames, open_hdf5, read_attributes, re
 from hpcspin.storage.ovf import read_ovf, write_ovf
 from hpcspin.storage.provenance import SCHEMA_VERSION, UNITS, code_version, provenance
 from hpcspin.storage.spins import SPINS, SpinsFile, check_spins, read_spins
-from hpcspin.storage.trajectory import MINIMUM, PATH, TRAJECTORY, TrajectoryWriter, find_trajectory
+from hpcspin.storage.trajectory import MINIMUM, PATH, TRAJECTORY, TrajectoryWriter, find_trajectory, trajectory_file
 from hpcspin.storage.voltages import (
     POLARIZATIONS,
     chemical_potential,
@@ -63,7 +63,7 @@ __all__ = [
     "frames_path", "is_outside", "kinds_of_electrons", "kinds_of_learned", "make_directory", "open_hdf5",
     "partial_path", "provenance", "read_attributes", "read_checkpoint", "read_json", "read_labels", "read_manifest",
     "read_ovf", "read_rows", "read_spins", "real_dataset", "require_absent", "require_learned", "require_output",
-    "require_same_config", "require_spin_rotations", "sha256", "stored_electrons", "unseen_differences", "voltages",
-    "voltages_outside", "without_drive", "write_bytes", "write_checkpoint", "write_json", "write_labels",
-    "write_manifest", "write_ovf", "write_text", "write_xdmf",
+    "require_same_config", "require_spin_rotations", "sha256", "stored_electrons", "trajectory_file",
+    "unseen_differences", "voltages", "voltages_outside", "without_drive", "write_bytes", "write_checkpoint",
+    "write_json", "write_labels", "write_manifest", "write_ovf", "write_text", "write_xdmf",
 ]  # fmt: skip

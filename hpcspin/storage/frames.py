@@ -17,11 +17,11 @@ guarantee its ordering) and one file per checkpoint interval (thousands of small
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import h5py
 import numpy as np
@@ -72,20 +72,14 @@ class FrameFile:
     ----------
     path
         Final name.
-    kind
-        ``labels`` or ``trajectory``, stored with the file.
     shapes
         Shape of one frame of each dataset; float64 unless named in `integers`.
-    marker
-        The scalar dataset that is finite for every complete frame.
     capacity
         Number of frames of the complete file, at least 1.
     attributes
         Attributes to store in addition to the code's version and the libraries; see `write_attributes`.
     keep
         Number of frames to keep from the partial file or, if there is none, from the finished file; 0 starts a new one.
-    integers
-        Names of the datasets of type int64.
     at_most
         Whether the file may be finished with fewer frames than its capacity.
     compression
@@ -97,28 +91,29 @@ class FrameFile:
         If fewer than `keep` complete frames are found, or the existing file is unreadable or has other shapes.
     """
 
+    kind: ClassVar[str]
+    """``labels`` or ``trajectory``, stored with the file."""
+    marker: ClassVar[str]
+    """The scalar dataset that is finite for every complete frame."""
+    integers: ClassVar[frozenset[str]] = frozenset()
+    """Names of the datasets of type int64."""
+
     def __init__(
         self,
         path: str | Path,
-        *,
-        kind: str,
         shapes: Mapping[str, tuple[int, ...]],
-        marker: str,
         capacity: int,
         attributes: Mapping[str, Any],
         keep: int = 0,
-        integers: Collection[str] = (),
         at_most: bool = False,
         compression: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.partial = partial_path(path)
         self.capacity = capacity
-        self._marker = marker
         self._shapes = dict(shapes)
-        self._integers = frozenset(integers)
         self._at_most, self._compression = at_most, compression
-        self._kind, self._attributes = kind, with_provenance(attributes)
+        self._attributes = with_provenance(attributes)
         self._done = keep
         self._places: dict[str, _Place] = {}
         if keep and self.partial.exists() and self._layout_matches():
@@ -141,7 +136,7 @@ class FrameFile:
         It may be called from any thread, but only from one at a time. Raises HpcspinError if something does not reach
         the disk; the frames then do not count, and the next run writes them again.
         """
-        stop = self._done + len(frames[self._marker])
+        stop = self._done + len(frames[self.marker])
         lengths = {name: len(values) for name, values in frames.items()}
         if lengths != dict.fromkeys(self._shapes, stop - self._done) or stop > self.capacity:
             raise ValueError(f"{self.path}: give {sorted(self._shapes)} for at most {self.capacity} frames")
@@ -149,10 +144,10 @@ class FrameFile:
             self._lay_out(0)
         with DiskFile(self.partial) as disk:
             for name, values in frames.items():
-                if name != self._marker:
+                if name != self.marker:
                     self._places[name].write(disk, self._done, values)
             disk.sync()
-            self._places[self._marker].write(disk, self._done, frames[self._marker])
+            self._places[self.marker].write(disk, self._done, frames[self.marker])
             disk.sync()
         self._done = stop
 
@@ -187,18 +182,18 @@ class FrameFile:
         return layout == wanted and all(place.offset is not None or 0 in place.shape for place in self._places.values())
 
     def _dtype(self, name: str) -> np.dtype:
-        return np.dtype("<i8" if name in self._integers else "<f8")
+        return np.dtype("<i8" if name in self.integers else "<f8")
 
     def _mark_unwritten(self, disk: DiskFile, keep: int) -> None:
-        self._places[self._marker].write(disk, keep, np.full(self.capacity - keep, np.nan))
+        self._places[self.marker].write(disk, keep, np.full(self.capacity - keep, np.nan))
 
     def _lay_out(self, keep: int) -> None:
         source = self.partial if self.partial.exists() else self.path
         remove_temporaries(self.partial)
         with atomic_file(self.partial) as disk:
             with create_hdf5(disk, libver="earliest") as file:
-                write_attributes(file, self._kind, self._attributes)
-                file.attrs[MARKER] = self._marker
+                write_attributes(file, self.kind, self._attributes)
+                file.attrs[MARKER] = self.marker
                 for name, shape in self._shapes.items():
                     _create(file, name, (self.capacity, *shape), self._dtype(name))
                 describe_datasets(file, self._attributes)

@@ -63,8 +63,6 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
 
     Parameters
     ----------
-    path
-        HDF5 file.
     size
         Required lattice size of the spins, or None for any.
     frames
@@ -136,8 +134,6 @@ class LabelWriter(FrameFile):
 
     Parameters
     ----------
-    path
-        Label file.
     size
         Lattice size (Lx, Ly).
     shapes
@@ -155,6 +151,8 @@ class LabelWriter(FrameFile):
         If the partial file has other attributes (the message names the differing keys) or is unreadable.
     """
 
+    kind, marker = "labels", "error"
+
     def __init__(
         self,
         path: str | Path,
@@ -164,15 +162,8 @@ class LabelWriter(FrameFile):
         n_expected: int,
     ) -> None:
         given = {**attributes, "snapshots": n_expected}
-        super().__init__(
-            path,
-            kind="labels",
-            shapes={"spins": (*size, 3), "field": (*size, 3), **shapes},
-            marker="error",
-            capacity=n_expected,
-            attributes=given,
-            keep=_resumable(partial_path(path), given),
-        )
+        shapes = {"spins": (*size, 3), "field": (*size, 3), **shapes}
+        super().__init__(path, shapes, n_expected, given, keep=_resumable(partial_path(path), given))
 
     def append(self, **frames: NDArray[np.float64]) -> None:
         """Append k labels, an array (k, ...) for each dataset; on return they survive a crash.

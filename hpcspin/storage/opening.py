@@ -118,11 +118,9 @@ def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | i
     if not isinstance(dataset, h5py.Dataset):
         raise HpcspinError(f"{path}: /{name} is a group or a type, not a dataset; give an array of numbers there")
     _require_whole(dataset, path)
-    try:
+    with _damage_in_words(path):
         kind = dataset.id.get_type().get_class()
         number = kind in _NUMBERS and dataset.dtype.kind in "fiu"
-    except _BROKEN as error:
-        raise _unreadable(path, error) from error
     if not number:
         content = _OTHERS.get(kind, "other values")
         raise HpcspinError(f"{path}: /{name} holds {content}; give real numbers, such as float64")
@@ -139,14 +137,10 @@ def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
         If it is not completely in the file, does not contain numbers, or does not fit in memory.
     """
     _require_whole(item, path)
-    try:
+    with _damage_in_words(path, item):
         if item.dtype.kind not in "fiucb":
             raise HpcspinError(f"{path}: {item.name} holds no numbers")
         return np.asarray(item[()])
-    except MemoryError as error:
-        raise _too_large(path, item.name, item.shape) from error
-    except _BROKEN as error:
-        raise _unreadable(path, error) from error
 
 
 def require_shape(given: tuple[int, ...] | None, expected: Sequence[str | int] | None, where: str) -> None:
@@ -178,13 +172,8 @@ def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.n
     HpcspinError
         If they cannot be read or do not fit in memory.
     """
-    try:
-        with np.errstate(over="ignore"):
-            return np.asarray(data[rows], dtype=np.float64)
-    except MemoryError as error:
-        raise _too_large(path, data.name, data.shape) from error
-    except _BROKEN as error:
-        raise _unreadable(path, error) from error
+    with _damage_in_words(path, data), np.errstate(over="ignore"):
+        return np.asarray(data[rows], dtype=np.float64)
 
 
 def check_schema(file: h5py.File, path: Path) -> None:
@@ -240,10 +229,8 @@ def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
     HpcspinError
         If an attribute cannot be read, or the config is not a JSON mapping.
     """
-    try:
+    with _damage_in_words(path):
         values = {name: _decoded(value) for name, value in stored_attributes(file).items()}
-    except _BROKEN as error:
-        raise _unreadable(path, error) from error
     if not _has_sections(values.get("config", {})):
         raise HpcspinError(f"{path}: its attribute 'config' is no JSON of a config; make it again, or delete it")
     return {name: value for name, value in values.items() if isinstance(value, dict | list | str | int | float)}
@@ -311,7 +298,7 @@ def _require_self_contained(file: h5py.File, path: Path) -> None:
             f"{path}: begins with a user block of {block} bytes, as MATLAB writes; copy its datasets to a plain "
             "HDF5 file"
         )
-    try:
+    with _damage_in_words(path):
         waiting, visited = [file["/"].id], set()
         while waiting:
             group = waiting.pop()
@@ -337,8 +324,6 @@ def _require_self_contained(file: h5py.File, path: Path) -> None:
                     waiting.append(opened)
                 elif isinstance(opened, h5d.DatasetID):
                     _require_inside(opened, f"{path}: {where!r}")
-    except _BROKEN as error:
-        raise _unreadable(path, error) from error
 
 
 def _require_inside(dataset: h5d.DatasetID, where: str) -> None:
@@ -357,7 +342,7 @@ def _require_whole(dataset: h5py.Dataset, path: Path) -> None:
     """Refuse a dataset that was not completely written: the rest would be read as zeros."""
     if dataset.shape is None:
         raise HpcspinError(f"{path}: {dataset.name} is empty, without a shape; give an array of numbers there")
-    try:
+    with _damage_in_words(path):
         plan = dataset.id.get_create_plist()
         if plan.get_layout() == h5d.CHUNKED:
             needed = math.prod(-(-length // part) for length, part in zip(dataset.shape, dataset.chunks, strict=True))
@@ -365,8 +350,6 @@ def _require_whole(dataset: h5py.Dataset, path: Path) -> None:
         else:
             needed = math.prod(dataset.shape) * dataset.id.get_type().get_size()
             stored = dataset.id.get_storage_size()
-    except _BROKEN as error:
-        raise _unreadable(path, error) from error
     if stored < needed:
         raise HpcspinError(
             f"{path}: {dataset.name} declares the shape {dataset.shape}, but not all of it has been written; "
@@ -374,8 +357,19 @@ def _require_whole(dataset: h5py.Dataset, path: Path) -> None:
         )
 
 
-def _too_large(path: Path, name: str, shape: tuple[int, ...]) -> HpcspinError:
-    return HpcspinError(f"{path}: {name} has shape {shape} and does not fit the memory; divide it into several files")
+@contextmanager
+def _damage_in_words(path: Path, data: h5py.Dataset | None = None) -> Iterator[None]:
+    """Turn what h5py raises for a damaged file, and for a dataset that does not fit in memory, into one line."""
+    try:
+        yield
+    except MemoryError as error:
+        if data is None:
+            raise
+        raise HpcspinError(
+            f"{path}: {data.name} has shape {data.shape} and does not fit the memory; divide it into several files"
+        ) from error
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: BaseException, advice: str = "") -> HpcspinError:

@@ -38,17 +38,13 @@ def write_ovf(
 
     Parameters
     ----------
-    path
-        File to write.
     vectors
         Vector of each site, shape (Lx, Ly, 3).
     places
         Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2). Sites on a square grid become a
         rectangular mesh, all others an irregular mesh.
-    title
-        Name of the quantity, without spaces.
-    unit
-        Unit of the quantity.
+    title, unit
+        Name of the quantity, without spaces, and its unit.
     time
         Time in hbar/t.
     representation

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hpcspin.errors import HpcspinError
 from hpcspin.storage.frames import FrameFile, partial_path
 
 TRAJECTORY = "trajectory.h5"
@@ -22,6 +23,23 @@ def find_trajectory(directory: str | Path) -> Path:
     finished = [Path(directory) / name for name in (TRAJECTORY, MINIMUM, PATH)]
     both = [path for one in finished for path in (one, partial_path(one))]
     return next((path for path in both if path.exists()), both[1])
+
+
+def trajectory_file(source: str | Path) -> Path:
+    """The file of frames that a path means: a file itself, of a directory what `find_trajectory` finds there.
+
+    Raises
+    ------
+    HpcspinError
+        If there is none in the directory.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        return source
+    path = find_trajectory(source)
+    if not path.exists():
+        raise HpcspinError(f"{source}: no trajectory is in this directory; give the directory of a simulation")
+    return path
 
 
 class TrajectoryWriter(FrameFile):
@@ -42,6 +60,8 @@ class TrajectoryWriter(FrameFile):
         Number of frames up to the checkpoint; later frames of a killed run are dropped.
     """
 
+    kind, marker, integers = "trajectory", "time", frozenset({"step"})
+
     def __init__(
         self,
         path: str | Path,
@@ -53,18 +73,8 @@ class TrajectoryWriter(FrameFile):
         at_most: bool = False,
         compression: str | None = None,
     ) -> None:
-        super().__init__(
-            path,
-            kind="trajectory",
-            shapes={"spins": (*size, 3), "field": (*size, 3), "step": (), **observables, "time": ()},
-            marker="time",
-            capacity=capacity,
-            attributes=attributes,
-            keep=keep,
-            integers=("step",),
-            at_most=at_most,
-            compression=compression,
-        )
+        shapes = {"spins": (*size, 3), "field": (*size, 3), "step": (), **observables, "time": ()}
+        super().__init__(path, shapes, capacity, attributes, keep, at_most, compression)
 
     def append(self, **frame: ArrayLike) -> None:
         """Append one frame, an array or number for each dataset; on return it survives a crash."""

@@ -20,12 +20,6 @@ from hpcspin.storage.agreement import (
     kinds_of_electrons,
 )
 
-
-def _driving_key(drive: str) -> str:
-    """Key of a config that allows the drive of the electrons to lie outside the range of a model's training data."""
-    return "electrons.filling" if drive == "chemical_potential" else "electrons.reservoirs"
-
-
 POLARIZATIONS = 6
 """Number of entries of a drive with polarisations that are not voltages but the components of both polarisations."""
 _ENDS = ("left", "right")
@@ -141,7 +135,8 @@ def require_learned(
             differences,
         )
     outside = voltages_outside(given, learned, where, drive) if drive != "bias" else ""
-    if outside and (key := _driving_key(drive)) not in allow:
+    key = "electrons.filling" if drive == "chemical_potential" else "electrons.reservoirs"
+    if outside and key not in allow:
         raise refusal(f"what drives the electrons of {where} lies outside what it has learned from: {outside}", [key])
 
 

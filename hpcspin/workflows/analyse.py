@@ -13,7 +13,7 @@ from hpcspin.assembly.system import lattice_of
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.world import World
-from hpcspin.storage import FrameReader, atomic_hdf5, find_trajectory, provenance, require_absent, require_output
+from hpcspin.storage import FrameReader, atomic_hdf5, provenance, require_absent, require_output, trajectory_file
 
 
 def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World, *, force: bool = False) -> None:
@@ -25,7 +25,7 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
     """
     measure = QUANTITIES[quantity]
     if world.rank == 0:
-        source = find_trajectory(directory) if directory.is_dir() else directory
+        source = trajectory_file(directory)
         require_output(output, source)
         require_absent(output, force=force)
         with FrameReader(source) as frames:

@@ -6,7 +6,6 @@ import math
 import resource
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.lattice.settings import InitialSettings
+from hpcspin.parallel.bandwidth import seconds_once
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain, most_ranks
 from hpcspin.parallel.world import World
@@ -128,11 +128,7 @@ def _label(config: Config, lattice: Lattice, world: World) -> dict[str, str]:
 def _slowest(work: Callable[[], object], world: World, device: torch.device) -> float:
     """Seconds that the slowest rank needs for some work."""
     world.barrier()
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return max(world.allgather(time.perf_counter() - start))
+    return max(world.allgather(seconds_once(work, device)))
 
 
 def _memory(world: World, device: torch.device) -> str:
@@ -153,13 +149,9 @@ def _existing(path: Path) -> Path:
 
 
 def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.2g} s"
-        if seconds < 60
-        else f"{seconds / 60:.2g} min"
-        if seconds < 3600
-        else f"{seconds / 3600:.2g} h"
-    )
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.2g} min" if seconds < 3600 else f"{seconds / 3600:.2g} h"
 
 
 def _shown(size: float) -> str:

@@ -6,16 +6,15 @@ import functools
 import os
 import shutil
 import socket
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import h5py
 import torch
 
+from hpcspin.assembly.outputs import scratch
 from hpcspin.dynamics.thermostat import normal_vectors
 from hpcspin.electrons import kpm_host
 from hpcspin.errors import HpcspinError, one_line
@@ -60,7 +59,9 @@ def examine(directory: Path, world: World) -> int:
     findings["matrix products"] = _matrices(world, device)
     findings["noise"] = _noise(world, device)
     findings["kernels"] = _kernels(world)
-    with _scratch(directory, world) as folder:
+    if world.rank == 0:
+        make_directory(directory)
+    with scratch(world, directory.absolute()) as folder:
         findings["disk"] = _tried(lambda: _disk(folder), world)
         findings["HDF5"] = _tried(lambda: _hdf5(folder), world)
         findings["locks"] = _locks(folder, world)
@@ -136,36 +137,11 @@ def _kernels(world: World) -> Finding:
         "learned potentials": host_library.POTENTIALS,
         "kernel polynomials": kpm_host.SOURCE,
     }
-    missing = {
-        f"{name}: {found}"
-        for obstacles in world.allgather({name: _obstacle(source) for name, source in tried.items()})
-        for name, found in obstacles.items()
-        if found
-    }
+    obstacles = {f"{name}: {found}" for name, source in tried.items() if isinstance(found := attempt(source), str)}
+    missing = set().union(*world.allgather(obstacles))
     if missing:
         return Finding(f"{'; '.join(sorted(missing))}; PyTorch does the same, more slowly", "warning")
     return Finding(f"compiled: {', '.join(tried)}")
-
-
-def _obstacle(source: Path) -> str:
-    """Why the kernels of a source cannot be compiled; empty if they can."""
-    found = attempt(source)
-    return found if isinstance(found, str) else ""
-
-
-@contextmanager
-def _scratch(directory: Path, world: World) -> Iterator[Path]:
-    """A folder in a directory that all ranks use, and that is removed at the end."""
-    if world.rank == 0:
-        make_directory(directory)
-    folder = None
-    if world.rank == 0:
-        folder = tempfile.TemporaryDirectory(prefix=".doctor-", dir=directory.absolute())
-    try:
-        yield Path(world.broadcast(folder.name if folder else None))
-    finally:
-        if folder is not None:
-            folder.cleanup()
 
 
 def _tried(trial: Callable[[], Finding], world: World) -> Finding:
@@ -196,7 +172,7 @@ def _locks(folder: Path, world: World) -> Finding:
     if taken.grade == "bad":
         return taken
     sees = folder.is_dir()
-    answers: list[Any] = world.allgather((sees, sees and holds_lock(folder)))
+    answers = world.allgather((sees, sees and holds_lock(folder)))
     if world.rank == 0:
         lock.release()
     world.barrier()

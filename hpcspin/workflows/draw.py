@@ -11,23 +11,9 @@ from hpcspin.storage import require_absent
 
 
 def draw(source: Path, quantity: str, output: Path, frames: int, world: World, *, force: bool = False) -> None:
-    """Draw a number of each site of a simulation; rank 0 works.
+    """Draw a number of each site of a simulation, a name in `QUANTITIES`, by `draw_run`; rank 0 works.
 
-    Parameters
-    ----------
-    source, output, frames
-        See `draw_run`.
-    quantity
-        A name in `QUANTITIES`.
-    world
-        The ranks.
-    force
-        Replace an output that is there.
-
-    Raises
-    ------
-    HpcspinError
-        As `draw_run` does, or if the output is there already.
+    Raises HpcspinError as `draw_run` does, or if the output is there already and ``force`` does not replace it.
     """
     if world.rank == 0:
         require_absent(output, force=force)

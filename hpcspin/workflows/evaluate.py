@@ -26,7 +26,7 @@ from hpcspin.training import calibrate, examine
 def evaluate_files(
     model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = (), *, force: bool = False
 ) -> dict[str, Any]:
-    """Write the errors of a model as JSON, and beside it, as NAME.png, a picture of them.
+    """Write the errors of a model as JSON and, as NAME.png, a picture of them; the ranks share the snapshots.
 
     Parameters
     ----------
@@ -40,8 +40,6 @@ def evaluate_files(
         error of the energy per site, where the model and the labels have one; and ``snapshot_mse``, the mean squared
         error of each snapshot of each label file. For a committee the errors are those of its mean, and ``calibration``
         is added, see `hpcspin.training.calibrate`.
-    world
-        The ranks share the snapshots.
     allow
         Keys of the electrons, such as ``electrons.exchange``, in which the labels are meant to differ from those that
         the model has learned from; the log warns of others, and of files that the model has learned from.

@@ -16,7 +16,6 @@ from hpcspin.storage import (
     SPINS,
     all_or_none,
     count_frames,
-    find_trajectory,
     frames_path,
     open_hdf5,
     partial_path,
@@ -24,6 +23,7 @@ from hpcspin.storage import (
     real_dataset,
     require_absent,
     require_output,
+    trajectory_file,
     write_ovf,
     write_xdmf,
 )
@@ -42,7 +42,7 @@ def export(source: Path, target: Format, output: Path, world: World, *, force: b
     spins and one of the field: ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes) or
     ``ovf-text``. Files that are there are replaced only with ``force``. Rank 0 does the work.
     """
-    source = find_trajectory(source) if source.is_dir() else source
+    source = trajectory_file(source)
     lattice = lattice_of(source)
     places = lattice.cartesian(lattice.sites)
     if target == "xdmf" and output.suffix != ".xdmf":

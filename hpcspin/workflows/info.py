@@ -23,7 +23,7 @@ def aligned(lines: Mapping[str, str]) -> str:
 
 def describe(world: World) -> dict[str, str]:
     """Versions, launcher and MPI library, devices, and backends in use, by name; all ranks call it."""
-    lines = {f"{name}": version for name, version in provenance().items()}
+    lines = dict(provenance())
     lines["launcher"] = f"{world.launcher}, {world.size} rank(s)"
     lines["MPI library"] = _mpi_library()
     lines["CPU"] = f"{len(os.sched_getaffinity(0))} core(s), {torch.get_num_threads()} torch thread(s) a rank"

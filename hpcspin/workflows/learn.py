@@ -12,6 +12,7 @@ labels.
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,7 @@ def _trajectories(config: Config, this: _Round) -> dict[Path, Config]:
 def _choose(config: Config, this: _Round) -> None:
     """Write the spins to be labelled; those of trajectory 0 of a round are for validation."""
     if this.number == 0:
-        _write_spins(this.spins("train"), *_initial_textures(config, this))
+        _write_spins(this.spins("train"), _initial_textures(config, this))
         return
     paths = [directory / "trajectory.h5" for directory in _trajectories(config, this)]
     labels = config.section(LearningSection).labels
@@ -193,13 +194,10 @@ def _choose(config: Config, this: _Round) -> None:
         _write_spins(this.spins(role), spins[new], trajectory=origin[new], step=steps[new], **measured)
 
 
-def _initial_textures(config: Config, this: _Round) -> tuple[NDArray[np.float64]]:
+def _initial_textures(config: Config, this: _Round) -> NDArray[np.float64]:
     learning, lattice = config.section(LearningSection), build_lattice(config.lattice)
-    starts = [
-        initial_spins(learning.initial[number % len(learning.initial)], lattice, _seed(config, this, number))
-        for number in range(learning.labels)
-    ]
-    return (np.stack(starts),)
+    starts = zip(range(learning.labels), itertools.cycle(learning.initial), strict=False)
+    return np.stack([initial_spins(start, lattice, _seed(config, this, number)) for number, start in starts])
 
 
 def _frames(

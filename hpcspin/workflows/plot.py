@@ -15,21 +15,9 @@ from hpcspin.storage import require_absent
 def plot(sources: Sequence[Path], output: Path, world: World, *, force: bool = False) -> None:
     """Draw what simulations have measured, two over each other with their difference; rank 0 works.
 
-    Parameters
-    ----------
-    sources
-        One or two directories of simulations or paths, or trajectories, finished or not.
-    output
-        PNG, PDF or SVG to write.
-    world
-        The ranks.
-    force
-        Replace a picture that is there.
-
-    Raises
-    ------
-    HpcspinError
-        If one has no frame, the ending is another one, two have nothing in common, or the output is there already.
+    The sources are one or two directories of simulations or paths, or trajectories, finished or not; the output is a
+    PNG, PDF or SVG. Raises HpcspinError if one has no frame, the ending is another one, two have nothing in common, or
+    the output is there already and ``force`` does not replace it.
     """
     require_ending(output, PICTURES)
     if world.rank == 0:

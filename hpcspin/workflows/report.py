@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +13,14 @@ from numpy.typing import NDArray
 
 from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.outputs import Layout, sole_writer
-from hpcspin.assembly.system import build_lattice, build_system
-from hpcspin.config import Config, parse_config
+from hpcspin.assembly.system import build_system
+from hpcspin.config import Config, DynamicsSection, ReproduceSection, parse_config
 from hpcspin.drawing import closed, driven, figures
 from hpcspin.drawing.comparison import Compared, Run
 from hpcspin.drawing.contents import describe, find_kind
 from hpcspin.drawing.flows import flow_maps
 from hpcspin.drawing.page import page
+from hpcspin.drawing.series import some_frames
 from hpcspin.drawing.tables import print_table, reproduction_table
 from hpcspin.electrons import DrivenLattice, estimate_nonconservativity, make_solver
 from hpcspin.errors import HpcspinError
@@ -62,7 +62,7 @@ def report_directory(directory: Path, world: World, driven_states: int = 0, watc
         Output of a verb. For a single label file ``NAME.h5`` the page is ``NAME.html`` beside it, with a picture of its
         currents if it holds any.
     world
-        The ranks; only rank 0 works, except on the states below.
+        Only rank 0 works, except on the states below.
     driven_states
         For a reproduction: number of states of the first test trajectory at which to measure how far the exact field is
         from that of any energy function; each takes 144 exact labels.
@@ -137,26 +137,21 @@ def draw_flows(labels: Path, world: World) -> None:
 def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
     """Draw the figures of a reproduction on rank 0.
 
-    Returns
-    -------
-    dict
-        What was measured for them, as in ``numbers.json``; empty on other ranks.
-
-    Raises
-    ------
-    HpcspinError
-        If a stage has not been done yet.
+    Returns what was measured for them, as in ``numbers.json``; an empty dict on other ranks. Raises HpcspinError if a
+    stage has not been done yet.
     """
     config = _read_config(layout)
     if world.rank > 0:
         return {}
-    assert config.reproduce is not None
-    lattice, system = build_lattice(config.lattice), build_system(config)
-    names = [f"test-{number:03d}" for number in range(len(config.reproduce.test))]
+    system = build_system(config)
+    lattice = system.lattice
+    names = [f"test-{number:03d}" for number in range(len(config.section(ReproduceSection).test))]
     model = load_force(layout.model)
     paths = {field: [layout.trajectory(field, name) for name in names] for field in ("electrons", "learned")}
+    allow = config.section(DynamicsSection).allow
     for path in (*paths["electrons"], *paths["learned"]):
-        _require_same_electrons(path, config, model.card, layout, world)
+        stored = read_attributes(path).get("config", {})
+        require_electrons(stored, model.card, (str(layout.model), str(path)), allow, world)
     exact, learned = ([_read_run(path) for path in found] for found in paths.values())
     evaluation = _read_json(layout.evaluation)
     model = model.to(pick_device(world, config.device))
@@ -197,13 +192,11 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
 
 def _driven_distances(config: Config, run: Run, states: int, world: World, output: Path) -> None:
     """Nonconservativity of some states of a trajectory, equally spaced in time; rank 0 writes it to a JSON file."""
-    assert config.electrons is not None
-    tolerance = min(config.electrons.tolerance, _DIFFERENCED)
-    solver = make_solver(
-        config.electrons.solver, build_system(config), tolerance, world, pick_device(world, config.device)
-    )
+    system = build_system(config)
+    tolerance = min(system.tolerance, _DIFFERENCED)
+    solver = make_solver(system.solver, system, tolerance, world, pick_device(world, config.device))
     found = []
-    for frame in np.unique(np.linspace(0, len(run.time) - 1, states).round().astype(int)):
+    for frame in some_frames(len(run.time), states):
         distance = estimate_nonconservativity(solver, run.spins[frame])
         found.append({"time": float(run.time[frame]), **asdict(distance)})
         world.log(f"report: nonconservativity {distance.ratio:.3g} ± {distance.error:.2g} at time {run.time[frame]:g}")
@@ -241,15 +234,9 @@ def _read_labelled(path: Path, learned: Run) -> Run:
     return Run(learned.time[frames], labels.spins, labels.field, labels.density, labels.energy)
 
 
-def labelled_frames(count: int) -> NDArray[np.int64]:
+def labelled_frames(count: int) -> list[int]:
     """Frames of a learned run of a closed lattice that get exact labels, equally spaced, the last one among them."""
-    return np.unique(np.linspace(0, count - 1, _LABELLED).round().astype(int))
-
-
-def _require_same_electrons(path: Path, config: Config, card: Mapping[str, Any], layout: Layout, world: World) -> None:
-    assert config.dynamics is not None
-    stored = read_attributes(path).get("config", {})
-    require_electrons(stored, card, (str(layout.model), str(path)), config.dynamics.allow, world)
+    return some_frames(count, _LABELLED)
 
 
 def _draw_parity(exact: list[Run], predicted: list[PredictedFields], path: Path) -> None:

@@ -89,14 +89,14 @@ class Verb:
     Attributes
     ----------
     run
-        Function of the config, a directory, the sweep and the ranks; returns an exit code or None.
+        Function of the config, a directory, the ranks, and ``data`` or ``spins``; returns an exit code or None.
     results
         Function of a finished directory; returns a record per result, whose ``metrics`` are its numbers.
     show : tuple of str
         Quantities to show unless others are asked for.
     """
 
-    run: Callable[[Config, Path, Sweep, World], int | None]
+    run: Callable[..., int | None]
     results: Callable[[Path], list[Row]]
     show: tuple[str, ...]
 
@@ -134,22 +134,17 @@ def _learned(directory: Path) -> list[Row]:
     return [{"metrics": _flat(last), "directory": directory.name}]
 
 
-def _label(config: Config, directory: Path, sweep: Sweep, world: World) -> None:
-    assert sweep.spins is not None
-    label_file(config, sweep.spins, directory / LABELS, world)
-
-
 VERBS: dict[str, Verb] = {
-    "label": Verb(_label, _frames(LABELS), ("error",)),
-    "learn": Verb(lambda config, to, _, world: learn_directory(config, to, world), _learned, ("mse",)),
-    "minimise": Verb(lambda config, to, _, world: minimise_directory(config, to, world), _stored, ("magnetization.z",)),
-    "reproduce": Verb(lambda config, to, _, world: reproduce_directory(config, to, world), _stored, ("test.mse",)),
-    "simulate": Verb(
-        lambda config, to, _, world: simulate_directory(config, to, world), _frames(TRAJECTORY), ("wall_velocity",)
+    "label": Verb(
+        lambda config, to, world, spins: label_file(config, spins, to / LABELS, world), _frames(LABELS), ("error",)
     ),
-    "torque": Verb(lambda config, to, _, world: torque_directory(config, to, world), _stored, ()),
+    "learn": Verb(learn_directory, _learned, ("mse",)),
+    "minimise": Verb(minimise_directory, _stored, ("magnetization.z",)),
+    "reproduce": Verb(reproduce_directory, _stored, ("test.mse",)),
+    "simulate": Verb(simulate_directory, _frames(TRAJECTORY), ("wall_velocity",)),
+    "torque": Verb(torque_directory, _stored, ()),
     "train": Verb(
-        lambda config, to, sweep, world: train_directory(config, sweep.data, to, world),
+        lambda config, to, world, data: train_directory(config, data, to, world),
         _trained,
         ("mse", "mse_error", "variance_fraction", "best_epoch", "seconds"),
     ),
@@ -196,8 +191,9 @@ def _run_all(sweep: Sweep, chains: Sequence[Sequence[_Run]], world: World) -> in
 
 def _run_one(sweep: Sweep, run: _Run, world: World) -> int:
     verb, results = VERBS[sweep.verb], []
+    inputs = {name: given for name in ("data", "spins") if (given := getattr(sweep, name))}
     try:
-        code = verb.run(run.config, run.directory, sweep, world)
+        code = verb.run(run.config, run.directory, world, **inputs)
     except DivergedError as failure:
         world.log(f"warning: {failure}")
     else:

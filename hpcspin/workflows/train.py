@@ -14,7 +14,7 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field, model_file
 from hpcspin.storage import electrons_of, ensure_manifest
-from hpcspin.training import Outcome, TrainingData, find_data, require_possible, train
+from hpcspin.training import find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
 from hpcspin.training.metrics import describe_metrics
 
@@ -62,7 +62,17 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
         for number in range(training.members):
             directory = output / MEMBER.format(number) if training.members > 1 else output
             with StopRequest(output / "STOP", world) as stop:
-                outcome = _train_one(config, training.seed + number, training_data, directory, world, stop)
+                outcome = train(
+                    _architecture(config),
+                    training_data,
+                    training.model_copy(update={"seed": training.seed + number}),
+                    directory,
+                    world,
+                    pick_device(world, config.device),
+                    start=_start(training),
+                    card={"config": config.model_dump(mode="json")},
+                    stop=stop.requested,
+                )
             if not outcome.finished:
                 world.log("train: stopped with a checkpoint")
                 return EXIT_REQUEUE
@@ -97,18 +107,3 @@ def _start(training: TrainingSection) -> Path | None:
 def _architecture(config: Config) -> Architecture:
     assert config.potential is not None
     return Architecture(lattice=config.lattice.kind, **config.potential.model_dump())
-
-
-def _train_one(config: Config, seed: int, data: TrainingData, output: Path, world: World, stop: StopRequest) -> Outcome:
-    training = config.section(TrainingSection)
-    return train(
-        _architecture(config),
-        data,
-        training.model_copy(update={"seed": seed}),
-        output,
-        world,
-        pick_device(world, config.device),
-        start=_start(training),
-        card={"config": config.model_dump(mode="json")},
-        stop=stop.requested,
-    )
