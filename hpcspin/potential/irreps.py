@@ -27,25 +27,8 @@ SYMMETRIES = ("full", "bias")
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class Irrep:
-    """One irreducible representation.
-
-    Attributes
-    ----------
-    name
-        Mulliken symbol.
-    matrices
-        Real orthogonal matrices, shape (operations, d, d).
-    """
-
-    name: str
-    matrices: NDArray[np.float64]
-
-    @property
-    def dimension(self) -> int:
-        """Dimension d."""
-        return self.matrices.shape[1]
+Irrep = NDArray[np.float64]
+"""Real orthogonal matrices of an irreducible representation of dimension d, shape (operations, d, d)."""
 
 
 def symmetry_operations(lattice: Lattice, symmetry: str) -> NDArray[np.int64]:
@@ -72,7 +55,7 @@ def symmetry_operations(lattice: Lattice, symmetry: str) -> NDArray[np.int64]:
 
 
 def irreps_of(lattice: Lattice, operations: NDArray[np.int64]) -> tuple[Irrep, ...]:
-    """All irreps of a group of lattice operations, the trivial one first.
+    """All irreps of a group of lattice operations: A', A" of two operations, otherwise A1, A2, B1, B2, E_1, E_2, ...
 
     An operation is a rotation by θ or a mirror whose Cartesian matrix is [[cos φ, sin φ], [sin φ, -cos φ]]. The
     two-dimensional irrep E_m of D_n turns θ and φ into mθ and mφ. The one-dimensional ones are products of the
@@ -90,21 +73,17 @@ def irreps_of(lattice: Lattice, operations: NDArray[np.int64]) -> tuple[Irrep, .
     determinant = np.sign(np.linalg.det(cartesian))
     angle = np.arctan2(cartesian[:, 1, 0], cartesian[:, 0, 0])
     if len(operations) == 2:
-        return tuple(
-            Irrep(name, character[:, None, None]) for name, character in (("A'", np.ones(2)), ('A"', determinant))
-        )
+        return np.ones((2, 1, 1)), determinant[:, None, None]
     order = len(operations) // 2
     alternating = np.cos(order * angle / 2).round()
-    characters = {"A1": determinant**2, "A2": determinant, "B1": alternating, "B2": alternating * determinant}
-    singles = [Irrep(name, character[:, None, None]) for name, character in characters.items()]
-    doubles = [_double(m, order, angle, determinant) for m in range(1, order // 2)]
-    return (*singles, *doubles)
+    characters = determinant**2, determinant, alternating, alternating * determinant
+    doubles = [_double(m * angle, determinant) for m in range(1, order // 2)]
+    return (*(character[:, None, None] for character in characters), *doubles)
 
 
-def _double(m: int, order: int, angle: NDArray[np.float64], determinant: NDArray[np.float64]) -> Irrep:
-    cosine, sine = np.cos(m * angle), np.sin(m * angle)
-    matrices = np.stack([cosine, -determinant * sine, sine, determinant * cosine], -1).reshape(-1, 2, 2)
-    return Irrep("E" if order == 4 else f"E{m}", matrices)
+def _double(angle: NDArray[np.float64], determinant: NDArray[np.float64]) -> Irrep:
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.stack([cosine, -determinant * sine, sine, determinant * cosine], -1).reshape(-1, 2, 2)
 
 
 def group_transform(irreps: tuple[Irrep, ...]) -> tuple[NDArray[np.float64], list[tuple[int, int, int]]]:
@@ -117,9 +96,9 @@ def group_transform(irreps: tuple[Irrep, ...]) -> tuple[NDArray[np.float64], lis
     rows
         The triple (number of the irrep, a, b) of each row.
     """
-    size = len(irreps[0].matrices)
-    rows = [(n, a, b) for n, irrep in enumerate(irreps) for b in range(irrep.dimension) for a in range(irrep.dimension)]
-    matrix = np.stack([math.sqrt(irreps[n].dimension / size) * irreps[n].matrices[:, a, b] for n, a, b in rows])
+    size, dimensions = len(irreps[0]), [irrep.shape[1] for irrep in irreps]
+    rows = [(n, a, b) for n, dimension in enumerate(dimensions) for b in range(dimension) for a in range(dimension)]
+    matrix = np.stack([math.sqrt(dimensions[n] / size) * irreps[n][:, a, b] for n, a, b in rows])
     return matrix, rows
 
 
@@ -144,9 +123,9 @@ def independent_copies(irrep: Irrep, stabiliser: NDArray[np.float64]) -> list[tu
         coefficients orthonormal on the distinct members of the orbit.
     """
     count = np.count_nonzero(stabiliser)
-    projector = np.einsum("g,gab->ab", stabiliser, irrep.matrices) / count
+    projector = np.einsum("g,gab->ab", stabiliser, irrep) / count
     rank = round(float(np.trace(projector)))
-    if rank == irrep.dimension:
+    if rank == len(projector):
         return [(b, 1 / math.sqrt(count)) for b in range(rank)]
     if rank == 0:
         return []
@@ -232,7 +211,7 @@ def invariant(first: Irrep, second: Irrep, third: Irrep) -> NDArray[np.float64] 
     ndarray or None
         Shape (d, d', d''); None if there is no invariant.
     """
-    products = np.einsum("gab,gcd,gef->gacebdf", first.matrices, second.matrices, third.matrices)
+    products = np.einsum("gab,gcd,gef->gacebdf", first, second, third)
     shape = products.shape[1:4]
     projector = products.mean(0).reshape(math.prod(shape), -1)
     weights = np.diag(projector)

@@ -48,7 +48,7 @@ def copies_of(orbits: Sequence[Orbit], irreps: Sequence[Irrep]) -> Iterator[Copy
     for number, orbit in enumerate(orbits):
         for n, irrep in enumerate(irreps):
             for b, scale in independent_copies(irrep, orbit.stabiliser):
-                places = tuple(number * len(matrix) + row[n, a, b] for a in range(irrep.dimension))
+                places = tuple(number * len(matrix) + row[n, a, b] for a in range(irrep.shape[1]))
                 yield Copy(n, places, scale, orbit.parity)
 
 

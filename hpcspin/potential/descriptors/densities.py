@@ -211,8 +211,8 @@ def site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> li
         stabiliser = (images == slot).astype(float)
         for n, irrep in enumerate(irreps):
             for b, scale in independent_copies(irrep, stabiliser):
-                kernel = np.zeros((irrep.dimension, permutations.shape[1]))
-                for a in range(irrep.dimension):
+                kernel = np.zeros((irrep.shape[1], permutations.shape[1]))
+                for a in range(len(kernel)):
                     np.add.at(kernel[a], images, scale * matrix[row[n, a, b]])
                 bases[n].append(kernel)
     return [np.stack(basis) for basis in bases if basis]
