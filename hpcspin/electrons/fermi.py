@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy
 from numpy.typing import NDArray
@@ -10,6 +12,14 @@ from numpy.typing import NDArray
 def fermi(energy: NDArray[np.float64], potential: float, temperature: float) -> NDArray[np.float64]:
     """Occupation 1 / (exp((energy - potential) / T) + 1)."""
     return scipy.special.expit((potential - energy) / temperature)
+
+
+def chemical_potential_between(low: float, high: float, excess: Callable[[float], float]) -> float:
+    """Chemical potential at which the excess of electrons, which rises with it, is 0, to the last digits."""
+    # The import takes a third of a second, and most commands do not need it.
+    from scipy.optimize import brentq
+
+    return float(brentq(excess, low, high, xtol=1e-14 * max(1.0, abs(low), abs(high)), rtol=1e-15, maxiter=500))
 
 
 def psi(level: NDArray[np.complex128], potential: float, temperature: float) -> NDArray[np.complex128]:
