@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.closed import ClosedLattice
+from hpcspin.electrons.kpm_host import Recursion
 from hpcspin.electrons.kpm_probes import ProbeGroup
-from hpcspin.electrons.kpm_recursion import Recursion, adjoint_weights, moments_of_products
+from hpcspin.electrons.kpm_recursion import adjoint_weights, moments_of_products
 from hpcspin.electrons.kpm_series import Expansion
 from hpcspin.electrons.kpm_strips import LEAST_SITES
 from hpcspin.parallel.threads import threaded
