@@ -20,10 +20,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 
-SYMMETRIES = ("full", "bias")
 _ROUNDING = 1e-9
 
 
@@ -34,21 +32,9 @@ Irrep = NDArray[np.float64]
 def symmetry_operations(lattice: Lattice, symmetry: str) -> NDArray[np.int64]:
     """Operations on lattice offsets that the potentials are invariant under, identity first.
 
-    Parameters
-    ----------
-    lattice
-        The lattice.
-    symmetry
-        ``"full"``: the point group of a site (D4, D6). ``"bias"``: the
-        subgroup that remains under a voltage along x, the identity and the y mirror.
-
-    Raises
-    ------
-    HpcspinError
-        If the symmetry is unknown.
+    ``symmetry`` is ``"full"``, the point group of a site (D4, D6), or ``"bias"``, the subgroup that remains under a
+    voltage along x: the identity and the y mirror.
     """
-    if symmetry not in SYMMETRIES:
-        raise HpcspinError(f"potential.symmetry: {symmetry!r} is unknown; choose one of {', '.join(SYMMETRIES)}")
     if symmetry == "full":
         return lattice.point_group
     return np.stack([np.eye(2, dtype=np.int64), lattice.mirror_y])
