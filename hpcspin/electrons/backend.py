@@ -32,25 +32,17 @@ SINGULAR = "a level is coupled to no reservoir; add a bath"
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library on a device.
-
-    Attributes
-    ----------
-    name
-        ``"torch"``, ``"numpy"`` or ``"cupy"``.
-    xp
-        Its array API namespace.
-    device
-        Device of the arrays: torch's device, or the number of CuPy's card; None with NumPy.
-    most_sweeps
-        Number of sweeps that a rank may run at the same time: as many as fit in memory, and one where a sweep
-        exchanges messages with other ranks.
-    """
+    """An array library on a device."""
 
     name: str
+    """``"torch"``, ``"numpy"`` or ``"cupy"``."""
     xp: Any
+    """Its array API namespace."""
     device: Any = None
+    """Device of the arrays: torch's device, or the number of CuPy's card; None with NumPy."""
     most_sweeps: int = sys.maxsize
+    """Number of sweeps that a rank may run at the same time: as many as fit in memory, and one where a sweep exchanges
+    messages with other ranks."""
 
     def asarray(self, array: NDArray[Any]) -> Array:
         """Convert a host array to an array of the backend."""

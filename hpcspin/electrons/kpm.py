@@ -58,18 +58,12 @@ _MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """Starting point of a snapshot's search for the cheapest sufficient settings.
-
-    Attributes
-    ----------
-    distance
-        Steps between sites of the same colour.
-    moments
-        Moments of the pilot, a power of two; the resulting series has at least half as many.
-    """
+    """Starting point of a snapshot's search for the cheapest sufficient settings."""
 
     distance: int
+    """Steps between sites of the same colour."""
     moments: int
+    """Moments of the pilot, a power of two; the resulting series has at least half as many."""
 
 
 class KpmSolver(EquilibriumSolver):

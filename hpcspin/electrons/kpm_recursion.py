@@ -36,25 +36,17 @@ Way = tuple[Array, Array, Array, Array, Array]
 
 @dataclass(frozen=True)
 class ScaledHamiltonian:
-    """2 H~ of one snapshot on a strip, as a table of bonds.
-
-    Attributes
-    ----------
-    strip
-        The strip of sites.
-    targets
-        Rows that each hopping term connects to a site by its matrix and by the adjoint matrix, see `Strip.rows_of`;
-        int32, shape (sites, terms, 2).
-    hopping
-        Matrix of each term, complex128, shape (terms, 2, 2).
-    on_site
-        Coefficients of (1, sigma) on each site, shape (sites, 4).
-    """
+    """2 H~ of one snapshot on a strip, as a table of bonds."""
 
     strip: Strip
+    """The strip of sites."""
     targets: NDArray[np.int32]
+    """Rows that each hopping term connects to a site by its matrix and by the adjoint matrix, see `Strip.rows_of`;
+    int32, shape (sites, terms, 2)."""
     hopping: NDArray[np.complex128]
+    """Matrix of each term, complex128, shape (terms, 2, 2)."""
     on_site: Real
+    """Coefficients of (1, sigma) on each site, shape (sites, 4)."""
 
     @property
     def sites(self) -> int:

@@ -78,25 +78,17 @@ def jackson(count: int) -> Vector:
 
 @dataclass(frozen=True)
 class Expansion:
-    """Truncated series of the Fermi function and the grand potential.
-
-    Parameters
-    ----------
-    interval
-        Interval that contains the spectrum.
-    temperature
-        Temperature T of the electrons.
-    count
-        Number of moments M, even.
-    kernel
-        ``"jackson"``, without Gibbs oscillations and best if mu lies in a gap, or ``"none"``, which converges
-        exponentially once M > half width / T.
-    """
+    """Truncated series of the Fermi function and the grand potential."""
 
     interval: Interval
+    """Interval that contains the spectrum."""
     temperature: float
+    """Temperature T of the electrons."""
     count: int
+    """Number of moments M, even."""
     kernel: str
+    """``"jackson"``, without Gibbs oscillations and best if mu lies in a gap, or ``"none"``, which converges
+    exponentially once M > half width / T."""
 
     @property
     def factors(self) -> Vector:

@@ -169,21 +169,14 @@ class HostTables(NamedTuple):
 
 
 class ForwardPass(NamedTuple):
-    """A forward pass through layers of one configuration, kept for the reverse sweeps.
-
-    Attributes
-    ----------
-    inputs : Tensor
-        The networks' other inputs, shape (centres, inputs).
-    states : list of RowData
-        Input of the first layer, and output of each layer that has been evaluated.
-    kept : list of Tensor or None
-        Intermediate results of each of these layers for `HostAdjoint.back`.
-    """
+    """A forward pass through layers of one configuration, kept for the reverse sweeps."""
 
     inputs: Tensor
+    """The networks' other inputs, shape (centres, inputs)."""
     states: list[RowData]
+    """Input of the first layer, and output of each layer that has been evaluated."""
     kept: list[Tensor | None]
+    """Intermediate results of each of these layers for `HostAdjoint.back`."""
 
 
 def forward_on_host(

@@ -121,21 +121,14 @@ def independent_copies(irrep: Irrep, stabiliser: NDArray[np.float64]) -> list[tu
 
 @dataclass(frozen=True)
 class Orbit:
-    """All bonds or chiralities that are related to one of them by symmetry.
-
-    Attributes
-    ----------
-    kind : str
-        ``"bond"`` b_jk = S_j·S_k, or ``"chirality"`` χ_0jk = S_0·(S_j x S_k).
-    pairs : ndarray
-        Slots (j, k) to which each operation carries the generator, shape (operations, 2).
-    stabiliser : ndarray
-        Sign with which each operation maps the generator onto itself, 0 if it maps it elsewhere.
-    """
+    """All bonds or chiralities that are related to one of them by symmetry."""
 
     kind: str
+    """``"bond"`` b_jk = S_j·S_k, or ``"chirality"`` χ_0jk = S_0·(S_j x S_k)."""
     pairs: NDArray[np.int64]
+    """Slots (j, k) to which each operation carries the generator, shape (operations, 2)."""
     stabiliser: NDArray[np.float64]
+    """Sign with which each operation maps the generator onto itself, 0 if it maps it elsewhere."""
 
     @property
     def parity(self) -> int:

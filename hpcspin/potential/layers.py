@@ -28,15 +28,10 @@ class Channels(NamedTuple):
 
 
 class Width(NamedTuple):
-    """Widths of a layer.
-
-    Attributes
-    ----------
-    channels : int
-        Number of vectors that sites exchange; all other widths are in proportion.
-    """
+    """Widths of a layer."""
 
     channels: int
+    """Number of vectors that sites exchange; all other widths are in proportion."""
 
     @property
     def between(self) -> Channels:

@@ -21,36 +21,26 @@ from hpcspin.training.sources import Source
 
 @dataclass
 class Snapshots:
-    """My share of a list of snapshots.
-
-    Attributes
-    ----------
-    spins, field : Tensor
-        Shape (mine, sites, 3).
-    bias : Tensor
-        Voltages in hoppings, shape (mine, drives): the bias, or the potential of each reservoir relative to the bath's.
-        For a learned grand potential the chemical potential and the number of electrons per site.
-    energy : Tensor
-        Energy per site in double precision, NaN if a label has none, shape (mine,). For a learned grand potential the
-        free energy.
-    numbers : ndarray
-        Number of each of my snapshots in the whole list, ascending, shape (mine,).
-    files : ndarray
-        Number of the file of each of my snapshots, shape (mine,).
-    total : int
-        Length of the whole list, over all ranks.
-    lattice : Lattice
-        The lattice of all snapshots in the list.
-    """
+    """My share of a list of snapshots."""
 
     spins: Tensor
+    """Shape (mine, sites, 3)."""
     field: Tensor
+    """Shape (mine, sites, 3)."""
     bias: Tensor
+    """Voltages in hoppings, shape (mine, drives): the bias, or the potential of each reservoir relative to the bath's.
+    For a learned grand potential the chemical potential and the number of electrons per site."""
     energy: Tensor
+    """Energy per site in double precision, NaN if a label has none, shape (mine,). For a learned grand potential the
+    free energy."""
     numbers: NDArray[np.int64]
+    """Number of each of my snapshots in the whole list, ascending, shape (mine,)."""
     files: NDArray[np.int64]
+    """Number of the file of each of my snapshots, shape (mine,)."""
     total: int
+    """Length of the whole list, over all ranks."""
     lattice: Lattice
+    """The lattice of all snapshots in the list."""
 
     @property
     def places(self) -> NDArray[np.int64]:

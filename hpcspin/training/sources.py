@@ -27,25 +27,17 @@ from hpcspin.storage import (
 
 @dataclass(frozen=True)
 class Source:
-    """The system of a label file.
-
-    Attributes
-    ----------
-    lattice : Lattice
-        The lattice of its snapshots.
-    drive : tuple of float
-        Voltages in hoppings: the bias, or the potential of each reservoir relative to the bath's; or the chemical
-        potential and the electrons per site, one of them NaN.
-    electrons : dict or None
-        See `hpcspin.storage.electrons_of`.
-    exact : bool
-        Whether its fields are exact rather than those of a force field.
-    """
+    """The system of a label file."""
 
     lattice: Lattice
+    """The lattice of its snapshots."""
     drive: tuple[float, ...]
+    """Voltages in hoppings: the bias, or the potential of each reservoir relative to the bath's; or the chemical
+    potential and the electrons per site, one of them NaN."""
     electrons: Electrons | None
+    """See `hpcspin.storage.electrons_of`."""
     exact: bool = True
+    """Whether its fields are exact rather than those of a force field."""
 
 
 def read_source(path: Path, kind: str, bias: float, *, distil: bool = False) -> Source:

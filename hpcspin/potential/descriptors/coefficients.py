@@ -21,24 +21,16 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy of an irrep in an orbit.
-
-    Attributes
-    ----------
-    irrep
-        Number of the irrep, 0 for the trivial one.
-    places
-        Positions of its components among the transforms of all orbits.
-    scale
-        Makes the coefficients orthonormal on the distinct members of the orbit.
-    parity
-        Sign under time reversal, S -> -S: 1 of bonds, -1 of chiralities.
-    """
+    """One copy of an irrep in an orbit."""
 
     irrep: int
+    """Number of the irrep, 0 for the trivial one."""
     places: tuple[int, ...]
+    """Positions of its components among the transforms of all orbits."""
     scale: float
+    """Makes the coefficients orthonormal on the distinct members of the orbit."""
     parity: int
+    """Sign under time reversal, S -> -S: 1 of bonds, -1 of chiralities."""
 
 
 def copies_of(orbits: Sequence[Orbit], irreps: Sequence[Irrep]) -> Iterator[Copy]:
