@@ -162,12 +162,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
     The kernel's own estimate includes caches that it can release, which take most of the memory on a machine that has
     been reading files for a while. It ignores the limit of the control group (version 2) by which batch systems and
-    containers restrict a job.
-
-    Parameters
-    ----------
-    root
-        Where ``proc`` and ``sys`` are mounted.
+    containers restrict a job. ``root`` is where ``proc`` and ``sys`` are mounted.
     """
     return min([_machine(root), *_control_groups(root)])
 

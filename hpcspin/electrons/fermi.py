@@ -33,23 +33,12 @@ def psi(level: NDArray[np.complex128], potential: float, temperature: float) -> 
 def psi_of_sites(
     scalar: NDArray[np.complex128], vector: NDArray[np.complex128], potential: float, temperature: float
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-    """The matrix function psi(a + b·sigma) of 2x2 matrices.
+    """The matrix function psi(a + b·sigma) of 2x2 matrices, for a of shape (...) and b of shape (..., 3).
 
     psi(a + b·sigma) = mean + slope b·sigma, where mean is the mean of psi(a + beta) and psi(a - beta), slope is their
-    divided difference, and beta = sqrt(b·b). Where the matrix is nearly defective, beta -> 0, the difference would
-    suffer from cancellation; there both come from Cauchy's formula on a circle inside the domain of analyticity.
-
-    Parameters
-    ----------
-    scalar, vector
-        a, shape (...), and b, shape (..., 3).
-    potential, temperature
-        Chemical potential and temperature of the reservoir.
-
-    Returns
-    -------
-    tuple
-        mean and slope, each of shape (...).
+    divided difference, and beta = sqrt(b·b); returns mean and slope, each of shape (...). Where the matrix is nearly
+    defective, beta -> 0, the difference would suffer from cancellation; there both come from Cauchy's formula on a
+    circle inside the domain of analyticity.
     """
     beta = np.sqrt(np.sum(vector * vector, axis=-1))
     upper, lower = psi(scalar + beta, potential, temperature), psi(scalar - beta, potential, temperature)

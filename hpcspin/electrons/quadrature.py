@@ -186,11 +186,8 @@ def integrate(
 def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> tuple[Array, NDArray[np.float64]]:
     """Integrals by 21 nodes, on all workers of this rank.
 
-    Returns
-    -------
-    tuple
-        The integrals and the part of the 43-point rule at these nodes, shape (intervals, 2, components); errors and
-        predicted errors with 43 nodes, shape (2, intervals).
+    Returns the integrals and the part of the 43-point rule at these nodes, shape (intervals, 2, components), and errors
+    and predicted errors with 43 nodes, shape (2, intervals).
     """
 
     def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
@@ -331,15 +328,10 @@ def _sum_by_owner(
 
 
 def coarsened(intervals: Intervals, tolerance: float) -> list[NDArray[np.float64]]:
-    """First grids for integrands close to those of a finished quadrature.
+    """Edges of the first grid of every integral, for integrands close to those of a finished quadrature.
 
-    Neighbours of equal length are joined if their errors are so small that one interval suffices
-    for both. Without this a grid that follows a trajectory would only grow.
-
-    Returns
-    -------
-    list
-        Edges of the grid of every integral.
+    Neighbours of equal length are joined if their errors are so small that one interval suffices for both. Without this
+    a grid that follows a trajectory would only grow.
     """
     grids = []
     for owner in np.unique(intervals.owner):

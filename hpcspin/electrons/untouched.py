@@ -43,14 +43,8 @@ class UntouchedLevels:
     all levels. The integral of G 2 Gamma G† over the real axis, which equals A wherever G is finite, misses untouched
     levels: they are infinitely sharp, so that no node of the quadrature meets them.
 
-    Parameters
-    ----------
-    system, columns, scale, batch
-        As for `EquilibriumPart`.
-    tolerance
-        Largest error of the field from each of the integrals that are compared.
-    accuracy
-        As for `WindowIntegral`.
+    ``tolerance`` is the largest error of the field from each of the integrals that are compared; other arguments are
+    those of `EquilibriumPart` and `WindowIntegral`.
     """
 
     def __init__(
