@@ -187,21 +187,7 @@ def forward_on_host(
     through: int,
     threads: int,
 ) -> ForwardPass:
-    """Evaluate the first ``through`` layers and keep what the reverse sweeps need.
-
-    Parameters
-    ----------
-    layers, tables
-        All layers in order, and the tables of their centres.
-    data
-        Spins, and which rows hold one.
-    inputs
-        See `ForwardPass`.
-    through
-        Number of layers to evaluate.
-    threads
-        Largest number of threads.
-    """
+    """Evaluate the first ``through`` of all layers on ``data``, and keep what the reverse sweeps need."""
     states, kept = [data], list[Tensor | None]()
     for number, (layer, of) in enumerate(zip(layers[:through], tables[:through], strict=True)):
         kept.append(layer.memory(of.centres))

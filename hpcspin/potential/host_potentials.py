@@ -37,15 +37,7 @@ class _Struct(ctypes.Structure):
 
 
 class HostPotentials:
-    """A descriptor and the weights of its network in the form that the kernel reads.
-
-    Parameters
-    ----------
-    network
-        The network.
-    polynomials
-        The descriptor; its features are the last rows.
-    """
+    """A descriptor, whose features are the last rows of its polynomials, and its network, as the kernel reads them."""
 
     @torch.no_grad()
     def __init__(self, network: Network, polynomials: Polynomials) -> None:

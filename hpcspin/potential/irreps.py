@@ -43,16 +43,9 @@ def symmetry_operations(lattice: Lattice, symmetry: str) -> NDArray[np.int64]:
 def irreps_of(lattice: Lattice, operations: NDArray[np.int64]) -> tuple[Irrep, ...]:
     """All irreps of a group of lattice operations: A', A" of two operations, otherwise A1, A2, B1, B2, E_1, E_2, ...
 
-    An operation is a rotation by θ or a mirror whose Cartesian matrix is [[cos φ, sin φ], [sin φ, -cos φ]]. The
-    two-dimensional irrep E_m of D_n turns θ and φ into mθ and mφ. The one-dimensional ones are products of the
-    determinant and, for even n, of the sign cos(nθ/2) or cos(nφ/2).
-
-    Parameters
-    ----------
-    lattice
-        Lattice whose primitive vectors convert the operations to Cartesian matrices.
-    operations
-        Integer matrices on offsets, shape (operations, 2, 2).
+    An operation is a rotation by θ or a mirror whose Cartesian matrix is [[cos φ, sin φ], [sin φ, -cos φ]]; the
+    lattice's primitive vectors give these matrices. The two-dimensional irrep E_m of D_n turns θ and φ into mθ and mφ.
+    The one-dimensional ones are products of the determinant and, for even n, of the sign cos(nθ/2) or cos(nφ/2).
     """
     basis = lattice.cartesian(np.eye(2)).T
     cartesian = basis @ operations @ np.linalg.inv(basis)
@@ -73,14 +66,9 @@ def _double(angle: NDArray[np.float64], determinant: NDArray[np.float64]) -> Irr
 
 
 def group_transform(irreps: tuple[Irrep, ...]) -> tuple[NDArray[np.float64], list[tuple[int, int, int]]]:
-    """Fourier transform on the group, an orthogonal matrix.
+    """Fourier transform on the group: an orthogonal matrix, shape (operations, operations).
 
-    Returns
-    -------
-    matrix
-        Shape (operations, operations); row (Γ, a, b), column g.
-    rows
-        The triple (number of the irrep, a, b) of each row.
+    A row has the triple (number of the irrep, a, b), which is returned as well, and a column the operation g.
     """
     size, dimensions = len(irreps[0]), [irrep.shape[1] for irrep in irreps]
     rows = [(n, a, b) for n, dimension in enumerate(dimensions) for b in range(dimension) for a in range(dimension)]
@@ -92,21 +80,11 @@ def independent_copies(irrep: Irrep, stabiliser: NDArray[np.float64]) -> list[tu
     """Independent copies of an irrep in an orbit whose generator some operations map onto itself.
 
     The values x_g of such an orbit repeat, and its coefficients repeat or vanish accordingly: in the index b they lie
-    in the subspace onto which the stabiliser H projects, Σ_h σ(h) Γ(h) / |H|.
+    in the subspace onto which the stabiliser H projects, Σ_h σ(h) Γ(h) / |H|. ``stabiliser`` is, for each operation,
+    the sign σ with which it maps the generator onto itself, 0 if it maps it elsewhere.
 
-    Parameters
-    ----------
-    irrep
-        The irrep.
-    stabiliser
-        For each operation the sign σ with which it maps the generator onto
-        itself, 0 if it maps it elsewhere; shape (operations,).
-
-    Returns
-    -------
-    list of tuple
-        Index b of each independent copy and the factor that makes the
-        coefficients orthonormal on the distinct members of the orbit.
+    Returns the index b of each independent copy, and the factor that makes the coefficients orthonormal on the distinct
+    members of the orbit.
     """
     count = np.count_nonzero(stabiliser)
     projector = np.einsum("g,gab->ab", stabiliser, irrep) / count
@@ -151,17 +129,10 @@ def slot_permutations(offsets: NDArray[np.int64], operations: NDArray[np.int64])
 def find_orbits(
     offsets: NDArray[np.int64], operations: NDArray[np.int64], pairs: Sequence[tuple[int, int]] | None = None
 ) -> list[Orbit]:
-    """Orbits of the bonds b_0j, b_jk and chiralities χ_0jk of a neighbourhood.
+    """Orbits of the bonds b_0j, b_jk and chiralities χ_0jk of a neighbourhood, with its centre in slot 0.
 
-    Parameters
-    ----------
-    offsets
-        Lattice offset of each slot, zero first, shape (slots, 2).
-    operations
-        Symmetry operations, identity first, shape (operations, 2, 2).
-    pairs
-        Slots j < k of the neighbours whose b_jk and χ_0jk are included, closed under the operations; None for all
-        pairs, at any distance between j and k.
+    ``pairs`` are the slots j < k of the neighbours whose b_jk and χ_0jk are included, closed under the operations; None
+    for all pairs, at any distance between j and k.
     """
     permutations = slot_permutations(offsets, operations)
     slots = range(1, len(offsets))
@@ -180,15 +151,10 @@ def close_pairs(lattice: Lattice, offsets: NDArray[np.int64], distance: float) -
 
 
 def invariant(first: Irrep, second: Irrep, third: Irrep) -> NDArray[np.float64] | None:
-    """Invariant vector C_abc of the triple product Γ⊗Γ'⊗Γ'' of irreps of the groups of a site, with |C| = 1.
+    """Invariant vector C_abc of the triple product Γ⊗Γ'⊗Γ'' of irreps, with |C| = 1; None if there is none.
 
     Σ_abc C_abc f_a f'_b f''_c is invariant for f, f' and f'' that transform like the irreps. In D4, D6 and their
     subgroups there is at most one; any nonzero column of the projector onto the invariants is proportional to it.
-
-    Returns
-    -------
-    ndarray or None
-        Shape (d, d', d''); None if there is no invariant.
     """
     products = np.einsum("gab,gcd,gef->gacebdf", first, second, third)
     shape = products.shape[1:4]

@@ -170,11 +170,8 @@ class Layer(nn.Module):
     def maps(self) -> Maps:
         """Kernels and mixtures as matrices that multiply from the right.
 
-        Returns
-        -------
-        Maps
-            Kernels of all densities (slots * vectors, densities), mixtures of densities (1 + densities, mixtures) and
-            kernels of the scalars (slots * scalars, scalars) or, for the first layer, counts of neighbours.
+        Kernels of all densities (slots * vectors, densities), mixtures of densities (1 + densities, mixtures) and
+        kernels of the scalars (slots * scalars, scalars) or, for the first layer, counts of neighbours.
         """
         return Maps(self._kernels(), self._mixtures(), self._scalar_weights())
 
@@ -212,19 +209,9 @@ class Layer(nn.Module):
         return torch.cat(parts, 1), sums
 
     def forward(self, sites: SiteData, around: Surroundings, inputs: Tensor, maps: Maps) -> SiteData:
-        """New vectors and scalars of each centre, zero where it is missing.
+        """New vectors (3, centres, vectors) and scalars (centres, scalars) of each centre, zero where it is missing.
 
-        Parameters
-        ----------
-        sites, around, maps
-            As in `features`.
-        inputs
-            The network's other inputs, shape (inputs, centres).
-
-        Returns
-        -------
-        SiteData
-            Shapes (3, centres, vectors) and (centres, scalars).
+        ``inputs`` are the network's other inputs, shape (inputs, centres); the other arguments are those of `features`.
         """
         features, sums = self.features(sites, around, maps)
         spin = around.own(sites.vectors[:, :, :1])

@@ -73,18 +73,10 @@ def batch_loss(
 
 
 def relative_weights(spins: Tensor, field: Tensor, scale: Tensor, floor: float) -> Tensor:
-    """Weights of snapshots whose errors count relative to the mean square v of their own perpendicular field.
+    """Weights of snapshots, (mine,), whose errors count relative to the mean square v of their own perpendicular field.
 
-    They are (1 + floor) / (v / scale² + floor), 1 for the mean square of all data; shape (mine,).
-
-    Parameters
-    ----------
-    spins, field
-        Spins and exact fields, shape (mine, sites, 3).
-    scale
-        Root mean square of a perpendicular component in all data.
-    floor
-        Share of its square that is added to v.
+    They are (1 + floor) / (v / scale² + floor), 1 for the mean square of all data, whose root is ``scale``, for spins
+    and exact fields of shape (mine, sites, 3).
     """
     own = perpendicular(spins, field).square().sum(-1).mean(1) / 2
     return (1 + floor) / (own / scale**2 + floor)

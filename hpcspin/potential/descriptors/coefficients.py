@@ -45,24 +45,7 @@ def copies_of(orbits: Sequence[Orbit], irreps: Sequence[Irrep]) -> Iterator[Copy
 
 
 class Coefficients(nn.Module):
-    """Coefficients of chosen copies of irreps, and their derivative with respect to the spins.
-
-    Parameters
-    ----------
-    orbits
-        Orbits of bonds and chiralities.
-    irreps
-        Irreps of the site symmetry.
-    copies
-        Copies whose coefficients are computed, in this order.
-    slots
-        Number of slots of a neighbourhood.
-
-    Attributes
-    ----------
-    copies : tuple of Copy
-        As given.
-    """
+    """Coefficients of chosen copies of irreps, in the order given, and their derivative with respect to the spins."""
 
     transform: Tensor
     scale: Tensor
@@ -83,13 +66,7 @@ class Coefficients(nn.Module):
             self.register_buffer(name, torch.tensor(constant, dtype=torch.float64), persistent=False)
 
     def forward(self, spins: Tensor) -> Tensor:
-        """Coefficients, orthonormal on each orbit: shape (coefficients, centres).
-
-        Parameters
-        ----------
-        spins
-            Spins in the slots, shape (slots, 3, centres).
-        """
+        """Coefficients, orthonormal on each orbit: from spins (slots, 3, centres), shape (coefficients, centres)."""
         left, right = self._factors(spins)
         selected: Tensor = self.components(self._transformed(dot(left, right), self.transform))
         return selected * self.scale[:, None]
