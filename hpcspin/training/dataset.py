@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,19 +168,22 @@ def load_shares(
                 energies = energies_of_a_site(labels)
                 if grand:
                     drive, energies = _of_grand_potential(labels, drive, energies, shard.file)
-                parts.append(_Part(start + np.arange(shard.snapshots)[frames], number, labels, drive, energies))
+                numbers = start + np.arange(shard.snapshots)[frames]
+                files = np.full(len(numbers), number)
+                parts.append((numbers, files, labels.spins, labels.field, drive, energies))
             start += shard.snapshots
-        drives = len(sources[shards[0].file].drive)
-        shares.append(_join(parts, start, lattice, drives, dtype))
+        shares.append(_join([_nothing(lattice, len(sources[shards[0].file].drive)), *parts], start, lattice, dtype))
     return shares
 
 
-class _Part(NamedTuple):
-    numbers: NDArray[np.int64]
-    file: int
-    labels: Labels
-    drive: NDArray[np.float64]
-    energies: NDArray[np.float64]
+_Part = tuple[NDArray[Any], ...]
+"""Numbers, files, spins, fields, drives and energies of some snapshots of a list."""
+
+
+def _nothing(lattice: Lattice, drives: int) -> _Part:
+    """No snapshots: a rank may have none."""
+    numbers, spins = np.empty(0, dtype=np.int64), np.empty((0, *lattice.size, 3))
+    return numbers, numbers, spins, spins, np.empty((0, drives)), np.empty(0)
 
 
 def _of_grand_potential(
@@ -206,28 +209,12 @@ def _my_frames(start: int, snapshots: int, stride: int, world: World) -> Iterato
             yield slice(first, None, stride)
 
 
-def _join(parts: list[_Part], total: int, lattice: Lattice, drives: int, dtype: torch.dtype) -> Snapshots:
-    if not parts:
-        empty = torch.empty((0, lattice.num_sites, 3), dtype=dtype)
-        nothing = np.empty(0, dtype=np.int64)
-        none = torch.empty((0, drives), dtype=dtype)
-        return Snapshots(empty, empty, none, empty[:, 0, 0].double(), nothing, nothing, total, lattice)
-    numbers = np.concatenate([part.numbers for part in parts])
-    order = np.argsort(numbers)
-
-    def tensor(arrays: list[NDArray[np.float64]], dtype: torch.dtype = dtype) -> Tensor:
-        return torch.from_numpy(np.concatenate(arrays)[order]).to(dtype)
-
-    return Snapshots(
-        tensor([part.labels.spins for part in parts]).flatten(1, 2),
-        tensor([part.labels.field for part in parts]).flatten(1, 2),
-        tensor([part.drive for part in parts]),
-        tensor([part.energies for part in parts], torch.float64),
-        numbers[order],
-        np.concatenate([np.full(len(part.numbers), part.file) for part in parts])[order],
-        total,
-        lattice,
-    )
+def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) -> Snapshots:
+    order = np.argsort(np.concatenate([numbers for numbers, *_ in parts]))
+    numbers, files, *data = (np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True))
+    spins, field, drive, energies = map(torch.from_numpy, data)
+    spins, field = (tensor.to(dtype).flatten(1, 2) for tensor in (spins, field))
+    return Snapshots(spins, field, drive.to(dtype), energies.double(), numbers, files, total, lattice)
 
 
 def energies_of_a_site(labels: Labels) -> NDArray[np.float64]:

@@ -117,14 +117,12 @@ class TrainingState:
 
     def _restore_moments(self, name: str, value: nn.Parameter, arrays: dict[str, NDArray[Any]]) -> None:
         prefix = f"optimiser/{name}/"
-        moments = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        self._optimiser.load_state(
-            value,
-            {
-                key: torch.from_numpy(np.asarray(array)).to("cpu" if key == "step" else value.device)
-                for key, array in moments.items()
-            },
-        )
+        moments = {
+            moment: torch.from_numpy(np.asarray(array)).to("cpu" if moment == "step" else value.device)
+            for key, array in arrays.items()
+            if (moment := key.removeprefix(prefix)) != key
+        }
+        self._optimiser.load_state(value, moments)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         groups: dict[str, Mapping[str, torch.Tensor]] = {
