@@ -93,11 +93,8 @@ class Coupling:
 def make_coupling(system: DrivenLattice, backend: Backend) -> Coupling:
     """Coupling of neighbouring columns.
 
-    Raises
-    ------
-    HpcspinError
-        If the lattice is periodic along x, so that it has no first column, or
-        if a bond joins columns that are not neighbours.
+    Raises HpcspinError if the lattice is periodic along x, so that it has no first column, or if a bond joins columns
+    that are not neighbours.
     """
     lattice = system.lattice
     if lattice.periodic[0]:

@@ -126,7 +126,7 @@ def integrate(
     narrowest: float,
     first: int = 0,
 ) -> Integrals:
-    """Refine until the error estimate of every integral is below the tolerance.
+    """Refine until the error estimate of every integral, the sum of those of its intervals, is below the tolerance.
 
     Parameters
     ----------
@@ -134,10 +134,6 @@ def integrate(
         The function to integrate; each rank evaluates its share of the nodes.
     edges
         First grid of every integral, each of shape (intervals + 1,).
-    tolerance
-        Upper limit of the sum of the error estimates of an integral.
-    world
-        Ranks that share the intervals.
     backend
         Array library and device that keep the integrals of the intervals.
     narrowest

@@ -61,10 +61,7 @@ class UntouchedLevels:
     def refuse(self, blocks: Array, spins: NDArray[np.float64], world: World, first: int) -> None:
         """Refuse snapshots with untouched levels; arguments as for `EquilibriumPart` and `WindowIntegral`.
 
-        Raises
-        ------
-        HpcspinError
-            If a snapshot has such a level; the message names the first one.
+        Raises HpcspinError, which names the first snapshot with such a level.
         """
         below, above = (part.solve(blocks, spins, world)[0] for part in self._whole)
         touched = self._window.integrate(blocks, [self._window.first_grid] * len(spins), world, first)

@@ -92,12 +92,9 @@ class HostPotentials:
         factors, inputs
             Factors of the network's outputs, and its other inputs: shapes (potentials, room) and (inputs, room), where
             room is a multiple of the tile.
-        wanted
-            Number of slots, from the centre on, whose derivatives are returned.
-        centres
-            Number of centres to evaluate, from the first one on.
-        threads
-            Largest number of threads.
+        wanted, centres, threads
+            Number of slots, from the centre on, whose derivatives are returned; of centres to evaluate, from the first
+            one on; and of threads, at most.
 
         Returns
         -------

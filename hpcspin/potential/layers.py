@@ -178,20 +178,8 @@ class Layer(nn.Module):
     def features(self, sites: SiteData, around: Surroundings, maps: Maps) -> tuple[Tensor, Tensor]:
         """Features of each centre, and the sums of densities that become its vectors.
 
-        Parameters
-        ----------
-        sites
-            Vectors and scalars of all rows, followed by zeros for missing sites: shapes (3, rows + 1, vectors), the
-            spin first, and (rows + 1, scalars).
-        around
-            Which rows surround the centres.
-        maps
-            Result of `maps`.
-
-        Returns
-        -------
-        tuple of Tensor
-            Shapes (centres, features) and (3, centres, 2 vectors).
+        Shapes (centres, features) and (3, centres, 2 vectors). ``sites`` are the vectors and scalars of all rows,
+        followed by zeros for missing sites: shapes (3, rows + 1, vectors), the spin first, and (rows + 1, scalars).
         """
         spin = around.own(sites.vectors[:, :, :1])
         densities = torch.cat([spin, around.sums(sites.vectors, maps.kernels)[..., : self.densities]], 2)

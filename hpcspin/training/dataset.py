@@ -72,10 +72,7 @@ class Split:
 def listed_shards(directories: Sequence[Path]) -> list[Shard]:
     """The shards of a training set, named as in ``training.validation``: with the directory if there are several.
 
-    Raises
-    ------
-    HpcspinError
-        If a manifest is missing or invalid.
+    Raises HpcspinError if a manifest is missing or invalid.
     """
     return [
         shard if len(directories) == 1 else replace(shard, file=str(directory / shard.file))
@@ -131,23 +128,9 @@ def load_shares(
     Snapshot number n of a list belongs to class n mod stride, and class c to rank c mod ranks: a batch with one
     snapshot of each class then costs all ranks the same, and its members do not depend on the number of ranks.
 
-    Parameters
-    ----------
-    directory
-        Directory of the shards.
-    shards
-        The shards, in the order of the manifest.
-    sources
-        System of each shard, by the name of its file.
-    world
-        The ranks.
-    stride
-        Number of classes.
-    dtype
-        Precision in memory.
-    grand
-        Whether a grand potential is trained on them: ``bias`` then holds the chemical potential and the electrons per
-        site of each label, and ``energy`` the free energy.
+    The shards are in the order of the manifest, ``sources`` has the system of each by the name of its file, and
+    ``dtype`` is the precision in memory. With ``grand`` a grand potential is trained on them: ``bias`` then holds the
+    chemical potential and the electrons per site of each label, and ``energy`` the free energy.
 
     Raises
     ------

@@ -33,26 +33,19 @@ def batch_loss(
     the mean square of h^neq, and ``settings.energy_weight`` times the variance of the error of the energy per site. A
     learned grand potential adds ``settings.electrons_weight`` times the mean squared error of the electrons per site
     plus the mean square of the amount by which its compressibility ∂n/∂mu falls short of `_COMPRESSIBILITY` at other
-    chemical potentials.
+    chemical potentials. A collective call.
 
     Parameters
     ----------
     predicted
         Prediction for my snapshots.
-    spins, field
-        Spins and exact fields, shape (mine, sites, 3).
-    energy
-        Exact energies per site, shape (mine,).
-    drive
-        Chemical potential and exact electrons per site for a learned grand potential, shape (mine, 2).
-    grand
-        The learned grand potential; None for a model without one.
+    spins, field, energy
+        Spins and exact fields, shape (mine, sites, 3), and exact energies per site, shape (mine,).
+    drive, grand
+        For a learned grand potential, which is None for other models, the chemical potential and the exact electrons
+        per site, shape (mine, 2).
     count
         Number of snapshots in the batch, over all ranks.
-    settings
-        Weights of the terms.
-    world
-        The ranks; a collective call.
     weights
         Weight of the error of the field in each of my snapshots, shape (mine,); None for 1.
     """

@@ -76,7 +76,7 @@ def agreed_sources(
 ) -> dict[str, Source]:
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
-    The log warns of files that do not state their electrons.
+    Rank 0 logs a warning of files that do not state their electrons.
 
     Parameters
     ----------
@@ -90,8 +90,6 @@ def agreed_sources(
         Electrons of the training data of the model that the training starts from.
     allow
         Keys that may differ.
-    world
-        The ranks; rank 0 logs.
     drive
         Input of the force field that describes the reservoirs and may differ; see `hpcspin.storage.without_drive`.
     distil

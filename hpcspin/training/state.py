@@ -69,10 +69,7 @@ class TrainingState:
     def restore(self, world: World) -> int | None:
         """Restore the checkpoint, if there is one; a collective call.
 
-        Returns
-        -------
-        int or None
-            Number of epochs in the settings of the checkpoint, or None if there is no checkpoint.
+        Returns the number of epochs in the settings of the checkpoint, or None if there is no checkpoint.
 
         Raises
         ------
