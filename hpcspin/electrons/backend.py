@@ -32,25 +32,17 @@ SINGULAR = "a level is coupled to no reservoir; add a bath"
 
 @dataclass(frozen=True)
 class Backend:
-    """An array library on a device.
-
-    Attributes
-    ----------
-    name
-        ``"torch"``, ``"numpy"`` or ``"cupy"``.
-    xp
-        Its array API namespace.
-    device
-        Device of the arrays: torch's device, or the number of CuPy's card; None with NumPy.
-    most_sweeps
-        Number of sweeps that a rank may run at the same time: as many as fit in memory, and one where a sweep
-        exchanges messages with other ranks.
-    """
+    """An array library on a device."""
 
     name: str
+    """``"torch"``, ``"numpy"`` or ``"cupy"``."""
     xp: Any
+    """Its array API namespace."""
     device: Any = None
+    """Device of the arrays: torch's device, or the number of CuPy's card; None with NumPy."""
     most_sweeps: int = sys.maxsize
+    """Number of sweeps that a rank may run at the same time: as many as fit in memory, and one where a sweep exchanges
+    messages with other ranks."""
 
     def asarray(self, array: NDArray[Any]) -> Array:
         """Convert a host array to an array of the backend."""
@@ -170,12 +162,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
     The kernel's own estimate includes caches that it can release, which take most of the memory on a machine that has
     been reading files for a while. It ignores the limit of the control group (version 2) by which batch systems and
-    containers restrict a job.
-
-    Parameters
-    ----------
-    root
-        Where ``proc`` and ``sys`` are mounted.
+    containers restrict a job. ``root`` is where ``proc`` and ``sys`` are mounted.
     """
     return min([_machine(root), *_control_groups(root)])
 

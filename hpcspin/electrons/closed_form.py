@@ -116,10 +116,7 @@ class Spectrum:
     def of(system: DrivenLattice, spins: NDArray[np.float64]) -> Spectrum:
         """Spectrum of spins of shape (Lx, Ly, 3).
 
-        Raises
-        ------
-        HpcspinError
-            If a level is coupled to no reservoir.
+        Raises HpcspinError if a level is coupled to no reservoir.
         """
         matrix = without_vacancies(system, effective_hamiltonian(system, spins))
         levels, vectors = torch.linalg.eig(torch.from_numpy(matrix))

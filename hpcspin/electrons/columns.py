@@ -111,23 +111,10 @@ class Slab:
 
 
 class ColumnTeam:
-    """Ranks that hold one lattice together.
+    """Ranks that hold one lattice together: rank p of the team holds the p-th slab of its columns.
 
-    Parameters
-    ----------
-    team
-        The ranks; rank p holds the p-th slab.
-    columns
-        Lx.
-    coupling
-        W of the lattice, not mirrored.
-    mirrored
-        Whether the columns are counted from the right electrode.
-
-    Attributes
-    ----------
-    place
-        Index of my slab in the order of the sweep.
+    ``coupling`` is that of the lattice, not mirrored; a ``mirrored`` team counts columns from the right electrode. Its
+    ``place`` is the index of my slab in the order of the sweep.
 
     Raises
     ------
@@ -160,13 +147,8 @@ class ColumnTeam:
     def connect(self, blocks: Array, energies: Array, snapshots: Array | None = None) -> Slab:
         """Connect my columns to those of all ranks; a collective call.
 
-        Parameters
-        ----------
-        blocks
-            (H_x - i Gamma_x) / t of my columns, in the order of this team's
-            sweep (reversed where it is mirrored), shape (n, columns, m, m).
-        energies, snapshots
-            As for `recursion.right_connected`; the same on every rank.
+        ``blocks`` are those of my columns, in the order of this team's sweep (reversed where it is mirrored); otherwise
+        as for `recursion.right_connected`.
         """
         size = self.team.size
         mine = self._corners(blocks, energies, snapshots) if self.place < size - 1 else None

@@ -14,7 +14,8 @@ import scipy
 from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array, Backend, make_backend
-from hpcspin.electrons.closed import EquilibriumSolver, EquilibriumState
+from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
+from hpcspin.electrons.fermi import chemical_potential_between, fermi
 from hpcspin.electrons.hamiltonian import sd_hamiltonian, without_vacancies
 from hpcspin.electrons.onsite import gram_sites
 from hpcspin.errors import HpcspinError
@@ -67,12 +68,9 @@ class DiagonalizationSolver(EquilibriumSolver):
         temperature, electrons = self.system.temperature, self.system.fixed_electrons
         numbers, weights = np.empty((len(spins), 4)), np.empty_like(on_host)
         for number, one in enumerate(on_host):
-            potential = self.system.potential
-            if potential is None:
-                assert electrons is not None
-                potential = chemical_potential(one, electrons, temperature)
-            weights[number] = scipy.special.expit((potential - one) / temperature)
-            energy = grand_potential_of_levels(one, potential, temperature)
+            potential = potential_of(self.system, one)
+            weights[number] = fermi(one, potential, temperature)
+            energy = float(-temperature * np.logaddexp(0.0, (potential - one) / temperature).sum())
             if electrons is not None:
                 energy += potential * electrons
             # A perturbation of H by the residual changes rho by about residual / T.
@@ -87,11 +85,6 @@ def _defects(xp: Any, matrices: Array, levels: Array, vectors: Array) -> Array:
     """Largest residual |H v - e v| among the levels e and eigenvectors v of each matrix, shape (k,)."""
     residual = matrices @ vectors - vectors * levels[:, None, :]
     return xp.max(xp.sqrt(xp.sum(xp.real(residual * xp.conj(residual)), axis=1)), axis=1)
-
-
-def grand_potential_of_levels(levels: NDArray[np.float64], potential: float, temperature: float) -> float:
-    """Omega = -T sum_n log(1 + exp(-(e_n - mu) / T)), from levels of shape (n,)."""
-    return float(-temperature * np.logaddexp(0.0, (potential - levels) / temperature).sum())
 
 
 def chemical_potential(levels: NDArray[np.float64], electrons: float, temperature: float) -> float:
@@ -109,7 +102,12 @@ def chemical_potential(levels: NDArray[np.float64], electrons: float, temperatur
 
     margin = _EMPTY * temperature
     low, high = float(levels[0]) - margin, float(levels[-1]) + margin
-    # The import takes a third of a second, and most commands do not need it.
-    from scipy.optimize import brentq
+    return chemical_potential_between(low, high, excess)
 
-    return float(brentq(excess, low, high, xtol=1e-14 * max(1.0, abs(low), abs(high)), rtol=1e-15, maxiter=500))
+
+def potential_of(system: ClosedLattice, levels: NDArray[np.float64]) -> float:
+    """Chemical potential of a lattice with these levels: as given, or by `chemical_potential` for its filling."""
+    if system.fixed_electrons is not None:
+        return chemical_potential(levels, system.fixed_electrons, system.temperature)
+    assert system.potential is not None
+    return system.potential

@@ -40,22 +40,10 @@ _EULER_MACLAURIN = np.array([1 / 24, -17 / 5760, 367 / 967680])
 
 
 class EquilibriumPart:
-    """On-site blocks of ∫ de/2pi f_0 A.
+    """On-site blocks of ∫ de/2pi f_0 A for the potential mu_0, ``reference``.
 
-    Parameters
-    ----------
-    system
-        The driven lattice.
-    reference
-        The potential mu_0.
-    columns
-        The columns of sites and the ranks that hold them.
-    scale
-        Factor from an error of the on-site components to an error of the field.
-    tolerance
-        Largest error of the field from this part.
-    batch
-        Number of energies in one sweep.
+    ``scale`` converts errors of the on-site components to errors of the field, the largest of which from this part is
+    ``tolerance``; ``batch`` is the number of energies in one sweep.
     """
 
     def __init__(
@@ -74,7 +62,7 @@ class EquilibriumPart:
     def solve(
         self, blocks: Array, spins: NDArray[np.float64], world: World
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Components of the equilibrium part and its error in the field.
+        """Components of the equilibrium part, shape (n, Lx, Ly, 4), and its errors in the field, shape (n,).
 
         Parameters
         ----------
@@ -84,11 +72,6 @@ class EquilibriumPart:
             Unit vectors, shape (n, Lx, Ly, 3).
         world
             Ranks that share the energies.
-
-        Returns
-        -------
-        tuple
-            Components, shape (n, Lx, Ly, 4), and errors, shape (n,).
 
         Raises
         ------

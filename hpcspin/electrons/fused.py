@@ -98,16 +98,10 @@ class Kernel:
 
 
 class FusedSweep:
-    """The sweep of `EndSource` on the current CUDA device, by CuPy.
+    """The sweep of `EndSource` on the current CUDA device, which the kernel must fit, by CuPy.
 
-    Parameters
-    ----------
-    kernel
-        The compilation to use; it must fit the device.
-    source
-        K, host array of shape (m, k) with k <= m; None for the identity.
-    groups
-        Group of each column of K, shape (k,).
+    ``source`` is K, a host array of shape (m, k) with k <= m, or None for the identity; ``groups`` is the group of each
+    column of K, shape (k,).
     """
 
     def __init__(self, kernel: Kernel, source: NDArray[Any] | None, groups: NDArray[np.int64]) -> None:
@@ -127,17 +121,8 @@ class FusedSweep:
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Components of sum_s w_s Y Y† and of i (u_0 - u_0†).
 
-        Parameters
-        ----------
-        blocks, energies, snapshots
-            As for `recursion.right_connected`, in the order of the sweep.
-        weights
-            w_s, real, shape (batch, groups).
-
-        Returns
-        -------
-        tuple
-            float64 arrays of shape (batch, Lx, Ly, 4) and (batch, Ly, 4); not finite at a singular energy.
+        Arguments are those of `Source.respond`, with the blocks in the order of the sweep. Returns float64 arrays of
+        shape (batch, Lx, Ly, 4) and (batch, Ly, 4); not finite at a singular energy.
         """
         import cupy
 

@@ -93,11 +93,8 @@ class Coupling:
 def make_coupling(system: DrivenLattice, backend: Backend) -> Coupling:
     """Coupling of neighbouring columns.
 
-    Raises
-    ------
-    HpcspinError
-        If the lattice is periodic along x, so that it has no first column, or
-        if a bond joins columns that are not neighbours.
+    Raises HpcspinError if the lattice is periodic along x, so that it has no first column, or if a bond joins columns
+    that are not neighbours.
     """
     lattice = system.lattice
     if lattice.periodic[0]:
@@ -134,23 +131,9 @@ def _coupling_to_column(system: DrivenLattice, columns: int, backend: Backend) -
 def layer_blocks(
     system: DrivenLattice, spins: NDArray[np.float64], backend: Backend, own: slice = slice(None)
 ) -> Array:
-    """Blocks (H_x - i Gamma_x) / t of every column.
+    """Blocks (H_x - i Gamma_x) / t of the columns ``own``, complex, shape (n, columns, m, m).
 
-    Parameters
-    ----------
-    system
-        Lattice, parameters and reservoirs.
-    spins
-        Unit vectors, shape (n, Lx, Ly, 3).
-    backend
-        Array library and device of the blocks.
-    own
-        The columns to return.
-
-    Returns
-    -------
-    Array
-        Complex, shape (n, columns, m, m).
+    ``spins`` are unit vectors, shape (n, Lx, Ly, 3).
     """
     xp = backend.xp
     local = (site_energies(system, spins) + self_energy(system))[:, own]

@@ -39,7 +39,7 @@ def _summing(function: Callable[..., Any]) -> Any:
 def transfer(
     blocks: Complex, owners: NDArray[np.int64], energies: Complex, periodic: bool, beyond: Complex
 ) -> tuple[Complex, Complex]:
-    """P_F and P_{F-1} of a group of columns; see `recursion`.
+    """P_F and P_{F-1} of a group of columns, each of shape (batch, m, m); see `recursion`.
 
     Parameters
     ----------
@@ -54,11 +54,6 @@ def transfer(
         Whether the first and the last row of sites are neighbours.
     beyond
         u_{L+1}, shape (batch, m, m).
-
-    Returns
-    -------
-    tuple
-        Each of shape (batch, m, m).
     """
     first, before = np.empty_like(beyond), np.empty_like(beyond)
     _transfer(blocks, owners, energies, periodic, beyond, first, before)
@@ -75,24 +70,11 @@ def occupations(
     stops: NDArray[np.int64],
     weights: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Components of sum_s w_s Y_x Y_x† on the sites of a group of columns.
+    """Components of sum_s w_s Y_x Y_x† on the sites of a group of columns, shape (batch, columns, m / 2, 4).
 
-    Parameters
-    ----------
-    blocks, owners, energies, periodic
-        As for `transfer`.
-    left, right
-        Y_{F-1} and Y_F, Y_L and Y_{L+1}, each of shape (batch, m, k).
-    stops
-        Index in Y at which the columns of each source s begin, and at which those of the last source end, shape
-        (sources + 1,).
-    weights
-        w_s, shape (batch, sources).
-
-    Returns
-    -------
-    ndarray
-        Shape (batch, columns, m / 2, 4).
+    ``left`` is (Y_{F-1}, Y_F), and ``right`` is (Y_L, Y_{L+1}), each Y of shape (batch, m, k); ``stops``, shape
+    (sources + 1,), has the index in Y at which the columns of each source s begin and at which those of the last source
+    end; the weights w_s have the shape (batch, sources). Other arguments are those of `transfer`.
     """
     batch, m, _ = right[0].shape
     result = np.zeros((batch, blocks.shape[1], m // 2, 4))

@@ -21,9 +21,9 @@ from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
 from hpcspin.electrons.kpm_cuda import CudaRecursion
 from hpcspin.electrons.kpm_estimates import Estimate, LocalMoments, Probing
-from hpcspin.electrons.kpm_host import HostRecursion, host_pairs, library
+from hpcspin.electrons.kpm_host import HostRecursion, Recursion, host_pairs, library
 from hpcspin.electrons.kpm_probes import Colouring, ProbeGroup, colouring, probe_groups, random_phases, unit_colouring
-from hpcspin.electrons.kpm_recursion import ArrayRecursion, Recursion, ScaledHamiltonian, scaled_hamiltonian
+from hpcspin.electrons.kpm_recursion import ArrayRecursion, ScaledHamiltonian, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
 from hpcspin.electrons.kpm_strips import Strip, strips_of_a_team
 from hpcspin.errors import HpcspinError
@@ -58,18 +58,12 @@ _MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """Starting point of a snapshot's search for the cheapest sufficient settings.
-
-    Attributes
-    ----------
-    distance
-        Steps between sites of the same colour.
-    moments
-        Moments of the pilot, a power of two; the resulting series has at least half as many.
-    """
+    """Starting point of a snapshot's search for the cheapest sufficient settings."""
 
     distance: int
+    """Steps between sites of the same colour."""
     moments: int
+    """Moments of the pilot, a power of two; the resulting series has at least half as many."""
 
 
 class KpmSolver(EquilibriumSolver):

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.closed import ClosedLattice
+from hpcspin.electrons.kpm_host import Recursion
 from hpcspin.electrons.kpm_probes import ProbeGroup
-from hpcspin.electrons.kpm_recursion import Recursion, adjoint_weights, moments_of_products
+from hpcspin.electrons.kpm_recursion import adjoint_weights, moments_of_products
 from hpcspin.electrons.kpm_series import Expansion
 from hpcspin.electrons.kpm_strips import LEAST_SITES
 from hpcspin.parallel.threads import threaded
@@ -34,63 +35,41 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Estimate:
-    """On-site blocks, energy and chemical potential of one snapshot.
-
-    Attributes
-    ----------
-    components
-        tr(rho_ii) and tr(sigma rho_ii), shape (sites, 4).
-    energy
-        Omega at a fixed potential, F at a fixed filling.
-    potential
-        Chemical potential mu.
-    energy_error
-        Standard error of the energy, if it is known.
-    """
+    """On-site blocks, energy and chemical potential of one snapshot."""
 
     components: Real
+    """tr(rho_ii) and tr(sigma rho_ii), shape (sites, 4)."""
     energy: float
+    """Omega at a fixed potential, F at a fixed filling."""
     potential: float
+    """Chemical potential mu."""
     energy_error: float = 0.0
+    """Standard error of the energy, if it is known."""
 
 
 @dataclass(frozen=True)
 class LocalMoments:
-    """Moments tr(m) and tr(sigma m) of m = (T_n v)_i v_i†.
-
-    Attributes
-    ----------
-    sites
-        Sites whose moments are stored, in any order, shape (k,).
-    local
-        Moments of these sites, shape (count, k, 4).
-    total
-        tr(m) summed over all sites, stored or not, shape (count,).
-    """
+    """Moments tr(m) and tr(sigma m) of m = (T_n v)_i v_i†."""
 
     sites: NDArray[np.int64]
+    """Sites whose moments are stored, in any order, shape (k,)."""
     local: Real
+    """Moments of these sites, shape (count, k, 4)."""
     total: Real
+    """tr(m) summed over all sites, stored or not, shape (count,)."""
 
 
 @dataclass(frozen=True)
 class Probing:
-    """Estimates of one snapshot's electrons from probing vectors.
-
-    Attributes
-    ----------
-    system
-        Lattice and parameters, with a fixed potential or a fixed filling.
-    recursion
-        Recursion of the snapshot's Hamiltonian on my strip.
-    world
-        The ranks. Teams share the groups of vectors; a team has as many consecutive ranks as there are strips. Results
-        are summed over the groups and over the lines of sites in order, and are the same on every rank.
-    """
+    """Estimates of one snapshot's electrons from probing vectors."""
 
     system: ClosedLattice
+    """Lattice and parameters, with a fixed potential or a fixed filling."""
     recursion: Recursion
+    """Recursion of the snapshot's Hamiltonian on my strip."""
     world: World
+    """The ranks. Teams share the groups of vectors; a team has as many consecutive ranks as there are strips. Results
+    are summed over the groups and over the lines of sites in order, and are the same on every rank."""
 
     def local_moments(self, groups: Sequence[ProbeGroup], count: int, most: int) -> LocalMoments:
         """Moments on every k-th site of some groups, with k such that at most about ``most`` sites remain."""

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpcspin.electrons.kpm_probes import ProbeGroup
-from hpcspin.electrons.kpm_recursion import ScaledHamiltonian
+from hpcspin.electrons.kpm_recursion import ArrayRecursion, ScaledHamiltonian
 from hpcspin.parallel.host_compiler import compiled
 from hpcspin.parallel.threads import threaded
 
@@ -72,7 +72,7 @@ def host_pairs() -> int:
 
 
 class HostRecursion:
-    """The recursion by the C kernels, from 2 H~ of the snapshot; see `hpcspin.electrons.kpm_recursion.Recursion`."""
+    """The recursion by the C kernels; see `ArrayRecursion`."""
 
     def __init__(self, hamiltonian: ScaledHamiltonian) -> None:
         kernels = library()
@@ -89,7 +89,7 @@ class HostRecursion:
         self._table = _Hamiltonian(*sizes, *addresses)
 
     def local_moments(self, groups: Sequence[ProbeGroup], count: int, kept: Sequence[slice]) -> list[tuple[Real, Real]]:
-        """See `Recursion`."""
+        """See `ArrayRecursion`."""
         vectors = [self._start(group) for group in groups]
         found = [
             (np.empty((count, len(group.sites[part]), 4)), np.zeros((count, self.strip.lines)))
@@ -103,7 +103,7 @@ class HostRecursion:
         return found
 
     def products(self, groups: Sequence[ProbeGroup], steps: int) -> list[tuple[Real, Any]]:
-        """See `Recursion`."""
+        """See `ArrayRecursion`."""
         vectors = [self._start(group) for group in groups]
         sums = [np.empty((self.strip.lines, 2 * steps)) for _ in groups]
         runs = [partial(self._call, "products", steps, *arrays) for arrays in zip(vectors, sums, strict=True)]
@@ -111,7 +111,7 @@ class HostRecursion:
         return list(zip(sums, vectors, strict=True))
 
     def gradients(self, starts: Sequence[Any], even: Real, odd: Real) -> list[Real]:
-        """See `Recursion`."""
+        """See `ArrayRecursion`."""
         steps, sites = len(even), self._table.sites
         weights = (np.ascontiguousarray(even), np.ascontiguousarray(odd))
         reverses, found, runs = [], [np.zeros((sites, 4)) for _ in starts], []
@@ -160,6 +160,9 @@ class HostRecursion:
         room = np.empty(length + _ALIGNMENT // 8)
         first = -room.ctypes.data % _ALIGNMENT // 8
         return room[first : first + length].reshape(2, self.strip.rows, width)
+
+
+Recursion = ArrayRecursion | HostRecursion
 
 
 def _probes(group: ProbeGroup, kept: slice = slice(0, None, 1)) -> _Probes:

@@ -23,18 +23,12 @@ _STREAM = 0x4B504D
 
 @dataclass(frozen=True)
 class Colouring:
-    """Colours of the sites of a lattice.
-
-    Attributes
-    ----------
-    colours
-        Colour of each site, from 0 on, shape (Lx Ly,).
-    count
-        Number of colours.
-    """
+    """Colours of the sites of a lattice."""
 
     colours: NDArray[np.int64]
+    """Colour of each site, from 0 on, shape (Lx Ly,)."""
     count: int
+    """Number of colours."""
 
     @property
     def is_exact(self) -> bool:
@@ -79,21 +73,14 @@ def random_phases(sites: int, seed: int, number: int, stage: int) -> NDArray[np.
 
 @dataclass(frozen=True)
 class ProbeGroup:
-    """The probing vectors of a few colours: two for each colour, with spin up and with spin down.
-
-    Attributes
-    ----------
-    sites
-        Sites on which the vectors are not zero, int32, shape (k,).
-    pairs
-        Index of the pair of vectors of each of these sites, int32, shape (k,).
-    phases
-        Phase on each of these sites, real and imaginary part, shape (k, 2).
-    """
+    """The probing vectors of a few colours: two for each colour, with spin up and with spin down."""
 
     sites: NDArray[np.int32]
+    """Sites on which the vectors are not zero, int32, shape (k,)."""
     pairs: NDArray[np.int32]
+    """Index of the pair of vectors of each of these sites, int32, shape (k,)."""
     phases: NDArray[np.float64]
+    """Phase on each of these sites, real and imaginary part, shape (k, 2)."""
 
 
 def probe_groups(coloured: Colouring, phases: NDArray[np.float64], pairs: int) -> list[ProbeGroup]:

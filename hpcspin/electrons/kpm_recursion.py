@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,25 +36,17 @@ Way = tuple[Array, Array, Array, Array, Array]
 
 @dataclass(frozen=True)
 class ScaledHamiltonian:
-    """2 H~ of one snapshot on a strip, as a table of bonds.
-
-    Attributes
-    ----------
-    strip
-        The strip of sites.
-    targets
-        Rows that each hopping term connects to a site by its matrix and by the adjoint matrix, see `Strip.rows_of`;
-        int32, shape (sites, terms, 2).
-    hopping
-        Matrix of each term, complex128, shape (terms, 2, 2).
-    on_site
-        Coefficients of (1, sigma) on each site, shape (sites, 4).
-    """
+    """2 H~ of one snapshot on a strip, as a table of bonds."""
 
     strip: Strip
+    """The strip of sites."""
     targets: NDArray[np.int32]
+    """Rows that each hopping term connects to a site by its matrix and by the adjoint matrix, see `Strip.rows_of`;
+    int32, shape (sites, terms, 2)."""
     hopping: NDArray[np.complex128]
+    """Matrix of each term, complex128, shape (terms, 2, 2)."""
     on_site: Real
+    """Coefficients of (1, sigma) on each site, shape (sites, 4)."""
 
     @property
     def sites(self) -> int:
@@ -102,53 +94,15 @@ def moments_of_products(products: Real) -> Real:
     return moments
 
 
-class Recursion(Protocol):
-    """Runs the recursion of one snapshot's Hamiltonian on a strip, for several groups side by side.
-
-    The groups hold rows of the strip instead of sites, see `Strip.own`. All calls are collective in the strip's team.
-    """
-
-    pairs: int
-    """Number of colours in a group."""
-    strip: Strip
-
-    def local_moments(self, groups: Sequence[ProbeGroup], count: int, kept: Sequence[slice]) -> list[tuple[Real, Real]]:
-        """Components and traces of m = (T_n v)_i v_i† for each group.
-
-        tr(m) and tr(sigma m) on the sites of the group selected by ``kept``, shape (count, k, 4); and tr(m) summed over
-        all its sites on each line, shape (count, lines).
-        """
-        ...
-
-    def products(self, groups: Sequence[ProbeGroup], steps: int) -> list[tuple[Real, Any]]:
-        """Alternating <a_n|a_n> and Re <a_n|a_{n+1}>, and the start of the reverse sweep, for each group.
-
-        The products are summed over the group's vectors on each line, shape (lines, 2 steps).
-        """
-        ...
-
-    def gradients(self, starts: Sequence[Any], even: Real, odd: Real) -> list[Real]:
-        """Derivative of each group's sum with `adjoint_weights` with respect to the on-site blocks of H~.
-
-        Each of shape (sites, 4). ``starts`` comes from `products` and is overwritten.
-        """
-        ...
-
-
 class ArrayRecursion:
     """The recursion by operations of an array library, on a GPU or where there is no compiler.
 
-    Parameters
-    ----------
-    hamiltonian
-        2 H~ of the snapshot.
-    backend
-        Array library and device.
-    pairs
-        Number of colours in a group, enough to occupy the device.
+    It is that of one snapshot's 2 H~ on a strip, for several groups of ``pairs`` colours side by side. The groups hold
+    rows of the strip instead of sites, see `Strip.own`. All calls are collective in the strip's team.
     """
 
     pairs = 32
+    """Number of colours in a group, enough to occupy a device."""
 
     def __init__(self, hamiltonian: ScaledHamiltonian, backend: Backend, pairs: int = pairs) -> None:
         self.pairs, self._backend, self._xp = pairs, backend, backend.xp
@@ -202,7 +156,11 @@ class ArrayRecursion:
             yield pairs
 
     def local_moments(self, groups: Sequence[ProbeGroup], count: int, kept: Sequence[slice]) -> list[tuple[Real, Real]]:
-        """See `Recursion`."""
+        """Components and traces of m = (T_n v)_i v_i† for each group.
+
+        tr(m) and tr(sigma m) on the sites of the group selected by ``kept``, shape (count, k, 4); and tr(m) summed over
+        all its sites on each line, shape (count, lines).
+        """
         xp, backend = self._xp, self._backend
         places = [backend.asarray(self._places(group)) for group in groups]
         phases = [backend.asarray((group.phases[:, 0] - 1j * group.phases[:, 1])[:, None]) for group in groups]
@@ -231,7 +189,10 @@ class ArrayRecursion:
         return sums
 
     def products(self, groups: Sequence[ProbeGroup], steps: int) -> list[tuple[Real, Any]]:
-        """See `Recursion`."""
+        """Alternating <a_n|a_n> and Re <a_n|a_{n+1}>, and the start of the reverse sweep, for each group.
+
+        The products are summed over the group's vectors on each line, shape (lines, 2 steps).
+        """
         products: list[list[Array]] = [[] for _ in groups]
         pairs: list[tuple[Array, Array]] = []
         for n, pairs in enumerate(self._steps(groups, steps)):
@@ -241,7 +202,10 @@ class ArrayRecursion:
         return list(zip(sums, pairs, strict=True))
 
     def gradients(self, starts: Sequence[Any], even: Real, odd: Real) -> list[Real]:
-        """See `Recursion`."""
+        """Derivative of each group's sum with `adjoint_weights` with respect to the on-site blocks of H~.
+
+        Each of shape (sites, 4). ``starts`` comes from `products` and is overwritten.
+        """
         xp = self._xp
         ways = [(far, near, float(odd[-1]) * far, xp.zeros_like(near), self._zero_sums()) for near, far in starts]
         for n in range(len(even) - 1, 0, -1):

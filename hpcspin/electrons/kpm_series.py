@@ -16,6 +16,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from hpcspin.electrons.fermi import chemical_potential_between, fermi
 from hpcspin.electrons.system import ElectronSystem
 
 Vector = NDArray[np.float64]
@@ -77,25 +78,17 @@ def jackson(count: int) -> Vector:
 
 @dataclass(frozen=True)
 class Expansion:
-    """Truncated series of the Fermi function and the grand potential.
-
-    Parameters
-    ----------
-    interval
-        Interval that contains the spectrum.
-    temperature
-        Temperature T of the electrons.
-    count
-        Number of moments M, even.
-    kernel
-        ``"jackson"``, without Gibbs oscillations and best if mu lies in a gap, or ``"none"``, which converges
-        exponentially once M > half width / T.
-    """
+    """Truncated series of the Fermi function and the grand potential."""
 
     interval: Interval
+    """Interval that contains the spectrum."""
     temperature: float
+    """Temperature T of the electrons."""
     count: int
+    """Number of moments M, even."""
     kernel: str
+    """``"jackson"``, without Gibbs oscillations and best if mu lies in a gap, or ``"none"``, which converges
+    exponentially once M > half width / T."""
 
     @property
     def factors(self) -> Vector:
@@ -118,7 +111,7 @@ class Expansion:
 
     def occupation(self, potential: float) -> Vector:
         """Coefficients of the Fermi function f(e - mu)."""
-        return self.coefficients(scipy.special.expit((potential - self.energies) / self.temperature))
+        return self.coefficients(fermi(self.energies, potential, self.temperature))
 
     def grand_potential(self, potential: float) -> Vector:
         """Coefficients of -T log(1 + exp(-(e - mu) / T)); their derivative with respect to mu is minus `occupation`."""
@@ -148,7 +141,7 @@ class Expansion:
 
         def excess(potential: float) -> float:
             first, last = np.searchsorted(energies, (potential - far, potential + far))
-            partly = scipy.special.expit((potential - energies[first:last]) / self.temperature) @ weights[first:last]
+            partly = fermi(energies[first:last], potential, self.temperature) @ weights[first:last]
             return float(below[first] + partly) - electrons
 
         low, high = self.interval.ends[0] - far, self.interval.ends[1] + far
@@ -156,7 +149,4 @@ class Expansion:
             return low
         if excess(high) <= 0:
             return high
-        # The import takes a third of a second, and most commands do not need it.
-        from scipy.optimize import brentq
-
-        return float(brentq(excess, low, high, xtol=1e-14 * max(1.0, abs(low), abs(high)), rtol=1e-15, maxiter=500))
+        return chemical_potential_between(low, high, excess)

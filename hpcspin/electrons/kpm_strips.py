@@ -32,21 +32,14 @@ LEAST_SITES = 4096
 
 @dataclass(frozen=True)
 class Strip:
-    """The lines of one rank; arrays over its sites are ordered line by line.
-
-    Attributes
-    ----------
-    domain
-        The cut and the ranks of the team.
-    axis
-        Axis along which the lattice is cut.
-    border
-        Number of lines that are read beyond each end; 0 if the strip is the whole lattice.
-    """
+    """The lines of one rank; arrays over its sites are ordered line by line."""
 
     domain: Domain
+    """The cut and the ranks of the team."""
     axis: int
+    """Axis along which the lattice is cut."""
     border: int
+    """Number of lines that are read beyond each end; 0 if the strip is the whole lattice."""
     _exchanges: dict[tuple[object, ...], BorderExchange] = field(default_factory=dict, repr=False)
 
     @classmethod

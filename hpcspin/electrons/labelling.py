@@ -79,7 +79,6 @@ def label_snapshots(
 
 def solve(system: ElectronSystem, spins: NDArray[np.float64], world: World, device: Any) -> State:
     """Electronic state of snapshots of shape (n, Lx, Ly, 3), on all ranks; see `ElectronSystem.solve`."""
-    spins = system.check_spins(spins)
     states = [state for _, state, _ in label_snapshots(system, lambda i: spins[i : i + 1], len(spins), world, device)]
     found: State = world.broadcast(type(states[0]).joined(states) if states else None)
     return found

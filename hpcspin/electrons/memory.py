@@ -65,15 +65,8 @@ def plan_batches(
 ) -> Batches:
     """Batch sizes that fit the device, rounded down to powers of two so that they rarely change.
 
-    Parameters
-    ----------
-    system, backend
-        The driven lattice, and the array library and device of the computation.
-    world
-        Ranks that plan together in a collective call: the rank with the least
-        memory decides, and ranks on the same device share its memory.
-    column_ranks
-        Number of ranks that share the columns of sites; None for as few as can hold them.
+    A collective call: of the ranks that plan together the one with the least memory decides, and ranks on the same
+    device share its memory. ``column_ranks`` ranks share the columns of sites; None for as few as can hold them.
 
     Raises
     ------

@@ -126,7 +126,7 @@ def integrate(
     narrowest: float,
     first: int = 0,
 ) -> Integrals:
-    """Refine until the error estimate of every integral is below the tolerance.
+    """Refine until the error estimate of every integral, the sum of those of its intervals, is below the tolerance.
 
     Parameters
     ----------
@@ -134,10 +134,6 @@ def integrate(
         The function to integrate; each rank evaluates its share of the nodes.
     edges
         First grid of every integral, each of shape (intervals + 1,).
-    tolerance
-        Upper limit of the sum of the error estimates of an integral.
-    world
-        Ranks that share the intervals.
     backend
         Array library and device that keep the integrals of the intervals.
     narrowest
@@ -186,11 +182,8 @@ def integrate(
 def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> tuple[Array, NDArray[np.float64]]:
     """Integrals by 21 nodes, on all workers of this rank.
 
-    Returns
-    -------
-    tuple
-        The integrals and the part of the 43-point rule at these nodes, shape (intervals, 2, components); errors and
-        predicted errors with 43 nodes, shape (2, intervals).
+    Returns the integrals and the part of the 43-point rule at these nodes, shape (intervals, 2, components), and errors
+    and predicted errors with 43 nodes, shape (2, intervals).
     """
 
     def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
@@ -331,15 +324,10 @@ def _sum_by_owner(
 
 
 def coarsened(intervals: Intervals, tolerance: float) -> list[NDArray[np.float64]]:
-    """First grids for integrands close to those of a finished quadrature.
+    """Edges of the first grid of every integral, for integrands close to those of a finished quadrature.
 
-    Neighbours of equal length are joined if their errors are so small that one interval suffices
-    for both. Without this a grid that follows a trajectory would only grow.
-
-    Returns
-    -------
-    list
-        Edges of the grid of every integral.
+    Neighbours of equal length are joined if their errors are so small that one interval suffices for both. Without this
+    a grid that follows a trajectory would only grow.
     """
     grids = []
     for owner in np.unique(intervals.owner):

@@ -42,7 +42,7 @@ from hpcspin.electrons.onsite import occupation
 def right_connected(
     blocks: Array, energies: Array, coupling: Coupling, snapshots: Array | None = None, inner: Array | None = None
 ) -> list[Array]:
-    """u_x of every column, connected to all columns on its right.
+    """u_x of every column, connected to all columns on its right, each of shape (batch, m, m).
 
     Parameters
     ----------
@@ -56,11 +56,6 @@ def right_connected(
         Snapshot of each energy, from 0 to n - 1, shape (batch,); None if n is 1 or equals the batch.
     inner
         W u W† of a column beyond the last one; None if there is none.
-
-    Returns
-    -------
-    list
-        u_x for x = 0 ... Lx - 1, each of shape (batch, m, m).
     """
     xp = coupling.backend.xp
     connected: list[Array] = []
@@ -119,23 +114,10 @@ class GroupedColumns:
     def occupations(
         self, groups: list[ColumnGroup], source: Array | None, stops: NDArray[np.int64], weights: Array
     ) -> Array:
-        """Components of sum_s w_s Y Y† on every site, Y = -t G_{x,0} K.
+        """Components of sum_s w_s Y Y† on every site, Y = -t G_{x,0} K, shape (batch, Lx, m / 2, 4).
 
-        Parameters
-        ----------
-        groups
-            From `connect`.
-        source
-            K, shape (m, k); None for the identity.
-        stops
-            Index in K at which the columns of each source s begin, and at which those of the last source end.
-        weights
-            w_s, shape (batch, sources).
-
-        Returns
-        -------
-        Array
-            Shape (batch, Lx, m / 2, 4).
+        ``groups`` come from `connect`, ``source`` is K of shape (m, k), or None for the identity; ``stops`` and
+        ``weights`` are those of `host_kernels.occupations`.
         """
         xp = self.coupling.backend.xp
         before = self._identity if source is None else self._identity @ source
@@ -216,18 +198,10 @@ def group_length(magnitude: float, accuracy: float) -> int:
 def first_columns(
     connected: list[Array], coupling: Coupling, source: Array | None, entering: Array | None = None
 ) -> Iterator[Array]:
-    """-t G_{x,0} K for x = 0 ... Lx - 1.
+    """-t G_{x,0} K for x = 0 ... Lx - 1, from the u_x of `right_connected`.
 
-    Parameters
-    ----------
-    connected
-        u_x from `right_connected`.
-    coupling
-        W.
-    source
-        K, shape (m, k); None for the identity.
-    entering
-        W† Y of a column before the first one; None if there is none.
+    ``source`` is K, shape (m, k), or None for the identity; ``entering`` is W† Y of a column before the first one, or
+    None if there is none.
     """
     first = connected[0] if entering is None else connected[0] @ entering
     column = first if source is None else first @ source
@@ -248,15 +222,7 @@ def diagonals(connected: list[Array], coupling: Coupling, entering: Array | None
 def partial_lesser(
     connected: list[Array], coupling: Coupling, sources: list[Array], beyond: Array | None = None
 ) -> list[Array]:
-    """l_x = u_x (Q_x + W l_{x+1} W†) u_x† of every column, the right-connected G Q G†.
-
-    Parameters
-    ----------
-    connected, coupling, sources
-        As for `lesser`.
-    beyond
-        l of a column beyond the last one; None if there is none.
-    """
+    """l_x = u_x (Q_x + W l_{x+1} W†) u_x† of every column, the right-connected G Q G†; arguments as for `lesser`."""
     partial: list[Array] = []
     for u, source in zip(reversed(connected), reversed(sources), strict=True):
         inner = source if beyond is None else source + coupling.wrap_up(beyond)
@@ -272,7 +238,7 @@ def lesser(
     beyond: Array | None = None,
     entering: tuple[Array, Array] | None = None,
 ) -> Iterator[tuple[Array, Array]]:
-    """Diagonal blocks of t² G Q G† and of -t G for a source Q on any sites, column by column.
+    """Diagonal blocks (t² (G Q G†)_xx, -t G_xx) for a source Q on any sites, column by column.
 
     The general recursion: with l_x from `partial_lesser`,
 
@@ -290,11 +256,6 @@ def lesser(
         l of a column beyond the last one; None if there is none.
     entering
         L and U of a column before the first one; None if there is none.
-
-    Yields
-    ------
-    tuple
-        (t² (G Q G†)_xx, -t G_xx).
     """
     xp = coupling.backend.xp
     for u, own in zip(connected, partial_lesser(connected, coupling, sources, beyond), strict=True):

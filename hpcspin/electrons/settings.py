@@ -90,10 +90,7 @@ class ElectronsSettings(Section):
     def on(self, lattice: Lattice) -> ElectronsSettings:
         """These settings for one lattice, with regions and columns resolved into values and lists of sites.
 
-        Raises
-        ------
-        HpcspinError
-            If a site or a map does not fit the lattice.
+        Raises HpcspinError if a site or a map does not fit the lattice.
         """
         changed: dict[str, Any] = {}
         if any(isinstance(reservoir.sites, Columns) for reservoir in self.reservoirs):

@@ -70,16 +70,9 @@ class Source(ABC):
 
 
 class EndSource(Source):
-    """Reservoirs on the first column, or on the last one of the mirrored lattice.
+    """Reservoirs on the first column, or on the last one, which is the first of the ``mirrored`` lattice.
 
-    Parameters
-    ----------
-    system, groups, columns
-        As for every source.
-    mirrored
-        Whether the reservoirs are on the last column.
-    accuracy
-        Largest relative rounding error that groups of columns may cause.
+    ``accuracy`` is the largest relative rounding error that groups of columns may cause.
     """
 
     def __init__(

@@ -19,11 +19,7 @@ from hpcspin.parallel.world import World
 
 
 def transmission(
-    system: DrivenLattice,
-    spins: NDArray[np.float64],
-    energies: NDArray[np.float64],
-    backend: str = "auto",
-    device: Any = "cpu",
+    system: DrivenLattice, spins: NDArray[np.float64], energies: NDArray[np.float64], device: Any = "cpu"
 ) -> NDArray[np.float64]:
     """Transmission between all pairs of reservoirs.
 
@@ -35,8 +31,8 @@ def transmission(
         Unit vectors of one snapshot, shape (Lx, Ly, 3).
     energies
         Real energies, shape (E,).
-    backend, device
-        Array library and its device, see `make_backend`.
+    device
+        ``"cpu"``, ``"cuda"`` or a torch device.
 
     Returns
     -------
@@ -49,7 +45,7 @@ def transmission(
         If the spins do not fit, x is periodic, or an energy coincides with a level that is coupled to no reservoir.
     """
     spins = system.check_spins(np.asarray(spins)[None])
-    arrays = make_backend(backend, device)
+    arrays = make_backend("auto", device)
     columns = ColumnTeam(World(), system.lattice.size[0], make_coupling(system, arrays))
     blocks = layer_blocks(system, spins, arrays)
     step = plan_batches(system, arrays).energies

@@ -24,12 +24,12 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from hpcspin.electrons.closed import ClosedLattice
 from hpcspin.electrons.closed_form import Spectrum, on_all_sites, product
-from hpcspin.electrons.diagonalization import chemical_potential
+from hpcspin.electrons.diagonalization import potential_of
+from hpcspin.electrons.fermi import fermi
 from hpcspin.electrons.hamiltonian import sd_hamiltonian, without_vacancies
 from hpcspin.electrons.model import DrivenLattice, site_matrices
 from hpcspin.electrons.system import SIGMA, ElectronSystem
@@ -150,14 +150,11 @@ def _driven(system: DrivenLattice, spins: Real, energies: Real) -> Transport:
 
 def _closed(system: ClosedLattice, spins: Real, energies: Real) -> Transport:
     levels, vectors = np.linalg.eigh(without_vacancies(system, sd_hamiltonian(system, spins)))
-    vectors, potential = on_all_sites(system, vectors), system.potential
-    if potential is None:
-        assert system.fixed_electrons is not None
-        potential = chemical_potential(levels, system.fixed_electrons, system.temperature)
-    filled = vectors * np.sqrt(scipy.special.expit((potential - levels) / system.temperature))
+    vectors = on_all_sites(system, vectors)
+    filled = vectors * np.sqrt(fermi(levels, potential_of(system, levels), system.temperature))
     weights = (np.abs(vectors) ** 2).reshape(-1, 2, len(levels)).sum(axis=1)
     # Minus the derivative of the Fermi function is f (1 - f) / T.
-    occupied = scipy.special.expit((energies - levels[:, None]) / system.temperature)
+    occupied = fermi(levels[:, None], energies, system.temperature)
     ldos = (weights @ (occupied * (1 - occupied) / system.temperature)).T
     none = np.zeros((0, *system.lattice.size, 4))
     return _flows(system, product(filled, filled.conj().T), none, ldos, np.zeros((len(energies), 0, 0)))

@@ -43,14 +43,8 @@ class UntouchedLevels:
     all levels. The integral of G 2 Gamma G† over the real axis, which equals A wherever G is finite, misses untouched
     levels: they are infinitely sharp, so that no node of the quadrature meets them.
 
-    Parameters
-    ----------
-    system, columns, scale, batch
-        As for `EquilibriumPart`.
-    tolerance
-        Largest error of the field from each of the integrals that are compared.
-    accuracy
-        As for `WindowIntegral`.
+    ``tolerance`` is the largest error of the field from each of the integrals that are compared; other arguments are
+    those of `EquilibriumPart` and `WindowIntegral`.
     """
 
     def __init__(
@@ -67,10 +61,7 @@ class UntouchedLevels:
     def refuse(self, blocks: Array, spins: NDArray[np.float64], world: World, first: int) -> None:
         """Refuse snapshots with untouched levels; arguments as for `EquilibriumPart` and `WindowIntegral`.
 
-        Raises
-        ------
-        HpcspinError
-            If a snapshot has such a level; the message names the first one.
+        Raises HpcspinError, which names the first snapshot with such a level.
         """
         below, above = (part.solve(blocks, spins, world)[0] for part in self._whole)
         touched = self._window.integrate(blocks, [self._window.first_grid] * len(spins), world, first)

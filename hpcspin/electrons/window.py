@@ -25,7 +25,7 @@ _WIDEST_INTERVAL = 0.2
 
 
 class WindowIntegral:
-    """Occupation that a source injects relative to the reference potential.
+    """Occupation that a source injects relative to the reference potential mu_0.
 
     sum_s ∫ de/2pi (f_s - f_0) G 2 Gamma_s G† on every site, and ∫ de/2pi (f_r - f_0) tr(2 Gamma_r A) for the currents.
 
@@ -33,16 +33,8 @@ class WindowIntegral:
     ----------
     source
         The reservoirs and their kind of sweep.
-    reference
-        The potential mu_0 of f_0.
-    temperature
-        T of all reservoirs.
-    scale
-        Factor from an error of the on-site components to an error of the field.
-    tolerance
-        Largest error of the field from this integral.
-    batch
-        Number of energies in one sweep.
+    reference, temperature, scale, tolerance, batch
+        As for `EquilibriumPart`; the temperature is that of all reservoirs.
     accuracy
         Bound on the rounding error of the source relative to the response; it counts as part of the error.
     precision
@@ -97,24 +89,11 @@ class WindowIntegral:
         self.source.choose(blocks, z, backend.asarray(np.ones((self.batch, len(self.source.groups)))), world)
 
     def integrate(self, blocks: Array, edges: list[NDArray[np.float64]], world: World, first: int) -> Integrals:
-        """Adaptive integrals of all snapshots.
+        """Adaptive integrals of all snapshots, with values of shape (n, 4 Lx Ly + members).
 
-        Parameters
-        ----------
-        blocks
-            Layer blocks, shape (n, Lx, m, m).
-        edges
-            First grid of every snapshot.
-        world
-            Ranks that share the work.
-        first
-            Number of the first snapshot, for messages.
-
-        Returns
-        -------
-        Integrals
-            Values of shape (n, 4 Lx Ly + members): the four components of every
-            site, then the spectral integrals of the source's reservoirs.
+        The values are the four components of every site, then the spectral integrals of the source's reservoirs. The
+        layer blocks have the shape (n, Lx, m, m); ``edges`` is the first grid of every snapshot, and ``first`` the
+        number of the first snapshot, for messages.
         """
         narrowest = 1e-9 * (edges[0][-1] - edges[0][0])
         backend = self.source.backend

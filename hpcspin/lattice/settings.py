@@ -80,10 +80,7 @@ SiteValues = Annotated[
 def chosen_sites(lattice: Lattice, sites: str | Columns | tuple[tuple[int, int], ...], where: str) -> NDArray[np.bool_]:
     """The sites given in a config as a mask, shape (Lx, Ly).
 
-    Raises
-    ------
-    HpcspinError
-        If a site lies outside the lattice; the message names the key ``where``.
+    Raises HpcspinError, which names the key ``where``, if a site lies outside the lattice.
     """
     if not isinstance(sites, Columns):
         try:

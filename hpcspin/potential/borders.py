@@ -100,12 +100,8 @@ class Borders:
     def outgoing(self, partials: Tensor, first: int) -> dict[Side, Tensor]:
         """Terms for the blocks beyond all sides, shape (terms, numbers) each.
 
-        Parameters
-        ----------
-        partials
-            Terms of centres by slot, shape (slots, numbers, centres).
-        first
-            Index of the first of these centres; all centres that act on foreign spins must be among them.
+        They are among ``partials``, the terms by slot of the centres from number ``first`` on, shape (slots, numbers,
+        centres), which must include all centres that act on foreign spins.
         """
         return {side: partials[slots, :, centres - first] for side, (slots, centres) in self._outgoing.items()}
 

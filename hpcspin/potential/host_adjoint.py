@@ -169,21 +169,14 @@ class HostTables(NamedTuple):
 
 
 class ForwardPass(NamedTuple):
-    """A forward pass through layers of one configuration, kept for the reverse sweeps.
-
-    Attributes
-    ----------
-    inputs : Tensor
-        The networks' other inputs, shape (centres, inputs).
-    states : list of RowData
-        Input of the first layer, and output of each layer that has been evaluated.
-    kept : list of Tensor or None
-        Intermediate results of each of these layers for `HostAdjoint.back`.
-    """
+    """A forward pass through layers of one configuration, kept for the reverse sweeps."""
 
     inputs: Tensor
+    """The networks' other inputs, shape (centres, inputs)."""
     states: list[RowData]
+    """Input of the first layer, and output of each layer that has been evaluated."""
     kept: list[Tensor | None]
+    """Intermediate results of each of these layers for `HostAdjoint.back`."""
 
 
 def forward_on_host(
@@ -194,21 +187,7 @@ def forward_on_host(
     through: int,
     threads: int,
 ) -> ForwardPass:
-    """Evaluate the first ``through`` layers and keep what the reverse sweeps need.
-
-    Parameters
-    ----------
-    layers, tables
-        All layers in order, and the tables of their centres.
-    data
-        Spins, and which rows hold one.
-    inputs
-        See `ForwardPass`.
-    through
-        Number of layers to evaluate.
-    threads
-        Largest number of threads.
-    """
+    """Evaluate the first ``through`` of all layers on ``data``, and keep what the reverse sweeps need."""
     states, kept = [data], list[Tensor | None]()
     for number, (layer, of) in enumerate(zip(layers[:through], tables[:through], strict=True)):
         kept.append(layer.memory(of.centres))

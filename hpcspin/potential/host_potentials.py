@@ -37,15 +37,7 @@ class _Struct(ctypes.Structure):
 
 
 class HostPotentials:
-    """A descriptor and the weights of its network in the form that the kernel reads.
-
-    Parameters
-    ----------
-    network
-        The network.
-    polynomials
-        The descriptor; its features are the last rows.
-    """
+    """A descriptor, whose features are the last rows of its polynomials, and its network, as the kernel reads them."""
 
     @torch.no_grad()
     def __init__(self, network: Network, polynomials: Polynomials) -> None:
@@ -100,12 +92,9 @@ class HostPotentials:
         factors, inputs
             Factors of the network's outputs, and its other inputs: shapes (potentials, room) and (inputs, room), where
             room is a multiple of the tile.
-        wanted
-            Number of slots, from the centre on, whose derivatives are returned.
-        centres
-            Number of centres to evaluate, from the first one on.
-        threads
-            Largest number of threads.
+        wanted, centres, threads
+            Number of slots, from the centre on, whose derivatives are returned; of centres to evaluate, from the first
+            one on; and of threads, at most.
 
         Returns
         -------

@@ -20,106 +20,59 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 
-SYMMETRIES = ("full", "bias")
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class Irrep:
-    """One irreducible representation.
-
-    Attributes
-    ----------
-    name
-        Mulliken symbol.
-    matrices
-        Real orthogonal matrices, shape (operations, d, d).
-    """
-
-    name: str
-    matrices: NDArray[np.float64]
-
-    @property
-    def dimension(self) -> int:
-        """Dimension d."""
-        return self.matrices.shape[1]
+Irrep = NDArray[np.float64]
+"""Real orthogonal matrices of an irreducible representation of dimension d, shape (operations, d, d)."""
 
 
 def symmetry_operations(lattice: Lattice, symmetry: str) -> NDArray[np.int64]:
     """Operations on lattice offsets that the potentials are invariant under, identity first.
 
-    Parameters
-    ----------
-    lattice
-        The lattice.
-    symmetry
-        ``"full"``: the point group of a site (D4, D6). ``"bias"``: the
-        subgroup that remains under a voltage along x, the identity and the y mirror.
-
-    Raises
-    ------
-    HpcspinError
-        If the symmetry is unknown.
+    ``symmetry`` is ``"full"``, the point group of a site (D4, D6), or ``"bias"``, the subgroup that remains under a
+    voltage along x: the identity and the y mirror.
     """
-    if symmetry not in SYMMETRIES:
-        raise HpcspinError(f"potential.symmetry: {symmetry!r} is unknown; choose one of {', '.join(SYMMETRIES)}")
     if symmetry == "full":
         return lattice.point_group
     return np.stack([np.eye(2, dtype=np.int64), lattice.mirror_y])
 
 
 def irreps_of(lattice: Lattice, operations: NDArray[np.int64]) -> tuple[Irrep, ...]:
-    """All irreps of a group of lattice operations, the trivial one first.
+    """All irreps of a group of lattice operations: A', A" of two operations, otherwise A1, A2, B1, B2, E_1, E_2, ...
 
-    An operation is a rotation by θ or a mirror whose Cartesian matrix is [[cos φ, sin φ], [sin φ, -cos φ]]. The
-    two-dimensional irrep E_m of D_n turns θ and φ into mθ and mφ. The one-dimensional ones are products of the
-    determinant and, for even n, of the sign cos(nθ/2) or cos(nφ/2).
-
-    Parameters
-    ----------
-    lattice
-        Lattice whose primitive vectors convert the operations to Cartesian matrices.
-    operations
-        Integer matrices on offsets, shape (operations, 2, 2).
+    An operation is a rotation by θ or a mirror whose Cartesian matrix is [[cos φ, sin φ], [sin φ, -cos φ]]; the
+    lattice's primitive vectors give these matrices. The two-dimensional irrep E_m of D_n turns θ and φ into mθ and mφ.
+    The one-dimensional ones are products of the determinant and, for even n, of the sign cos(nθ/2) or cos(nφ/2).
     """
     basis = lattice.cartesian(np.eye(2)).T
     cartesian = basis @ operations @ np.linalg.inv(basis)
     determinant = np.sign(np.linalg.det(cartesian))
     angle = np.arctan2(cartesian[:, 1, 0], cartesian[:, 0, 0])
     if len(operations) == 2:
-        return tuple(
-            Irrep(name, character[:, None, None]) for name, character in (("A'", np.ones(2)), ('A"', determinant))
-        )
+        return np.ones((2, 1, 1)), determinant[:, None, None]
     order = len(operations) // 2
     alternating = np.cos(order * angle / 2).round()
-    characters = {"A1": determinant**2, "A2": determinant, "B1": alternating, "B2": alternating * determinant}
-    singles = [Irrep(name, character[:, None, None]) for name, character in characters.items()]
-    doubles = [_double(m, order, angle, determinant) for m in range(1, order // 2)]
-    return (*singles, *doubles)
+    characters = determinant**2, determinant, alternating, alternating * determinant
+    doubles = [_double(m * angle, determinant) for m in range(1, order // 2)]
+    return (*(character[:, None, None] for character in characters), *doubles)
 
 
-def _double(m: int, order: int, angle: NDArray[np.float64], determinant: NDArray[np.float64]) -> Irrep:
-    cosine, sine = np.cos(m * angle), np.sin(m * angle)
-    matrices = np.stack([cosine, -determinant * sine, sine, determinant * cosine], -1).reshape(-1, 2, 2)
-    return Irrep("E" if order == 4 else f"E{m}", matrices)
+def _double(angle: NDArray[np.float64], determinant: NDArray[np.float64]) -> Irrep:
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.stack([cosine, -determinant * sine, sine, determinant * cosine], -1).reshape(-1, 2, 2)
 
 
 def group_transform(irreps: tuple[Irrep, ...]) -> tuple[NDArray[np.float64], list[tuple[int, int, int]]]:
-    """Fourier transform on the group, an orthogonal matrix.
+    """Fourier transform on the group: an orthogonal matrix, shape (operations, operations).
 
-    Returns
-    -------
-    matrix
-        Shape (operations, operations); row (Γ, a, b), column g.
-    rows
-        The triple (number of the irrep, a, b) of each row.
+    A row has the triple (number of the irrep, a, b), which is returned as well, and a column the operation g.
     """
-    size = len(irreps[0].matrices)
-    rows = [(n, a, b) for n, irrep in enumerate(irreps) for b in range(irrep.dimension) for a in range(irrep.dimension)]
-    matrix = np.stack([math.sqrt(irreps[n].dimension / size) * irreps[n].matrices[:, a, b] for n, a, b in rows])
+    size, dimensions = len(irreps[0]), [irrep.shape[1] for irrep in irreps]
+    rows = [(n, a, b) for n, dimension in enumerate(dimensions) for b in range(dimension) for a in range(dimension)]
+    matrix = np.stack([math.sqrt(dimensions[n] / size) * irreps[n][:, a, b] for n, a, b in rows])
     return matrix, rows
 
 
@@ -127,26 +80,16 @@ def independent_copies(irrep: Irrep, stabiliser: NDArray[np.float64]) -> list[tu
     """Independent copies of an irrep in an orbit whose generator some operations map onto itself.
 
     The values x_g of such an orbit repeat, and its coefficients repeat or vanish accordingly: in the index b they lie
-    in the subspace onto which the stabiliser H projects, Σ_h σ(h) Γ(h) / |H|.
+    in the subspace onto which the stabiliser H projects, Σ_h σ(h) Γ(h) / |H|. ``stabiliser`` is, for each operation,
+    the sign σ with which it maps the generator onto itself, 0 if it maps it elsewhere.
 
-    Parameters
-    ----------
-    irrep
-        The irrep.
-    stabiliser
-        For each operation the sign σ with which it maps the generator onto
-        itself, 0 if it maps it elsewhere; shape (operations,).
-
-    Returns
-    -------
-    list of tuple
-        Index b of each independent copy and the factor that makes the
-        coefficients orthonormal on the distinct members of the orbit.
+    Returns the index b of each independent copy, and the factor that makes the coefficients orthonormal on the distinct
+    members of the orbit.
     """
     count = np.count_nonzero(stabiliser)
-    projector = np.einsum("g,gab->ab", stabiliser, irrep.matrices) / count
+    projector = np.einsum("g,gab->ab", stabiliser, irrep) / count
     rank = round(float(np.trace(projector)))
-    if rank == irrep.dimension:
+    if rank == len(projector):
         return [(b, 1 / math.sqrt(count)) for b in range(rank)]
     if rank == 0:
         return []
@@ -156,21 +99,14 @@ def independent_copies(irrep: Irrep, stabiliser: NDArray[np.float64]) -> list[tu
 
 @dataclass(frozen=True)
 class Orbit:
-    """All bonds or chiralities that are related to one of them by symmetry.
-
-    Attributes
-    ----------
-    kind : str
-        ``"bond"`` b_jk = S_j·S_k, or ``"chirality"`` χ_0jk = S_0·(S_j x S_k).
-    pairs : ndarray
-        Slots (j, k) to which each operation carries the generator, shape (operations, 2).
-    stabiliser : ndarray
-        Sign with which each operation maps the generator onto itself, 0 if it maps it elsewhere.
-    """
+    """All bonds or chiralities that are related to one of them by symmetry."""
 
     kind: str
+    """``"bond"`` b_jk = S_j·S_k, or ``"chirality"`` χ_0jk = S_0·(S_j x S_k)."""
     pairs: NDArray[np.int64]
+    """Slots (j, k) to which each operation carries the generator, shape (operations, 2)."""
     stabiliser: NDArray[np.float64]
+    """Sign with which each operation maps the generator onto itself, 0 if it maps it elsewhere."""
 
     @property
     def parity(self) -> int:
@@ -193,17 +129,10 @@ def slot_permutations(offsets: NDArray[np.int64], operations: NDArray[np.int64])
 def find_orbits(
     offsets: NDArray[np.int64], operations: NDArray[np.int64], pairs: Sequence[tuple[int, int]] | None = None
 ) -> list[Orbit]:
-    """Orbits of the bonds b_0j, b_jk and chiralities χ_0jk of a neighbourhood.
+    """Orbits of the bonds b_0j, b_jk and chiralities χ_0jk of a neighbourhood, with its centre in slot 0.
 
-    Parameters
-    ----------
-    offsets
-        Lattice offset of each slot, zero first, shape (slots, 2).
-    operations
-        Symmetry operations, identity first, shape (operations, 2, 2).
-    pairs
-        Slots j < k of the neighbours whose b_jk and χ_0jk are included, closed under the operations; None for all
-        pairs, at any distance between j and k.
+    ``pairs`` are the slots j < k of the neighbours whose b_jk and χ_0jk are included, closed under the operations; None
+    for all pairs, at any distance between j and k.
     """
     permutations = slot_permutations(offsets, operations)
     slots = range(1, len(offsets))
@@ -222,17 +151,12 @@ def close_pairs(lattice: Lattice, offsets: NDArray[np.int64], distance: float) -
 
 
 def invariant(first: Irrep, second: Irrep, third: Irrep) -> NDArray[np.float64] | None:
-    """Invariant vector C_abc of the triple product Γ⊗Γ'⊗Γ'' of irreps of the groups of a site, with |C| = 1.
+    """Invariant vector C_abc of the triple product Γ⊗Γ'⊗Γ'' of irreps, with |C| = 1; None if there is none.
 
     Σ_abc C_abc f_a f'_b f''_c is invariant for f, f' and f'' that transform like the irreps. In D4, D6 and their
     subgroups there is at most one; any nonzero column of the projector onto the invariants is proportional to it.
-
-    Returns
-    -------
-    ndarray or None
-        Shape (d, d', d''); None if there is no invariant.
     """
-    products = np.einsum("gab,gcd,gef->gacebdf", first.matrices, second.matrices, third.matrices)
+    products = np.einsum("gab,gcd,gef->gacebdf", first, second, third)
     shape = products.shape[1:4]
     projector = products.mean(0).reshape(math.prod(shape), -1)
     weights = np.diag(projector)

@@ -172,18 +172,8 @@ def local_potentials(
 ) -> Tensor:
     """Terms of ε and each χ at the centres of the last layer, zero where one is missing, shape (all terms, centres).
 
-    Parameters
-    ----------
-    layers
-        All layers, in order.
-    around
-        Surroundings of the centres for each layer.
-    spins
-        Shape (rows, 3).
-    inputs
-        The other inputs of each layer's network, shape (inputs, centres).
-    maps
-        Matrices of each layer.
+    ``spins`` have the shape (rows, 3). Each layer has its surroundings, the other inputs of its network, shape (inputs,
+    centres), and its matrices.
     """
     flat = with_zero(spins)
     sites = SiteData(flat.T[:, :, None], flat[:, :0])

@@ -28,15 +28,10 @@ class Channels(NamedTuple):
 
 
 class Width(NamedTuple):
-    """Widths of a layer.
-
-    Attributes
-    ----------
-    channels : int
-        Number of vectors that sites exchange; all other widths are in proportion.
-    """
+    """Widths of a layer."""
 
     channels: int
+    """Number of vectors that sites exchange; all other widths are in proportion."""
 
     @property
     def between(self) -> Channels:
@@ -175,31 +170,16 @@ class Layer(nn.Module):
     def maps(self) -> Maps:
         """Kernels and mixtures as matrices that multiply from the right.
 
-        Returns
-        -------
-        Maps
-            Kernels of all densities (slots * vectors, densities), mixtures of densities (1 + densities, mixtures) and
-            kernels of the scalars (slots * scalars, scalars) or, for the first layer, counts of neighbours.
+        Kernels of all densities (slots * vectors, densities), mixtures of densities (1 + densities, mixtures) and
+        kernels of the scalars (slots * scalars, scalars) or, for the first layer, counts of neighbours.
         """
         return Maps(self._kernels(), self._mixtures(), self._scalar_weights())
 
     def features(self, sites: SiteData, around: Surroundings, maps: Maps) -> tuple[Tensor, Tensor]:
         """Features of each centre, and the sums of densities that become its vectors.
 
-        Parameters
-        ----------
-        sites
-            Vectors and scalars of all rows, followed by zeros for missing sites: shapes (3, rows + 1, vectors), the
-            spin first, and (rows + 1, scalars).
-        around
-            Which rows surround the centres.
-        maps
-            Result of `maps`.
-
-        Returns
-        -------
-        tuple of Tensor
-            Shapes (centres, features) and (3, centres, 2 vectors).
+        Shapes (centres, features) and (3, centres, 2 vectors). ``sites`` are the vectors and scalars of all rows,
+        followed by zeros for missing sites: shapes (3, rows + 1, vectors), the spin first, and (rows + 1, scalars).
         """
         spin = around.own(sites.vectors[:, :, :1])
         densities = torch.cat([spin, around.sums(sites.vectors, maps.kernels)[..., : self.densities]], 2)
@@ -217,19 +197,9 @@ class Layer(nn.Module):
         return torch.cat(parts, 1), sums
 
     def forward(self, sites: SiteData, around: Surroundings, inputs: Tensor, maps: Maps) -> SiteData:
-        """New vectors and scalars of each centre, zero where it is missing.
+        """New vectors (3, centres, vectors) and scalars (centres, scalars) of each centre, zero where it is missing.
 
-        Parameters
-        ----------
-        sites, around, maps
-            As in `features`.
-        inputs
-            The network's other inputs, shape (inputs, centres).
-
-        Returns
-        -------
-        SiteData
-            Shapes (3, centres, vectors) and (centres, scalars).
+        ``inputs`` are the network's other inputs, shape (inputs, centres); the other arguments are those of `features`.
         """
         features, sums = self.features(sites, around, maps)
         spin = around.own(sites.vectors[:, :, :1])

@@ -109,24 +109,32 @@ class Neighbourhood:
         """Number of centres."""
         return math.prod(len(axis) for axis in self.window.axes[1])
 
-    def table(self, device: torch.device, dilation: int = 1, batch: int = 1) -> Tensor:
+    def table(self, device: torch.device, dilation: int = 1, batch: int = 1, empty: int = 0) -> Tensor:
         """Rows of the spins in the slots of all centres of a batch, one configuration after the other.
 
-        Parameters
-        ----------
-        device
-            Device of the table.
-        dilation
-            Dilation of the layer along x.
-        batch
-            Number of configurations.
+        Type int32, shape (1 + neighbours, batch * centres + ``empty``), with the number of all rows in place of a
+        missing site and in the slots of the empty centres at the end.
 
-        Returns
-        -------
-        Tensor
-            Type int32, shape (1 + neighbours, batch * centres), with the number of all rows in place of a missing site.
+        Raises
+        ------
+        HpcspinError
+            If int32 cannot number the components of so many spins.
         """
-        return self._filled(device, dilation, batch, batch * self.centres)
+        missing = batch * self.rows
+        if missing > _MOST:
+            raise HpcspinError(
+                f"neighbour table: {missing} spins are more than it can number, which is {_MOST}; use more ranks, or "
+                "smaller batches"
+            )
+        x, y = (torch.from_numpy(axis.T.copy()).to(device, torch.int32) for axis in self.window.axes[dilation])
+        table = torch.full((len(x), batch * self.centres + empty), missing, dtype=torch.int32, device=device)
+        shifts = (self.rows * torch.arange(batch, device=device))[:, None].to(torch.int32)
+        for slot, along, across in zip(table, x[:, :, None], y, strict=True):
+            rows = self._ordered(
+                torch.where((along >= 0) & (across >= 0), along * self.window.extended[1] + across, -1).flatten()
+            )
+            slot[: batch * self.centres] = torch.where(rows >= 0, rows + shifts, missing).flatten()
+        return table
 
     @_cached
     def table_of_slots(self, batch: int, tile: int, device: torch.device, dilation: int = 1) -> SlotGather:
@@ -144,11 +152,12 @@ class Neighbourhood:
         dilation
             Dilation of the layer along x.
         """
-        centres = -(-batch * self.centres // tile) * tile
+        padding = -batch * self.centres % tile
         foreign = None if self.borders is None else torch.from_numpy(self.borders.table.T).to(device, torch.int32)
-        table = self._filled(device, dilation, batch, centres + (0 if foreign is None else foreign.shape[1]) + 1)
+        count = 0 if foreign is None else foreign.shape[1]
+        table = self.table(device, dilation, batch, padding + count + 1)
         if foreign is not None:
-            table[:, centres:-1] = torch.where(foreign >= 0, foreign, batch * self.rows)
+            table[:, -count - 1 : -1] = torch.where(foreign >= 0, foreign, batch * self.rows)
         return SlotGather(table, batch * self.rows)
 
     @_cached
@@ -167,7 +176,7 @@ class Neighbourhood:
     @_cached
     def padded(self, dilation: int) -> Tensor:
         """Rows in the slots of all centres and of `EMPTY` ones after them; a missing site has the row after all."""
-        return self._filled(torch.device("cpu"), dilation, 1, self.centres + EMPTY).T.contiguous()
+        return self.table(torch.device("cpu"), dilation, empty=EMPTY).T.contiguous()
 
     @_cached
     def host_tables(self, dilation: int, layer: int) -> HostTables:
@@ -211,24 +220,6 @@ class Neighbourhood:
         near = self._ordered(columns[:, :, None].expand(-1, -1, len(self.window.axes[1][1])).flatten(1))
         near = near.repeat(1, batch)
         return functional.pad(near, (0, -near.shape[1] % tile), value=1.0)
-
-    def _filled(self, device: torch.device, dilation: int, batch: int, centres: int) -> Tensor:
-        """`table` with so many centres, those after the batch empty."""
-        missing = batch * self.rows
-        if missing > _MOST:
-            raise HpcspinError(
-                f"neighbour table: {missing} spins are more than it can number, which is {_MOST}; use more ranks, or "
-                "smaller batches"
-            )
-        x, y = (torch.from_numpy(axis.T.copy()).to(device, torch.int32) for axis in self.window.axes[dilation])
-        table = torch.full((len(x), centres), missing, dtype=torch.int32, device=device)
-        shifts = (self.rows * torch.arange(batch, device=device))[:, None].to(torch.int32)
-        for slot, along, across in zip(table, x[:, :, None], y, strict=True):
-            rows = self._ordered(
-                torch.where((along >= 0) & (across >= 0), along * self.window.extended[1] + across, -1).flatten()
-            )
-            slot[: batch * self.centres] = torch.where(rows >= 0, rows + shifts, missing).flatten()
-        return table
 
     def _ordered(self, x: Tensor) -> Tensor:
         """Sort the last axis, centres with y running fastest, into the order of the window."""

@@ -41,21 +41,10 @@ class Network(nn.Module):
         self.scale.copy_(torch.rsqrt(variance + _SMALL_VARIANCE))
 
     def forward(self, features: Tensor, inputs: Tensor, tile: int) -> Tensor:
-        """Potentials of each centre.
+        """Potentials of each centre, shape (outputs, centres).
 
-        Parameters
-        ----------
-        features
-            Shape (features, centres).
-        inputs
-            The other inputs of each centre, shape (inputs, centres).
-        tile
-            Centres in a tile of matrix products.
-
-        Returns
-        -------
-        Tensor
-            Shape (outputs, centres).
+        Features and the other inputs of each centre have the shapes (features, centres) and (inputs, centres); ``tile``
+        is the number of centres in a tile of matrix products.
         """
         x = self._first(features, inputs, tile)
         for layer in self.layers[1:]:

@@ -17,11 +17,6 @@ class Polynomials:
     The first rows are the number 1, the components of the spins in the slots, and whether each slot holds a spin. All
     others are sums of products of two earlier rows.
 
-    Parameters
-    ----------
-    slots
-        Slots of the neighbourhood.
-
     Attributes
     ----------
     spins, presence : ndarray
@@ -35,23 +30,10 @@ class Polynomials:
         self._terms: list[NDArray[np.float64]] = []
 
     def sums(self, number: int, owner: ArrayLike, factors: ArrayLike, left: ArrayLike, right: ArrayLike = ONE) -> Rows:
-        """Add rows Σ factor · left · right.
+        """Add ``number`` rows Σ factor · left · right, and return their numbers.
 
-        Parameters
-        ----------
-        number
-            Number of new rows.
-        owner
-            New row to which each term belongs, counted from 0, shape (terms,).
-        factors
-            Factors of the terms; terms with the factor zero are dropped.
-        left, right
-            The two rows in each term.
-
-        Returns
-        -------
-        ndarray
-            Numbers of the new rows, shape (number,).
+        ``owner`` is the new row to which each term belongs, counted from 0, shape (terms,); terms with the factor zero
+        are dropped.
         """
         terms = np.stack(np.broadcast_arrays(owner, factors, left, right), -1).astype(np.float64)
         terms = terms[terms[:, 1] != 0]

@@ -55,19 +55,13 @@ class System(Protocol):
 
 @dataclass(frozen=True)
 class Potentials:
-    """Both potentials of snapshots, E and G (the paper's Eq. 5), in hoppings; arrays of shape (n,).
-
-    Attributes
-    ----------
-    energy
-        E = Σ_i ε_i, from which h^eq derives. Its constant per site, which fields do not determine, is that of the
-        energies in the training data, or 0 if there were none.
-    nonequilibrium
-        G = Σ_i χ_i, from which h^neq derives; zero for a conservative model.
-    """
+    """Both potentials of snapshots, E and G (the paper's Eq. 5), in hoppings; arrays of shape (n,)."""
 
     energy: NDArray[np.float64]
+    """E = Σ_i ε_i, from which h^eq derives. Its constant per site, which fields do not determine, is that of the
+    energies in the training data, or 0 if there were none."""
     nonequilibrium: NDArray[np.float64]
+    """G = Σ_i χ_i, from which h^neq derives; zero for a conservative model."""
 
 
 @dataclass(frozen=True)

@@ -41,19 +41,10 @@ class SlotGather:
         return slot_inverse(self._table[:, :-1], self._rows)
 
     def gather(self, x: Tensor, those: slice = slice(None)) -> Tensor:
-        """Gather the numbers of the spins in the slots of some centres.
+        """Gather the numbers of the spins in the slots of some centres, shape (slots, width, centres); no derivative.
 
-        Parameters
-        ----------
-        x
-            Numbers of each spin, and zeros after them: shape (rows + 1, width), see `with_zero`.
-        those
-            The centres; by default all, with the empty one at the end.
-
-        Returns
-        -------
-        Tensor
-            Shape (slots, width, centres), without derivative.
+        ``x`` has the numbers of each spin, and zeros after them, shape (rows + 1, width), see `with_zero`; ``those``
+        are by default all centres, with the empty one at the end.
         """
         width = x.shape[1]
         index = self._table[:, None, those] * width + torch.arange(width, device=x.device)[:, None]
@@ -68,19 +59,10 @@ class SlotGather:
         return x.index_select(1, self._table[0, those])
 
     def adjoint(self, x: Tensor) -> Tensor:
-        """For each spin, the sum of x over the slots that it is in; differentiable to any order.
+        """For each spin, the sum of x over the slots that it is in, shape (rows, width); differentiable to any order.
 
-        Terms are added in the order of the slots, whatever block of the lattice the table describes.
-
-        Parameters
-        ----------
-        x
-            Shape (slots, width, centres + 1), zero for the last centre.
-
-        Returns
-        -------
-        Tensor
-            Shape (rows, width).
+        Terms are added in the order of the slots, whatever block of the lattice the table describes. ``x`` has the
+        shape (slots, width, centres + 1) and is zero for the last centre.
 
         Raises
         ------
@@ -108,19 +90,9 @@ def with_zero(x: Tensor) -> Tensor:
 
 
 def slot_inverse(table: Tensor, rows: int) -> Tensor:
-    """Inverse of a neighbour table, slot by slot.
+    """The centre that has each row in a slot, or the number of centres if there is none, shape (slots, rows).
 
-    Parameters
-    ----------
-    table
-        Type int32, shape (slots, centres), with the number of rows for a missing neighbour.
-    rows
-        Number of rows that the table points into.
-
-    Returns
-    -------
-    Tensor
-        The centre that has each row in a slot, or the number of centres if there is none, shape (slots, rows).
+    ``table`` is int32, of shape (slots, centres), with the number of rows in place of a missing neighbour.
 
     Raises
     ------

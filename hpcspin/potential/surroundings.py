@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,115 +21,41 @@ from hpcspin.potential.tiles import WHOLE
 
 
 class Grid(NamedTuple):
-    """A whole lattice as a grid for convolutions.
-
-    Attributes
-    ----------
-    size : tuple of int
-        Sites along x and y.
-    periodic : tuple of bool
-        Whether it is periodic along x and y.
-    offsets : tuple of tuple
-        Lattice offset of each slot, the centre first.
-    """
+    """A whole lattice as a grid for convolutions."""
 
     size: tuple[int, int]
     periodic: tuple[bool, bool]
     offsets: tuple[tuple[int, int], ...]
-
-
-class Surroundings(Protocol):
-    """Surroundings of the centres that a layer evaluates."""
-
-    @property
-    def tile(self) -> int | None:
-        """Centres in a tile of matrix products; None: all of them."""
-        ...
-
-    def own(self, x: Tensor) -> Tensor:
-        """Values at the centres themselves.
-
-        Parameters
-        ----------
-        x
-            Values of all rows, the last of which stands for missing sites, shape (k, rows + 1, width).
-
-        Returns
-        -------
-        Tensor
-            Shape (k, centres, width).
-        """
-        ...
-
-    def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre.
-
-        Parameters
-        ----------
-        x
-            As in `own`.
-        kernels
-            W, shape (slots * width, m).
-
-        Returns
-        -------
-        Tensor
-            Shape (k, centres, m).
-        """
-        ...
-
-    def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """Product of values of the centres, shape (..., centres, k), with a matrix (k, m)."""
-        ...
-
-
-class DifferentiableSurroundings(Surroundings, Protocol):
-    """Surroundings through which derivatives pass from layer to layer."""
-
-    def placed(self, x: Tensor) -> Tensor:
-        """Values of the centres at their rows, zero elsewhere and in a last row for missing sites.
-
-        Parameters
-        ----------
-        x
-            Shape (k, centres, width).
-
-        Returns
-        -------
-        Tensor
-            Shape (k, rows + 1, width).
-        """
-        ...
+    """Lattice offset of each slot, the centre first."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Surroundings by neighbour tables, whose bits do not depend on the batch.
-
-    Attributes
-    ----------
-    gather : SlotGather
-        Table of all centres.
-    those : slice
-        The centres to evaluate.
-    tile : int
-        Centres in a tile of matrix products.
-    """
+    """Surroundings by neighbour tables, whose bits do not depend on the batch."""
 
     gather: SlotGather
+    """Table of all centres."""
     those: slice
+    """The centres to evaluate."""
     tile: int
+    """Centres in a tile of matrix products."""
 
     def own(self, x: Tensor) -> Tensor:
-        """See `Surroundings`."""
+        """Values at the centres themselves, (k, rows + 1, width) to (k, centres, width); the last row is missing."""
         return self.gather.own(x, self.those)
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """See `Surroundings`."""
+        """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre, shape (k, centres, m).
+
+        The values x are those of all rows, as in `own`; W has the shape (slots * width, m).
+        """
         return self.product(x.index_select(1, self._rows).view(len(x), -1, len(kernels)), kernels)
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """See `Surroundings`; the bits of a centre do not depend on the others if the columns are whole vectors."""
+        """Product of values of the centres, shape (..., centres, k), with a matrix (k, m).
+
+        The bits of a centre do not depend on the others if the columns of the matrix are whole vectors.
+        """
         return _tile_product(x, matrix, self.tile)
 
     @functools.cached_property
@@ -144,40 +70,33 @@ class DifferentiableTables:
 
     The derivative of a gather is added slot by slot, whichever window of the lattice the tables describe; the
     derivative with respect to the last row, which stands for missing sites, is zero.
-
-    Attributes
-    ----------
-    table : Tensor
-        Row in each slot of each centre, in whole tiles, or the number of rows where it is missing, shape (slots,
-        centres).
-    inverse : Tensor
-        The centre that has each row in a slot, or the number of centres where there is none, shape (slots, rows).
-    tile : int
-        Centres in a tile of matrix products.
     """
 
     table: Tensor
+    """Row in each slot of each centre, in whole tiles, or the number of rows where it is missing, (slots, centres)."""
     inverse: Tensor
+    """The centre that has each row in a slot, or the number of centres where there is none, shape (slots, rows)."""
     tile: int
+    """Centres in a tile of matrix products."""
 
     def __len__(self) -> int:
         return self.table.shape[1]
 
     def own(self, x: Tensor) -> Tensor:
-        """See `Surroundings`."""
+        """See `Tables`."""
         return _gathered(x, self.table[:1], self.inverse[:1]).flatten(1, 2)
 
     def placed(self, x: Tensor) -> Tensor:
-        """See `DifferentiableSurroundings`."""
+        """Values of the centres at their rows, (k, centres, width) to (k, rows + 1, width); zero elsewhere."""
         placed = _gathered(functional.pad(x, (0, 0, 0, 1)), self.inverse[:1], self.table[:1])
         return functional.pad(placed.flatten(1, 2), (0, 0, 0, 1))
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """See `Surroundings`."""
+        """See `Tables`."""
         return self.product(_gathered(x, self.table, self.inverse).flatten(2), kernels)
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """See `Surroundings`; the matrix of the adjoint is also padded to whole vectors."""
+        """See `Tables`; the matrix of the adjoint is also padded to whole vectors."""
         back = functional.pad(matrix.T, (0, -len(matrix) % WHOLE))
         adjoint = lambda grad: _tile_product(grad, back, self.tile)[..., : len(matrix)]  # noqa: E731
         return linear(x, lambda x: _tile_product(x, matrix, self.tile), adjoint)
@@ -185,30 +104,24 @@ class DifferentiableTables:
 
 @dataclass(frozen=True)
 class Convolution:
-    """Surroundings on whole lattices of a batch, for training.
-
-    Attributes
-    ----------
-    grid : Grid
-        The lattice.
-    dilation : int
-        Dilation of the offsets along x.
-    """
+    """Surroundings on whole lattices of a batch, for training."""
 
     grid: Grid
     dilation: int
+    """Dilation of the offsets along x."""
     tile: None = None
+    """No tiles: a matrix product takes all centres."""
 
     def own(self, x: Tensor) -> Tensor:
-        """See `Surroundings`."""
+        """See `Tables`."""
         return x[:, :-1]
 
     def placed(self, x: Tensor) -> Tensor:
-        """See `DifferentiableSurroundings`."""
+        """See `DifferentiableTables`."""
         return torch.cat([x, torch.zeros_like(x[:, :1])], 1)
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """See `Surroundings`."""
+        """See `Tables`."""
         (nx, ny), width = self.grid.size, x.shape[-1]
         images = x[:, :-1].reshape(-1, nx, ny, width).permute(0, 3, 1, 2)
         reaches = tuple(max(abs(offset[axis]) for offset in self.grid.offsets) for axis in (0, 1))
@@ -231,8 +144,13 @@ class Convolution:
         return found.permute(0, 2, 3, 1).reshape(len(x), -1, kernels.shape[-1])
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """See `Surroundings`."""
+        """See `Tables`."""
         return x @ matrix
+
+
+DifferentiableSurroundings = DifferentiableTables | Convolution
+"""Surroundings through which derivatives pass from layer to layer."""
+Surroundings = Tables | DifferentiableSurroundings
 
 
 def _tile_product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:

@@ -60,40 +60,28 @@ def reach_of(offsets: NDArray[np.int64]) -> int:
 
 @dataclass(eq=False)
 class Window:
-    """The spins of a block inside a halo of foreign ones, and the centres among them.
-
-    Attributes
-    ----------
-    extended : tuple of int
-        Size, along x and y, of the rectangle that the rows of spins form.
-    block : tuple of slice
-        The sites in this rectangle whose field is computed.
-    axes : dict
-        For each dilation of a layer along x: the coordinates, in the rectangle, of the
-        spins around the centres, along x and along y, shapes (centres along x, 1 + neighbours) and (centres along y,
-        1 + neighbours); the centre itself comes first, -1 is a missing site.
-    order : ndarray or None
-        Centre at each place, counted with y running fastest; None if the centres are in this order.
-    reaches : tuple of float
-        Width of the halo along x and y in reaches, to compare with `ForceField.reaches`; infinite along an axis that
-        the block spans.
-    distances : ndarray or None
-        Steps along x from the centres of each column to the first and the last column of the lattice, where the
-        electrodes are, shape (2, centres along x); None if there are no such columns.
-    inner : int
-        Number of centres, the first ones, that see only spins of the block; the others also see its halo.
-    stages : tuple of int
-        Number of centres, the first ones, that each layer of the field evaluates.
-    """
+    """The spins of a block inside a halo of foreign ones, and the centres among them."""
 
     extended: tuple[int, int]
+    """Size, along x and y, of the rectangle that the rows of spins form."""
     block: tuple[slice, slice]
+    """The sites in this rectangle whose field is computed."""
     axes: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    """For each dilation of a layer along x: the coordinates, in the rectangle, of the spins around the centres, along x
+    and along y, shapes (centres along x, 1 + neighbours) and (centres along y, 1 + neighbours); the centre itself comes
+    first, -1 is a missing site."""
     order: NDArray[np.int64] | None = None
+    """Centre at each place, counted with y running fastest; None if the centres are in this order."""
     reaches: tuple[float, float] = (math.inf, math.inf)
+    """Width of the halo along x and y in reaches, to compare with `ForceField.reaches`; infinite along an axis that the
+    block spans."""
     distances: NDArray[np.int64] | None = None
+    """Steps along x from the centres of each column to the first and the last column of the lattice, where the
+    electrodes are, shape (2, centres along x); None if there are no such columns."""
     inner: int = 0
+    """Number of centres, the first ones, that see only spins of the block; the others also see its halo."""
     stages: tuple[int, ...] = ()
+    """Number of centres, the first ones, that each layer of the field evaluates."""
 
     @classmethod
     def around(cls, block: Block, halo: Halo, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Window:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,36 +21,26 @@ from hpcspin.training.sources import Source
 
 @dataclass
 class Snapshots:
-    """My share of a list of snapshots.
-
-    Attributes
-    ----------
-    spins, field : Tensor
-        Shape (mine, sites, 3).
-    bias : Tensor
-        Voltages in hoppings, shape (mine, drives): the bias, or the potential of each reservoir relative to the bath's.
-        For a learned grand potential the chemical potential and the number of electrons per site.
-    energy : Tensor
-        Energy per site in double precision, NaN if a label has none, shape (mine,). For a learned grand potential the
-        free energy.
-    numbers : ndarray
-        Number of each of my snapshots in the whole list, ascending, shape (mine,).
-    files : ndarray
-        Number of the file of each of my snapshots, shape (mine,).
-    total : int
-        Length of the whole list, over all ranks.
-    lattice : Lattice
-        The lattice of all snapshots in the list.
-    """
+    """My share of a list of snapshots."""
 
     spins: Tensor
+    """Shape (mine, sites, 3)."""
     field: Tensor
+    """Shape (mine, sites, 3)."""
     bias: Tensor
+    """Voltages in hoppings, shape (mine, drives): the bias, or the potential of each reservoir relative to the bath's.
+    For a learned grand potential the chemical potential and the number of electrons per site."""
     energy: Tensor
+    """Energy per site in double precision, NaN if a label has none, shape (mine,). For a learned grand potential the
+    free energy."""
     numbers: NDArray[np.int64]
+    """Number of each of my snapshots in the whole list, ascending, shape (mine,)."""
     files: NDArray[np.int64]
+    """Number of the file of each of my snapshots, shape (mine,)."""
     total: int
+    """Length of the whole list, over all ranks."""
     lattice: Lattice
+    """The lattice of all snapshots in the list."""
 
     @property
     def places(self) -> NDArray[np.int64]:
@@ -82,10 +72,7 @@ class Split:
 def listed_shards(directories: Sequence[Path]) -> list[Shard]:
     """The shards of a training set, named as in ``training.validation``: with the directory if there are several.
 
-    Raises
-    ------
-    HpcspinError
-        If a manifest is missing or invalid.
+    Raises HpcspinError if a manifest is missing or invalid.
     """
     return [
         shard if len(directories) == 1 else replace(shard, file=str(directory / shard.file))
@@ -141,23 +128,9 @@ def load_shares(
     Snapshot number n of a list belongs to class n mod stride, and class c to rank c mod ranks: a batch with one
     snapshot of each class then costs all ranks the same, and its members do not depend on the number of ranks.
 
-    Parameters
-    ----------
-    directory
-        Directory of the shards.
-    shards
-        The shards, in the order of the manifest.
-    sources
-        System of each shard, by the name of its file.
-    world
-        The ranks.
-    stride
-        Number of classes.
-    dtype
-        Precision in memory.
-    grand
-        Whether a grand potential is trained on them: ``bias`` then holds the chemical potential and the electrons per
-        site of each label, and ``energy`` the free energy.
+    The shards are in the order of the manifest, ``sources`` has the system of each by the name of its file, and
+    ``dtype`` is the precision in memory. With ``grand`` a grand potential is trained on them: ``bias`` then holds the
+    chemical potential and the electrons per site of each label, and ``energy`` the free energy.
 
     Raises
     ------
@@ -178,19 +151,22 @@ def load_shares(
                 energies = energies_of_a_site(labels)
                 if grand:
                     drive, energies = _of_grand_potential(labels, drive, energies, shard.file)
-                parts.append(_Part(start + np.arange(shard.snapshots)[frames], number, labels, drive, energies))
+                numbers = start + np.arange(shard.snapshots)[frames]
+                files = np.full(len(numbers), number)
+                parts.append((numbers, files, labels.spins, labels.field, drive, energies))
             start += shard.snapshots
-        drives = len(sources[shards[0].file].drive)
-        shares.append(_join(parts, start, lattice, drives, dtype))
+        shares.append(_join([_nothing(lattice, len(sources[shards[0].file].drive)), *parts], start, lattice, dtype))
     return shares
 
 
-class _Part(NamedTuple):
-    numbers: NDArray[np.int64]
-    file: int
-    labels: Labels
-    drive: NDArray[np.float64]
-    energies: NDArray[np.float64]
+_Part = tuple[NDArray[Any], ...]
+"""Numbers, files, spins, fields, drives and energies of some snapshots of a list."""
+
+
+def _nothing(lattice: Lattice, drives: int) -> _Part:
+    """No snapshots: a rank may have none."""
+    numbers, spins = np.empty(0, dtype=np.int64), np.empty((0, *lattice.size, 3))
+    return numbers, numbers, spins, spins, np.empty((0, drives)), np.empty(0)
 
 
 def _of_grand_potential(
@@ -216,28 +192,12 @@ def _my_frames(start: int, snapshots: int, stride: int, world: World) -> Iterato
             yield slice(first, None, stride)
 
 
-def _join(parts: list[_Part], total: int, lattice: Lattice, drives: int, dtype: torch.dtype) -> Snapshots:
-    if not parts:
-        empty = torch.empty((0, lattice.num_sites, 3), dtype=dtype)
-        nothing = np.empty(0, dtype=np.int64)
-        none = torch.empty((0, drives), dtype=dtype)
-        return Snapshots(empty, empty, none, empty[:, 0, 0].double(), nothing, nothing, total, lattice)
-    numbers = np.concatenate([part.numbers for part in parts])
-    order = np.argsort(numbers)
-
-    def tensor(arrays: list[NDArray[np.float64]], dtype: torch.dtype = dtype) -> Tensor:
-        return torch.from_numpy(np.concatenate(arrays)[order]).to(dtype)
-
-    return Snapshots(
-        tensor([part.labels.spins for part in parts]).flatten(1, 2),
-        tensor([part.labels.field for part in parts]).flatten(1, 2),
-        tensor([part.drive for part in parts]),
-        tensor([part.energies for part in parts], torch.float64),
-        numbers[order],
-        np.concatenate([np.full(len(part.numbers), part.file) for part in parts])[order],
-        total,
-        lattice,
-    )
+def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) -> Snapshots:
+    order = np.argsort(np.concatenate([numbers for numbers, *_ in parts]))
+    numbers, files, *data = (np.concatenate(arrays)[order] for arrays in zip(*parts, strict=True))
+    spins, field, drive, energies = map(torch.from_numpy, data)
+    spins, field = (tensor.to(dtype).flatten(1, 2) for tensor in (spins, field))
+    return Snapshots(spins, field, drive.to(dtype), energies.double(), numbers, files, total, lattice)
 
 
 def energies_of_a_site(labels: Labels) -> NDArray[np.float64]:

@@ -50,17 +50,10 @@ def emulates_bfloat16(device: torch.device) -> bool:
 
 
 class Batches:
-    """Transfer of snapshots to the device of the training.
+    """Transfer of my snapshots, one list for each lattice, to the device of the training.
 
     They are copied to a GPU once if they take at most a quarter of its free memory; otherwise each batch passes through
     pinned memory and is copied while the GPU still computes the one before.
-
-    Parameters
-    ----------
-    shares
-        My snapshots, one list for each lattice, on the CPU.
-    device
-        Device of the batches.
     """
 
     def __init__(self, shares: Sequence[Snapshots], device: torch.device) -> None:

@@ -29,22 +29,15 @@ _SAMPLED_SITES = 100
 
 @dataclass(frozen=True)
 class Examination:
-    """Result of the comparison with label files, the same on all ranks except for `components`.
-
-    Attributes
-    ----------
-    errors : Errors
-        Errors of all snapshots, file by file.
-    files : dict of str to int
-        Path of each file, and its number of snapshots.
-    components : ndarray
-        Exact and predicted perpendicular components on a random sample of
-        sites, for figures; on rank 0, shape (2, sampled).
-    """
+    """Result of the comparison with label files, the same on all ranks except for `components`."""
 
     errors: Errors
+    """Errors of all snapshots, file by file."""
     files: dict[str, int]
+    """Path of each file, and its number of snapshots."""
     components: NDArray[np.float64]
+    """Exact and predicted perpendicular components on a random sample of sites, for figures; on rank 0, shape (2,
+    sampled)."""
 
     @property
     def snapshot_mse(self) -> dict[str, list[float]]:

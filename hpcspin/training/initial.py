@@ -64,16 +64,9 @@ def continued(model: ForceField, architecture: Architecture) -> ForceField:
 def with_potentials(model: ForceField) -> ForceField:
     """The same force field with the potentials φ_1 and φ_2 of two electrodes as input, and the bias as φ_2 - φ_1.
 
-    Parameters
-    ----------
-    model
-        Force field of message-passing layers with ``drive: bias``.
-
-    Returns
-    -------
-    ForceField
-        Equal to the model if the second electrode has the higher potential and the bath lies between the two.
-        The weights of φ_1 are minus those of φ_2 until training continues.
+    The model has message-passing layers and ``drive: bias``. The result equals it if the second electrode has the
+    higher potential and the bath lies between the two. The weights of φ_1 are minus those of φ_2 until training
+    continues.
     """
     wider = make_force_field(model.architecture.changed(drive="potentials", drives=_ELECTRODES))
     weights = model.state_dict()

@@ -33,26 +33,19 @@ def batch_loss(
     the mean square of h^neq, and ``settings.energy_weight`` times the variance of the error of the energy per site. A
     learned grand potential adds ``settings.electrons_weight`` times the mean squared error of the electrons per site
     plus the mean square of the amount by which its compressibility ∂n/∂mu falls short of `_COMPRESSIBILITY` at other
-    chemical potentials.
+    chemical potentials. A collective call.
 
     Parameters
     ----------
     predicted
         Prediction for my snapshots.
-    spins, field
-        Spins and exact fields, shape (mine, sites, 3).
-    energy
-        Exact energies per site, shape (mine,).
-    drive
-        Chemical potential and exact electrons per site for a learned grand potential, shape (mine, 2).
-    grand
-        The learned grand potential; None for a model without one.
+    spins, field, energy
+        Spins and exact fields, shape (mine, sites, 3), and exact energies per site, shape (mine,).
+    drive, grand
+        For a learned grand potential, which is None for other models, the chemical potential and the exact electrons
+        per site, shape (mine, 2).
     count
         Number of snapshots in the batch, over all ranks.
-    settings
-        Weights of the terms.
-    world
-        The ranks; a collective call.
     weights
         Weight of the error of the field in each of my snapshots, shape (mine,); None for 1.
     """
@@ -73,18 +66,10 @@ def batch_loss(
 
 
 def relative_weights(spins: Tensor, field: Tensor, scale: Tensor, floor: float) -> Tensor:
-    """Weights of snapshots whose errors count relative to the mean square v of their own perpendicular field.
+    """Weights of snapshots, (mine,), whose errors count relative to the mean square v of their own perpendicular field.
 
-    They are (1 + floor) / (v / scale² + floor), 1 for the mean square of all data; shape (mine,).
-
-    Parameters
-    ----------
-    spins, field
-        Spins and exact fields, shape (mine, sites, 3).
-    scale
-        Root mean square of a perpendicular component in all data.
-    floor
-        Share of its square that is added to v.
+    They are (1 + floor) / (v / scale² + floor), 1 for the mean square of all data, whose root is ``scale``, for spins
+    and exact fields of shape (mine, sites, 3).
     """
     own = perpendicular(spins, field).square().sum(-1).mean(1) / 2
     return (1 + floor) / (own / scale**2 + floor)

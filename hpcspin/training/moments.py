@@ -11,13 +11,14 @@ from torch import Tensor
 
 from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
-from hpcspin.potential import ForceField
+from hpcspin.potential import ForceField, Neighbourhood
 from hpcspin.training.dataset import Snapshots
 
 _NORMALISING_SNAPSHOTS = 512
 _AT_ONCE = 8
 
 
+@torch.no_grad()
 def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
     """Set the scales of features and fields from their moments over the training snapshots; a collective call."""
     stride = -(-sum(share.total for share in data) // _NORMALISING_SNAPSHOTS)
@@ -25,7 +26,8 @@ def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device
     for layer, network in enumerate(model.networks):
         width = len(network.mean)
         sums = np.zeros(2 * width + 1)
-        for features in _features(model, data, chosen, device, layer):
+        for _, _, given in _batches(model, data, chosen, device):
+            features = model.features(*given, layer).double()
             moments = [features.sum(0), features.square().sum(0)]
             sums[:-1] += torch.cat(moments).cpu().numpy()
             sums[-1] += len(features)
@@ -38,10 +40,10 @@ def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device
         field = perpendicular(share.spins[rows].double(), share.field[rows].double())
         squares += [float(field.square().sum()), 2 * len(rows) * share.lattice.num_sites]
     total, components = world.sum(squares)
-    with torch.no_grad():
-        model.field_scale.fill_(float(np.sqrt(total / components)) or 1.0)
+    model.field_scale.fill_(float(np.sqrt(total / components)) or 1.0)
 
 
+@torch.no_grad()
 def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
     """Set the range of each feature over all training snapshots; a collective call, each rank with its share.
 
@@ -49,7 +51,8 @@ def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, dev
     """
     lowest = np.full(len(model.networks[-1].mean), np.inf)
     highest = -lowest
-    for features in _features(model, data, [np.arange(len(share.spins)) for share in data], device):
+    for _, _, given in _batches(model, data, [np.arange(len(share.spins)) for share in data], device):
+        features = model.features(*given).double()
         lowest = np.minimum(lowest, features.amin(0).cpu().numpy())
         highest = np.maximum(highest, features.amax(0).cpu().numpy())
     ranges = np.stack(world.allgather(np.stack([lowest, highest])))
@@ -68,29 +71,20 @@ def set_energy_offset(model: ForceField, data: Sequence[Snapshots], world: World
     if not (count and model.has_potentials):
         model.energy_offset = None
         return
-    total = 0.0
-    for share in data:
-        table, known = model.neighbourhood(share.lattice), np.flatnonzero(share.energy.isfinite().numpy())
-        for rows in np.array_split(known, max(1, len(known) // _AT_ONCE)):
-            if len(rows):
-                found = model(share.spins[rows].to(device), table, share.bias[rows].to(device)).energy
-                total += float((share.energy[rows] - found.double().cpu() / share.lattice.num_sites).sum())
+    known, total = [np.flatnonzero(share.energy.isfinite().numpy()) for share in data], 0.0
+    for share, rows, given in _batches(model, data, known, device):
+        found = model(*given).energy.double().cpu()
+        total += float((share.energy[rows] - found / share.lattice.num_sites).sum())
     mean = world.sum(np.array([total]))[0] / count
     model.energy_offset = torch.tensor(mean, dtype=torch.float64, device=device)
 
 
-@torch.no_grad()
-def _features(
-    model: ForceField,
-    data: Sequence[Snapshots],
-    chosen: Sequence[NDArray[np.int64]],
-    device: torch.device,
-    layer: int = -1,
-) -> Iterator[Tensor]:
-    """Features in double precision on all sites, for a few of the chosen rows of my snapshots at a time."""
+def _batches(
+    model: ForceField, data: Sequence[Snapshots], chosen: Sequence[NDArray[np.int64]], device: torch.device
+) -> Iterator[tuple[Snapshots, NDArray[np.int64], tuple[Tensor, Neighbourhood, Tensor]]]:
+    """A few of the chosen rows of my snapshots at a time, and what the model takes of them."""
     for share, those in zip(data, chosen, strict=True):
         table = model.neighbourhood(share.lattice)
         for rows in np.array_split(those, max(1, len(those) // _AT_ONCE)):
             if len(rows):
-                spins, bias = share.spins[rows].to(device), share.bias[rows].to(device)
-                yield model.features(spins, table, bias, layer).double()
+                yield share, rows, (share.spins[rows].to(device), table, share.bias[rows].to(device))

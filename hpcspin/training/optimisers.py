@@ -34,6 +34,9 @@ class Optimiser:
             self._parts.append(torch.optim.AdamW(rest, weight_decay=weight_decay))
         if matrices:
             self._parts.append(Muon(matrices, weight_decay))
+        self._owner = {
+            weight: part for part in self._parts for group in part.param_groups for weight in group["params"]
+        }
 
     def zero_grad(self) -> None:
         """Clear the gradients."""
@@ -49,15 +52,8 @@ class Optimiser:
 
     def state_of(self, weight: nn.Parameter) -> Mapping[str, Tensor]:
         """State of a weight: the moments of its past gradients."""
-        return self._owner(weight).state[weight]
+        return self._owner[weight].state[weight]
 
     def load_state(self, weight: nn.Parameter, state: dict[str, Any]) -> None:
         """Restore the state of a weight, as `state_of` returns it."""
-        self._owner(weight).state[weight] = state
-
-    def _owner(self, weight: nn.Parameter) -> torch.optim.Optimizer:
-        return next(
-            part
-            for part in self._parts
-            if any(weight is other for group in part.param_groups for other in group["params"])
-        )
+        self._owner[weight].state[weight] = state

@@ -27,25 +27,17 @@ from hpcspin.storage import (
 
 @dataclass(frozen=True)
 class Source:
-    """The system of a label file.
-
-    Attributes
-    ----------
-    lattice : Lattice
-        The lattice of its snapshots.
-    drive : tuple of float
-        Voltages in hoppings: the bias, or the potential of each reservoir relative to the bath's; or the chemical
-        potential and the electrons per site, one of them NaN.
-    electrons : dict or None
-        See `hpcspin.storage.electrons_of`.
-    exact : bool
-        Whether its fields are exact rather than those of a force field.
-    """
+    """The system of a label file."""
 
     lattice: Lattice
+    """The lattice of its snapshots."""
     drive: tuple[float, ...]
+    """Voltages in hoppings: the bias, or the potential of each reservoir relative to the bath's; or the chemical
+    potential and the electrons per site, one of them NaN."""
     electrons: Electrons | None
+    """See `hpcspin.storage.electrons_of`."""
     exact: bool = True
+    """Whether its fields are exact rather than those of a force field."""
 
 
 def read_source(path: Path, kind: str, bias: float, *, distil: bool = False) -> Source:
@@ -84,7 +76,7 @@ def agreed_sources(
 ) -> dict[str, Source]:
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
-    The log warns of files that do not state their electrons.
+    Rank 0 logs a warning of files that do not state their electrons.
 
     Parameters
     ----------
@@ -98,8 +90,6 @@ def agreed_sources(
         Electrons of the training data of the model that the training starts from.
     allow
         Keys that may differ.
-    world
-        The ranks; rank 0 logs.
     drive
         Input of the force field that describes the reservoirs and may differ; see `hpcspin.storage.without_drive`.
     distil

@@ -43,11 +43,9 @@ class TrainingState:
         self.metrics, self.best_epoch = metrics, self.epoch
         self._best = {name: tensor.clone() for name, tensor in self._mean.weights.items()}
 
-    @torch.no_grad()
     def write_best_to(self, model: nn.Module) -> None:
-        """Copy the best weights to a module."""
-        for name, value in model.named_parameters():
-            value.copy_(self._best[name])
+        """Copy the best weights to a module; its buffers stay."""
+        model.load_state_dict(self._best, strict=False)
 
     def best_are_those_of(self, model: nn.Module) -> bool:
         """Whether a module of the same architecture has the best weights."""
@@ -71,10 +69,7 @@ class TrainingState:
     def restore(self, world: World) -> int | None:
         """Restore the checkpoint, if there is one; a collective call.
 
-        Returns
-        -------
-        int or None
-            Number of epochs in the settings of the checkpoint, or None if there is no checkpoint.
+        Returns the number of epochs in the settings of the checkpoint, or None if there is no checkpoint.
 
         Raises
         ------
@@ -119,14 +114,12 @@ class TrainingState:
 
     def _restore_moments(self, name: str, value: nn.Parameter, arrays: dict[str, NDArray[Any]]) -> None:
         prefix = f"optimiser/{name}/"
-        moments = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        self._optimiser.load_state(
-            value,
-            {
-                key: torch.from_numpy(np.asarray(array)).to("cpu" if key == "step" else value.device)
-                for key, array in moments.items()
-            },
-        )
+        moments = {
+            moment: torch.from_numpy(np.asarray(array)).to("cpu" if moment == "step" else value.device)
+            for key, array in arrays.items()
+            if (moment := key.removeprefix(prefix)) != key
+        }
+        self._optimiser.load_state(value, moments)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         groups: dict[str, Mapping[str, torch.Tensor]] = {

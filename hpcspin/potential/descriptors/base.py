@@ -119,13 +119,8 @@ class Descriptor(nn.Module):
 def axis_presence(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> NDArray[np.float64]:
     """Counts of neighbours that show the distance to open edges, as a map from the presence of each slot.
 
-    Edges run along the lattice's axes, so that the neighbours on the axes
-    suffice; equivalent ones are counted together.
-
-    Returns
-    -------
-    ndarray
-        Zeros and ones, shape (counts, slots).
+    Edges run along the lattice's axes, so that the neighbours on the axes suffice; equivalent ones are counted
+    together. The map has zeros and ones, shape (counts, slots).
     """
     permutations = slot_permutations(offsets, operations)
     on_axis = [slot for slot in range(1, len(offsets)) if not offsets[slot].all()]

@@ -71,7 +71,7 @@ class Bispectrum(Descriptor):
         products = _Products(irreps, self.references.starts)
         invariants = list(_invariants(irreps, others, self.references, products, even))
         self.products = _Quadratic(products.terms, self.references.width)
-        self.numbers = [len(direct), sum(irreps[copy.irrep].dimension for copy in others), self.references.width]
+        self.numbers = [len(direct), sum(irreps[copy.irrep].shape[1] for copy in others), self.references.width]
         length = sum(self.numbers[1:]) + len(products.terms)
         places = [(left + a, right + a) for left, right, size, _ in invariants for a in range(size)]
         self.left, self.right = (StaticGather([place[side] for place in places], length) for side in (0, 1))
@@ -137,7 +137,7 @@ class _References(nn.Module):
         places, counts, start = list[int](), list[int](), 0
         for kind in kinds:
             self.starts[kind] = len(counts)
-            dimension, count = irreps[kind[0]].dimension, sum(_kind(copy) == kind for copy in copies)
+            dimension, count = irreps[kind[0]].shape[1], sum(_kind(copy) == kind for copy in copies)
             places += [start + dimension * copy + a for a in range(dimension) for copy in range(count)]
             counts += [count] * dimension
             start += dimension * count
@@ -229,7 +229,7 @@ def _invariants(
     irreps: Sequence[Irrep], copies: Sequence[Copy], references: _References, products: _Products, even: bool
 ) -> Iterator[_Invariant]:
     """All scalar products; components are numbered through copies, references and products of references."""
-    dimensions = [irreps[copy.irrep].dimension for copy in copies]
+    dimensions = [irreps[copy.irrep].shape[1] for copy in copies]
     *places, width = np.cumsum([0, *dimensions]).tolist()
     starts = {kind: width + start for kind, start in references.starts.items()}
     allowed = (1,) if even else (1, -1)
@@ -239,7 +239,7 @@ def _invariants(
             parity = kind[1] * left[1] * right[1]
             first = products.first(kind[0], left, right) if parity in allowed else None
             if first is not None:
-                yield place, width + references.width + first, irreps[kind[0]].dimension, parity
+                yield place, width + references.width + first, irreps[kind[0]].shape[1], parity
 
     for place, size in zip(places, dimensions, strict=True):
         yield place, place, size, 1

@@ -11,7 +11,7 @@ from hpcspin.lattice import Lattice
 from hpcspin.potential.descriptors.base import Descriptor
 from hpcspin.potential.descriptors.coefficients import Coefficients, Copy, copies_of
 from hpcspin.potential.gather import SegmentSum
-from hpcspin.potential.irreps import Irrep, Orbit, find_orbits, irreps_of
+from hpcspin.potential.irreps import find_orbits, irreps_of
 from hpcspin.potential.tiles import product
 
 
@@ -46,9 +46,12 @@ class Bonds(Descriptor):
         super().__init__(lattice, offsets, operations, even)
         orbits = find_orbits(offsets, operations)
         irreps = irreps_of(lattice, operations)
-        direct, squared, referenced = _sorted_copies(orbits, irreps, even)
-        copies = [*direct, *squared, *referenced]
-        self.coefficients = Coefficients(orbits, irreps, copies, len(offsets))
+        # Copies that are features themselves, that are only squared, and that also have a reference.
+        copies = list(copies_of(orbits, irreps))
+        direct = [c for c in copies if c.irrep == 0 and (c.parity > 0 or not even)]
+        squared = [c for c in copies if c.irrep == 0 and c not in direct]
+        referenced = [c for c in copies if c.irrep > 0]
+        self.coefficients = Coefficients(orbits, irreps, [*direct, *squared, *referenced], len(offsets))
         self.sizes = [sum(len(c.places) for c in group) for group in (direct, squared, referenced)]
         self.powers = SegmentSum(np.array([len(c.places) for c in (*squared, *referenced)]))
         self.products = SegmentSum(np.array([len(c.places) for c in referenced]))
@@ -93,16 +96,6 @@ class Bonds(Descriptor):
         averaged = product(self.from_reference.T, products * factors, tile)
         by_factor = product(self.to_reference.T, averaged, tile) + products * self._reference(factors, tile)
         return torch.cat([direct, squared, referenced + by_factor])
-
-
-def _sorted_copies(
-    orbits: list[Orbit], irreps: tuple[Irrep, ...], even: bool
-) -> tuple[list[Copy], list[Copy], list[Copy]]:
-    """Copies that are features themselves, that are only squared, and that also have a reference."""
-    copies = list(copies_of(orbits, irreps))
-    trivial = [c for c in copies if c.irrep == 0]
-    direct = [c for c in trivial if c.parity > 0 or not even]
-    return direct, [c for c in trivial if c not in direct], [c for c in copies if c.irrep > 0]
 
 
 def _references(copies: list[Copy], even: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

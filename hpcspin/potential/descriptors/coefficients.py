@@ -21,24 +21,16 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy of an irrep in an orbit.
-
-    Attributes
-    ----------
-    irrep
-        Number of the irrep, 0 for the trivial one.
-    places
-        Positions of its components among the transforms of all orbits.
-    scale
-        Makes the coefficients orthonormal on the distinct members of the orbit.
-    parity
-        Sign under time reversal, S -> -S: 1 of bonds, -1 of chiralities.
-    """
+    """One copy of an irrep in an orbit."""
 
     irrep: int
+    """Number of the irrep, 0 for the trivial one."""
     places: tuple[int, ...]
+    """Positions of its components among the transforms of all orbits."""
     scale: float
+    """Makes the coefficients orthonormal on the distinct members of the orbit."""
     parity: int
+    """Sign under time reversal, S -> -S: 1 of bonds, -1 of chiralities."""
 
 
 def copies_of(orbits: Sequence[Orbit], irreps: Sequence[Irrep]) -> Iterator[Copy]:
@@ -48,29 +40,12 @@ def copies_of(orbits: Sequence[Orbit], irreps: Sequence[Irrep]) -> Iterator[Copy
     for number, orbit in enumerate(orbits):
         for n, irrep in enumerate(irreps):
             for b, scale in independent_copies(irrep, orbit.stabiliser):
-                places = tuple(number * len(matrix) + row[n, a, b] for a in range(irrep.dimension))
+                places = tuple(number * len(matrix) + row[n, a, b] for a in range(irrep.shape[1]))
                 yield Copy(n, places, scale, orbit.parity)
 
 
 class Coefficients(nn.Module):
-    """Coefficients of chosen copies of irreps, and their derivative with respect to the spins.
-
-    Parameters
-    ----------
-    orbits
-        Orbits of bonds and chiralities.
-    irreps
-        Irreps of the site symmetry.
-    copies
-        Copies whose coefficients are computed, in this order.
-    slots
-        Number of slots of a neighbourhood.
-
-    Attributes
-    ----------
-    copies : tuple of Copy
-        As given.
-    """
+    """Coefficients of chosen copies of irreps, in the order given, and their derivative with respect to the spins."""
 
     transform: Tensor
     scale: Tensor
@@ -91,13 +66,7 @@ class Coefficients(nn.Module):
             self.register_buffer(name, torch.tensor(constant, dtype=torch.float64), persistent=False)
 
     def forward(self, spins: Tensor) -> Tensor:
-        """Coefficients, orthonormal on each orbit: shape (coefficients, centres).
-
-        Parameters
-        ----------
-        spins
-            Spins in the slots, shape (slots, 3, centres).
-        """
+        """Coefficients, orthonormal on each orbit: from spins (slots, 3, centres), shape (coefficients, centres)."""
         left, right = self._factors(spins)
         selected: Tensor = self.components(self._transformed(dot(left, right), self.transform))
         return selected * self.scale[:, None]

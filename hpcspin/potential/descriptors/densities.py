@@ -126,16 +126,9 @@ _Pair = tuple[int, int, int]
 
 
 class _Pairs(nn.Module):
-    """Scalar products of pairs (c, c') of channels of one irrep, summed over the rows of the irrep.
+    """Scalar products of pairs (c, c') of channels of one irrep, c' >= c, summed over the rows of the irrep.
 
-    Parameters
-    ----------
-    blocks
-        The channels of all irreps.
-    pairs
-        Block, c and c' >= c of each pair.
-    sign
-        Of the product under an exchange of c and c'.
+    ``sign`` is that of a product when c and c' are exchanged.
     """
 
     order: Tensor
@@ -167,21 +160,10 @@ class _Pairs(nn.Module):
         return products
 
     def spread(self, vectors: Tensor, cotangents: Tensor) -> Tensor:
-        """Σ_c' λ_cc' A_c' of all channels c, with λ_c'c = ± λ_cc' of the pairs.
+        """Σ_c' λ_cc' A_c' of all channels c, with λ_c'c = ± λ_cc' of the pairs, shape (densities, m, 3, centres).
 
-        Runs of pairs at the same distance c' - c are slices on both sides.
-
-        Parameters
-        ----------
-        vectors
-            A, shape (densities, 3, centres).
-        cotangents
-            λ, shape (pairs, m, tiles, tile).
-
-        Returns
-        -------
-        Tensor
-            Shape (densities, m, 3, centres).
+        The vectors A have the shape (densities, 3, centres), the cotangents λ (pairs, m, tiles, tile). Runs of pairs at
+        the same distance c' - c are slices on both sides.
         """
         densities, components, centres = vectors.shape
         spread = vectors.new_zeros((densities, cotangents.shape[1], components, centres))
@@ -211,8 +193,8 @@ def site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> li
         stabiliser = (images == slot).astype(float)
         for n, irrep in enumerate(irreps):
             for b, scale in independent_copies(irrep, stabiliser):
-                kernel = np.zeros((irrep.dimension, permutations.shape[1]))
-                for a in range(irrep.dimension):
+                kernel = np.zeros((irrep.shape[1], permutations.shape[1]))
+                for a in range(len(kernel)):
                     np.add.at(kernel[a], images, scale * matrix[row[n, a, b]])
                 bases[n].append(kernel)
     return [np.stack(basis) for basis in bases if basis]
