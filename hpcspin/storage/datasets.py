@@ -73,13 +73,16 @@ DATASETS = {
     "outside": Described("standard deviations", "how far the surroundings are beyond the training data; 0 inside"),
     "outside_share": Described("1", "share of the sites whose surroundings are beyond the training data"),
     "exact_field": Described("t", "exact field of the electrons beside the learned one", _NO_CHECK),
-    "exact_error": Described("t", "estimate of the largest error of a component of exact_field", _NO_CHECK),
     "deviation": Described(
         "t", "root mean square difference of a perpendicular component, learned from exact", f"{_NO_CHECK}, or label"
     ),
     "force_error": Described("t", "the same of the corrected field, just before its last label", "no label yet"),
 }
 """Datasets by name, in the order of the documentation; all others are observers of plugins."""
+DATASETS |= {
+    f"exact_{name}": Described(DATASETS[name].units, f"{name} of the exact label beside the learned field", _NO_CHECK)
+    for name in ("density", "current", "energy", "energy_error", "electrons", "chemical_potential", "error")
+}
 
 
 def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
@@ -90,7 +93,7 @@ def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
 
 
 def describe_datasets(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    """Write units and meanings as attributes of the datasets of an open file, and for `/current` the reservoirs' names.
+    """Write units and meanings as attributes of the datasets of an open file, and for currents the reservoirs' names.
 
     The reservoirs are those of the ``config`` in the file's attributes.
     """
@@ -98,7 +101,7 @@ def describe_datasets(file: h5py.File, attributes: Mapping[str, Any]) -> None:
         for key, text in DATASETS[name]._asdict().items():
             if text:
                 file[name].attrs[key] = text
-    if "current" in file:
+    for name in file.keys() & {"current", "exact_current"}:
         with suppress(KeyError, TypeError):  # A config from a user's script may be incomplete.
             names = [reservoir["name"] for reservoir in attributes["config"]["electrons"]["reservoirs"]]
-            file["current"].attrs["reservoirs"] = names
+            file[name].attrs["reservoirs"] = names

@@ -28,21 +28,30 @@ def test_every_result_and_observer_is_described() -> None:
     ours = {name for name, entry in dynamics.OBSERVERS.items() if entry.measure.__module__.startswith("hpcspin.")}
     assert DynamicsSection().field == "electrons"  # Its module registers the observers of learned fields.
     assert len(ours) > 10
-    assert ours | {name for system in systems for name in system.result_shapes} <= DATASETS.keys()
+    results = {name for system in systems for name in system.result_shapes}
+    assert ours | results | {f"exact_{name}" for name in results} <= DATASETS.keys()
 
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_datasets_say_what_they_are(tmp_path: Path, compression: str | None) -> None:
-    shapes = {"current": (2,), "chirality": SIZE, "of_a_plugin": ()}
+    shapes = {"current": (2,), "exact_current": (2,), "chirality": SIZE, "of_a_plugin": ()}
     trajectory = TrajectoryWriter(tmp_path / "run.h5", SIZE, {"config": CONFIG}, 1, shapes, compression=compression)
     spins = np.broadcast_to([0.0, 0.0, 1.0], (*SIZE, 3))
     trajectory.append(
-        spins=spins, field=spins, step=0, time=0.0, current=[1, -1], chirality=spins[..., 0], of_a_plugin=1
+        spins=spins,
+        field=spins,
+        step=0,
+        time=0.0,
+        current=[1, -1],
+        exact_current=[1, -1],
+        chirality=spins[..., 0],
+        of_a_plugin=1,
     )
     trajectory.finish()
     with h5py.File(tmp_path / "run.h5") as file:
-        assert file["current"].attrs["units"] == "t/hbar"
-        assert list(file["current"].attrs["reservoirs"]) == ["left", "bath"]
+        for name in ("current", "exact_current"):
+            assert file[name].attrs["units"] == "t/hbar"
+            assert list(file[name].attrs["reservoirs"]) == ["left", "bath"]
         assert "edge" in file["chirality"].attrs["nan"]
         assert "nan" not in file["spins"].attrs
         assert not file["of_a_plugin"].attrs
