@@ -151,7 +151,7 @@ def test_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
     changes = {"duration": 40.0, "size": [12, 9], "record": 7, "checkpoint": 25}
     simulation(tmp_path / "undisturbed", **changes).run()
     directory, kills = tmp_path / "run", 0
-    for attempt in range(5):
+    for attempt in range(3):
         process = subprocess.Popen([sys.executable, SCRIPT, json.dumps({str(directory): changes})])
         deadline = time.monotonic() + 60
         started = stamp(directory)
@@ -309,7 +309,7 @@ SYSTEMS = [
 ]
 
 
-SHORT = {"duration": 1.0}
+SHORT = {"duration": 0.7}
 
 
 @pytest.mark.mpi
@@ -339,10 +339,3 @@ def test_a_stop_file_stops_all_ranks_with_the_requeue_code(mpirun, tmp_path):
     (tmp_path / "run" / "STOP").touch()
     result = mpirun(2, SCRIPT, json.dumps({str(tmp_path / "run"): {}}), timeout=120)
     assert result.returncode == EXIT_REQUEUE, result.stderr
-
-
-@pytest.mark.mpi
-def test_trajectory_under_torchrun(torchrun, undisturbed, tmp_path):
-    result = torchrun(2, SCRIPT, json.dumps({str(tmp_path / "ranks"): {}}), timeout=120)
-    assert result.returncode == 0, result.stderr
-    assert_same_bits(tmp_path / "ranks", undisturbed)

@@ -15,6 +15,8 @@ from hpcspin.electrons.hamiltonian import effective_hamiltonian, layer_blocks, m
 from hpcspin.parallel.world import World
 
 BACKEND = make_backend("torch")
+CASES = (("square", True, True), ("square", False, False), ("triangular", True, False), ("triangular", False, True))
+"""Lattice, whether it is periodic along y, whether there is an electrode in its middle: each pair of values once."""
 
 
 def deviation(world: World, kind: str, periodic_y: bool, mirrored: bool) -> float:
@@ -50,7 +52,7 @@ def deviation(world: World, kind: str, periodic_y: bool, mirrored: bool) -> floa
 def states(world: World, column_ranks: int) -> dict[str, np.ndarray]:
     """Steady states of lattices with electrodes on their ends or anywhere, and a bath."""
     results = {}
-    for kind, periodic_y, middle in product(("square", "triangular"), (True, False), (True, False)):
+    for kind, periodic_y, middle in CASES:
         reservoirs = {"left": (1.0, -2.0, (0.4, 0.0, 0.5)), "right": (0.4, 0.3), "bath": (0.02, 0.0)}
         reservoirs |= {"middle": (0.3, -1.0)} if middle else {}
         system = driven(kind, (9, 3), periodic_y=periodic_y, **reservoirs)

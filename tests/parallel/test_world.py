@@ -99,11 +99,10 @@ def test_alone_every_collective_is_the_identity() -> None:
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_collectives_under_mpi(mpirun: Launch, script: Callable[[str], str], ranks: int) -> None:
-    result = mpirun(ranks, script(COLLECTIVES))
+def test_collectives_under_mpi(mpirun: Launch, script: Callable[[str], str]) -> None:
+    result = mpirun(3, script(COLLECTIVES))
     assert result.returncode == 0, result.stderr
-    assert all(f"mpi {rank}/{ranks}" in result.stdout for rank in range(ranks))
+    assert all(f"mpi {rank}/3" in result.stdout for rank in range(3))
 
 
 @pytest.mark.mpi
@@ -115,11 +114,9 @@ def test_collectives_under_torchrun(torchrun: Launch, script: Callable[[str], st
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
-def test_torch_distributed_under_both_launchers(
-    launcher: str, request: pytest.FixtureRequest, script: Callable[[str], str]
-) -> None:
-    result = request.getfixturevalue(launcher)(2, script(DISTRIBUTED))
+def test_torch_distributed_under_mpi(mpirun: Launch, script: Callable[[str], str]) -> None:
+    """Under torchrun every collective call is one of it."""
+    result = mpirun(2, script(DISTRIBUTED))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("reduced") == 2
 
@@ -137,7 +134,7 @@ def test_a_failing_rank_ends_the_job_within_seconds(
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("delays", ["0 0 0", "0.9 0 0", "0.5 9 0"])
+@pytest.mark.parametrize("delays", ["0.9 0 0", "0.5 9 0"])
 def test_what_all_ranks_find_wrong_is_said_once(mpirun: Launch, script: Callable[[str], str], delays: str) -> None:
     result = mpirun(3, script(FAILURE_OF_ALL), *delays.split(), timeout=60)
     assert result.returncode != 0
@@ -180,14 +177,15 @@ def test_a_shell_inside_an_allocation_is_told_how_to_run_one_process(monkeypatch
         monkeypatch.setenv(name, "4")
     monkeypatch.setenv("SLURM_PROCID", "0")
 
-    def info(*before: str) -> subprocess.CompletedProcess[str]:
-        command = [*before, sys.executable, "-m", "hpcspin", "info"]
+    def launcher(*before: str) -> subprocess.CompletedProcess[str]:
+        script = "from hpcspin.parallel.world import World; print(World.detect().launcher)"
+        command = [*before, sys.executable, "-c", script]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
-    refused = info()
+    refused = launcher()
     assert refused.returncode == 1
     line = refused.stderr.splitlines()[-1]  # mpi4py warns of the variables that Open MPI sets, too
     advised = line[line.index("env -u") :].split()
-    done = info(*advised[: advised.index("hpcspin")])
+    done = launcher(*advised[: advised.index("hpcspin")])
     assert done.returncode == 0, done.stderr
-    assert "single, 1 rank(s)" in done.stdout
+    assert done.stdout == "single\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,19 +156,6 @@ def test_an_observer_without_energy_is_told_in_the_words_of_the_config() -> None
         ) as failure:
             call()
         assert "WholeLatticeField" not in str(failure.value)
-
-
-def test_a_shell_of_several_tasks_is_told_how_to_run_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    script = "from hpcspin.parallel.world import World; World.detect()"
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    if "cannot load its MPI library" in result.stderr or "mpi4py" not in result.stderr:
-        pytest.skip("no MPI library")
-    advice = result.stderr.split("for one process in a shell that srun has opened, give ")[1].split()[:3]
-    assert advice == ["env", "-u", "SLURM_STEP_NUM_TASKS"]
-    monkeypatch.delenv(advice[2])
-    assert World.detect().launcher == "single"
 
 
 def test_a_memory_that_is_too_small_is_told() -> None:
