@@ -9,7 +9,9 @@ import scipy
 from numpy.typing import NDArray
 
 
-def fermi(energy: NDArray[np.float64], potential: float, temperature: float) -> NDArray[np.float64]:
+def fermi(
+    energy: NDArray[np.float64], potential: float | NDArray[np.float64], temperature: float
+) -> NDArray[np.float64]:
     """Occupation 1 / (exp((energy - potential) / T) + 1)."""
     return scipy.special.expit((potential - energy) / temperature)
 
