@@ -27,6 +27,7 @@ def test_features_have_no_mean_and_scatter_by_one() -> None:
         bias = torch.full((count,), 3.2)
         places = np.arange(count), np.zeros(count, int)
         shares.append(Snapshots(moved, moved.roll(1, 1), bias, bias.double(), *places, count, lattice))
+    torch.manual_seed(1)
     model = make_force_field(Architecture("square", 1.0, (8,), kind="direct", layers=(1, 1)))
     normalise(model, shares, World(), torch.device("cpu"))
     for number, network in enumerate(model.networks):
