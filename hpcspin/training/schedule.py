@@ -37,6 +37,8 @@ class RunningMean:
         means, values = zip(*((self.weights[name], value) for name, value in module.named_parameters()), strict=True)
         torch._foreach_lerp_(list(means), list(values), 1 - decay)
 
+    @torch.no_grad()
     def write_to(self, module: nn.Module) -> None:
-        """Copy the mean weights to another module of the same architecture; its buffers stay."""
-        module.load_state_dict(self.weights, strict=False)
+        """Copy the mean weights to another module of the same architecture."""
+        for name, value in module.named_parameters():
+            value.copy_(self.weights[name])

@@ -43,9 +43,11 @@ class TrainingState:
         self.metrics, self.best_epoch = metrics, self.epoch
         self._best = {name: tensor.clone() for name, tensor in self._mean.weights.items()}
 
+    @torch.no_grad()
     def write_best_to(self, model: nn.Module) -> None:
         """Copy the best weights to a module; its buffers stay."""
-        model.load_state_dict(self._best, strict=False)
+        for name, value in model.named_parameters():
+            value.copy_(self._best[name])
 
     def best_are_those_of(self, model: nn.Module) -> bool:
         """Whether a module of the same architecture has the best weights."""
