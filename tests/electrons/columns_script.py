@@ -57,7 +57,7 @@ def states(world: World, column_ranks: int) -> dict[str, np.ndarray]:
         reservoirs |= {"middle": (0.3, -1.0)} if middle else {}
         system = driven(kind, (9, 3), periodic_y=periodic_y, **reservoirs)
         spins = random_spins(system, 2, seed=5)
-        state = RecursiveSolver(system, 1e-6, world, column_ranks=column_ranks).solve(spins)
+        state = RecursiveSolver(system, 1e-4, world, column_ranks=column_ranks).solve(spins)
         results |= {f"{kind}_{periodic_y}_{middle}_{name}": value for name, value in vars(state).items()}
     return results
 

@@ -41,7 +41,7 @@ def records(directory):
 def test_two_potentials_learn_what_one_cannot(tmp_path):
     """The teacher's field has a nonconservative part: E alone is left with it, E and G are not."""
     data = write_data(tmp_path / "data", (40, 40))
-    longer = {"epochs": 20, "checkpoint_interval": 20, "learning_rate": 1e-2, "ema": 0.98}
+    longer = {"epochs": 12, "checkpoint_interval": 12, "learning_rate": 1e-2, "ema": 0.98}
     pair, conservative = (
         run(data, tmp_path / kind, kind=kind, **longer).metrics["variance_fraction"]
         for kind in ("pair", "conservative")
@@ -53,7 +53,7 @@ def test_two_potentials_learn_what_one_cannot(tmp_path):
 def test_local_kinds_learn_what_no_global_pair_can(tmp_path):
     """The teacher's bonds act on one of their spins alone: only fields of the site's own can do so."""
     data = write_data(tmp_path / "data", (40, 40), site_local_field)
-    longer = {"epochs": 20, "checkpoint_interval": 20, "learning_rate": 1e-2, "ema": 0.98}
+    longer = {"epochs": 14, "checkpoint_interval": 14, "learning_rate": 1e-2, "ema": 0.98}
     left = {
         kind: run(data, tmp_path / kind, kind=kind, **longer).metrics["variance_fraction"]
         for kind in ("pair", "site", "direct")
