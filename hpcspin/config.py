@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 import hpcspin.assembly.monitor
 import hpcspin.assembly.transport  # noqa: F401  They register the observers of learned fields and of transport.
 from hpcspin import dynamics, training
-from hpcspin.config_text import Override, read_yaml
+from hpcspin.config_text import Choice, Override, combinations, read_yaml
 from hpcspin.dynamics import CLOSED_OBSERVERS, ClassicalSettings
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
@@ -135,12 +135,19 @@ class LearningSection(Section):
     on labelled initial spins."""
     rounds: Count = 4
     """Rounds of learned trajectories."""
+    vary: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Values of keys of the electrons or the dynamics, such as voltages, of which each trajectory has another: all
+    combinations are taken in turn. Keys joined by commas change together, as in ``hpcspin sweep --vary``."""
     trajectories: Annotated[Count, Field(ge=2, le=9999)] = 16
-    """Learned trajectories per round; the first of them is kept for validation."""
+    """Learned trajectories per round."""
+    validation: Count = 1
+    """Trajectories per round, the first ones, that are kept for validation."""
     labels: Count = 160
     """Exact labels per round."""
-    selection: Literal["spread", "time"] = "spread"
-    """Frame to label in each stretch of a trajectory: that on which the committee disagrees most, or a random one."""
+    selection: Literal["spread", "pool", "time"] = "spread"
+    """Frames to label: as many of each trajectory, from each stretch of it that on which the committee disagrees most
+    (``spread``) or a random one (``time``); or those of largest disagreement among all trajectories of the round
+    (``pool``), which chooses initial spins and values of ``vary`` too."""
     target: Positive | None = None
     """A round is the last one if the previous model's mean squared error on its new labels is at most this."""
     seed: Annotated[Seed, Field(le=4000)] = 1
@@ -150,7 +157,21 @@ class LearningSection(Section):
     def _enough(self) -> LearningSection:
         if self.labels < self.trajectories:
             raise ValueError("labels must be at least as many as trajectories: one frame of each")
+        if self.validation >= self.trajectories:
+            raise ValueError("validation must leave trajectories for the training")
         return self
+
+    @model_validator(mode="after")
+    def _of_the_trajectories(self) -> LearningSection:
+        wrong = [key for key in self.conditions[0] if key.partition(".")[0] not in ("electrons", "dynamics")]
+        if wrong:
+            raise ValueError(f"vary: {wrong[0]} cannot vary, only keys of electrons and dynamics can")
+        return self
+
+    @property
+    def conditions(self) -> list[Choice]:
+        """All combinations of the values of ``vary``."""
+        return combinations([f"{key}={json.dumps(values)[1:-1]}" for key, values in self.vary.items()], "vary")
 
 
 class SwitchingSection(Section):

@@ -163,11 +163,11 @@ class Override:
         return int(key)
 
 
-def combinations(vary: Sequence[str]) -> list[Choice]:
+def combinations(vary: Sequence[str], name: str = "--vary") -> list[Choice]:
     """All combinations of the values of several keys, each given as ``KEY=V1,V2,...``.
 
-    Keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``. Raises HpcspinError if one has another form, or a
-    key appears twice.
+    Keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``. Raises HpcspinError, which names the option, if one
+    has another form, or a key appears twice.
     """
     values: dict[tuple[str, ...], list[Sequence[Any]]] = {}
     for given in vary:
@@ -182,7 +182,7 @@ def combinations(vary: Sequence[str]) -> list[Choice]:
         known = [key for other in values for key in other]
         if not all(keys) or not separator or not parsed or not fits or len({*known, *keys}) < len(known) + len(keys):
             raise HpcspinError(
-                f"--vary {given!r}: write it as KEY=V1,V2,... or KEY1,KEY2=[A1,A2],[B1,B2],... and name each key once"
+                f"{name} {given!r}: write it as KEY=V1,V2,... or KEY1,KEY2=[A1,A2],[B1,B2],... and name each key once"
             )
         values[keys] = together
     names = [key for keys in values for key in keys]

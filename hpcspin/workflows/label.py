@@ -25,9 +25,14 @@ from hpcspin.storage import (
 
 
 def label_file(
-    config: Config, spins_path: Path, output: Path, world: World, origin: Mapping[str, Any] | None = None
+    config: Config,
+    spins_path: Path,
+    output: Path,
+    world: World,
+    origin: Mapping[str, Any] | None = None,
+    snapshots: range | None = None,
 ) -> None:
-    """Label every snapshot of a spins file.
+    """Label every snapshot of a spins file, or those of ``snapshots``.
 
     The ranks share the work as in `label_snapshots`; rank 0 writes. A killed job resumes at the first snapshot without
     a label. For the spins see `hpcspin.storage.SpinsFile`; each rank reads only the snapshot that it solves, since all
@@ -48,7 +53,10 @@ def label_file(
     attributes = world.broadcast(attributes)
     source = SpinsFile(spins_path, config.lattice.size, places)
     energies = config.section(ElectronsSettings).transport
-    write_label_file(system, source.read, source.count, output, attributes, world, config.device, energies)
+    these = range(source.count) if snapshots is None else snapshots
+    write_label_file(
+        system, lambda n: source.read(these[n]), len(these), output, attributes, world, config.device, energies
+    )
 
 
 def write_label_file(

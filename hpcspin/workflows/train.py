@@ -57,13 +57,13 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
             electrons=electrons_of(config.model_dump(mode="json"), "the config"),
             allow=training.allow,
             distil=training.distillation > 0,
-            drive=_architecture(config).drive,
+            drive=architecture_of(config).drive,
         )
         for number in range(training.members):
             directory = output / MEMBER.format(number) if training.members > 1 else output
             with StopRequest(output / "STOP", world) as stop:
                 outcome = train(
-                    _architecture(config),
+                    architecture_of(config),
                     training_data,
                     training.model_copy(update={"seed": training.seed + number}),
                     directory,
@@ -89,7 +89,7 @@ def check_training(config: Config, world: World) -> None:
         If the potential is impossible or does not fit the lattice, the settings are impossible, or the start is
         unreadable.
     """
-    architecture, lattice = _architecture(config), build_lattice(config.lattice)
+    architecture, lattice = architecture_of(config), build_lattice(config.lattice)
     training = config.section(TrainingSection)
     require_possible(architecture, training, world)
     model = make_force_field(architecture)
@@ -104,6 +104,7 @@ def _start(training: TrainingSection) -> Path | None:
     return model_file(training.start) if training.start else None
 
 
-def _architecture(config: Config) -> Architecture:
+def architecture_of(config: Config) -> Architecture:
+    """Architecture of the force field that a config trains."""
     assert config.potential is not None
     return Architecture(lattice=config.lattice.kind, **config.potential.model_dump())

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+import hpcspin as hs
 from hpcspin.potential import Architecture, make_force_field, save_model
 from hpcspin.storage import read_labels
 
@@ -21,6 +22,7 @@ learning:
   trajectories: 2
   labels: 5
 """
+DRIVEN = ("potential.drive=potentials", "potential.layers=[1]", "potential.channels=4", "potential.precision=float32")
 SHORT = ("training.members=2", "training.epochs=2", "dynamics.duration=2.8")
 
 
@@ -92,6 +94,69 @@ def test_the_rounds_end_at_the_target(hpcspin: Cli, config: Path, tmp_path: Path
     assert len((output / "rounds.jsonl").read_text().splitlines()) == 2
     assert (output / "round-01/model/model.safetensors").read_bytes() == first
     assert (output / "round-02/model/model.safetensors").exists()
+
+
+VARIED = """
+learning:
+  initial: [{kind: wall, position: 3, tilt: 0.2}, {kind: antiferromagnet}]
+  vary: {electrons.reservoirs.left.potential: [-3.2, -2.0]}
+  rounds: 1
+  trajectories: 6
+  validation: 2
+  labels: 9
+  selection: pool
+"""
+
+
+def test_spins_and_voltages_are_chosen_together(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    """Training labels are the frames of largest spread of all voltages; each file of labels is of one voltage."""
+    config.write_text(config.read_text() + VARIED)
+    output = tmp_path / "learned"
+    result = hpcspin("learn", config, "--output", output, *SHORT, *DRIVEN)
+    assert result.returncode == 0, result.stderr
+    first = {path.name: len(read_labels(path).spins) for path in (output / "data").glob("train-00-*.h5")}
+    assert first == {"train-00-00.h5": 5, "train-00-01.h5": 4}
+    assert all((output / f"data/validation-01-0{condition}.h5").exists() for condition in (0, 1))
+    best, others, files = [], [], list((output / "data").glob("train-01-*.h5"))
+    labelled = np.concatenate([read_labels(path).spins for path in files])
+    assert len(labelled) == 7
+    for number in (2, 3, 4, 5):
+        with h5py.File(output / f"round-01/trajectory-{number:03d}/trajectory.h5") as file:
+            attributes, spins = json.loads(file.attrs["config"]), file["spins"][()]
+            spread = np.sqrt(np.mean(file["spread"][()] ** 2, axis=(1, 2)))
+        assert attributes["electrons"]["reservoirs"][0]["potential"] == (-3.2, -2.0)[number % 2]
+        assert attributes["initial"]["kind"] == ("wall", "antiferromagnet")[(number + 2) // 2 % 2]
+        # 8 frames are divided into four or eight stretches.
+        for part in np.array_split(np.arange(8), 4 * ((9 + number) // 6)):
+            if len(part):
+                frame = part[np.argmax(spread[part])]
+                taken = any(np.array_equal(spins[frame], one) for one in labelled)
+                (best if taken else others).append(spread[frame])
+    assert len(best) == 7
+    assert min(best) >= max(others)
+    for path in files:
+        labels = read_labels(path)
+        voltage = labels.attributes["config"]["electrons"]["reservoirs"][0]["potential"]
+        system = hs.load_system(config, f"electrons.reservoirs.left.potential={voltage}")
+        assert np.array_equal(system.solve(labels.spins).field, labels.field)
+        assert {number % 2 for number in labels.attributes["origin"]["trajectory"]} == {(-3.2, -2.0).index(voltage)}
+
+
+def test_what_a_force_field_has_no_input_for_does_not_vary(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text() + VARIED)
+    for given, message in (
+        (("learning.vary={electrons.exchange: [3.8, 3]}",), "the force field has no input for electrons.exchange (3.8"),
+        (("learning.vary={lattice.kind: [square]}",), "lattice.kind cannot vary"),
+        (("learning.vary={electrons.nope: [1]}",), "electrons.nope"),
+        (("learning.vary={electrons.exchange: 3}",), "learning.vary"),
+        (("learning.vary={'electrons.exchange,electrons.temperature': [3]}",), "write it as"),
+        (("learning.validation=6",), "validation must leave trajectories"),
+    ):
+        result = hpcspin("learn", config, "--output", tmp_path / "learned", *SHORT, *given)
+        assert result.returncode == 1
+        assert message in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert not (tmp_path / "learned").exists()
 
 
 def test_spread_of_a_single_model_is_refused(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
