@@ -13,8 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hpcspin.config import Config
+from hpcspin.config import Config, parse_config
 from hpcspin.dynamics import CHECKPOINTING
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import gpu_names
 from hpcspin.parallel.host_compiler import processor
 from hpcspin.parallel.world import World
@@ -124,6 +125,8 @@ def _claim(config: Config, directory: Path, world: World, may_grow: tuple[str, .
     if world.rank == 0:
         if path.exists():
             stored = read_json(path, "choose another --output")
+            with suppress(HpcspinError):  # Keys that the program gained since then have their default values.
+                stored = parse_config(stored, str(path)).model_dump(mode="json")
             require_same_config(
                 stored, config.model_dump(mode="json"), directory, "choose another --output", (*may_grow, *_FREE)
             )

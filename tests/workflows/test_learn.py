@@ -140,6 +140,18 @@ def test_spins_and_voltages_are_chosen_together(hpcspin: Cli, config: Path, tmp_
         system = hs.load_system(config, f"electrons.reservoirs.left.potential={voltage}")
         assert np.array_equal(system.solve(labels.spins).field, labels.field)
         assert {number % 2 for number in labels.attributes["origin"]["trajectory"]} == {(-3.2, -2.0).index(voltage)}
+    # A directory from before a key existed goes on with its default value.
+    config_file = output / "config.json"
+    stored = json.loads(config_file.read_text())
+    del stored["learning"]["target"]
+    config_file.write_text(json.dumps(stored))
+    arguments = ("learn", config, "--output", output, *SHORT, *DRIVEN)
+    assert hpcspin(*arguments).returncode == 0
+    del stored["learning"]["vary"]
+    config_file.write_text(json.dumps(stored))
+    refused = hpcspin(*arguments)
+    assert refused.returncode == 1
+    assert "learning.vary" in refused.stderr
 
 
 def test_what_a_force_field_has_no_input_for_does_not_vary(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
