@@ -137,9 +137,10 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
             make_directory(this.directory)
             _choose(config, this)
         world.barrier()
+    conditions = _conditions(config)
     for part in world.broadcast(_parts(config, this, roles) if world.rank == 0 else None):
         if not world.broadcast(part.labels.exists()):
-            varied = _conditions(config)[part.condition]
+            varied = conditions[part.condition]
             # Labels depend on nothing else.
             system = Config(lattice=varied.lattice, electrons=varied.electrons, device=varied.device)
             label_file(system, part.spins, part.labels, world, part.origin, part.snapshots)
