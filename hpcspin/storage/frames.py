@@ -208,6 +208,11 @@ class FrameFile:
         with open_hdf5(source) as old:
             _require_frames(old, source, keep)
             for name, shape in self._shapes.items():
+                if name not in old:
+                    raise HpcspinError(
+                        f"{source}: has no /{name}, which this version of hpcspin writes too; go on with the version "
+                        "that began it, or choose another --output"
+                    )
                 dataset = real_dataset(old, source, name)
                 if dataset.shape[1:] != shape:
                     raise HpcspinError(f"{source}: has no /{name} of shape {shape} a frame; keep the settings")

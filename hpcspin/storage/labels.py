@@ -71,8 +71,8 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
     Raises
     ------
     HpcspinError
-        If the file is unreadable or lacks spins or fields, if they are invalid or have different shapes, or if only
-        some of the fields of a trajectory are exact.
+        If the file is unreadable or lacks spins or fields, if they are invalid or have different shapes, if numbers are
+        not finite, or if only some of the fields of a trajectory are exact.
     """
     path = Path(path)
     with open_hdf5(path) as file:
@@ -88,9 +88,10 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
         stored = attributes(file, path)
     numbers = range(rows.start, rows.stop, rows.step)
     checked, field = check_spins(arrays["spins"], size, str(path), numbers), arrays["field"]
+    _require_finite("field", field, path, numbers)
     error = arrays.get("error")
     largest = _largest_field(stored, error)
-    wrong = ~(np.linalg.norm(field, axis=-1) <= largest)
+    wrong = np.linalg.norm(field, axis=-1) > largest
     if wrong.any():
         frame, *site = (int(index) for index in np.argwhere(wrong)[0])
         raise HpcspinError(
@@ -103,6 +104,9 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
             "let dynamics.record_interval be a multiple of dynamics.exact_interval, and the duration one of both"
         )
     others = {name: arrays.get(name) for name in _OTHERS}
+    for name, values in others.items():  # Last, since they are NaN on purpose where /error is.
+        if values is not None:
+            _require_finite(name, values, path, numbers)
     return Labels(checked, field, **others, attributes=stored)
 
 
@@ -179,6 +183,16 @@ class LabelWriter(FrameFile):
                     f"{self.path}: {name} from snapshot {self.done} on is not finite; correct the electrons"
                 )
         self.write(**frames)
+
+
+def _require_finite(name: str, values: NDArray[np.float64], path: Path, numbers: range) -> None:
+    """Refuse NaN and infinity, of which a training would seem to diverge; ``numbers`` are those of the frames."""
+    wrong = ~np.isfinite(values.reshape(len(numbers), -1)).all(axis=1)
+    if wrong.any():
+        raise HpcspinError(
+            f"{path}: /{name} of frame {numbers[int(np.argmax(wrong))]} holds numbers that are not finite; label the "
+            "spins again"
+        )
 
 
 def _largest_field(stored: Mapping[str, Any], error: NDArray[np.float64] | None) -> float:

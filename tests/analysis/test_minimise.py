@@ -40,3 +40,13 @@ def test_a_macrospin_rests_where_stoner_and_wohlfarth_say():
 def test_too_few_evaluations_are_one_line():
     with pytest.raises(HpcspinError, match="after 3 evaluations, and 1e-09 is asked for"):
         minimise(evaluated(Heisenberg(1.0)), make_texture("random", LATTICE, 1), tolerance=1e-9, most=3)
+
+
+def test_an_edge_of_the_energy_is_no_place_of_rest_and_ends_in_one_line():
+    """E = sum |S_z|, as where two chemical potentials of a hardly trained model have the same free energy."""
+
+    def field(spins):
+        return -np.sign(spins[..., 2:]) * [0.0, 0.0, 1.0]
+
+    with pytest.raises(HpcspinError, match=r"after 50 evaluations, .* derives from an energy without edges"):
+        minimise(field, make_texture("random", LATTICE, 1), tolerance=1e-6, most=50)

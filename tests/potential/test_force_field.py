@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.potential import DESCRIPTORS, Architecture, Block, Descriptor, Neighbourhood, Prediction
+from hpcspin.potential.descriptors.coefficients import Copy
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.tiles import GROUP
 
@@ -334,3 +335,14 @@ def test_an_adjoint_by_hand_is_the_default_one(descriptor, changes):
             default = Descriptor.adjoint(model.descriptor, spins, seeds, slots, 4)
         assert by_hand.shape == (slots, 2, 3, 12)
         torch.testing.assert_close(by_hand, default, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("descriptor", ["bonds", "bispectrum"])
+def test_building_does_not_compare_every_copy_with_every_other(descriptor, monkeypatch):
+    """They are some 100,000 at radius 10."""
+
+    def compared(one, other):
+        raise AssertionError("two copies were compared")
+
+    monkeypatch.setattr(Copy, "__eq__", compared)
+    make_model(descriptor=descriptor, time_reversal="even")

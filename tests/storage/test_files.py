@@ -170,6 +170,19 @@ class TestLabels:
         with pytest.raises(HpcspinError, match=r"config\.electrons\.reservoirs\.0\.potential \(0\.0 -> -3"):
             LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, other, 5)
 
+    def test_an_unfinished_file_without_a_dataset_of_today_is_refused_and_stays(self, tmp_path):
+        """As those of kpm from before /energy_error."""
+        LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, ATTRIBUTES, 5).append(**labels(2))
+        partial = partial_path(tmp_path / "a.h5")
+        before = partial.read_bytes()
+        with pytest.raises(
+            HpcspinError, match="has no /energy_error, which this version of hpcspin writes too"
+        ) as error:
+            LabelWriter(tmp_path / "a.h5", SIZE, {**SHAPES, "energy_error": ()}, ATTRIBUTES, 5)
+        one_line(error)
+        assert list(tmp_path.iterdir()) == [partial]
+        assert partial.read_bytes() == before
+
     def test_nothing_is_there_before_the_first_label(self, tmp_path):
         """And what an earlier version has laid out without a label stands in nobody's way."""
         LabelWriter(tmp_path / "a.h5", SIZE, SHAPES, ATTRIBUTES, 5)

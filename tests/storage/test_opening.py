@@ -289,7 +289,21 @@ def test_frames_without_a_marker_do_not_count(tmp_path: Path) -> None:
         assert count_frames(file, tmp_path / "in.h5") == 2
 
 
-@pytest.mark.parametrize("field", [1e30, -1e5, np.inf, np.nan])
+@pytest.mark.parametrize("name", ["field", "density", "energy", "electrons", "chemical_potential"])
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_numbers_that_are_not_finite_are_named(tmp_path: Path, name: str, number: float) -> None:
+    """Not told apart, they would look like fields that are too long, or make a training diverge."""
+    datasets = {"field": unit(3), "density": unit(3)[..., 0]}
+    datasets |= {one: np.ones(3) for one in ("energy", "electrons", "chemical_potential")}
+    datasets[name][2, ...] = number
+    write_labels(tmp_path / "in.h5", unit(3), attributes={}, **datasets)
+    words = f"in.h5: /{name} of frame 2 holds numbers that are not finite"
+    one_line(lambda: read_labels(tmp_path / "in.h5"), words)
+    one_line(lambda: read_labels(tmp_path / "in.h5", frames=slice(1, 3)), words)
+    assert len(read_labels(tmp_path / "in.h5", frames=slice(0, 2)).spins) == 2
+
+
+@pytest.mark.parametrize("field", [1e30, -1e5])
 def test_a_field_that_no_electrons_have_is_named(tmp_path: Path, field: float) -> None:
     fields = unit(3)
     fields[2, 1, 0, 2] = field

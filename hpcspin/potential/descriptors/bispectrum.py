@@ -64,7 +64,7 @@ class Bispectrum(Descriptor):
         orbits = find_orbits(offsets, operations, close_pairs(lattice, offsets, _CLOSE))
         copies = list(copies_of(orbits, irreps))
         direct = [copy for copy in copies if copy.irrep == 0 and (copy.parity > 0 or not even)]
-        others = sorted((copy for copy in copies if copy not in direct), key=_kind)
+        others = sorted((copy for copy in copies if copy.irrep > 0 or (copy.parity < 0 and even)), key=_kind)
         kinds = sorted({_kind(copy) for copy in others})
         self.coefficients = Coefficients(orbits, irreps, [*direct, *others], len(offsets))
         self.references = _References(irreps, others, kinds)

@@ -49,7 +49,7 @@ class Bonds(Descriptor):
         # Copies that are features themselves, that are only squared, and that also have a reference.
         copies = list(copies_of(orbits, irreps))
         direct = [c for c in copies if c.irrep == 0 and (c.parity > 0 or not even)]
-        squared = [c for c in copies if c.irrep == 0 and c not in direct]
+        squared = [c for c in copies if c.irrep == 0 and c.parity < 0 and even]
         referenced = [c for c in copies if c.irrep > 0]
         self.coefficients = Coefficients(orbits, irreps, [*direct, *squared, *referenced], len(offsets))
         self.sizes = [sum(len(c.places) for c in group) for group in (direct, squared, referenced)]
