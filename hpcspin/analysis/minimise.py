@@ -101,6 +101,6 @@ def require_progress(point: Point, tolerance: float, most: int) -> None:
     if point.evaluations >= most or not np.isfinite(point.torque):
         raise HpcspinError(
             f"the largest torque is {point.torque:.3g} after {point.evaluations} evaluations, and {tolerance:g} is "
-            "asked for; give a larger tolerance, more evaluations, or a field that derives from an energy without "
-            "edges, on which no spins rest and which that of a hardly trained model may have"
+            "asked for; give a larger tolerance, more evaluations, or a field that derives from a smooth energy, "
+            "as that of a hardly trained model may not be"
         )

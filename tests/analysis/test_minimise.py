@@ -48,5 +48,5 @@ def test_an_edge_of_the_energy_is_no_place_of_rest_and_ends_in_one_line():
     def field(spins):
         return -np.sign(spins[..., 2:]) * [0.0, 0.0, 1.0]
 
-    with pytest.raises(HpcspinError, match=r"after 50 evaluations, .* derives from an energy without edges"):
+    with pytest.raises(HpcspinError, match=r"after 50 evaluations, .* derives from a smooth energy"):
         minimise(field, make_texture("random", LATTICE, 1), tolerance=1e-6, most=50)
