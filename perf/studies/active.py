@@ -61,9 +61,9 @@ class Study:
     """Name of its part of ``perf/README.md``."""
 
 
-def walls(*positions: float) -> list[dict[str, Any]]:
+def walls(*positions: float, **parameters: float) -> list[dict[str, Any]]:
     """Initial walls."""
-    return [{"kind": "wall", "position": x} for x in positions]
+    return [{"kind": "wall", "position": x, **parameters} for x in positions]
 
 
 def start(initial: dict[str, Any]) -> str:
@@ -104,7 +104,8 @@ STUDIES = {
             "learning.validation=2",
             "learning.labels=64",
             f"learning.vary={json.dumps({LEFT: [-4.0, 0.0, -2.8, -3.6, -2.4, -4.4, -1.2, -3.2]})}",
-            f"learning.initial={json.dumps([*walls(4.0, 10.0), AFM, *walls(7.0, 15.0)])}",
+            # The first labels are of these spins alone: without larger tilts the model would know nothing else.
+            f"learning.initial={json.dumps([*walls(4.0, 10.0, tilt=0.3), AFM | {'tilt': 0.3}, *walls(7.0, tilt=0.3)])}",
         ),
         tests=tuple(
             (start(initial), f"{LEFT}={-voltage}")
