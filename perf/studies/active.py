@@ -96,8 +96,8 @@ STUDIES = {
             *COMMON,
             "dynamics.duration=96",
             "dynamics.record_interval=6",
-            'potential={"kind": "pair", "drive": "potentials", "layers": [1, 2, 4], "channels": 8, "radius": 1.5, '
-            '"symmetry": "bias", "electrode_range": 6.0, "hidden": [48, 48]}',
+            'potential={"kind": "pair", "drive": "potentials", "layers": [1, 2], "channels": 8, "radius": 1.5, '
+            '"symmetry": "bias", "electrode_range": 6.0, "hidden": [32]}',
             "training.optimiser=muon",
             "training.weight_decay=0.1",
             "learning.trajectories=16",

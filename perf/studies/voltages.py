@@ -7,7 +7,7 @@ Each DIR is one of ``hpcspin sweep --vary VOLTAGE --vary dynamics.seed``, and ru
 same noise. For each voltage: means over the seeds with standard errors, and the mean of the differences between runs
 of the same noise. For a quantity that changes sign: the voltage at which a line between the two means next to zero
 vanishes, with the jackknife's error over the seeds. Runs without the quantity, such as those that have not nucleated,
-are left out. Writes the JSON, and a figure beside it.
+are left out, and one of the two sweeps may have fewer voltages. Writes the JSON, and a figure beside it.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def crossing(runs: Runs) -> dict[str, float | None] | None:
 def compare(exact: Runs, learned: Runs) -> dict[str, Any]:
     """Both means at each voltage, and their difference."""
     table = []
-    for voltage in sorted(set(exact) & set(learned)):
-        one, other = exact[voltage], learned[voltage]
+    for voltage in sorted(set(exact) | set(learned)):
+        one, other = exact.get(voltage, {}), learned.get(voltage, {})
         both = sorted(set(one) & set(other))
         row: dict[str, Any] = {"voltage": voltage, "runs": len(both)}
         for name, values in (
@@ -121,7 +121,8 @@ def main() -> None:
     write_json(arguments.output, found)
     draw(found, arguments.output.with_suffix(".png"))
     for row in found["voltages"]:
-        print(row["voltage"], *(f"{name} {Estimate(**row[name])}" for name in ("exact", "learned", "difference")))
+        means = {name: Estimate(**row[name]) for name in ("exact", "learned", "difference") if row[name]}
+        print(row["voltage"], *(f"{name} {mean}" for name, mean in means.items()))
     print("zero:", found["zero"])
 
 
