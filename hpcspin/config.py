@@ -166,6 +166,8 @@ class LearningSection(Section):
         wrong = [key for key in self.conditions[0] if key.partition(".")[0] not in ("electrons", "dynamics")]
         if wrong:
             raise ValueError(f"vary: {wrong[0]} cannot vary, only keys of electrons and dynamics can")
+        if self.start is None and self.labels < len(self.conditions):
+            raise ValueError(f"labels must be at least {len(self.conditions)}: one for each combination of vary")
         return self
 
     @property

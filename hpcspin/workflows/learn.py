@@ -15,6 +15,7 @@ labels.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -209,7 +210,8 @@ def _check_conditions(config: Config) -> None:
 def _turn(config: Config, this: _Round, number: int) -> tuple[InitialSettings, int]:
     """Initial spins and condition of a trajectory of a round, taken in turn from all pairs of them."""
     learning = config.section(LearningSection)
-    lap, condition = divmod(number + this.number * learning.validation, len(learning.conditions))
+    conditions = math.prod(len(values) for values in learning.vary.values())
+    lap, condition = divmod(number + this.number * learning.validation, conditions)
     return learning.initial[lap % len(learning.initial)], condition
 
 

@@ -162,6 +162,10 @@ def test_what_a_force_field_has_no_input_for_does_not_vary(hpcspin: Cli, config:
         (("learning.vary={electrons.nope: [1]}",), "electrons.nope"),
         (("learning.vary={electrons.exchange: 3}",), "learning.vary"),
         (("learning.vary={'electrons.exchange,electrons.temperature': [3]}",), "write it as"),
+        (
+            ("learning.vary={electrons.reservoirs.left.potential: [-1, -2, -3, -4, -1.5, -2.5, -3.5, 0, -0.5, -0.2]}",),
+            "labels must be at least 10",
+        ),
         (("learning.validation=6",), "validation must leave trajectories"),
     ):
         result = hpcspin("learn", config, "--output", tmp_path / "learned", *SHORT, *given)
