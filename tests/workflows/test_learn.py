@@ -143,7 +143,7 @@ def test_spins_and_voltages_are_chosen_together(hpcspin: Cli, config: Path, tmp_
     # A directory from before a key existed goes on with its default value.
     config_file = output / "config.json"
     stored = json.loads(config_file.read_text())
-    del stored["learning"]["target"]
+    del stored["learning"]["seed"]
     config_file.write_text(json.dumps(stored))
     arguments = ("learn", config, "--output", output, *SHORT, *DRIVEN)
     assert hpcspin(*arguments).returncode == 0
