@@ -192,7 +192,10 @@ def check_schema(file: h5py.File, path: Path) -> None:
 
 
 def count_frames(file: h5py.File, path: Path) -> int:
-    """Number of complete frames of an open file: all frames, unless the file marks each complete one."""
+    """Number of complete frames of an open file: all frames, unless the file marks each complete one.
+
+    Raises HpcspinError if there are no spins, or if frames of a finished file are not marked as complete.
+    """
     if "spins" not in file:
         raise HpcspinError(f"{path}: has no dataset /spins; give a spins, label or trajectory file")
     total = real_dataset(file, path, "spins", ("n", "Lx", "Ly", 3)).shape[0]
@@ -205,7 +208,13 @@ def count_frames(file: h5py.File, path: Path) -> int:
     for start in range(0, total, _FRAMES_AT_ONCE):
         finite = np.isfinite(read_rows(marker, path, slice(start, min(start + _FRAMES_AT_ONCE, total))))
         if not finite.all():
-            return start + int(np.argmin(finite))
+            count = start + int(np.argmin(finite))
+            if path.suffix != ".partial":
+                raise HpcspinError(
+                    f"{path}: /{name} of frame {count} of {total} is not a finite number, so that the frame is not "
+                    "complete; make the file again"
+                )
+            return count
     return total
 
 

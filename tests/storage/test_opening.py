@@ -281,12 +281,14 @@ def test_attributes_that_are_wrong_are_told(tmp_path: Path, attributes: dict[str
     one_line(lambda: read_labels(tmp_path / "in.h5"), words)
 
 
-def test_frames_without_a_marker_do_not_count(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "in.h5", "w") as file:
+def test_frames_without_a_marker_do_not_count_and_a_finished_file_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "in.h5"
+    with h5py.File(path, "w") as file:
         file["spins"], file["done"] = unit(5), [0, 1, np.nan, 3, np.inf]
         file.attrs["marker"] = "done"
-    with open_hdf5(tmp_path / "in.h5") as file:
-        assert count_frames(file, tmp_path / "in.h5") == 2
+    with open_hdf5(path) as file:
+        assert count_frames(file, partial_path(path)) == 2
+    one_line(lambda: read_spins(path, SIZE), "/done of frame 2 of 5 is not a finite number")
 
 
 @pytest.mark.parametrize("name", ["field", "density", "energy", "electrons", "chemical_potential"])
