@@ -31,8 +31,8 @@ def assert_same_without_the_host(
     """The second evaluation on the GPU copies nothing and waits for nothing; both have the numbers of the CPU."""
     lattice = make_lattice(model.architecture.lattice, size)
     spins, drives = random_spins(batch, lattice.num_sites, 5), getattr(model, "first", model).architecture.drives
-    # Of a grand potential chemical potential and filling.
-    bias = torch.full((batch, drives), 3.2, dtype=torch.float64)
+    # The bias or the potentials of both electrodes; of a grand potential chemical potential and filling.
+    bias = torch.tensor([[3.2] if drives == 1 else [-3.2, 0.0]] * batch, dtype=torch.float64)
     if model.grand_potential:
         bias = torch.tensor([[-4.4, 0.97]] * batch, dtype=torch.float64)
     expected = getattr(model, measure)(spins, model.neighbourhood(lattice), bias)
