@@ -141,17 +141,16 @@ def require_learned(
 
 
 def kinds_of_learned(electrons: Sequence[Electrons], drive: str) -> list[Electrons]:
-    """Electrons for a model's card: those of `kinds_of_electrons`, or all voltages if potentials are inputs.
+    """Electrons for a model's card: those of `kinds_of_electrons`, or, if potentials are inputs, all that differ.
 
-    For polarised electrodes, whose directions differ from file to file, only entries that extend the range of the
-    earlier ones.
+    Of electrons that differ only in voltages and polarisations, those that extend the range of the earlier ones.
     """
     if drive == "bias":
         return kinds_of_electrons(electrons)
     kinds: list[Electrons] = []
     for one in electrons:
         rest = without_drive(one, drive)
-        alike = [kind for kind in kinds if without_drive(kind, drive) == rest] if drive == "polarized" else []
+        alike = [kind for kind in kinds if without_drive(kind, drive) == rest] if drive != "chemical_potential" else []
         if one not in kinds and not (alike and not voltages_outside(one, alike, "the labels", drive)):
             kinds.append(one)
     return kinds

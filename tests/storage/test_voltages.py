@@ -64,10 +64,10 @@ def test_voltages_outside_are_named() -> None:
     assert "2 of right, learned from 0 to 1" in voltages_outside(electrons(1.0, 2.0), learned, "x")
 
 
-def test_a_card_lists_all_voltages_where_they_are_inputs() -> None:
-    learned = [electrons(-v, 0.0) for v in (1.0, 2.0, 3.0, 2.0)]
-    assert [one["bias"] for one in kinds_of_learned(learned, "potentials")] == [1.0, 2.0, 3.0]
-    assert [one["bias"] for one in kinds_of_learned(learned, "bias")] == [1.0, 3.0]
+def test_a_card_lists_the_voltages_that_widen_its_range() -> None:
+    learned = [electrons(-v, 0.0) for v in (1.0, 3.0, 2.0, 0.5, 3.0)]
+    assert [one["bias"] for one in kinds_of_learned(learned, "potentials")] == [1.0, 3.0, 0.5]
+    assert [one["bias"] for one in kinds_of_learned(learned, "bias")] == [0.5, 3.0]
 
 
 def polarized(left: list[float], right: list[float], **changes: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ NAMES = {"driven_sd": "driven_sd_model"} | {
 }
 """Models and the configs that they are trained by."""
 CLOSED = ("triangular_120", "triangular_tetrahedral", "square_double_exchange")
-NAMES |= {name: f"{name}_model" for name in (*CLOSED, "torque")}
+NAMES |= {"spin_valve": "spin_valve"} | {name: f"{name}_model" for name in (*CLOSED, "torque")}
 
 
 @pytest.mark.parametrize(
@@ -85,20 +85,22 @@ def test_the_models_of_many_voltages_meet_some_that_they_have_not_learned_from(
     assert found == pytest.approx(reported, rel=1e-2)
 
 
-@pytest.mark.parametrize(("size", "largest"), [((10, 6), 0.025), ((8, 4), 0.02)])
-def test_learned_torques_of_polarised_currents_are_near_exact_ones(size: tuple[int, int], largest: float) -> None:
-    """Damping-like torques at a voltage and at angles of `configs/torque.yaml`, relative to the largest one."""
+@pytest.mark.parametrize(
+    ("name", "size", "largest"), [("torque", (10, 6), 0.025), ("torque", (8, 4), 0.02), ("spin_valve", (8, 4), 0.01)]
+)
+def test_learned_torques_are_near_exact_ones(name: str, size: tuple[int, int], largest: float) -> None:
+    """Damping-like torques at a voltage and at angles of the model's config, relative to the largest one."""
     changes = [
         f"lattice.size={list(size)}",
         "electrons.reservoirs.0.potential=-4.0",
         "electrons.reservoirs.1.potential=-3.6",
     ]
-    config = load_config(CONFIGS / "torque.yaml", changes)
-    magnet, system = Magnet.of(config), hs.load_system(CONFIGS / "torque.yaml", *changes)
+    config = load_config(CONFIGS / f"{name}.yaml", changes)
+    magnet, system = Magnet.of(config), hs.load_system(CONFIGS / f"{name}.yaml", *changes)
     spins = np.stack([magnet.turned(angle) for angle in (30, 60, 90, 120, 150)])
     exact, learned = (
         magnet.transfer(spins, field).damping_like
-        for field in (system.solve(spins).field, hs.load_model("torque").field(spins, system))
+        for field in (system.solve(spins).field, hs.load_model(name).field(spins, system))
     )
     assert np.abs(learned - exact).max() < largest * np.abs(exact).max()
 
