@@ -5,8 +5,9 @@
 
 Each file has a voltage of either sign, shared out as the section ``torque`` of CONFIG says, and, where a reservoir is
 polarised in CONFIG, a polarisation of random direction and length up to 0.9. Every second snapshot is a ferromagnet
-with a small tilt of each spin, or, where ``torque.free`` gives the columns of a free magnet, in turn with two magnets of
-different directions; the others are a spiral across the columns or two domains with a smooth wall, of random directions.
+with a small tilt of each spin, or, where ``torque.free`` gives the columns of a free magnet, in turn with two magnets
+of different directions; the others are a spiral across the columns or two domains with a smooth wall, of random
+directions.
 What stands in DIR is not labelled again. Every eighth file is ``validation-NN.h5``; the training is
 
     hpcspin train configs/torque_model.yaml --data DIR --output MODEL 'training.validation=[validation-00.h5, ...]'
