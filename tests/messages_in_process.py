@@ -12,7 +12,7 @@ from hpcspin.potential import Side
 
 
 class MessagesInProcess:
-    """In place of `BorderMessages` of `hpcspin.assembly.learned`: what all blocks have sent in turn is there for good.
+    """In place of `NeighbourMessages`: what all blocks have sent in turn is there for good.
 
     A committee sends for each member; where a block sends again, others receive the same sequence again.
     """

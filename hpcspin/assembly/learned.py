@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,7 @@ from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.messages import NeighbourMessages
-from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood, Side, at_filling
-
-
-class BorderMessages:
-    """Terms that cross the sides of blocks, sent between ranks; see `hpcspin.potential.BorderExchange`.
-
-    All ranks make and use their messages in the same order. ``shapes`` holds the shape of the terms for each side;
-    their type and device are those of ``like``.
-    """
-
-    def __init__(self, domain: Domain, shapes: Mapping[Side, tuple[int, int]], like: Tensor) -> None:
-        present = {side: shape for side, shape in shapes.items() if domain.neighbour(side) is not None}
-        self._messages = NeighbourMessages(domain, present, like)
-        self._received = {side: like.new_empty(shape) for side, shape in present.items()}
-
-    def send(self, terms: Mapping[Side, Tensor]) -> None:
-        """See :class:`hpcspin.potential.BorderExchange`."""
-        self._messages.send(terms)
-
-    def receive(self) -> Mapping[Side, Tensor]:
-        """See :class:`hpcspin.potential.BorderExchange`."""
-        self._messages.receive(self._received)
-        return self._received
+from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood, at_filling
 
 
 class LearnedField:
@@ -59,7 +37,7 @@ class LearnedField:
         table = self.model.window(Block(domain.shape, whole, domain.lattice.periodic, columns))
         like = next(self.model.parameters())
         if table.borders:
-            table.exchange = BorderMessages(domain, table.borders.shapes, like)
+            table.exchange = NeighbourMessages(domain, table.borders.shapes, like)
         return _BoundLearned(self.model, table, self._bias(like.device), domain)
 
     def energy_and_field(self, lattice: Lattice, spins: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -84,8 +84,10 @@ class HaloExchange:
         """Wait for the halo."""
         if not self.travels:
             return
-        self.messages.receive(self._strips)
+        received = self.messages.receive()
         with self._domain.stopwatch.measure(PACKING):
+            for side, strip in self._strips.items():
+                strip.copy_(received[side], non_blocking=True)
             self._wrap()
 
     def _part(self, side: Direction, *, inside: bool) -> Tensor:
@@ -145,7 +147,6 @@ class BorderExchange:
             if domain.neighbour(side) is not None
         }
         shape = (len(like), border, like[0].shape[1])
-        self._received = {side: like[0].new_empty(shape) for side in self._rows}
         self._messages = NeighbourMessages(domain, dict.fromkeys(self._rows, shape), like[0])
 
     def start(self, arrays: Sequence[Tensor]) -> None:
@@ -154,7 +155,7 @@ class BorderExchange:
 
     def finish(self, arrays: Sequence[Tensor]) -> None:
         """Wait for the borders of the arrays."""
-        self._messages.receive(self._received)
+        received = self._messages.receive()
         for side, (_, strip) in self._rows.items():
-            for array, received in zip(arrays, self._received[side], strict=True):
-                array[strip] = received
+            for array, rows in zip(arrays, received[side], strict=True):
+                array[strip] = rows

@@ -47,7 +47,7 @@ class NeighbourMessages:
     domain
         The cut; all ranks make and use their messages in the same order.
     shapes
-        Shape of what is sent to each side, and of what comes from it; each side has a neighbour.
+        Shape of what is sent to each side, and of what comes from it; sides beyond an open edge are left out.
     like
         A tensor of the type and on the device of what will be sent.
 
@@ -59,7 +59,7 @@ class NeighbourMessages:
 
     def __init__(self, domain: Domain, shapes: Mapping[Direction, tuple[int, ...]], like: Tensor) -> None:
         self._world, self._stopwatch = domain.world, domain.stopwatch
-        self._peers = {side: domain.neighbour(side) for side in sorted(shapes)}
+        self._peers = {side: peer for side in sorted(shapes) if (peer := domain.neighbour(side)) is not None}
         under_mpi, on_gpu = self._world.comm is not None, like.device.type == "cuda"
         if on_gpu and not under_mpi:
             require_own_gpu(self._world, like.device)
@@ -97,8 +97,8 @@ class NeighbourMessages:
             else:
                 self._requests = dist.batch_isend_irecv(self._operations())
 
-    def receive(self, parts: Mapping[Direction, Tensor]) -> None:
-        """Wait for the messages and copy them to where they belong."""
+    def receive(self) -> Mapping[Direction, Tensor]:
+        """Wait for the messages, valid until the next `send`; they are on the host if MPI cannot read the device."""
         with self._stopwatch.measure(WAITING):
             if self._world.comm is not None:
                 from mpi4py import MPI
@@ -107,9 +107,7 @@ class NeighbourMessages:
             else:
                 for request in self._requests:
                     request.wait()
-        with self._stopwatch.measure(PACKING):
-            for side, buffer in self._in.items():
-                parts[side].copy_(buffer, non_blocking=True)
+        return self._in
 
     def _synchronise(self) -> None:
         if self._read_by_host is not None:

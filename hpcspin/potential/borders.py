@@ -31,7 +31,7 @@ class BorderExchange(Protocol):
         ...
 
     def receive(self) -> Mapping[Side, Tensor]:
-        """Receive as many terms from the block beyond each side that has one."""
+        """Receive as many terms from the block beyond each side that has one; valid until the next `send`."""
         ...
 
 
@@ -110,7 +110,7 @@ class Borders:
         partials = like.new_zeros((*self._shape, len(self.table)))
         for side, received in terms.items():
             slots, centres = self._incoming[side]
-            partials[slots, :, centres] = received
+            partials[slots, :, centres] = received.to(partials.device, non_blocking=True)
         return partials
 
 

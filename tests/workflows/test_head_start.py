@@ -49,7 +49,7 @@ def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
     case: str, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(TILE, "cpu", 48)
-    monkeypatch.setattr(learned, "BorderMessages", MessagesInProcess)
+    monkeypatch.setattr(learned, "NeighbourMessages", MessagesInProcess)
     monkeypatch.setattr(MessagesInProcess, "sent", {})
     torch.manual_seed(3)
     spins = torch.nn.functional.normalize(torch.randn((*LATTICE.size, 3), dtype=torch.float64), dim=-1)
