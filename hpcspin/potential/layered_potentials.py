@@ -18,7 +18,7 @@ from hpcspin.potential.layers import Channels, Layer, Maps, SiteData
 from hpcspin.potential.message_passing import MessagePassing, compiled
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.slots import with_zero
-from hpcspin.potential.surroundings import DifferentiableSurroundings, DifferentiableTables
+from hpcspin.potential.surroundings import Surroundings, Tables
 
 _Pull = Callable[[Tensor], tuple[Tensor]]
 """From derivatives with respect to the terms, (all terms, centres), to those with respect to the spins, (rows, 3)."""
@@ -30,7 +30,7 @@ class LayeredPotentials(MessagePassing):
     E = Σ_i ε_i and G = Σ_r u_r Σ_i χ_ri (Eq. 5), with a term for each voltage u_r, are sums over all sites (for closed
     electrons at a chemical potential E = Σ_k T_k Σ_i ε_ki, see `GrandPotential`). H_i = -∂E/∂S_i - S_i x ∂G/∂S_i
     (Eq. 3) takes their derivatives through all layers, by one reverse sweep for each potential. Evaluation and training
-    compute the same; they differ only in how the neighbours of a site are read, see `DifferentiableSurroundings`.
+    compute the same; they differ only in how the neighbours of a site are read, see `Surroundings`.
 
     The field on a site depends on spins twice as far away as the receptive field of a centre reaches, so that the halo
     is twice as wide as that of a `CovariantField` with the same layers: terms of the reverse sweep that cross a border
@@ -94,7 +94,7 @@ class LayeredPotentials(MessagePassing):
     def _forward_pass(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, _Pull]:
         """`_potentials` of all centres of a batch, in evaluation mode."""
         tile, inputs = self._tile(spins, neighbourhood), self._inputs_of(spins, neighbourhood, bias)
-        around: list[DifferentiableTables] = [
+        around: list[Tables] = [
             neighbourhood.differentiable(len(spins), tile, spins.device, dilation, number)
             for number, dilation in enumerate(self.dilations)
         ]
@@ -165,7 +165,7 @@ def _terms_of(architecture: Architecture) -> tuple[int, ...]:
 
 def local_potentials(
     layers: Sequence[Layer],
-    around: Sequence[DifferentiableSurroundings],
+    around: Sequence[Surroundings],
     spins: Tensor,
     inputs: Sequence[Tensor],
     maps: Sequence[Maps],
@@ -189,7 +189,7 @@ def local_potentials(
 
 def _derivatives(
     layers: Sequence[Layer],
-    around: Sequence[DifferentiableSurroundings],
+    around: Sequence[Surroundings],
     spins: Tensor,
     inputs: Sequence[Tensor],
     factors: Tensor,
@@ -203,7 +203,7 @@ def _derivatives(
 
 def _potentials(
     layers: Sequence[Layer],
-    around: Sequence[DifferentiableSurroundings],
+    around: Sequence[Surroundings],
     spins: Tensor,
     inputs: Sequence[Tensor],
     maps: Sequence[Maps],

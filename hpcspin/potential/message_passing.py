@@ -155,7 +155,8 @@ class MessagePassing(ForceField):
 
     def _around(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, those: slice) -> Tables:
         tile = self._tile(spins, neighbourhood)
-        return Tables(neighbourhood.table_of_slots(len(spins), tile, spins.device, self.dilations[number]), those, tile)
+        slots = neighbourhood.table_of_slots(len(spins), tile, spins.device, self.dilations[number])
+        return Tables(slots.table[:, those], tile)
 
     def _convolution(self, number: int, neighbourhood: Neighbourhood) -> Convolution:
         if neighbourhood.grid is None:

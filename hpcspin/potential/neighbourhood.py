@@ -24,7 +24,7 @@ from hpcspin.potential.borders import BorderExchange, Borders
 from hpcspin.potential.host_adjoint import HostTables
 from hpcspin.potential.host_layers import EMPTY
 from hpcspin.potential.slots import SlotGather, slot_inverse
-from hpcspin.potential.surroundings import DifferentiableTables, Grid
+from hpcspin.potential.surroundings import Grid, Tables
 from hpcspin.potential.window import Block, Window
 
 _MOST = (2**31 - 1) // 3
@@ -161,9 +161,7 @@ class Neighbourhood:
         return SlotGather(table, batch * self.rows)
 
     @_cached
-    def differentiable(
-        self, batch: int, tile: int, device: torch.device, dilation: int, layer: int
-    ) -> DifferentiableTables:
+    def differentiable(self, batch: int, tile: int, device: torch.device, dilation: int, layer: int) -> Tables:
         """Tables of the centres that a layer evaluates: the first ones of a window, or all of a batch."""
         table = self.table(device, dilation, batch)
         if batch == 1:
@@ -171,7 +169,7 @@ class Neighbourhood:
         rows, padding = batch * self.rows, -table.shape[1] % tile
         inverse = slot_inverse(table, rows).long()
         inverse = torch.where(inverse == table.shape[1], table.shape[1] + padding, inverse)
-        return DifferentiableTables(functional.pad(table.long(), (0, padding), value=rows), inverse, tile)
+        return Tables(functional.pad(table.long(), (0, padding), value=rows), tile, inverse)
 
     @_cached
     def padded(self, dilation: int) -> Tensor:

@@ -33,12 +33,12 @@ class SlotGather:
     """
 
     def __init__(self, table: Tensor, rows: int) -> None:
-        self._table, self._rows = table, rows
+        self.table, self._rows = table, rows
 
     @functools.cached_property
     def _inverse(self) -> Tensor:
         """Inverse table, as large as the table; built only for fields that use `adjoint`."""
-        return slot_inverse(self._table[:, :-1], self._rows)
+        return slot_inverse(self.table[:, :-1], self._rows)
 
     def gather(self, x: Tensor, those: slice = slice(None)) -> Tensor:
         """Gather the numbers of the spins in the slots of some centres, shape (slots, width, centres); no derivative.
@@ -47,16 +47,8 @@ class SlotGather:
         are by default all centres, with the empty one at the end.
         """
         width = x.shape[1]
-        index = self._table[:, None, those] * width + torch.arange(width, device=x.device)[:, None]
+        index = self.table[:, None, those] * width + torch.arange(width, device=x.device)[:, None]
         return x.flatten().index_select(0, index.flatten()).view(index.shape)
-
-    def slots_of(self, those: slice) -> Tensor:
-        """Rows in the slots of some centres, shape (centres, slots)."""
-        return self._table[:, those].T
-
-    def own(self, x: Tensor, those: slice) -> Tensor:
-        """Values of x at some centres themselves: shape (k, rows + 1, width) to (k, centres, width)."""
-        return x.index_select(1, self._table[0, those])
 
     def adjoint(self, x: Tensor) -> Tensor:
         """For each spin, the sum of x over the slots that it is in, shape (rows, width); differentiable to any order.

@@ -1,4 +1,4 @@
-"""Weighted sums over the sites around many centres: three implementations with the same result.
+"""Weighted sums over the sites around many centres: two implementations with the same result.
 
 Evaluation gathers through tables, in tiles, so that the bits of a centre depend on
 nothing but its surroundings. Training reads whole lattices, on which such sums are
@@ -7,7 +7,6 @@ convolutions: nothing is gathered, and nothing is scattered in the reverse sweep
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpcspin.potential.gather import linear
-from hpcspin.potential.slots import SlotGather
 from hpcspin.potential.tiles import WHOLE
 
 
@@ -31,74 +29,52 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class Tables:
-    """Surroundings by neighbour tables, whose bits do not depend on the batch."""
+    """Surroundings by neighbour tables, whose sums, and those of their derivatives, have a fixed order.
 
-    gather: SlotGather
-    """Table of all centres."""
-    those: slice
-    """The centres to evaluate."""
+    The bits of a centre do not depend on the batch. The derivative of a gather is added slot by slot, whichever window
+    of the lattice the tables describe; the derivative with respect to the last row, which stands for missing sites, is
+    zero.
+    """
+
+    table: Tensor
+    """Row in each slot of each centre, in whole tiles, or the number of rows where it is missing, (slots, centres)."""
     tile: int
     """Centres in a tile of matrix products."""
+    inverse: Tensor | None = None
+    """The centre that has each row in a slot, or the number of centres where there is none, shape (slots, rows); only
+    for derivatives and `placed`."""
+
+    def __len__(self) -> int:
+        return self.table.shape[1]
 
     def own(self, x: Tensor) -> Tensor:
         """Values at the centres themselves, (k, rows + 1, width) to (k, centres, width); the last row is missing."""
-        return self.gather.own(x, self.those)
+        return _gathered(x, self.table[:1], self.inverse).flatten(1, 2)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Values of the centres at their rows, (k, centres, width) to (k, rows + 1, width); zero elsewhere."""
+        assert self.inverse is not None
+        placed = _gathered(functional.pad(x, (0, 0, 0, 1)), self.inverse[:1], self.table)
+        return functional.pad(placed.flatten(1, 2), (0, 0, 0, 1))
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre, shape (k, centres, m).
 
         The values x are those of all rows, as in `own`; W has the shape (slots * width, m).
         """
-        return self.product(x.index_select(1, self._rows).view(len(x), -1, len(kernels)), kernels)
+        return self.product(_gathered(x, self.table, self.inverse).flatten(2), kernels)
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         """Product of values of the centres, shape (..., centres, k), with a matrix (k, m).
 
-        The bits of a centre do not depend on the others if the columns of the matrix are whole vectors.
+        The bits of a centre do not depend on the others if the columns of the matrix are whole vectors; the matrix of
+        the adjoint is padded to whole ones.
         """
-        return _tile_product(x, matrix, self.tile)
 
-    @functools.cached_property
-    def _rows(self) -> Tensor:
-        """Rows in all slots, one centre after the other, shape (centres * slots,)."""
-        return self.gather.slots_of(self.those).flatten()
+        def adjoint(grad: Tensor) -> Tensor:
+            back = functional.pad(matrix.T, (0, -len(matrix) % WHOLE))
+            return _tile_product(grad, back, self.tile)[..., : len(matrix)]
 
-
-@dataclass(frozen=True)
-class DifferentiableTables:
-    """Surroundings by neighbour tables, whose sums, and those of their derivatives, have a fixed order.
-
-    The derivative of a gather is added slot by slot, whichever window of the lattice the tables describe; the
-    derivative with respect to the last row, which stands for missing sites, is zero.
-    """
-
-    table: Tensor
-    """Row in each slot of each centre, in whole tiles, or the number of rows where it is missing, (slots, centres)."""
-    inverse: Tensor
-    """The centre that has each row in a slot, or the number of centres where there is none, shape (slots, rows)."""
-    tile: int
-    """Centres in a tile of matrix products."""
-
-    def __len__(self) -> int:
-        return self.table.shape[1]
-
-    def own(self, x: Tensor) -> Tensor:
-        """See `Tables`."""
-        return _gathered(x, self.table[:1], self.inverse[:1]).flatten(1, 2)
-
-    def placed(self, x: Tensor) -> Tensor:
-        """Values of the centres at their rows, (k, centres, width) to (k, rows + 1, width); zero elsewhere."""
-        placed = _gathered(functional.pad(x, (0, 0, 0, 1)), self.inverse[:1], self.table[:1])
-        return functional.pad(placed.flatten(1, 2), (0, 0, 0, 1))
-
-    def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """See `Tables`."""
-        return self.product(_gathered(x, self.table, self.inverse).flatten(2), kernels)
-
-    def product(self, x: Tensor, matrix: Tensor) -> Tensor:
-        """See `Tables`; the matrix of the adjoint is also padded to whole vectors."""
-        back = functional.pad(matrix.T, (0, -len(matrix) % WHOLE))
-        adjoint = lambda grad: _tile_product(grad, back, self.tile)[..., : len(matrix)]  # noqa: E731
         return linear(x, lambda x: _tile_product(x, matrix, self.tile), adjoint)
 
 
@@ -117,7 +93,7 @@ class Convolution:
         return x[:, :-1]
 
     def placed(self, x: Tensor) -> Tensor:
-        """See `DifferentiableTables`."""
+        """See `Tables`."""
         return torch.cat([x, torch.zeros_like(x[:, :1])], 1)
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
@@ -148,9 +124,7 @@ class Convolution:
         return x @ matrix
 
 
-DifferentiableSurroundings = DifferentiableTables | Convolution
-"""Surroundings through which derivatives pass from layer to layer."""
-Surroundings = Tables | DifferentiableSurroundings
+Surroundings = Tables | Convolution
 
 
 def _tile_product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:
@@ -159,15 +133,20 @@ def _tile_product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:
     return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).view(*x.shape[:-1], matrix.shape[1])
 
 
-def _gathered(x: Tensor, table: Tensor, inverse: Tensor) -> Tensor:
-    """Gather into all slots, (k, rows + 1, width) to (k, centres, slots, width); the adjoint uses the inverse table."""
+def _gathered(x: Tensor, table: Tensor, inverse: Tensor | None) -> Tensor:
+    """Gather into the slots of a table, (k, rows + 1, width) to (k, centres, slots, width).
+
+    The adjoint uses the same slots of the inverse table.
+    """
 
     def gather(x: Tensor) -> Tensor:
         return x.index_select(1, table.T.flatten()).unflatten(1, table.T.shape)
 
     def sums(grad: Tensor) -> Tensor:
+        assert inverse is not None
         grad = functional.pad(grad, (0, 0, 0, 0, 0, 1))
-        first, *others = (grad[:, :, slot].index_select(1, centres) for slot, centres in enumerate(inverse))
+        slots = enumerate(inverse[: len(table)])
+        first, *others = (grad[:, :, slot].index_select(1, centres) for slot, centres in slots)
         return functional.pad(sum(others, first), (0, 0, 0, 1))
 
     return linear(x, gather, sums)
