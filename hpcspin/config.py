@@ -308,10 +308,8 @@ class Config(Section):
 def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Config:
     """Read a YAML file, apply ``key.path=value`` overrides, import the plugins that it names, and validate.
 
-    Raises
-    ------
-    HpcspinError
-        If the file cannot be read, a plugin fails, or a key or value is wrong; the file or the override is named.
+    Raises HpcspinError if the file cannot be read, a plugin fails, or a key or value is wrong; the file or the override
+    is named.
     """
     given = [Override.parse(text) for text in overrides or ()]
     content = _read_file(Path(path))

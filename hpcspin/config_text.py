@@ -51,11 +51,8 @@ for _kind, (_pattern, _firsts) in _SCALARS.items():
 def read_yaml(text: str) -> Any:
     """Parse YAML 1.2: mappings with text keys, lists, text, numbers, true, false and null.
 
-    Raises
-    ------
-    HpcspinError
-        If it is not valid, or a mapping has the same key twice (the message names the line); if it holds any other
-        type, or is too deep or too long for a config.
+    Raises HpcspinError if it is not valid, or a mapping has the same key twice (the message names the line); if it
+    holds any other type, or is too deep or too long for a config.
     """
     reader = YAML(typ="safe", pure=True, plug_ins=[])
     reader.Resolver = _CoreSchema
@@ -110,10 +107,7 @@ class Override:
     def parse(cls, text: str) -> Override:
         """Split an override into its path and its value.
 
-        Raises
-        ------
-        HpcspinError
-            If it has no path, or its value is not valid YAML.
+        Raises HpcspinError if it has no path, or its value is not valid YAML.
         """
         path, separator, value = text.partition("=")
         if not separator or not path:
@@ -129,10 +123,7 @@ class Override:
     def apply(self, content: dict[str, Any]) -> list[str | int]:
         """Set the value in a config, creating missing sections; return the keys and indices that lead to it.
 
-        Raises
-        ------
-        HpcspinError
-            If the path passes through a value without keys, or names no entry of a list.
+        Raises HpcspinError if the path passes through a value without keys, or names no entry of a list.
         """
         node: Any = content
         places = []

@@ -49,10 +49,7 @@ class Registry(dict[str, Entry]):
     def add(self, name: str, entry: Entry) -> None:
         """Register an entry.
 
-        Raises
-        ------
-        HpcspinError
-            If another entry already has the name.
+        Raises HpcspinError if another entry already has the name.
         """
         if name in self and (before := self._home(self[name])) != self._home(entry):  # equal: a notebook cell run again
             raise HpcspinError(f"{self.key}: {name!r} is registered already, by {before}; choose another name")
@@ -94,10 +91,8 @@ class Registry(dict[str, Entry]):
     def make(self, name: str, *given: Any, **parameters: Any) -> Any:
         """Call an entry with the program's arguments and with its own parameters by name.
 
-        Raises
-        ------
-        HpcspinError
-            If the name is unknown, or a parameter is missing, unknown or of a type or value that a config refuses.
+        Raises HpcspinError if the name is unknown, or a parameter is missing, unknown or of a type or value that a
+        config refuses.
         """
         called = self._called(self[name])
         try:

@@ -78,10 +78,7 @@ def angles(first: Array, second: Array) -> Array:
 def require_path(first: Array, last: Array, images: int) -> None:
     """Refuse ends between which there is no path.
 
-    Raises
-    ------
-    HpcspinError
-        If the ends are the same, or there is no image between them.
+    Raises HpcspinError if the ends are the same, or there is no image between them.
     """
     if images < 3:
         raise HpcspinError("a path needs an image between its ends; give more images")

@@ -31,6 +31,7 @@ class GivenFields:
     """Fields of a call, and the section ``dynamics`` of a config that means the same.
 
     The section's field is the first one of the system's own electrons, exact or learned; all others count as classical.
+    Raises HpcspinError if a setting is wrong, there is no such model, or an interval is given without a model.
 
     Parameters
     ----------
@@ -45,11 +46,6 @@ class GivenFields:
         Attributes of `hpcspin.dynamics.Settings`.
     **more
         ``allow``, ``exact_interval`` and ``check_interval`` of the section.
-
-    Raises
-    ------
-    HpcspinError
-        If a setting is wrong, there is no such model, or an interval is given without a model.
     """
 
     def __init__(

@@ -37,6 +37,9 @@ _SAME = 1e-9
 class Landscape:
     """Energy of spins as a function of their directions, under a field that derives from an energy.
 
+    Raises HpcspinError if a term derives from no energy, changes with time, or comes from a solver that estimates it
+    with noise.
+
     Parameters
     ----------
     lattice
@@ -45,11 +48,6 @@ class Landscape:
         Classical terms, exact closed electrons, a learned field of kind conservative, or a sum of these.
     vacancies, pinned
         Sites without a spin, None for none, and sites whose spins are fixed, bool, shape (Lx, Ly).
-
-    Raises
-    ------
-    HpcspinError
-        If a term derives from no energy, changes with time, or comes from a solver that estimates it with noise.
     """
 
     def __init__(
@@ -115,10 +113,7 @@ class Landscape:
     def ends(self, first: Array, last: Array) -> Array:
         """Both ends of a path, shape (2, Lx, Ly, 3), the same at sites without a spin and at pinned ones.
 
-        Raises
-        ------
-        HpcspinError
-            If pinned spins differ between them.
+        Raises HpcspinError if pinned spins differ between them.
         """
         differ = np.abs(last - first).max(axis=-1) > _SAME  # A descent leaves their last bits to the normalisation.
         if (differ & self.occupied & ~self.free).any():
@@ -162,10 +157,7 @@ def _require_energy(term: Field) -> None:
 def build_landscape(config: Config, world: World) -> Landscape:
     """Landscape of a config's field; the ranks share exact labels.
 
-    Raises
-    ------
-    HpcspinError
-        As `Landscape` does.
+    Raises HpcspinError as `Landscape` does.
     """
     dynamics, lattice = config.section(DynamicsSection), build_lattice(config.lattice)
     field = build_field(config, lattice, world, pick_device(world, config.device))
@@ -199,10 +191,7 @@ def write_states(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
 def require_own(path: Path) -> None:
     """Refuse a directory for states with the name `path` that holds a trajectory, or states of another verb.
 
-    Raises
-    ------
-    HpcspinError
-        If it does.
+    Raises HpcspinError if it does.
     """
     found = find_trajectory(path.parent)
     if found.exists() and found not in (path, partial_path(path)):
@@ -212,10 +201,7 @@ def require_own(path: Path) -> None:
 def stored_states(path: Path, read: Callable[[Any, Mapping[str, Any]], Any]) -> Any:
     """What a function finds in states with the name `path`, finished or not, and their attributes; None of no states.
 
-    Raises
-    ------
-    HpcspinError
-        If the file holds something else.
+    Raises HpcspinError if the file holds something else.
     """
     found = next((one for one in (path, partial_path(path)) if one.exists()), None)
     if found is None:

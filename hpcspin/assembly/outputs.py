@@ -81,6 +81,7 @@ def recorded_job(
 
     Each job adds a line: ``ended`` (UTC), ``seconds``, ``ranks``, ``launcher``, ``code_version``, and for the node of
     rank 0 the ``processor``, the ``cores`` that it may use and its ``gpus``. Jobs that fail or are killed leave none.
+    Raises HpcspinError if another run writes there, or the directory belongs to another config.
 
     Parameters
     ----------
@@ -94,11 +95,6 @@ def recorded_job(
     element
         Element of a batch array, such as ``3-of-16``. It shares the directory with the others, locks only its own name,
         writes its own ``jobs-3-of-16.jsonl``, and is the ``task`` in that line.
-
-    Raises
-    ------
-    HpcspinError
-        If another run writes there, or the directory belongs to another config.
     """
     with sole_writer(directory / f"task-{element}" if element else directory, world, directory=not element):
         start = time.monotonic()

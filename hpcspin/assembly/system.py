@@ -28,10 +28,8 @@ _SPIN_BYTES = 24
 def build_lattice(section: LatticeSettings) -> Lattice:
     """Lattice of a config.
 
-    Raises
-    ------
-    HpcspinError
-        If its spins alone exceed the memory of this node: every rank starts with those of the whole lattice.
+    Raises HpcspinError if its spins alone exceed the memory of this node: every rank starts with those of the whole
+    lattice.
     """
     needed, there = _SPIN_BYTES * math.prod(section.size), psutil.virtual_memory().total
     if needed > there:
@@ -45,10 +43,7 @@ def build_lattice(section: LatticeSettings) -> Lattice:
 def lattice_of(path: Path) -> Lattice:
     """Lattice of the config that a file of frames carries.
 
-    Raises
-    ------
-    HpcspinError
-        If it carries none, or its spins are on another number of sites.
+    Raises HpcspinError if it carries none, or its spins are on another number of sites.
     """
     with open_hdf5(path) as file:
         config = attributes(file, path).get("config", {})
@@ -62,10 +57,7 @@ def lattice_of(path: Path) -> Lattice:
 def build_system(config: Config) -> ElectronSystem:
     """Lattice and electrons of a config, with their reservoirs where they have some.
 
-    Raises
-    ------
-    HpcspinError
-        If the config has no electrons, or a reservoir lies outside the lattice.
+    Raises HpcspinError if the config has no electrons, or a reservoir lies outside the lattice.
     """
     electrons, lattice = config.section(ElectronsSettings), build_lattice(config.lattice)
     shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
@@ -100,10 +92,7 @@ def solver_of(system: ElectronSystem, seed: int, world: World, device: torch.dev
 def initial_spins(initial: InitialSettings, lattice: Lattice, seed: int) -> NDArray[np.float64]:
     """Spins at time zero, shape (Lx, Ly, 3).
 
-    Raises
-    ------
-    HpcspinError
-        If a parameter does not fit the lattice, or a file does not hold valid spins of it.
+    Raises HpcspinError if a parameter does not fit the lattice, or a file does not hold valid spins of it.
     """
     return make_texture(initial.kind, lattice, seed, **initial.parameters)
 

@@ -41,12 +41,8 @@ def difference(first: Series, second: Series) -> tuple[Array, Curves]:
 def plot_runs(runs: Sequence[Series], path: Path) -> None:
     """Draw what runs have measured against time, in rows; for two runs also their difference, second minus first.
 
-    Two runs, or paths, are drawn in the same panels with full and broken lines.
-
-    Raises
-    ------
-    HpcspinError
-        If two runs have no time, or nothing measured, in common.
+    Two runs, or paths, are drawn in the same panels with full and broken lines. Raises HpcspinError if two runs have no
+    time, or nothing measured, in common.
     """
     rows = list(dict.fromkeys(what for run in runs for what in run.curves))
     figure = Figure(figsize=(4.8 * len(runs), 2.0 * len(rows) + 0.6), layout="constrained")
@@ -84,12 +80,8 @@ def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: Wor
 
     The source is the directory of a simulation, or a trajectory, finished or not. The image file ``path`` becomes a
     PNG, PDF or SVG of five frames, or a film of at most ``most`` equally spaced ones: GIF, or MP4 if ffmpeg is
-    installed. Returns the number of frames drawn.
-
-    Raises
-    ------
-    HpcspinError
-        If the run has no frame or has not recorded the quantity, or the file has another ending.
+    installed. Returns the number of frames drawn. Raises HpcspinError if the run has no frame or has not recorded the
+    quantity, or the file has another ending.
     """
     require_ending(path, (".gif", ".mp4", *PICTURES))
     trajectory = trajectory_file(source)

@@ -49,10 +49,7 @@ class AdaptiveStep:
     def __call__(self, spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
         """Spins after a time dt; called like an integrator's step.
 
-        Raises
-        ------
-        HpcspinError
-            If no part is short enough.
+        Raises HpcspinError if no part is short enough.
         """
         done = 0
         while done < 1 << self.level:

@@ -79,7 +79,8 @@ def spin_temperature(field: Field, lattice: Lattice, spins: NDArray[np.float64],
 
     T = sum |S_i x H_i|^2 / sum (2 S_i·H_i - div_i H_i), the mean square gradient of the energy over its Laplacian on
     the spheres: W. B. Nurdin and K.-D. Schotte, Phys. Rev. E 61, 3579 (2000); without self-interaction this is the
-    formula of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010).
+    formula of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010). Raises HpcspinError if a term derives from no known
+    energy.
 
     Parameters
     ----------
@@ -87,11 +88,6 @@ def spin_temperature(field: Field, lattice: Lattice, spins: NDArray[np.float64],
         A classical term or a sum of such.
     spins, force
         Spins and their field, shape (Lx, Ly, 3); zero vectors stand for spins that do not move, and do not count.
-
-    Raises
-    ------
-    HpcspinError
-        If a term derives from no known energy.
     """
     own = 0.0
     for term in terms_of(field):

@@ -215,14 +215,9 @@ _STALLED = 3
 def midpoint(spins: Tensor, time: float, dt: float, omega: AngularVelocity, largest: Largest) -> Tensor:
     """Spherical midpoint rule: S' = S + dt Omega(M) x M, M the unit vector along S + S'.
 
-    Symmetric in time and symplectic.  Each iteration solves for the rotation in the field at the last M, so that only
+    Symmetric in time and symplectic. Each iteration solves for the rotation in the field at the last M, so that only
     the change of the field is left to converge. Iterations go on until only rounding changes the spins, or until the
-    precision of the field prevents further convergence.
-
-    Raises
-    ------
-    HpcspinError
-        If the iteration does not converge.
+    precision of the field prevents further convergence. Raises HpcspinError if the iteration does not converge.
     """
     eps = torch.finfo(spins.dtype).eps
     before = least = math.inf

@@ -20,6 +20,8 @@ from hpcspin.parallel.domain import Domain
 class Motion:
     """Moves the spins of my block from step to step.
 
+    Raises HpcspinError if the settings contradict each other.
+
     Parameters
     ----------
     domain
@@ -39,11 +41,6 @@ class Motion:
         Global indices of my sites, which key the noise.
     occupied, free : ndarray
         Whether each site of the lattice has a spin, and whether it may move, bool, shape (Lx, Ly).
-
-    Raises
-    ------
-    HpcspinError
-        If the settings contradict each other.
     """
 
     def __init__(

@@ -28,10 +28,7 @@ _WAITING = 1
 def checked_state(state: Any) -> Mapping[str, Any]:
     """Check that a checkpoint holds a `Recorder.state`, and return it.
 
-    Raises
-    ------
-    ValueError
-        If it does not.
+    Raises ValueError if it does not.
     """
     kinds = {"frames": int, "closing": bool, "wall": float}
     if not isinstance(state, dict) or {name: type(value) for name, value in state.items()} != kinds:
@@ -50,6 +47,8 @@ def observed_shapes(field: Field, lattice: Lattice, settings: Settings) -> dict[
 class Recorder:
     """Writes the frames of a run while it is open; all are on the disk after `flush`.
 
+    Raises HpcspinError if the file does not hold the frames that the checkpoint counts.
+
     Parameters
     ----------
     first
@@ -58,11 +57,6 @@ class Recorder:
         Attributes of the trajectory file.
     step, state
         Steps done and the `state` in the checkpoint; None at the start.
-
-    Raises
-    ------
-    HpcspinError
-        If the file does not hold the frames that the checkpoint counts.
     """
 
     def __init__(

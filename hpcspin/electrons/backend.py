@@ -97,6 +97,8 @@ class Backend:
 def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
     """Backend by name.
 
+    Raises HpcspinError if the name is unknown or the library is not installed.
+
     Parameters
     ----------
     name
@@ -104,11 +106,6 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
         the fastest), otherwise torch (its batched LAPACK is faster than NumPy's).
     device
         ``"cpu"``, ``"cuda"``, or a torch device.
-
-    Raises
-    ------
-    HpcspinError
-        If the name is unknown or the library is not installed.
     """
     place = torch.device(device)
     if name == "auto":
@@ -142,14 +139,9 @@ def _has_cupy() -> bool:
 def invert(xp: Any, matrices: Array) -> Array:
     """Inverse of each matrix of a batch, shape (batch, m, m).
 
-    Uses batched LAPACK. Recursive inversion by 2x2 blocks with batched products
-    was measured and is not faster at m = 12 to 64 on a CPU.
-
-    Raises
-    ------
-    HpcspinError
-        If a matrix is singular, because a level at exactly this energy is coupled to no reservoir. CuPy returns
-        numbers that are not finite instead, which the quadrature detects.
+    Uses batched LAPACK. Recursive inversion by 2x2 blocks with batched products was measured and is not faster at m =
+    12 to 64 on a CPU. Raises HpcspinError if a matrix is singular, because a level at exactly this energy is coupled to
+    no reservoir. CuPy returns numbers that are not finite instead, which the quadrature detects.
     """
     try:
         return xp.linalg.inv(matrices)

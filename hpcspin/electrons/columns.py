@@ -114,12 +114,8 @@ class ColumnTeam:
     """Ranks that hold one lattice together: rank p of the team holds the p-th slab of its columns.
 
     ``coupling`` is that of the lattice, not mirrored; a ``mirrored`` team counts columns from the right electrode. Its
-    ``place`` is the index of my slab in the order of the sweep.
-
-    Raises
-    ------
-    HpcspinError
-        If there are more ranks than columns.
+    ``place`` is the index of my slab in the order of the sweep. Raises HpcspinError if there are more ranks than
+    columns.
     """
 
     def __init__(self, team: World, columns: int, coupling: Coupling, mirrored: bool = False) -> None:

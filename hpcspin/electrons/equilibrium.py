@@ -64,6 +64,9 @@ class EquilibriumPart:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Components of the equilibrium part, shape (n, Lx, Ly, 4), and its errors in the field, shape (n,).
 
+        Raises HpcspinError if no affordable number of frequencies reaches the tolerance, or the Green's function is not
+        finite.
+
         Parameters
         ----------
         blocks
@@ -72,11 +75,6 @@ class EquilibriumPart:
             Unit vectors, shape (n, Lx, Ly, 3).
         world
             Ranks that share the energies.
-
-        Raises
-        ------
-        HpcspinError
-            If no affordable number of frequencies reaches the tolerance, or the Green's function is not finite.
         """
         site = _IsolatedSites(self.system, spins, self.reference, self.backend)
         count = _FREQUENCIES

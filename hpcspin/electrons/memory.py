@@ -66,12 +66,8 @@ def plan_batches(
     """Batch sizes that fit the device, rounded down to powers of two so that they rarely change.
 
     A collective call: of the ranks that plan together the one with the least memory decides, and ranks on the same
-    device share its memory. ``column_ranks`` ranks share the columns of sites; None for as few as can hold them.
-
-    Raises
-    ------
-    HpcspinError
-        If not even one energy fits; the message says what would help.
+    device share its memory. ``column_ranks`` ranks share the columns of sites; None for as few as can hold them. Raises
+    HpcspinError if not even one energy fits; the message says what would help.
     """
     world = world or World()
     sharing = backend.ranks_on_device(world)

@@ -128,6 +128,8 @@ def integrate(
 ) -> Integrals:
     """Refine until the error estimate of every integral, the sum of those of its intervals, is below the tolerance.
 
+    Raises HpcspinError if an interval does not converge or the function is not finite; the message names the interval.
+
     Parameters
     ----------
     integrand
@@ -140,11 +142,6 @@ def integrate(
         Smallest length of an interval that may still be divided.
     first
         Number of the first integral, for messages.
-
-    Raises
-    ------
-    HpcspinError
-        If an interval does not converge or the function is not finite; the message names the interval.
     """
     leaves = Intervals.from_edges(edges)
     fresh, extended = np.arange(len(leaves)), np.arange(0)

@@ -36,10 +36,7 @@ def cores() -> str:
 def halo_exchange(world: World, device: torch.device) -> tuple[float, int]:
     """Seconds of a halo exchange on two sides, on the slowest rank, and bytes that a rank receives; collective.
 
-    Raises
-    ------
-    HpcspinError
-        If NCCL would send them and ranks share a GPU.
+    Raises HpcspinError if NCCL would send them and ranks share a GPU.
     """
     domain = Domain(SquareLattice((_BLOCK[0] * world.size, _BLOCK[1]), (True, True)), world, (world.size, 1))
     block = torch.ones((*domain.shape, 3), dtype=torch.float64, device=device)
@@ -51,10 +48,7 @@ def halo_exchange(world: World, device: torch.device) -> tuple[float, int]:
 def all_reduce(world: World, device: torch.device) -> tuple[float, int]:
     """Seconds of an all-reduce, as in training, on the slowest rank, and its bytes; NCCL on GPUs; collective.
 
-    Raises
-    ------
-    HpcspinError
-        If two ranks share a GPU, which NCCL refuses.
+    Raises HpcspinError if two ranks share a GPU, which NCCL refuses.
     """
     require_own_gpu(world, device)
     world.torch_group(device.type)

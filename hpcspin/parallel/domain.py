@@ -68,12 +68,8 @@ class Domain:
     """My block of the lattice.
 
     There are (px, py) blocks along x and y, with px py = number of ranks; rank ``r`` holds block ``(r // py, r % py)``.
-    Arrays of vectors on a block have shape (nx, ny, components).
-
-    Raises
-    ------
-    HpcspinError
-        If the blocks do not use all ranks, or one would hold no site.
+    Arrays of vectors on a block have shape (nx, ny, components). Raises HpcspinError if the blocks do not use all
+    ranks, or one would hold no site.
     """
 
     lattice: Lattice

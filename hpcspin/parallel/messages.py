@@ -42,6 +42,8 @@ def _free(requests: list[Any]) -> None:
 class NeighbourMessages:
     """The messages to each side of my block, and those from there.
 
+    Raises HpcspinError if NCCL would send them and ranks share a GPU.
+
     Parameters
     ----------
     domain
@@ -50,11 +52,6 @@ class NeighbourMessages:
         Shape of what is sent to each side, and of what comes from it; sides beyond an open edge are left out.
     like
         A tensor of the type and on the device of what will be sent.
-
-    Raises
-    ------
-    HpcspinError
-        If NCCL would send them and ranks share a GPU.
     """
 
     def __init__(self, domain: Domain, shapes: Mapping[Direction, tuple[int, ...]], like: Tensor) -> None:

@@ -81,11 +81,8 @@ class World:
     def detect(cls) -> World:
         """Join the ranks that the launcher started.
 
-        Raises
-        ------
-        HpcspinError
-            If an MPI launcher started this process and mpi4py cannot be used,
-            or belongs to another MPI library than the launcher.
+        Raises HpcspinError if an MPI launcher started this process and mpi4py cannot be used, or belongs to another MPI
+        library than the launcher.
         """
         if under_torchrun():
             world = cls(

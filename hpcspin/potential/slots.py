@@ -54,12 +54,8 @@ class SlotGather:
         """For each spin, the sum of x over the slots that it is in, shape (rows, width); differentiable to any order.
 
         Terms are added in the order of the slots, whatever block of the lattice the table describes. ``x`` has the
-        shape (slots, width, centres + 1) and is zero for the last centre.
-
-        Raises
-        ------
-        HpcspinError
-            If a row is the same neighbour of two centres.
+        shape (slots, width, centres + 1) and is zero for the last centre. Raises HpcspinError if a row is the same
+        neighbour of two centres.
         """
         return linear(x, self._sums, lambda grad: self.gather(with_zero(grad)))
 
@@ -84,12 +80,8 @@ def with_zero(x: Tensor) -> Tensor:
 def slot_inverse(table: Tensor, rows: int) -> Tensor:
     """The centre that has each row in a slot, or the number of centres if there is none, shape (slots, rows).
 
-    ``table`` is int32, of shape (slots, centres), with the number of rows in place of a missing neighbour.
-
-    Raises
-    ------
-    HpcspinError
-        If a row is the same neighbour of two centres.
+    ``table`` is int32, of shape (slots, centres), with the number of rows in place of a missing neighbour. Raises
+    HpcspinError if a row is the same neighbour of two centres.
     """
     slots, centres = table.shape
     # One more row, for missing neighbours.

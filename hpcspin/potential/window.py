@@ -92,7 +92,7 @@ class Window:
         layers before it in its neighbourhood, and derivatives of global potentials depend on all centres that see a
         spin, unless their terms are exchanged across the borders. Each layer evaluates fewer centres than the one
         before it, by what it sees itself: one reach along y and its dilation along x. Along an axis that the block
-        spans, no halo is needed and none is read.
+        spans, no halo is needed and none is read. Raises HpcspinError if the halo is narrower than what the layers see.
 
         Parameters
         ----------
@@ -104,11 +104,6 @@ class Window:
             Result of `offsets_within`.
         layers
             Dilation of each layer of the field along x.
-
-        Raises
-        ------
-        HpcspinError
-            If the halo is narrower than what the layers see.
         """
         reach = reach_of(offsets)
         x, y = (math.inf if spans else width // reach for width, spans in zip(halo, block.whole, strict=True))

@@ -91,10 +91,7 @@ def electrons_of(config: Any, where: str) -> Electrons | None:
 def require_spin_rotations(electrons: Electrons | None, where: str) -> None:
     """Refuse electrons whose fields do not rotate with the spins, or with vacancies; force fields represent neither.
 
-    Raises
-    ------
-    HpcspinError
-        If they have Rashba coupling, or vacancies.
+    Raises HpcspinError if they have Rashba coupling, or vacancies.
     """
     if electrons is not None and electrons.get("vacancies"):
         raise HpcspinError(
@@ -112,10 +109,7 @@ def require_spin_rotations(electrons: Electrons | None, where: str) -> None:
 def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
     """Electrons in the card of a model, checked; None if the card does not state them.
 
-    Raises
-    ------
-    HpcspinError
-        If they do not have the form that `kinds_of_electrons` returns.
+    Raises HpcspinError if they do not have the form that `kinds_of_electrons` returns.
     """
     if content is None:
         return None

@@ -42,10 +42,7 @@ def _rename(source: str | Path, target: str | Path) -> None:
 def make_directory(path: str | Path) -> Path:
     """Create a directory for output, with its parents.
 
-    Raises
-    ------
-    HpcspinError
-        If it cannot be created, for instance because a part of the path is not a directory.
+    Raises HpcspinError if it cannot be created, for instance because a part of the path is not a directory.
     """
     path = Path(path)
     try:

@@ -44,10 +44,7 @@ class Checkpoint:
     def array(self, name: str, shape: Sequence[int]) -> np.ndarray:
         """One of the arrays, which must contain real numbers.
 
-        Raises
-        ------
-        HpcspinError
-            If there is no array of this name and shape, or it is not finite.
+        Raises HpcspinError if there is no array of this name and shape, or it is not finite.
         """
         array = self.arrays.get(name)
         if array is None or array.shape != tuple(shape) or array.dtype.kind not in "fiu":
@@ -60,10 +57,7 @@ class Checkpoint:
     def count(self, name: str, most: int | None = None) -> int:
         """One of the numbers in `meta`, a whole number from 0 to `most`.
 
-        Raises
-        ------
-        HpcspinError
-            If there is no such number.
+        Raises HpcspinError if there is no such number.
         """
         value = self.meta.get(name)
         if type(value) is not int or value < 0 or (most is not None and value > most):

@@ -68,6 +68,9 @@ class _Place:
 class FrameFile:
     """Frames appended durably to ``path.partial``, which becomes `path` when the last one is written.
 
+    Raises HpcspinError if fewer than `keep` complete frames are found, or the existing file is unreadable or has other
+    shapes.
+
     Parameters
     ----------
     path
@@ -84,11 +87,6 @@ class FrameFile:
         Whether the file may be finished with fewer frames than its capacity.
     compression
         With ``gzip`` or ``lzf`` the finished file is a compressed copy; with None the partial file is renamed.
-
-    Raises
-    ------
-    HpcspinError
-        If fewer than `keep` complete frames are found, or the existing file is unreadable or has other shapes.
     """
 
     kind: ClassVar[str]
@@ -154,10 +152,7 @@ class FrameFile:
     def finish(self) -> None:
         """Give the complete file its real name.
 
-        Raises
-        ------
-        HpcspinError
-            If frames are missing.
+        Raises HpcspinError if frames are missing.
         """
         if self._done < self.capacity and not self._at_most:
             raise HpcspinError(
@@ -224,7 +219,8 @@ class FrameReader:
     """Frames of a label file or a trajectory, read when they are indexed.
 
     Each dataset is an attribute that is indexed like an array: ``frames.spins[3]``, ``frames.field[-10:]``. It is a
-    context manager; arrays that were read stay valid after the file is closed.
+    context manager; arrays that were read stay valid after the file is closed. Raises HpcspinError if the file cannot
+    be read, contains no spins, or a dataset of hpcspin has a wrong shape.
 
     Parameters
     ----------
@@ -237,11 +233,6 @@ class FrameReader:
         Names of the datasets with one row for each frame; other content that a user has added is left out.
     attributes : dict
         The file's attributes, decoded from JSON.
-
-    Raises
-    ------
-    HpcspinError
-        If the file cannot be read, contains no spins, or a dataset of hpcspin has a wrong shape.
     """
 
     def __init__(self, path: str | Path) -> None:

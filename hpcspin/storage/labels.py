@@ -61,18 +61,15 @@ class Labels:
 def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: Frames = None) -> Labels:
     """Read a label file, a trajectory, or any file with `/spins` and `/field`.
 
+    Raises HpcspinError if the file is unreadable or lacks spins or fields, if they are invalid or have different
+    shapes, if numbers are not finite, or if only some of the fields of a trajectory are exact.
+
     Parameters
     ----------
     size
         Required lattice size of the spins, or None for any.
     frames
         An index, a slice, or None for all.
-
-    Raises
-    ------
-    HpcspinError
-        If the file is unreadable or lacks spins or fields, if they are invalid or have different shapes, if numbers are
-        not finite, or if only some of the fields of a trajectory are exact.
     """
     path = Path(path)
     with open_hdf5(path) as file:
@@ -134,7 +131,8 @@ def write_labels(
 class LabelWriter(FrameFile):
     """Append labels durably; a killed job resumes at the first snapshot without a label.
 
-    The labels are collected in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`); `finish` creates PATH.
+    The labels are collected in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`); `finish` creates PATH. Raises
+    HpcspinError if the partial file has other attributes (the message names the differing keys) or is unreadable.
 
     Parameters
     ----------
@@ -148,11 +146,6 @@ class LabelWriter(FrameFile):
         all attributes agree.
     n_expected
         Number of snapshots to label.
-
-    Raises
-    ------
-    HpcspinError
-        If the partial file has other attributes (the message names the differing keys) or is unreadable.
     """
 
     kind, marker = "labels", "error"
@@ -172,10 +165,7 @@ class LabelWriter(FrameFile):
     def append(self, **frames: NDArray[np.float64]) -> None:
         """Append k labels, an array (k, ...) for each dataset; on return they survive a crash.
 
-        Raises
-        ------
-        HpcspinError
-            If a label is not finite.
+        Raises HpcspinError if a label is not finite.
         """
         for name, values in frames.items():
             if not np.isfinite(values).all():

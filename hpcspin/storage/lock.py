@@ -101,11 +101,7 @@ class OutputLock:
         """Take the lock, also from a dead holder.
 
         Nothing is locked where nothing may be written; on a file system without hard links there is only a warning.
-
-        Raises
-        ------
-        HpcspinError
-            If another run holds it.
+        Raises HpcspinError if another run holds it.
         """
         try:
             with file_errors(self._path):

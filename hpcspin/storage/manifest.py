@@ -40,10 +40,7 @@ def data_files(directory: str | Path) -> list[Path]:
 def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
     """List the `data_files` of a directory in its `manifest.json`.
 
-    Raises
-    ------
-    HpcspinError
-        If there is no such directory or no label file, or a file cannot be read or contains no labels.
+    Raises HpcspinError if there is no such directory or no label file, or a file cannot be read or contains no labels.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -59,12 +56,8 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
 def ensure_manifest(directory: str | Path) -> None:
     """Write the manifest of a directory of label files if there is none.
 
-    The log reports this, and files that an existing manifest leaves out.
-
-    Raises
-    ------
-    HpcspinError
-        For the reasons of `write_manifest` and `read_manifest`.
+    The log reports this, and files that an existing manifest leaves out. Raises HpcspinError for the reasons of
+    `write_manifest` and `read_manifest`.
     """
     path = Path(directory) / MANIFEST
     if not path.exists():

@@ -59,10 +59,7 @@ def describe(path: Path) -> str:
 def require_file(path: str | Path) -> Path:
     """Refuse a path that is not a regular file: a directory, a pipe, nothing.
 
-    Raises
-    ------
-    HpcspinError
-        If it is not a regular file; the message says what it is.
+    Raises HpcspinError if it is not a regular file; the message says what it is.
     """
     path = Path(path)
     if path.is_dir():
@@ -97,6 +94,9 @@ def open_hdf5(path: str | Path, advice: str = "") -> Iterator[h5py.File]:
 def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | int] | None = None) -> h5py.Dataset:
     """A dataset of real numbers that is completely in the file.
 
+    Raises HpcspinError if there is no such dataset, it is a group, contains other types or has another shape, or was
+    not completely written.
+
     Parameters
     ----------
     file, path
@@ -105,12 +105,6 @@ def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | i
         Name of the dataset.
     shape
         Required shape, with words for axes of any length: ``("n", "Lx", "Ly", 3)``.
-
-    Raises
-    ------
-    HpcspinError
-        If there is no such dataset, it is a group, contains other types or has another shape, or was not completely
-        written.
     """
     if name not in file:
         raise HpcspinError(f"{path}: has no dataset /{name}; give a file that has one")
@@ -131,10 +125,7 @@ def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | i
 def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
     """All of a dataset of numbers of any type; see `real_dataset` for the checks.
 
-    Raises
-    ------
-    HpcspinError
-        If it is not completely in the file, does not contain numbers, or does not fit in memory.
+    Raises HpcspinError if it is not completely in the file, does not contain numbers, or does not fit in memory.
     """
     _require_whole(item, path)
     with _damage_in_words(path, item):
@@ -146,10 +137,7 @@ def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
 def require_shape(given: tuple[int, ...] | None, expected: Sequence[str | int] | None, where: str) -> None:
     """Refuse an array of another shape; ``expected`` is as for `real_dataset`, and None stands for no array at all.
 
-    Raises
-    ------
-    HpcspinError
-        If the shapes differ; the message gives both.
+    Raises HpcspinError if the shapes differ; the message gives both.
     """
     fits = given is not None and (
         expected is None
@@ -167,10 +155,7 @@ def require_shape(given: tuple[int, ...] | None, expected: Sequence[str | int] |
 def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.ndarray:
     """Rows of a checked dataset as float64.
 
-    Raises
-    ------
-    HpcspinError
-        If they cannot be read or do not fit in memory.
+    Raises HpcspinError if they cannot be read or do not fit in memory.
     """
     with _damage_in_words(path, data), np.errstate(over="ignore"):
         return np.asarray(data[rows], dtype=np.float64)
@@ -179,10 +164,7 @@ def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.n
 def check_schema(file: h5py.File, path: Path) -> None:
     """Refuse a file of another schema version; a user's own file without a version is read by its datasets.
 
-    Raises
-    ------
-    HpcspinError
-        If the file has a schema version other than :data:`SCHEMA_VERSION`.
+    Raises HpcspinError if the file has a schema version other than :data:`SCHEMA_VERSION`.
     """
     version = attributes(file, path).get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
@@ -221,10 +203,7 @@ def count_frames(file: h5py.File, path: Path) -> int:
 def read_attributes(path: str | Path) -> dict[str, Any]:
     """Read a file's attributes; see `attributes`.
 
-    Raises
-    ------
-    HpcspinError
-        If the file cannot be read.
+    Raises HpcspinError if the file cannot be read.
     """
     with open_hdf5(path) as file:
         return attributes(file, Path(path))
@@ -233,10 +212,7 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
 def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
     """The attributes of a file that are text or numbers; JSON mappings and lists are decoded.
 
-    Raises
-    ------
-    HpcspinError
-        If an attribute cannot be read, or the config is not a JSON mapping.
+    Raises HpcspinError if an attribute cannot be read, or the config is not a JSON mapping.
     """
     with _damage_in_words(path):
         values = {name: _decoded(value) for name, value in stored_attributes(file).items()}
@@ -248,10 +224,8 @@ def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
 def parse_json(text: str | bytes) -> Any:
     """Decode JSON from any source.
 
-    Raises
-    ------
-    ValueError
-        If it is not valid, which includes bytes that are not text, too long numbers and too deeply nested brackets.
+    Raises ValueError if it is not valid, which includes bytes that are not text, too long numbers and too deeply nested
+    brackets.
     """
     try:
         return json.loads(text)
@@ -262,10 +236,7 @@ def parse_json(text: str | bytes) -> Any:
 def read_json(path: Path, advice: str, kind: type = dict) -> Any:
     """Read a JSON file that contains a value of type ``kind``; `advice` says what to do if it does not.
 
-    Raises
-    ------
-    HpcspinError
-        If it cannot be read or contains anything else; a missing file raises FileNotFoundError.
+    Raises HpcspinError if it cannot be read or contains anything else; a missing file raises FileNotFoundError.
     """
     try:
         content = parse_json(path.read_bytes())

@@ -97,6 +97,8 @@ def _box(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[str]:
 def read_ovf(path: str | Path, places: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Read one vector field, as OOMMF, mumax3, Ubermag and `write_ovf` write them.
 
+    Raises HpcspinError if the path is no such file, or its mesh does not match the lattice.
+
     Parameters
     ----------
     path
@@ -109,11 +111,6 @@ def read_ovf(path: str | Path, places: NDArray[np.float64] | None = None) -> NDA
     -------
     numpy.ndarray
         Shape (Lx, Ly, 3).
-
-    Raises
-    ------
-    HpcspinError
-        If it is not such a file, or its mesh does not match the lattice.
     """
     path = require_file(path)
     if (what := describe(path)) != "an OVF file":

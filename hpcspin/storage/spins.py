@@ -76,6 +76,8 @@ def check_spins(
 class SpinsFile:
     """Spin configurations given by a user, read a few at a time.
 
+    Raises HpcspinError if the path is none of the forms below, unreadable or without configurations.
+
     Parameters
     ----------
     path
@@ -94,11 +96,6 @@ class SpinsFile:
         The files that contain the configurations.
     count : int
         Number of configurations.
-
-    Raises
-    ------
-    HpcspinError
-        If the path is none of these, unreadable or without configurations.
     """
 
     def __init__(self, path: str | Path, size: Sequence[int] | None, places: Places = None) -> None:
@@ -122,10 +119,7 @@ class SpinsFile:
     def check(self) -> None:
         """Check all configurations without keeping them in memory.
 
-        Raises
-        ------
-        HpcspinError
-            If a configuration is invalid; the message names the first one.
+        Raises HpcspinError if a configuration is invalid; the message names the first one.
         """
         step = max(1, _NUMBERS_AT_ONCE // self.read(0).size)
         for start in range(0, self.count, step):
@@ -163,10 +157,7 @@ def read_spins(path: str | Path, size: Sequence[int] | None, frames: Frames = No
 def frame_slice(count: int, frames: Frames, where: str) -> slice:
     """Translate a selection from ``count`` complete frames into rows of the datasets.
 
-    Raises
-    ------
-    HpcspinError
-        If there is no such frame, or the selection is empty.
+    Raises HpcspinError if there is no such frame, or the selection is empty.
     """
     if isinstance(frames, int):
         if not -count <= frames < count:

@@ -21,10 +21,7 @@ _FILTERS = ("gzip", "lzf")
 def write_speed(folder: Path) -> tuple[float, float]:
     """Bytes per second that reach the disk, and seconds until a small write does, in a folder for this trial only.
 
-    Raises
-    ------
-    HpcspinError
-        If a write fails.
+    Raises HpcspinError if a write fails.
     """
     with DiskFile(folder / "bytes", create=True) as file:
         start = time.perf_counter()
@@ -52,10 +49,7 @@ def holds_lock(folder: Path) -> bool:
 def hdf5_filters(folder: Path) -> str:
     """Write and read an HDF5 file with each filter that trajectories can use; returns the names of the filters.
 
-    Raises
-    ------
-    HpcspinError
-        If a filter is missing, or the data read differ from those written.
+    Raises HpcspinError if a filter is missing, or the data read differ from those written.
     """
     numbers = np.arange(4096.0)
     for name in _FILTERS:

@@ -26,8 +26,9 @@ def frames_path(path: str | Path) -> Path:
 def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.float64]) -> int:
     """Write the vectors and maps of a file of frames.
 
-    The frames are copied, so that those of an unfinished run stay readable whatever becomes of the run. Each array is
-    a separate dataset, because meshio cannot read part of one.
+    The frames are copied, so that those of an unfinished run stay readable whatever becomes of the run. Each array is a
+    separate dataset, because meshio cannot read part of one. Raises HpcspinError if the trajectory cannot be read, has
+    no frames, or would be overwritten, or if a file cannot be written.
 
     Parameters
     ----------
@@ -43,11 +44,6 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
     -------
     int
         Number of frames.
-
-    Raises
-    ------
-    HpcspinError
-        If the trajectory cannot be read, has no frames, or would be overwritten, or if a file cannot be written.
     """
     path, trajectory, numbers = Path(path), Path(trajectory), frames_path(path)
     if ":" in numbers.name:

@@ -130,12 +130,8 @@ def load_shares(
 
     The shards are in the order of the manifest, ``sources`` has the system of each by the name of its file, and
     ``dtype`` is the precision in memory. With ``grand`` a grand potential is trained on them: ``bias`` then holds the
-    chemical potential and the electrons per site of each label, and ``energy`` the free energy.
-
-    Raises
-    ------
-    HpcspinError
-        If a file is invalid, or lacks the datasets that a grand potential is trained on.
+    chemical potential and the electrons per site of each label, and ``energy`` the free energy. Raises HpcspinError if
+    a file is invalid, or lacks the datasets that a grand potential is trained on.
     """
     shares = []
     for lattice in dict.fromkeys(sources[shard.file].lattice for shard in shards):

@@ -76,7 +76,8 @@ def agreed_sources(
 ) -> dict[str, Source]:
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
-    Rank 0 logs a warning of files that do not state their electrons.
+    Rank 0 logs a warning of files that do not state their electrons. Raises HpcspinError for the reasons of
+    `read_source`, or if the electrons differ in keys that are not allowed.
 
     Parameters
     ----------
@@ -94,11 +95,6 @@ def agreed_sources(
         Input of the force field that describes the reservoirs and may differ; see `hpcspin.storage.without_drive`.
     distil
         Whether fields of a force field are allowed as training data.
-
-    Raises
-    ------
-    HpcspinError
-        For the reasons of `read_source`, or if the electrons differ in keys that are not allowed.
     """
     sources = {name: read_source(path, kind, 0.0, distil=distil) for name, path in files.items()}
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}

@@ -71,12 +71,9 @@ class TrainingState:
     def restore(self, world: World) -> int | None:
         """Restore the checkpoint, if there is one; a collective call.
 
-        Returns the number of epochs in the settings of the checkpoint, or None if there is no checkpoint.
-
-        Raises
-        ------
-        HpcspinError
-            If the checkpoint belongs to a training with other settings, which the message names, or with more epochs.
+        Returns the number of epochs in the settings of the checkpoint, or None if there is no checkpoint. Raises
+        HpcspinError if the checkpoint belongs to a training with other settings, which the message names, or with more
+        epochs.
         """
         found = read_checkpoint(self._path, self._config, ("training.epochs",)) if world.rank == 0 else None
         epochs = self._require_no_fewer_epochs(found) if found else None

@@ -55,12 +55,8 @@ def equal_intervals(time: np.ndarray, source: Path) -> tuple[int, int, float]:
     """The first of the frames that are equally spaced in time, the one after the last of them, and their spacing.
 
     The initial frame is left out if it is long before the others, outside `dynamics.record_window`, and so is a last
-    frame that only ends the run.
-
-    Raises
-    ------
-    HpcspinError
-        If there are fewer than two frames, or they are not equally spaced.
+    frame that only ends the run. Raises HpcspinError if there are fewer than two frames, or they are not equally
+    spaced.
     """
     if len(time) < 2:
         raise HpcspinError(f"{source}: has {len(time)} frame(s); an analysis in time needs two or more")

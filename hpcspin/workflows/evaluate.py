@@ -28,6 +28,9 @@ def evaluate_files(
 ) -> dict[str, Any]:
     """Write the errors of a model as JSON and, as NAME.png, a picture of them; the ranks share the snapshots.
 
+    Raises HpcspinError if a key of ``allow`` is none, the model or a label file is unreadable, they do not fit
+    together, or the output has the picture's name, is there already or cannot be written.
+
     Parameters
     ----------
     model_path
@@ -50,12 +53,6 @@ def evaluate_files(
     -------
     dict
         The numbers without ``snapshot_mse``.
-
-    Raises
-    ------
-    HpcspinError
-        If a key of ``allow`` is none, the model or a label file is unreadable, they do not fit together, or the output
-        has the picture's name, is there already or cannot be written.
     """
     picture = output.with_suffix(".png")
     if picture == output:

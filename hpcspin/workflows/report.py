@@ -54,7 +54,8 @@ Array = NDArray[np.float64]
 def report_directory(directory: Path, world: World, driven_states: int = 0, watch: int | None = None) -> None:
     """Write ``report.html``, one page that needs no other file, about any output.
 
-    For a reproduction also the figures and ``numbers.json``, made again from its files.
+    For a reproduction also the figures and ``numbers.json``, made again from its files. Raises HpcspinError if there is
+    no output, or it has no frame yet, or a stage of a reproduction has not been done.
 
     Parameters
     ----------
@@ -69,11 +70,6 @@ def report_directory(directory: Path, world: World, driven_states: int = 0, watc
     watch
         Seconds after which the page, and only the page, is written again from the files of a running job, until it is
         done.
-
-    Raises
-    ------
-    HpcspinError
-        If there is no output, or it has no frame yet, or a stage of a reproduction has not been done.
     """
     if watch is None:
         if find_kind(directory) == "reproduce" or driven_states:

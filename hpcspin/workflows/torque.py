@@ -136,10 +136,7 @@ def _axis(config: Config, section: TorqueSection) -> Array:
 def at_voltage(config: Config, voltage: float) -> Config:
     """The config with each reservoir's share of a voltage in its potential.
 
-    Raises
-    ------
-    HpcspinError
-        If a share names no reservoir.
+    Raises HpcspinError if a share names no reservoir.
     """
     electrons, shares = config.section(ElectronsSettings), config.section(TorqueSection).shares
     reservoirs = electrons.reservoirs

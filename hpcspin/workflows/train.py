@@ -83,11 +83,8 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
 def check_training(config: Config, world: World) -> None:
     """Refuse, before other stages run, whatever the training after them would refuse.
 
-    Raises
-    ------
-    HpcspinError
-        If the potential is impossible or does not fit the lattice, the settings are impossible, or the start is
-        unreadable.
+    Raises HpcspinError if the potential is impossible or does not fit the lattice, the settings are impossible, or the
+    start is unreadable.
     """
     architecture, lattice = architecture_of(config), build_lattice(config.lattice)
     training = config.section(TrainingSection)
