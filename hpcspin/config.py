@@ -282,13 +282,7 @@ class Config(Section):
         return self
 
     def need(self, *sections: str) -> None:
-        """Check that the sections that a verb uses are present.
-
-        Raises
-        ------
-        HpcspinError
-            Naming the first one that is absent.
-        """
+        """Check that the sections that a verb uses are there; raises HpcspinError, which names the first absent one."""
         for section in sections:
             if getattr(self, section) is None:
                 raise HpcspinError(f"the config has no section {section!r}, which this verb needs; add it")
@@ -335,10 +329,7 @@ def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Con
 def parse_config(content: dict[str, Any], source: str) -> Config:
     """Validate a config that is already a mapping, as files store it; plugins that it names are not imported.
 
-    Raises
-    ------
-    HpcspinError
-        Naming the key, what is wrong and the nearest valid key.
+    Raises HpcspinError, which names the key, what is wrong and the nearest valid key.
     """
     parsed = _validated(content)
     if isinstance(parsed, Mistake):

@@ -78,13 +78,9 @@ def frame_numbers(path: Path) -> dict[str, float | None]:
 def wall_numbers(time: Array, position: Array, columns: int) -> dict[str, float | None]:
     """How a wall moved, from times and wall positions, shape (n,), on a lattice with this many columns.
 
-    Returns
-    -------
-    dict
-        ``wall_velocity`` in columns per unit of time and its error ``wall_velocity_error``, from a line fitted to the
-        frames before the wall comes within two columns of an end, None if there are fewer than three;
-        ``nucleation_time``, at which the position first exceeds 3, None if it never does; ``wall_end``, the last
-        position.
+    Returns ``wall_velocity`` in columns per unit of time and its error ``wall_velocity_error``, from a line fitted to
+    the frames before the wall comes within two columns of an end, None if there are fewer than three;
+    ``nucleation_time``, at which the position first exceeds 3, None if it never does; ``wall_end``, the last position.
     """
     at_an_end = np.flatnonzero((position < _MARGIN) | (position > columns - 1 - _MARGIN))
     free = slice(0, at_an_end[0] if len(at_an_end) else len(time))

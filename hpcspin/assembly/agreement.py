@@ -52,10 +52,7 @@ def warn_of_labels(
 ) -> float | None:
     """Warn of label files that are not independent data for the electrons that the model was trained on.
 
-    Returns
-    -------
-    float or None
-        Bias that is assumed for files without a config; None where the card has none.
+    Returns the bias that is assumed for files without a config; None where the card has none.
     """
     learned = stored_electrons(card.get("electrons"), str(model))
     bias = bias_range(learned)[1] if learned else None

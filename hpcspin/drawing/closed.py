@@ -61,11 +61,8 @@ class Quench(Compared):
 def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[str, Any]:
     """Draw the figures of the test runs, given by name, into a directory, and measure what they show.
 
-    Returns
-    -------
-    dict
-        ``order``: see `order`, at the end of each run under both fields, and its means over the runs with their
-        standard errors; ``energy``: see `_energy_numbers`.
+    Returns ``order``: see `order`, at the end of each run under both fields, and its means over the runs with their
+    standard errors; ``energy``: see `_energy_numbers`.
     """
     first, quenches = next(iter(runs.values())), list(runs.values())
     time = shown_times(first)
@@ -108,13 +105,10 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
 def order(lattice: Lattice, spins: Array, density: Array) -> dict[str, float]:
     """Order parameters of spins, shape (Lx, Ly, 3), and of the number of electrons on each site, shape (Lx, Ly).
 
-    Returns
-    -------
-    dict
-        Structure factors over N, see `ORDERS`; ``chirality``, the magnitude of the mean scalar chirality; shares of
-        ``ferromagnetic_bonds`` and ``antiferromagnetic_bonds``; number of ``puddles`` and sites of the
-        ``largest_puddle``; ``smallest_density``; and ``density_bond_correlation``, that of a site's density with the
-        mean of its bonds, 0 where one of them is uniform.
+    These are structure factors over N, see `ORDERS`; ``chirality``, the magnitude of the mean scalar chirality; shares
+    of ``ferromagnetic_bonds`` and ``antiferromagnetic_bonds``; number of ``puddles`` and sites of the
+    ``largest_puddle``; ``smallest_density``; and ``density_bond_correlation``, that of a site's density with the mean
+    of its bonds, 0 where one of them is uniform.
     """
     found = {
         name: float(structure_factor(lattice, spins, waves).sum() / lattice.num_sites)

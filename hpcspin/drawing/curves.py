@@ -55,23 +55,11 @@ def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[
 
 
 def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantities: Sequence[str]) -> list[Point]:
-    """Points of quantities that have one number per run.
+    """Points of quantities that have one number per run, sorted along each curve: by stage, else by the abscissa.
 
-    Parameters
-    ----------
-    rows
-        For each run the varied keys, its ``stage`` and its numbers.
-    keys
-        The varied keys that tell the curves apart: neither seeds nor the horizontal axis.
-    against
-        Name of the number on the horizontal axis.
-    quantities
-        Names of the numbers on the vertical axes.
-
-    Returns
-    -------
-    list of Point
-        Sorted along each curve: by the stage of a chain, else by the horizontal axis.
+    The rows have, for each run, the varied keys, its ``stage`` in a chain and its numbers. ``keys`` are the varied keys
+    that tell the curves apart, neither seeds nor the horizontal axis; ``against`` and ``quantities`` are the names of
+    the numbers on the horizontal and on the vertical axes.
     """
     groups: dict[tuple[str, int, float], list[Row]] = {}
     for row in rows:

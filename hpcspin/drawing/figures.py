@@ -34,15 +34,9 @@ def field_errors(
 ) -> None:
     """Predicted against exact field components, the histogram of the error, and how well a committee estimates it.
 
-    Parameters
-    ----------
-    components
-        Exact and predicted perpendicular components, shape (2, n).
-    sigma
-        Standard deviation of the error.
-    bins
-        Root mean squares ``spread`` and ``error`` of groups of sites, see `hpcspin.training.calibrate`; none for a
-        single model.
+    The exact and predicted perpendicular components have the shape (2, n), and ``sigma`` is the standard deviation of
+    the error. ``bins`` are root mean squares ``spread`` and ``error`` of groups of sites, see
+    `hpcspin.training.calibrate`; none for a single model.
     """
     figure = Figure(figsize=(12.6 if bins else 8.4, 3.6), layout="constrained")
     parity, histogram, *rest = figure.subplots(1, 3 if bins else 2)

@@ -111,13 +111,9 @@ def some_frames(count: int, most: int) -> list[int]:
 def read_series(source: Path) -> Series:
     """Measure the frames of a simulation, given by its directory or its trajectory, finished or not.
 
-    Raises HpcspinError if there is no trajectory, or it holds no frame or no time.
-
-    Returns
-    -------
-    Series
-        What its observers have recorded as one number per frame; mean bond, chirality and magnetisation in any case;
-        and the wall position where there is a wall, NaN at times without.
+    Returns what its observers have recorded as one number per frame; mean bond, chirality and magnetisation in any
+    case; and the wall position where there is a wall, NaN at times without. Raises HpcspinError if there is no
+    trajectory, or it holds no frame or no time.
     """
     path = trajectory_file(source)
     lattice = lattice_of(path)

@@ -82,12 +82,8 @@ def spin_temperature(field: Field, lattice: Lattice, spins: NDArray[np.float64],
     formula of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010). Raises HpcspinError if a term derives from no known
     energy.
 
-    Parameters
-    ----------
-    field
-        A classical term or a sum of such.
-    spins, force
-        Spins and their field, shape (Lx, Ly, 3); zero vectors stand for spins that do not move, and do not count.
+    The field is a classical term or a sum of such. Spins and the force on them have the shape (Lx, Ly, 3); zero vectors
+    stand for spins that do not move, and do not count.
     """
     own = 0.0
     for term in terms_of(field):

@@ -65,17 +65,11 @@ class Motion:
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
 
     def __call__(self, spins: Tensor, step: int) -> Tensor:
-        """Spins of my block after one more step; all ranks call it.
+        """Spins of my block, shape (nx, ny, 3), after one more step than ``step``; all ranks call it.
 
-        Parameters
-        ----------
-        spins
-            Shape (nx, ny, 3), after ``step`` steps.
-        step
-            Number of steps done, which determines time and noise.
+        The number of steps done determines time and noise.
         """
         noise = self._thermostat.field(self.sites, step, spins.dtype)
-
         dt = self._settings.step
         moved = self.advance(spins, step * dt, dt, lambda spins, time: self._turning(spins, time, noise))
         # A scheme that normalises may change the last bit of a spin that does not turn.

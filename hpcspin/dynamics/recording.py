@@ -100,12 +100,8 @@ class Recorder:
     def record(self, frame: Frame, spins: NDArray[np.float64], step: int, observed: Mapping[str, ArrayLike]) -> None:
         """Write a frame, if it is to be recorded, with its spins and the observables of its field.
 
-        The caller must not change the arrays afterwards.
-
-        Raises
-        ------
-        HpcspinError, OSError
-            If an earlier frame could not be written.
+        The caller must not change the arrays afterwards. Raises HpcspinError or OSError if an earlier frame could not
+        be written.
         """
         chosen = self._settings.is_candidate(step) and self._wall_allows(frame, step)
         self._closing = not chosen and step == self._settings.last_step

@@ -95,17 +95,10 @@ class Backend:
 
 
 def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
-    """Backend by name.
+    """Backend by name: ``"torch"``, ``"numpy"``, ``"cupy"`` or ``"auto"``, for ``"cpu"``, ``"cuda"`` or a torch device.
 
-    Raises HpcspinError if the name is unknown or the library is not installed.
-
-    Parameters
-    ----------
-    name
-        ``"torch"``, ``"numpy"``, ``"cupy"``, or ``"auto"``: CuPy on a GPU if it is installed (its batched inversion is
-        the fastest), otherwise torch (its batched LAPACK is faster than NumPy's).
-    device
-        ``"cpu"``, ``"cuda"``, or a torch device.
+    ``"auto"`` is CuPy on a GPU if it is installed (its batched inversion is the fastest), otherwise torch (its batched
+    LAPACK is faster than NumPy's). Raises HpcspinError if the name is unknown or the library is not installed.
     """
     place = torch.device(device)
     if name == "auto":

@@ -17,20 +17,11 @@ def correlation_bins(lattice: Lattice) -> int:
 
 
 def correlation_function(lattice: Lattice, values: Array) -> tuple[Array, Array]:
-    """Correlation <v_i v_j> / <v_i^2> of a number on each site, against distance.
+    """Correlation <v_i v_j> / <v_i^2> of a number on each site, shape (Lx, Ly), against distance.
 
-    Parameters
-    ----------
-    lattice
-        The lattice; across periodic sides distances are those to the nearest image.
-    values
-        Number on each site, shape (Lx, Ly); sites with NaN are left out.
-
-    Returns
-    -------
-    tuple of ndarray
-        Distances and correlations, both of shape (bins,): the means over all pairs of sites whose distance rounds to
-        0, 1, 2, ... lattice constants, up to half of the shorter side. NaN if all values are 0.
+    Sites with NaN are left out, and across periodic sides distances are those to the nearest image. Returns distances
+    and correlations, both of shape (bins,): the means over all pairs of sites whose distance rounds to 0, 1, 2, ...
+    lattice constants, up to half of the shorter side. NaN if all values are 0.
     """
     there = ~np.isnan(values)
     # Zero padding separates the ends of an open side; along a periodic side the correlation is cyclic, like the sites.

@@ -16,15 +16,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 def pick_device(world: World, requested: str = "auto") -> torch.device:
     """Device of this rank: its own GPU by node-local rank, or the CPU.
 
-    Every stage of a workflow calls this first. It releases the GPU memory that torch or CuPy cached in the stage
-    before, for use by the other library. Raises HpcspinError if ``"cuda"`` is requested and there is no GPU.
-
-    Parameters
-    ----------
-    world
-        The ranks.
-    requested
-        ``"auto"`` takes a GPU where there is one; ``"cpu"``; ``"cuda"``.
+    ``"auto"`` takes a GPU where there is one; ``"cpu"`` and ``"cuda"`` ask for one of them. Every stage of a workflow
+    calls this first. It releases the GPU memory that torch or CuPy cached in the stage before, for use by the other
+    library. Raises HpcspinError if ``"cuda"`` is requested and there is no GPU.
     """
     if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

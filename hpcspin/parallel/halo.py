@@ -61,18 +61,10 @@ class HaloExchange:
         return bool(self._strips)
 
     def start(self, block: Tensor) -> Tensor:
-        """Put a block in the middle of its halo and send its edges.
+        """Put a block, shape (nx, ny, components), in the middle of its halo and send its edges.
 
-        Parameters
-        ----------
-        block
-            Shape (nx, ny, components).
-
-        Returns
-        -------
-        Tensor
-            Shape (nx + 2 hx, ny + 2 hy, components), stored by components; what other ranks own is valid
-            after `finish`, and all of it until the next `start`.
+        The result has the shape (nx + 2 hx, ny + 2 hy, components), stored by components; what other ranks own is valid
+        after `finish`, and all of it until the next `start`.
         """
         with self._domain.stopwatch.measure(PACKING):
             self._mine.copy_(block.permute(2, 0, 1))

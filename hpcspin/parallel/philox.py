@@ -27,19 +27,10 @@ def _multiply(constant: int, word: Any) -> tuple[Any, Any]:
 def philox(
     counter: tuple[Words, Words | int, Words | int, Words | int], key: tuple[int, int]
 ) -> tuple[Words, Words, Words, Words]:
-    """Philox4x32-10.
+    """Four int64 arrays of random 32-bit words, by Philox4x32-10.
 
-    Parameters
-    ----------
-    counter
-        Four 32-bit words: an int64 array, and others that broadcast with it, or numbers, which stay on the host.
-    key
-        Two 32-bit words.
-
-    Returns
-    -------
-    tuple
-        Four int64 arrays of random 32-bit words.
+    The counter is four 32-bit words: an int64 array, and others that broadcast with it, or numbers, which stay on the
+    host; the key is two 32-bit words.
     """
     c0: Any
     c1: Any

@@ -67,12 +67,8 @@ def sum_of_terms(local: Tensor, terms: Sequence[int]) -> Tensor:
 def exchange_field(spins: Tensor, by_spin: Tensor) -> tuple[Tensor, Tensor]:
     """Both parts of H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3), shape (sites, 3) each; one vector product per site.
 
-    Parameters
-    ----------
-    spins
-        Shape (sites, 3).
-    by_spin
-        ∂E/∂S_i, and ∂G/∂S_i if there is a G, shape (sites, 3 potentials).
+    The spins have the shape (sites, 3); ``by_spin`` is ∂E/∂S_i, and ∂G/∂S_i if there is a G, shape (sites, 3
+    potentials).
     """
     equilibrium = -by_spin[:, :3]
     if by_spin.shape[1] == 3:

@@ -28,13 +28,7 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 @contextmanager
 def file_errors(path: str | Path) -> Iterator[None]:
-    """Turn an OSError in the block into one line that names a file.
-
-    Raises
-    ------
-    HpcspinError
-        Instead of an OSError.
-    """
+    """Raise an OSError in the block as an HpcspinError, one line that names a file."""
     try:
         yield
     except OSError as error:

@@ -53,12 +53,9 @@ def code_version() -> str:
 
 @functools.cache
 def provenance() -> dict[str, str]:
-    """Describe code and libraries independently of the host: the same installation gives the same dict.
+    """``code_version``, ``python`` and the version of each installed numerical library.
 
-    Returns
-    -------
-    dict
-        ``code_version``, ``python`` and the version of each installed numerical library.
+    They do not depend on the host: the same installation gives the same dict.
     """
     versions = {"code_version": code_version(), "python": platform.python_version()}
     for name in LIBRARIES:

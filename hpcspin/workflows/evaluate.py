@@ -89,10 +89,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Errors of a model on label files: the numbers of `evaluate_files`, the same on all ranks.
 
-    Returns
-    -------
-    tuple
-        The numbers, and on rank 0 the exact and predicted components of a sample of sites, shape (2, sampled).
+    On rank 0 the exact and predicted components of a sample of sites follow, shape (2, sampled).
     """
     picked = pick_device(world, device)
     examined = examine(model, files, world, picked, bias)

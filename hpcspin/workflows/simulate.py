@@ -81,10 +81,7 @@ def run_trajectory(
 def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
     """Simulate the trajectory of every directory, each with a team of ranks.
 
-    Returns
-    -------
-    int
-        The largest exit code: 0 when all are finished.
+    Returns the largest exit code: 0 when all are finished.
     """
     teams = min(world.size, len(configs))
     number, team = world.split(teams)
