@@ -6,7 +6,6 @@ data determine the field, and disagree where the data contain nothing similar.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -185,8 +184,7 @@ def shipped_models() -> list[str]:
 
 def weights_digest(path: str | Path) -> str:
     """SHA-256 of the weight file of a model, as in its card; for a committee, SHA-256 of its members' digests."""
-    digests = [sha256(file) for file in model_files(path)]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return sha256(*model_files(path))
 
 
 def load_force(path: str | Path, precision: str | None = None) -> ForceField | Committee:

@@ -159,7 +159,10 @@ def remove_temporaries(path: str | Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(*paths: str | Path) -> str:
+    """Hexadecimal SHA-256 digest of a file, or of the digests of several."""
+    digests = []
+    for path in paths:
+        with open(path, "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

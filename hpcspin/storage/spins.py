@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -127,8 +126,7 @@ class SpinsFile:
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 digest of the file, or of the digests of several."""
-        digests = [sha256(file) for file in self.files]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+        return sha256(*self.files)
 
     def _reader(self, places: Places) -> tuple[int, Callable[[slice], NDArray[np.float64]]]:
         """Number of configurations, and a function that reads rows of them."""
