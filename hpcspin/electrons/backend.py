@@ -6,7 +6,6 @@ this module refers to the libraries by name.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -102,8 +102,8 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
     """
     place = torch.device(device)
     if name == "auto":
-        name = "cupy" if place.type == "cuda" and _has_cupy() else "torch"
-    if name == "cupy" and not _has_cupy():
+        name = "cupy" if place.type == "cuda" and has_cupy() else "torch"
+    if name == "cupy" and not has_cupy():
         raise HpcspinError("backend cupy: CuPy or its GPU is not there; install hpcspin[gpu] or use torch")
     if name in BACKENDS:
         if place.type == "cpu":
@@ -120,7 +120,8 @@ def make_backend(name: str = "auto", device: Any = "cpu") -> Backend:
     raise HpcspinError(f"backend {name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
 
 
-def _has_cupy() -> bool:
+def has_cupy() -> bool:
+    """Whether CuPy is installed and has a GPU."""
     try:
         import cupy
 
@@ -147,20 +148,9 @@ def available_memory(root: Path = Path("/")) -> int:
 
     The kernel's own estimate includes caches that it can release, which take most of the memory on a machine that has
     been reading files for a while. It ignores the limit of the control group (version 2) by which batch systems and
-    containers restrict a job. ``root`` is where ``proc`` and ``sys`` are mounted.
+    containers restrict a job, which is read below ``root``.
     """
-    return min([_machine(root), *_control_groups(root)])
-
-
-def _machine(root: Path) -> int:
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return 1024 * int(line.split()[1])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min([psutil.virtual_memory().available, *_control_groups(root)])
 
 
 def _control_groups(root: Path) -> Iterator[int]:

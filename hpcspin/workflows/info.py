@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Mapping
 
 import torch
 
+from hpcspin.electrons.backend import has_cupy
 from hpcspin.parallel.device_buffers import obstacle_to_device_buffers
 from hpcspin.parallel.devices import gpu_names, pick_device
 from hpcspin.parallel.world import World
@@ -28,7 +28,7 @@ def describe(world: World) -> dict[str, str]:
     lines["MPI library"] = _mpi_library()
     lines["CPU"] = f"{len(os.sched_getaffinity(0))} core(s), {torch.get_num_threads()} torch thread(s) a rank"
     lines["GPUs"] = ", ".join(gpu_names()) or "none"
-    lines["electron algebra"] = "CuPy" if _has("cupy") and torch.cuda.is_available() else "torch on the CPU"
+    lines["electron algebra"] = "CuPy" if has_cupy() and torch.cuda.is_available() else "torch on the CPU"
     lines["learned fields"] = _learned_fields()
     lines["halo exchange"] = _halo_exchange(world)
     lines["segment reductions"] = segment_backend()
@@ -47,14 +47,6 @@ def _learned_fields() -> str:
         return "torch on the GPU"
     kernels = "compiled kernels" if host_library.library(torch.float32) else "torch too, for want of a C compiler"
     return f"torch on the CPU; layers: {kernels}"
-
-
-def _has(module: str) -> bool:
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        return False
-    return True
 
 
 def _mpi_library() -> str:
