@@ -62,13 +62,6 @@ class Maps(NamedTuple):
     mixtures: Tensor
     scalars: Tensor
 
-    def in_whole_vectors(self) -> Maps:
-        """Pad with columns of zeros to whole vectors of any processor.
-
-        With a few odd columns a product adds in a different order for the last centres of a tile (MKL on AVX2).
-        """
-        return Maps(*(functional.pad(matrix, (0, -matrix.shape[1] % WHOLE)) for matrix in self))
-
 
 class Layer(nn.Module):
     """Compute new vectors and scalars of each centre from those of the sites around it.
@@ -174,6 +167,13 @@ class Layer(nn.Module):
         kernels of the scalars (slots * scalars, scalars) or, for the first layer, counts of neighbours.
         """
         return Maps(self._kernels(), self._mixtures(), self._scalar_weights())
+
+    def whole_maps(self) -> Maps:
+        """The `maps`, padded with columns of zeros to whole vectors of any processor.
+
+        With a few odd columns a product adds in a different order for the last centres of a tile (MKL on AVX2).
+        """
+        return Maps(*(functional.pad(matrix, (0, -matrix.shape[1] % WHOLE)) for matrix in self.maps()))
 
     def features(self, sites: SiteData, around: Surroundings, maps: Maps) -> tuple[Tensor, Tensor]:
         """Features of each centre, and the sums of densities that become its vectors.

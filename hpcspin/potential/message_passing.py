@@ -86,7 +86,7 @@ class MessagePassing(ForceField):
         inputs = self._inputs_of(spins, neighbourhood, bias)
         sites, chosen = self._before(number, spins, neighbourhood, inputs), self._stack[number]
         around = self._around(number, spins, neighbourhood, slice(-1))
-        features, _ = chosen.features(sites, around, chosen.maps().in_whole_vectors())
+        features, _ = chosen.features(sites, around, chosen.whole_maps())
         return features[neighbourhood.outputs_of(len(spins), spins.device)[1]]
 
     @property
@@ -137,7 +137,7 @@ class MessagePassing(ForceField):
 
     def _maps_of(self, number: int) -> Maps:
         """Matrices of a layer for evaluation, not for training."""
-        return self._of_weights(number, _whole_maps)
+        return self._of_weights(number, Layer.whole_maps)
 
     def _of_weights(self, number: int, make: Callable[[Layer], Derived]) -> Derived:
         """Data derived from a layer's weights, recomputed if these have changed."""
@@ -200,10 +200,6 @@ class CovariantField(MessagePassing):
             rows = self._of_weights(number, HostLayer)(rows, table, inputs, centres, adds, torch.get_num_threads())
         outputs, _ = neighbourhood.outputs_of(1, spins.device)
         return rows.vectors.squeeze(2).index_select(0, outputs) * self.field_scale
-
-
-def _whole_maps(layer: Layer) -> Maps:
-    return layer.maps().in_whole_vectors()
 
 
 def _run_layer(layer: Layer, sites: SiteData, around: Convolution, inputs: Tensor) -> SiteData:
