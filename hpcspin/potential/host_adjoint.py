@@ -67,9 +67,9 @@ class HostAdjoint(HostLayer):
             kernels=self._keep(kernels),
         )
         if self._scalars:
-            given = wide(layer.maps().scalars.unflatten(0, (-1, self._scalars)).transpose(1, 2).numpy())
-            self._sums.scalars, self._sums.scalar_sums = struct.told, given.shape[2]
-            self._sums.scalar_kernels = self._keep(given)
+            transposed = wide(layer.maps().scalars.unflatten(0, (-1, self._scalars)).transpose(1, 2).numpy())
+            self._sums.scalars, self._sums.scalar_sums = struct.scalar_features, transposed.shape[2]
+            self._sums.scalar_kernels = self._keep(transposed)
 
     def memory(self, centres: int) -> Tensor | None:
         """Memory for the results of so many centres that `back` reads; None if too large, so that `back` recomputes."""
@@ -86,7 +86,7 @@ class HostAdjoint(HostLayer):
         by: RowData,
         threads: int,
         kept: Tensor | None = None,
-        made: Tensor | None = None,
+        new_scalars: Tensor | None = None,
     ) -> RowData:
         """Derivatives of potentials with respect to the input of the layer, from those with respect to its output.
 
@@ -97,14 +97,14 @@ class HostAdjoint(HostLayer):
         tables
             Tables of its centres.
         by
-            Derivatives with respect to all rows of the output: vectors, shape (potentials, rows, 3, 1 + made vectors),
-            of which those of the spin are not read, and scalars, shape (potentials, rows, made scalars).
+            Derivatives with respect to all rows of the output: vectors, shape (potentials, rows, 3, 1 + new vectors),
+            of which those of the spin are not read, and scalars, shape (potentials, rows, new scalars).
         threads
             Largest number of threads.
         kept
             Intermediate results that the layer has kept, if any.
-        made
-            Receives the scalars that the layer computes, shape (rows, made scalars), if nothing was kept.
+        new_scalars
+            Receives the scalars that the layer computes, shape (rows, new scalars), if nothing was kept.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class HostAdjoint(HostLayer):
         potentials, density = len(by.vectors), self._back.densities
         room = centres + EMPTY
         by_densities = self._empty(potentials, room, 3, density)
-        by_sums = self._empty(potentials, room, self._struct.told if self._scalars else 0)
+        by_sums = self._empty(potentials, room, self._struct.scalar_features if self._scalars else 0)
         by_own = torch.zeros(potentials, rows, self._scalars, dtype=self._dtype)
         for part in (by_densities, by_sums):
             part[:, centres] = 0  # The row for what is missing.
@@ -127,17 +127,17 @@ class HostAdjoint(HostLayer):
             scratch = self._empty(self._back_scratch)
             kernel.hpcspin_layer_adjoint(
                 layer, back, *reads, first, last, potentials, rows, room, *writes,
-                *(None if part is None else part.data_ptr() for part in (made, kept)), scratch.data_ptr(),
+                *(None if part is None else part.data_ptr() for part in (new_scalars, kept)), scratch.data_ptr(),
             )  # fmt: skip
 
         share_out(descend, centres, threads)
         sums, width, scalars = self._sums, self._sums.densities, self._sums.scalar_sums
-        given = RowData(self._empty(potentials, rows, 3, width), self._empty(potentials, rows, scalars))
+        by_row = RowData(self._empty(potentials, rows, 3, width), self._empty(potentials, rows, scalars))
 
         def gather(number: int, first: int, last: int) -> None:
             scratch = self._empty(BLOCK * (3 * width + scalars))
             parts = by_densities[number], by_sums[number], tables.back
-            out = given.vectors[number], given.scalars[number]
+            out = by_row.vectors[number], by_row.scalars[number]
             kernel.hpcspin_sums(
                 ctypes.addressof(sums), *(part.data_ptr() for part in parts), first, last,
                 *(part.data_ptr() for part in out), scratch.data_ptr(),
@@ -145,8 +145,7 @@ class HostAdjoint(HostLayer):
 
         for number in range(potentials):
             share_out(lambda first, last, number=number: gather(number, first, last), rows, threads)  # type: ignore[misc]
-        vectors, told = given.vectors[..., : self._vectors], given.scalars[..., : self._scalars]
-        return RowData(vectors, told + by_own)
+        return RowData(by_row.vectors[..., : self._vectors], by_row.scalars[..., : self._scalars] + by_own)
 
 
 class HostTables(NamedTuple):
@@ -189,10 +188,10 @@ def forward_on_host(
 ) -> ForwardPass:
     """Evaluate the first ``through`` of all layers on ``data``, and keep what the reverse sweeps need."""
     states, kept = [data], list[Tensor | None]()
-    for number, (layer, of) in enumerate(zip(layers[:through], tables[:through], strict=True)):
-        kept.append(layer.memory(of.centres))
+    for number, (layer, table) in enumerate(zip(layers[:through], tables[:through], strict=True)):
+        kept.append(layer.memory(table.centres))
         adds = 0 < number < len(layers) - 1
-        states.append(layer(states[-1], of.forward, inputs, of.centres, adds, threads, kept[-1]))
+        states.append(layer(states[-1], table.forward, inputs, table.centres, adds, threads, kept[-1]))
     return ForwardPass(inputs, states, kept)
 
 
@@ -233,15 +232,17 @@ def derivatives_on_host(
     by = RowData(factors.new_zeros(len(seeds), rows, 3, 1), seeds[:, None].expand(-1, rows, -1))
     for number in range(last, -1, -1):
         by = RowData(*(part.contiguous() for part in by))
-        known = forward_pass.kept[number] if number < len(forward_pass.kept) else None
-        given = forward_pass.states[number], tables[number], forward_pass.inputs, by, threads, known
-        found = layers[number].back(*given, local if number == last and not whole else None)
-        by_spin += found.vectors[..., 0]
+        kept = forward_pass.kept[number] if number < len(forward_pass.kept) else None
+        by_input = layers[number].back(
+            forward_pass.states[number], tables[number], forward_pass.inputs, by, threads, kept,
+            local if number == last and not whole else None,
+        )  # fmt: skip
+        by_spin += by_input.vectors[..., 0]
         if 0 < number < last:
             # The layer adds its output to its input.
-            found.vectors[..., 1:] += by.vectors[..., 1:]
-            found = RowData(found.vectors, found.scalars + by.scalars)
-        by = found
+            by_input.vectors[..., 1:] += by.vectors[..., 1:]
+            by_input = RowData(by_input.vectors, by_input.scalars + by.scalars)
+        by = by_input
     return local, by_spin
 
 

@@ -23,10 +23,10 @@ typedef struct {
 typedef struct {
     int32_t slots, vectors, scalars, own_scalars; /* read; own_scalars: whether a centre's own are features */
     int32_t densities, scalar_sums;               /* both padded; the first density is the spin */
-    int32_t trivial, irreps, products, told;      /* numbers of S.A, irreps, products P.Q, sums of scalars */
+    int32_t trivial, irreps, products, scalar_features; /* numbers of S.A, irreps, products P.Q, sums of scalars */
     int32_t triples;                              /* products S.(P' x Q'): none if the layer is even, else as many */
     const int32_t *shares, *dimensions;           /* of each irrep: number of its products, and of its rows */
-    int32_t made_vectors, made_scalars, inputs, hidden_layers;
+    int32_t out_vectors, out_scalars, inputs, hidden_layers;
     const real *kernels, *scalar_kernels;         /* (slots, vectors, densities), (slots, scalars, scalar_sums) */
     matrix mixtures;                              /* P, Q and, if not even, P', Q' of each row of each irrep; both sums */
     const matrix *network;                        /* hidden_layers + 1 of them */
@@ -131,27 +131,27 @@ INLINE void invariants(const layer *l, const real *spin, const real *density, co
         store(out + k, spin[0] * load(a) + spin[1] * load(a + n) + spin[2] * load(a + 2 * n));
     }
     real *to = out + l->trivial;
-    const real *of = mixed;
+    const real *from = mixed;
     for (int irrep = 0; irrep < l->irreps; irrep++) {
         const int64_t share = l->shares[irrep];
         for (int k = 0; k < share; k += LANES) {
             vec sum = {};
             for (int row = 0; row < l->dimensions[irrep]; row++) {
-                const real *p = of + sides(l) * row * share + k;
+                const real *p = from + sides(l) * row * share + k;
                 sum += dot(p, p + share, columns);
             }
             store(to + k, sum);
         }
         to += share;
-        of += sides(l) * l->dimensions[irrep] * share;
+        from += sides(l) * l->dimensions[irrep] * share;
     }
-    of = mixed;
+    from = mixed;
     for (int irrep = 0; l->triples && irrep < l->irreps; irrep++) {
         const int64_t share = l->shares[irrep];
         for (int k = 0; k < share; k += LANES) {
             vec sum = {};
             for (int row = 0; row < l->dimensions[irrep]; row++) {
-                const real *u = of + (4 * row + 2) * share + k, *v = u + share;
+                const real *u = from + (4 * row + 2) * share + k, *v = u + share;
                 vec c[3];
                 cross(spin, u, columns, c);
                 sum += c[0] * load(v) + c[1] * load(v + columns) + c[2] * load(v + 2 * columns);
@@ -159,25 +159,25 @@ INLINE void invariants(const layer *l, const real *spin, const real *density, co
             store(to + k, sum);
         }
         to += share;
-        of += 4 * l->dimensions[irrep] * share;
+        from += 4 * l->dimensions[irrep] * share;
     }
 }
 
-/* New vectors and scalars of one centre, added to the `known` ones if given; without scalars the sum of the vectors.
+/* New vectors and scalars of one centre, added to the `old` ones if given; without scalars the sum of the vectors.
  * `row` has room for both and a vector of the processor. */
-INLINE void finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *said,
-                   const real *known, const real *known_scalars, real *row, real *vectors, real *scalars) {
-    const int64_t n = l->made_vectors, m = l->made_scalars;
+INLINE void finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *outputs,
+                   const real *old, const real *old_scalars, real *row, real *vectors, real *scalars) {
+    const int64_t n = l->out_vectors, m = l->out_scalars;
     const real present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
-    real *told = row + 3 * (1 + n);
+    real *row_scalars = row + 3 * (1 + n);
     for (int i = 0; i < 3; i++) {
         const int next = (i + 1) % 3, last = (i + 2) % 3;
         real *out = row + i * (1 + n) + 1;
         for (int k = 0; k < n; k += LANES) {
             const real *across = sums + n + k;
             vec turned = spin[next] * load(across + last * columns) - spin[last] * load(across + next * columns);
-            vec made = load(said + k) * load(sums + i * columns + k) + load(said + n + k) * turned;
-            store(out + k, present * made + (known ? load(known + i * (1 + n) + 1 + k) : all(0.0f)));
+            vec sum = load(outputs + k) * load(sums + i * columns + k) + load(outputs + n + k) * turned;
+            store(out + k, present * sum + (old ? load(old + i * (1 + n) + 1 + k) : all(0.0f)));
         }
     }
     if (!m) {
@@ -188,29 +188,30 @@ INLINE void finish(const layer *l, const real *spin, const real *sums, int64_t c
         return;
     }
     for (int k = 0; k < m; k += LANES)
-        store(told + k, present * load(said + 2 * n + k) + (known_scalars ? load(known_scalars + k) : all(0.0f)));
+        store(row_scalars + k,
+              present * load(outputs + 2 * n + k) + (old_scalars ? load(old_scalars + k) : all(0.0f)));
     for (int i = 0; i < 3; i++) row[i * (1 + n)] = spin[i];
     memcpy(vectors, row, 3 * (1 + n) * sizeof(real));
-    memcpy(scalars, told, m * sizeof(real));
+    memcpy(scalars, row_scalars, m * sizeof(real));
 }
 
 /* Densities (BLOCK, 3, densities), mixtures (BLOCK, 3, columns) and features (BLOCK, features) of BLOCK centres, the
  * first `count` of which are used. */
-INLINE void look(const layer *l, const real *vectors, const real *scalars, const int32_t *mine, const real *inputs,
-                 int64_t count, real *density, real *mixed, real *seen) {
+INLINE void compute_features(const layer *l, const real *vectors, const real *scalars, const int32_t *mine,
+                             const real *inputs, int64_t count, real *density, real *mixed, real *features) {
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
     const int64_t sums = l->trivial + l->products + l->triples, own = l->own_scalars ? l->scalars : 0;
     for (int i = 0; i < BLOCK; i += ROWS / 3)
         densities(l, vectors, mine + i * l->slots, density + 3 * i * n);
     product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
     for (int i = 0; i < BLOCK; i++) {
-        const real *known = vectors + mine[i * l->slots] * row;
-        real spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
-        invariants(l, spin, density + 3 * i * n, mixed + 3 * i * columns, columns, seen + i * l->features);
+        const real *old = vectors + mine[i * l->slots] * row;
+        real spin[3] = {old[0], old[l->vectors], old[2 * l->vectors]};
+        invariants(l, spin, density + 3 * i * n, mixed + 3 * i * columns, columns, features + i * l->features);
     }
-    scalar_sums(l, scalars, mine, seen + sums, l->features);
+    scalar_sums(l, scalars, mine, features + sums, l->features);
     for (int i = 0; i < count; i++) {
-        real *rest = seen + i * l->features + sums + l->told;
+        real *rest = features + i * l->features + sums + l->scalar_features;
         memcpy(rest, scalars + mine[i * l->slots] * (int64_t)l->scalars, own * sizeof(real));
         memcpy(rest + own, inputs + i * l->inputs, l->inputs * sizeof(real));
     }
@@ -219,15 +220,16 @@ INLINE void look(const layer *l, const real *vectors, const real *scalars, const
 /* Intermediate results that the reverse sweep reads, of a centre and those after it: densities (3, densities), outputs
  * of the network (widest) and slopes of its hidden layers (widest), `apart` numbers from one layer to the next. */
 typedef struct {
-    real *density, *said, *slopes;
+    real *density, *outputs, *slopes;
     int64_t apart;
 } record;
 
 /* The records from centre `from` on, in memory for `room` centres; without slopes if none are needed. */
 INLINE record records(const layer *l, real *memory, int64_t room, int64_t from, int slopes) {
     const int64_t densities = 3 * (int64_t)l->densities, widest = l->widest;
-    real *said = memory + room * densities, *slope = said + room * widest;
-    return (record){memory + from * densities, said + from * widest, slopes ? slope + from * widest : 0, room * widest};
+    real *outputs = memory + room * densities, *slope = outputs + room * widest;
+    return (record){memory + from * densities, outputs + from * widest, slopes ? slope + from * widest : 0,
+                    room * widest};
 }
 
 int64_t hpcspin_record(const layer *l) { return 3 * (int64_t)l->densities + (1 + (int64_t)l->hidden_layers) * l->widest; }
@@ -243,16 +245,16 @@ INLINE void activate_both(real *x, real *slope, const real *bias, int width) {
 
 /* Fill the records of BLOCK centres and their mixtures; `x` has room for two of the network's widest layers. Not
  * inlined: two inlined copies might round differently. */
-static __attribute__((noinline)) void say(const layer *l, const real *vectors, const real *scalars,
-                                          const int32_t *mine, const real *inputs, int64_t count, record r,
-                                          real *mixed, real *seen, real *x) {
+static __attribute__((noinline)) void run_network(const layer *l, const real *vectors, const real *scalars,
+                                                  const int32_t *mine, const real *inputs, int64_t count, record r,
+                                                  real *mixed, real *features, real *x) {
     const int64_t widest = l->widest;
-    const real *from = seen;
+    const real *from = features;
     int64_t width = l->features;
-    look(l, vectors, scalars, mine, inputs, count, r.density, mixed, seen);
+    compute_features(l, vectors, scalars, mine, inputs, count, r.density, mixed, features);
     for (int number = 0; number <= l->hidden_layers; number++) {
         const matrix *m = &l->network[number];
-        real *to = number == l->hidden_layers ? r.said : x + number % 2 * BLOCK * widest;
+        real *to = number == l->hidden_layers ? r.outputs : x + number % 2 * BLOCK * widest;
         product(from, width, BLOCK, m, to, widest);
         for (int i = 0; number < l->hidden_layers && i < BLOCK; i++)
             if (r.slopes)
@@ -268,7 +270,7 @@ static __attribute__((noinline)) void say(const layer *l, const real *vectors, c
 /* Evaluate the layer for centres first to last - 1; `table` has BLOCK more of them after the last one.
  *
  * vectors (rows, 3, vectors), the spin first, and scalars (rows, scalars) are the input, with LANES more rows than the
- * table refers to. New ones are written to the rows of the centres, table[...][0]: (rows, 3, 1 + made vectors), or,
+ * table refers to. New ones are written to the rows of the centres, table[...][0]: (rows, 3, 1 + new vectors), or,
  * without scalars, their sum, (rows, 3). `adds`: whether the input is added. `inputs` is (centres, inputs). `scratch`
  * has room for `hpcspin_layer_scratch` numbers. `kept` is null, or memory for the records of `room` centres; `first` is
  * then a multiple of BLOCK.
@@ -277,22 +279,22 @@ void hpcspin_layer(const layer *l, const real *vectors, const real *scalars, con
                    const real *inputs, int64_t first, int64_t last, int32_t adds, real *new_vectors,
                    real *new_scalars, real *kept, int64_t room, real *scratch) {
     const int64_t columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
-    real *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *x = seen + BLOCK * l->features;
-    real *made = x + 2 * BLOCK * l->widest, *own = made + 3 * (1 + l->made_vectors) + l->made_scalars + LANES;
-    const int64_t apart = l->made_scalars ? 3 * (1 + l->made_vectors) : 3;
-    memset(seen, 0, BLOCK * l->features * sizeof(real));
+    real *mixed = scratch, *features = mixed + 3 * BLOCK * columns, *x = features + BLOCK * l->features;
+    real *new_row = x + 2 * BLOCK * l->widest, *own = new_row + 3 * (1 + l->out_vectors) + l->out_scalars + LANES;
+    const int64_t apart = l->out_scalars ? 3 * (1 + l->out_vectors) : 3;
+    memset(features, 0, BLOCK * l->features * sizeof(real));
     for (int64_t start = first; start < last; start += BLOCK) {
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
         const record r = kept ? records(l, kept, room, start, 1) : records(l, own, BLOCK, 0, 0);
-        say(l, vectors, scalars, mine, inputs + start * l->inputs, count, r, mixed, seen, x);
+        run_network(l, vectors, scalars, mine, inputs + start * l->inputs, count, r, mixed, features, x);
         for (int i = 0; i < count; i++) {
             const int64_t at = mine[i * l->slots];
-            const real *known = vectors + at * row;
-            real spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
-            finish(l, spin, mixed + 3 * i * columns + l->sums, columns, r.said + i * l->widest, adds ? known : 0,
-                   adds ? scalars + at * l->scalars : 0, made, new_vectors + at * apart,
-                   new_scalars + at * l->made_scalars);
+            const real *old = vectors + at * row;
+            real spin[3] = {old[0], old[l->vectors], old[2 * l->vectors]};
+            finish(l, spin, mixed + 3 * i * columns + l->sums, columns, r.outputs + i * l->widest, adds ? old : 0,
+                   adds ? scalars + at * l->scalars : 0, new_row, new_vectors + at * apart,
+                   new_scalars + at * l->out_scalars);
         }
     }
 }
@@ -326,23 +328,23 @@ INLINE vec partly(const real *p, int64_t count) {
     return load(part);
 }
 
-/* From derivatives with respect to new vectors (3, 1 + made vectors) and scalars of one centre to those with respect to
+/* From derivatives with respect to new vectors (3, 1 + new vectors) and scalars of one centre to those with respect to
  * the outputs of the network and the sums of its vectors; adds the one with respect to its spin. */
-INLINE void adjoint_of_finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *said,
-                              const real *by_vectors, const real *by_scalars, real *by_said, real *by_sums,
+INLINE void adjoint_of_finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *outputs,
+                              const real *by_vectors, const real *by_scalars, real *by_outputs, real *by_sums,
                               int64_t wide, real *by_spin) {
-    const int64_t n = l->made_vectors, m = l->made_scalars;
+    const int64_t n = l->out_vectors, m = l->out_scalars;
     const real present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
     vec g[3], by[3] = {};
     for (int64_t k = 0; k < n; k += LANES) {
         for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k);
         const real *along = sums + k;
-        store(by_said + k, g[0] * load(along) + g[1] * load(along + columns) + g[2] * load(along + 2 * columns));
-        for (int i = 0; i < 3; i++) store(by_sums + i * wide + k, leading(load(said + k), n - k) * g[i]);
+        store(by_outputs + k, g[0] * load(along) + g[1] * load(along + columns) + g[2] * load(along + 2 * columns));
+        for (int i = 0; i < 3; i++) store(by_sums + i * wide + k, leading(load(outputs + k), n - k) * g[i]);
     }
     for (int64_t k = 0; k < n; k += LANES) {
         for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k);
-        vec turned = leading(load(said + n + k), n - k), product[3], sum = {};
+        vec turned = leading(load(outputs + n + k), n - k), product[3], sum = {};
         cross(spin, sums + n + k, columns, product);
         for (int i = 0; i < 3; i++) {
             const int next = (i + 1) % 3, last = (i + 2) % 3;
@@ -351,10 +353,10 @@ INLINE void adjoint_of_finish(const layer *l, const real *spin, const real *sums
             store(by_sums + i * wide + n + k, turned * (g[next] * spin[last] - g[last] * spin[next]));
             by[i] += turned * (load(across + next * columns) * g[last] - load(across + last * columns) * g[next]);
         }
-        store(by_said + n + k, sum);
+        store(by_outputs + n + k, sum);
     }
     for (int i = 0; i < 3; i++) by_spin[i] += total(by[i]);
-    for (int64_t k = 0; k < m; k++) by_said[2 * n + k] = present * by_scalars[k];
+    for (int64_t k = 0; k < m; k++) by_outputs[2 * n + k] = present * by_scalars[k];
 }
 
 /* From derivatives with respect to the scalar and triple products of one centre to those with respect to its mixtures;
@@ -390,11 +392,11 @@ INLINE void adjoint_of_products(const layer *l, const real *s, const real *mixed
 }
 
 /* Reverse sweep through a layer for its centres first to last - 1, for `potentials` derivatives at once: from those
- * with respect to its output, by_vectors (potentials, rows, 3, 1 + made vectors) and by_scalars (potentials, rows, made
+ * with respect to its output, by_vectors (potentials, rows, 3, 1 + new vectors) and by_scalars (potentials, rows, new
  * scalars), to those with respect to its sums over slots, by_densities (potentials, room, 3, densities of `back`), and,
- * if there are scalars, by_sums (potentials, room, told) and by_own (potentials, rows, scalars). `kept` are the records
- * of `hpcspin_layer`, or null: they are then recomputed, and the scalars of the layer are written to new_scalars (rows,
- * made scalars) unless that is null. Other arguments are those of `hpcspin_layer`.
+ * if there are scalars, by_sums (potentials, room, scalar features) and by_own (potentials, rows, scalars). `kept` are
+ * the records of `hpcspin_layer`, or null: they are then recomputed, and the scalars of the layer are written to
+ * new_scalars (rows, new scalars) unless that is null. Other arguments are those of `hpcspin_layer`.
  */
 void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vectors, const real *scalars,
                            const int32_t *table, const real *inputs, int64_t first, int64_t last, int64_t potentials,
@@ -402,38 +404,38 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vect
                            real *by_densities, real *by_sums, real *by_own, real *new_scalars, real *kept,
                            real *scratch) {
     const int64_t n = l->densities, columns = (int64_t)l->mixtures.vectors * LANES, row = 3 * (int64_t)l->vectors;
-    const int64_t wide = columns + LANES, made = 3 * (1 + (int64_t)l->made_vectors), m = l->made_scalars;
+    const int64_t wide = columns + LANES, out_row = 3 * (1 + (int64_t)l->out_vectors), m = l->out_scalars;
     const int64_t products = l->trivial, sums = l->trivial + l->products + l->triples, widest = l->widest;
-    const int64_t span = 2 * (int64_t)l->made_vectors + LANES;
+    const int64_t span = 2 * (int64_t)l->out_vectors + LANES;
     const int hidden = l->hidden_layers;
-    real *mixed = scratch, *seen = mixed + 3 * BLOCK * columns, *by_mixed = seen + BLOCK * l->features;
+    real *mixed = scratch, *features = mixed + 3 * BLOCK * columns, *by_mixed = features + BLOCK * l->features;
     real *by_density = by_mixed + 3 * BLOCK * wide, *x = by_density + 3 * BLOCK * n, *y = x + BLOCK * widest;
     real *by_vector_sums = y + BLOCK * widest, *own = by_vector_sums + 3 * BLOCK * span, by_spin[BLOCK][3];
-    memset(seen, 0, BLOCK * l->features * sizeof(real));
+    memset(features, 0, BLOCK * l->features * sizeof(real));
     memset(by_mixed, 0, 3 * BLOCK * wide * sizeof(real));
     for (int64_t start = first; start < last; start += BLOCK) {
         const int32_t *mine = table + start * l->slots;
         const int64_t left = last - start, count = left < BLOCK ? left : BLOCK;
         const record r = kept ? records(l, kept, room, start, 1) : records(l, own, BLOCK, 0, 1);
-        const real *density = r.density, *said = r.said;
+        const real *density = r.density, *outputs = r.outputs;
         if (kept)
             product(density, n, 3 * BLOCK, &l->mixtures, mixed, columns);
         else
-            say(l, vectors, scalars, mine, inputs + start * l->inputs, count, r, mixed, seen, x);
+            run_network(l, vectors, scalars, mine, inputs + start * l->inputs, count, r, mixed, features, x);
         for (int64_t p = 0; p < potentials; p++) {
             memset(x, 0, BLOCK * widest * sizeof(real));
             memset(by_spin, 0, sizeof by_spin);
             for (int i = 0; i < count; i++) {
                 const int64_t at = mine[i * l->slots], place = p * rows + at;
-                const real *known = vectors + at * row;
-                const real spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
-                adjoint_of_finish(l, spin, mixed + 3 * i * columns + l->sums, columns, said + i * widest,
-                                  by_vectors + place * made, by_scalars + place * m, x + i * widest,
+                const real *old = vectors + at * row;
+                const real spin[3] = {old[0], old[l->vectors], old[2 * l->vectors]};
+                adjoint_of_finish(l, spin, mixed + 3 * i * columns + l->sums, columns, outputs + i * widest,
+                                  by_vectors + place * out_row, by_scalars + place * m, x + i * widest,
                                   by_vector_sums + 3 * i * span, span, by_spin[i]);
                 if (new_scalars && !p)
                     for (int64_t k = 0; k < m; k++)
                         new_scalars[at * m + k] = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f
-                                                      ? said[i * widest + 2 * l->made_vectors + k]
+                                                      ? outputs[i * widest + 2 * l->out_vectors + k]
                                                       : 0.0f;
             }
             real *by = x;
@@ -448,18 +450,18 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vect
                 by = to;
             }
             for (int i = 0; i < count; i++) {
-                const real *known = vectors + mine[i * l->slots] * row;
-                const real spin[3] = {known[0], known[l->vectors], known[2 * l->vectors]};
+                const real *old = vectors + mine[i * l->slots] * row;
+                const real spin[3] = {old[0], old[l->vectors], old[2 * l->vectors]};
                 adjoint_of_products(l, spin, mixed + 3 * i * columns, columns, by + i * widest + products,
                                     by_mixed + 3 * i * wide, wide, by_spin[i]);
                 for (int c = 0; c < 3; c++)
                     memcpy(by_mixed + (3 * i + c) * wide + l->sums, by_vector_sums + (3 * i + c) * span,
-                           2 * l->made_vectors * sizeof(real));
+                           2 * l->out_vectors * sizeof(real));
             }
             product(by_mixed, wide, 3 * BLOCK, &back->mixtures, by_density, n);
             for (int i = 0; i < count; i++) {
                 const int64_t place = p * room + start + i;
-                const real *known = vectors + mine[i * l->slots] * row, *of = by + i * widest;
+                const real *old = vectors + mine[i * l->slots] * row, *by_features = by + i * widest;
                 const int64_t kept = back->densities;
                 real *to = by_densities + 3 * place * kept;
                 for (int c = 0; c < 3; c++) {
@@ -467,14 +469,15 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vect
                     const real *a = density + (3 * i + c) * n + 1;
                     real own = by_spin[i][c];
                     for (int64_t k = 0; k < l->trivial; k++) {
-                        to[c * kept + 1 + k] += of[k] * known[c * l->vectors];
-                        own += of[k] * a[k];
+                        to[c * kept + 1 + k] += by_features[k] * old[c * l->vectors];
+                        own += by_features[k] * a[k];
                     }
                     to[c * kept] += own; /* The first density is the spin. */
                 }
                 if (l->own_scalars) {
-                    memcpy(by_sums + place * l->told, of + sums, l->told * sizeof(real));
-                    memcpy(by_own + (p * rows + mine[i * l->slots]) * l->scalars, of + sums + l->told, l->scalars * sizeof(real));
+                    memcpy(by_sums + place * l->scalar_features, by_features + sums, l->scalar_features * sizeof(real));
+                    memcpy(by_own + (p * rows + mine[i * l->slots]) * l->scalars,
+                           by_features + sums + l->scalar_features, l->scalars * sizeof(real));
                 }
             }
         }
@@ -483,7 +486,7 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vect
 
 int64_t hpcspin_adjoint_scratch(const layer *l) {
     const int64_t columns = (int64_t)l->mixtures.vectors * LANES;
-    return BLOCK * (3 * (l->densities + 2 * columns + 2 * (int64_t)l->made_vectors + 2 * LANES) + l->features +
+    return BLOCK * (3 * (l->densities + 2 * columns + 2 * (int64_t)l->out_vectors + 2 * LANES) + l->features +
                     2 * (int64_t)l->widest + hpcspin_record(l));
 }
 
@@ -523,7 +526,7 @@ void hpcspin_sums(const layer *l, const real *vectors, const real *scalars, cons
 
 int64_t hpcspin_layer_scratch(const layer *l) {
     return BLOCK * (3 * (int64_t)l->mixtures.vectors * LANES + l->features + 2 * (int64_t)l->widest + hpcspin_record(l)) +
-           3 * (1 + l->made_vectors) + l->made_scalars + LANES;
+           3 * (1 + l->out_vectors) + l->out_scalars + LANES;
 }
 
 int64_t hpcspin_lanes(void) { return LANES; }

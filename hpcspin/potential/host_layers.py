@@ -60,9 +60,9 @@ class HostStruct(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("slots", "vectors", "scalars", "own_scalars")),
         *((name, ctypes.c_int32) for name in ("densities", "scalar_sums")),
-        *((name, ctypes.c_int32) for name in ("trivial", "irreps", "products", "told", "triples")),
+        *((name, ctypes.c_int32) for name in ("trivial", "irreps", "products", "scalar_features", "triples")),
         *((name, ctypes.c_void_p) for name in ("shares", "dimensions")),
-        *((name, ctypes.c_int32) for name in ("made_vectors", "made_scalars", "inputs", "hidden_layers")),
+        *((name, ctypes.c_int32) for name in ("out_vectors", "out_scalars", "inputs", "hidden_layers")),
         *((name, ctypes.c_void_p) for name in ("kernels", "scalar_kernels")),
         ("mixtures", HostMatrix),
         ("network", ctypes.c_void_p),
@@ -105,12 +105,12 @@ class HostLayer:
             trivial=layer.trivial - 1,
             irreps=len(shares),
             products=sum(shares),
-            told=maps.scalars.shape[1],
+            scalar_features=maps.scalars.shape[1],
             triples=triples,
             shares=self._keep(np.array(shares, np.int32)),
             dimensions=self._keep(np.array(layer.dimensions, np.int32)),
-            made_vectors=layer.writes.vectors,
-            made_scalars=layer.writes.scalars,
+            out_vectors=layer.writes.vectors,
+            out_scalars=layer.writes.scalars,
             inputs=len(matrices[0]) + sum(shares) - triples - len(layer.network.mean),
             hidden_layers=len(biases),
             kernels=self._keep(kernels),
@@ -156,9 +156,9 @@ class HostLayer:
         """
         rows, (vectors, scalars) = len(data.vectors), self._writes
         shapes = (rows, 3, 1 + vectors if scalars else 1), (rows, scalars)
-        made = RowData(*(torch.zeros(shape, dtype=self._dtype) for shape in shapes))
+        output = RowData(*(torch.zeros(shape, dtype=self._dtype) for shape in shapes))
         reads = [part.data_ptr() for part in (*data, table, inputs)]
-        writes = [part.data_ptr() for part in made]
+        writes = [part.data_ptr() for part in output]
 
         def work(first: int, last: int) -> None:
             scratch = torch.empty(self._scratch, dtype=self._dtype)
@@ -168,7 +168,7 @@ class HostLayer:
             )  # fmt: skip
 
         share_out(work, centres, threads)
-        return made
+        return output
 
     def _keep(self, array: NDArray[Any]) -> int:
         array = np.ascontiguousarray(array)
@@ -206,9 +206,9 @@ def products_of(layer: Layer) -> list[int]:
 
 def host_kernels(kernels: Tensor, vectors: int) -> Floats:
     """Kernels of the densities, the first of which is the spin, shape (slots, vectors, 1 + densities + zeros)."""
-    given = _array(kernels).reshape(-1, vectors, kernels.shape[1])
-    packed = np.zeros((*given.shape[:2], padded(1 + given.shape[2], given.dtype)), given.dtype)
-    packed[:, :, 1 : 1 + given.shape[2]] = given
+    by_slot = _array(kernels).reshape(-1, vectors, kernels.shape[1])
+    packed = np.zeros((*by_slot.shape[:2], padded(1 + by_slot.shape[2], by_slot.dtype)), by_slot.dtype)
+    packed[:, :, 1 : 1 + by_slot.shape[2]] = by_slot
     packed[0, 0, 0] = 1
     return packed
 

@@ -29,35 +29,35 @@ _OPTIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64
 @functools.cache
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The kernels of a precision, compiled if needed; None if there is no C compiler or it fails."""
-    found = compiled(SOURCE, *_OPTIONS[dtype])
-    if found is None:
+    kernels = compiled(SOURCE, *_OPTIONS[dtype])
+    if kernels is None:
         return None
-    found.hpcspin_layer.restype = None
-    found.hpcspin_layer_adjoint.restype = found.hpcspin_sums.restype = None
+    kernels.hpcspin_layer.restype = None
+    kernels.hpcspin_layer_adjoint.restype = kernels.hpcspin_sums.restype = None
     for name in ("layer_scratch", "adjoint_scratch", "record", "lanes"):
-        getattr(found, f"hpcspin_{name}").restype = ctypes.c_int64
+        getattr(kernels, f"hpcspin_{name}").restype = ctypes.c_int64
     address, number = ctypes.c_void_p, ctypes.c_int64
-    found.hpcspin_layer.argtypes = (*[address] * 5, number, number, ctypes.c_int32, *[address] * 3, number, address)
-    found.hpcspin_layer_adjoint.argtypes = (*[address] * 6, *[number] * 5, *[address] * 8)
-    found.hpcspin_sums.argtypes = (*[address] * 4, number, number, *[address] * 3)
+    kernels.hpcspin_layer.argtypes = (*[address] * 5, number, number, ctypes.c_int32, *[address] * 3, number, address)
+    kernels.hpcspin_layer_adjoint.argtypes = (*[address] * 6, *[number] * 5, *[address] * 8)
+    kernels.hpcspin_sums.argtypes = (*[address] * 4, number, number, *[address] * 3)
     for name in ("layer_scratch", "adjoint_scratch", "record"):
-        getattr(found, f"hpcspin_{name}").argtypes = (address,)
-    return found
+        getattr(kernels, f"hpcspin_{name}").argtypes = (address,)
+    return kernels
 
 
 @functools.cache
 def potentials(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The kernel of potentials of descriptors; None as in `library`."""
-    found = compiled(POTENTIALS, *_OPTIONS[dtype])
-    if found is None:
+    kernels = compiled(POTENTIALS, *_OPTIONS[dtype])
+    if kernels is None:
         return None
     address, number = ctypes.c_void_p, ctypes.c_int64
-    found.hpcspin_potentials.restype = None
-    found.hpcspin_potentials.argtypes = (*[address] * 3, number, *[address] * 2, *[number] * 4, *[address] * 3)
+    kernels.hpcspin_potentials.restype = None
+    kernels.hpcspin_potentials.argtypes = (*[address] * 3, number, *[address] * 2, *[number] * 4, *[address] * 3)
     for name in ("potentials_scratch", "rows", "wide"):
-        getattr(found, f"hpcspin_{name}").restype = number
-    found.hpcspin_potentials_scratch.argtypes = (address,)
-    return found
+        getattr(kernels, f"hpcspin_{name}").restype = number
+    kernels.hpcspin_potentials_scratch.argtypes = (address,)
+    return kernels
 
 
 def loaded(dtype: torch.dtype) -> ctypes.CDLL:
