@@ -43,17 +43,9 @@ class Point:
 def descend(slope: Callable[[Array], Array], spins: Array, step: float = 1.0, evaluations: int = 0) -> Iterator[Point]:
     """Steepest descent on the spheres with the step lengths of Barzilai and Borwein.
 
-    L. Exl et al., J. Appl. Phys. 115, 17D118 (2014). A descent that starts from a point of an earlier one repeats this
-    point and those after it bit for bit.
-
-    Parameters
-    ----------
-    slope
-        Function from spins of shape (..., 3) to the slope, perpendicular to the spins and of the same shape.
-    spins
-        Start, unit vectors.
-    step, evaluations
-        Values of the point to continue from.
+    The slope is a function from spins of shape (..., 3), perpendicular to these and of the same shape; the spins to
+    start from are unit vectors. A descent that starts from a point of an earlier one, with its step and evaluations,
+    repeats this point and those after it bit for bit. L. Exl et al., J. Appl. Phys. 115, 17D118 (2014).
     """
     uphill, evaluations = slope(spins), max(evaluations - 1, 0)
     while True:

@@ -38,18 +38,9 @@ def site_maps(
 ) -> None:
     """A number of each site, for several dynamics side by side and times from top to bottom (Fig. 4 of the paper).
 
-    Parameters
-    ----------
-    lattice
-        The lattice; each site is drawn as a cell at its Cartesian place.
-    captions
-        Caption of each of the n rows, such as a time.
-    maps
-        The number for each dynamics, by its name, shape (n, Lx, Ly).
-    limits
-        Numbers of the first and of the last colour.
-    colours
-        Name of a matplotlib colour map.
+    Each of the n rows has a caption, such as a time; ``maps`` has the numbers for each dynamics, by its name, shape (n,
+    Lx, Ly). Each site is drawn as a cell at its Cartesian place, with the matplotlib colour map ``colours``, whose
+    first and last colour are those of ``limits``.
     """
     width, height = np.ptp(_corners(lattice).reshape(-1, 2), axis=0)
     figure = Figure(figsize=(3.2 * len(maps), 1.5 + 2.4 * len(captions) * height / width))

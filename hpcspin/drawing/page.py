@@ -122,20 +122,9 @@ def film(
 ) -> str:
     """A film of numbers of each site, with a slider, on a canvas; each cell at its Cartesian place.
 
-    Parameters
-    ----------
-    captions
-        Caption of each frame, such as its time.
-    maps
-        Each quantity by its name, shape (n, cells along x, cells along y); NaN is left blank.
-    limits
-        For each quantity the numbers of the first and the last colour.
-    colours
-        For each quantity the matplotlib colour map.
-    coarse
-        Sites along each side of a cell.
-    note
-        Sentence below the film.
+    Each frame has a caption, such as its time. ``maps`` has each quantity by its name, shape (n, cells along x, cells
+    along y), where NaN is left blank, ``limits`` its numbers of the first and the last colour, and ``colours`` its
+    matplotlib colour map. A cell has ``coarse`` sites along each side; the sentence ``note`` stands below the film.
     """
     steps = coarse * lattice.primitive_vectors
     size = next(iter(maps.values())).shape[1:]

@@ -18,25 +18,11 @@ _DEEPEST = 20
 
 
 class AdaptiveStep:
-    """A time step that is divided as far as its error requires.
+    """A time step that is divided as far as its error requires: the next part is 2^-``level`` of the step.
 
-    Parameters
-    ----------
-    pair
-        Embedded pair of schemes.
-    order
-        Order of the better scheme, which is also the order of the worse one's local error.
-    tolerance
-        Largest error of a spin component in one part.
-    largest
-        Maximum over all ranks.
-    longest
-        Longest part that the drives allow between two times.
-
-    Attributes
-    ----------
-    level : int
-        The next part is 2^-level of the step.
+    ``pair`` is an embedded pair of schemes, ``order`` that of the better one, which is also that of the worse one's
+    local error, and ``tolerance`` the largest error of a spin component in one part. ``largest`` is the maximum over
+    all ranks, ``longest`` the longest part that the drives allow between two times.
     """
 
     def __init__(

@@ -39,26 +39,14 @@ def spin_transfer(spins: Array, field: Array, axis: ArrayLike) -> SpinTransfer:
 def stability_matrix(spins: Array, field: Array, axis: ArrayLike, damping: float) -> NDArray[np.complex128]:
     """The Landau-Lifshitz-Gilbert equation linearised around spins along p, for deviations u + i v perpendicular to p.
 
-    Everything that acts on the spins must turn with them about p; then one complex matrix M in d(u + iv)/dt = M
-    (u + iv) suffices. The magnet is unstable where an eigenvalue of M has a positive real part. A rigid magnet of n
-    spins has the rate sum_ij M_ij / n; with the field of `spin_transfer` and an easy axis along p, of the energy -K
-    (S·p)², its real part is -[a + alpha (b + 2 K)] / (1 + alpha²) around the spins parallel to p.
+    Everything that acts on the spins must turn with them about p; then one complex matrix M in d(u + iv)/dt = M (u +
+    iv) suffices. The magnet is unstable where an eigenvalue of M has a positive real part. A rigid magnet of n spins
+    has the rate sum_ij M_ij / n; with the field of `spin_transfer` and an easy axis along p, of the energy -K (S·p)²,
+    its real part is -[a + alpha (b + 2 K)] / (1 + alpha²) around the spins parallel to p.
 
-    Parameters
-    ----------
-    spins
-        Shape (n, n, 3): in snapshot j, spin j is slightly tilted, in the same direction in all snapshots.
-    field
-        The total field on these spins, shape (n, n, 3).
-    axis
-        Unit vector p.
-    damping
-        Gilbert damping alpha.
-
-    Returns
-    -------
-    ndarray
-        Shape (n, n); the columns belong to the snapshots.
+    In snapshot j of ``spins``, shape (n, n, 3), spin j is slightly tilted, in the same direction in all snapshots;
+    ``field`` is the total field on these spins, ``axis`` the unit vector p and ``damping`` alpha. The columns of M
+    belong to the snapshots.
     """
     p = np.asarray(axis, dtype=np.float64)
     tilted = np.einsum("jjk->jk", spins)

@@ -28,25 +28,12 @@ _STREAM = 1  # the noise has stream 0
 def fastest_rate(
     velocity: Callable[[Tensor], Tensor], spins: Tensor, sites: Tensor, largest: Largest, evaluations: int
 ) -> float:
-    """Estimate the largest rate of precession or relaxation near given spins.
+    """Estimate the largest rate of precession or relaxation near given spins, in radians per unit of time.
 
-    Parameters
-    ----------
-    velocity
-        Function from the spins of my block to dS/dt, of the same shape.
-    spins
-        My spins, shape (nx, ny, 3).
-    sites
-        Their global indices, so that the start of the iteration does not depend on the ranks.
-    largest
-        Maximum over the ranks.
-    evaluations
-        Evaluations of the velocity, at least 3; the last half of the iterations are averaged.
-
-    Returns
-    -------
-    float
-        In radians per unit of time: the larger of the spectral radius of J and the present velocity.
+    It is the larger of the spectral radius of J and the present velocity. ``velocity`` is a function from the spins of
+    my block, shape (nx, ny, 3), to dS/dt; ``sites`` are their global indices, so that the start of the iteration does
+    not depend on the ranks, and ``largest`` is the maximum over these. The velocity is evaluated ``evaluations`` times,
+    at least 3; the last half of the iterations are averaged.
     """
     base = velocity(spins)
     direction = normal_vectors(sites, 0, _STREAM, 0, 0).to(spins.dtype)

@@ -70,19 +70,9 @@ def step_bounds(
 ) -> dict[str, float]:
     """Longest steps that an integrator tolerates, by their cause.
 
-    Parameters
-    ----------
-    rate
-        Fastest rate of the spins in the field at time zero, in radians per unit of time.
-    drives
-        Terms of the field that change with time.
-    damping, temperature
-        Of the bath; their product is 0 for no noise, or for an integrator that does not support noise.
-
-    Returns
-    -------
-    dict
-        Longest step for ``"the motion of the spins"``, ``"the drives"`` and ``"the noise"``, where there are any.
+    The causes are ``"the motion of the spins"`` with their fastest ``rate`` in the field at time zero, in radians per
+    unit of time, ``"the drives"``, terms of the field that change with time, and ``"the noise"``, where there are any.
+    The product of damping and temperature is 0 for no noise, or for an integrator that does not support noise.
     """
     bounds, strength = {}, 2 * damping * temperature
     changes = [drive.rate(0.0, duration) for drive in drives]

@@ -64,17 +64,9 @@ class EquilibriumPart:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Components of the equilibrium part, shape (n, Lx, Ly, 4), and its errors in the field, shape (n,).
 
-        Raises HpcspinError if no affordable number of frequencies reaches the tolerance, or the Green's function is not
-        finite.
-
-        Parameters
-        ----------
-        blocks
-            Layer blocks of my columns, shape (n, columns, m, m).
-        spins
-            Unit vectors, shape (n, Lx, Ly, 3).
-        world
-            Ranks that share the energies.
+        ``blocks`` are the layer blocks of my columns, shape (n, columns, m, m), ``spins`` unit vectors, shape (n, Lx,
+        Ly, 3); the ranks of ``world`` share the energies. Raises HpcspinError if no affordable number of frequencies
+        reaches the tolerance, or the Green's function is not finite.
         """
         site = _IsolatedSites(self.system, spins, self.reference, self.backend)
         count = _FREQUENCIES

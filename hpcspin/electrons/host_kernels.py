@@ -41,19 +41,10 @@ def transfer(
 ) -> tuple[Complex, Complex]:
     """P_F and P_{F-1} of a group of columns, each of shape (batch, m, m); see `recursion`.
 
-    Parameters
-    ----------
-    blocks
-        (H_x - i Gamma_x) / t of the columns F ... L of every snapshot, shape
-        (n, columns, m, m), with bonds of -1 between neighbouring rows of sites.
-    owners
-        Snapshot of each energy, shape (batch,).
-    energies
-        z / t, shape (batch,).
-    periodic
-        Whether the first and the last row of sites are neighbours.
-    beyond
-        u_{L+1}, shape (batch, m, m).
+    ``blocks`` are (H_x - i Gamma_x) / t of the columns F ... L of every snapshot, shape (n, columns, m, m), with bonds
+    of -1 between neighbouring rows of sites, of which the first and the last are neighbours if ``periodic``. ``owners``
+    has the snapshot of each energy, ``energies`` z / t, both of shape (batch,), and ``beyond`` is u_{L+1}, shape
+    (batch, m, m).
     """
     first, before = np.empty_like(beyond), np.empty_like(beyond)
     _transfer(blocks, owners, energies, periodic, beyond, first, before)

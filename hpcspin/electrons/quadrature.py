@@ -128,20 +128,10 @@ def integrate(
 ) -> Integrals:
     """Refine until the error estimate of every integral, the sum of those of its intervals, is below the tolerance.
 
-    Raises HpcspinError if an interval does not converge or the function is not finite; the message names the interval.
-
-    Parameters
-    ----------
-    integrand
-        The function to integrate; each rank evaluates its share of the nodes.
-    edges
-        First grid of every integral, each of shape (intervals + 1,).
-    backend
-        Array library and device that keep the integrals of the intervals.
-    narrowest
-        Smallest length of an interval that may still be divided.
-    first
-        Number of the first integral, for messages.
+    ``edges`` is the first grid of every integral, each of shape (intervals + 1,). Each rank evaluates the integrand at
+    its share of the nodes; the backend keeps the integrals of the intervals, of which none shorter than ``narrowest``
+    is divided. Raises HpcspinError if an interval does not converge or the function is not finite; the message names
+    the interval, and the integral by its number, where ``first`` is that of the first one.
     """
     leaves = Intervals.from_edges(edges)
     fresh, extended = np.arange(len(leaves)), np.arange(0)

@@ -44,18 +44,9 @@ def right_connected(
 ) -> list[Array]:
     """u_x of every column, connected to all columns on its right, each of shape (batch, m, m).
 
-    Parameters
-    ----------
-    blocks
-        (H_x - i Gamma_x) / t, shape (n, Lx, m, m).
-    energies
-        z / t, complex, shape (batch,).
-    coupling
-        W.
-    snapshots
-        Snapshot of each energy, from 0 to n - 1, shape (batch,); None if n is 1 or equals the batch.
-    inner
-        W u W† of a column beyond the last one; None if there is none.
+    ``blocks`` are (H_x - i Gamma_x) / t, shape (n, Lx, m, m), ``energies`` z / t, shape (batch,), and ``coupling`` is
+    W. ``snapshots`` numbers the snapshot of each energy, from 0 to n - 1; it may be None if n is 1 or equals the batch.
+    ``inner`` is W u W† of a column beyond the last one, if there is one.
     """
     xp = coupling.backend.xp
     connected: list[Array] = []
@@ -244,18 +235,9 @@ def lesser(
 
         L_x = l_x + X + X† + p L_{x-1} p†,   p = u_x W†,   X = p U_{x-1} W l_x.
 
-    Parameters
-    ----------
-    connected
-        u_x from `right_connected`.
-    coupling
-        W.
-    sources
-        Q_x, Hermitian, each broadcastable to (batch, m, m).
-    beyond
-        l of a column beyond the last one; None if there is none.
-    entering
-        L and U of a column before the first one; None if there is none.
+    ``connected`` are the u_x from `right_connected`, ``coupling`` is W, and ``sources`` are the Q_x, Hermitian, each
+    broadcastable to (batch, m, m). ``beyond`` is l of a column beyond the last one, ``entering`` L and U of a column
+    before the first one, if there is one.
     """
     xp = coupling.backend.xp
     for u, own in zip(connected, partial_lesser(connected, coupling, sources, beyond), strict=True):

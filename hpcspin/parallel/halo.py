@@ -29,14 +29,9 @@ if TYPE_CHECKING:
 class HaloExchange:
     """Surround a block with a halo of fixed widths; buffers and requests are made once.
 
-    Parameters
-    ----------
-    domain
-        The cut; all ranks make and call their exchanges in the same order.
-    halo
-        Widths (hx, hy); along an axis that is cut, at most the width of the thinnest block.
-    like
-        A block of the shape, type and device that will be exchanged.
+    All ranks make and call their exchanges of a ``domain`` in the same order. The widths (hx, hy) are, along an axis
+    that is cut, at most that of the thinnest block; ``like`` is a block of the shape, type and device that will be
+    exchanged.
     """
 
     def __init__(self, domain: Domain, halo: Halo, like: Tensor) -> None:

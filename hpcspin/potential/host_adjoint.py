@@ -90,26 +90,14 @@ class HostAdjoint(HostLayer):
     ) -> RowData:
         """Derivatives of potentials with respect to the input of the layer, from those with respect to its output.
 
-        Parameters
-        ----------
-        data, inputs
-            As for the layer.
-        tables
-            Tables of its centres.
-        by
-            Derivatives with respect to all rows of the output: vectors, shape (potentials, rows, 3, 1 + new vectors),
-            of which those of the spin are not read, and scalars, shape (potentials, rows, new scalars).
-        threads
-            Largest number of threads.
-        kept
-            Intermediate results that the layer has kept, if any.
-        new_scalars
-            Receives the scalars that the layer computes, shape (rows, new scalars), if nothing was kept.
+        ``data``, ``inputs`` and ``threads`` are those of the layer, ``tables`` those of its centres. ``by`` has the
+        derivatives with respect to all rows of the output: vectors, shape (potentials, rows, 3, 1 + new vectors), of
+        which those of the spin are not read, and scalars, shape (potentials, rows, new scalars). ``kept`` are the
+        intermediate results that the layer has kept, if any; else ``new_scalars`` receives the scalars that it
+        computes, shape (rows, new scalars).
 
-        Returns
-        -------
-        RowData
-            Shapes (potentials, rows, 3, vectors), the spin first, and (potentials, rows, scalars).
+        Returns vectors of shape (potentials, rows, 3, vectors), the spin first, and scalars (potentials, rows,
+        scalars).
         """
         kernel, centres, rows = self._kernel, tables.centres, len(data.vectors) - ROOM
         potentials, density = len(by.vectors), self._back.densities
@@ -205,24 +193,12 @@ def derivatives_on_host(
 ) -> tuple[Tensor, Tensor]:
     """Potentials of each row, and the derivatives of their sums with respect to each spin.
 
-    Parameters
-    ----------
-    layers, tables
-        As for `forward_on_host`.
-    forward_pass
-        Through all layers, or through all but the last one, which the reverse sweep evaluates more cheaply.
-    factors
-        Factors of the terms of ε in E, and of each χ in G, shape (all terms,).
-    terms
-        Number of terms of each potential, see `sum_of_terms`.
-    threads
-        Largest number of threads.
+    ``layers`` and ``tables`` are those of `forward_on_host`, whose pass goes through all layers, or through all but the
+    last one, which the reverse sweep evaluates more cheaply. ``factors`` has those of the terms of ε in E, and of each
+    χ in G, and ``terms`` the number of terms of each potential, see `sum_of_terms`.
 
-    Returns
-    -------
-    tuple of Tensor
-        The terms, without the factors, shape (rows, all terms), and the derivatives of E, or of E and G, shape
-        (potentials, rows, 3).
+    Returns the terms, without the factors, shape (rows, all terms), and the derivatives of E, or of E and G, shape
+    (potentials, rows, 3).
     """
     last, rows = len(layers) - 1, len(forward_pass.states[0].vectors) - ROOM
     seeds = sum_of_terms(torch.diag(factors), terms)

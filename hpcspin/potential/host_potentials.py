@@ -83,23 +83,13 @@ class HostPotentials:
     ) -> tuple[Tensor, Tensor]:
         """Potentials of centres, and their derivatives with respect to the spins in their slots; zero where missing.
 
-        Parameters
-        ----------
-        spins
-            Shape (rows, 3), zero for what is missing.
-        rows
-            Rows of the spins in the slots, int32, shape (slots, room), with a stride of 1 between centres.
-        factors, inputs
-            Factors of the network's outputs, and its other inputs: shapes (potentials, room) and (inputs, room), where
-            room is a multiple of the tile.
-        wanted, centres, threads
-            Number of slots, from the centre on, whose derivatives are returned; of centres to evaluate, from the first
-            one on; and of threads, at most.
+        ``spins`` has shape (rows, 3), with zeros for what is missing, and ``rows`` are those of the spins in the slots,
+        int32, shape (slots, room), with a stride of 1 between centres; room is a multiple of the tile. ``factors`` are
+        those of the network's outputs, shape (potentials, room), and ``inputs`` its other inputs, shape (inputs, room).
+        The first ``centres`` are evaluated, on at most so many threads.
 
-        Returns
-        -------
-        tuple of Tensor
-            Shapes (potentials, room) and (wanted, potentials, 3, room), zero after the centres.
+        Returns shapes (potentials, room) and, for the first ``wanted`` slots, from the centre on, (wanted, potentials,
+        3, room), zero after the centres.
         """
         room, factors, inputs = rows.shape[1], factors.contiguous(), inputs.contiguous()
         local = torch.zeros(self._potentials, room, dtype=self._dtype)

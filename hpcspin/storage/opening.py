@@ -92,19 +92,10 @@ def open_hdf5(path: str | Path, advice: str = "") -> Iterator[h5py.File]:
 
 
 def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | int] | None = None) -> h5py.Dataset:
-    """A dataset of real numbers that is completely in the file.
+    """A dataset of real numbers that is completely in the file from `open_hdf5`, which has the given path.
 
-    Raises HpcspinError if there is no such dataset, it is a group, contains other types or has another shape, or was
-    not completely written.
-
-    Parameters
-    ----------
-    file, path
-        The file from `open_hdf5`, and its path.
-    name
-        Name of the dataset.
-    shape
-        Required shape, with words for axes of any length: ``("n", "Lx", "Ly", 3)``.
+    The required shape has words for axes of any length: ``("n", "Lx", "Ly", 3)``. Raises HpcspinError if there is no
+    such dataset, it is a group, contains other types or has another shape, or was not completely written.
     """
     if name not in file:
         raise HpcspinError(f"{path}: has no dataset /{name}; give a file that has one")

@@ -34,21 +34,12 @@ def write_ovf(
     time: float,
     representation: Representation = "Binary 8",
 ) -> None:
-    """Write one vector field.
+    """Write one vector field: the vector of each site, shape (Lx, Ly, 3).
 
-    Parameters
-    ----------
-    vectors
-        Vector of each site, shape (Lx, Ly, 3).
-    places
-        Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2). Sites on a square grid become a
-        rectangular mesh, all others an irregular mesh.
-    title, unit
-        Name of the quantity, without spaces, and its unit.
-    time
-        Time in hbar/t.
-    representation
-        ``Text`` (decimal numbers), ``Binary 8``, or ``Binary 4`` with half as many digits.
+    The sites have the Cartesian coordinates ``places`` in lattice constants, shape (Lx, Ly, 2); those on a square grid
+    become a rectangular mesh, all others an irregular mesh. ``title`` is the name of the quantity, without spaces, and
+    ``time`` is in hbar/t. The representation is ``Text`` (decimal numbers), ``Binary 8``, or ``Binary 4`` with half as
+    many digits.
     """
     square = is_square_grid(places)
     # x varies fastest in the file, y in arrays.

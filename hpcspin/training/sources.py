@@ -76,25 +76,14 @@ def agreed_sources(
 ) -> dict[str, Source]:
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
+    Files without a config have a lattice of this kind and the ``assumed`` electrons, or, if these are None, those of
+    the other files or, if there are none, bias 0. ``past`` are the electrons of the training data of the model that the
+    training starts from. The keys ``allow`` may differ, and so may ``drive``, the input of the force field that
+    describes the reservoirs, see `hpcspin.storage.without_drive`. With ``distil`` fields of a force field are allowed
+    as training data.
+
     Rank 0 logs a warning of files that do not state their electrons. Raises HpcspinError for the reasons of
     `read_source`, or if the electrons differ in keys that are not allowed.
-
-    Parameters
-    ----------
-    files
-        Paths by name.
-    kind
-        Kind of lattice for files without a config.
-    assumed
-        Electrons of files without a config. None for those of the other files or, if there are none, bias 0.
-    past
-        Electrons of the training data of the model that the training starts from.
-    allow
-        Keys that may differ.
-    drive
-        Input of the force field that describes the reservoirs and may differ; see `hpcspin.storage.without_drive`.
-    distil
-        Whether fields of a force field are allowed as training data.
     """
     sources = {name: read_source(path, kind, 0.0, distil=distil) for name, path in files.items()}
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
