@@ -73,9 +73,8 @@ class Bispectrum(Descriptor):
         self.products = _Quadratic(products.terms, self.references.width)
         self.numbers = [len(direct), sum(irreps[copy.irrep].shape[1] for copy in others), self.references.width]
         length = sum(self.numbers[1:]) + len(products.terms)
-        places = [(left + a, right + a) for left, right, size, _ in invariants for a in range(size)]
-        self.left, self.right = (StaticGather([place[side] for place in places], length) for side in (0, 1))
-        self.totals = SegmentSum(np.array([size for _, _, size, _ in invariants], dtype=np.int64))
+        dots = [[(1.0, left + a, right + a) for a in range(size)] for left, right, size, _ in invariants]
+        self.invariants = _Quadratic(dots, length)
         self.parity = np.array(
             [copy.parity for copy in direct] + [parity for *_, parity in invariants] + [1] * len(self.presence_counts)
         )
@@ -83,17 +82,14 @@ class Bispectrum(Descriptor):
     def forward(self, spins: Tensor, tile: int) -> Tensor:
         """See `Descriptor`."""
         direct, covariants = self._covariants(spins)
-        invariants = self.totals(self.left(covariants) * self.right(covariants))
-        return torch.cat([direct, invariants, self.presence(spins, tile)])
+        return torch.cat([direct, self.invariants(covariants), self.presence(spins, tile)])
 
     def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
         """See `Descriptor`: back through the invariants, the references, the irreps, and the bonds and chiralities."""
         _, covariants = self._covariants(spins)
-        numbers = [self.numbers[0], len(self.totals), len(self.presence_counts)]
+        numbers = [self.numbers[0], len(self.invariants.sums), len(self.presence_counts)]
         direct, by_invariant, _ = cotangents.flatten(2).split(numbers)
-        by_product = self.totals.expand(by_invariant)
-        left, right = self.left(covariants)[:, None], self.right(covariants)[:, None]
-        back = self.left.adjoint(by_product * right) + self.right.adjoint(by_product * left)
+        back = self.invariants.adjoint(covariants, by_invariant)
         sizes = [*self.numbers[1:], len(covariants) - sum(self.numbers[1:])]
         by_copy, by_reference, by_quadratic = back.split(sizes)
         references = covariants.split(sizes)[1]
@@ -109,8 +105,7 @@ class Bispectrum(Descriptor):
         rows = np.concatenate([others, references, self.products.written(written, references)])
         # The features, one after the other.
         written.mapped(np.eye(len(direct)), direct)
-        left, right = (rows[gather.index.numpy()] for gather in (self.left, self.right))
-        written.sums(len(self.totals), self.totals.owner.numpy(), 1, left, right)
+        self.invariants.written(written, rows)
         written.mapped(self.presence_counts.double().numpy(), written.presence)
         return written
 
