@@ -63,9 +63,14 @@ def examine(directory: Path, world: World) -> int:
         make_directory(directory)
     with scratch(world, directory.absolute()) as folder:
         findings["disk"] = _tried(lambda: _disk(folder), world)
-        findings["HDF5"] = _tried(lambda: _hdf5(folder), world)
+        version = h5py.version.hdf5_version
+        findings["HDF5"] = _tried(
+            lambda: Finding(f"version {version}; written and read with filters {hdf5_filters(folder)}"), world
+        )
         findings["locks"] = _locks(folder, world)
-    findings["free space"] = _space(directory)
+    free = shutil.disk_usage(directory).free if directory.exists() else 0
+    space = f"{free / 2**30:.3g} GiB at {directory.absolute()}"
+    findings["free space"] = Finding(space, "good" if free > _LITTLE else "warning")
     lines |= {name: f"{_WORDS[one.grade]} {one.text}" for name, one in findings.items()}
     bad, doubts = ([name for name, one in findings.items() if one.grade == grade] for grade in ("bad", "warning"))
     lines["verdict"] = _verdict(bad, doubts)
@@ -161,10 +166,6 @@ def _disk(folder: Path) -> Finding:
     return Finding(f"{rate / 1e6:.3g} MB/s written, a small write is safe after {1e3 * sync:.3g} ms")
 
 
-def _hdf5(folder: Path) -> Finding:
-    return Finding(f"version {h5py.version.hdf5_version}; written and read with filters {hdf5_filters(folder)}")
-
-
 def _locks(folder: Path, world: World) -> Finding:
     """Whether rank 0's lock keeps out every rank, rank 0 itself included."""
     lock = OutputLock(folder, lambda message: None)
@@ -188,8 +189,3 @@ def _locks(folder: Path, world: World) -> Finding:
 def _take(lock: OutputLock) -> Finding:
     lock.acquire()
     return Finding("taken")
-
-
-def _space(directory: Path) -> Finding:
-    free = shutil.disk_usage(directory).free if directory.exists() else 0
-    return Finding(f"{free / 2**30:.3g} GiB at {directory.absolute()}", "good" if free > _LITTLE else "warning")
