@@ -47,16 +47,9 @@ def observed_shapes(field: Field, lattice: Lattice, settings: Settings) -> dict[
 class Recorder:
     """Writes the frames of a run while it is open; all are on the disk after `flush`.
 
-    Raises HpcspinError if the file does not hold the frames that the checkpoint counts.
-
-    Parameters
-    ----------
-    first
-        A frame of the run, for shapes; it is not written.
-    attributes
-        Attributes of the trajectory file.
-    step, state
-        Steps done and the `state` in the checkpoint; None at the start.
+    The shapes are those of ``first``, a frame of the run that is not written; ``attributes`` are those of the
+    trajectory file, ``step`` and ``state`` the steps done and the `state` in the checkpoint, which is None at the
+    start. Raises HpcspinError if the file does not hold the frames that the checkpoint counts.
     """
 
     def __init__(

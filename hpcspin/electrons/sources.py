@@ -49,19 +49,10 @@ class Source(ABC):
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation and spectral weight at the reservoirs.
 
-        Parameters
-        ----------
-        blocks, energies, snapshots
-            As for `right_connected`, with the blocks of my columns. All blocks of G have their type, complex128 or
-            complex64; sums are always in double precision.
-        weights
-            w_s, real, shape (batch, groups).
-
-        Returns
-        -------
-        tuple
-            Components of sum_s w_s G 2 Gamma_s G† on every site, in units of 1/energy, shape (batch, Lx, Ly, 4), and
-            tr(2 Gamma_r A) of every member, dimensionless, shape (batch, members).
+        The arguments are those of `right_connected`, with the blocks of my columns, and w_s, real, shape (batch,
+        groups). All blocks of G have the type of the blocks, complex128 or complex64; sums are always in double
+        precision. Returns the components of sum_s w_s G 2 Gamma_s G† on every site, in units of 1/energy, shape (batch,
+        Lx, Ly, 4), and tr(2 Gamma_r A) of every member, dimensionless, shape (batch, members).
         """
 
     def choose(self, blocks: Array, energies: Array, weights: Array, world: World) -> None:

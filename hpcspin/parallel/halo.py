@@ -109,19 +109,10 @@ class HaloExchange:
 class BorderExchange:
     """Exchange of the border lines of several arrays at once, which stay where they are.
 
-    The rows of an array are my sites, line after line, then the border lines of the rank before mine, then those of the
-    rank after it; any further rows are left alone, and so is the border beyond an open edge.
-
-    Parameters
-    ----------
-    domain
-        A cut into strips; all ranks make and call their exchanges in the same order.
-    axis
-        Axis along which it is cut.
-    sites, border
-        Number of rows of my sites, and of the border on each side.
-    like
-        Arrays like those that will be exchanged: as many, of the same shape (rows, numbers), type and device.
+    The domain is cut into strips along an axis; all ranks make and call their exchanges in the same order. The rows of
+    an array are my ``sites``, line after line, then the ``border`` lines of the rank before mine, then those of the
+    rank after it; any further rows are left alone, and so is the border beyond an open edge. ``like`` are arrays like
+    those that will be exchanged: as many, of the same shape (rows, numbers), type and device.
     """
 
     def __init__(self, domain: Domain, axis: int, sites: int, border: int, like: Sequence[Tensor]) -> None:

@@ -38,25 +38,11 @@ class BorderExchange(Protocol):
 class Borders:
     """Tables of the terms that cross the sides of a block in both directions.
 
-    Sender and receiver order the terms of a side by slot, then by position of the centre.
-
-    Parameters
-    ----------
-    block
-        The block.
-    offsets
-        Lattice offset of each slot, shape (slots, 2).
-    rows
-        Row of each site of the block in the array of spins, shape (nx, ny).
-    centres
-        Index of each site of the block among the centres, shape (nx * ny,).
-    numbers
-        How many numbers make up a term.
-
-    Attributes
-    ----------
-    table : ndarray
-        Rows of the block's spins around each foreign centre, -1 for other spins, shape (foreign centres, slots).
+    Sender and receiver order the terms of a side by slot, then by position of the centre. ``offsets`` are the lattice
+    offsets of the slots, shape (slots, 2); ``rows`` is the row of each site of the block in the array of spins, shape
+    (nx, ny), ``centres`` its index among the centres, shape (nx * ny,), and ``numbers`` how many make up a term.
+    ``table`` has the rows of the block's spins around each foreign centre, -1 for other spins, shape (foreign centres,
+    slots).
     """
 
     def __init__(

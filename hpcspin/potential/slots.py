@@ -21,15 +21,9 @@ _AT_ONCE = {"cpu": 512, "cuda": 1 << 17}
 class SlotGather:
     """Gather into the slots of all centres, and its transpose.
 
-    Missing spins are read from the end of the gathered array, where the caller provides a row of zeros.
-
-    Parameters
-    ----------
-    table
-        Row of the spin in each slot, `rows` where it is missing: int32, shape (slots, centres + 1), of which the last
-        centre is empty.
-    rows
-        Number of spins.
+    ``table`` has the row of the spin in each slot, or the number of ``rows`` where it is missing: int32, shape (slots,
+    centres + 1), of which the last centre is empty. Missing spins are read from the end of the gathered array, where
+    the caller provides a row of zeros.
     """
 
     def __init__(self, table: Tensor, rows: int) -> None:
