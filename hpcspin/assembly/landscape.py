@@ -142,12 +142,12 @@ def _require_energy(term: Field) -> None:
             f"electrons.solver: {term.solver.name} estimates energies with noise; choose diagonalization"
         )
     if isinstance(term, LearnedField):
-        known = term.model.architecture.settings.kind == "conservative"
+        has_energy = term.model.architecture.settings.kind == "conservative"
     elif isinstance(term, WholeLatticeField):
-        known = "energy" in term.observable_shapes
+        has_energy = "energy" in term.observable_shapes
     else:
-        known = isinstance(term, Conservative | Energetic)
-    if not known:
+        has_energy = isinstance(term, Conservative | Energetic)
+    if not has_energy:
         raise HpcspinError(
             "the field derives from no energy; minima and paths need closed electrons, a model of kind conservative or "
             "classical terms without slonczewski"

@@ -47,10 +47,10 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
             print(f"hpcspin: {message}", file=sys.stderr, flush=True)
         world.abort(1)
 
-    lock, made = None, []
+    lock, created = None, []
     if world.rank == 0:
         home = output if directory else output.parent
-        made = [path for path in (home, *home.parents) if not path.exists()]
+        created = [path for path in (home, *home.parents) if not path.exists()]
         make_directory(home)
         lock = OutputLock(output, end)
         lock.acquire()
@@ -61,7 +61,7 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
         if lock is not None:
             lock.release()
         with suppress(OSError):  # A directory with anything in it stays, as do those around it.
-            for path in made:
+            for path in created:
                 path.rmdir()
 
 
@@ -69,8 +69,8 @@ def sole_writer(output: Path, world: World, *, directory: bool = True) -> Iterat
 def scratch(world: World, parent: Path | None = None) -> Iterator[Path]:
     """A new directory within a block of all ranks, below ``parent`` or in the system's place; rank 0 removes it."""
     options: dict[str, Any] = {"prefix": ".hpcspin-", "dir": parent, "ignore_cleanup_errors": True}
-    with TemporaryDirectory(**options) if world.rank == 0 else nullcontext() as made:
-        yield Path(world.broadcast(made))
+    with TemporaryDirectory(**options) if world.rank == 0 else nullcontext() as folder:
+        yield Path(world.broadcast(folder))
 
 
 @contextmanager

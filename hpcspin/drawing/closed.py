@@ -90,7 +90,7 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows of the table of a report."""
     order = numbers["order"]
     found = [
-        (name.replace("_", " "), ", ".join(f"{Estimate(**order[key][name])} {said}" for said, key in FIELDS.items()))
+        (name.replace("_", " "), ", ".join(f"{Estimate(**order[key][name])} {words}" for words, key in FIELDS.items()))
         for name in order["electrons"]
     ]
     if "energy" in numbers:

@@ -235,10 +235,10 @@ def _sweep(directory: Path) -> _Described:
     doubts = [f"{name}: not finished; run the sweep again, unless it is running" for name in unfinished]
     names = [str(record["directory"]) for record in records[:_MANY]]
     curves = {name: _against_epochs(read_lines(directory / name / METRICS), "validation_mse") for name in names}
-    known = {name: curve for name, curve in curves.items() if len(curve[0])}
+    validated = {name: curve for name, curve in curves.items() if len(curve[0])}
     parts = [_csv(directory / "sweep.csv")]
-    if known:
-        parts.append(page.plot("mean squared error on validation shards", "epoch", known, log=True))
+    if validated:
+        parts.append(page.plot("mean squared error on validation shards", "epoch", validated, log=True))
     if (directory / "curves.png").exists():
         parts.append(page.picture(directory / "curves.png"))
     return {"Runs": parts} | (_origin(records[0]) if records else {}), doubts, bool(unfinished)
@@ -259,8 +259,8 @@ def _shorter(cell: str, digits: int = 5) -> str:
 
 
 def _against_epochs(records: Iterable[Mapping[str, Any]], what: str) -> page.Curve:
-    known = [(record["epoch"], record[what]) for record in records if what in record]
-    epochs, values = np.array(known, dtype=float).reshape(-1, 2).T
+    points = [(record["epoch"], record[what]) for record in records if what in record]
+    epochs, values = np.array(points, dtype=float).reshape(-1, 2).T
     return epochs, values
 
 

@@ -47,10 +47,10 @@ class Point:
 
 def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> Point:
     """The mean over some runs, whose value is None where the quantity was not reached."""
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    mean = Estimate.of(known) if len(known) == len(values) else None
+    finite = [value for value in values if value is not None and np.isfinite(value)]
+    mean = Estimate.of(finite) if len(finite) == len(values) else None
     return Point(
-        quantity, line, stage, x, mean.mean if mean else None, mean.error if mean else None, len(known), len(values)
+        quantity, line, stage, x, mean.mean if mean else None, mean.error if mean else None, len(finite), len(values)
     )
 
 

@@ -131,8 +131,8 @@ class RecursiveSolver(SteadyStateSolver):
         injected = np.zeros_like(components)
         slots = slice(first, first + len(spins))
         for window, grids in zip(self.windows, self._grids, strict=True):
-            known = grids[slots]
-            edges = known + [window.first_grid] * (len(spins) - len(known))
+            refined = grids[slots]
+            edges = refined + [window.first_grid] * (len(spins) - len(refined))
             result = window.integrate(blocks, edges, self._teams, first)
             grids[slots] = coarsened(result.intervals, window.tolerance)
             self.evaluations += result.evaluations

@@ -147,8 +147,8 @@ def integrate(
             kept.extend(sums)
         mine = extended[leaves.rank[extended] == world.rank]
         if len(mine):
-            known = [kept[row] for row in leaves.row[mine]]
-            sums, judged[0, mine] = _extended_rule(integrand, leaves[mine], known, backend)
+            sampled = [kept[row] for row in leaves.row[mine]]
+            sums, judged[0, mine] = _extended_rule(integrand, leaves[mine], sampled, backend)
             leaves.row[mine] = len(kept) + np.arange(len(mine))
             kept.extend(sums)
         new = np.concatenate([fresh, extended])
@@ -189,14 +189,14 @@ def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> 
 
 
 def _extended_rule(
-    integrand: Integrand, intervals: Intervals, known: list[Array], backend: Backend
+    integrand: Integrand, intervals: Intervals, sampled: list[Array], backend: Backend
 ) -> tuple[Array, NDArray[np.float64]]:
     """Integrals with 43 nodes from those with 21, shape (intervals, 1, components), and their errors."""
     xp = backend.xp
 
     def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
         half, values = _evaluate(integrand, intervals[part], MORE_NODES, backend)
-        before = xp.stack(known[part])
+        before = xp.stack(sampled[part])
         more = backend.asarray(half[:, None, None] * MORE_PATTERSON[None, None]) @ values
         sums = before[:, 1:] + more
         size = np.maximum(_sizes(integrand, sums[:, 0], backend), np.finfo(float).tiny)

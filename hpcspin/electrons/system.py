@@ -116,8 +116,8 @@ class ElectronSystem:
         for name in ("nearest_hopping", "temperature"):
             value = getattr(self, name)
             if not (is_number(value) and value > 0):
-                said = name.removeprefix("nearest_")
-                raise HpcspinError(f"electrons: {said} {value} must be a finite number > 0")
+                key = name.removeprefix("nearest_")
+                raise HpcspinError(f"electrons: {key} {value} must be a finite number > 0")
         if not is_number(self.rashba):
             raise HpcspinError(f"electrons: rashba {self.rashba} must be a finite number")
         for name in ("exchange", "on_site"):

@@ -46,9 +46,9 @@ def _library(source: Path, compiler: str, options: tuple[str, ...]) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            made = Path(temporary) / path.name
-            subprocess.run([compiler, *flags, "-o", made, source], check=True, capture_output=True, timeout=120)
-            made.replace(path)
+            library = Path(temporary) / path.name
+            subprocess.run([compiler, *flags, "-o", library, source], check=True, capture_output=True, timeout=120)
+            library.replace(path)
     return path
 
 

@@ -72,9 +72,9 @@ class Committee(Predictor):
     @property
     def energy_of_a_site(self) -> float | None:
         """Mean over the members; see `Predictor`."""
-        known = [member.energy_of_a_site for member in self._forces]
-        stated = [energy for energy in known if energy is not None]
-        return sum(stated) / len(stated) if len(stated) == len(known) else None
+        energies = [member.energy_of_a_site for member in self._forces]
+        stated = [energy for energy in energies if energy is not None]
+        return sum(stated) / len(stated) if len(stated) == len(energies) else None
 
     def window(self, block: Block) -> Neighbourhood:
         """See `ForceField`."""
@@ -223,7 +223,7 @@ def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) ->
     """Electrons on whose labels the members were trained; None if the card of a member does not state them."""
     stated = [stored_electrons(card.get("electrons"), str(file)) for file, card in zip(files, cards, strict=True)]
     drive = cards[0]["architecture"].get("drive", "bias")
-    known = [electrons for member in stated for electrons in member or []]
+    learned = [electrons for member in stated for electrons in member or []]
     for file, member in zip(files, stated, strict=True):
         for electrons in member or []:
             first = next(filter(None, stated))
@@ -232,4 +232,4 @@ def _common_electrons(files: Sequence[Path], cards: Sequence[dict[str, Any]]) ->
                     f"{file}: has learned from labels of other electrons than the members before it: "
                     f"{describe_differences(differences)}; train all members on the same labels"
                 )
-    return None if None in stated else kinds_of_learned(known, drive)
+    return None if None in stated else kinds_of_learned(learned, drive)

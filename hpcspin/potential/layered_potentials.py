@@ -178,8 +178,8 @@ def local_potentials(
     flat = with_zero(spins)
     sites = SiteData(flat.T[:, :, None], flat[:, :0])
     for number, (layer, those) in enumerate(zip(layers[:-1], around[:-1], strict=True)):
-        made = layer(sites, those, inputs[number], maps[number])
-        vectors, scalars = those.placed(made.vectors), those.placed(made.scalars[None])[0]
+        output = layer(sites, those, inputs[number], maps[number])
+        vectors, scalars = those.placed(output.vectors), those.placed(output.scalars[None])[0]
         if number:
             # As in `CovariantField`, layers add their output to their input.
             vectors, scalars = vectors + sites.vectors[:, :, 1:], scalars + sites.scalars

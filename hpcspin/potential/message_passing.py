@@ -123,8 +123,8 @@ class MessagePassing(ForceField):
         batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
         if self.training:
             run = compiled(_run_layer) if self.fused else _run_layer
-            made = run(layer, sites, self._convolution(number, neighbourhood), inputs)
-            return SiteData(made.vectors.to(self.dtype), made.scalars.to(self.dtype))
+            output = run(layer, sites, self._convolution(number, neighbourhood), inputs)
+            return SiteData(output.vectors.to(self.dtype), output.scalars.to(self.dtype))
         centres = neighbourhood.window.stages[number] if batch == 1 else batch * neighbourhood.centres
         group, end = group_size(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
         parts, maps = [], self._maps_of(number)
@@ -204,8 +204,8 @@ class CovariantField(MessagePassing):
 
 def _run_layer(layer: Layer, sites: SiteData, around: Convolution, inputs: Tensor) -> SiteData:
     """Output of a layer for all centres of a batch."""
-    made: SiteData = layer(sites, around, inputs, layer.maps())
-    return made
+    output: SiteData = layer(sites, around, inputs, layer.maps())
+    return output
 
 
 @functools.cache

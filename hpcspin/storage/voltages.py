@@ -103,8 +103,8 @@ def unseen_differences(
     learned: Sequence[Electrons], given: Electrons, drive: str, allow: Collection[str] = (), *, joined: bool = False
 ) -> Differences:
     """`electron_differences` in the properties of the reservoirs that are not inputs of a model."""
-    known = [without_drive(one, drive) for one in learned]
-    return electron_differences(known, without_drive(given, drive), allow, joined=joined)
+    rest = [without_drive(one, drive) for one in learned]
+    return electron_differences(rest, without_drive(given, drive), allow, joined=joined)
 
 
 def require_learned(
@@ -165,11 +165,11 @@ def voltages_outside(given: Electrons, learned: Sequence[Electrons], where: str,
     """
     if drive == "chemical_potential":
         return _outside_fixed(given, learned, where)
-    known = [voltages(learned[0], entry, where) for entry in learned]
+    ranges = [voltages(learned[0], entry, where) for entry in learned]
     names = [entry.get("name", entry.get("sites")) for entry in learned[0]["reservoirs"] if entry.get("sites") != "all"]
     outside = [
         f"{value:g} of {name}, learned from {min(seen):g} to {max(seen):g}"
-        for name, value, seen in zip(names, voltages(learned[0], given, where), zip(*known, strict=True), strict=True)
+        for name, value, seen in zip(names, voltages(learned[0], given, where), zip(*ranges, strict=True), strict=True)
         if not min(seen) - 1e-6 <= value <= max(seen) + 1e-6
     ]
     if drive == "polarized":
@@ -190,7 +190,7 @@ def _outside_fixed(given: Electrons, learned: Sequence[Electrons], where: str) -
         *(chemical_potential(entry, where) for entry in learned),
         strict=True,
     ):
-        known = [number for number in seen if not math.isnan(number)]
-        if known and not math.isnan(value) and not min(known) - 1e-6 <= value <= max(known) + 1e-6:
-            return f"{name} of {value:g}, learned from {min(known):g} to {max(known):g}"
+        numbers = [number for number in seen if not math.isnan(number)]
+        if numbers and not math.isnan(value) and not min(numbers) - 1e-6 <= value <= max(numbers) + 1e-6:
+            return f"{name} of {value:g}, learned from {min(numbers):g} to {max(numbers):g}"
     return ""

@@ -71,8 +71,8 @@ def set_energy_offset(model: ForceField, data: Sequence[Snapshots], world: World
     if not (count and model.has_potentials):
         model.energy_offset = None
         return
-    known, total = [np.flatnonzero(share.energy.isfinite().numpy()) for share in data], 0.0
-    for share, rows, given in _batches(model, data, known, device):
+    rows_with_energy, total = [np.flatnonzero(share.energy.isfinite().numpy()) for share in data], 0.0
+    for share, rows, given in _batches(model, data, rows_with_energy, device):
         found = model(*given).energy.double().cpu()
         total += float((share.energy[rows] - found / share.lattice.num_sites).sum())
     mean = world.sum(np.array([total]))[0] / count

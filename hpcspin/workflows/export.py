@@ -82,8 +82,8 @@ def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], repr
         shape = real_dataset(file, source, "spins", SPINS).shape
         data = {name: real_dataset(file, source, name, shape) for name in _VECTORS}
         series = {name: real_dataset(file, source, name, shape[:1]) for name in ("time", "step") if name in file}
-        known = {name: read_rows(one, source, slice(count)) for name, one in series.items()}
-        time, step = known.get("time", np.zeros(count)), known.get("step", np.arange(count))
+        values = {name: read_rows(one, source, slice(count)) for name, one in series.items()}
+        time, step = values.get("time", np.zeros(count)), values.get("step", np.arange(count))
         if not (np.all(step >= 0) and np.all(np.diff(step) > 0)):
             raise HpcspinError(
                 f"{source}: its /step does not grow from frame to frame; export the file as it was written"

@@ -197,9 +197,9 @@ def _conditions(config: Config) -> list[Config]:
 def _check_conditions(config: Config) -> None:
     """Refuse conditions whose electrons differ in more than the inputs of the force field."""
     drive, allow = architecture_of(config).drive, config.section(TrainingSection).allow
-    known = [electrons_of(one.model_dump(mode="json"), "learning.vary") or {} for one in _conditions(config)]
-    for electrons in known[1:]:
-        differences = unseen_differences(known[:1], electrons, drive, allow)
+    conditions = [electrons_of(one.model_dump(mode="json"), "learning.vary") or {} for one in _conditions(config)]
+    for electrons in conditions[1:]:
+        differences = unseen_differences(conditions[:1], electrons, drive, allow)
         if differences:
             raise HpcspinError(
                 f"learning.vary: the force field has no input for {describe_differences(differences)}; vary what "

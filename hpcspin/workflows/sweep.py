@@ -221,11 +221,11 @@ def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
     missing = found.count(None)
     if rows:
         _print_table(sweep, runs[0].choice, rows, world)
-    said = f"; {missing} of {len(runs)} runs are not finished" if missing else ""
+    left_over = f"; {missing} of {len(runs)} runs are not finished" if missing else ""
     what = "force fields" if sweep.verb == "train" else "results"
     if drawn:
         world.log_result(f"{sweep.output / 'curves.png'}: the curves, with their numbers in curves.csv")
-    world.log_result(f"{sweep.output / RECORD}: {len(rows)} {what}{said}")
+    world.log_result(f"{sweep.output / RECORD}: {len(rows)} {what}{left_over}")
 
 
 def _results(run: _Run) -> list[Row] | None:
@@ -262,8 +262,8 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row]) -> bool:
     against = sweep.against or _natural_axis(runs)
     if against is None or not rows:
         return False
-    known = [*keys, *(name for name in rows[0] if name not in keys), "time"]
-    if against not in known:
+    axes = [*keys, *(name for name in rows[0] if name not in keys), "time"]
+    if against not in axes:
         raise HpcspinError(f"--against {against}: choose a varied key, voltage or time: {', '.join(keys)}")
     show = sweep.show or VERBS[sweep.verb].show[:1]
     lines = [key for key in keys if not key.endswith("seed") and not _is_axis(key, against)]
