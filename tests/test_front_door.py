@@ -210,8 +210,9 @@ def test_a_landscape_refuses_other_shapes_and_stays_usable() -> None:
     for call in (energy, energy.field, energy.slope, energy.minimise, lambda wrong: energy.path(spins, wrong)):
         with pytest.raises(hs.HpcspinError, match=r"have shape \(3, 4, 3\)"):
             call(spins[:3])
-    with pytest.raises(hs.HpcspinError, match="has length 2, not 1"):
-        energy.minimise(2 * spins)
+    for call in (energy, energy.field, energy.slope, energy.minimise):
+        with pytest.raises(hs.HpcspinError, match="has length 2, not 1"):
+            call(2 * spins)
     np.testing.assert_array_equal(energy.slope(spins), before)
 
 

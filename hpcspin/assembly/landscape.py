@@ -71,7 +71,7 @@ class Landscape:
 
     def __call__(self, spins: Array) -> tuple[float, Array]:
         """Energy of spins of shape (Lx, Ly, 3) in units of the hopping, and -dE/dS_i, zero where spins do not move."""
-        spins = one_snapshot(spins, self.lattice.size, "state")
+        spins = self._state(spins)
         energy, total, present = 0.0, np.zeros_like(spins), spins * self.occupied[..., None]
         for term, evaluate in self._terms:
             if isinstance(term, LearnedField):  # One forward pass gives both.
@@ -84,7 +84,7 @@ class Landscape:
 
     def field(self, spins: Array) -> Array:
         """-dE/dS_i on spins of shape (Lx, Ly, 3), zero where spins do not move."""
-        spins = one_snapshot(spins, self.lattice.size, "state")
+        spins = self._state(spins)
         total = sum((_numbers(evaluate, spins) for _, evaluate in self._terms), np.zeros_like(spins))
         return np.asarray(total * self.free[..., None])
 
@@ -95,7 +95,7 @@ class Landscape:
 
     def slope(self, spins: Array) -> Array:
         """Slope dE/dS_i perpendicular to the spins, shape (Lx, Ly, 3)."""
-        spins = one_snapshot(spins, self.lattice.size, "state")
+        spins = self._state(spins)
         return -perpendicular(spins, self.field(spins))
 
     def minimise(self, spins: Array, tolerance: float = 1e-6, most: int = 10_000) -> Minimum:
