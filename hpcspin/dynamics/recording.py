@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcspin.dynamics.fields import Field, Observed
+from hpcspin.dynamics.energies import Conservative, energy
+from hpcspin.dynamics.fields import Field, Observed, terms_of
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.settings import Settings
 from hpcspin.lattice import Lattice, has_wall, wall_position
@@ -100,9 +101,9 @@ class Recorder:
         self._closing = not chosen and step == self._settings.last_step
         self._frames += chosen
         if chosen or self._closing:
-            # An observer replaces the field's observable of the same name: `energy` includes the classical terms.
+            # An observer replaces the field's observable of the same name.
             measured = {observer.name: observer.measure(frame) for observer in self._settings.observers}
-            values = {**observed, **measured}
+            values = {**_of_whole_field(observed, frame), **measured}
             self.note = _in_words(frame, measured.get("wall_position"))
             self._appending(spins=spins, field=frame.force, step=step, time=frame.time, **values)
 
@@ -120,6 +121,16 @@ class Recorder:
             return True
         before, self._wall = self._wall, float(wall_position(frame.lattice, frame.spins))
         return step == 0 or any((before < x) != (self._wall < x) for x in self._settings.record_walls)
+
+
+def _of_whole_field(observed: Mapping[str, ArrayLike], frame: Frame) -> Mapping[str, ArrayLike]:
+    """Observables of a field, with the energies of classical terms added to that of its electrons."""
+    classical = [term for term in terms_of(frame.source) if isinstance(term, Conservative)]
+    if "energy" not in observed or not classical:
+        return observed
+    spins = np.nan_to_num(frame.spins)
+    added = sum(energy(term, frame.lattice, spins, frame.time) for term in classical)
+    return {**observed, "energy": np.asarray(observed["energy"]) + added}
 
 
 def _in_words(frame: Frame, wall: NDArray[np.float64] | float | None) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf  # type: ignore[import-untyped]
 
 import hpcspin as hs
-from hpcspin.dynamics import WholeLatticeField
+from hpcspin.dynamics import Anisotropy, Slonczewski, WholeLatticeField, Zeeman
 from hpcspin.dynamics.energies import energy
 from hpcspin.electrons import ClosedLattice, DrivenLattice, Reservoir, make_solver, sd_hamiltonian
 from hpcspin.electrons.diagonalization import chemical_potential
@@ -78,6 +78,20 @@ def test_reference_trajectory():
     np.testing.assert_allclose(run.spins[-1], data.spins[1], atol=1e-8)
     np.testing.assert_allclose(run.energy, data.free_energy[:2], atol=1e-8)
     assert "wall_position" not in run._arrays
+
+
+def test_the_recorded_energy_is_that_of_the_whole_field():
+    empty = np.zeros((4, 4), dtype=bool)
+    empty[1, 2] = True
+    system = closed(size=(4, 4), filling=0.9, vacancies=empty)
+    spins = system.texture("random", seed=2)
+    moving = {"damping": 0.3, "step": 0.1, "duration": 1.0}
+    terms = [None, Anisotropy(1.0), Zeeman((0.0, 0.0, 0.5))]
+    run, land = hs.simulate(system, terms, spins, **moving), hs.landscape(system, terms)
+    np.testing.assert_allclose(run.energy, [land(frame)[0] for frame in run.spins], atol=1e-10)
+    # The torque of a spin current has no energy.
+    with_torque = hs.simulate(system, [*terms, Slonczewski((0.1, 0.0, 0.0))], spins, **moving)
+    np.testing.assert_allclose(with_torque.energy[0], run.energy[0], atol=1e-10)
 
 
 RISING = np.linspace(0.5, 2, 20).reshape(4, 5)
