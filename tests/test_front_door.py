@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 import hpcspin as hs
 from hpcspin.drawing.contents import describe
 from hpcspin.dynamics import Heisenberg, Zeeman
+from hpcspin.electrons import make_solver
 
 ROOT = Path(__file__).parent.parent
 SMALL = ROOT / "configs" / "driven_sd_small.yaml"
@@ -94,6 +96,24 @@ def test_another_run_in_a_directory_is_refused(system: hs.DrivenLattice, tmp_pat
     for change in ({"damping": 0.3}, {"spins": system.texture("wall", position=5)}, {"field": Zeeman((0, 0, 1.0))}):
         with pytest.raises(hs.HpcspinError):
             hs.simulate(system, path=tmp_path, **{"spins": spins, "duration": 0.4, **MOVING, **change})
+
+
+def test_a_run_under_a_given_solver_names_it_and_resumes_under_no_other(tmp_path: Path) -> None:
+    closed = hs.ClosedLattice(hs.make_lattice("square", (4, 4), (True, True)), 1.0, 4.0, 0.5, filling=0.9)
+
+    def run(tolerance: float, duration: float, of: hs.ClosedLattice = closed) -> None:
+        solver = make_solver("kpm", of, tolerance)
+        hs.simulate(closed, solver, closed.texture("random"), path=tmp_path / "run", duration=duration, **MOVING)
+
+    run(1e-2, 0.4)
+    with hs.open_trajectory(tmp_path / "run") as frames:
+        electrons = frames.attributes["config"]["electrons"]
+    assert (electrons["solver"], electrons["tolerance"]) == ("kpm", 1e-2)
+    with pytest.raises(hs.HpcspinError, match="belongs to another config"):
+        run(1e-3, 0.8)
+    with pytest.raises(hs.HpcspinError, match="belongs to another config"):
+        run(1e-2, 0.8, replace(closed, exchange=3.0))
+    run(1e-2, 0.8)
 
 
 def test_the_fields_of_an_exact_run_are_labels_and_no_others(system: hs.DrivenLattice, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,6 +86,10 @@ class GivenFields:
         system = self._system
         if isinstance(system, ElectronSystem):
             about = system.as_config()
+            term = None if self._first is None else self._terms[self._first]
+            if isinstance(term, Solver):  # The system may name another solver, or another tolerance.
+                about["electrons"] |= {key: getattr(term, key) for key in ("tolerance", "precision")}
+                about["electrons"]["solver"] = term.name
         else:
             about = {"lattice": {"kind": system.kind, "size": list(system.size), "periodic": list(system.periodic)}}
         classical = {name: True for number, name in enumerate(self._names) if number != self._first}
@@ -135,5 +140,8 @@ def _text(term: Any) -> str:
     if isinstance(term, ForceField | Committee):
         weights = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in term.state_dict().values()))
         return f"learned {weights.hexdigest()[:16]}"
+    if isinstance(term, Solver):
+        parts = json.dumps([term.system.as_config(), term.tolerance, term.precision, term.seed])
+        return f"{type(term).__name__} {hashlib.sha256(parts.encode()).hexdigest()[:16]}"
     words = repr(term) if dataclasses.is_dataclass(term) else f"{type(term).__module__}.{type(term).__qualname__}"
     return re.sub(r" at 0x[0-9a-f]+", "", words)
