@@ -55,12 +55,21 @@ def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: flo
     HpcspinError
         If a term derives from no energy.
     """
+    found = energy_if_known(field, lattice, spins, time)
+    if found is None:
+        raise _without_energy("energy")
+    return found
+
+
+def energy_if_known(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: float) -> float | None:
+    """`energy` of a field, None if it, or a term of the sum that it is, has none."""
     if isinstance(field, SumField):
-        return sum(energy(term, lattice, spins, time) for term in field.terms)
+        parts = [energy_if_known(term, lattice, spins, time) for term in field.terms]
+        return None if None in parts else sum(part for part in parts if part is not None)
     if isinstance(field, Energetic) and (own := field.energy(lattice, spins)) is not None:
         return own
     if not isinstance(field, Conservative):
-        raise _without_energy("energy")
+        return None
     everything = torch.as_tensor(spins, dtype=torch.float64)
     force = FieldEvaluator(field, Domain.cut(lattice, World(), field.halo))(everything, time)
     return -float((everything * force).sum()) / field.degree

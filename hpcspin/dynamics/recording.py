@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcspin.dynamics.energies import Conservative, energy
+from hpcspin.dynamics.energies import energy_if_known
 from hpcspin.dynamics.fields import Field, Observed, terms_of
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.settings import Settings
@@ -124,12 +124,12 @@ class Recorder:
 
 
 def _of_whole_field(observed: Mapping[str, ArrayLike], frame: Frame) -> Mapping[str, ArrayLike]:
-    """Observables of a field, with the energies of classical terms added to that of its electrons."""
-    classical = [term for term in terms_of(frame.source) if isinstance(term, Conservative)]
-    if "energy" not in observed or not classical:
+    """Observables of a field; to the energy of its electrons those of all other terms that have one are added."""
+    others = [term for term in terms_of(frame.source) if "energy" not in getattr(term, "observable_shapes", ())]
+    if "energy" not in observed or not others:
         return observed
     spins = np.nan_to_num(frame.spins)
-    added = sum(energy(term, frame.lattice, spins, frame.time) for term in classical)
+    added = sum(energy_if_known(term, frame.lattice, spins, frame.time) or 0.0 for term in others)
     return {**observed, "energy": np.asarray(observed["energy"]) + added}
 
 

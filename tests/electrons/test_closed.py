@@ -89,9 +89,22 @@ def test_the_recorded_energy_is_that_of_the_whole_field():
     terms = [None, Anisotropy(1.0), Zeeman((0.0, 0.0, 0.5))]
     run, land = hs.simulate(system, terms, spins, **moving), hs.landscape(system, terms)
     np.testing.assert_allclose(run.energy, [land(frame)[0] for frame in run.spins], atol=1e-10)
-    # The torque of a spin current has no energy.
-    with_torque = hs.simulate(system, [*terms, Slonczewski((0.1, 0.0, 0.0))], spins, **moving)
-    np.testing.assert_allclose(with_torque.energy[0], run.energy[0], atol=1e-10)
+    # The torque of a spin current has no energy, a term of one's own may have one.
+    others = [Slonczewski((0.1, 0.0, 0.0)), Constant()]
+    more = hs.simulate(system, [*terms, *others], spins, **moving | {"duration": 0.1})
+    np.testing.assert_allclose(more.energy[0], run.energy[0] + 7.0, atol=1e-10)
+
+
+class Constant:
+    """An energy without a field."""
+
+    halo = (0, 0)
+
+    def bind(self, domain):
+        return lambda spins, time: 0 * spins
+
+    def energy(self, lattice, spins):
+        return 7.0
 
 
 RISING = np.linspace(0.5, 2, 20).reshape(4, 5)
