@@ -35,6 +35,8 @@ class _Uniform:
     """A vector that is the same everywhere, copied to the device of the spins once."""
 
     def __init__(self, components: Vector) -> None:
+        if np.shape(components) != (3,):
+            raise HpcspinError(f"field: {components!r} is no vector; give three components")
         self._components = components
         self._tensor: Tensor | None = None
 
@@ -82,6 +84,11 @@ class Anisotropy(Conservative):
     axis: Vector = (0.0, 0.0, 1.0)
     halo: ClassVar[Halo] = (0, 0)
     degree: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        # Another length would change K without a word.
+        if not math.isclose(math.hypot(*self.axis), 1.0, rel_tol=1e-6):
+            raise HpcspinError(f"Anisotropy: the axis {self.axis} is no unit vector; divide it by its length")
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
@@ -201,6 +208,11 @@ class DzyaloshinskiiMoriya(Conservative):
         """See :class:`hpcspin.dynamics.fields.Field`."""
         (nx, ny), (hx, hy), bonds = domain.shape, self.halo, domain.lattice.bonds
         _require_reach(bonds, self.halo)
+        if len(self.vectors) != len(bonds):
+            raise HpcspinError(
+                f"DzyaloshinskiiMoriya: has {len(self.vectors)} vectors for the {len(bonds)} bonds of the lattice "
+                f"{domain.lattice.kind!r}; make it with interfacial or bulk of this lattice"
+            )
         vectors = [_Uniform(vector) for vector in self.vectors]
 
         def evaluate(spins: Tensor, time: float) -> Tensor:

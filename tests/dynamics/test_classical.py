@@ -72,6 +72,19 @@ def test_dzyaloshinskii_moriya_of_a_lattice_whose_bonds_pass_a_row(periodic):
     assert energy(field, domain.lattice, spins) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda square: Anisotropy(0.2, (1.0, 1.0, 0.0)), r"the axis \(1.0, 1.0, 0.0\) is no unit vector"),
+        (lambda square: Zeeman((0.0, 1.0)), r"\(0.0, 1.0\) is no vector; give three components"),
+        (lambda square: DzyaloshinskiiMoriya.bulk(square, 0.3), "2 vectors for the 3 bonds"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_one_line(make, message):
+    with pytest.raises(HpcspinError, match=message):
+        make(make_lattice("square", (4, 4))).bind(single_domain((4, 4), (True, True), "triangular"))
+
+
 def test_terms_that_do_not_reach_the_lattices_bonds_are_refused():
     domain = single_domain((6, 5), (True, True), "knight_moves")
     for term in (Heisenberg(1.0), DzyaloshinskiiMoriya(((0.0, 0.0, 1.0),) * 2)):
