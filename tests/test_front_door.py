@@ -76,6 +76,14 @@ def test_a_model_gives_the_field_across_the_spins() -> None:
     assert model.field(torch.from_numpy(spins[0]), system).shape == (30, 24, 3)
 
 
+def test_energies_of_tensors_are_tensors() -> None:
+    system = hs.load_system(ROOT / "configs" / "triangular_120.yaml", "lattice.size=[6,6]")
+    model, spins = hs.load_model("triangular_120"), np.stack([system.texture("random", seed=seed) for seed in (1, 2)])
+    energies = model.energy(torch.from_numpy(spins), system)
+    assert isinstance(energies, torch.Tensor)
+    assert energies.tolist() == [model.energy(torch.from_numpy(one), system) for one in spins]
+
+
 def test_a_run_in_memory_is_that_in_a_directory(system: hs.DrivenLattice, tmp_path: Path) -> None:
     spins = system.texture("wall", position=4)
     run = hs.simulate(system, spins=spins, duration=4, record_interval=2, **MOVING)

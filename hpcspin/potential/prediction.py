@@ -164,7 +164,7 @@ class Predictor(nn.Module):
         Returns
         -------
         float or array
-            Of one snapshot, or an array of shape (n,).
+            Of one snapshot, or an array of shape (n,); a tensor if the spins are one.
 
         Raises
         ------
@@ -172,9 +172,9 @@ class Predictor(nn.Module):
             As for `field`, or if the model has no potential that is a sum over the lattice.
         """
         drive = self._drive_within(system, allow)
-        snapshots, _ = as_snapshots(spins, system.lattice.size)
+        snapshots, restore = as_snapshots(spins, system.lattice.size)
         energies = self.potentials(check_spins(snapshots, None, "spins"), system.lattice, drive).energy
-        return energies if len(np.shape(spins)) == 4 else float(energies[0])
+        return restore(energies) if len(np.shape(spins)) == 4 else float(energies[0])
 
     @property
     def reach(self) -> int:
