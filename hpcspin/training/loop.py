@@ -274,7 +274,7 @@ class _Trainer:
         if self._world.size == 1:
             return self._model
         devices = [self._device] if self._device.type == "cuda" else None
-        return DistributedDataParallel(self._model, device_ids=devices, **_BUFFERS_STAY)
+        return DistributedDataParallel(self._model, devices, process_group=self._world.group, **_BUFFERS_STAY)
 
     def _epoch(self, module: nn.Module) -> float:
         """One pass over the data; returns the mean loss."""

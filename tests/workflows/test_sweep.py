@@ -18,6 +18,7 @@ from hpcspin.drawing.tables import short
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
+from hpcspin.potential import load_model
 from hpcspin.storage import write_labels, write_manifest
 from hpcspin.workflows.sweep import Sweep, sweep_directory
 
@@ -244,3 +245,23 @@ def test_ranks_share_the_runs_and_make_the_same(
         with h5py.File(path) as one, h5py.File(other) as two:
             np.testing.assert_array_equal(one["spins"][()], two["spins"][()])
     assert (tmp_path / "one" / "sweep.csv").read_bytes() == (tmp_path / "two" / "sweep.csv").read_bytes()
+
+
+@pytest.mark.mpi
+def test_teams_of_ranks_train_apart_from_each_other(
+    hpcspin: Cli,
+    torchrun: Callable[..., subprocess.CompletedProcess[str]],
+    config: Path,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    """Two teams of two ranks: neither starts from the other's weights, nor adds the other's gradients to its own."""
+    changes = ("--vary", "training.seed=1,2", "--data", str(data), VALIDATION, "training.epochs=1")
+    one, four = tmp_path / "one", tmp_path / "four"
+    assert hpcspin("sweep", config, "--output", one, *changes).returncode == 0
+    done = torchrun(4, "--module", "--", "hpcspin", "sweep", str(config), "--output", str(four), *changes)
+    assert done.returncode == 0, done.stderr
+    for path in one.glob("run-*/model.safetensors"):
+        together = load_model(four / path.relative_to(one))[0].state_dict()
+        for name, alone in load_model(path)[0].state_dict().items():
+            np.testing.assert_allclose(together[name], alone, rtol=1e-5, atol=1e-6, err_msg=name)
