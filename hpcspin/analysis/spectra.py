@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.backend import available_memory
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, topological_charges
+from hpcspin.parallel.memory import available_memory
 from hpcspin.registry import Registry
 
 Array = NDArray[np.float64]

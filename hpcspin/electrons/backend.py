@@ -7,19 +7,17 @@ this module refers to the libraries by name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import keep_freed_memory, ranks_sharing
+from hpcspin.parallel.memory import available_memory
 from hpcspin.parallel.world import World
 
 Array = Any
@@ -141,36 +139,3 @@ def invert(xp: Any, matrices: Array) -> Array:
         return xp.linalg.inv(matrices)
     except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as failure:
         raise HpcspinError(f"the Green's function is singular at a real energy: {SINGULAR}") from failure
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be allocated without swapping or exceeding the limit of a control group.
-
-    The kernel's own estimate includes caches that it can release, which take most of the memory on a machine that has
-    been reading files for a while. It ignores the limit of the control group (version 2) by which batch systems and
-    containers restrict a job, which is read below ``root``.
-    """
-    return min([psutil.virtual_memory().available, *_control_groups(root)])
-
-
-def _control_groups(root: Path) -> Iterator[int]:
-    """Bytes left in each control group that contains this process."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    top = root / "sys/fs/cgroup"
-    for line in lines:
-        if line.startswith("0::"):
-            group = top / line[3:].strip("/")
-            yield from (left for folder in (group, *group.parents) if (left := _left(folder)) is not None)
-
-
-def _left(folder: Path) -> int | None:
-    try:
-        limit = int((folder / "memory.max").read_text())
-        used = int((folder / "memory.current").read_text())
-        kinds = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no such group, or its limit is the word "max"
-        return None
-    return max(0, limit - used + int(kinds.get("inactive_file", 0)))

@@ -40,6 +40,7 @@ from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32, 
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.initial import continued, new_model, with_units
 from hpcspin.training.loss import batch_loss, relative_weights
+from hpcspin.training.memory import require_room
 from hpcspin.training.metrics import Errors, Summary
 from hpcspin.training.moments import normalise, set_energy_offset, set_envelope
 from hpcspin.training.optimisers import Optimiser
@@ -196,6 +197,8 @@ class _Trainer:
         past = ("weights_sha256", "data", "electrons", "start")
         self._start = {name: initial[1][name] for name in past if name in initial[1]} if initial else None
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
+        if not settings.compile:  # Compiled layers take less, and have to be compiled first.
+            require_room(self._model, self._train, stride, world, device, bfloat16=settings.mixed_precision)
         if not initial:
             normalise(self._model, self._train, world, device)
         self._batches = Batches(self._train, device)

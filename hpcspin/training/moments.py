@@ -15,7 +15,9 @@ from hpcspin.potential import ForceField, Neighbourhood
 from hpcspin.training.dataset import Snapshots
 
 _NORMALISING_SNAPSHOTS = 512
-_AT_ONCE = 8
+_AT_ONCE, _NUMBERS_AT_ONCE = 8, 2**24
+"""Snapshots, and features of all their sites, that are described at a time. A step of the training takes far more for
+one snapshot than a description of so many features."""
 
 
 @torch.no_grad()
@@ -85,6 +87,7 @@ def _batches(
     """A few of the chosen rows of my snapshots at a time, and what the model takes of them."""
     for share, those in zip(data, chosen, strict=True):
         table = model.neighbourhood(share.lattice)
-        for rows in np.array_split(those, max(1, len(those) // _AT_ONCE)):
+        fit = _NUMBERS_AT_ONCE // (share.lattice.num_sites * max(len(network.mean) for network in model.networks))
+        for rows in np.array_split(those, max(1, len(those) // min(_AT_ONCE, max(1, fit)))):
             if len(rows):
                 yield share, rows, (share.spins[rows].to(device), table, share.bias[rows].to(device))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 from systems import driven
 
-from hpcspin.electrons.backend import Backend, available_memory, make_backend
+from hpcspin.electrons.backend import Backend, make_backend
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
@@ -113,17 +111,3 @@ def test_a_column_that_does_not_fit_says_so(free):
     free(100 * 2**20)
     with pytest.raises(HpcspinError, match=r"needs [0-9.]+ GiB even with one column.*fewer sites along y"):
         plan_batches(lattice(8, 1024), CPU)
-
-
-def test_the_control_group_limits_the_host(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=32_000_000 * 1024))
-    group = tmp_path / "sys/fs/cgroup/job/step"
-    group.mkdir(parents=True)
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text("0::/job/step\n")
-    assert available_memory(tmp_path) == 32_000_000 * 1024
-    for folder, limit in ((group, "max"), (group.parent, "4000000000")):
-        (folder / "memory.max").write_text(limit + "\n")
-        (folder / "memory.current").write_text("1500000000\n")
-        (folder / "memory.stat").write_text("anon 1\ninactive_file 500000000\n")
-    assert available_memory(tmp_path) == 3_000_000_000
