@@ -31,8 +31,8 @@ class Snapshots:
     """Voltages in hoppings, shape (mine, drives): the bias, or the potential of each reservoir relative to the bath's.
     For a learned grand potential the chemical potential and the number of electrons per site."""
     energy: Tensor
-    """Energy per site in double precision, NaN if a label has none, shape (mine,). For a learned grand potential the
-    free energy."""
+    """Exact energy per site in double precision, NaN if a label has none, shape (mine,). For a learned grand potential
+    the free energy."""
     numbers: NDArray[np.int64]
     """Number of each of my snapshots in the whole list, ascending, shape (mine,)."""
     files: NDArray[np.int64]
@@ -144,7 +144,8 @@ def load_shares(
             for frames in _my_frames(start, shard.snapshots, stride, world):
                 labels = read_labels(directory / shard.file, lattice.size, frames)
                 drive = np.tile(source.drive, (len(labels.spins), 1))
-                energies = energies_of_a_site(labels)
+                # The energy in a trajectory under a force field is that of the force field.
+                energies = energies_of_a_site(labels) if source.exact else np.full(len(drive), np.nan)
                 if grand:
                     drive, energies = _of_grand_potential(labels, drive, energies, shard.file)
                 numbers = start + np.arange(shard.snapshots)[frames]

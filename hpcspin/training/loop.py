@@ -260,8 +260,8 @@ class _Trainer:
         if lacking:
             file = self._split.train[lacking[0]].file
             raise HpcspinError(
-                f"{file}: has no energies, which training.energy_weight asks for; label spins of a closed system, or "
-                "give energy_weight: 0"
+                f"{file}: has no exact energies, which training.energy_weight asks for; label spins of a closed "
+                "system, or give energy_weight: 0"
             )
 
     def _log_more_epochs(self, before: int) -> None:

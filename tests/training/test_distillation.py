@@ -15,6 +15,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Prediction
 from hpcspin.storage import write_manifest
 from hpcspin.training import Settings, find_data
+from hpcspin.training.dataset import load_shares
 from hpcspin.training.loss import batch_loss
 
 
@@ -78,3 +79,19 @@ def test_with_the_weight_1_a_force_field_teaches_like_exact_labels(data: Path, t
     exact = run(data, tmp_path / "exact", epochs=2)
     assert distilled.metrics["mse"] == pytest.approx(exact.metrics["mse"], rel=1e-4)
     assert less.metrics["mse"] != pytest.approx(exact.metrics["mse"], rel=1e-4)
+
+
+def test_energies_of_a_force_field_are_no_labels(data: Path, tmp_path: Path) -> None:
+    """They neither set the constant of the energy nor count in the loss."""
+    for name, energy in (("a", 1e3), ("b", -2.0)):
+        with h5py.File(data / f"{name}.h5", "r+") as file:
+            file["energy"] = [energy * 20] * len(file["spins"])
+    write_manifest(data)
+    found = find_data([data], ["z.h5"], "square", World(), distil=True)
+    (learned, labelled) = (
+        load_shares(data, [shard], found.sources, World(), 1, torch.float64)[0].energy for shard in found.split.train
+    )
+    assert learned.isnan().all()
+    torch.testing.assert_close(labelled, torch.full_like(labelled, -2.0))
+    with pytest.raises(HpcspinError, match=r"a\.h5: has no exact energies, which training\.energy_weight asks for"):
+        run(data, tmp_path / "model", kind="conservative", distillation=0.1, energy_weight=1.0)

@@ -193,7 +193,7 @@ def test_the_energies_of_a_picture_are_those_of_the_files(data: Path, model_path
         ({"kind": "pair"}, r"training\.energy_weight: .* kind pair is not the derivative of an energy"),
         ({"kind": "direct"}, r"training\.energy_weight: .* kind direct"),
         ({"batch": 1}, r"training\.batch: 2 or more"),
-        ({"data": "mixed"}, r"b\.h5: has no energies, which training\.energy_weight asks for"),
+        ({"data": "mixed"}, r"b\.h5: has no exact energies, which training\.energy_weight asks for"),
     ],
 )
 def test_energies_that_cannot_be_learned_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
