@@ -33,6 +33,9 @@ results = logging.getLogger("hpcspin.results")
 """The results of a command, which the command line writes to stdout; the rest of the log goes to stderr."""
 
 _GRACE_SECONDS = 1.0
+_PATIENCE = timedelta(weeks=3)
+"""How long a rank waits for the others under torch.distributed: teams of ranks may differ by hours, and where a rank
+fails the launcher ends all. In milliseconds it still fits an int32."""
 _FORWARDING = 0.3
 """Seconds that a launcher is given to forward what a failing rank has written."""
 
@@ -190,7 +193,7 @@ class World:
             comm = self.comm.Split(mine, self.rank)
         else:
             ranks = [dist.get_global_rank(self.group, rank) if self.group else rank for rank in members[mine].tolist()]
-            group = dist.new_group(ranks, use_local_synchronization=True)
+            group = dist.new_group(ranks, timeout=_PATIENCE, use_local_synchronization=True)
         rank, logs = self.rank - int(members[mine][0]), self.logs and mine == 0
         return mine, replace(self, rank=rank, size=len(members[mine]), comm=comm, group=group, logs=logs)
 
@@ -221,7 +224,7 @@ class World:
             os.environ.update(
                 MASTER_ADDR=address, MASTER_PORT=str(port), RANK=str(self.rank), WORLD_SIZE=str(self.size)
             )
-        dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=timedelta(minutes=30))
+        dist.init_process_group(backend, rank=self.rank, world_size=self.size, timeout=_PATIENCE)
 
     @contextmanager
     def abort_on_failure(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,18 @@ def test_torch_distributed_under_mpi(mpirun: Launch, script: Callable[[str], str
     result = mpirun(2, script(DISTRIBUTED))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("reduced") == 2
+
+
+def test_teams_may_take_days_more_than_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default a rank under torch.distributed gives up after half an hour in a collective call."""
+    waits, default = [], timedelta(minutes=30)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, timeout=default, **__: waits.append(timeout))
+    monkeypatch.setattr("torch.distributed.new_group", lambda *_, timeout=default, **__: waits.append(timeout))
+    ranks = World(rank=0, size=2, launcher="torchrun")
+    ranks.torch_group()
+    ranks.split(2)
+    assert len(waits) == 2
+    assert min(waits) > timedelta(weeks=1)
 
 
 @pytest.mark.mpi
