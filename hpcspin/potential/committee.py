@@ -137,7 +137,7 @@ def model_files(path: str | Path) -> list[Path]:
     Raises
     ------
     HpcspinError
-        If there is no such model, or a directory holds neither a model nor two members.
+        If there is no such model, or a directory holds neither a model nor two finished members, or both.
     """
     path = Path(path)
     if not path.exists() and path.name in shipped_models() and path == Path(path.name):
@@ -147,12 +147,18 @@ def model_files(path: str | Path) -> list[Path]:
         raise HpcspinError(f"{path}: no such model; give a .safetensors file, a directory with one, or one of {names}")
     if not path.is_dir():
         return [path]
-    if (path / "model.safetensors").exists():
-        return [path / "model.safetensors"]
-    files = sorted(path.glob("member-[0-9][0-9]/model.safetensors"))
-    if len(files) < 2:
+    one, members = path / "model.safetensors", sorted(path.glob("member-[0-9][0-9]"))
+    if one.exists() and members:
         raise HpcspinError(
-            f"{path}: holds neither model.safetensors nor two member-NN/model.safetensors of a committee; "
+            f"{path}: holds the members of a committee and {one.name} from another training; give {one}, or move it "
+            "away"
+        )
+    if one.exists():
+        return [one]
+    files = [member / one.name for member in members]
+    if len(files) < 2 or not all(map(Path.exists, files)):
+        raise HpcspinError(
+            f"{path}: holds neither model.safetensors nor the finished member-NN/model.safetensors of a committee; "
             "give what `hpcspin train` has finished"
         )
     return files

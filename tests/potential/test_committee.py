@@ -10,7 +10,7 @@ from force_fields import make_model, perpendicular, random_spins
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import MEMBER, Committee, ForceField, load_force, model_file, save_model
+from hpcspin.potential import MEMBER, Committee, ForceField, load_force, model_file, model_files, save_model
 
 LATTICE = make_lattice("square", (5, 4), (False, True))
 BIAS = torch.full((2,), 1.5)
@@ -55,7 +55,23 @@ def test_a_directory_holds_a_model_or_a_committee(tmp_path: Path) -> None:
     assert torch.equal(committee(spins, table, BIAS).field, Committee(members)(spins, table, BIAS).field)
     with pytest.raises(HpcspinError, match=r"is a committee.*member-"):
         model_file(tmp_path)
-    save_model(tmp_path / "model.safetensors", members[1], {})
-    assert model_file(tmp_path) == tmp_path / "model.safetensors"
-    single = load_force(tmp_path)
-    assert torch.equal(single(spins, table, BIAS).field, members[1](spins, table, BIAS).field)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    save_model(alone / "model.safetensors", members[1], {})
+    assert model_file(alone) == alone / "model.safetensors"
+    assert torch.equal(load_force(alone)(spins, table, BIAS).field, members[1](spins, table, BIAS).field)
+
+
+def test_neither_half_a_committee_nor_one_beside_another_model_is_taken_in_silence(tmp_path: Path) -> None:
+    for number in range(3):
+        directory = tmp_path / MEMBER.format(number)
+        directory.mkdir()
+        if number < 2:
+            save_model(directory / "model.safetensors", make_model(number), {})
+    with pytest.raises(HpcspinError, match=r"finished member-NN/model\.safetensors of a committee"):
+        load_force(tmp_path)
+    save_model(tmp_path / MEMBER.format(2) / "model.safetensors", make_model(2), {})
+    assert len(model_files(tmp_path)) == 3
+    save_model(tmp_path / "model.safetensors", make_model(3), {})
+    with pytest.raises(HpcspinError, match=r"members of a committee and model\.safetensors from another training"):
+        load_force(tmp_path)
