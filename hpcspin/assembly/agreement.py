@@ -38,7 +38,7 @@ def require_electrons(
     learned, given = stored_electrons(card.get("electrons"), model), electrons_of(config, where)
     if given is None:
         return
-    require_spin_rotations(given, where)
+    require_spin_rotations(given, where, _drive(card))
     if learned is None:
         world.log(f"warning: {model}: {_NO_ELECTRONS}")
         return

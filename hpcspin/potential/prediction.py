@@ -303,7 +303,7 @@ class Predictor(nn.Module):
         if self._allowed is None or self._allowed[0] is not system or self._allowed[1] != set(allow):
             known = stored_electrons(self.card.get("electrons"), "the model")
             given = electrons_of(system.as_config(), "the system")
-            require_spin_rotations(given, "the system")
+            require_spin_rotations(given, "the system", self.sees)
             if known and given:
                 require_learned(known, given, self.sees, allow, ("the model", "the system"), in_config=False)
             self._allowed = system, set(allow), self.drive(system)

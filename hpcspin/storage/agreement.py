@@ -31,6 +31,8 @@ _ZERO_IF_ABSENT = ("on_site", "rashba")
 """Terms of the Hamiltonian that are 0 if a config leaves them out; the values of all other absent keys are unknown."""
 _WIDEST = 200
 """Largest number of characters of a value in a message; a map over the sites would have thousands."""
+ENDS = ("left", "right")
+"""Shapes of the electrodes whose polarisations can be inputs of a force field."""
 _CLOSE = 1e-6
 _ABSENT = "absent"
 
@@ -88,22 +90,33 @@ def electrons_of(config: Any, where: str) -> Electrons | None:
     return {**system, "reservoirs": reservoirs, "bias": max(potentials) - min(potentials)}
 
 
-def require_spin_rotations(electrons: Electrons | None, where: str) -> None:
+def require_spin_rotations(electrons: Electrons | None, where: str, drive: str) -> None:
     """Refuse electrons whose fields do not rotate with the spins, or with vacancies; force fields represent neither.
 
-    Raises HpcspinError if they have Rashba coupling, or vacancies.
+    Raises HpcspinError if they have Rashba coupling, vacancies, or a polarised reservoir that is no input of a model
+    with this drive.
     """
-    if electrons is not None and electrons.get("vacancies"):
+    if electrons is None:
+        return
+    if electrons.get("vacancies"):
         raise HpcspinError(
             f"{where}: electrons.vacancies: force fields cannot represent sites without a spin; they can neither learn "
             "such labels nor replace such electrons: leave vacancies out"
         )
-    if electrons is not None and electrons.get("rashba"):
+    if electrons.get("rashba"):
         raise HpcspinError(
             f"{where}: electrons.rashba {electrons['rashba']:g} ties the spins to the lattice, and force fields are "
             "covariant under rotations of the spins alone; they can neither learn such labels nor replace such "
             "electrons: leave rashba out"
         )
+    for number, one in enumerate(electrons.get("reservoirs") or ()):
+        seen = drive == "polarized" and one.get("sites") in ENDS
+        if not seen and one.get("width", 1.0) and any(one.get("polarization") or ()):
+            raise HpcspinError(
+                f"{where}: electrons.reservoirs.{number}.polarization has a fixed direction, and force fields are "
+                "covariant under rotations of the spins; take potential.drive: polarized, which sees the polarisations "
+                "of the electrodes left and right, or leave the polarization out"
+            )
 
 
 def stored_electrons(content: Any, where: str) -> list[Electrons] | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.agreement import (
+    ENDS,
     Differences,
     Electrons,
     describe_differences,
@@ -22,8 +23,6 @@ from hpcspin.storage.agreement import (
 
 POLARIZATIONS = 6
 """Number of entries of a drive with polarisations that are not voltages but the components of both polarisations."""
-_ENDS = ("left", "right")
-"""Shapes of the electrodes whose polarisations can be inputs of a force field."""
 
 
 def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "potentials") -> tuple[float, ...]:
@@ -49,7 +48,7 @@ def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "p
             f"{where}: potential.drive: potentials are those of {wanted} reservoirs besides the bath; these electrons "
             f"have {len(others)} of them: add the missing ones"
         )
-    ends = [value for side in _ENDS for value in _polarization(reservoirs, side)] if drive == "polarized" else []
+    ends = [value for side in ENDS for value in _polarization(reservoirs, side, where)] if drive == "polarized" else []
     return (*(potential - baths[0] for potential in others), *ends)
 
 
@@ -68,12 +67,21 @@ def chemical_potential(electrons: Electrons, where: str) -> tuple[float, float]:
     return potential, filling
 
 
-def _polarization(reservoirs: Sequence[dict[str, Any]], side: str) -> tuple[float, ...]:
-    """Mean polarisation of the reservoirs at one end of x, weighted by their widths."""
-    there = [one for one in reservoirs if one.get("sites") == side]
+def _polarization(reservoirs: Sequence[dict[str, Any]], side: str, where: str) -> tuple[float, ...]:
+    """Mean polarisation of the reservoirs at one end of x, weighted by their widths.
+
+    Reservoirs at the same potential, or of the same polarisation, act as one of this mean; others are refused.
+    """
+    there = [one for one in reservoirs if one.get("sites") == side and one.get("width", 1.0)]
+    vectors = [tuple(one.get("polarization") or (0.0, 0.0, 0.0)) for one in there]
+    if len(set(vectors)) > 1 and len({one["potential"] for one in there}) > 1:
+        raise HpcspinError(
+            f"{where}: potential.drive: polarized sees the mean polarisation of the electrodes {side}, which have "
+            "different polarisations at different potentials: give them one of both"
+        )
     total = sum(one.get("width", 1.0) for one in there) or 1.0
     return tuple(
-        sum(one.get("width", 1.0) * one.get("polarization", (0.0, 0.0, 0.0))[axis] for one in there) / total
+        sum(one.get("width", 1.0) * vector[axis] for one, vector in zip(there, vectors, strict=True)) / total
         for axis in range(3)
     )
 
@@ -90,7 +98,7 @@ def without_drive(electrons: Electrons, drive: str) -> Electrons:
         return {key: value for key, value in electrons.items() if key not in ("potential", "filling")}
 
     def blank(entry: dict[str, Any]) -> dict[str, Any]:
-        seen = drive == "polarized" and entry.get("sites") in _ENDS
+        seen = drive == "polarized" and entry.get("sites") in ENDS
         potential = entry["potential"] if entry.get("sites") == "all" else 0.0
         return {**entry, "potential": potential, **({"polarization": [0.0, 0.0, 0.0]} if seen else {})}
 
@@ -173,9 +181,9 @@ def voltages_outside(given: Electrons, learned: Sequence[Electrons], where: str,
         if not min(seen) - 1e-6 <= value <= max(seen) + 1e-6
     ]
     if drive == "polarized":
-        for side in _ENDS:
+        for side in ENDS:
             length, longest = (
-                max(math.hypot(*_polarization(one.get("reservoirs") or [], side)) for one in several)
+                max(math.hypot(*_polarization(one.get("reservoirs") or [], side, where)) for one in several)
                 for several in ([given], learned)
             )
             if length > longest + 1e-6:

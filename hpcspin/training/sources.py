@@ -40,12 +40,13 @@ class Source:
     """Whether its fields are exact rather than those of a force field."""
 
 
-def read_source(path: Path, kind: str, bias: float, *, distil: bool = False) -> Source:
+def read_source(path: Path, kind: str, bias: float, drive: str = "bias", *, distil: bool = False) -> Source:
     """System of a label file, from the config stored in it.
 
     A file without a config has the given kind of lattice and bias; its edges are open along x only. Raises HpcspinError
-    if the file is invalid, its snapshots do not fit the lattice of its config, or it is a trajectory whose fields are
-    not those of the electrons alone, which must be exact or, with ``distil``, may also be those of a force field.
+    if the file is invalid, its snapshots do not fit the lattice of its config, a force field with this drive cannot
+    represent its electrons, or it is a trajectory whose fields are not those of the electrons alone, which must be
+    exact or, with ``distil``, may also be those of a force field.
     """
     attributes = read_attributes(path)
     config = attributes.get("config")
@@ -57,7 +58,7 @@ def read_source(path: Path, kind: str, bias: float, *, distil: bool = False) -> 
         section = config.get("lattice") or {}
         size = read_spins(path, section.get("size"), 0).shape[1:3]
         electrons = electrons_of(config, str(path))
-        require_spin_rotations(electrons, str(path))
+        require_spin_rotations(electrons, str(path), drive)
         lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HpcspinError(f"{path}: its config is not one of hpcspin ({error}); label the spins again") from error
@@ -85,7 +86,7 @@ def agreed_sources(
     Rank 0 logs a warning of files that do not state their electrons. Raises HpcspinError for the reasons of
     `read_source`, or if the electrons differ in keys that are not allowed.
     """
-    sources = {name: read_source(path, kind, 0.0, distil=distil) for name, path in files.items()}
+    sources = {name: read_source(path, kind, 0.0, drive, distil=distil) for name, path in files.items()}
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
     unstated = [name for name, source in sources.items() if source.electrons is None]
     if unstated:

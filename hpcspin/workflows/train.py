@@ -13,7 +13,7 @@ from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field, model_file
-from hpcspin.storage import electrons_of, ensure_manifest
+from hpcspin.storage import electrons_of, ensure_manifest, require_spin_rotations
 from hpcspin.training import find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
 from hpcspin.training.metrics import describe_metrics
@@ -83,12 +83,13 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
 def check_training(config: Config, world: World) -> None:
     """Refuse, before other stages run, whatever the training after them would refuse.
 
-    Raises HpcspinError if the potential is impossible or does not fit the lattice, the settings are impossible, or the
-    start is unreadable.
+    Raises HpcspinError if the potential is impossible, does not fit the lattice or cannot represent the electrons, the
+    settings are impossible, or the start is unreadable.
     """
     architecture, lattice = architecture_of(config), build_lattice(config.lattice)
     training = config.section(TrainingSection)
     require_possible(architecture, training, world)
+    require_spin_rotations(electrons_of(config.model_dump(mode="json"), "the config"), "the config", architecture.drive)
     model = make_force_field(architecture)
     model.require(lattice, "potential")
     model.neighbourhood(lattice)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hpcspin.errors import HpcspinError
-from hpcspin.storage import kinds_of_learned, voltages, voltages_outside, without_drive
+from hpcspin.storage import kinds_of_learned, require_spin_rotations, voltages, voltages_outside, without_drive
 
 
 def electrons(left: float, right: float, bath: float = 0.0, **changes: Any) -> dict[str, Any]:
@@ -98,3 +98,27 @@ def test_a_longer_polarisation_than_all_is_outside_in_any_direction() -> None:
     assert voltages_outside(polarized([0.5, 0.0, 0.0], [0.0, 0.0, 0.0]), learned, "x", "polarized") == ""
     said = voltages_outside(polarized([0.0, 0.0, 0.7], [0.0, 0.1, 0.0]), learned, "x", "polarized")
     assert said.startswith("a polarisation of 0.7 of left, learned from up to 0.6; a polarisation of 0.1 of right")
+
+
+def test_a_polarisation_that_a_model_does_not_see_is_refused() -> None:
+    """Fields of fixed polarisations do not rotate with the spins, and force fields do."""
+    plain, ends = polarized([0.0] * 3, [0.0] * 3), polarized([0.0, 0.0, 0.5], [0.1, 0.0, 0.0])
+    bath, cut_off = (polarized([0.0] * 3, [0.0] * 3) for _ in range(2))
+    bath["reservoirs"][2]["polarization"] = [0.0, 0.3, 0.0]
+    cut_off["reservoirs"][0] |= {"polarization": [0.0, 0.3, 0.0], "width": 0.0}
+    for one in (plain, cut_off):
+        for drive in ("bias", "potentials", "polarized"):
+            require_spin_rotations(one, "x", drive)
+    require_spin_rotations(ends, "x", "polarized")
+    for one, drive in ((ends, "bias"), (ends, "potentials"), (bath, "bias"), (bath, "polarized")):
+        with pytest.raises(HpcspinError, match=r"x: electrons\.reservoirs\.[02]\.polarization .*take potential\.drive"):
+            require_spin_rotations(one, "x", drive)
+
+
+def test_electrodes_of_one_end_with_several_polarisations_are_one_only_at_one_potential() -> None:
+    given = polarized([0.0, 0.0, 0.6], [0.0] * 3)
+    given["reservoirs"].insert(1, {**given["reservoirs"][0], "name": "more", "polarization": [0.2, 0.0, 0.0]})
+    assert voltages(given, given, "x", "polarized") == (1.0, 1.0, -1.0, 0.1, 0.0, 0.3, 0.0, 0.0, 0.0)
+    given["reservoirs"][1]["potential"] = 0.5
+    with pytest.raises(HpcspinError, match=r"x: .*electrodes left, which have different polarisations at different"):
+        voltages(given, given, "x", "polarized")
