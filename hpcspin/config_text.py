@@ -154,11 +154,11 @@ class Override:
         return int(key)
 
 
-def combinations(vary: Sequence[str], name: str = "--vary") -> list[Choice]:
+def combinations(vary: Sequence[str], name: str = "--vary", chain: str | None = None) -> list[Choice]:
     """All combinations of the values of several keys, each given as ``KEY=V1,V2,...``.
 
     Keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``. Raises HpcspinError, which names the option, if one
-    has another form, or a key appears twice.
+    has another form, or a key appears twice, or one of its values other than those of ``chain``.
     """
     values: dict[tuple[str, ...], list[Sequence[Any]]] = {}
     for given in vary:
@@ -175,6 +175,10 @@ def combinations(vary: Sequence[str], name: str = "--vary") -> list[Choice]:
             raise HpcspinError(
                 f"{name} {given!r}: write it as KEY=V1,V2,... or KEY1,KEY2=[A1,A2],[B1,B2],... and name each key once"
             )
+        texts = [json.dumps(value) for value in together]
+        if chain not in keys and len(set(texts)) < len(texts):
+            again = max(texts, key=texts.count)
+            raise HpcspinError(f"{name} {given!r}: the value {again.strip('[]')} would count twice; give it once")
         values[keys] = together
     names = [key for keys in values for key in keys]
     return [dict(zip(names, (v for part in parts for v in part), strict=True)) for parts in product(*values.values())]

@@ -266,7 +266,8 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row]) -> bool:
     if against not in axes:
         raise HpcspinError(f"--against {against}: choose a varied key, voltage or time: {', '.join(keys)}")
     show = sweep.show or VERBS[sweep.verb].show[:1]
-    lines = [key for key in keys if not key.endswith("seed") and not _is_axis(key, against)]
+    axis = "" if against == "voltage" and not _follow_from_the_voltage(runs) else against
+    lines = [key for key in keys if not key.endswith("seed") and not _is_axis(key, axis)]
     if against == "time":
         points = against_time(rows, lines, show, lambda row: frame_series(sweep.output / row["directory"] / TRAJECTORY))
     else:
@@ -280,13 +281,21 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row]) -> bool:
 
 
 def _natural_axis(runs: Sequence[_Run]) -> str | None:
-    """The voltage where it varies, else the first varied key with numbers only."""
+    """The voltage where it varies and determines the potentials, else the first varied key with numbers only."""
     numeric = [
         key
         for key in runs[0].choice
         if not key.endswith("seed") and all(isinstance(run.choice[key], int | float) for run in runs)
     ]
-    return "voltage" if any(_is_axis(key, "voltage") for key in numeric) else next(iter(numeric), None)
+    voltage = any(_is_axis(key, "voltage") for key in numeric) and _follow_from_the_voltage(runs)
+    return "voltage" if voltage else next(iter(numeric), None)
+
+
+def _follow_from_the_voltage(runs: Sequence[_Run]) -> bool:
+    """Whether runs at the same voltage have the same potentials, unlike those at 1 and at -1 beside 0."""
+    electrons = [run.config.electrons for run in runs]
+    potentials = {tuple(one.potential for one in some.reservoirs) for some in electrons if some and some.reservoirs}
+    return len({max(several) - min(several) for several in potentials}) == len(potentials)
 
 
 def _is_axis(key: str, against: str) -> bool:
@@ -311,7 +320,7 @@ def _print_table(sweep: Sweep, choice: Choice, rows: Sequence[Row], world: World
 
 def _chains(sweep: Sweep) -> list[list[_Run]]:
     """All runs, those of a chain in one list."""
-    choices, key = combinations(sweep.vary), sweep.chain
+    choices, key = combinations(sweep.vary, chain=sweep.chain), sweep.chain
     if key is not None and key not in choices[0]:
         raise HpcspinError(f"--chain {key}: name one of the varied keys: {', '.join(choices[0])}")
     groups: dict[str, list[Choice]] = {}

@@ -20,7 +20,7 @@ from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_model
 from hpcspin.storage import write_labels, write_manifest
-from hpcspin.workflows.sweep import Sweep, sweep_directory
+from hpcspin.workflows.sweep import Sweep, _chains, _draw, _natural_axis, _row, sweep_directory
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 VALIDATION = "training.validation=[validation.h5]"
@@ -189,6 +189,13 @@ def test_keys_joined_by_commas_change_together() -> None:
         combinations(["a,b=[1],[2]"])
 
 
+def test_a_value_counts_once_but_along_a_chain() -> None:
+    assert len(combinations(["a=0,2,0", "seed=1,2"], chain="a")) == 6
+    for vary in (["a=0,2,0"], ["a,b=[0,1],[2,1],[0,1]"], ["seed=1,1", "b=0,1"]):
+        with pytest.raises(HpcspinError, match=r"--vary .*: the value [01, ]+ would count twice"):
+            combinations(vary, chain="b" if len(vary) > 1 else None)
+
+
 def test_labels_of_spins_at_two_voltages(hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path) -> None:
     vary, output = ("--vary", f"{LEFT}=-1,-2", "--show", "current_left"), tmp_path / "out"
     done = hpcspin("sweep", config, "--run", "label", "--spins", spins_file, "--output", output, *vary)
@@ -229,6 +236,24 @@ def test_an_unknown_quantity_is_refused_with_the_known_ones(
     done = hpcspin("sweep", config, "--run", "simulate", "--output", tmp_path / "out", *vary, *SHORT)
     assert done.returncode == 1
     assert re.fullmatch(r"hpcspin: --(show|against) [^\n]*(mean_bond|voltage)[^\n]*", done.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("values", "against", "lines"), [("-1,-2", "voltage", {""}), ("-1,1", LEFT, {""}), ("-1,1", None, {"-1", "1"})]
+)
+def test_opposite_voltages_are_not_averaged(
+    config: Path, tmp_path: Path, values: str, against: str | None, lines: set[str]
+) -> None:
+    """They are the same largest difference of potentials, and different systems."""
+    explicit = "voltage" if against is None else None
+    given = Sweep(config, [f"{LEFT}={values}", "dynamics.seed=1,2"], tmp_path, show=["q"], against=explicit)
+    runs = [run for chain in _chains(given) for run in chain]
+    rows = [_row(run, {"metrics": {"q": 1.0}, "directory": ""}, given) for run in runs]
+    assert _natural_axis(runs) == (against or LEFT)
+    assert _draw(given, runs, rows)
+    points = table(tmp_path / "curves.csv")
+    assert [point["of"] for point in points] == ["2", "2"]
+    assert {point["line"].rpartition(" ")[2] for point in points} == lines
 
 
 @pytest.mark.mpi
