@@ -52,9 +52,9 @@ def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:
 def local_factors(u: Tensor, potentials: int) -> Tensor:
     """Factors of the network's outputs: 1 for ε and the voltage u for each χ, so that G = 0 without voltages.
 
-    ``u`` are the voltages of each centre in their unit, shape (drives, centres); ``potentials`` is the number of
-    outputs, 1 for ε alone, or 1 + drives for ε and the terms χ_r of χ = Σ_r u_r χ_r. The factors have the shape
-    (potentials, centres).
+    ``u`` are voltages in their unit, shape (drives, n), of n centres or configurations; ``potentials`` is the number
+    of outputs, 1 for ε alone, or 1 + drives for ε and the terms χ_r of χ = Σ_r u_r χ_r. The factors have the shape
+    (potentials, n).
     """
     return torch.cat([torch.ones_like(u[:1]), u])[:potentials]
 

@@ -59,44 +59,59 @@ INLINE void product(const real *x, int64_t stride, int rows, const matrix *m, re
     }
 }
 
-/* `wide` vectors of densities of ROWS / 3 centres, three components each: weighted sums of the vectors in the slots. */
-INLINE void dense(const layer *l, const real *vectors, const int32_t *table, const real *kernels, real *out, int wide) {
+/* `wide` vectors of densities of `rows` / 3 centres, three components each: weighted sums of the vectors in the slots. */
+INLINE void dense(const layer *l, const real *vectors, const int32_t *table, const real *kernels, real *out, int rows,
+                  int wide) {
     const int64_t width = l->vectors, n = l->densities;
-    vec sum[ROWS][2] = {};
+    vec sum[ROWS][3] = {};
     for (int slot = 0; slot < l->slots; slot++) {
         const real *row[ROWS / 3], *w = kernels + slot * width * n;
-        for (int c = 0; c < ROWS / 3; c++) row[c] = vectors + table[c * l->slots + slot] * 3 * width;
+        for (int c = 0; c < rows / 3; c++) row[c] = vectors + table[c * l->slots + slot] * 3 * width;
         for (int k = 0; k < width; k++, w += n) {
-            vec weights[2] = {load(w), load(w + (wide - 1) * LANES)};
-            for (int i = 0; i < ROWS; i++)
+            vec weights[3];
+            for (int j = 0; j < wide; j++) weights[j] = load(w + j * LANES);
+            for (int i = 0; i < rows; i++)
                 for (int j = 0; j < wide; j++) sum[i][j] += all(row[i / 3][i % 3 * width + k]) * weights[j];
         }
     }
-    for (int i = 0; i < ROWS; i++)
+    for (int i = 0; i < rows; i++)
         for (int j = 0; j < wide; j++) store(out + i * n + j * LANES, sum[i][j]);
 }
 
+/* Densities of ROWS / 3 centres, two vectors of them at a time; the last three share the loads of half of the rows. */
 INLINE void densities(const layer *l, const real *vectors, const int32_t *table, real *out) {
-    int p = 0;
-    for (; p + 2 * LANES <= l->densities; p += 2 * LANES) dense(l, vectors, table, l->kernels + p, out + p, 2);
-    if (p < l->densities) dense(l, vectors, table, l->kernels + p, out + p, 1);
+    int p = 0, left = l->densities / LANES;
+    for (; left > 3 || left == 2; p += 2 * LANES, left -= 2) dense(l, vectors, table, l->kernels + p, out + p, ROWS, 2);
+    if (left == 1) dense(l, vectors, table, l->kernels + p, out + p, ROWS, 1);
+    for (int i = 0; left == 3 && i < ROWS; i += ROWS / 2)
+        dense(l, vectors, table + i / 3 * l->slots, l->kernels + p, out + p + i * (int64_t)l->densities, ROWS / 2, 3);
+}
+
+/* `wide` vectors of sums of scalars over the slots of BLOCK centres. */
+INLINE void scalar_strip(const layer *l, const real *scalars, const int32_t *table, const real *kernels, real *out,
+                         int64_t stride, int wide) {
+    const int64_t n = l->scalar_sums;
+    vec sum[BLOCK][2] = {};
+    for (int slot = 0; slot < l->slots; slot++) {
+        const real *row[BLOCK], *w = kernels + slot * l->scalars * n;
+        for (int i = 0; i < BLOCK; i++) row[i] = scalars + table[i * l->slots + slot] * (int64_t)l->scalars;
+        for (int k = 0; k < l->scalars; k++, w += n) {
+            vec weights[2] = {load(w), load(w + (wide - 1) * LANES)};
+            for (int i = 0; i < BLOCK; i++)
+                for (int j = 0; j < wide; j++) sum[i][j] += all(row[i][k]) * weights[j];
+        }
+    }
+    for (int i = 0; i < BLOCK; i++)
+        for (int j = 0; j < wide; j++) store(out + i * stride + j * LANES, sum[i][j]);
 }
 
 /* Sums of scalars over the slots of BLOCK centres. */
 INLINE void scalar_sums(const layer *l, const real *scalars, const int32_t *table, real *out, int64_t stride) {
-    const int64_t n = l->scalar_sums;
-    for (int p = 0; p < n; p += LANES) {
-        vec sum[BLOCK] = {};
-        for (int slot = 0; slot < l->slots; slot++) {
-            const real *row[BLOCK], *w = l->scalar_kernels + slot * l->scalars * n + p;
-            for (int i = 0; i < BLOCK; i++) row[i] = scalars + table[i * l->slots + slot] * (int64_t)l->scalars;
-            for (int k = 0; k < l->scalars; k++, w += n) {
-                vec weight = load(w);
-                for (int i = 0; i < BLOCK; i++) sum[i] += all(row[i][k]) * weight;
-            }
-        }
-        for (int i = 0; i < BLOCK; i++) store(out + i * stride + p, sum[i]);
-    }
+    int p = 0;
+    for (; ROWS == BLOCK && p + 2 * LANES <= l->scalar_sums; p += 2 * LANES)
+        scalar_strip(l, scalars, table, l->scalar_kernels + p, out + p, stride, 2);
+    for (; p < l->scalar_sums; p += LANES)
+        scalar_strip(l, scalars, table, l->scalar_kernels + p, out + p, stride, 1);
 }
 
 /* x / (1 + exp(-x)), to 1e-17 where x < -40. */
@@ -320,10 +335,11 @@ INLINE vec leading(vec v, int64_t count) {
     return choose(lane < (int32_t)count, v, all(0.0f));
 }
 
-/* `count` numbers, at most a vector, from memory that may end after them, and zeros after them. */
-INLINE vec partly(const real *p, int64_t count) {
+/* `count` numbers, at most a vector, from memory that ends at `end`, and zeros after them. */
+INLINE vec partly(const real *p, int64_t count, const real *end) {
     real part[LANES] = {};
     if (count >= LANES) return load(p);
+    if (end - p >= LANES) return leading(load(p), count);
     memcpy(part, p, count * sizeof(real));
     return load(part);
 }
@@ -331,19 +347,19 @@ INLINE vec partly(const real *p, int64_t count) {
 /* From derivatives with respect to new vectors (3, 1 + new vectors) and scalars of one centre to those with respect to
  * the outputs of the network and the sums of its vectors; adds the one with respect to its spin. */
 INLINE void adjoint_of_finish(const layer *l, const real *spin, const real *sums, int64_t columns, const real *outputs,
-                              const real *by_vectors, const real *by_scalars, real *by_outputs, real *by_sums,
-                              int64_t wide, real *by_spin) {
+                              const real *by_vectors, const real *end, const real *by_scalars, real *by_outputs,
+                              real *by_sums, int64_t wide, real *by_spin) {
     const int64_t n = l->out_vectors, m = l->out_scalars;
     const real present = spin[0] * spin[0] + spin[1] * spin[1] + spin[2] * spin[2] > 0.5f ? 1.0f : 0.0f;
     vec g[3], by[3] = {};
     for (int64_t k = 0; k < n; k += LANES) {
-        for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k);
+        for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k, end);
         const real *along = sums + k;
         store(by_outputs + k, g[0] * load(along) + g[1] * load(along + columns) + g[2] * load(along + 2 * columns));
         for (int i = 0; i < 3; i++) store(by_sums + i * wide + k, leading(load(outputs + k), n - k) * g[i]);
     }
     for (int64_t k = 0; k < n; k += LANES) {
-        for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k);
+        for (int i = 0; i < 3; i++) g[i] = present * partly(by_vectors + i * (1 + n) + 1 + k, n - k, end);
         vec turned = leading(load(outputs + n + k), n - k), product[3], sum = {};
         cross(spin, sums + n + k, columns, product);
         for (int i = 0; i < 3; i++) {
@@ -430,7 +446,8 @@ void hpcspin_layer_adjoint(const layer *l, const adjoint *back, const real *vect
                 const real *old = vectors + at * row;
                 const real spin[3] = {old[0], old[l->vectors], old[2 * l->vectors]};
                 adjoint_of_finish(l, spin, mixed + 3 * i * columns + l->sums, columns, outputs + i * widest,
-                                  by_vectors + place * out_row, by_scalars + place * m, x + i * widest,
+                                  by_vectors + place * out_row, by_vectors + potentials * rows * out_row,
+                                  by_scalars + place * m, x + i * widest,
                                   by_vector_sums + 3 * i * span, span, by_spin[i]);
                 if (new_scalars && !p)
                     for (int64_t k = 0; k < m; k++)

@@ -57,7 +57,7 @@ class LayeredPotentials(MessagePassing):
             each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], forward_pass, strict=True)]
             return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
         batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
-        factors = self._factors(bias, neighbourhood, self._tile(spins, neighbourhood))
+        factors = self._of_centres(self._factors(bias), neighbourhood, self._tile(spins, neighbourhood))
         if self.training:
             around = [self._convolution(number, neighbourhood) for number in range(len(self._stack))]
             maps, inputs = [layer.maps() for layer in self._stack], self._inputs_of(spins, neighbourhood, bias)
@@ -121,7 +121,7 @@ class LayeredPotentials(MessagePassing):
         self, spins: Tensor, bias: Tensor, forward_pass: ForwardPass, neighbourhood: Neighbourhood
     ) -> Prediction:
         """`forward` for one configuration of shape (rows, 3), by the kernels."""
-        factors, threads = self._factors(bias, neighbourhood, 1)[:, 0], torch.get_num_threads()
+        factors, threads = self._factors(bias)[:, 0], torch.get_num_threads()
         stack = self._host_stack(neighbourhood)
         local, by_spin = derivatives_on_host(*stack, forward_pass, factors, self._terms, threads)
         rows, _ = neighbourhood.outputs_of(1, spins.device)
@@ -137,16 +137,12 @@ class LayeredPotentials(MessagePassing):
         """Number of terms of each potential, see `sum_of_terms`."""
         return _terms_of(self.architecture)
 
-    def _factors(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
-        """Factors of the terms of each centre in E and G, in units of the field.
-
-        Shape (all terms, centres in tiles).
-        """
+    def _factors(self, bias: Tensor) -> Tensor:
+        """Factors of the terms in E and G, in units of the field, shape (all terms, batch)."""
         if self.grand_potential is None:
-            values = local_factors(self._bias_of(bias, neighbourhood, tile), sum(self._terms))
+            values = local_factors(self._voltages_of(bias), sum(self._terms))
         else:
-            polynomials = self.grand_potential.polynomials(bias.reshape(len(bias), -1)[:, 0])
-            values = self._of_centres(polynomials.to(self.dtype), neighbourhood, tile)
+            values = self.grand_potential.polynomials(bias.reshape(len(bias), -1)[:, 0]).to(self.dtype)
         return values * self.field_scale
 
     def _grand(self, energy: Tensor, sums: Tensor, bias: Tensor, sites: int) -> tuple[Tensor, Tensor]:

@@ -218,10 +218,13 @@ class ForceField(Predictor):
     def _tile(self, spins: Tensor, neighbourhood: Neighbourhood) -> int:
         return len(spins) * neighbourhood.centres if self.training else TILE[spins.device.type]
 
+    def _voltages_of(self, bias: Tensor) -> Tensor:
+        """The voltages u in their unit, of each configuration, shape (drives, batch)."""
+        return (bias.reshape(len(bias), -1)[:, : self._voltages].to(self.dtype) / self.architecture.bias_reference).T
+
     def _bias_of(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
-        """The voltages u in their unit, of each centre of a batch, shape (drives, centres)."""
-        u = bias.reshape(len(bias), -1)[:, : self._voltages].to(self.dtype) / self.architecture.bias_reference
-        return self._of_centres(u.T, neighbourhood, tile)
+        """`_voltages_of` of each centre of a batch, shape (drives, centres)."""
+        return self._of_centres(self._voltages_of(bias), neighbourhood, tile)
 
     def _of_centres(self, x: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
         """Repeat numbers of each configuration, shape (k, batch), for its centres: shape (k, centres in tiles)."""

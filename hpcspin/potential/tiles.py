@@ -70,5 +70,4 @@ def cross(a: Tensor, b: Tensor, axis: int = -2) -> Tensor:
 
 def is_present(spins: Tensor, axis: int = -2) -> Tensor:
     """One where there is a spin and zero where a site is missing, without the axis of the components."""
-    spins = spins.detach()
-    return (dot(spins, spins, axis) > 0.5).to(spins.dtype)
+    return (spins.detach().square().sum(axis) > 0.5).to(spins.dtype)
