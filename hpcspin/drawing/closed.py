@@ -12,7 +12,7 @@ import numpy as np
 from hpcspin.analysis.series import Estimate
 from hpcspin.drawing import figures
 from hpcspin.drawing.comparison import Array, Compared, Run, shown_times
-from hpcspin.drawing.lattice_figures import BOND, CHIRALITY, at_times, site_maps, zone_maps
+from hpcspin.drawing.lattice_figures import BOND, BONDS, CHIRALITY, at_times, site_maps, zone_maps
 from hpcspin.lattice import (
     Lattice,
     bond_columns,
@@ -68,7 +68,7 @@ def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[
     time = shown_times(first)
     both = {name: run.at(time).spins for name, run in zip(FIELDS, (first.exact, first.learned), strict=True)}
     for measure, label, reach, name in (
-        (bond_map, BOND, 1.0, "bond_maps"),
+        (bond_map, BONDS, 1.0, "bond_maps"),
         (scalar_chirality, CHIRALITY, 0.77, "chirality_maps"),
     ):
         maps = {name: np.stack([measure(lattice, one) for one in spins]) for name, spins in both.items()}
@@ -77,7 +77,7 @@ def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[
     zone_maps(lattice, last, directory / "structure_factor.png")
     figures.histograms(_histograms(lattice, quenches), directory / "histograms.png")
     curves = [_energy_curves(lattice, run) for run in quenches]
-    figures.against_time(curves, "energy a site (t)", directory / "energy.png")
+    figures.against_time(curves, "energy per site (t)", directory / "energy.png")
     numbers: dict[str, Any] = {"order": _order_numbers(lattice, runs)}
     if all(run.exact_energies is not None for run in quenches):
         exact, learned = np.concatenate(_energies(lattice, quenches, "exact"), axis=1)
@@ -179,10 +179,10 @@ def _energy_curves(lattice: Lattice, run: Quench) -> dict[str, tuple[Array, Arra
 
 def _histograms(lattice: Lattice, runs: list[Quench]) -> dict[str, dict[str, Array]]:
     """Bonds and densities at the end of all runs."""
-    found: dict[str, dict[str, Array]] = {BOND: {}, "electrons on a site": {}}
+    found: dict[str, dict[str, Array]] = {BOND: {}, "electrons per site": {}}
     for name, of in (("exact", "exact"), ("learned", "labelled")):
         ends = [getattr(run, of) for run in runs]
         bonds = np.concatenate([nearest_bonds(lattice, end.spins[-1]).ravel() for end in ends])
         found[BOND][name] = bonds[~np.isnan(bonds)]
-        found["electrons on a site"][name] = np.concatenate([end.known("density")[-1].ravel() for end in ends])
+        found["electrons per site"][name] = np.concatenate([end.known("density")[-1].ravel() for end in ends])
     return found

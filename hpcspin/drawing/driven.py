@@ -12,7 +12,7 @@ import numpy as np
 from hpcspin.analysis.series import Estimate, velocity
 from hpcspin.drawing import figures
 from hpcspin.drawing.comparison import Array, Compared, Run, near_wall, shown_times
-from hpcspin.drawing.lattice_figures import BOND, at_times, site_maps
+from hpcspin.drawing.lattice_figures import BONDS, at_times, site_maps
 from hpcspin.lattice import Lattice, bond_map, has_wall, wall_position
 from hpcspin.potential import PredictedFields
 
@@ -37,7 +37,7 @@ def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dic
     first = next(iter(runs.values()))
     time = shown_times(first)
     maps = (bond_map(lattice, run.at(time).spins) for run in (first.exact, first.learned))
-    site_maps(lattice, at_times(time), dict(zip(NAMES, maps, strict=True)), BOND, directory / "bond_maps.png")
+    site_maps(lattice, at_times(time), dict(zip(NAMES, maps, strict=True)), BONDS, directory / "bond_maps.png")
     walls = _walls(lattice, runs)
     figure = _drawn_anew(directory / "wall_position.png")
     if walls:

@@ -22,10 +22,10 @@ def torque_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path
     figure = Figure(figsize=(8.4, 3.6), layout="constrained")
     parity, histogram = figure.subplots(1, 2)
     _parity(parity, exact.ravel(), learned.ravel())
-    parity.set(xlabel=r"exact torque $\mathbf{S}\times\mathbf{H}$", ylabel="predicted torque")
+    parity.set(xlabel=r"exact torque component $(\mathbf{S}\times\mathbf{H})_a$ (t)", ylabel="predicted component (t)")
     error = (learned - exact).ravel()
-    _error_histogram(histogram, error, f"torque error σ = {error.std():.2g}")
-    histogram.set(xlabel="error of a torque component")
+    _error_histogram(histogram, error, f"torque error σ = {error.std():.2g} t")
+    histogram.set(xlabel="error of a torque component (t)")
     save(figure, path)
 
 
@@ -41,9 +41,9 @@ def field_errors(
     figure = Figure(figsize=(12.6 if bins else 8.4, 3.6), layout="constrained")
     parity, histogram, *rest = figure.subplots(1, 3 if bins else 2)
     _parity(parity, *components)
-    parity.set(xlabel=r"exact $\mathbf{H}_\perp$ component", ylabel="predicted component")
-    _error_histogram(histogram, components[1] - components[0], f"field error σ = {sigma:.2g}")
-    histogram.set(xlabel=r"error of an $\mathbf{H}_\perp$ component")
+    parity.set(xlabel=r"exact $\mathbf{H}_\perp$ component (t)", ylabel="predicted component (t)")
+    _error_histogram(histogram, components[1] - components[0], f"field error σ = {sigma:.2g} t")
+    histogram.set(xlabel=r"error of an $\mathbf{H}_\perp$ component (t)")
     for axis in rest:
         _calibration(axis, bins)
     save(figure, path)
@@ -57,21 +57,21 @@ def _parity(axis: Axes, exact: NDArray[np.float64], learned: NDArray[np.float64]
     counted = axis.hist2d(
         exact, learned, bins=(edges, edges), norm=LogNorm(1, max(most, 2)), cmap="viridis", rasterized=True
     )
-    axis.figure.colorbar(counted[3], ax=axis, label="components")
+    axis.figure.colorbar(counted[3], ax=axis, label="number of components")
     axis.plot([-reach, reach], [-reach, reach], color="black", linewidth=0.8)
 
 
 def _error_histogram(axis: Axes, error: NDArray[np.float64], title: str) -> None:
     width = 5 * float(error.std()) or 1.0
     axis.hist(error, bins=121, range=(-width, width), density=True, color=BLUE)
-    axis.set(ylabel="density", title=title)
+    axis.set(ylabel="probability density (1/t)", title=title)
 
 
 def _calibration(axis: Axes, bins: Sequence[Mapping[str, float]]) -> None:
     spreads, errors = ([share[name] for share in bins] for name in ("spread", "error"))
     axis.plot(spreads, errors, "o-", color=BLUE, label="tenths of the sites")
     axis.plot(spreads, spreads, color="black", linewidth=0.8, label="error = spread")
-    axis.set(xlabel="spread of the committee (rms)", ylabel="error (rms)")
+    axis.set(xlabel="rms spread of the committee (t)", ylabel="rms error (t)")
     axis.legend()
 
 
@@ -80,7 +80,7 @@ def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
     figure = Figure(figsize=(4.6, 3.4))
     axis = figure.subplots()
     axis.hist(np.log10(ratio[ratio > 0]), bins=80, density=True, color=BLUE)
-    axis.set(xlabel=r"$\log_{10}\,|\mathbf{T}^{neq}|/|\mathbf{T}^{eq}|$ near the wall", ylabel="density")
+    axis.set(xlabel=r"$\log_{10}\,|\mathbf{T}^{neq}|/|\mathbf{T}^{eq}|$ near the wall", ylabel="probability density")
     save(figure, path)
 
 
@@ -109,7 +109,7 @@ def energy_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path
     ends = [min(exact.min(), learned.min()), max(exact.max(), learned.max())]
     axis.plot(ends, ends, color="black", linewidth=0.8)
     error = float((learned - exact).std())
-    axis.set(xlabel="exact energy a site (t)", ylabel="predicted energy a site", title=f"σ = {error:.2g}")
+    axis.set(xlabel="exact energy per site (t)", ylabel="predicted energy per site (t)", title=f"σ = {error:.2g} t")
     save(figure, path)
 
 

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from hpcspin.drawing.lattice_figures import BOND, Array
+from hpcspin.drawing.lattice_figures import BONDS, Array
 from hpcspin.drawing.style import save
 from hpcspin.lattice import Lattice, bond_columns
 
@@ -39,20 +39,22 @@ def flow_maps(
         axis.set_aspect("equal")
         axis.set_axis_off()
     middles = places + vectors[:, None, None] / 2
-    arrows = vectors[:, None, None] * flows["bond_current"][..., None]
-    _sites(figure, axes[0], places, bond_columns(lattice, spins), BOND, "RdBu_r", (-1, 1))
-    axes[0].quiver(*middles.reshape(-1, 2).T, *arrows.reshape(-1, 2).T, pivot="mid", width=0.003)
-    axes[0].set_title("particles", fontsize=9)
-    strength = np.linalg.norm(flows["bond_spin_current"], axis=-1)
+    there = lattice.shift(offsets).T.reshape(middles.shape[:-1]) >= 0  # No bond leads beyond an open edge.
+    arrows = (vectors[:, None, None] * flows["bond_current"][..., None])[there]
+    _sites(figure, axes[0], places, bond_columns(lattice, spins), BONDS, "RdBu_r", (-1, 1))
+    axes[0].quiver(*middles[there].T, *arrows.T, pivot="mid", width=0.003)
+    most = np.abs(flows["bond_current"]).max()
+    axes[0].set_title(rf"particle current, at most {most:.2g} $t/\hbar$", fontsize=9)
+    strength = np.linalg.norm(flows["bond_spin_current"], axis=-1)[there]
     ends = np.stack([np.broadcast_to(places, middles.shape), places + vectors[:, None, None]], axis=-2)
-    lines = LineCollection(list(ends.reshape(-1, 2, 2)), array=strength.reshape(-1), cmap="magma_r", linewidths=2)
+    lines = LineCollection(list(ends[there]), array=strength, cmap="magma_r", linewidths=2)
     axes[1].add_collection(lines)
     axes[1].autoscale()
-    axes[1].set_title("spin", fontsize=9)
-    figure.colorbar(lines, ax=axes[1], label=r"spin along a bond ($t$)", shrink=0.8)
+    axes[1].set_title("spin current", fontsize=9)
+    figure.colorbar(lines, ax=axes[1], label=r"spin current of a bond ($t$)", shrink=0.8)
     for axis, energy, values in zip(axes[2:], energies, flows.get("ldos", ()), strict=True):
-        _sites(figure, axis, places, values, "states a site and $t$", "viridis", (0, float(values.max())))
-        axis.set_title(rf"$\epsilon$ = {energy:g}", fontsize=9)
+        _sites(figure, axis, places, values, "states per site and $t$", "viridis", (0, float(values.max())))
+        axis.set_title(rf"LDOS at $\epsilon$ = {energy:g} $t$", fontsize=9)
     save(figure, path)
 
 

@@ -20,7 +20,8 @@ from hpcspin.lattice import Lattice
 Array = NDArray[np.float64]
 
 BOND = r"$b_{ij}=\mathbf{S}_i\cdot\mathbf{S}_j$"
-CHIRALITY = r"$\mathbf{S}_i\cdot\mathbf{S}_j\times\mathbf{S}_k$"
+BONDS = r"mean bond $\mathbf{S}_i\cdot\mathbf{S}_j$ of a site"
+CHIRALITY = r"mean $\mathbf{S}_i\cdot(\mathbf{S}_j\times\mathbf{S}_k)$ of a cell"
 _PIXELS = 240
 """Pixels along each side of the picture of a Brillouin zone."""
 _DARKEST = 1e-4

@@ -60,8 +60,12 @@ def plot_runs(runs: Sequence[Series], path: Path) -> None:
         axes[0, 0].set_title(f"full lines: {first}, broken: {second}", fontsize=9)
         axes[0, 1].set_title(f"{second} − {first}", fontsize=9)
         for what, axis in zip(rows, axes[:, 1], strict=True):
+            if what not in apart:
+                axis.set_yticks([])
+                axis.text(0.5, 0.5, "recorded in one run only", ha="center", transform=axis.transAxes)
+                continue
             axis.axhline(0, color="black", linewidth=0.6)
-            _draw_curves(axis, time, apart.get(what, {}), _STYLES[0])
+            _draw_curves(axis, time, apart[what], _STYLES[0])
     for axis in axes[-1]:
         axis.set(xlabel=runs[0].axis)
     save(figure, path)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from hpcspin.analysis.runs import reservoir_names
 from hpcspin.assembly.system import lattice_of
-from hpcspin.drawing.lattice_figures import BOND, CHIRALITY
+from hpcspin.drawing.lattice_figures import BONDS, CHIRALITY
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map, has_wall, scalar_chirality, wall_position
 from hpcspin.storage import FrameReader, trajectory_file
+from hpcspin.storage.datasets import DATASETS
 
 Array = NDArray[np.float64]
 Curves = dict[str, dict[str, Array]]
@@ -71,13 +72,13 @@ def _field_error(lattice: Lattice, frames: FrameReader, number: int) -> Array:
 
 
 QUANTITIES = {
-    "bonds": Quantity("bonds", BOND, lambda lattice, frames, n: bond_map(lattice, frames.spins[n]), 1.0),
+    "bonds": Quantity("bonds", BONDS, lambda lattice, frames, n: bond_map(lattice, frames.spins[n]), 1.0),
     "chirality": Quantity(
         "chirality", CHIRALITY, lambda lattice, frames, n: scalar_chirality(lattice, frames.spins[n]), 0.77
     ),
     "sz": Quantity("spin along z", r"$S_z$", lambda lattice, frames, n: frames.spins[n][..., 2], 1.0),
-    "density": Quantity("density", "electrons on a site", lambda lattice, frames, n: frames.density[n]),
-    "error": Quantity("field error", "error of the field across the spin (t)", _field_error),
+    "density": Quantity("density", "electrons per site", lambda lattice, frames, n: frames.density[n]),
+    "error": Quantity("field error", "field error perpendicular to the spin (t)", _field_error),
 }
 """By their names on the command line."""
 
@@ -125,7 +126,7 @@ def read_series(source: Path) -> Series:
             }
             return Series(source.name, lattice, frames.distance[:], curves, "distance along the path (rad)")
         if not len(frames) or "time" not in frames.names:
-            raise HpcspinError(f"{path}: holds no frame with a time yet; give a simulation that has begun, or a path")
+            raise HpcspinError(f"{path}: holds no frame with a time yet; give a simulation with frames, or a path")
         chosen = some_frames(len(frames), _MOST_FRAMES)
         rows = [_numbers(lattice, frames.spins[number]) for number in chosen]
         measured = {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -157,11 +158,18 @@ def _curves(measured: dict[str, Array], frames: FrameReader, chosen: list[int], 
         names = reservoir_names(frames.attributes)
         curves["current out of a reservoir (t/ħ)"] = dict(zip(names, frames.current[:][chosen].T, strict=False))
     if "energy" in frames.names:
-        curves["energy a site (t)"] = {"": frames.energy[:][chosen] / lattice.num_sites}
+        curves["energy per site (t)"] = {"": frames.energy[:][chosen] / lattice.num_sites}
     for name in sorted(set(frames.names) - _MEASURED):
         if getattr(frames, name).shape[1:] == ():
-            curves[name.replace("_", " ")] = {"": np.asarray(getattr(frames, name)[:][chosen], dtype=float)}
+            curves[_labelled(name)] = {"": np.asarray(getattr(frames, name)[:][chosen], dtype=float)}
     kept = (
         (what, {key: one for key, one in found.items() if np.isfinite(one).any()}) for what, found in curves.items()
     )
     return {what: found for what, found in kept if found}
+
+
+def _labelled(name: str) -> str:
+    """Label of a dataset with one number per frame, with its unit where it has one."""
+    words = "estimated error of the exact field" if name == "error" else name.replace("_", " ")
+    unit = DATASETS[name].units if name in DATASETS else "1"
+    return words if unit == "1" else f"{words} ({unit})"

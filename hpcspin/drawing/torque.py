@@ -22,14 +22,20 @@ def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     The rows have ``field``, ``voltage``, ``angle``, ``damping_like``, ``field_like`` and ``current``.
     """
     figure = Figure(figsize=(11.4, 3.4), layout="constrained")
-    panels = {"damping_like": "damping-like a (t)", "field_like": "field-like b (t)", "current": "current (t/ħ)"}
+    panels = {
+        "damping_like": "damping-like a per row (t)",
+        "field_like": "field-like b per row (t)",
+        "current": "current per row (t/ħ)",
+    }
     colours = {voltage: f"C{number % 10}" for number, voltage in enumerate(dict.fromkeys(r["voltage"] for r in rows))}
     for axis, (key, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for field, voltage in dict.fromkeys((row["field"], row["voltage"]) for row in rows):
             curve = [(r["angle"], r[key]) for r in rows if (r["field"], r["voltage"]) == (field, voltage)]
             if key != "current" or field == "exact":
-                axis.plot(*np.array(curve).T, _STYLES[field], color=colours[voltage], label=f"{field}, V = {voltage:g}")
-        axis.set(xlabel="angle to the polarisation (degrees)", ylabel=f"{label} a row")
+                axis.plot(
+                    *np.array(curve).T, _STYLES[field], color=colours[voltage], label=f"{field}, V = {voltage:g} t"
+                )
+        axis.set(xlabel="angle to the polarisation (degrees)", ylabel=label)
     figure.axes[0].legend(fontsize=7)
     save(figure, path)
 
@@ -58,7 +64,7 @@ def draw_runs(curves: Sequence[tuple[str, float, Array, Array]], rows: Sequence[
     voltages = sorted({voltage for _, voltage, *_ in curves}, key=abs)
     for field, voltage, time, along in sorted(curves, key=lambda curve: abs(curve[1])):
         colour = f"C{voltages.index(voltage) % 10}"
-        label = f"V = {voltage:.3g}" if field == "exact" else None
+        label = f"V = {voltage:.3g} t" if field == "exact" else None
         left.plot(time, along, color=colour, linestyle="-" if field == "exact" else "--", label=label)
     left.set(xlabel="time (ħ/t)", ylabel="spins along their start (learned: dashed)")
     left.legend(fontsize=7)

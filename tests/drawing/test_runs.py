@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from hpcspin.drawing.film import averaged
+from hpcspin.drawing.flows import flow_maps
 from hpcspin.drawing.runs import difference, draw_run, plot_runs
 from hpcspin.drawing.series import QUANTITIES, read_series, some_frames
 from hpcspin.errors import HpcspinError
@@ -130,6 +132,29 @@ def test_runs_without_a_time_in_common_are_refused(run: Path, tmp_path: Path) ->
     with pytest.raises(HpcspinError, match="nothing at the same times"):
         plot_runs([one, type(one)("late", one.lattice, one.time + 0.1, one.curves)], tmp_path / "plot.svg")
     assert not (tmp_path / "plot.svg").exists()
+
+
+def test_a_panel_of_what_only_one_run_has_recorded_says_so(run: Path, tmp_path: Path) -> None:
+    one = read_series(run)
+    other = {what: found for what, found in one.curves.items() if not what.startswith("current")}
+    plot_runs([one, replace(one, curves=other)], tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_text().count("recorded in one run only") == 1
+
+
+def test_numbers_of_frames_are_labelled_with_their_units(run: Path) -> None:
+    with h5py.File(run / "trajectory.h5", "r+") as file:
+        for name in ("error", "deviation", "outside_share"):
+            file[name] = np.ones(len(WALLS))
+    assert {"estimated error of the exact field (t)", "deviation (t)", "outside share"} <= set(read_series(run).curves)
+
+
+def test_no_current_is_drawn_beyond_an_open_edge(tmp_path: Path) -> None:
+    lattice = make_lattice("square", (4, 3), (False, True))
+    flows = {"bond_current": np.ones((2, 4, 3)), "bond_spin_current": np.ones((2, 4, 3, 3))}
+    spins = make_texture("ferromagnet", lattice, 1)
+    flow_maps(lattice, lattice.bonds, spins, flows, [], tmp_path / "flows.svg")
+    lines = (tmp_path / "flows.svg").read_text().split('id="LineCollection_1"')[1].split("</g>")[0]
+    assert lines.count("<path") == 3 * 3 + 4 * 3  # along x and along y
 
 
 def test_a_film_has_the_frames_of_the_run(run: Path, tmp_path: Path) -> None:
