@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from shared import parser_of
 
 from hpcspin.analysis.series import Estimate
+from hpcspin.drawing.curves import LABELS
 from hpcspin.drawing.style import save
 from hpcspin.storage import provenance, read_attributes, write_json
 
@@ -99,7 +100,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         )  # fmt: skip
     if found["zero"]["exact"] or found["zero"]["learned"]:
         axis.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
-    axis.set(xlabel="voltage (t/e)", ylabel=found["quantity"].replace("_", " "))
+    axis.set(xlabel=LABELS["voltage"], ylabel=LABELS.get(found["quantity"], found["quantity"].replace("_", " ")))
     axis.legend()
     save(figure, path)
 
