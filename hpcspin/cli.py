@@ -24,7 +24,8 @@ TrainingData = Annotated[
     list[Path], typer.Option("--data", help="Directory of label files (*.h5), all of it; may be repeated.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Overrides of keys of the config.")
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changed keys of the config, as dynamics.seed=7."),
 ]
 Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output, which is refused otherwise.")]
@@ -73,11 +74,15 @@ def init(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file to write.")],
     job: Annotated[
         Literal["wall", "quench", "label", "train", "learn", "reproduce", "classical", "torque"],
-        typer.Option("--job", help="What the config is for."),
+        typer.Option(
+            "--job",
+            help="wall: driven domain wall, exact field; quench: closed lattice; classical: no electrons; the others "
+            "are verbs.",
+        ),
     ] = "wall",
     lattice: Annotated[Literal["square", "triangular"], typer.Option("--lattice", help="Kind of lattice.")] = "square",
 ) -> None:
-    """Write a commented config to start from, valid as it stands; an existing file is never overwritten."""
+    """Write a commented config that runs as it is; an existing file is never overwritten."""
     from hpcspin.workflows.init import write_config
 
     run(lambda world: write_config(config, lattice, job, world))
@@ -103,7 +108,7 @@ def label(
     epilog=_uses("lattice, initial and dynamics, and electrons unless dynamics.field is classical", stops=True)
 )
 def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
-    """Landau-Lifshitz-Gilbert dynamics under any field; resumes on its directory."""
+    """Landau-Lifshitz-Gilbert dynamics under any field; resumes if run again."""
     from hpcspin.workflows.simulate import simulate_directory
 
     run(lambda world: simulate_directory(read_config(config, overrides), output, world))
@@ -153,15 +158,15 @@ def train(
     output: Directory,
     overrides: Overrides = None,
 ) -> None:
-    r"""Fit the force field to directories of label files; resumes on its directory.
+    r"""Fit the force field to directories of label files; resumes if run again.
 
-    A data directory is simply label files, as `hpcspin label` writes them,
-    each of a trajectory of its own; they are listed in its manifest.json,
-    which is written where there is none.
+    A data directory holds label files, as `hpcspin label` writes them, one
+    trajectory in each; its manifest.json, which lists them, is written if
+    there is none.
 
     Files named in training.validation, as with training.validation=\[b.h5],
-    are not learned from: they choose the epoch that is saved, and measure its
-    error. Without any the last weights are saved, and their error is unknown.
+    are left out of the fit: they decide which epoch is saved, and measure its
+    error. Without any the last weights are saved, with an unknown error.
     """
     from hpcspin.workflows.train import train_directory
 
@@ -172,25 +177,34 @@ def train(
 def sweep(
     config: ConfigFile,
     output: Directory,
-    vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key of the config, and values.")],
-    verb: Annotated[str, typer.Option("--run", help="train, simulate, minimise, label, learn, ...")] = "train",
+    vary: Annotated[
+        list[str],
+        typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key of the config, and its values; may be repeated."),
+    ],
+    verb: Annotated[str, typer.Option("--run", help="Verb: train, simulate, minimise, label, learn, ...")] = "train",
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="To train: directory of label files; may be repeated.")
     ] = None,
     spins: Annotated[Path | None, typer.Option("--spins", help="To label: file of spins.")] = None,
     chain: Annotated[
-        str | None, typer.Option("--chain", metavar="KEY", help="Varied key along which runs go on from each other.")
+        str | None,
+        typer.Option(
+            "--chain", metavar="KEY", help="Varied key along which a run starts from the end of the previous one."
+        ),
     ] = None,
-    task: Annotated[str, typer.Option("--task", metavar="i/n", help="Element of a batch array, from 1/n on.")] = "1/1",
+    task: Annotated[
+        str, typer.Option("--task", metavar="i/n", help="Do share i of n of the runs, for batch arrays.")
+    ] = "1/1",
     show: Annotated[
-        list[str] | None, typer.Option("--show", metavar="QUANTITY", help="Quantity of the curves; may be repeated.")
+        list[str] | None,
+        typer.Option("--show", metavar="QUANTITY", help="Quantity to plot, a column of sweep.csv; may be repeated."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="What curves are drawn against: a varied key, voltage or time.")
+        str | None, typer.Option("--against", help="Horizontal axis: a varied key, voltage or time.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    r"""Run a verb for every combination of some keys' values: one table, one figure; resumes on its directory.
+    r"""Run a verb for every combination of some keys' values: one table, one figure; resumes if run again.
 
     Keys joined by commas change together, as in --vary
     dynamics.field,dynamics.exact_interval=\[corrected,6],\[learned,null].
@@ -204,12 +218,14 @@ def sweep(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Saved force field, or directory of a committee.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Name of a shipped model, saved force field, or its directory.")
+    ],
     data: Annotated[Path, typer.Option("--data", help="Label file, or directory of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file of the numbers.")],
     allow: Annotated[
         list[str] | None,
-        typer.Option("--allow", metavar="KEY", help="Key of the electrons that is meant to differ; may be repeated."),
+        typer.Option("--allow", metavar="KEY", help="Key of the electrons that may differ; may be repeated."),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -225,7 +241,7 @@ def evaluate(
 
 @app.command(epilog=_uses("lattice, electrons, initial, dynamics, potential, training and reproduce", stops=True))
 def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
-    """Run all stages (label, train, simulate both fields, compare); resumes on its directory."""
+    """Run all stages (label, train, simulate both fields, compare); resumes if run again."""
     from hpcspin.workflows.reproduce import reproduce_directory
 
     run(lambda world: reproduce_directory(read_config(config, overrides), output, world))
@@ -233,7 +249,7 @@ def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None
 
 @app.command(epilog=_uses("lattice, electrons, dynamics, potential, training and learning", stops=True))
 def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
-    """Active learning: label frames on which the committee disagrees, train, repeat; resumes on its directory."""
+    """Active learning: simulate under the learned field, label a few frames, train, repeat; resumes if run again."""
     from hpcspin.workflows.learn import learn_directory
 
     run(lambda world: learn_directory(read_config(config, overrides), output, world))
@@ -241,7 +257,7 @@ def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) ->
 
 @app.command(epilog=_uses("lattice, electrons and torque; of torque.switching also dynamics"))
 def torque(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
-    """Torque of a polarised current against angle and voltage, exact beside learned; resumes on its directory."""
+    """Torque of a polarised current against angle and voltage, exact beside learned; resumes if run again."""
     from hpcspin.workflows.torque import torque_directory
 
     run(lambda world: torque_directory(read_config(config, overrides), output, world))
@@ -278,7 +294,7 @@ def report(
 
 @app.command()
 def plot(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, or trajectory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, trajectory or path.")],
     other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="Another one, to be compared.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Picture to write, PNG, PDF or SVG by its ending.")
@@ -304,7 +320,7 @@ def draw(
     frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of a film at most.")] = 200,
     force: Force = False,
 ) -> None:
-    """Film of a simulation, or some frames below each other, each site at its Cartesian place."""
+    """Film of a simulation, or a picture of five frames; each site is drawn at its Cartesian place."""
     from hpcspin.workflows.draw import draw
 
     run(lambda world: draw(directory, quantity, output, frames, world, force=force))
@@ -320,7 +336,7 @@ def export(
     ] = "xdmf",
     force: Force = False,
 ) -> None:
-    """Trajectories for ParaView (XDMF) and for the viewers of micromagnetics (OVF)."""
+    """Trajectories for ParaView (XDMF), or for OOMMF, mumax3 and Ubermag (OVF)."""
     from hpcspin.workflows.export import export
 
     run(lambda world: export(source, target, output, world, force=force))
@@ -347,7 +363,7 @@ def check(
     overrides: Overrides = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the results would go.")] = Path(),
 ) -> None:
-    """Whether a config will run here: halo, ranks, memory, seconds a step, size of the output; measured."""
+    """Try some steps of a simulation, or one label: halo, ranks, memory, time per step, size of the output."""
     from hpcspin.workflows.check import check_config
 
     run(lambda world: check_config(read_config(config, overrides), output, world))
@@ -373,7 +389,7 @@ def info() -> None:
 def doctor(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where results will be written.")] = Path(),
 ) -> None:
-    """Try what hpcspin needs: ranks, GPUs, messages, disk, locks, kernels; all that `info` says, and a verdict."""
+    """Test what hpcspin needs: ranks, GPUs, messages, disk, locks, kernels; includes the output of `info`."""
     from hpcspin.workflows.doctor import examine
 
     run(lambda world: examine(directory, world))

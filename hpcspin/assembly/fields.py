@@ -113,5 +113,5 @@ def _require_potential(config: Config, model: ForceField | Committee, dynamics: 
     if differences:
         raise HpcspinError(
             f"{dynamics.model}: the model is not the one that the section potential describes: "
-            f"{describe_differences(differences)}; correct the section or leave it out"
+            f"{describe_differences(differences)}; correct the section, or give potential=null"
         )

@@ -71,8 +71,8 @@ class CheckedField(LearnedField):
         learned = self.on_lattice(self._lattice, spins, lambda *given: self.model(*given).field)
         deviation = _rms(spins, learned - exact.field[0])
         self._world.log(
-            f"step {step}: the learned field deviates from the exact one by {deviation:.1e} a component, "
-            f"where the exact one has {_rms(spins, exact.field[0]):.1e}"
+            f"step {step}: rms error of a perpendicular component of the learned field {deviation:.1e} t, "
+            f"rms of the exact one {_rms(spins, exact.field[0]):.1e} t"
         )
         labelled = {
             name: getattr(exact, name.removeprefix("exact_"))[0]

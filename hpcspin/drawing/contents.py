@@ -214,12 +214,12 @@ def _training(directory: Path) -> _Described:
         card = read_json(path, "train again")
         cards.append(card)
         if not card["metrics"]:
-            doubts.append(f"{name or directory.name}: no validation shards, the error of the force field is unknown")
+            doubts.append(f"{name or directory.name}: no validation files, the error of the force field is unknown")
         elif card["best_epoch"] == card["training"]["epochs"]:
             doubts.append(f"{name or directory.name}: the last epoch is the best one; more epochs may do better")
         seconds = float(records[-1]["seconds"]) if records else math.nan
         rows.append([name or MODEL, card["best_epoch"], f"{seconds:.0f}", describe_metrics(card["metrics"])])
-    titles = {"loss": "loss", "validation_mse": "mean squared error on validation shards"}
+    titles = {"loss": "loss", "validation_mse": "mean squared error on validation files"}
     plots = [page.plot(titles[what], "epoch", found, log=True) for what, found in curves.items() if found]
     sections = {"Training": [page.table(rows, ["force field", "best epoch", "seconds", "error"]), *plots]}
     if cards:
@@ -238,7 +238,7 @@ def _sweep(directory: Path) -> _Described:
     validated = {name: curve for name, curve in curves.items() if len(curve[0])}
     parts = [_csv(directory / "sweep.csv")]
     if validated:
-        parts.append(page.plot("mean squared error on validation shards", "epoch", validated, log=True))
+        parts.append(page.plot("mean squared error on validation files", "epoch", validated, log=True))
     if (directory / "curves.png").exists():
         parts.append(page.picture(directory / "curves.png"))
     return {"Runs": parts} | (_origin(records[0]) if records else {}), doubts, bool(unfinished)

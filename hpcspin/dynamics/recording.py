@@ -134,10 +134,10 @@ def _of_whole_field(observed: Mapping[str, ArrayLike], frame: Frame) -> Mapping[
 
 
 def _in_words(frame: Frame, wall: NDArray[np.float64] | float | None) -> str:
-    """Text for the progress display: where the wall is, if there is one, else how long the mean spin is."""
+    """Text for the progress display: where the wall is, if there is one, else the size of the mean spin."""
     if wall is not None and has_wall(frame.lattice, frame.spins):
         return f"at time {frame.time:g} the wall is at {float(wall):.1f}"
-    return f"at time {frame.time:g} the mean spin is {np.linalg.norm(np.nanmean(frame.spins, axis=(0, 1))):.2f} long"
+    return f"at time {frame.time:g} the magnetisation is {np.linalg.norm(np.nanmean(frame.spins, axis=(0, 1))):.2f}"
 
 
 class _SerialCalls:

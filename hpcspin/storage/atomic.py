@@ -78,7 +78,7 @@ def require_absent(*paths: Path, force: bool) -> None:
     for the first file that exists.
     """
     if not force and (there := [path for path in paths if path.is_file()]):
-        raise HpcspinError(f"{there[0]}: is there already; choose another --output, or replace it by --force")
+        raise HpcspinError(f"{there[0]}: exists already; choose another --output, or replace it by --force")
 
 
 @contextmanager

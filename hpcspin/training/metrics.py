@@ -157,10 +157,10 @@ def autocorrelation_frames(series: NDArray[np.float64]) -> float:
 def describe_metrics(metrics: Mapping[str, float | int | None]) -> str:
     """The result of `Errors.summary` as one line of text."""
     if not metrics:
-        return "no validation shards, the last weights"
+        return "the last weights, error unknown without validation files"
     error = f" ± {metrics['mse_error']:.1e}" if metrics["mse_error"] is not None else ""
     share = f", {metrics['variance_fraction']:.2%} of the variance" if "variance_fraction" in metrics else ""
-    energy = f", energy rms {metrics['energy_rms']:.2e} a site" if "energy_rms" in metrics else ""
+    energy = f", energy rms {metrics['energy_rms']:.2e} per site" if "energy_rms" in metrics else ""
     return (
         f"mse {metrics['mse']:.2e}{error}{share}, sigma {metrics['sigma']:.2e}{energy}, "
         f"snapshots {metrics['snapshots']}"

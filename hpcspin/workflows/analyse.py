@@ -21,7 +21,7 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
 
     The directory is that of a simulation, finished or running, or the trajectory itself, whose frames are equally far
     apart in time; the quantity is a name in `hpcspin.analysis.QUANTITIES`, the output an HDF5 file,
-    which is replaced only with ``force`` where it is there already.
+    which is replaced only with ``force`` where it exists.
     """
     measure = QUANTITIES[quantity]
     if world.rank == 0:

@@ -112,7 +112,7 @@ def _steps(
     mean = rest + max(first - rest, 0.0) / (settings.exact_interval or math.inf)
     whole = settings.last_step
     return {
-        "first step": f"{first:.3g} s, with what is prepared once",
+        "first step": f"{first:.3g} s, preparations included",
         "step": f"{mean:.3g} s" + (f", mean of {further}" if further else ", no more than the first one"),
         "run": f"{whole} steps, about {_time(mean * whole)}; frames, checkpoints and observers not counted",
     }
@@ -122,7 +122,7 @@ def _label(config: Config, lattice: Lattice, world: World) -> dict[str, str]:
     spins = initial_spins(config.initial or InitialSettings(kind="random"), lattice, seed=1)
     solver = build_solver(config, build_system(config), world)
     seconds = _slowest(lambda: solver.solve(spins[None]), world, torch.device("cpu"))
-    return {"exact label": f"{seconds:.3g} s, the first one, of {'initial' if config.initial else 'random'} spins"}
+    return {"exact label": f"{seconds:.3g} s, the first one, for {'initial' if config.initial else 'random'} spins"}
 
 
 def _slowest(work: Callable[[], object], world: World, device: torch.device) -> float:
@@ -136,7 +136,7 @@ def _memory(world: World, device: torch.device) -> str:
     unit = 1 if sys.platform == "darwin" else 1024
     host = max(world.allgather(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit))
     node = psutil.virtual_memory().total
-    text = f"{_shown(host)} at most; {world.local_size} rank(s) of this node have {_shown(node)} together"
+    text = f"{_shown(host)} at most; the {world.local_size} rank(s) of this node share {_shown(node)}"
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         text += f"; {_shown(total - free)} of {_shown(total)} of the GPU are in use"

@@ -89,7 +89,8 @@ def _place(world: World, device: torch.device) -> tuple[str, str, frozenset[int]
     gpu = unique_name(device)
     where = f"GPU {torch.cuda.get_device_name(device)} {gpu}" if gpu else "CPU"
     host, threads = socket.gethostname(), torch.get_num_threads()
-    text = f"{host}, {world.local_rank} of {world.local_size} there, cores {cores()}, {threads} thread(s), {where}"
+    rank = f"local rank {world.local_rank} of {world.local_size}"
+    text = f"host {host}, {rank}, cores {cores()}, {threads} thread(s), {where}"
     return text, host, frozenset(os.sched_getaffinity(0))
 
 
@@ -124,7 +125,7 @@ def _messages(measure: Callable[[], tuple[float, int]], world: World) -> Finding
 
 def _matrices(world: World, device: torch.device) -> Finding:
     rates, spreads = zip(*world.allgather(matrix_rate(device)), strict=True)
-    text = f"{min(rates) / 1e9:.3g} Gflop/s of the slowest rank, complex128; repeats differ by {max(spreads):.2g}x"
+    text = f"{min(rates) / 1e9:.3g} Gflop/s on the slowest rank, complex128; repeats differ {max(spreads):.2g}-fold"
     if min(rates) < _UNEQUAL * max(rates):
         return Finding(f"{text}; the fastest rank has {max(rates) / 1e9:.3g}", "warning")
     return Finding(text, "warning" if max(spreads) > _NOISY else "good")
@@ -133,7 +134,7 @@ def _matrices(world: World, device: torch.device) -> Finding:
 def _noise(world: World, device: torch.device) -> Finding:
     sites = torch.arange(_SITES, device=device)
     seconds = max(world.allgather(seconds_of(lambda: normal_vectors(sites, 1, 0, 0, 0), device)))
-    return Finding(f"{_SITES / seconds / 1e6:.3g} million sites a second of the slowest rank")
+    return Finding(f"{_SITES / seconds / 1e6:.3g} million sites per second on the slowest rank")
 
 
 def _kernels(world: World) -> Finding:
@@ -163,7 +164,7 @@ def _tried(trial: Callable[[], Finding], world: World) -> Finding:
 
 def _disk(folder: Path) -> Finding:
     rate, sync = write_speed(folder)
-    return Finding(f"{rate / 1e6:.3g} MB/s written, a small write is safe after {1e3 * sync:.3g} ms")
+    return Finding(f"{rate / 1e6:.3g} MB/s written, a small write reaches the disk in {1e3 * sync:.3g} ms")
 
 
 def _locks(folder: Path, world: World) -> Finding:
@@ -183,7 +184,7 @@ def _locks(folder: Path, world: World) -> Finding:
     through = [rank for rank, (_, held) in enumerate(answers) if not held]
     if through:
         return Finding(f"rank(s) {through} pass the lock of rank 0; give one command at a time there", "warning")
-    return Finding("one run an output, on every rank")
+    return Finding("on every rank only one run may write to an output")
 
 
 def _take(lock: OutputLock) -> Finding:

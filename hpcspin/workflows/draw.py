@@ -13,7 +13,7 @@ from hpcspin.storage import require_absent
 def draw(source: Path, quantity: str, output: Path, frames: int, world: World, *, force: bool = False) -> None:
     """Draw a number of each site of a simulation, a name in `QUANTITIES`, by `draw_run`; rank 0 works.
 
-    Raises HpcspinError as `draw_run` does, or if the output is there already and ``force`` does not replace it.
+    Raises HpcspinError as `draw_run` does, or if the output exists and ``force`` does not replace it.
     """
     if world.rank == 0:
         require_absent(output, force=force)

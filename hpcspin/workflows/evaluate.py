@@ -72,7 +72,7 @@ def evaluate_files(
         numbers, components = evaluate(model, files, world, bias)
         if numbers["mse_error"] is None:
             world.log(
-                "evaluate: one trajectory gives no error of mse: too few of its snapshots are independent; "
+                "evaluate: mse_error is null: too few snapshots of one trajectory are independent; "
                 "give a directory of several files, each of a trajectory of its own"
             )
         if world.rank == 0:

@@ -54,9 +54,9 @@ JOBS: dict[Job, tuple[str, str, str]] = {
 
 
 def write_config(path: Path, kind: Kind, job: Job, world: World) -> None:
-    """Write a config that is valid as it stands, each of its keys with a comment; a file is never overwritten."""
+    """Write a config that is valid as it is, each of its keys with a comment; a file is never overwritten."""
     if world.broadcast(path.exists()):
-        raise HpcspinError(f"{path} is there already; remove it, or choose another name")
+        raise HpcspinError(f"{path}: exists already; remove it, or choose another name")
     what, arguments, sections = JOBS[job]
     command = f"hpcspin {arguments.format(path)}"
     units = "Energies in the hopping t, times in hbar/t, lengths in lattice constants."
@@ -64,4 +64,4 @@ def write_config(path: Path, kind: Kind, job: Job, world: World) -> None:
     parts = [(files("hpcspin") / "templates" / f"{name}.yaml").read_text() for name in sections.split()]
     if world.rank == 0:
         write_text(path, "\n".join([head, *parts]).replace("kind: KIND      ", f"kind: {kind:<10}"))
-    world.log_result(f"{path}: a config to change; {command}")
+    world.log_result(f"{path}: edit it, then run {command}")

@@ -17,7 +17,7 @@ def plot(sources: Sequence[Path], output: Path, world: World, *, force: bool = F
 
     The sources are one or two directories of simulations or paths, or trajectories, finished or not; the output is a
     PNG, PDF or SVG. Raises HpcspinError if one has no frame, the ending is another one, two have nothing in common, or
-    the output is there already and ``force`` does not replace it.
+    the output exists and ``force`` does not replace it.
     """
     require_ending(output, PICTURES)
     if world.rank == 0:

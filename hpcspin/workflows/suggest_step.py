@@ -38,11 +38,11 @@ def suggest_step(config: Config, world: World, evaluations: int) -> str:
             return "nothing moves: no field, or spins at rest in it; any step will do"
         cause = min(bounds, key=bounds.__getitem__)
         fits = "" if scheme.langevin or dynamics.temperature == 0 else "  (not with noise)"
-        lines.append(f"  {name:<16} {bounds[cause]:8.3g}  for {cause}{fits}")
+        lines.append(f"  {name:<16} {bounds[cause]:8.3g}  {cause}{fits}")
     lines = [
-        f"fastest rate at the initial spins: {rate:.4g} rad per unit of time ({evaluations} fields)",
-        f"longest step that keeps the phase of that mode to {PHASE_ERROR} rad a period, the tilt by drives to "
-        f"{DRIVE_ERROR:.0%} and the temperature to {NOISE_ERROR:.1%}:",
+        f"fastest rate at the initial spins: {rate:.4g} rad t/ħ ({evaluations} evaluations of the field)",
+        f"longest step (ħ/t) with errors below {PHASE_ERROR} rad a period in the phase of that mode, "
+        f"{DRIVE_ERROR:.0%} in the tilt by drives and {NOISE_ERROR:.1%} in the temperature, and what limits it:",
         *lines,
         f"the config has {dynamics.integrator} with {dynamics.step:.3g}",
     ]

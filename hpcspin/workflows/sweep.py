@@ -360,7 +360,7 @@ def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
         config.need("potential")
         if not config.section(TrainingSection).validation:
             raise HpcspinError(
-                "training.validation: a sweep compares errors on validation shards; name some of the files of --data"
+                "training.validation: a sweep compares errors on validation files; name some of the files of --data"
             )
 
 

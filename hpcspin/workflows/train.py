@@ -31,8 +31,8 @@ def train_directory(config: Config, data: Sequence[Path], output: Path, world: W
             ensure_manifest(directory)
         if not training.validation:
             world.log(
-                "warning: training.validation names no shard: the last weights will be saved, and their error stays "
-                "unknown; keep independent trajectories out of the training, as with "
+                "warning: training.validation names no label file: the last weights will be saved, and their error "
+                "stays unknown; keep independent trajectories out of the training, as with "
                 f"training.validation=[{listed_shards(data)[-1].file}]"
             )
     world.barrier()

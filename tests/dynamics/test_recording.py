@@ -57,7 +57,7 @@ def test_the_last_line_of_the_progress_speaks_of_the_end(tmp_path, caplog):
         simulation(tmp_path / "run", record=15).run()
     lines = [line for line in caplog.messages if line.startswith("simulate: ")]
     length = np.linalg.norm(contents(tmp_path / "run")["magnetization"][-1])
-    assert lines[-1].endswith(f"done, at time 4 the mean spin is {length:.2f} long")
+    assert lines[-1].endswith(f"done, at time 4 the magnetisation is {length:.2f}")
 
 
 def moving_wall(directory, duration, **changes):

@@ -29,7 +29,7 @@ def test_every_quantity_of_a_trajectory_is_written(hpcspin: Cli, config: Path, t
             assert file[name].shape[-2:] == (6, 4)
     again = hpcspin("analyse", run, "--quantity", "dispersion", "--output", output)
     assert again.returncode == 1
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
     done = hpcspin("analyse", run, "--quantity", "dispersions", "--output", tmp_path / "none.h5")
     assert done.returncode == 1
     assert "did you mean 'dispersion'" in done.stderr

@@ -24,8 +24,8 @@ def told(output: str) -> dict[str, str]:
 def check_ranks(done: subprocess.CompletedProcess[str], ranks: int) -> None:
     assert done.returncode == 0, done.stderr
     lines = told(done.stdout)
-    assert all(f"{rank} of {ranks} there" in lines[f"rank {rank}"] for rank in range(ranks))
-    assert lines["locks"] == "good: one run an output, on every rank"
+    assert all(f"local rank {rank} of {ranks}" in lines[f"rank {rank}"] for rank in range(ranks))
+    assert lines["locks"] == "good: on every rank only one run may write to an output"
     assert lines["halo bandwidth"].endswith("GB/s")
     assert lines["all-reduce"].startswith("good: 16 MiB in")
 

@@ -165,7 +165,7 @@ def test_an_export_of_a_run_that_goes_on_says_so_and_outlives_its_end(
     assert "its frames so far are copied" in line
     again = hpcspin("export", tmp_path / "run", "--format", target, "--output", tmp_path / name)
     assert again.returncode == 1
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
     again = hpcspin("export", tmp_path / "run", "--format", target, "--output", tmp_path / name, "--force")
     assert again.returncode == 0, again.stderr
     (tmp_path / "run" / "trajectory.h5.partial").unlink()  # as at the end of the run

@@ -62,6 +62,6 @@ def test_labels_of_a_written_config(hpcspin: Cli, tmp_path: Path) -> None:
 def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("mine")
-    with pytest.raises(HpcspinError, match="is there already"):
+    with pytest.raises(HpcspinError, match="exists already"):
         write_config(path, "square", "wall", World())
     assert path.read_text() == "mine"

@@ -65,7 +65,7 @@ def test_evaluate_refuses_an_output_it_cannot_write(
         evaluation.evaluate_files(model, spins_file, model / "numbers.json", World())
     for there in ("there.json", "there.png"):
         (tmp_path / there).touch()
-        with pytest.raises(HpcspinError, match=f"{there}: is there already; .* --force"):
+        with pytest.raises(HpcspinError, match=f"{there}: exists already; .* --force"):
             evaluation.evaluate_files(model, spins_file, tmp_path / "there.json", World())
         (tmp_path / there).unlink()
     monkeypatch.setattr(tempfile, "TemporaryFile", no_file)

@@ -217,7 +217,7 @@ def test_films_and_plots_from_the_command_line(hpcspin: Cli, outputs: Path) -> N
         (outputs / name).write_text("mine")
         again = hpcspin(*arguments, "--output", outputs / name)
         assert again.returncode == 1
-        assert f"{name}: is there already" in again.stderr
+        assert f"{name}: exists already" in again.stderr
         assert (outputs / name).read_text() == "mine"
     assert hpcspin("draw", run, "--output", outputs / "d.png", "--force").returncode == 0
     assert (outputs / "d.png").stat().st_size > 1000

@@ -35,13 +35,13 @@ def test_suggest_step_counts_drives_and_noise(hpcspin: Cli, config: Path) -> Non
     pulse = "dynamics.classical.drives=[{kind: pulse, field: [0.1, 0, 0], centre: 20.5, width: 0.03}]"
     for name, (step, cause) in steps(hpcspin, config, pulse, "dynamics.duration=60").items():
         assert 0.01 < step <= 0.061, name
-        assert cause == "for the drives"
+        assert cause == "the drives"
     hot = steps(hpcspin, config, "dynamics.temperature=2", "dynamics.damping=0.5")
     hotter = steps(hpcspin, config, "dynamics.temperature=8", "dynamics.damping=0.5")
     for name in ("heun", "sib", "depondt_mertens", "midpoint"):
-        assert hot[name][1] == "for the noise"
+        assert hot[name][1] == "the noise"
         assert abs(hot[name][0] / hotter[name][0] - 4) < 0.1
-    assert hot["rk4"] == hotter["rk4"] == (hot["rk4"][0], "for the motion of the spins  (not with noise)")
+    assert hot["rk4"] == hotter["rk4"] == (hot["rk4"][0], "the motion of the spins  (not with noise)")
 
 
 def test_vacancies_turn_no_spin(hpcspin: Cli, config: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_combination_that_diverges_is_left_out(
         (["training.seed="], [VALIDATION], "write it as KEY=V1,V2"),
         (["training.seed=1", "training.seed=2"], [VALIDATION], "each key once"),
         (["training.sed=1,2"], [VALIDATION], "did you mean 'seed'"),
-        (["training.seed=1,2"], [], "compares errors on validation shards"),
+        (["training.seed=1,2"], [], "compares errors on validation files"),
     ],
 )
 def test_wrong_keys_are_refused_before_anything_is_trained(

@@ -76,7 +76,7 @@ def test_a_training_that_nothing_judges_is_warned_of_once(
     with caplog.at_level("INFO"):
         assert train(config, [data], tmp_path / "model", "training.members=2") == 0
     (line,) = [message for message in caplog.messages if "warning" in message]
-    assert "training.validation names no shard" in line
+    assert "training.validation names no label file" in line
     assert "training.validation=[b.h5]" in line
     caplog.clear()
     other = shutil.copytree(data, tmp_path / "other")
