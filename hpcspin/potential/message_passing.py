@@ -145,12 +145,9 @@ class MessagePassing(ForceField):
 
     def _host_start(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[RowData, Tensor]:
         """Input of the first layer for the kernels, and the networks' other inputs, shape (centres, inputs)."""
-        spins = spins.to(self.dtype)
+        spins = functional.pad(spins.to(self.dtype), (0, 0, 0, ROOM))
         # The input scalar of the first layer says where spins are.
-        scalars = is_present(spins.T)[:, None]
-        rows = RowData(
-            functional.pad(spins[..., None], (0, 0, 0, 0, 0, ROOM)), functional.pad(scalars, (0, 0, 0, ROOM))
-        )
+        rows = RowData(spins[..., None], is_present(spins, 1)[:, None])
         return rows, self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
 
     def _around(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, those: slice) -> Tables:

@@ -229,7 +229,8 @@ class ForceField(Predictor):
     def _of_centres(self, x: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
         """Repeat numbers of each configuration, shape (k, batch), for its centres: shape (k, centres in tiles)."""
         repeated = x[:, :, None].expand(-1, -1, neighbourhood.centres).flatten(1)
-        return functional.pad(repeated, (0, -repeated.shape[1] % tile))
+        missing = -repeated.shape[1] % tile
+        return functional.pad(repeated, (0, missing)) if missing else repeated
 
     def _require_halo(self, neighbourhood: Neighbourhood, further: int = 0) -> None:
         """Raise if the halo of a window is narrower than the receptive field plus so many further reaches."""
