@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from latex2mathml.converter import convert
 
 from hpcspin import __version__
 from hpcspin.config_schema import json_schema
-from hpcspin.storage.datasets import DATASETS
+from hpcspin.storage.datasets import ANALYSED, DATASETS, Described
 
 project, version = "hpcspin", __version__
 author = "The hpcspin developers"
@@ -102,13 +103,19 @@ def _keys(schema: dict[str, Any]) -> str:
 
 
 def _datasets() -> str:
-    rows = [(f"`/{name}`", one.units, _cell(one.meaning), _cell(one.nan)) for name, one in DATASETS.items()]
+    head = ("dataset", "unit", "meaning", "a NaN means")
+    analysed = [(f"`{quantity}`", *row) for quantity, known in ANALYSED.items() for row in _described(known)]
     return (
         "# All datasets\n\nThe first axis counts the frames. The same words are attributes of the datasets in each "
         "file: `units`, `meaning`, `nan`; `/current` has `reservoirs`, the names of its columns.\n\n"
-        + _table(("dataset", "unit", "meaning", "a NaN means"), rows)
-        + "\n"
+        + _table(head, _described(DATASETS))
+        + "\n\n## Of analyses\n\nThe datasets of each `--quantity` of `hpcspin analyse`, with the same attributes; for "
+        "their axes see [analysis](../analysis.md).\n\n" + _table(("quantity", *head), analysed) + "\n"
     )
+
+
+def _described(known: Mapping[str, Described]) -> list[tuple[str, ...]]:
+    return [(f"`/{name}`", one.units, _cell(one.meaning), _cell(one.nan)) for name, one in known.items()]
 
 
 def _generate() -> None:

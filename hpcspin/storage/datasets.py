@@ -1,4 +1,4 @@
-"""The datasets of label files and trajectories: unit, meaning, and meaning of a NaN."""
+"""The datasets of label files, trajectories and analyses: unit, meaning, and meaning of a NaN."""
 
 from __future__ import annotations
 
@@ -84,6 +84,34 @@ DATASETS |= {
     for name in ("density", "current", "energy", "energy_error", "electrons", "chemical_potential", "error")
 }
 
+ANALYSED = {
+    "structure_factor": {
+        "frequency": Described("t/hbar", "angular frequencies omega >= 0"),
+        "structure_factor": Described(
+            "hbar/t", "S(q, omega) of the spins about their time average, of waves that move along q"
+        ),
+    },
+    "dispersion": {
+        "dispersion": Described(
+            "t/hbar", "angular frequency of the strongest mode that moves along each wave vector", "nothing moves there"
+        )
+    },
+    "correlation": {
+        "time": Described("hbar/t", "time t between the two spins of a pair"),
+        "correlation": Described(
+            "1", "mean of S_i(t0)·S_j(t0 + t) against the time t and the offset of j from i", "no such pair"
+        ),
+    },
+    "topological_charge": {
+        "topological_charge": Described(
+            "1",
+            "signed share of the sphere that the spins of each cell cover",
+            "cell beyond an open edge or at a vacancy",
+        )
+    },
+}
+"""Datasets of ``hpcspin analyse`` by quantity and name, for which names of `DATASETS` mean something else."""
+
 
 def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
     """Shapes by name of datasets in a file with spins of shape (n, Lx, Ly, 3); a word is an axis of any length."""
@@ -92,13 +120,15 @@ def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
     return {"field": spins, "density": (n, *sites), "current": (n, "reservoirs"), **dict.fromkeys(numbers, (n,))}
 
 
-def describe_datasets(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+def describe_datasets(
+    file: h5py.File, attributes: Mapping[str, Any], known: Mapping[str, Described] = DATASETS
+) -> None:
     """Write units and meanings as attributes of the datasets of an open file, and for currents the reservoirs' names.
 
     The reservoirs are those of the ``config`` in the file's attributes.
     """
-    for name in file.keys() & DATASETS:
-        for key, text in DATASETS[name]._asdict().items():
+    for name in file.keys() & known:
+        for key, text in known[name]._asdict().items():
             if text:
                 file[name].attrs[key] = text
     for name in file.keys() & {"current", "exact_current"}:

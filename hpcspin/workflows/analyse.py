@@ -14,6 +14,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.world import World
 from hpcspin.storage import FrameReader, atomic_hdf5, provenance, require_absent, require_output, trajectory_file
+from hpcspin.storage.datasets import ANALYSED, describe_datasets
 
 
 def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World, *, force: bool = False) -> None:
@@ -47,6 +48,7 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
             file.attrs.update(
                 {name: text if isinstance(text, str) else json.dumps(text) for name, text in about.items()}
             )
+            describe_datasets(file, about, ANALYSED.get(quantity, {}))
         world.log_result(f"{output}: {quantity} of {stop - first} frames, {interval:g} apart in time")
     world.barrier()
 

@@ -27,6 +27,7 @@ def test_every_quantity_of_a_trajectory_is_written(hpcspin: Cli, config: Path, t
         with h5py.File(output) as file:
             assert file.attrs["quantity"] == name
             assert file[name].shape[-2:] == (6, 4)
+            assert all({"units", "meaning"} <= dataset.attrs.keys() for dataset in file.values())
     again = hpcspin("analyse", run, "--quantity", "dispersion", "--output", output)
     assert again.returncode == 1
     assert "exists already" in again.stderr
