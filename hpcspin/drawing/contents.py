@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from hpcspin.assembly.outputs import JOBS, Layout
-from hpcspin.drawing import page
+from hpcspin.drawing import page, torque
 from hpcspin.drawing.film import film_of
 from hpcspin.drawing.series import Series, read_series
 from hpcspin.drawing.tables import reproduction_table
@@ -173,7 +173,10 @@ def _torque(directory: Path) -> _Described:
     sections: Sections = {}
     for name, heading in (("torque", "Torque against angle and voltage"), ("switching", "Growth of deviations")):
         if (directory / f"{name}.csv").exists():
-            sections[heading] = [page.picture(directory / f"{name}.png"), _csv(directory / f"{name}.csv")]
+            sections[heading] = [
+                page.picture(directory / f"{name}.png"),
+                _csv(directory / f"{name}.csv", torque.LABELS),
+            ]
     unfinished = not (directory / "numbers.json").exists()
     doubts = ["not finished; run `hpcspin torque` again, unless it is running"] if unfinished else []
     config = read_json(directory / "config.json", "run `hpcspin torque` again")
@@ -244,10 +247,13 @@ def _sweep(directory: Path) -> _Described:
     return {"Runs": parts} | (_origin(records[0]) if records else {}), doubts, bool(unfinished)
 
 
-def _csv(path: Path) -> str:
+def _csv(path: Path, labels: Mapping[str, str] | None = None) -> str:
+    """The table of a file, whose columns get the labels that there are for their names."""
     with path.open(newline="") as file:
         head, *rows = csv.reader(file)
-    return page.table(([_shorter(cell) for cell in row] for row in rows), head)
+    return page.table(
+        ([_shorter(cell) for cell in row] for row in rows), [(labels or {}).get(name, name) for name in head]
+    )
 
 
 def _shorter(cell: str, digits: int = 5) -> str:

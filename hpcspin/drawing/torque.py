@@ -13,6 +13,16 @@ from numpy.typing import NDArray
 from hpcspin.drawing.style import save
 
 Array = NDArray[np.float64]
+LABELS = {
+    "voltage": "voltage V (t)",
+    "angle": "angle to the polarisation (degrees)",
+    "damping_like": "damping-like a per row (t)",
+    "field_like": "field-like b per row (t)",
+    "current": "current per row (t/ħ)",
+    "growth": "largest growth rate (t/ħ)",
+    "switching_time": "time to switch (ħ/t)",
+}
+"""Labels, with units, of the columns of ``torque.csv``, ``switching.csv`` and ``runs.csv``."""
 _STYLES = {"exact": "-", "learned": "o", "macrospin": ":"}
 
 
@@ -22,20 +32,16 @@ def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     The rows have ``field``, ``voltage``, ``angle``, ``damping_like``, ``field_like`` and ``current``.
     """
     figure = Figure(figsize=(11.4, 3.4), layout="constrained")
-    panels = {
-        "damping_like": "damping-like a per row (t)",
-        "field_like": "field-like b per row (t)",
-        "current": "current per row (t/ħ)",
-    }
+    panels = ("damping_like", "field_like", "current")
     colours = {voltage: f"C{number % 10}" for number, voltage in enumerate(dict.fromkeys(r["voltage"] for r in rows))}
-    for axis, (key, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    for axis, key in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for field, voltage in dict.fromkeys((row["field"], row["voltage"]) for row in rows):
             curve = [(r["angle"], r[key]) for r in rows if (r["field"], r["voltage"]) == (field, voltage)]
             if key != "current" or field == "exact":
                 axis.plot(
                     *np.array(curve).T, _STYLES[field], color=colours[voltage], label=f"{field}, V = {voltage:g} t"
                 )
-        axis.set(xlabel="angle to the polarisation (degrees)", ylabel=label)
+        axis.set(xlabel=LABELS["angle"], ylabel=LABELS[key])
     figure.axes[0].legend(fontsize=7)
     save(figure, path)
 
@@ -48,7 +54,7 @@ def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         curve = [(row["voltage"], row["growth"]) for row in rows if row["field"] == field]
         axis.plot(*np.array(curve).T, _STYLES[field], label=field)
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set(xlabel="voltage V (t)", ylabel="largest growth rate (t/ħ)")
+    axis.set(xlabel=LABELS["voltage"], ylabel=LABELS["growth"])
     axis.legend()
     save(figure, path)
 
@@ -71,6 +77,6 @@ def draw_runs(curves: Sequence[tuple[str, float, Array, Array]], rows: Sequence[
     for field in dict.fromkeys(row["field"] for row in rows):
         points = [(r["voltage"], r["switching_time"]) for r in rows if r["field"] == field and r["switching_time"]]
         right.plot(*np.array(points).reshape(-1, 2).T, "s" if field == "exact" else "x", label=field)
-    right.set(xlabel="voltage V (t)", ylabel="time to switch (ħ/t)")
+    right.set(xlabel=LABELS["voltage"], ylabel=LABELS["switching_time"])
     right.legend()
     save(figure, path)
