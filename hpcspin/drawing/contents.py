@@ -169,14 +169,20 @@ def _rest(directory: Path) -> _Described:
     return sections | _origin(stored), doubts, partial
 
 
+_TORQUES = {
+    "torque": "Torque against angle and voltage",
+    "switching": "Growth of deviations",
+    "runs": "Runs that may leave their direction",
+}
+"""Headings of the tables and figures in a directory of torques."""
+
+
 def _torque(directory: Path) -> _Described:
     sections: Sections = {}
-    for name, heading in (("torque", "Torque against angle and voltage"), ("switching", "Growth of deviations")):
-        if (directory / f"{name}.csv").exists():
-            sections[heading] = [
-                page.picture(directory / f"{name}.png"),
-                _csv(directory / f"{name}.csv", torque.LABELS),
-            ]
+    for name, heading in _TORQUES.items():
+        path = directory / f"{name}.csv"
+        if path.exists():
+            sections[heading] = [page.picture(path.with_suffix(".png")), _csv(path, torque.LABELS)]
     unfinished = not (directory / "numbers.json").exists()
     doubts = ["not finished; run `hpcspin torque` again, unless it is running"] if unfinished else []
     config = read_json(directory / "config.json", "run `hpcspin torque` again")

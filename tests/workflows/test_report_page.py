@@ -170,12 +170,15 @@ def has_frames(run: Path) -> bool:
 def test_a_directory_of_torque_has_a_page_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "torque.csv").write_text("field,voltage,angle\nexact,1.5,90\n")
-    (tmp_path / "torque.png").write_bytes(b"")
+    (tmp_path / "runs.csv").write_text("field,voltage,leaves,switching_time\nexact,0.9,True,12.5\n")
+    for name in ("torque", "runs"):
+        (tmp_path / f"{name}.png").write_bytes(b"")
     assert find_kind(tmp_path) == "torque"
     report_directory(tmp_path, World())
     text = (tmp_path / "report.html").read_text()
     assert "<td>1.5</td>" in text
     assert "<th>field</th><th>voltage V (t)</th><th>angle to the polarisation (degrees)</th>" in text
+    assert "<th>time to switch (ħ/t)</th>" in text
     assert "run `hpcspin torque` again" in text
 
 
