@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice
 from hpcspin.parallel.devices import ranks_sharing
 from hpcspin.parallel.memory import available_memory
 from hpcspin.parallel.world import World
 from hpcspin.potential import ForceField
+from hpcspin.storage import POLARIZATIONS
 from hpcspin.training.dataset import Snapshots
 
 _MORE = 1.2
@@ -65,6 +69,14 @@ def require_room(
             f"{room / 2**30:.3g} GiB that are free{' for each rank' if several else ''}; give a smaller {smaller}"
             f"potential.radius, or use nodes with more memory{', or fewer ranks on each' if several else ''}"
         )
+
+
+def stand_in(model: ForceField, lattice: Lattice, total: int) -> Snapshots:
+    """Random spins, on which `require_room` tries a step before there are labels; of several voltages they have one."""
+    columns = {"polarized": 1 + POLARIZATIONS, "chemical_potential": 2}.get(model.sees, 1)
+    draw = torch.randn(1, lattice.num_sites, 3, dtype=model.dtype, generator=torch.Generator().manual_seed(0))
+    spins, bias, first = normalize(draw, dim=-1), torch.zeros(1, columns).to(draw), np.zeros(1, dtype=np.int64)
+    return Snapshots(spins, torch.zeros_like(spins), bias, torch.zeros(1).double(), first, first, total, lattice)
 
 
 def _bytes_of_a_step(model: ForceField, share: Snapshots, most: float, bfloat16: bool) -> float:

@@ -16,6 +16,7 @@ from hpcspin.potential import MEMBER, Architecture, load_model, make_force_field
 from hpcspin.storage import electrons_of, ensure_manifest, require_spin_rotations
 from hpcspin.training import find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
+from hpcspin.training.memory import require_room, stand_in
 from hpcspin.training.metrics import describe_metrics
 
 
@@ -80,11 +81,12 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
     return 0
 
 
-def check_training(config: Config, world: World) -> None:
-    """Refuse, before other stages run, whatever the training after them would refuse.
+def check_training(config: Config, world: World, labels: int | None = None) -> None:
+    """Refuse, before other stages run, whatever the training after them would refuse; a collective call.
 
-    Raises HpcspinError if the potential is impossible, does not fit the lattice or cannot represent the electrons, the
-    settings are impossible, or the start is unreadable.
+    ``labels`` is the largest number of them that it may have; None stands for a batch or more. Raises HpcspinError if
+    the potential is impossible, does not fit the lattice or cannot represent the electrons, the settings are
+    impossible, a step does not fit into the free memory, or the start is unreadable.
     """
     architecture, lattice = architecture_of(config), build_lattice(config.lattice)
     training = config.section(TrainingSection)
@@ -96,6 +98,10 @@ def check_training(config: Config, world: World) -> None:
     start = _start(training)
     if start is not None:
         load_model(start)
+    if not training.compile:  # As in `train`.
+        trial = [stand_in(model, lattice, training.batch if labels is None else labels)]
+        device = pick_device(world, config.device)
+        require_room(model, trial, training.batch, world, device, bfloat16=training.mixed_precision)
 
 
 def _start(training: TrainingSection) -> Path | None:

@@ -9,6 +9,9 @@ import torch
 from teacher import run, write_data
 
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
+from hpcspin.parallel.world import World
+from hpcspin.potential import Architecture, make_force_field
 from hpcspin.training import memory
 
 MIB = 2**20
@@ -43,3 +46,16 @@ def test_a_batch_that_does_not_fit_is_refused_and_a_smaller_one_learned(
     monkeypatch.setattr(memory, "available_memory", lambda: int(0.9 * needed[0]))
     with pytest.raises(HpcspinError, match=r"on one snapshot .* give a smaller potential\.radius"):
         run(data, tmp_path / "single", epochs=1, batch=1, **changes)
+
+
+@pytest.mark.parametrize("drive", ["bias", "potentials", "polarized", "chemical_potential"])
+def test_a_step_is_tried_without_labels_whatever_the_force_field_sees(
+    monkeypatch: pytest.MonkeyPatch, drive: str
+) -> None:
+    kind = "conservative" if drive == "chemical_potential" else "pair"
+    model = make_force_field(Architecture("square", 1.0, (8,), kind=kind, layers=(1,), channels=4, drive=drive))
+    trial = [memory.stand_in(model, make_lattice("square", (6, 4)), 8)]
+    memory.require_room(model, trial, 8, World(), torch.device("cpu"), bfloat16=False)
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    with pytest.raises(HpcspinError, match="8 snapshots of 6 x 4 sites"):
+        memory.require_room(model, trial, 8, World(), torch.device("cpu"), bfloat16=False)

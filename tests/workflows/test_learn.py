@@ -9,10 +9,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
 import hpcspin as hs
 from hpcspin.potential import Architecture, make_force_field, save_model
 from hpcspin.storage import read_labels
+from hpcspin.training import memory
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 LEARNING = """
@@ -65,6 +67,19 @@ def test_labels_are_those_of_largest_spread_and_a_second_run_changes_nothing(
     more = hpcspin("learn", config, "--output", output, *SHORT, "learning.rounds=2")
     assert more.returncode == 0, more.stderr
     assert len((output / "rounds.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_refused_before_anything_is_labelled(
+    hpcspin: Cli, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(config.read_text() + LEARNING)
+    monkeypatch.setattr(memory, "available_memory", lambda: 100_000)
+    for verb, snapshots in (("learn", 10), ("reproduce", 64)):  # No more labels than 5 in each of two rounds.
+        result = hpcspin(verb, config, "--output", tmp_path / verb, *SHORT, "training.batch=64")
+        assert result.returncode == 1
+        assert f"training.batch: a step on {snapshots} snapshots of 6 x 4 sites" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert not (tmp_path / verb).exists()
 
 
 def test_without_a_committee_random_frames_are_labelled(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
