@@ -82,8 +82,9 @@ def stand_in(model: ForceField, lattice: Lattice, total: int) -> Snapshots:
 def _bytes_of_a_step(model: ForceField, share: Snapshots, most: float, bfloat16: bool) -> float:
     """Bytes of the tensors of a step on one snapshot, infinite if they are more than ``most``."""
     tensors = _Tensors(most)
+    spins, bias = share.spins[:1].clone(), share.bias[:1].clone()  # A view would count as all the snapshots.
     with suppress(_TooMany), tensors, torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        predicted = model(share.spins[:1], model.neighbourhood(share.lattice), share.bias[:1])
+        predicted = model(spins, model.neighbourhood(share.lattice), bias)
         torch.autograd.backward(predicted.field.square().sum() + predicted.nonequilibrium.square().sum())
     model.zero_grad()
     return tensors.peak if tensors.peak <= most else float("inf")

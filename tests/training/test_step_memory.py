@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,15 @@ def test_a_batch_that_does_not_fit_is_refused_and_a_smaller_one_learned(
     monkeypatch.setattr(memory, "available_memory", lambda: int(0.9 * needed[0]))
     with pytest.raises(HpcspinError, match=r"on one snapshot .* give a smaller potential\.radius"):
         run(data, tmp_path / "single", epochs=1, batch=1, **changes)
+
+
+def test_a_step_takes_the_same_memory_however_many_snapshots_there_are() -> None:
+    model, found = make_force_field(Architecture("square", 1.0, (8,), kind="pair", layers=(1,), channels=4)), []
+    one = memory.stand_in(model, make_lattice("square", (6, 4)), 1)
+    for count in (1, 1, 1000):  # Tables that a first step makes are kept.
+        share = replace(one, spins=one.spins.repeat(count, 1, 1), bias=one.bias.repeat(count, 1))
+        found.append(memory._bytes_of_a_step(model, share, math.inf, False))
+    assert found[1] == found[2]
 
 
 @pytest.mark.parametrize("drive", ["bias", "potentials", "polarized", "chemical_potential"])
