@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpcspin.analysis.series import Estimate
@@ -22,6 +24,9 @@ LABELS = {
     "nucleation_time": "nucleation time (ħ/t)",
 }
 """Labels of the axes; other quantities are labelled by their own names, currents in t/ħ."""
+_RISING, _FALLING = "rising", "falling"
+_STYLES = {"": ("o-", 3), _RISING: ("^-", 4), _FALLING: ("v--", 4)}
+"""Marker, line and size of a marker by the direction of a chain, which is empty for runs that are not chained."""
 
 
 @dataclass(frozen=True)
@@ -98,22 +103,63 @@ def line_name(row: Row, keys: Sequence[str]) -> str:
 
 
 def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
-    """Draw curves with their standard errors, one panel per quantity; the points of each curve are together."""
+    """Draw curves with their standard errors, one panel per quantity; the points of each curve are together.
+
+    Where the runs of a chain go up and down along the horizontal axis, both directions are told apart.
+    """
     quantities = list(dict.fromkeys(point.quantity for point in points))
     figure = Figure(figsize=(4.6 * len(quantities), 3.4), layout="constrained")
     for axis, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
         of = [point for point in points if point.quantity == quantity and point.mean is not None]
-        for line in dict.fromkeys(point.line for point in of):
-            mine = [point for point in of if point.line == line]
-            x, mean = (np.array([getattr(point, name) for point in mine]) for name in ("x", "mean"))
-            error = np.array([point.error or 0.0 for point in mine])
-            if against == "time":
-                (curve,) = axis.plot(x, mean, linewidth=1, label=line)
-                axis.fill_between(x, mean - error, mean + error, color=curve.get_color(), alpha=0.3, linewidth=0)
-            else:
-                axis.errorbar(x, mean, error, fmt="o-", markersize=3, linewidth=1, capsize=2, label=line)
+        for number, (name, curve) in enumerate(_curves(of)):
+            _draw_curve(axis, name, curve, against, f"C{number}")
         unit = " (t/ħ)" if quantity.startswith("current") else ""
         axis.set(xlabel=LABELS.get(against, against), ylabel=LABELS.get(quantity, f"{quantity}{unit}"))
-        if any(point.line for point in of):
+        if axis.get_legend_handles_labels()[1]:
             axis.legend(frameon=False, fontsize=7)
     save(figure, path)
+
+
+def _curves(points: Sequence[Point]) -> Iterator[tuple[str, list[Point]]]:
+    """Curves and their names: the stages of a chain are one if each has one point, such as its voltage, else several.
+
+    At several times, say, a chain that returns to a voltage has two curves of it.
+    """
+    for line, mine in groupby(points, key=lambda point: point.line):
+        stages = [list(some) for _, some in groupby(mine, key=lambda point: point.stage)]
+        if len(stages) == 1 or all(len(stage) == 1 for stage in stages):
+            yield line, [point for stage in stages for point in stage]
+        else:
+            yield from ((_joined(line, f"stage {stage[0].stage}"), stage) for stage in stages)
+
+
+def _draw_curve(axis: Axes, name: str, points: Sequence[Point], against: str, color: str) -> None:
+    named = set[str]()
+    for direction, piece in _pieces(points):
+        label = _joined(name, direction)
+        x, mean = (np.array([getattr(point, of) for point in piece]) for of in ("x", "mean"))
+        error = np.array([point.error or 0.0 for point in piece])
+        look: dict[str, Any] = {"color": color, "linewidth": 1, "label": "" if label in named else label}
+        named.add(label)
+        if against == "time":
+            axis.plot(x, mean, **look)
+            axis.fill_between(x, mean - error, mean + error, color=color, alpha=0.3, linewidth=0)
+        else:
+            style, size = _STYLES[direction]
+            axis.errorbar(x, mean, error, fmt=style, markersize=size, capsize=2, **look)
+
+
+def _pieces(points: Sequence[Point]) -> Iterator[tuple[str, Sequence[Point]]]:
+    """Directions of a chain and its points on the way; the point at which it turns belongs to both ways."""
+    if points[0].stage == points[-1].stage:
+        yield "", points
+        return
+    first = 0
+    for direction, steps in groupby(pairwise(points), key=lambda step: _FALLING if step[1].x < step[0].x else _RISING):
+        last = first + len(list(steps))
+        yield direction, points[first : last + 1]
+        first = last
+
+
+def _joined(*words: str) -> str:
+    return ", ".join(word for word in words if word)

@@ -1,0 +1,56 @@
+"""Curves of a sweep: which points a line joins, and what the legend says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from hpcspin.drawing import curves
+from hpcspin.drawing.curves import draw_curves, make_point
+
+Drawn = dict[str, list[list[float]]]
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, rows: list[tuple[str, int, float]], against: str) -> Drawn:
+    """Abscissae of the lines of each entry of the legend; lines without an entry have the one of their style."""
+    figures = list[Figure]()
+    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure))
+    draw_curves([make_point("q", *row, [1.0, 2.0]) for row in rows], against, Path("curves.png"))
+    axis = figures[0].axes[0]
+    legend = axis.get_legend()
+    handles, labels = axis.get_legend_handles_labels()
+    assert labels == [text.get_text() for text in legend.get_texts()] if legend else not labels
+    lines = [handle[0] if isinstance(handle, tuple) else handle for handle in handles]
+    styles = {look(line): label for line, label in zip(lines, labels, strict=True)}
+    found: Drawn = {}
+    for line in axis.lines:
+        if line.get_linestyle() != "None":  # Caps of error bars are lines too.
+            found.setdefault(styles.get(look(line), ""), []).append(np.asarray(line.get_xdata()).tolist())
+    return found
+
+
+def look(line: Any) -> tuple[Any, ...]:
+    return line.get_color(), line.get_linestyle(), line.get_marker()
+
+
+def test_a_chain_that_turns_has_a_style_for_each_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turning point ends one way and begins the other; a second rise is drawn as the first."""
+    loop = [("", stage, x) for stage, x in enumerate([0.0, 1.0, 2.0, 1.0, 0.0, 1.0])]
+    assert drawn(monkeypatch, loop, "voltage") == {"rising": [[0, 1, 2], [0, 1]], "falling": [[2, 1, 0]]}
+    two = [(f"K {k}", stage, x) for k in (1, 2) for stage, x in enumerate([0.0, 1.0, 0.0])]
+    ways = {f"K {k}, {way}": [x] for k in (1, 2) for way, x in (("rising", [0, 1]), ("falling", [1, 0]))}
+    assert drawn(monkeypatch, two, "voltage") == ways
+
+
+def test_runs_that_are_not_chained_have_no_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drawn(monkeypatch, [("", 0, 1.0), ("", 0, 2.0)], "voltage") == {"": [[1, 2]]}
+    assert drawn(monkeypatch, [("K 1", 0, 1.0), ("K 1", 0, 2.0)], "voltage") == {"K 1": [[1, 2]]}
+
+
+def test_stages_of_a_chain_at_one_value_are_not_joined_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("eV 1", stage, x) for stage in (1, 3) for x in (0.0, 4.0)]
+    assert drawn(monkeypatch, rows, "time") == {"eV 1, stage 1": [[0, 4]], "eV 1, stage 3": [[0, 4]]}
