@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import torch
 
 import hpcspin as hs
 from hpcspin.drawing.contents import describe
-from hpcspin.dynamics import Heisenberg, Zeeman
+from hpcspin.dynamics import Anisotropy, Heisenberg, Zeeman
 from hpcspin.electrons import make_solver
+from hpcspin.potential import Committee
 
 ROOT = Path(__file__).parent.parent
 SMALL = ROOT / "configs" / "driven_sd_small.yaml"
@@ -320,6 +322,29 @@ def test_a_run_says_what_it_has(tmp_path: Path) -> None:
         assert repr(run).startswith("<finished run of ")
     with pytest.raises(hs.HpcspinError, match="no trajectory is in this directory"):
         hs.open_trajectory(tmp_path)
+
+
+def test_results_and_models_print_one_line(system: hs.DrivenLattice) -> None:
+    """Shapes, numbers and the largest error instead of whole arrays and networks, also of many snapshots or tensors."""
+    spins = system.texture("wall", position=4)
+    for given in (spins, torch.from_numpy(spins), np.stack([spins, spins])):
+        state = system.solve(given, 1e-2)
+        error = f"largest error {float(state.error.max()):.1e}"
+        assert re.fullmatch(
+            rf"<SteadyState: field \((2, )?12, 6, 3\), [^\n]*{error}, current \((2, )?3,?\)>", repr(state)
+        )
+    assert re.fullmatch(r"<Transport: bond_current \(2, 12, 6\), [^\n]*>", repr(system.transport(spins)))
+    closed = hs.ClosedLattice(hs.make_lattice("square", (4, 3)), 1.0, 2.5, 0.05, filling=1.0)
+    found = closed.solve(closed.texture("random", seed=1))
+    assert f"energy {found.energy:.6g}, " in repr(found)
+    land = hs.landscape(hs.make_lattice("square", (2, 1), (False, False)), Anisotropy(0.5))
+    up = np.tile([0.0, 0.0, 1.0], (2, 1, 1))
+    assert repr(land.minimise(up)) == "<Minimum: spins (2, 1, 3), torque 0, evaluations 1>"
+    assert "\n" not in repr(land.path(up, -up, images=3, tolerance=1.0))
+    model = hs.load_model("driven_sd_fast")
+    weights = sum(weight.numel() for weight in model.parameters())
+    assert re.fullmatch(rf"<direct force field, square lattice: radius [^\n]*, {weights} weights>", repr(model))
+    assert repr(Committee([model, model])) == f"<committee of 2: {model!r}>"
 
 
 def test_finished_labels_are_kept(system: hs.DrivenLattice, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import perpendicular
+from hpcspin.lattice import in_short, perpendicular
 
 Array = NDArray[np.float64]
 _FARTHEST = 0.3
@@ -23,6 +23,9 @@ class Minimum:
     spins: Array
     torque: float
     evaluations: int
+
+    def __repr__(self) -> str:
+        return in_short(self)
 
 
 @dataclass(frozen=True)

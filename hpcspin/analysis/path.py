@@ -9,7 +9,7 @@ import numpy as np
 
 from hpcspin.analysis.minimise import Array, descend
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import perpendicular
+from hpcspin.lattice import in_short, perpendicular
 
 Evaluate = Callable[[Array], tuple[Array, Array]]
 """Function from images of shape (m, Lx, Ly, 3) to their energies, shape (m,), and fields -dE/dS_i, of their shape."""
@@ -47,6 +47,9 @@ class Band:
     step: float
     climbs: bool
     evaluations: int
+
+    def __repr__(self) -> str:
+        return in_short(self)
 
     @property
     def top(self) -> int:

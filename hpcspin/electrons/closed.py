@@ -85,7 +85,7 @@ def wrong_ensemble(potential: float | None, filling: float | None) -> str | None
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EquilibriumState(State):
     """Equilibrium of n snapshots; energies in t.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.system import ElectronSystem, is_number
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import in_short
 from hpcspin.parallel.world import World
 from hpcspin.registry import Registry
 
@@ -54,6 +55,9 @@ class State:
     def joined(cls, states: Sequence[Self]) -> Self:
         """The snapshots of several states in one."""
         return cls(**{f.name: np.concatenate([getattr(s, f.name) for s in states]) for f in fields(cls)})
+
+    def __repr__(self) -> str:
+        return in_short(self)
 
     def map(self, function: Callable[[NDArray[np.float64]], Any]) -> Self:
         """The same state with a function applied to each array."""

@@ -15,7 +15,7 @@ from hpcspin.electrons.system import ElectronSystem
 from hpcspin.errors import HpcspinError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SteadyState(State):
     """Steady state of n snapshots; energies in t, currents in t/hbar.
 

@@ -34,6 +34,7 @@ from hpcspin.electrons.hamiltonian import sd_hamiltonian, without_vacancies
 from hpcspin.electrons.model import DrivenLattice, site_matrices
 from hpcspin.electrons.system import SIGMA, ElectronSystem
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import in_short
 from hpcspin.parallel.world import World
 
 Real: TypeAlias = NDArray[np.float64]
@@ -91,6 +92,9 @@ class Transport:
     def joined(cls, parts: Sequence[Transport]) -> Transport:
         """Join several snapshots along a new first axis."""
         return cls(**{f.name: np.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+    def __repr__(self) -> str:
+        return in_short(self)
 
     def map(self, function: Callable[[Real], Any]) -> Transport:
         """The same with a function applied to each array."""

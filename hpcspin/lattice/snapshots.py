@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,20 @@ def one_snapshot(spins: Any, size: tuple[int, int], purpose: str = "start") -> N
     if len(snapshots) != 1:
         raise HpcspinError(f"spins: {len(snapshots)} snapshots cannot be one {purpose}; give shape (Lx, Ly, 3)")
     return snapshots[0]
+
+
+def in_short(results: Any) -> str:
+    """A dataclass of results in one line: numbers, shapes of arrays, and of errors the largest."""
+    parts = (_in_short(field.name, getattr(results, field.name)) for field in fields(results))
+    return f"<{type(results).__name__}: {', '.join(parts)}>"
+
+
+def _in_short(name: str, value: Any) -> str:
+    if name == "error":
+        return f"largest error {float(value.max()):.1e}"
+    if shape := tuple(np.shape(value)):
+        return f"{name} {shape}"
+    return f"{name} {value}" if isinstance(value, int) else f"{name} {float(value):.6g}"
 
 
 def _shapes(size: tuple[int, int]) -> str:

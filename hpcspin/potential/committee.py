@@ -65,6 +65,9 @@ class Committee(Predictor):
                 )
         self.members = nn.ModuleList(members)
 
+    def __repr__(self) -> str:
+        return f"<committee of {len(self.members)}: {self.members[0]!r}>"
+
     @property
     def _forces(self) -> list[ForceField]:
         return [member for member in self.members if isinstance(member, ForceField)]

@@ -119,6 +119,14 @@ class Predictor(nn.Module):
         self._latest: tuple[Lattice, Neighbourhood] | None = None
         self._allowed: tuple[System, set[str], Drive] | None = None
 
+    def __repr__(self) -> str:
+        settings, weights = self.architecture.settings, sum(one.numel() for one in self.parameters())
+        keys = ("radius", "descriptor", "layers", "channels", "hidden")
+        shape = (f"{key} {getattr(settings, key)}" for key in keys if hasattr(settings, key))
+        return (
+            f"<{settings.kind} force field, {self.architecture.lattice} lattice: {', '.join(shape)}, {weights} weights>"
+        )
+
     def field(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Exchange field perpendicular to the spins, H - S (S·H), in hoppings.
 
