@@ -121,6 +121,12 @@ class Heisenberg(Conservative):
     bonds: tuple[Offset, ...] | None = None
     degree: ClassVar[int] = 2
 
+    def __post_init__(self) -> None:
+        if self.bonds is not None and not len(self.bonds):
+            raise HpcspinError(
+                "Heisenberg: has no bonds; give at least one, or leave them out for the lattice's nearest"
+            )
+
     @property
     def halo(self) -> Halo:
         """Reach of the bonds along x and y."""

@@ -76,6 +76,7 @@ def test_dzyaloshinskii_moriya_of_a_lattice_whose_bonds_pass_a_row(periodic):
     ("make", "message"),
     [
         (lambda square: Anisotropy(0.2, (1.0, 1.0, 0.0)), r"the axis \(1.0, 1.0, 0.0\) is no unit vector"),
+        (lambda square: Heisenberg(1.0, ()), "Heisenberg: has no bonds"),
         (lambda square: Zeeman((0.0, 1.0)), r"\(0.0, 1.0\) is no vector; give three components"),
         (lambda square: DzyaloshinskiiMoriya.bulk(square, 0.3), "2 vectors for the 3 bonds"),
     ],
