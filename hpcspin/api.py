@@ -135,7 +135,7 @@ def simulate(
     field
         None for the exact field of the system's electrons; a solver, a force field or a committee, the name or path
         of one of the latter two, any object with the protocol `hpcspin.dynamics.Field`; or a list of these, for their
-        sum.
+        sum, with at most one field of electrons, exact or learned.
     spins
         Unit vectors at time zero, shape (Lx, Ly, 3).
     path

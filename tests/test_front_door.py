@@ -180,10 +180,7 @@ def test_fields_add_up_and_a_lattice_alone_will_do(system: hs.DrivenLattice) -> 
         ({**MOVING, "duration": 1, "spins": np.zeros((12, 6, 3))}, "has length 0"),
         ({**MOVING, "duration": 1, "observers": ("nothing",)}, "'nothing' is unknown"),
         ({**MOVING, "duration": 1, "exact_interval": 2}, "exact_interval is for the field of one model"),
-        (
-            {**MOVING, "duration": 1, "field": ["driven_sd_light"] * 2, "check_interval": 2},
-            "for the field of one model",
-        ),
+        ({**MOVING, "duration": 1, "field": [None, "driven_sd_light"]}, "2 fields in the sum are of electrons"),
         (
             {**MOVING, "duration": 1, "field": "driven_sd_light", "check_interval": 0},
             "check_interval: must be at least 1",
@@ -197,6 +194,19 @@ def test_what_does_not_fit_is_one_line(system: hs.DrivenLattice, arguments: dict
     with pytest.raises(hs.HpcspinError, match=message) as found:
         hs.simulate(system, **given)
     assert "\n" not in str(found.value)
+
+
+def test_electrons_of_two_solvers_are_not_mixed_up() -> None:
+    """A run has one density and one energy: those of the last solver were recorded."""
+    one = hs.ClosedLattice(hs.make_lattice("square", (4, 3)), 1.0, 2.5, 0.05, filling=1.0)
+    other, spins = make_solver("kpm", replace(one, exchange=1.0), 1e-2), one.texture("random", seed=1)
+    for call in (
+        lambda: hs.simulate(one, [None, other], spins, duration=0.4, **MOVING),
+        lambda: hs.landscape(one, [Zeeman((0, 0, 1)), None, other]),
+    ):
+        with pytest.raises(hs.HpcspinError, match=r"2 fields in the sum are of electrons.*give one solver or model"):
+            call()
+    assert hs.simulate(one, [None, Zeeman((0, 0, 1))], spins, duration=0.4, **MOVING).finished
 
 
 def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattice) -> None:

@@ -31,8 +31,9 @@ _INTERVALS = ("exact_interval", "check_interval")
 class GivenFields:
     """Fields of a call, and the section ``dynamics`` of a config that means the same.
 
-    The section's field is the first one of the system's own electrons, exact or learned; all others count as classical.
-    Raises HpcspinError if a setting is wrong, there is no such model, or an interval is given without a model.
+    The section's field is that of the system's own electrons, exact or learned; all others count as classical.
+    Raises HpcspinError if a setting is wrong, there is no such model, an interval is given without a model, or a sum
+    has more than one field of electrons.
 
     Parameters
     ----------
@@ -59,11 +60,12 @@ class GivenFields:
             str(term) if isinstance(term, str | Path) else text for term, text in zip(given, self._texts, strict=True)
         ]
         self._system = system
+        _require_one_of_electrons(verb, self._terms)
         electronic = [number for number, term in enumerate(self._terms) if self._is_electronic(term)]
         self._first = electronic[0] if electronic else None
         model = self._first is not None and isinstance(self._terms[self._first], ForceField | Committee)
         intervals = [key for key in _INTERVALS if more.get(key) is not None]
-        if intervals and not (model and len(electronic) == 1):
+        if intervals and not model:
             raise HpcspinError(f"{verb}: {intervals[0]} is for the field of one model; leave it out")
         more["field"] = "classical" if self._first is None else "electrons"
         if model:
@@ -131,6 +133,16 @@ class GivenFields:
             )
         found: Field = term
         return found
+
+
+def _require_one_of_electrons(verb: str, terms: Sequence[Any]) -> None:
+    """Refuse a second field of electrons: a run records one density, one current and one energy of electrons."""
+    found = sum(term is None or isinstance(term, Solver | ForceField | Committee) for term in terms)
+    if found > 1:
+        raise HpcspinError(
+            f"{verb}: {found} fields in the sum are of electrons, whose densities and energies would be mixed up; give "
+            "one solver or model, and classical terms"
+        )
 
 
 def _text(term: Any) -> str:
