@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from hpcspin.assembly.system import lattice_of
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.world import World
-from hpcspin.storage import FrameReader, atomic_hdf5, provenance, require_absent, require_output, trajectory_file
+from hpcspin.storage import FrameReader, atomic_hdf5, require_absent, require_output, trajectory_file
 from hpcspin.storage.datasets import ANALYSED, describe_datasets
+from hpcspin.storage.provenance import with_provenance, write_attributes
 
 
 def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World, *, force: bool = False) -> None:
@@ -44,10 +44,8 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
         with atomic_hdf5(output) as file:
             for name, values in arrays.items():
                 file[name] = values
-            about = {"quantity": quantity, "trajectory": str(source), "config": config, **provenance()}
-            file.attrs.update(
-                {name: text if isinstance(text, str) else json.dumps(text) for name, text in about.items()}
-            )
+            about = {"quantity": quantity, "trajectory": str(source), "config": config}
+            write_attributes(file, "analysis", with_provenance(about))
             describe_datasets(file, about, ANALYSED.get(quantity, {}))
         world.log_result(f"{output}: {quantity} of {stop - first} frames, {interval:g} apart in time")
     world.barrier()

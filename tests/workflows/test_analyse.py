@@ -26,6 +26,7 @@ def test_every_quantity_of_a_trajectory_is_written(hpcspin: Cli, config: Path, t
         assert "11 frames, 0.4 apart" in done.stdout
         with h5py.File(output) as file:
             assert file.attrs["quantity"] == name
+            assert {"kind", "schema_version", "units", "provenance", "config"} <= file.attrs.keys()
             assert file[name].shape[-2:] == (6, 4)
             assert all({"units", "meaning"} <= dataset.attrs.keys() for dataset in file.values())
     again = hpcspin("analyse", run, "--quantity", "dispersion", "--output", output)
