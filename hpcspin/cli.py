@@ -24,8 +24,7 @@ TrainingData = Annotated[
     list[Path], typer.Option("--data", help="Directory of label files (*.h5), all of it; may be repeated.")
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changed keys of the config, as dynamics.seed=7."),
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changed keys, as dynamics.seed=7.")
 ]
 Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output, which is refused otherwise.")]
@@ -74,11 +73,7 @@ def init(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file to write.")],
     job: Annotated[
         Literal["wall", "quench", "label", "train", "learn", "reproduce", "classical", "torque"],
-        typer.Option(
-            "--job",
-            help="wall: driven domain wall, exact field; quench: closed lattice; classical: no electrons; the others "
-            "are verbs.",
-        ),
+        typer.Option("--job", help="wall: driven, exact field; quench: closed; classical: no electrons; or a verb."),
     ] = "wall",
     lattice: Annotated[Literal["square", "triangular"], typer.Option("--lattice", help="Kind of lattice.")] = "square",
 ) -> None:
@@ -177,31 +172,21 @@ def train(
 def sweep(
     config: ConfigFile,
     output: Directory,
-    vary: Annotated[
-        list[str],
-        typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key of the config, and its values; may be repeated."),
-    ],
+    vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key, and its values.")],
     verb: Annotated[str, typer.Option("--run", help="Verb: train, simulate, minimise, label, learn, ...")] = "train",
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="To train: directory of label files; may be repeated.")
     ] = None,
     spins: Annotated[Path | None, typer.Option("--spins", help="To label: file of spins.")] = None,
     chain: Annotated[
-        str | None,
-        typer.Option(
-            "--chain", metavar="KEY", help="Varied key along which a run starts from the end of the previous one."
-        ),
+        str | None, typer.Option("--chain", metavar="KEY", help="Varied key along which runs go on from the last one.")
     ] = None,
-    task: Annotated[
-        str, typer.Option("--task", metavar="i/n", help="Do share i of n of the runs, for batch arrays.")
-    ] = "1/1",
+    task: Annotated[str, typer.Option("--task", metavar="i/n", help="Share i of n of the runs, for arrays.")] = "1/1",
     show: Annotated[
         list[str] | None,
         typer.Option("--show", metavar="QUANTITY", help="Quantity to plot, a column of sweep.csv; may be repeated."),
     ] = None,
-    against: Annotated[
-        str | None, typer.Option("--against", help="Horizontal axis: a varied key, voltage or time.")
-    ] = None,
+    against: Annotated[str | None, typer.Option("--against", help="Horizontal axis: a key, voltage or time.")] = None,
     overrides: Overrides = None,
 ) -> None:
     r"""Run a verb for every combination of some keys' values: one table, one figure; resumes if run again.
