@@ -57,7 +57,7 @@ def test_check_of_a_config_without_dynamics_measures_a_label(hpcspin: Cli, tmp_p
     path.write_text("lattice: {kind: square, size: [4, 4], periodic: [true, true]}\nelectrons: {potential: 0.0}\n")
     result = hpcspin("check", path)
     assert result.returncode == 0, result.stderr
-    assert "of random spins" in result.stdout
+    assert "for random spins" in result.stdout
 
 
 def test_results_that_would_not_fit_the_disk_are_one_line(

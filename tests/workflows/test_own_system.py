@@ -160,4 +160,4 @@ def test_the_torques_have_a_spread_of_their_own(tmp_path: Path, monkeypatch: pyt
     error = np.random.default_rng(1).standard_normal((500, 3)) * 0.02
     exact = np.random.default_rng(2).standard_normal((500, 3))
     figures.torque_parity(exact, exact + error, tmp_path / "torques.png")
-    assert shown == [f"torque error σ = {error.std():.2g}"]
+    assert shown == [f"torque error σ = {error.std():.2g} t"]
