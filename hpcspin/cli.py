@@ -179,9 +179,9 @@ def sweep(
     ] = None,
     spins: Annotated[Path | None, typer.Option("--spins", help="To label: file of spins.")] = None,
     chain: Annotated[
-        str | None, typer.Option("--chain", metavar="KEY", help="Varied key along which runs go on from the last one.")
+        str | None, typer.Option("--chain", metavar="KEY", help="Varied key along which runs continue each other.")
     ] = None,
-    task: Annotated[str, typer.Option("--task", metavar="i/n", help="Share i of n of the runs, for arrays.")] = "1/1",
+    task: Annotated[str, typer.Option("--task", metavar="i/n", help="Run share i of n, for batch arrays.")] = "1/1",
     show: Annotated[
         list[str] | None,
         typer.Option("--show", metavar="QUANTITY", help="Quantity to plot, a column of sweep.csv; may be repeated."),
