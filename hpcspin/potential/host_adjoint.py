@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from hpcspin.potential.equations import sum_of_terms
+from hpcspin.potential.host_copies import HostMatrix
 from hpcspin.potential.host_layers import (
     EMPTY,
     ROOM,
     HostLayer,
-    HostMatrix,
     HostStruct,
     RowData,
+    copies_in,
     host_kernels,
     host_network,
     padded,
@@ -52,24 +53,32 @@ class HostAdjoint(HostLayer):
         # Derivatives with respect to a row are sums over its slots of the inverse table, by transposed kernels. Kernels
         # of spins alone, which have one column, are stored as a row over whole vectors of densities.
         self._vectors, self._scalars = layer.reads.vectors, layer.reads.scalars
-        kernels = host_kernels(layer.maps().kernels, self._vectors)
+        kernels = host_kernels(layer, layer.maps().kernels, self._columns)
+        vectors, scalars = self._copies
+        densities, sums = self._columns.total, struct.scalar_features
         if self._scalars:
-            kernels = wide(kernels[:, :, : 1 + layer.densities].transpose(0, 2, 1))
-        self._back = _Adjoint(
-            mixtures=self._matrix(np.ascontiguousarray(self._mixed.T)),
-            network=ctypes.addressof(networks),
-            densities=kernels.shape[1] if self._scalars else kernels.shape[2],
-        )
+            densities = densities if vectors else int(self._columns.places.max()) + 1
+            kernels = wide(kernels[:, :, :densities].transpose(0, 2, 1))
         self._sums = HostStruct(
             slots=len(kernels),
-            vectors=self._back.densities,
+            vectors=densities,
             densities=kernels.shape[2] if self._scalars else 1,
             kernels=self._keep(kernels),
         )
         if self._scalars:
             transposed = wide(layer.maps().scalars.unflatten(0, (-1, self._scalars)).transpose(1, 2).numpy())
-            self._sums.scalars, self._sums.scalar_sums = struct.scalar_features, transposed.shape[2]
+            sums = struct.scalar_copies.columns if scalars else sums
+            self._sums.scalars, self._sums.scalar_sums = sums, transposed.shape[2]
             self._sums.scalar_kernels = self._keep(transposed)
+        for target, copies in zip(copies_in(self._sums), self._copies, strict=True):
+            if copies:
+                self._keep_copies(target, copies, wide(copies.weights.reshape(len(copies.weights), -1).T))
+        self._back = _Adjoint(
+            mixtures=self._matrix(np.ascontiguousarray(self._mixed.T)),
+            network=ctypes.addressof(networks),
+            densities=densities,
+            sums=sums,
+        )
 
     def memory(self, centres: int) -> Tensor | None:
         """Memory for the results of so many centres that `back` reads; None if too large, so that `back` recomputes."""
@@ -103,12 +112,12 @@ class HostAdjoint(HostLayer):
         potentials, density = len(by.vectors), self._back.densities
         room = centres + EMPTY
         by_densities = self._empty(potentials, room, 3, density)
-        by_sums = self._empty(potentials, room, self._struct.scalar_features if self._scalars else 0)
+        by_sums = torch.zeros(potentials, room, self._back.sums if self._scalars else 0, dtype=self._dtype)
         by_own = torch.zeros(potentials, rows, self._scalars, dtype=self._dtype)
-        for part in (by_densities, by_sums):
-            part[:, centres] = 0  # The row for what is missing.
+        by_densities[:, centres] = 0  # The row for what is missing.
         layer, back = ctypes.addressof(self._struct), ctypes.addressof(self._back)
-        reads = [part.data_ptr() for part in (*data, tables.forward, inputs)]
+        projections = self.projections(data, threads) if kept is None else data
+        reads = [part.data_ptr() for part in (*data, *projections, tables.forward, inputs)]
         writes = [part.data_ptr() for part in (*by, by_densities, by_sums, by_own)]
 
         def descend(first: int, last: int) -> None:
@@ -120,10 +129,11 @@ class HostAdjoint(HostLayer):
 
         share_out(descend, centres, threads)
         sums, width, scalars = self._sums, self._sums.densities, self._sums.scalar_sums
+        room = 3 * (width + max(copies.count * copies.columns for copies in copies_in(sums))) + scalars
         by_row = RowData(self._empty(potentials, rows, 3, width), self._empty(potentials, rows, scalars))
 
         def gather(number: int, first: int, last: int) -> None:
-            scratch = self._empty(BLOCK * (3 * width + scalars))
+            scratch = self._empty(BLOCK * room)
             parts = by_densities[number], by_sums[number], tables.back
             out = by_row.vectors[number], by_row.scalars[number]
             kernel.hpcspin_sums(
@@ -223,4 +233,9 @@ def derivatives_on_host(
 
 
 class _Adjoint(ctypes.Structure):
-    _fields_ = (("mixtures", HostMatrix), ("network", ctypes.c_void_p), ("densities", ctypes.c_int32))
+    _fields_ = (
+        ("mixtures", HostMatrix),
+        ("network", ctypes.c_void_p),
+        ("densities", ctypes.c_int32),
+        ("sums", ctypes.c_int32),
+    )

@@ -15,19 +15,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hpcspin.potential.host_copies import (
+    Columns,
+    Copies,
+    Floats,
+    HostCopies,
+    HostMatrix,
+    copies_of_scalars,
+    copies_of_vectors,
+)
 from hpcspin.potential.host_library import loaded, share_out
 
 if TYPE_CHECKING:
     from hpcspin.potential.layers import Layer
     from hpcspin.potential.network import Network
 
-Floats = NDArray[np.floating[Any]]
-
 EMPTY = 12
 """Number of empty centres that must follow the last one."""
 
 ROOM = 16
 """Number of rows that must follow the last one, since the kernels read whole vectors of the processor."""
+
+_SHARED = 1.1
+"""Time of two strips of one vector over that of one strip of two."""
 
 _PRECISIONS = {np.dtype(np.float32): torch.float32, np.dtype(np.float64): torch.float64}
 
@@ -42,18 +52,6 @@ class RowData(NamedTuple):
     scalars: Tensor
 
 
-class HostMatrix(ctypes.Structure):
-    """The struct ``matrix`` of the kernels."""
-
-    _fields_ = (
-        ("numbers", ctypes.c_void_p),
-        ("from_", ctypes.c_void_p),
-        ("to", ctypes.c_void_p),
-        ("at", ctypes.c_void_p),
-        ("vectors", ctypes.c_int32),
-    )
-
-
 class HostStruct(ctypes.Structure):
     """The struct ``layer`` of the kernels."""
 
@@ -61,13 +59,15 @@ class HostStruct(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("slots", "vectors", "scalars", "own_scalars")),
         *((name, ctypes.c_int32) for name in ("densities", "scalar_sums")),
         *((name, ctypes.c_int32) for name in ("trivial", "irreps", "products", "scalar_features", "triples")),
-        *((name, ctypes.c_void_p) for name in ("shares", "dimensions")),
+        *((name, ctypes.c_void_p) for name in ("shares", "dimensions", "places")),
         *((name, ctypes.c_int32) for name in ("out_vectors", "out_scalars", "inputs", "hidden_layers")),
         *((name, ctypes.c_void_p) for name in ("kernels", "scalar_kernels")),
+        ("vector_copies", HostCopies),
+        ("scalar_copies", HostCopies),
         ("mixtures", HostMatrix),
         ("network", ctypes.c_void_p),
         ("biases", ctypes.c_void_p),
-        *((name, ctypes.c_int32) for name in ("sums", "features", "widest")),
+        *((name, ctypes.c_int32) for name in ("features", "widest")),
     )
 
 
@@ -86,12 +86,13 @@ class HostLayer:
         self._writes = layer.writes
         maps = layer.maps()
         self._dtype, self._kernel = maps.kernels.dtype, loaded(maps.kernels.dtype)
-        kernels, scalars = host_kernels(maps.kernels, layer.reads.vectors), wide(_array(maps.scalars))
-        shares = products_of(layer)
-        triples = 0 if is_even(layer) else sum(shares)
         matrices, biases = host_network(layer)
         lanes = _lanes(matrices[0].dtype)
-        self._mixed = _mixtures(_array(maps.mixtures), layer, kernels.shape[2])
+        self._columns = columns = Columns.of_layer(layer, lanes)
+        kernels, scalars = host_kernels(layer, maps.kernels, columns), wide(_array(maps.scalars))
+        shares = products_of(layer)
+        triples = 0 if is_even(layer) else sum(shares)
+        self._mixed = _mixtures(_array(maps.mixtures), layer, columns)
         networks = (HostMatrix * len(matrices))(*map(self._matrix, matrices))
         pointers = (ctypes.c_void_p * len(biases))(*map(self._keep, biases))
         self._kept += [networks, pointers]
@@ -109,6 +110,7 @@ class HostLayer:
             triples=triples,
             shares=self._keep(np.array(shares, np.int32)),
             dimensions=self._keep(np.array(layer.dimensions, np.int32)),
+            places=self._keep(places_of_mixtures(layer)),
             out_vectors=layer.writes.vectors,
             out_scalars=layer.writes.scalars,
             inputs=len(matrices[0]) + sum(shares) - triples - len(layer.network.mean),
@@ -118,10 +120,13 @@ class HostLayer:
             mixtures=self._matrix(self._mixed),
             network=ctypes.addressof(networks),
             biases=ctypes.addressof(pointers),
-            sums=(2 if is_even(layer) else 4) * sum(layer.rows),
             features=len(matrices[0]) + lanes,
             widest=max(matrix.shape[1] for matrix in matrices) + lanes,
         )
+        self._copies = copies_of_vectors(layer, columns), copies_of_scalars(layer, scalars.shape[1])
+        for struct, copies in zip(copies_in(self._struct), self._copies, strict=True):
+            if copies is not None:
+                self._keep_copies(struct, copies, copies.weights.reshape(len(copies.weights), -1))
         self._address = ctypes.addressof(self._struct)
         self._scratch = int(self._kernel.hpcspin_layer_scratch(self._address))
 
@@ -146,7 +151,8 @@ class HostLayer:
         rows, (vectors, scalars) = len(data.vectors), self._writes
         shapes = (rows, 3, 1 + vectors if scalars else 1), (rows, scalars)
         output = RowData(*(torch.zeros(shape, dtype=self._dtype) for shape in shapes))
-        reads = [part.data_ptr() for part in (*data, table, inputs)]
+        projections = self.projections(data, threads)
+        reads = [part.data_ptr() for part in (*data, *projections, table, inputs)]
         writes = [part.data_ptr() for part in output]
 
         def work(first: int, last: int) -> None:
@@ -159,28 +165,69 @@ class HostLayer:
         share_out(work, centres, threads)
         return output
 
+    def projections(self, data: RowData, threads: int) -> RowData:
+        """What sums over neighbours read: products with the weights of `Copies`, or vectors and scalars themselves."""
+        copies = zip(data, copies_in(self._struct), strict=True)
+        return RowData(*(self._projected(part, struct, threads) if struct.count else part for part, struct in copies))
+
+    def _projected(self, part: Tensor, struct: HostCopies, threads: int) -> Tensor:
+        rows, each, length = len(part) - ROOM + 1, part[0].numel() // part.shape[-1], part.shape[-1]
+        out = torch.empty((rows + EMPTY) * each, struct.count * struct.columns, dtype=self._dtype)
+        reads, writes = (ctypes.addressof(struct), part.data_ptr(), length), out.data_ptr()
+        project = self._kernel.hpcspin_project
+        share_out(lambda first, last: project(*reads, each * first, each * last, writes), rows, threads)
+        return out
+
+    def _keep_copies(self, struct: HostCopies, copies: Copies, weights: Floats) -> None:
+        struct.count, struct.columns = copies.weights.shape[1:]
+        struct.doubles = 2 * struct.columns - copies.basis.shape[1]
+        struct.starts = self._keep(np.cumsum([0, *map(len, copies.slots)], dtype=np.int32))
+        struct.members = self._keep(np.concatenate(copies.slots).astype(np.int32))
+        struct.basis, struct.weights = self._keep(copies.basis), self._matrix(weights)
+
     def _keep(self, array: NDArray[Any]) -> int:
         array = np.ascontiguousarray(array)
         self._kept.append(array)
         return array.ctypes.data
 
     def _matrix(self, matrix: Floats) -> HostMatrix:
-        """Store a matrix in strips of two vectors of columns, or one at the end, each without outer rows of zeros."""
-        numbers, ranges, at, lanes = [], [], [0], _lanes(matrix.dtype)
-        for columns in np.split(matrix, range(2 * lanes, matrix.shape[1], 2 * lanes), axis=1):
-            filled = np.flatnonzero(columns.any(1))
-            first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
-            numbers.append(columns[first:last].ravel())
-            ranges.append((first, last))
+        """Store a matrix in strips of one or two vectors of columns, each without outer rows of zeros."""
+        lanes = _lanes(matrix.dtype)
+        filled = [_filled(columns) for columns in np.split(matrix, range(lanes, matrix.shape[1], lanes), axis=1)]
+        numbers, ranges, at, starts = [], [], [0], [0]
+        while starts[-1] < len(filled):
+            first = starts[-1]
+            both = [rows for pair in filled[first : first + 2] for rows in pair]
+            joined = min(both), max(both)
+            # Two vectors share the loads of what they are multiplied by, which saves a tenth.
+            alone = sum(stop - start for start, stop in filled[first : first + 2])
+            paired = first + 1 < len(filled) and 2 * (joined[1] - joined[0]) <= _SHARED * alone
+            start, stop = joined if paired else filled[first]
+            starts.append(first + 1 + paired)
+            numbers.append(matrix[start:stop, first * lanes : starts[-1] * lanes].ravel())
+            ranges.append((start, stop))
             at.append(at[-1] + numbers[-1].size)
         first_rows, last_rows = (np.array(column, np.int32) for column in zip(*ranges, strict=True))
         return HostMatrix(
             self._keep(np.concatenate(numbers)),
+            self._keep(np.array(starts, np.int32)),
             self._keep(first_rows),
             self._keep(last_rows),
             self._keep(np.array(at[:-1], np.int32)),
-            matrix.shape[1] // lanes,
+            len(ranges),
+            len(filled),
         )
+
+
+def _filled(columns: Floats) -> tuple[int, int]:
+    """The rows of a matrix between the first and last that are not zero."""
+    filled = np.flatnonzero(columns.any(1))
+    return (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
+
+
+def copies_in(struct: HostStruct) -> tuple[HostCopies, HostCopies]:
+    """The copies of vectors and of scalars."""
+    return struct.vector_copies, struct.scalar_copies
 
 
 def is_even(layer: Layer) -> bool:
@@ -193,27 +240,43 @@ def products_of(layer: Layer) -> list[int]:
     return [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
 
 
-def host_kernels(kernels: Tensor, vectors: int) -> Floats:
-    """Kernels of the densities, the first of which is the spin, shape (slots, vectors, 1 + densities + zeros)."""
-    by_slot = _array(kernels).reshape(-1, vectors, kernels.shape[1])
-    packed = np.zeros((*by_slot.shape[:2], padded(1 + by_slot.shape[2], by_slot.dtype)), by_slot.dtype)
-    packed[:, :, 1 : 1 + by_slot.shape[2]] = by_slot
+def host_kernels(layer: Layer, kernels: Tensor, columns: Columns) -> Floats:
+    """Kernels of the densities, the first of which is the spin, shape (slots, vectors, all columns)."""
+    by_slot = _array(kernels).reshape(-1, layer.reads.vectors, kernels.shape[1])
+    packed = np.zeros((*by_slot.shape[:2], columns.total), by_slot.dtype)
+    packed[:, :, columns.places[1:]] = by_slot
     packed[0, 0, 0] = 1
     return packed
 
 
-def _mixtures(maps: Floats, layer: Layer, densities: int) -> Floats:
-    """P, Q and, if not even, P', Q' of each row of each irrep, and both sums of densities; padded to so many rows."""
+def _mixtures(maps: Floats, layer: Layer, columns: Columns) -> Floats:
+    """Both sums of densities, and P, Q and, if not even, P', Q' of the first row of each irrep, then of second rows."""
     *sides, vectors = np.split(maps, sum(layer.rows) * np.arange(1, 5), axis=1)
     starts = np.cumsum([0, *layer.rows])
     parts = [
-        side[:, start + row : start + count : dimension]
-        for start, count, dimension in zip(starts, layer.rows, layer.dimensions, strict=False)
-        for row in range(dimension)
+        side[:, starts[irrep] + row : starts[irrep + 1] : layer.dimensions[irrep]]
+        for irrep, row in _rows(layer)
         for side in sides[: 2 if is_even(layer) else 4]
     ]
-    joined = np.concatenate([*parts, vectors], axis=1)
-    return np.pad(wide(joined), ((0, densities - len(joined)), (0, 0)))
+    joined = np.concatenate([vectors, *parts], axis=1)
+    packed = np.zeros((columns.total, joined.shape[1]), joined.dtype)
+    packed[columns.places] = joined
+    return wide(packed)
+
+
+def _rows(layer: Layer) -> list[tuple[int, int]]:
+    """Irrep and row of the mixtures, in the order of the kernel."""
+    return [(n, row) for row in range(2) for n, dimension in enumerate(layer.dimensions) if row < dimension]
+
+
+def places_of_mixtures(layer: Layer) -> NDArray[np.int32]:
+    """First mixture of each row of each irrep, shape (irreps, 2)."""
+    shares, place = products_of(layer), 2 * layer.writes.vectors
+    places = np.zeros((len(shares), 2), np.int32)
+    for irrep, row in _rows(layer):
+        places[irrep, row] = place
+        place += (2 if is_even(layer) else 4) * shares[irrep]
+    return places
 
 
 def host_network(layer: Layer) -> tuple[list[Floats], list[Floats]]:

@@ -33,12 +33,14 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     if kernels is None:
         return None
     kernels.hpcspin_layer.restype = None
-    kernels.hpcspin_layer_adjoint.restype = kernels.hpcspin_sums.restype = None
+    for name in ("project", "layer_adjoint", "sums"):
+        getattr(kernels, f"hpcspin_{name}").restype = None
     for name in ("layer_scratch", "adjoint_scratch", "record", "lanes"):
         getattr(kernels, f"hpcspin_{name}").restype = ctypes.c_int64
     address, number = ctypes.c_void_p, ctypes.c_int64
-    kernels.hpcspin_layer.argtypes = (*[address] * 5, number, number, ctypes.c_int32, *[address] * 3, number, address)
-    kernels.hpcspin_layer_adjoint.argtypes = (*[address] * 6, *[number] * 5, *[address] * 8)
+    kernels.hpcspin_project.argtypes = (*[address] * 2, *[number] * 3, address)
+    kernels.hpcspin_layer.argtypes = (*[address] * 7, number, number, ctypes.c_int32, *[address] * 3, number, address)
+    kernels.hpcspin_layer_adjoint.argtypes = (*[address] * 8, *[number] * 5, *[address] * 8)
     kernels.hpcspin_sums.argtypes = (*[address] * 4, number, number, *[address] * 3)
     for name in ("layer_scratch", "adjoint_scratch", "record"):
         getattr(kernels, f"hpcspin_{name}").argtypes = (address,)

@@ -43,6 +43,8 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Tensor:
         ("square", {"kind": "pair", "layers": (1, 1), "channels": 24, "hidden": (40,), "symmetry": "full"}),
         ("square", {"kind": "conservative", "layers": (1, 3, 2), "electrode_range": 3.0, "hidden": (8, 24, 16)}),
         ("triangular", {"kind": "pair", "symmetry": "full", "channels": 15, "layers": (1, 1, 1, 1)}),
+        ("triangular", {"kind": "conservative", "symmetry": "full", "radius": 2.7, "channels": 28}),
+        ("square", {"kind": "pair", "symmetry": "full", "radius": 2.3, "channels": 12, "layers": (1, 1)}),
         ("triangular", {"time_reversal": "even", "symmetry": "full"}),
         ("square", {"kind": "conservative", "time_reversal": "even", "channels": 16, "symmetry": "full"}),
     ],
@@ -80,11 +82,13 @@ def test_potentials_in_double_precision_are_those_of_the_layers(monkeypatch: pyt
 @needs_kernel
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", ["direct", "pair"])
+@pytest.mark.parametrize("symmetry", ["bias", "full"])
 def test_threads_and_neighbours_in_the_batch_change_no_bit(
-    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str
+    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, symmetry: str
 ) -> None:
     lattice = make_lattice("square", (31, 17))
-    model, spins = make_model(**{**LAYERS, "kind": kind, "precision": precision}), random_spins(2, lattice.num_sites, 8)
+    model = make_model(**{**LAYERS, "kind": kind, "precision": precision, "symmetry": symmetry})
+    spins = random_spins(2, lattice.num_sites, 8)
     together = predict(model, lattice, spins)
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
@@ -94,13 +98,13 @@ def test_threads_and_neighbours_in_the_batch_change_no_bit(
 
 @needs_kernel
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("kind", ["pair", "conservative"])
+@pytest.mark.parametrize(("kind", "symmetry"), [("pair", "bias"), ("conservative", "bias"), ("conservative", "full")])
 def test_the_way_back_reads_what_it_would_make_again(
-    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str
+    monkeypatch: pytest.MonkeyPatch, kind: str, symmetry: str, precision: str
 ) -> None:
     """A block of few centres and one of many have the same bits."""
     lattice = make_lattice("square", (31, 17))
-    model = make_model(**{**LAYERS, "kind": kind, "precision": precision})
+    model = make_model(**{**LAYERS, "kind": kind, "precision": precision, "symmetry": symmetry})
     spins = random_spins(1, lattice.num_sites, 8)
     kept = predict(model, lattice, spins)
     monkeypatch.setattr(host_adjoint, "KEPT", 0)
