@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from force_fields import make_model
@@ -10,7 +12,7 @@ from hpcspin.potential.host_copies import Columns, copies_of_scalars, copies_of_
 from hpcspin.potential.layers import Layer
 
 
-def second_layer(**changes: object) -> Layer:
+def second_layer(**changes: Any) -> Layer:
     model = make_model(kind="conservative", layers=(1, 1), channels=12, **changes)
     layer = model.layers[1]  # type: ignore[index]
     assert isinstance(layer, Layer)
