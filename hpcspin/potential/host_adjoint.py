@@ -50,35 +50,40 @@ class HostAdjoint(HostLayer):
         self._record, self._back_scratch = (
             int(count(self._address)) for count in (kernel.hpcspin_record, kernel.hpcspin_adjoint_scratch)
         )
-        # Derivatives with respect to a row are sums over its slots of the inverse table, by transposed kernels. Kernels
-        # of spins alone, which have one column, are stored as a row over whole vectors of densities.
         self._vectors, self._scalars = layer.reads.vectors, layer.reads.scalars
-        kernels = host_kernels(layer, layer.maps().kernels, self._columns)
-        vectors, scalars = self._copies
-        densities, sums = self._columns.total, struct.scalar_features
-        if self._scalars:
-            densities = densities if vectors else int(self._columns.places.max()) + 1
-            kernels = wide(kernels[:, :, :densities].transpose(0, 2, 1))
-        self._sums = HostStruct(
-            slots=len(kernels),
-            vectors=densities,
-            densities=kernels.shape[2] if self._scalars else 1,
-            kernels=self._keep(kernels),
-        )
-        if self._scalars:
-            transposed = wide(layer.maps().scalars.unflatten(0, (-1, self._scalars)).transpose(1, 2).numpy())
-            sums = struct.scalar_copies.columns if scalars else sums
-            self._sums.scalars, self._sums.scalar_sums = sums, transposed.shape[2]
-            self._sums.scalar_kernels = self._keep(transposed)
-        for target, copies in zip(copies_in(self._sums), self._copies, strict=True):
-            if copies:
-                self._keep_copies(target, copies, wide(copies.weights.reshape(len(copies.weights), -1).T))
+        self._sums = self._transposed_sums(layer)
         self._back = _Adjoint(
             mixtures=self._matrix(np.ascontiguousarray(self._mixed.T)),
             network=ctypes.addressof(networks),
-            densities=densities,
-            sums=sums,
+            densities=self._sums.vectors,
+            sums=self._sums.scalars,
         )
+
+    def _transposed_sums(self, layer: Layer) -> HostStruct:
+        """Sums over the slots of the inverse table, from derivatives of densities to those of a row of the input.
+
+        The kernels of spins alone, which have one column, are stored as a row over whole vectors of densities.
+        """
+        kernels, columns = host_kernels(layer, layer.maps().kernels, self._columns), self._columns
+        if not self._scalars:
+            return HostStruct(slots=len(kernels), vectors=columns.total, densities=1, kernels=self._keep(kernels))
+        vectors, scalars = self._copies
+        densities = columns.total if vectors else int(columns.places.max()) + 1
+        kernels = wide(kernels[:, :, :densities].transpose(0, 2, 1))
+        scalar_kernels = wide(layer.maps().scalars.unflatten(0, (-1, self._scalars)).transpose(1, 2).numpy())
+        sums = HostStruct(
+            slots=len(kernels),
+            vectors=densities,
+            densities=kernels.shape[2],
+            kernels=self._keep(kernels),
+            scalars=self._struct.scalar_copies.columns if scalars else self._struct.scalar_features,
+            scalar_sums=scalar_kernels.shape[2],
+            scalar_kernels=self._keep(scalar_kernels),
+        )
+        for target, copies in zip(copies_in(sums), self._copies, strict=True):
+            if copies:
+                self._keep_copies(target, copies, wide(copies.weights.reshape(len(copies.weights), -1).T))
+        return sums
 
     def memory(self, centres: int) -> Tensor | None:
         """Memory for the results of so many centres that `back` reads; None if too large, so that `back` recomputes."""
@@ -112,7 +117,7 @@ class HostAdjoint(HostLayer):
         potentials, density = len(by.vectors), self._back.densities
         room = centres + EMPTY
         by_densities = self._empty(potentials, room, 3, density)
-        by_sums = torch.zeros(potentials, room, self._back.sums if self._scalars else 0, dtype=self._dtype)
+        by_sums = torch.zeros(potentials, room, self._back.sums, dtype=self._dtype)
         by_own = torch.zeros(potentials, rows, self._scalars, dtype=self._dtype)
         by_densities[:, centres] = 0  # The row for what is missing.
         layer, back = ctypes.addressof(self._struct), ctypes.addressof(self._back)
