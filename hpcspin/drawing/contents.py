@@ -182,7 +182,9 @@ def _torque(directory: Path) -> _Described:
     for name, heading in _TORQUES.items():
         path = directory / f"{name}.csv"
         if path.exists():
-            sections[heading] = [page.picture(path.with_suffix(".png")), _csv(path, torque.LABELS)]
+            figure = path.with_suffix(".png")  # Written after the table: a job that was killed may lack it.
+            pictures = [page.picture(figure)] if figure.exists() else []
+            sections[heading] = [*pictures, _csv(path, torque.LABELS)]
     unfinished = not (directory / "numbers.json").exists()
     doubts = ["not finished; run `hpcspin torque` again, unless it is running"] if unfinished else []
     config = read_json(directory / "config.json", "run `hpcspin torque` again")

@@ -182,6 +182,15 @@ def test_a_directory_of_torque_has_a_page_of_its_own(tmp_path: Path) -> None:
     assert "run `hpcspin torque` again" in text
 
 
+def test_a_torque_that_was_killed_between_table_and_figure_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "torque.csv").write_text("field,voltage,angle\nexact,1.5,90\n")
+    report_directory(tmp_path, World())
+    text = (tmp_path / "report.html").read_text()
+    assert "<td>1.5</td>" in text
+    assert "run `hpcspin torque` again" in text
+
+
 def test_a_label_above_its_tolerance_is_warned_of(outputs: Path) -> None:
     with h5py.File(outputs / "data" / "a.h5", "a") as file:
         file["error"][0] = 0.25
