@@ -357,6 +357,26 @@ def test_results_and_models_print_one_line(system: hs.DrivenLattice) -> None:
     assert repr(Committee([model, model])) == f"<committee of 2: {model!r}>"
 
 
+def test_systems_print_one_line_with_what_they_are_made_of(system: hs.DrivenLattice) -> None:
+    """Numbers of sites and ranges instead of whole arrays; defaults are left out."""
+    assert repr(system) == str(system)
+    reservoirs = ", ".join(map(repr, system.reservoirs))
+    assert re.fullmatch(
+        rf"<DrivenLattice: lattice {re.escape(str(system.lattice))}, hopping 1.0, exchange 3.8, [^\n]*"
+        rf"reservoirs \({re.escape(reservoirs)}\)>",
+        repr(system),
+    )
+    lattice = hs.make_lattice("square", (4, 3))
+    levels = np.linspace(-0.5, 1.5, 12).reshape(4, 3)
+    closed = hs.ClosedLattice(lattice, 1.0, 2.5, 0.05, filling=1.0, on_site=levels, vacancies=levels > 1)
+    assert repr(closed) == (
+        f"<ClosedLattice: lattice {lattice}, hopping 1.0, exchange 2.5, temperature 0.05, on_site from -0.5 to 1.5, "
+        "vacancies on 3 sites, solver diagonalization, filling 1.0>"
+    )
+    end = hs.Reservoir("left", lattice.mask("left"), 1.0, -0.5, (0.0, 0.0, 0.7))
+    assert repr(end) == "<Reservoir left on 3 sites: width 1.0, potential -0.5, polarization (0.0, 0.0, 0.7)>"
+
+
 def test_finished_labels_are_kept(system: hs.DrivenLattice, tmp_path: Path) -> None:
     spins, path = system.texture("wall", position=4), tmp_path / "labels.h5"
     hs.label(system, spins, path)

@@ -17,7 +17,7 @@ _WHOLE = 1e-9
 """Distance from a whole number of electrons that is due to the rounding of a filling given as a decimal."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClosedLattice(ElectronSystem):
     """Electrons of the s-d (Kondo) model on a lattice without reservoirs, in equilibrium.
 

@@ -18,7 +18,7 @@ WIDEST_BIAS = 1e3
 """Largest difference of chemical potentials, in hoppings, that is accepted as intended."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reservoir:
     """A wide-band reservoir of electrons.
 
@@ -72,13 +72,18 @@ class Reservoir:
         if not mask.any():
             raise HpcspinError(f"{where}: it touches no site of the lattice; give it at least one")
 
+    def __repr__(self) -> str:
+        polarized = f", polarization {tuple(self.polarization)}" if any(self.polarization) else ""
+        touched = f"on {np.count_nonzero(self.sites)} sites"
+        return f"<Reservoir {self.name} {touched}: width {self.width}, potential {self.potential}{polarized}>"
+
     @property
     def widths(self) -> NDArray[np.float64]:
         """Width matrix of each site as coefficients of (1, sigma), shape (Lx, Ly, 4)."""
         return self.width * self.sites[..., None] * np.array([1.0, *self.polarization])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DrivenLattice(ElectronSystem):
     """Electrons of the s-d model on a lattice coupled to reservoirs.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -44,6 +44,13 @@ def is_number(value: Any) -> bool:
     return are_finite(value) and np.ndim(value) == 0
 
 
+def _in_short(value: Any) -> Any:
+    """The value of a parameter; of one for each site the smallest and the largest, of a mask the number of sites."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return f"on {value.sum()} sites" if value.dtype == bool else f"from {value.min():g} to {value.max():g}"
+
+
 @dataclass(frozen=True)
 class HoppingTerm:
     """sum_i c†_i T c_{i + offset} + h.c.: hopping along one direction of bonds."""
@@ -54,7 +61,7 @@ class HoppingTerm:
     """T in spin space, shape (2, 2)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ElectronSystem:
     """Electrons of the s-d model on a lattice of classical spins; base of driven and of closed lattices.
 
@@ -132,6 +139,11 @@ class ElectronSystem:
             object.__setattr__(self, "vacancies", read_only(np.asarray(self.vacancies, dtype=bool)))
             if self.vacancies.shape != self.lattice.size or self.vacancies.all():
                 raise HpcspinError(f"electrons: vacancies must be a mask of {self.lattice.size} sites and leave one")
+
+    def __repr__(self) -> str:
+        given: list[tuple[str, Any, Any]] = [(one.name, getattr(self, one.name), one.default) for one in fields(self)]
+        parts = [f"{name} {_in_short(value)}" for name, value, default in given if not np.array_equal(value, default)]
+        return f"<{type(self).__name__}: {', '.join(parts)}>"
 
     def texture(self, kind: str, *, seed: int = 1, **parameters: float) -> NDArray[np.float64]:
         """Spins of a registered texture on this lattice, shape (Lx, Ly, 3).
