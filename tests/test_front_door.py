@@ -7,8 +7,9 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ import torch
 import hpcspin as hs
 from hpcspin.drawing.contents import describe
 from hpcspin.dynamics import Anisotropy, Heisenberg, Zeeman
+from hpcspin.dynamics.fields import BoundField
 from hpcspin.electrons import make_solver
+from hpcspin.parallel.domain import Domain
 from hpcspin.potential import Committee
 
 ROOT = Path(__file__).parent.parent
@@ -124,6 +127,46 @@ def test_a_run_under_a_given_solver_names_it_and_resumes_under_no_other(tmp_path
     with pytest.raises(hs.HpcspinError, match="belongs to another config"):
         run(1e-2, 0.8, replace(closed, exchange=3.0))
     run(1e-2, 0.8)
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """Field of a user: one vector for each site, given in some container."""
+
+    given: Any
+    halo = (0, 0)
+
+    def bind(self, domain: Domain) -> BoundField:
+        return lambda spins, time: torch.zeros_like(spins)
+
+
+@pytest.mark.parametrize("hold", [np.copy, torch.tensor, lambda a: {"by name": [a]}, lambda a: Uneven((a, 1))])
+def test_a_run_resumes_under_no_field_with_another_number_in_an_array(hold: Callable[..., Any], tmp_path: Path) -> None:
+    """Not even in a large one, whose repr leaves out most numbers, and in the last digit, which it leaves out too."""
+    lattice = hs.make_lattice("square", (40, 30))
+    spins, array = np.tile([0.0, 0.6, 0.8], (40, 30, 1)), np.ones((40, 30))
+    changed = array.copy()
+    changed[20, 15] += 1e-12
+    settings = {"step": 0.1, "damping": 0.1, "path": tmp_path}
+    hs.simulate(lattice, Uneven(hold(array)), spins, duration=0.1, **settings)
+    hs.simulate(lattice, Uneven(hold(array.copy())), spins, duration=0.2, **settings)
+    with pytest.raises(hs.HpcspinError, match="belongs to another config"):
+        hs.simulate(lattice, Uneven(hold(changed)), spins, duration=0.3, **settings)
+
+
+def test_a_run_resumes_under_no_field_of_another_state_or_system(system: hs.DrivenLattice, tmp_path: Path) -> None:
+    """They print in short."""
+    spins = system.texture("wall", position=4)
+    solved = system.solve(spins, 1e-2)
+    other = replace(solved, density=solved.density + 1e-9)
+    further = replace(system, exchange=np.linspace(3.0, 3.8, 72).reshape(12, 6))
+    for number, (one, two) in enumerate(
+        ((solved, other), (further, replace(further, exchange=further.exchange[::-1])))
+    ):
+        assert repr(one) == repr(two)
+        hs.simulate(system.lattice, Uneven(one), spins, duration=0.4, path=tmp_path / f"{number}", **MOVING)
+        with pytest.raises(hs.HpcspinError, match="belongs to another config"):
+            hs.simulate(system.lattice, Uneven(two), spins, duration=0.8, path=tmp_path / f"{number}", **MOVING)
 
 
 def test_the_fields_of_an_exact_run_are_labels_and_no_others(system: hs.DrivenLattice, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.fields import SolverField, exact_field, learned_field
@@ -155,5 +157,26 @@ def _text(term: Any) -> str:
     if isinstance(term, Solver):
         parts = json.dumps([term.system.as_config(), term.tolerance, term.precision, term.seed])
         return f"{type(term).__name__} {hashlib.sha256(parts.encode()).hexdigest()[:16]}"
-    words = repr(term) if dataclasses.is_dataclass(term) else f"{type(term).__module__}.{type(term).__qualname__}"
+    words = _content(term) if dataclasses.is_dataclass(term) else f"{type(term).__module__}.{type(term).__qualname__}"
     return re.sub(r" at 0x[0-9a-f]+", "", words)
+
+
+def _content(value: Any) -> str:
+    """The repr of a value, with checksums in place of arrays, whose repr leaves out digits and most of the entries."""
+    if isinstance(value, ForceField | Committee | Solver):
+        return _text(value)
+    if isinstance(value, Tensor):
+        return _content(np.asarray(value.tolist()))  # NumPy has no bfloat16.
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {value.dtype} {hashlib.sha256(value.tobytes()).hexdigest()[:16]}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_content(one)}' for key, one in value.items())}}}"
+    if type(value) in (list, tuple):
+        parts = ", ".join(map(_content, value))
+        return f"[{parts}]" if isinstance(value, list) else f"({parts}{',' * (len(value) == 1)})"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        compared = (one.name for one in dataclasses.fields(value) if one.compare)
+        return (
+            f"{type(value).__qualname__}({', '.join(f'{name}={_content(getattr(value, name))}' for name in compared)})"
+        )
+    return repr(value)
