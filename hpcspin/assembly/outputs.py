@@ -31,7 +31,8 @@ from hpcspin.storage import (
 )
 
 JOBS = "jobs.jsonl"
-_FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
+FREE = (*CHECKPOINTING, "training.allow", "dynamics.allow", "plugins")
+"""Keys that change no result, and may differ in a directory of results."""
 
 
 @contextmanager
@@ -124,7 +125,7 @@ def _claim(config: Config, directory: Path, world: World, may_grow: tuple[str, .
             with suppress(HpcspinError):  # Keys that the program gained since then have their default values.
                 stored = parse_config(stored, str(path)).model_dump(mode="json")
             require_same_config(
-                stored, config.model_dump(mode="json"), directory, "choose another --output", (*may_grow, *_FREE)
+                stored, config.model_dump(mode="json"), directory, "choose another --output", (*may_grow, *FREE)
             )
         write_text(path, config.as_json())
     world.barrier()

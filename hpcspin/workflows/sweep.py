@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcspin.analysis.runs import frame_numbers, frame_series
-from hpcspin.assembly.outputs import recorded_job
+from hpcspin.assembly.outputs import FREE, recorded_job
 from hpcspin.config import Config, TrainingSection, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
@@ -22,7 +22,7 @@ from hpcspin.drawing.tables import new_table, print_table, short, write_csv
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
-from hpcspin.storage import TRAJECTORY, read_json, write_json, write_text
+from hpcspin.storage import TRAJECTORY, config_differences, read_json, write_json, write_text
 from hpcspin.training.loop import METRICS, MODEL, DivergedError
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.learn import learn_directory
@@ -201,14 +201,14 @@ def _run_one(sweep: Sweep, run: _Run, world: World) -> int:
             return code
         results = verb.results(run.directory) if world.rank == 0 else []
     if world.rank == 0:
-        write_json(run.directory / RESULT, results)
+        write_json(run.directory / RESULT, {"of": _origin(sweep, run), "results": results})
     return 0
 
 
 def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
     """Write table and figure of all finished runs; again if other tasks finish runs meanwhile."""
     written = None
-    while (found := [_results(run) for run in runs]) != written:
+    while (found := [_results(sweep, run) for run in runs]) != written:
         written = found
         pairs = [(run, record) for run, records in zip(runs, found, strict=True) for record in records or ()]
         if not pairs and None not in found:
@@ -221,16 +221,28 @@ def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
     missing = found.count(None)
     if rows:
         _print_table(sweep, runs[0].choice, rows, world)
-    left_over = f"; {missing} of {len(runs)} runs are not finished" if missing else ""
+    left_over = f"; {missing} of {len(runs)} runs are not finished with these settings" if missing else ""
     what = "force fields" if sweep.verb == "train" else "results"
     if drawn:
         world.log_result(f"{sweep.output / 'curves.png'}: the curves, with their numbers in curves.csv")
     world.log_result(f"{sweep.output / RECORD}: {len(rows)} {what}{left_over}")
 
 
-def _results(run: _Run) -> list[Row] | None:
+def _results(sweep: Sweep, run: _Run) -> list[Row] | None:
+    """Results of a run; None where there are none, or the directory has those of other settings from another task."""
     path = run.directory / RESULT
-    return read_json(path, "delete it and run the sweep again", list) if path.exists() else None
+    stored = read_json(path, "delete it and run the sweep again", object) if path.exists() else None
+    if not isinstance(stored, dict) or config_differences(stored.get("of") or {}, _origin(sweep, run), FREE):
+        return None
+    results: list[Row] = stored["results"]
+    return results
+
+
+def _origin(sweep: Sweep, run: _Run) -> Row:
+    """What determines the results of a run; in a chain its directory tells from which spins it starts."""
+    inputs = [str(path.resolve()) for path in (*sweep.data, sweep.spins) if path]
+    config = run.config.model_dump(mode="json") | ({"initial": None} if run.stage else {})
+    return {**config, "sweep": {"verb": sweep.verb, "inputs": inputs}}
 
 
 def _row(run: _Run, record: Row, sweep: Sweep) -> Row:

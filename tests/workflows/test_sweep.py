@@ -163,6 +163,25 @@ def test_tasks_of_an_array_make_together_what_one_command_makes(hpcspin: Cli, co
     assert "<td>2-of-3</td>" in (tmp_path / "array" / "report.html").read_text()
 
 
+def test_a_task_shows_no_results_of_other_settings(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
+    """Which other tasks have left in the directory; those that change no result may differ."""
+    output, vary = tmp_path / "out", ("--vary", "dynamics.seed=1,2", *SHORT, "dynamics.field=classical")
+
+    def run(task: str, *changes: str) -> list[str]:
+        done = hpcspin("sweep", config, "--run", "simulate", "--output", output, *vary, "--task", task, *changes)
+        assert done.returncode == 0, done.stderr
+        assert ("1 of 2 runs are not finished" in done.stdout) == (len(table(output / "sweep.csv")) == 1)
+        return [row["dynamics.seed"] for row in table(output / "sweep.csv")]
+
+    assert run("1/2") == ["1"]
+    assert run("2/2", "dynamics.damping=0.3") == ["2"]
+    assert run("1/2", "dynamics.checkpoint_interval=3") == ["1"]
+    assert run("1/2", "dynamics.duration=2") == ["1"]
+    assert run("2/2", "dynamics.damping=0.3", "dynamics.duration=2") == ["2"]
+    (output / f"{table(output / 'sweep.csv')[0]['directory']}").rename(tmp_path / "aside")
+    assert run("2/2", "dynamics.duration=2", "dynamics.checkpoint_interval=5") == ["1", "2"]
+
+
 def test_a_chain_goes_up_and_down_from_spins_to_spins(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     vary = ("--vary", f"{LEFT}=0,-2,0", "--vary", "dynamics.seed=1,2", "--chain", LEFT, "--show", "current_left")
