@@ -215,8 +215,9 @@ def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
             raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
         records = [{"overrides": run.choice, **record} for run, record in pairs]
         rows = [_row(run, record, sweep) for run, record in pairs]
-        write_text(sweep.output / RECORD, "".join(f"{json.dumps(record)}\n" for record in records))
         write_csv(rows, sweep.output / "sweep.csv")
+        # A report needs the table of a directory that has this file.
+        write_text(sweep.output / RECORD, "".join(f"{json.dumps(record)}\n" for record in records))
         drawn = _draw(sweep, runs, rows)
     missing = found.count(None)
     if rows:

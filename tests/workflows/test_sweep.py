@@ -20,6 +20,7 @@ from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_model
 from hpcspin.storage import write_labels, write_manifest
+from hpcspin.workflows import sweep
 from hpcspin.workflows.sweep import Sweep, _chains, _draw, _natural_axis, _row, sweep_directory
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -180,6 +181,19 @@ def test_a_task_shows_no_results_of_other_settings(hpcspin: Cli, config: Path, t
     assert run("2/2", "dynamics.damping=0.3", "dynamics.duration=2") == ["2"]
     (output / f"{table(output / 'sweep.csv')[0]['directory']}").rename(tmp_path / "aside")
     assert run("2/2", "dynamics.duration=2", "dynamics.checkpoint_interval=5") == ["1", "2"]
+
+
+def test_what_makes_a_sweep_for_a_report_comes_after_its_table(
+    hpcspin: Cli, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "write_csv", killed)
+    given = ("--run", "simulate", "--output", tmp_path / "out", *SHORT, "dynamics.field=classical")
+    assert hpcspin("sweep", config, *given, "--vary", "dynamics.seed=1").returncode != 0
+    assert list((tmp_path / "out").glob("run-*/result.json"))
+    assert not (tmp_path / "out" / "sweep.jsonl").exists()
 
 
 def test_a_chain_goes_up_and_down_from_spins_to_spins(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
