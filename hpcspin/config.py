@@ -22,7 +22,7 @@ from hpcspin.dynamics import CLOSED_OBSERVERS, ClassicalSettings
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.lattice.settings import InitialSettings, LatticeSettings
+from hpcspin.lattice.settings import InitialSettings, LatticeSettings, maps_fit
 from hpcspin.potential.settings import PotentialSection
 from hpcspin.registry import load_plugins
 from hpcspin.settings import (
@@ -356,7 +356,9 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def _validated(content: dict[str, Any]) -> Config | Mistake:
     try:
-        return Config.model_validate(content)
+        lattice = content.get("lattice")
+        size = lattice.get("size") if isinstance(lattice, dict) else None
+        return Config.model_validate(content, context=maps_fit(size))
     except ValidationError as failure:
         return first_mistake(failure)
 

@@ -22,6 +22,7 @@ from hpcspin.dynamics import Field, Settings, SumField
 from hpcspin.electrons import ElectronSystem, Solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
+from hpcspin.lattice.settings import maps_fit
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.settings import first_mistake
@@ -75,7 +76,8 @@ class GivenFields:
             more["model"] = self._names[electronic[0]]
         try:
             Settings(**settings)  # The other keys of the section are no settings here.
-            self.dynamics = DynamicsSection(**settings, **more)
+            size = (system.lattice if isinstance(system, ElectronSystem) else system).size
+            self.dynamics = DynamicsSection.model_validate({**settings, **more}, context=maps_fit(size))
         except ValidationError as failure:
             raise HpcspinError(f"{verb}: {first_mistake(failure).message}") from failure
 

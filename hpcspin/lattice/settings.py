@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, ValidationInfo
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.lattice import LATTICES, SHAPES, Lattice
 from hpcspin.lattice.textures import TEXTURES
 from hpcspin.registry import Choice
 from hpcspin.settings import Count, Finite, Flag, Integer, Section
+
+_SIZE = "size"
 
 
 class MapFile(Section):
@@ -23,13 +25,16 @@ class MapFile(Section):
     file: str
     dataset: str
 
-    def read(self) -> NDArray[Any]:
-        """Read the dataset."""
+    def read(self, size: Sequence[int] | None) -> NDArray[Any]:
+        """Read the dataset; raises HpcspinError if it has NaNs, or not the size of the lattice where this is known."""
         from hpcspin.storage import open_hdf5, read_rows, real_dataset  # HDF5 takes a while to import.
 
         path = Path(self.file)
         with open_hdf5(path, "give an HDF5 file with a dataset (Lx, Ly)") as file:
-            return read_rows(real_dataset(file, path, self.dataset, ("Lx", "Ly")), path, slice(None))
+            found = read_rows(real_dataset(file, path, self.dataset, size or ("Lx", "Ly")), path, slice(None))
+        if np.isnan(found).any():
+            raise HpcspinError(f"{path}: /{self.dataset} has NaNs; give a number for each site")
+        return found
 
 
 class Columns(Section):
@@ -38,17 +43,24 @@ class Columns(Section):
     columns: tuple[Integer, Integer]
 
 
-def _map_of(given: Any) -> NDArray[Any] | None:
+def maps_fit(size: Any) -> dict[str, Any]:
+    """Context of a validation in which maps from files must have the size of a lattice, if it is one."""
+    return {_SIZE: size} if isinstance(size, list | tuple) else {}
+
+
+def _map_of(given: Any, info: ValidationInfo) -> NDArray[Any] | None:
     """The dataset that a mapping with the key ``file`` refers to; None for anything else."""
-    return MapFile.model_validate(given).read() if isinstance(given, Mapping) and "file" in given else None
+    if not (isinstance(given, Mapping) and "file" in given):
+        return None
+    return MapFile.model_validate(given).read((info.context or {}).get(_SIZE))
 
 
-def _places(given: Any) -> Any:
-    return given if (found := _map_of(given)) is None else np.argwhere(found).tolist()
+def _places(given: Any, info: ValidationInfo) -> Any:
+    return given if (found := _map_of(given, info)) is None else np.argwhere(found).tolist()
 
 
-def _numbers(given: Any) -> Any:
-    return given if (found := _map_of(given)) is None else found.tolist()
+def _numbers(given: Any, info: ValidationInfo) -> Any:
+    return given if (found := _map_of(given, info)) is None else found.tolist()
 
 
 def _form(given: Any) -> str:

@@ -45,6 +45,22 @@ def test_maps_and_masks_come_from_files(tmp_path):
     assert np.array_equal(system.on_site, np.where(MAP > 2, 0.7, 0.0))
 
 
+def test_maps_of_other_sites_or_with_nans_are_refused(tmp_path):
+    path = tmp_path / "map.h5"
+    with h5py.File(path, "w") as file:
+        file["small"], file["nan"] = np.ones((3, 2)), np.where(MAP > 2, np.nan, 0.0)
+    small, nan = ({"file": str(path), "dataset": name} for name in ("small", "nan"))
+    uses = [lambda of: {"vacancies": of}, lambda of: {"regions": [{"sites": of, "on_site": 0.7}]}]
+    for use in (*uses, lambda of: {"exchange": of}):
+        with pytest.raises(HpcspinError, match=r"/small has shape \(3, 2\); give \(6, 4\)"):
+            hs.load_system(config(**use(small)))
+        with pytest.raises(HpcspinError, match="/nan has NaNs"):
+            hs.load_system(config(**use(nan)))
+    system = hs.load_system(config())
+    with pytest.raises(HpcspinError, match="/small has shape"):
+        hs.simulate(system, spins=system.texture("random"), pinned=small, duration=1.0)
+
+
 @pytest.mark.parametrize("sites", [{"columns": [0, 1]}, [[x, y] for x in (0, 1) for y in range(4)]])
 def test_the_same_system_however_it_is_written(sites):
     system = hs.load_system(config(regions=[{"sites": sites, "exchange": 1.0}]))
