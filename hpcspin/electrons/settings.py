@@ -49,6 +49,12 @@ class RegionSettings(Section):
     exchange: Finite | None = None
     on_site: Finite | None = None
 
+    @model_validator(mode="after")
+    def _changes_something(self) -> RegionSettings:
+        if self.exchange is None and self.on_site is None:
+            raise ValueError("has neither exchange nor on_site; give one of them, or leave the region out")
+        return self
+
 
 class ElectronsSettings(Section):
     """The electrons of the s-d model, driven by reservoirs or closed, and the solver for their state."""

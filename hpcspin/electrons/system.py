@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -129,7 +130,8 @@ class ElectronSystem:
             raise HpcspinError(f"electrons: rashba {self.rashba} must be a finite number")
         for name in ("exchange", "on_site"):
             if not are_finite(getattr(self, name)):
-                raise HpcspinError(f"electrons: {name} {getattr(self, name)} must be a finite number")
+                given = textwrap.shorten(str(getattr(self, name)), 60)
+                raise HpcspinError(f"electrons: {name} {given} must be a finite number, or one for each site (Lx, Ly)")
             values = np.asarray(getattr(self, name), dtype=np.float64)
             if values.shape not in ((), self.lattice.size):
                 raise HpcspinError(f"electrons: {name} of shape {values.shape} does not fit {self.lattice.size} sites")

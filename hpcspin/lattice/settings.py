@@ -60,7 +60,10 @@ def _places(given: Any, info: ValidationInfo) -> Any:
 
 
 def _numbers(given: Any, info: ValidationInfo) -> Any:
-    return given if (found := _map_of(given, info)) is None else found.tolist()
+    found = _map_of(given, info)
+    if isinstance(given, list | tuple) and len({len(row) for row in given if isinstance(row, list | tuple)}) > 1:
+        raise ValueError("must be Lx lists of Ly numbers, all of one length")
+    return given if found is None else found.tolist()
 
 
 def _form(given: Any) -> str:

@@ -110,12 +110,21 @@ def test_a_map_of_many_sites_is_read_back(tmp_path):
         ({"regions": [{"sites": [[0]], "on_site": 1.0}]}, r"electrons\.regions\.0\.sites\.0\.1: is missing"),
         ({"regions": [{"sites": "left", "exchnage": 1.0}]}, "exchange"),
         ({"exchange": [[1.0, 2.0], [3.0, 4.0]]}, r"exchange of shape \(2, 2\) does not fit"),
+        ({"regions": [{"sites": "left"}]}, r"regions\.0: has neither exchange nor on_site"),
+        ({"on_site": [[1.0], []], "regions": [{"sites": "left", "exchange": 1.0}]}, "on_site: must be Lx lists of Ly"),
         ({"exchange": {"file": "nowhere.h5", "dataset": "J"}}, "nowhere.h5"),
     ],
 )
 def test_what_does_not_fit_is_one_line(electrons, message):
     with pytest.raises(HpcspinError, match=message):
         hs.load_system(config(**electrons))
+
+
+def test_a_map_with_a_nan_is_refused_in_one_line():
+    lattice, exchange = hs.make_lattice("square", SIZE), np.where(MAP > 2, np.nan, MAP)
+    with pytest.raises(HpcspinError, match=r"exchange .* must be a finite number, or one for each site") as failure:
+        hs.DrivenLattice(lattice, 1.0, exchange, 0.1, reservoirs=(hs.Reservoir("bath", lattice.mask("all"), 0.1, 0.0),))
+    assert "\n" not in str(failure.value)
 
 
 def test_a_model_of_uniform_electrons_refuses_others():
