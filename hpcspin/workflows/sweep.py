@@ -15,6 +15,7 @@ from typing import Any
 
 from hpcspin.analysis.runs import frame_numbers, frame_series
 from hpcspin.assembly.outputs import FREE, recorded_job
+from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, TrainingSection, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
@@ -93,7 +94,7 @@ class Verb:
     results
         Function of a finished directory; returns a record per result, whose ``metrics`` are its numbers.
     show : tuple of str
-        Quantities to show unless others are asked for.
+        Quantities to show unless others are asked for; none for the first number of the results.
     """
 
     run: Callable[..., int | None]
@@ -126,7 +127,16 @@ def _frames(name: str) -> Callable[[Path], list[Row]]:
 def _stored(directory: Path) -> list[Row]:
     """``numbers.json`` of a verb that writes it."""
     numbers = read_json(directory / "numbers.json", "run the sweep again")
-    return [{"metrics": _flat({**numbers, "provenance": None}), "directory": directory.name}]
+    numbers.pop("provenance", None)
+    return [{"metrics": _flat(numbers), "directory": directory.name}]
+
+
+def _torques(directory: Path) -> list[Row]:
+    """``numbers.json`` of a torque, with Slonczewski's coefficients by field and voltage."""
+    (row,), coefficients = _stored(directory), dict[str, float]()
+    for one in read_json(directory / "numbers.json", "run the sweep again")["slonczewski"]:
+        coefficients[f"slonczewski.{one['field']}.{one['voltage']:g}"] = one["coefficient"]
+    return [{**row, "metrics": coefficients | row["metrics"]}]
 
 
 def _learned(directory: Path) -> list[Row]:
@@ -142,7 +152,7 @@ VERBS: dict[str, Verb] = {
     "minimise": Verb(minimise_directory, _stored, ("magnetization.z",)),
     "reproduce": Verb(reproduce_directory, _stored, ("test.mse",)),
     "simulate": Verb(simulate_directory, _frames(TRAJECTORY), ("wall_velocity",)),
-    "torque": Verb(torque_directory, _stored, ()),
+    "torque": Verb(torque_directory, _torques, ()),
     "train": Verb(
         lambda config, to, world, data: train_directory(config, data, to, world),
         _trained,
@@ -214,14 +224,15 @@ def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
         if not pairs and None not in found:
             raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
         records = [{"overrides": run.choice, **record} for run, record in pairs]
-        rows = [_row(run, record, sweep) for run, record in pairs]
+        rows = [_row(run, record) for run, record in pairs]
+        show = sweep.show or VERBS[sweep.verb].show or [*records[0]["metrics"]][:1] if records else ()
         write_csv(rows, sweep.output / "sweep.csv")
         # A report needs the table of a directory that has this file.
         write_text(sweep.output / RECORD, "".join(f"{json.dumps(record)}\n" for record in records))
-        drawn = _draw(sweep, runs, rows)
+        drawn = _draw(sweep, runs, rows, show if sweep.show else show[:1])
     missing = found.count(None)
     if rows:
-        _print_table(sweep, runs[0].choice, rows, world)
+        _print_table(sweep, runs[0].choice, rows, show, world)
     left_over = f"; {missing} of {len(runs)} runs are not finished with these settings" if missing else ""
     what = "force fields" if sweep.verb == "train" else "results"
     if drawn:
@@ -246,7 +257,7 @@ def _origin(sweep: Sweep, run: _Run) -> Row:
     return {**config, "sweep": {"verb": sweep.verb, "inputs": inputs}}
 
 
-def _row(run: _Run, record: Row, sweep: Sweep) -> Row:
+def _row(run: _Run, record: Row) -> Row:
     """A line of the table: keys, numbers and directory of a run."""
     keys = {
         key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in run.choice.items()
@@ -269,8 +280,8 @@ def _flat(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float | Non
     return found
 
 
-def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row]) -> bool:
-    """Write the curves; return whether there is an axis to draw them against."""
+def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequence[str]) -> bool:
+    """Write the curves of the quantities to show; return whether there is an axis to draw them against."""
     keys = list(runs[0].choice)
     against = sweep.against or _natural_axis(runs)
     if against is None or not rows:
@@ -278,15 +289,20 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row]) -> bool:
     axes = [*keys, *(name for name in rows[0] if name not in keys), "time"]
     if against not in axes:
         raise HpcspinError(f"--against {against}: choose a varied key, voltage or time: {', '.join(keys)}")
-    show = sweep.show or VERBS[sweep.verb].show[:1]
+    if against != "time" and (wrong := [row[against] for row in rows if not isinstance(row.get(against), int | float)]):
+        value = "nothing" if wrong[0] is None else repr(wrong[0])
+        raise HpcspinError(f"--against {against}: a run has {value} there; choose a key or a quantity with numbers")
     axis = "" if against == "voltage" and not _follow_from_the_voltage(runs) else against
     lines = [key for key in keys if not key.endswith("seed") and not _is_axis(key, axis)]
+    known = {name for row in rows for name in row if row[name] is not None}
     if against == "time":
-        points = against_time(rows, lines, show, lambda row: frame_series(sweep.output / row["directory"] / TRAJECTORY))
+        series = {row["directory"]: frame_series(sweep.output / row["directory"] / TRAJECTORY) for row in rows}
+        points = against_time(rows, lines, show, lambda row: series[row["directory"]])
+        known = {name for one in series.values() for name in one}
     else:
         points = against_key(rows, lines, against, show)
     if unknown := [name for name in show if all(point.quantity != name or not point.runs for point in points)]:
-        names = sorted({name for row in rows for name in row if row[name] is not None} - {*keys, "directory", "stage"})
+        names = sorted(known - {*keys, "directory", "stage", "time", "step"})
         raise HpcspinError(f"--show {unknown[0]}: no run has this quantity; they have {', '.join(names)}")
     write_csv([asdict(point) for point in points], sweep.output / "curves.csv")
     draw_curves(points, against, sweep.output / "curves.png")
@@ -318,8 +334,8 @@ def _is_axis(key: str, against: str) -> bool:
     )
 
 
-def _print_table(sweep: Sweep, choice: Choice, rows: Sequence[Row], world: World) -> None:
-    shown = [name for name in sweep.show or VERBS[sweep.verb].show if any(row.get(name) is not None for row in rows)]
+def _print_table(sweep: Sweep, choice: Choice, rows: Sequence[Row], show: Sequence[str], world: World) -> None:
+    shown = [name for name in show if any(row.get(name) is not None for row in rows)]
     if sweep.verb == "train":
         rows = sorted(rows, key=lambda row: row["mse"])
     table = new_table("Validation errors, the smallest first" if sweep.verb == "train" else f"Runs of {sweep.verb}")
@@ -365,6 +381,8 @@ def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
         raise HpcspinError(f"--run {sweep.verb}: choose from {', '.join(VERBS)}")
     if sweep.chain is not None and sweep.verb not in ("simulate", "minimise"):
         raise HpcspinError(f"--chain: {sweep.verb} has no spins to go on from; it is for --run simulate and minimise")
+    if sweep.against == "time" and sweep.verb != "simulate":
+        raise HpcspinError(f"--against time: {sweep.verb} has no frames in time; it is for --run simulate")
     if (sweep.verb == "label") != (sweep.spins is not None):
         raise HpcspinError("--spins: give it with --run label, and only there")
     if (sweep.verb == "train") != bool(sweep.data):
@@ -375,6 +393,9 @@ def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
             raise HpcspinError(
                 "training.validation: a sweep compares errors on validation files; name some of the files of --data"
             )
+    for config in configs:
+        if config.electrons is not None:
+            build_system(config)  # Refuses what the config alone does not, such as potentials too far apart.
 
 
 def _task(text: str) -> tuple[int, int]:

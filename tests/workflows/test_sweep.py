@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -249,26 +250,36 @@ def test_labels_of_spins_at_two_voltages(hpcspin: Cli, config: Path, spins_file:
         ({"task": "3"}, "write it as i/n"),
         ({"task": "5/4"}, "the tasks are 1 to 4"),
         ({"task": "0/4"}, "the tasks are 1 to 4"),
+        ({"against": "time", "verb": "minimise"}, "--against time: minimise has no frames in time"),
+        ({"vary": [f"{LEFT}=-1,-1e6"]}, "potentials differ by 1e[+]06"),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_runs(
-    config: Path, tmp_path: Path, given: dict[str, str], message: str
+    config: Path, tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
+    wanted = {"vary": ["dynamics.seed=1,2"], "verb": "simulate", **given}
     with pytest.raises(HpcspinError, match=message):
-        sweep_directory(
-            Sweep(config, ["dynamics.seed=1,2"], tmp_path / "out", **{"verb": "simulate", **given}), World()
-        )
+        sweep_directory(Sweep(config, output=tmp_path / "out", **wanted), World())
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("given", [("--show", "nothing"), ("--against", "nowhere")])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--show", "nothing"), "--show nothing: .* mean_bond, .* wall_velocity"),
+        (("--show", "wall_velocity", "--against", "time"), "--show wall_velocity: .* mean_bond, wall_position"),
+        (("--against", "nowhere"), "--against nowhere: .*voltage"),
+        (("--against", "dynamics.pinned"), "--against dynamics.pinned: a run has 'left' there; .* numbers"),
+        (("--against", "nucleation_time"), "--against nucleation_time: a run has nothing there; .* numbers"),
+    ],
+)
 def test_an_unknown_quantity_is_refused_with_the_known_ones(
-    hpcspin: Cli, config: Path, tmp_path: Path, given: tuple[str, str]
+    hpcspin: Cli, config: Path, tmp_path: Path, given: tuple[str, ...], said: str
 ) -> None:
-    vary = ("--vary", f"{LEFT}=-2", *given)
+    vary = ("--vary", f"{LEFT}=-2", "--vary", "dynamics.pinned=left", *given)
     done = hpcspin("sweep", config, "--run", "simulate", "--output", tmp_path / "out", *vary, *SHORT)
     assert done.returncode == 1
-    assert re.fullmatch(r"hpcspin: --(show|against) [^\n]*(mean_bond|voltage)[^\n]*", done.stderr.splitlines()[-1])
+    assert re.fullmatch(f"hpcspin: {said}[^\n]*", done.stderr.splitlines()[-1])
 
 
 @pytest.mark.parametrize(
@@ -281,9 +292,9 @@ def test_opposite_voltages_are_not_averaged(
     explicit = "voltage" if against is None else None
     given = Sweep(config, [f"{LEFT}={values}", "dynamics.seed=1,2"], tmp_path, show=["q"], against=explicit)
     runs = [run for chain in _chains(given) for run in chain]
-    rows = [_row(run, {"metrics": {"q": 1.0}, "directory": ""}, given) for run in runs]
+    rows = [_row(run, {"metrics": {"q": 1.0}, "directory": ""}) for run in runs]
     assert _natural_axis(runs) == (against or LEFT)
-    assert _draw(given, runs, rows)
+    assert _draw(given, runs, rows, given.show)
     points = table(tmp_path / "curves.csv")
     assert [point["of"] for point in points] == ["2", "2"]
     assert {point["line"].rpartition(" ")[2] for point in points} == lines

@@ -138,6 +138,19 @@ def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, va
     assert all((output / name).stat().st_size for name in ("torque.png", "switching.png"))
 
 
+def test_a_sweep_compares_torques(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
+    given = ("torque.switching=null", "torque.voltages=[0.4]", "torque.angles=[90]", "--output", tmp_path / "out")
+    done = hpcspin("sweep", valve, "--run", "torque", "--vary", "electrons.exchange=1,3.8", *given)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "sweep.csv").open()))
+    for row, exchange in zip(rows, (1, 3.8), strict=True):
+        config = load_config(valve, [f"electrons.exchange={exchange}"])
+        magnet, system = Magnet.of(config), build_system(at_voltage(config, 0.4))
+        exact = magnet.transfer(spins := magnet.turned(90), system.solve(spins).field)
+        assert float(row["slonczewski.exact.0.4"]) == pytest.approx(exact.damping_like, rel=1e-6)
+        assert "provenance" not in row
+
+
 def test_runs_leave_their_direction_where_deviations_grow(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     changes = [
