@@ -176,7 +176,7 @@ def voltages_outside(given: Electrons, learned: Sequence[Electrons], where: str,
     ranges = [voltages(learned[0], entry, where) for entry in learned]
     names = [entry.get("name", entry.get("sites")) for entry in learned[0]["reservoirs"] if entry.get("sites") != "all"]
     outside = [
-        f"{value:g} of {name}, learned from {min(seen):g} to {max(seen):g}"
+        f"{value:g} of {name}, learned from {min(seen) + 0.0:g} to {max(seen) + 0.0:g}"  # + 0.0, as -0.0 prints as -0.
         for name, value, seen in zip(names, voltages(learned[0], given, where), zip(*ranges, strict=True), strict=True)
         if not min(seen) - 1e-6 <= value <= max(seen) + 1e-6
     ]

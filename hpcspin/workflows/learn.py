@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.assembly.outputs import recorded_job
-from hpcspin.assembly.system import build_lattice, initial_spins
+from hpcspin.assembly.system import build_lattice, build_system, initial_spins
 from hpcspin.config import (
     Config,
     DynamicsSection,
@@ -195,9 +195,12 @@ def _conditions(config: Config) -> list[Config]:
 
 
 def _check_conditions(config: Config) -> None:
-    """Refuse conditions whose electrons differ in more than the inputs of the force field."""
+    """Refuse conditions whose electrons are impossible, or differ in more than the inputs of the force field."""
     drive, allow = architecture_of(config).drive, config.section(TrainingSection).allow
-    conditions = [electrons_of(one.model_dump(mode="json"), "learning.vary") or {} for one in _conditions(config)]
+    varied = _conditions(config)
+    for one in varied:
+        build_system(one)
+    conditions = [electrons_of(one.model_dump(mode="json"), "learning.vary") or {} for one in varied]
     for electrons in conditions[1:]:
         differences = unseen_differences(conditions[:1], electrons, drive, allow)
         if differences:

@@ -57,7 +57,7 @@ def test_what_is_left_without_voltages_is_the_same_at_all() -> None:
 
 
 def test_voltages_outside_are_named() -> None:
-    learned = [electrons(-4.0, 0.0), electrons(0.0, 1.0)]
+    learned = [electrons(-4.0, 0.0), electrons(-0.0, 1.0)]
     assert voltages_outside(electrons(-2.0, 0.5), learned, "x") == ""
     assert voltages_outside(electrons(-4.5, 0.5), learned, "x") == "-4.5 of left, learned from -4 to 0"
     assert "of left" in voltages_outside(electrons(1.0, 2.0), learned, "x")

@@ -175,6 +175,7 @@ def test_what_a_force_field_has_no_input_for_does_not_vary(hpcspin: Cli, config:
         (("learning.vary={electrons.exchange: [3.8, 3]}",), "the force field has no input for electrons.exchange (3.8"),
         (("learning.vary={lattice.kind: [square]}",), "lattice.kind cannot vary"),
         (("learning.vary={electrons.nope: [1]}",), "electrons.nope"),
+        (("learning.vary={electrons.reservoirs.left.potential: [-1, -1e6]}",), "potentials differ by 1e+06"),
         (("learning.vary={electrons.exchange: 3}",), "learning.vary"),
         (("learning.vary={'electrons.exchange,electrons.temperature': [3]}",), "write it as"),
         (
