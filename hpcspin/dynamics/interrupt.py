@@ -23,34 +23,63 @@ _ASK_SECONDS = 0.2
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
-class StopRequest:
+class StopSignals:
+    """Notes the signals that ask for a stop while it is open, in place of their ending the process.
+
+    What is opened within another one knows what that has noted, and the other way round. A second Ctrl-C ends the run
+    at once, without a checkpoint.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._signalled = False
+        self._before: dict[int, Any] = {}
+        self._outer: StopSignals | None = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            before = getattr(self._before[signal.SIGTERM], "__self__", None)
+            self._outer = before if isinstance(before, StopSignals) else None
+            self._signalled = self._outer is not None and self._outer._signalled
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def code(self, code: int | None) -> int:
+        """An exit code, or `EXIT_REQUEUE` in place of 0 if any rank has noted a signal; all ranks call it."""
+        return code or EXIT_REQUEUE * any(self._world.allgather(self._signalled))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self._signalled:
+                raise KeyboardInterrupt
+            if self._world.rank == 0 and self._world.logs:
+                print_below_bars("stopping with a checkpoint; Ctrl-C again ends at once")
+        noting: StopSignals | None = self
+        while noting is not None:
+            noting._signalled, noting = True, noting._outer
+
+
+class StopRequest(StopSignals):
     """Listens for a request to stop while it is open; the ranks agree on the step at which they stop.
 
     Several ranks exchange their requests a few times per second, not at every step; each exchange also fixes the number
-    of steps until the next. A signal to any one rank counts, and so does the file, which is then removed. A second
-    Ctrl-C ends the run at once, without a checkpoint.
+    of steps until the next. A signal to any one rank counts, and so does the file, which is then removed.
 
     If ``minutes`` are given, a checkpoint is overdue when they have passed by rank 0's clock: ``overdue`` is then true
     after the next call of `requested`, which also restarts the clock.
     """
 
     def __init__(self, stop_file: Path, world: World, minutes: float | None = None) -> None:
-        self._file, self._world = stop_file, world
+        super().__init__(world)
+        self._file = stop_file
         self._seconds, self._since = math.inf if minutes is None else 60 * minutes, time.monotonic()
         self.overdue = False
         self._interval = self._steps_left = 1
         self._asked_at = -math.inf
-        self._signalled = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def requested(self) -> bool:
         """Whether to stop now; all ranks call it in each step and get the same answer."""
@@ -77,11 +106,3 @@ class StopRequest:
             return 1
         before, self._asked_at = self._asked_at, time.monotonic()
         return max(1, min(2 * self._interval, int(self._interval * _ASK_SECONDS / max(self._asked_at - before, 1e-9))))
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT:
-            if self._signalled:
-                raise KeyboardInterrupt
-            if self._world.rank == 0 and self._world.logs:
-                print_below_bars("stopping with a checkpoint; Ctrl-C again ends at once")
-        self._signalled = True

@@ -19,6 +19,7 @@ from hpcspin.assembly.outputs import Layout, recorded_job
 from hpcspin.assembly.system import build_lattice, build_system, initial_spins
 from hpcspin.config import Config, DynamicsSection, ReproduceSection, RunSection, TrainingSection
 from hpcspin.dynamics import ClassicalSettings
+from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import InitialSettings
@@ -102,14 +103,15 @@ def _run_stages(
         *([] if reservoirs else [("labels of learned frames", lambda: _label_learned(learned, layout, world))]),
         ("figures", lambda: measured.update(draw_figures(layout, world))),
     ]
-    for number, (name, stage) in enumerate(stages, 1):
-        world.log(f"[{number}/{len(stages)}] {name}")
-        start = time.monotonic()
-        code = stage()
-        world.barrier()
-        _count(layout, name, time.monotonic() - start, world)
-        if code:
-            return code
+    with StopSignals(world) as signals:
+        for number, (name, stage) in enumerate(stages, 1):
+            world.log(f"[{number}/{len(stages)}] {name}")
+            start = time.monotonic()
+            code = stage()
+            code = signals.code(code)  # All ranks have done the stage.
+            _count(layout, name, time.monotonic() - start, world)
+            if code:
+                return code
     write_numbers(layout, measured, world)  # Now that the seconds of all stages are known.
     return 0
 

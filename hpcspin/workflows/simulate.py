@@ -17,6 +17,7 @@ from hpcspin.assembly.system import build_lattice, build_system, build_vacancies
 from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
 from hpcspin.dynamics.fields import terms_of
+from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.lattice import Lattice
 from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.devices import keep_freed_memory, pick_device
@@ -86,12 +87,13 @@ def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
     teams = min(world.size, len(configs))
     number, team = world.split(teams)
     code = 0
-    for directory, config in list(configs.items())[number::teams]:
-        team.log(f"{directory}")
-        code = simulate_directory(config, directory, team)
-        if code:
-            break
-    return max(world.allgather(code))
+    with StopSignals(team) as signals:  # A team that waits for others must not end the job before their checkpoints.
+        for directory, config in list(configs.items())[number::teams]:
+            team.log(f"{directory}")
+            code = signals.code(simulate_directory(config, directory, team))
+            if code:
+                break
+        return max(world.allgather(code))
 
 
 def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:

@@ -20,6 +20,7 @@ from hpcspin.config import Config, TrainingSection, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
 from hpcspin.drawing.tables import new_table, print_table, short, write_csv
+from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
@@ -191,12 +192,13 @@ def _run_all(sweep: Sweep, chains: Sequence[Sequence[_Run]], world: World) -> in
     number, team = world.split(teams)
     mine = [run for chain in chains[number::teams] for run in chain]
     code = 0
-    for done, run in enumerate(mine, 1):
-        team.log(f"[{done}/{len(mine)}] {' '.join(as_overrides(run.choice))}")
-        code = _run_one(sweep, run, team)
-        if code:
-            break
-    return max(world.allgather(code))
+    with StopSignals(team) as signals:  # A team that waits for others must not end the job before their checkpoints.
+        for done, run in enumerate(mine, 1):
+            team.log(f"[{done}/{len(mine)}] {' '.join(as_overrides(run.choice))}")
+            code = signals.code(_run_one(sweep, run, team))
+            if code:
+                break
+        return max(world.allgather(code))
 
 
 def _run_one(sweep: Sweep, run: _Run, world: World) -> int:

@@ -53,6 +53,51 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_within_a_second(request, tmp
     assert 5 < found[0]["asked"] < found[0]["step"] / 4
 
 
+TEAMS = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from hpcspin.config import parse_config
+from hpcspin.parallel.world import World
+from hpcspin.workflows.simulate import simulate_all
+
+world, directory = World.detect(), Path(sys.argv[1])
+dynamics = {"field": "classical", "damping": 0.1, "step": 0.1, "record_interval": 10**6, "checkpoint_interval": 10**6}
+runs = {
+    directory / name: parse_config(
+        {
+            "lattice": {"kind": "square", "size": [4, 4]},
+            "initial": {"kind": "random"},
+            "dynamics": {**dynamics, "duration": duration},
+        },
+        name,
+    )
+    for name, duration in (("long", 1e5), ("short", 1.0))
+}
+
+
+def tell():
+    while not (directory / "short" / "jobs.jsonl").exists():
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+with world.abort_on_failure():
+    threading.Thread(target=tell).start()
+    (directory / f"{world.rank}.code").write_text(str(simulate_all(runs, world)))
+    world.finish()
+"""
+
+
+@pytest.mark.mpi
+def test_a_team_without_work_outlives_the_signal_by_which_another_team_stops(mpirun, tmp_path):
+    """Its death would end the job before the other team has written its checkpoint."""
+    (tmp_path / "ranks.py").write_text(TEAMS)
+    result = mpirun(2, str(tmp_path / "ranks.py"), str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert [(tmp_path / f"{rank}.code").read_text() for rank in range(2)] == ["75", "75"]
+
+
 class Clocked(World):
     """The first of two ranks; the other is told nothing. A clock that only steps move."""
 
