@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "slurm" / "train.sbatch"
 
 STAND_INS = {
-    "srun": 'shift; exec "$@"',
+    "srun": 'echo "${SRUN_CPUS_PER_TASK:-1}" >>cores; shift; exec "$@"',
     "scontrol": 'if [ "$1" = show ]; then echo node1; else echo "$@" >>calls; fi',
     # As torchrun does, it tells 1 whatever exit code its ranks had.
     "torchrun": """
@@ -43,6 +43,7 @@ def job(tmp_path: Path) -> subprocess.Popen[bytes]:
         "SLURM_JOB_ID": "7",
         "SLURM_NNODES": "1",
         "SLURM_JOB_NODELIST": "node1",
+        "SLURM_CPUS_PER_TASK": "32",
     }
     job = subprocess.Popen(["bash", str(SCRIPT), "config.yaml", "data", "out"], cwd=tmp_path, env=environment)
     while not (tmp_path / "begun").exists():
@@ -66,9 +67,25 @@ def test_a_training_that_ends_by_itself_is_not_requeued(
     (tmp_path / "finish.new").rename(tmp_path / "finish")
     assert job.wait(20) == code
     assert not (tmp_path / "calls").exists()
+    assert (tmp_path / "cores").read_text() == "32\n"
 
 
-def test_an_element_of_an_array_runs_its_share_and_is_requeued_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "arguments", "given", "requeued"),
+    [
+        (
+            "sweep",
+            ["c.yaml", "out", "--run", "simulate", "--vary", "a=1,2"],
+            "sweep c.yaml --output out --task 3/16 --run simulate --vary a=1,2",
+            "7_3",  # The element alone.
+        ),
+        ("simulate", ["c.yaml", "out", "a=1"], "simulate c.yaml --output out a=1", "7"),
+        ("reproduce", ["c.yaml", "out", "a=1"], "reproduce c.yaml --output out a=1", "7"),
+    ],
+)
+def test_a_job_that_stops_with_a_checkpoint_is_requeued_and_its_ranks_have_their_cores(
+    tmp_path: Path, script: str, arguments: list[str], given: str, requeued: str
+) -> None:
     commands = tmp_path / ".venv" / "bin"
     commands.mkdir(parents=True)
     (commands / "activate").touch()
@@ -78,12 +95,14 @@ def test_an_element_of_an_array_runs_its_share_and_is_requeued_alone(tmp_path: P
     environment = {
         **os.environ,
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
-        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_CPUS_PER_TASK": "6",
+        "SLURM_JOB_ID": "7",
         "SLURM_ARRAY_JOB_ID": "7",
         "SLURM_ARRAY_TASK_ID": "3",
         "SLURM_ARRAY_TASK_COUNT": "16",
     }
-    command = ["bash", str(SCRIPT.with_name("sweep.sbatch")), "c.yaml", "out", "--run", "simulate", "--vary", "a=1,2"]
+    command = ["bash", str(SCRIPT.with_name(f"{script}.sbatch")), *arguments]
     assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == 75
-    assert (tmp_path / "given").read_text() == "sweep c.yaml --output out --task 3/16 --run simulate --vary a=1,2\n"
-    assert (tmp_path / "calls").read_text() == "requeue 7_3\n"
+    assert (tmp_path / "given").read_text() == f"{given}\n"
+    assert (tmp_path / "calls").read_text() == f"requeue {requeued}\n"
+    assert (tmp_path / "cores").read_text() == "6\n"
