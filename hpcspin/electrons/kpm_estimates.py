@@ -142,8 +142,11 @@ class Probing:
         return groups[first:last]
 
     def _each(self, work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
-        """``work`` on the items one by one; on small strips several at once, which share the border messages."""
-        if self._strips == 1:
+        """``work`` on the items one by one; on small strips several at once, which share the border messages.
+
+        Other threads of CuPy would allocate and launch on the first GPU, whichever is that of this rank.
+        """
+        if self._strips == 1 and not self.recursion.on_gpu:
             return threaded(lambda item: work([item])[0], items)
         # Not more: the vectors of one group should stay in cache from step to step.
         together = max(1, LEAST_SITES * self._strips // self.system.lattice.num_sites)

@@ -74,6 +74,8 @@ def host_pairs() -> int:
 class HostRecursion:
     """The recursion by the C kernels; see `ArrayRecursion`."""
 
+    on_gpu = False
+
     def __init__(self, hamiltonian: ScaledHamiltonian) -> None:
         kernels = library()
         assert kernels is not None

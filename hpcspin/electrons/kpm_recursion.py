@@ -105,7 +105,7 @@ class ArrayRecursion:
     """Number of colours in a group, enough to occupy a device."""
 
     def __init__(self, hamiltonian: ScaledHamiltonian, backend: Backend, pairs: int = pairs) -> None:
-        self.pairs, self._backend, self._xp = pairs, backend, backend.xp
+        self.pairs, self.on_gpu, self._backend, self._xp = pairs, backend.on_gpu, backend, backend.xp
         self.strip, self._sites = hamiltonian.strip, hamiltonian.sites
         self._targets = backend.asarray(np.moveaxis(hamiltonian.targets, 0, -1).astype(np.int64))
         matrices = np.stack([hamiltonian.hopping, hamiltonian.hopping.conj().swapaxes(-1, -2)], axis=1)
@@ -162,7 +162,7 @@ class ArrayRecursion:
         all its sites on each line, shape (count, lines).
         """
         xp, backend = self._xp, self._backend
-        places = [backend.asarray(self._places(group)) for group in groups]
+        rows, places = zip(*((backend.asarray(one) for one in self._places(group)) for group in groups), strict=True)
         phases = [backend.asarray((group.phases[:, 0] - 1j * group.phases[:, 1])[:, None]) for group in groups]
         found: list[list[Array]] = [[] for _ in groups]
         traces: list[list[Array]] = [[] for _ in groups]
@@ -171,22 +171,27 @@ class ArrayRecursion:
                 block = phases[number] * xp.reshape(xp.take(xp.reshape(near, (-1,)), places[number]), (-1, 4))
                 uu, du, ud, dd = (block[:, k] for k in range(4))
                 parts = [xp.real(uu + dd), xp.real(ud + du), xp.imag(du - ud), xp.real(uu - dd)]
-                traces[number].append(parts[0])
-                found[number].append(xp.stack(parts, axis=-1)[kept[number]])
+                traces[number].append(self._on_lines(rows[number], parts[0]))
+                # Only what is kept: a view would hold the moments of all sites, which take more than the vectors.
+                found[number].append(xp.stack([part[kept[number]] for part in parts], axis=-1))
         moments, sums = ([backend.to_numpy(xp.stack(one)) for one in all_of] for all_of in (found, traces))
-        return [(one, self._on_lines(*of)) for one, of in zip(moments, zip(sums, groups, strict=True), strict=True)]
+        return list(zip(moments, sums, strict=True))
 
-    def _places(self, group: ProbeGroup) -> NDArray[np.int64]:
-        """Positions of four elements for each site: its two vectors, up and down, in its rows of spin up and down."""
-        rows, width = group.sites.astype(np.int64) * (4 * self.pairs) + 2 * group.pairs, 2 * self.pairs
-        return np.stack([rows, rows + width, rows + 1, rows + width + 1], axis=-1).reshape(-1)
+    def _places(self, group: ProbeGroup) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of a group's sites, and positions of four elements for each of them.
 
-    def _on_lines(self, values: Real, group: ProbeGroup) -> Real:
-        """Values of a group's sites, shape (count, k), summed on each line, shape (count, lines)."""
-        lines, first = np.unique(group.sites // self.strip.across, return_index=True)
-        sums = np.zeros((len(values), self.strip.lines))
-        sums[:, lines] = np.add.reduceat(values, first, axis=1)
-        return sums
+        The elements are those of its two vectors, up and down, in its rows of spin up and down.
+        """
+        rows, width = group.sites.astype(np.int64), 2 * self.pairs
+        first = rows * (4 * self.pairs) + 2 * group.pairs
+        return rows, np.stack([first, first + width, first + 1, first + width + 1], axis=-1).reshape(-1)
+
+    def _on_lines(self, rows: Array, values: Array) -> Array:
+        """Values at some rows of my sites, summed on each line, shape (lines,)."""
+        xp = self._xp
+        everywhere = xp.zeros(self._sites, dtype=values.dtype, device=values.device)
+        everywhere[rows] = values
+        return xp.sum(xp.reshape(everywhere, (self.strip.lines, -1)), axis=-1)
 
     def products(self, groups: Sequence[ProbeGroup], steps: int) -> list[tuple[Real, Any]]:
         """Alternating <a_n|a_n> and Re <a_n|a_{n+1}>, and the start of the reverse sweep, for each group.

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,6 +55,7 @@ def launches(monkeypatch, tmp_path):
 
         def function(name):
             def launch(grid, threads, arguments):
+                assert threading.current_thread() is threading.main_thread(), "it would launch on the first GPU"
                 launched.append(name)
                 passed = []
                 for part in arguments:
@@ -96,9 +98,10 @@ def test_kernels_equal_operations_on_arrays(launches, name):
 
 
 def test_the_solver_takes_the_kernels_where_cupy_computes(launches, monkeypatch):
-    system = ClosedLattice(make_lattice("square", (4, 5), (True, True)), 1.0, 2.0, 0.3, filling=0.8)
+    system = ClosedLattice(make_lattice("square", (6, 7), (True, True)), 1.0, 2.0, 0.3, filling=0.8)
     spins = random_spins(system, 1, seed=2)
     alone = KpmSolver(system, 1e-6).solve(spins)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     backend = SimpleNamespace(**{**vars(make_backend("numpy")), "name": "cupy"}, on_gpu=True)
     for name in ("asarray", "to_numpy"):
         setattr(backend, name, getattr(make_backend("numpy"), name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,3 +124,19 @@ def test_one_step_is_enough_for_two_moments(problem):
         weights = adjoint_weights(np.array([0.3, 2.0]))
         gradient = sum(recursion.gradients([start for _, start in found], *weights))
         np.testing.assert_allclose(gradient, np.tile([4.0, 0, 0, 0], (30, 1)), atol=1e-13)
+
+
+def test_moments_of_few_sites_take_no_memory_for_all_of_them():
+    """On a GPU the moments of all sites would take more memory than the vectors."""
+    lattice, count = make_lattice("square", (24, 24), (True, True)), 512
+    system = ClosedLattice(lattice, 1.0, 2.0, 0.3, filling=0.8)
+    hamiltonian = scaled_hamiltonian(system, random_spins(system, 1, seed=2)[0], spectral_interval(system))
+    recursion = ArrayRecursion(hamiltonian, make_backend("numpy"), 4)
+    groups = probe_groups(colouring(lattice, 2), random_phases(576, 0, 5, 1), 4)
+    tracemalloc.start()
+    ((local, lines),) = recursion.local_moments(groups, count, [slice(0, None, 64)])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert local.shape == (count, 9, 4)
+    assert lines.shape == (count, 24)
+    assert most < 8 * count * 576  # A number for each moment and site.
