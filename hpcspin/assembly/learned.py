@@ -87,7 +87,8 @@ class _BoundLearned:
             # The chemical potential is that of all spins: all ranks find it together.
             drive = at_filling(self._model, *given, self._bias, domain.lattice.num_sites, domain.world.sum)
         predicted = self._model(*given, *drive).field
-        return components_first(predicted.reshape(*domain.shape, 3).to(spins.dtype))
+        return components_first(predicted.reshape(*domain.shape, 3).to(spins.device, spins.dtype))
 
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood]:
-        return spins.reshape(1, -1, 3), self._table
+        # Those of a minimisation are on the host, wherever the model is.
+        return spins.reshape(1, -1, 3).to(self._bias.device), self._table

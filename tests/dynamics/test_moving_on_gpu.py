@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pretended_gpu import GPU, pretended_gpu, real, undisturbed
@@ -14,11 +15,12 @@ from shipped import in_double, shipped
 from test_simulation import assert_same_bits, contents
 from torch import Tensor
 
+from hpcspin.assembly.landscape import Landscape
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.dynamics import INTEGRATORS, CorrectedField, Field, Simulation
 from hpcspin.dynamics.simulation import State
 from hpcspin.dynamics.thermostat import normal_vectors
-from hpcspin.lattice import make_lattice
+from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.potential import Committee, ForceField
 
 SIZE = (12, 9)
@@ -84,6 +86,22 @@ def test_corrected_dynamics(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [committee, lambda: in_double("driven_sd_strips")], ids=["committee", "potentials"])
 def test_learned_dynamics(tmp_path: Path, make: Callable[[], Committee | ForceField]) -> None:
     assert_goes_the_same_way(tmp_path, lambda device: LearnedField(make().to(device), BIAS), tolerance=1e-12)
+
+
+def test_a_minimisation_under_a_learned_field() -> None:
+    """Its spins are on the host, and the model is on the device."""
+    model = in_double("triangular_120")
+    lattice = make_lattice("triangular", SIZE, (True, True))
+    spins, nowhere = make_texture("random", lattice, 1), np.zeros(SIZE, dtype=bool)
+
+    def answers(device: torch.device) -> list[Any]:
+        landscape = Landscape(lattice, LearnedField(model.to(device), 0.0), None, nowhere)
+        return [*landscape(spins), landscape.slope(spins)]
+
+    expected = answers(torch.device("cpu"))
+    with pretended_gpu():
+        for one, other in zip(answers(GPU), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
 
 
 def test_noise() -> None:
