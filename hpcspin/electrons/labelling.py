@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hpcspin.electrons.solver import SOLVERS, State, make_solver
 from hpcspin.electrons.system import ElectronSystem
 from hpcspin.electrons.transport import Transport, transport
-from hpcspin.parallel.devices import pick_device
+from hpcspin.parallel.devices import form_teams, pick_device
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 
@@ -58,7 +58,7 @@ def label_snapshots(
     """
     needed = SOLVERS[system.solver].ranks_needed(system, world, pick_device(world, device))
     teams = max(1, min(world.size // needed, count - done))
-    number, team = world.split(teams)
+    number, team = form_teams(world, teams, device)
     solver = make_solver(system.solver, system, system.tolerance, team, pick_device(world, device), system.precision)
     with progress(world, "label", count, done) as bar:
         for first in range(done, count, teams):

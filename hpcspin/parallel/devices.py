@@ -43,21 +43,36 @@ def ranks_sharing(world: World, device: torch.device) -> int:
     """How many ranks compute on the device of this rank; all ranks call it.
 
     GPUs, ``"cuda"`` for the current one, are compared by their UUIDs, since each rank may see only its own under the
-    number 0; a CPU is shared by all ranks of the node. Teams made by `World.split` keep the count of the whole job.
+    number 0; a CPU is shared by all ranks of the node. Teams keep the count of the whole job, see `form_teams`.
     """
-    if world.sharing is None:
+    if device.type not in world.sharing:
         mine = unique_name(device)
         everywhere = world.allgather(mine)
-        world.sharing = world.local_size if mine is None else everywhere.count(mine)
-    return world.sharing
+        world.sharing[device.type] = world.local_size if mine is None else everywhere.count(mine)
+    return world.sharing[device.type]
+
+
+def form_teams(world: World, teams: int, requested: str) -> tuple[int, World]:
+    """Divide the ranks as `World.split` does, after all of them have counted the `ranks_sharing` a device.
+
+    A team does not see which of the other teams compute on its device. For ``requested`` see `pick_device`.
+    """
+    ranks_sharing(world, pick_device(world, requested))
+    return world.split(teams)
 
 
 def require_own_gpu(world: World, device: torch.device) -> None:
-    """Check that NCCL can connect the ranks, before it is started; all ranks call it. A CPU always passes.
+    """Check that torch.distributed can connect the ranks, before they send anything; all ranks call it.
 
-    Raises HpcspinError on all ranks if two of them compute on one GPU.
+    Raises HpcspinError on all ranks if two of them compute on one GPU, or only some of them on GPUs.
     """
-    gpus = [uuid for uuid in world.allgather(unique_name(device)) if uuid is not None]
+    names = world.allgather(unique_name(device))
+    gpus = [uuid for uuid in names if uuid is not None]
+    if 0 < len(gpus) < len(names):  # They would wait for each other for ever.
+        raise HpcspinError(
+            f"{len(gpus)} of {len(names)} ranks have a GPU, and torch.distributed cannot connect them with the others; "
+            "start ranks only where there is a GPU for each, or use device=cpu"
+        )
     if len(set(gpus)) < len(gpus):
         raise HpcspinError(
             f"{len(gpus)} ranks compute on {len(set(gpus))} GPU(s): NCCL refuses two ranks on one GPU; start one rank "

@@ -59,7 +59,8 @@ class World:
     logs
         Whether rank 0 of these ranks logs progress: of several teams only the first does.
     sharing
-        How many ranks of the job compute on my device, once :func:`hpcspin.parallel.devices.ranks_sharing` has counted.
+        How many ranks of the job compute on my device, by its type, once
+        :func:`hpcspin.parallel.devices.ranks_sharing` has counted.
     """
 
     rank: int = 0
@@ -70,7 +71,7 @@ class World:
     comm: Any = field(default=None, repr=False)
     group: Any = field(default=None, repr=False)
     logs: bool = True
-    sharing: int | None = field(default=None, repr=False)
+    sharing: dict[str, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def current(cls) -> World:
@@ -195,7 +196,8 @@ class World:
             ranks = [dist.get_global_rank(self.group, rank) if self.group else rank for rank in members[mine].tolist()]
             group = dist.new_group(ranks, timeout=_PATIENCE, use_local_synchronization=True)
         rank, logs = self.rank - int(members[mine][0]), self.logs and mine == 0
-        return mine, replace(self, rank=rank, size=len(members[mine]), comm=comm, group=group, logs=logs)
+        size, sharing = len(members[mine]), dict(self.sharing)
+        return mine, replace(self, rank=rank, size=size, comm=comm, group=group, logs=logs, sharing=sharing)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -23,6 +23,7 @@ from hpcspin.config import Config, DynamicsSection, PathSection
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.devices import form_teams
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
 from hpcspin.storage import PATH, SpinsFile, write_json
@@ -40,7 +41,7 @@ def path_directory(config: Config, first: Path, last: Path, output: Path, world:
     settings, path = config.path or PathSection(), output / PATH
     config = config.model_copy(update={"path": settings})
     teams = min(world.size, settings.images - 2)
-    number, team = world.split(teams)
+    number, team = form_teams(world, teams, config.device)
     require_own(path)
     landscape = build_landscape(config, team)
     ends = _ends(landscape, first, last)

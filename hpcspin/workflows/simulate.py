@@ -20,7 +20,7 @@ from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.lattice import Lattice
 from hpcspin.lattice.settings import InitialSettings
-from hpcspin.parallel.devices import keep_freed_memory, pick_device
+from hpcspin.parallel.devices import form_teams, keep_freed_memory, pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
 from hpcspin.storage import TRAJECTORY, find_trajectory
@@ -85,7 +85,7 @@ def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
     Returns the largest exit code: 0 when all are finished.
     """
     teams = min(world.size, len(configs))
-    number, team = world.split(teams)
+    number, team = form_teams(world, teams, next(iter(configs.values())).device)
     code = 0
     with StopSignals(team) as signals:  # A team that waits for others must not end the job before their checkpoints.
         for directory, config in list(configs.items())[number::teams]:

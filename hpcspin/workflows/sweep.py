@@ -22,6 +22,7 @@ from hpcspin.drawing.curves import against_key, against_time, draw_curves
 from hpcspin.drawing.tables import new_table, print_table, short, write_csv
 from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.devices import form_teams
 from hpcspin.parallel.world import World
 from hpcspin.potential.files import card_path
 from hpcspin.storage import TRAJECTORY, config_differences, read_json, write_json, write_text
@@ -189,7 +190,8 @@ def sweep_directory(sweep: Sweep, world: World) -> int:
 
 def _run_all(sweep: Sweep, chains: Sequence[Sequence[_Run]], world: World) -> int:
     teams = max(1, min(world.size, len(chains)))
-    number, team = world.split(teams)
+    device = next((run.config.device for chain in chains for run in chain), "cpu")
+    number, team = form_teams(world, teams, device)
     mine = [run for chain in chains[number::teams] for run in chain]
     code = 0
     with StopSignals(team) as signals:  # A team that waits for others must not end the job before their checkpoints.

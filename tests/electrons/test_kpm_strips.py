@@ -76,9 +76,9 @@ def test_teams_have_the_memory_of_the_pilot(monkeypatch):
     needed = 2 * 128 * 36 * 3600
     monkeypatch.setattr("hpcspin.electrons.backend.Backend.free_memory", lambda self: needed / 2.5)
     monkeypatch.setattr(World, "allgather", lambda self, value: [value] * self.size)
-    assert KpmSolver.ranks_needed(system, World(size=4, sharing=1), "cpu") == 3
+    assert KpmSolver.ranks_needed(system, World(size=4, sharing={"cpu": 1}), "cpu") == 3
     with pytest.raises(HpcspinError, match=r"kpm needs some .* GiB for this lattice.*; use 3 ranks"):
-        KpmSolver.ranks_needed(system, World(sharing=1), "cpu")
+        KpmSolver.ranks_needed(system, World(sharing={"cpu": 1}), "cpu")
 
 
 def test_ranks_whose_processors_take_other_vectors_together_are_refused(monkeypatch):

@@ -11,8 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from hpcspin.electrons import label_snapshots
 from hpcspin.errors import HpcspinError
-from hpcspin.parallel.devices import pick_device, ranks_sharing, require_own_gpu
+from hpcspin.parallel.devices import form_teams, pick_device, ranks_sharing, require_own_gpu
+from hpcspin.parallel.messages import NeighbourMessages
 from hpcspin.parallel.world import World
 
 GPU = torch.device("cuda", 0)
@@ -87,9 +89,38 @@ def test_ranks_on_a_gpu_are_counted_by_its_uuid_and_teams_know_it(monkeypatch, c
     device = torch.device("cuda" if cards[0] else "cpu")
     assert ranks_sharing(world, device) == expected
     monkeypatch.setattr(dist, "new_group", lambda members, **_: members)
-    _, team = world.split(len(cards))
-    assert team.size == 1
-    assert ranks_sharing(team, device) == expected
+    monkeypatch.setattr("hpcspin.parallel.devices.pick_device", lambda world, requested: device)
+    for _ in range(2):  # Counted already, and not.
+        _, team = form_teams(world, len(cards), "auto")
+        monkeypatch.setattr(Ranks, "others", [])
+        assert team.size == 1
+        assert ranks_sharing(team, device) == expected
+        world = ranks(monkeypatch, list(cards), local_size=3)
+
+
+def test_a_team_that_labels_knows_how_many_others_use_its_gpu(monkeypatch):
+    """Each would take all of its free memory."""
+    for module in ("parallel.devices", "electrons.labelling"):
+        monkeypatch.setattr(f"hpcspin.{module}.pick_device", lambda world, requested: GPU)
+    monkeypatch.setattr(dist, "new_group", lambda members, **_: members)
+    teams = []
+
+    def make(name, system, tolerance, team, device, precision):
+        teams.append(team)
+        raise HpcspinError("this is enough")
+
+    monkeypatch.setattr("hpcspin.electrons.labelling.make_solver", make)
+    system = SimpleNamespace(solver="diagonalization", tolerance=1e-6, precision="complex128")
+    with pytest.raises(HpcspinError, match="enough"):
+        list(label_snapshots(system, lambda number: None, 2, ranks(monkeypatch, "aa")))
+    monkeypatch.setattr(Ranks, "others", [])
+    assert [ranks_sharing(team, GPU) for team in teams] == [2]
+
+
+def test_ranks_on_gpus_of_their_own_share_the_cpu(monkeypatch):
+    """A call for the CPU after one for the GPU must not take all of the node's memory for each rank."""
+    world = ranks(monkeypatch, list("abcd"), local_size=4)
+    assert [ranks_sharing(world, device) for device in (GPU, torch.device("cpu"), GPU)] == [1, 4, 1]
 
 
 @pytest.mark.parametrize(("cards", "distinct"), [("aa", 1), ("aba", 2), ("abb", 2), ("aabb", 2)])
@@ -100,9 +131,22 @@ def test_nccl_is_not_started_where_ranks_share_a_gpu(monkeypatch, cards, distinc
         require_own_gpu(ranks(monkeypatch, list(cards)), GPU)
 
 
-@pytest.mark.parametrize("cards", ["abcd", "a", [None, "a", None]])
+@pytest.mark.parametrize("cards", ["abcd", "a", [None, None]])
 def test_nccl_is_started_where_each_rank_has_its_gpu(monkeypatch, cards):
     require_own_gpu(ranks(monkeypatch, list(cards)), GPU if cards[0] else torch.device("cpu"))
+
+
+@pytest.mark.parametrize("cards", [[None, "a", None], ["a", None, "b"]])
+def test_ranks_with_and_without_a_gpu_are_refused_in_place_of_waiting_for_each_other(monkeypatch, cards):
+    """Also by the messages of halos, which a rank without a GPU would begin at once."""
+    world, device = ranks(monkeypatch, cards), GPU if cards[0] else torch.device("cpu")
+    domain = SimpleNamespace(world=world, stopwatch=None, neighbour=lambda side: 1)
+    for make in (
+        lambda: require_own_gpu(world, device),
+        lambda: NeighbourMessages(domain, {(1, 0): (3,)}, SimpleNamespace(device=device, dtype=torch.float64)),
+    ):
+        with pytest.raises(HpcspinError, match=r"^\d of 3 ranks have a GPU, .* use device=cpu$"):
+            make()
 
 
 SHARED = """
