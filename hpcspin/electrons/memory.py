@@ -87,6 +87,8 @@ def plan_batches(
     sweeps = min(workers(backend), fit)
     energies = min(most, fit // sweeps)
     snapshots = min(_MOST_SNAPSHOTS, int((free - sweeps * energies * needs.an_energy) / needs.a_snapshot) or 1)
+    # Ranks that share columns compute the same batches, also where they have different numbers of threads.
+    energies, snapshots = (min(mine) for mine in zip(*world.allgather((energies, snapshots)), strict=True))
     return Batches(_power_of_two(energies), sweeps, _power_of_two(snapshots), fitting[0])
 
 

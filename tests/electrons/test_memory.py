@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from systems import driven
@@ -87,6 +90,36 @@ def test_ranks_on_one_device_share_its_memory(free, monkeypatch):
     assert plan_batches(system, CPU, Ranks(0, 4, 0, 4, "mpi")).energies == alone
     monkeypatch.setattr(Ranks, "on_one", 4)
     assert plan_batches(system, CPU, Ranks(0, 16, 0, 16, "mpi")).energies in (alone // 4, alone // 8)
+
+
+class Threads(World):
+    """One of two ranks, each a thread of this process."""
+
+    said: ClassVar[dict[int, object]] = {}
+    together = threading.Barrier(2, timeout=20)
+
+    def allgather(self, value):
+        self.said[self.rank] = value
+        self.together.wait()
+        found = [self.said[0], self.said[1]]
+        self.together.wait()
+        return found
+
+
+def test_ranks_with_different_numbers_of_threads_plan_the_same_batches(free, monkeypatch):
+    """Those that share columns would wait for each other for ever: three ranks on two nodes have unequal cores."""
+    system, own = lattice(60, 48), threading.local()
+    free(2 * GIB)
+    monkeypatch.setattr("torch.get_num_threads", lambda: own.number)
+
+    def planned(rank: int):
+        own.number = (1, 8)[rank]
+        batches = plan_batches(system, CPU, Threads(rank, 2, rank, 2, "mpi"), column_ranks=2)
+        return batches.energies, batches.snapshots
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(planned, range(2))
+    assert one == other
 
 
 def test_columns_are_divided_over_as_few_ranks_as_hold_them(free):
