@@ -173,7 +173,7 @@ def _fields(
     """Exact and learned fields of snapshots, and the current per row out of the first reservoir of the shares."""
     section, biased = config.section(TorqueSection), at_voltage(config, voltage)
     system = build_system(biased)
-    if not file.exists():
+    if not world.broadcast(file.exists()):  # A file server may show it to some ranks first.
         stored = {"config": biased.model_dump(mode="json")}
         write_label_file(system, lambda n: spins[n : n + 1], len(spins), file, stored, world, config.device)
         world.barrier()

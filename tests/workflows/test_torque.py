@@ -5,6 +5,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -17,6 +18,8 @@ from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, load_config
 from hpcspin.dynamics.spin_transfer import spin_transfer
 from hpcspin.errors import HpcspinError
+from hpcspin.parallel.world import World
+from hpcspin.workflows import torque
 from hpcspin.workflows.torque import Magnet, at_voltage, bracket, outside
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -63,6 +66,24 @@ def test_the_damping_like_torque_vanishes_in_equilibrium_and_is_odd_in_the_volta
         even.append(np.abs(forward + back).max() / 2)
     assert even[1] < 2e-5
     assert even[1] < even[0] / 3
+
+
+def test_all_ranks_take_labels_as_there_where_rank_0_sees_them(
+    valve: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file server may show a file to the others later: they would begin to label, and wait for rank 0 for ever."""
+
+    class Second(World):
+        def broadcast(self, value: Any) -> Any:
+            return True
+
+    config = load_config(valve)
+    spins = Magnet.of(config).turned(40)[None]
+    labels = SimpleNamespace(field=spins, current=np.ones((1, 3)))
+    monkeypatch.setattr(torque, "read_labels", lambda path, size: labels)
+    monkeypatch.setattr(torque, "write_label_file", lambda *given: pytest.fail("it begins to label"))
+    fields, _ = torque._fields(config, 0.4, spins, tmp_path / "unseen.h5", Second(1, 2))
+    assert fields == {"exact": spins}
 
 
 def test_an_unpolarised_current_has_no_torque_on_a_uniform_magnet(valve: Path) -> None:
