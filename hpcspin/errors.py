@@ -48,12 +48,17 @@ def one_line(failure: BaseException) -> str:
 
 
 def _in_words(failure: BaseException) -> str:
-    if isinstance(failure, MemoryError):
-        return f"out of memory: {failure}; make lattice.size smaller, or share the lattice over more ranks and nodes"
+    message = " ".join(str(failure).split())
+    # torch raises a RuntimeError, whose first sentences say which device is full.
+    if isinstance(failure, MemoryError) or re.search("out of memory|can't allocate memory", message):
+        message = ". ".join(message.split(". ")[:3])
+        return (
+            f"out of memory: {message}; make lattice.size or training.batch smaller, or share the lattice over more "
+            "ranks and nodes"
+        )
     if isinstance(failure, OSError) and failure.errno:
         advice = _ADVICE.get(failure.errno)
         return f"{_place(failure)}: {os.strerror(failure.errno)}{f'; {advice}' if advice else ''}"
-    message = " ".join(str(failure).split())
     return f"unexpected {type(failure).__name__}: {message} (hpcspin --debug shows the traceback)"
 
 

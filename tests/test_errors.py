@@ -42,6 +42,22 @@ def test_the_name_in_a_message_of_hdf5_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "failure",
+    [
+        MemoryError("Unable to allocate 1.00 TiB for an array"),
+        # As torch raises it for a GPU, and for a CPU.
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free. Including ... See ..."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_full_memory_says_what_would_help(failure: Exception) -> None:
+    told = one_line(failure)
+    assert told.startswith("out of memory: ")
+    assert "; make lattice.size or training.batch smaller, or share" in told
+    assert "See" not in told
+
+
+@pytest.mark.parametrize(
     ("message", "gone"),
     [
         ("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:4787: reset by peer", True),
