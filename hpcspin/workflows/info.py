@@ -28,7 +28,7 @@ def describe(world: World) -> dict[str, str]:
     lines["MPI library"] = _mpi_library()
     lines["CPU"] = f"{len(os.sched_getaffinity(0))} core(s), {torch.get_num_threads()} torch thread(s) a rank"
     lines["GPUs"] = ", ".join(gpu_names()) or "none"
-    lines["electron algebra"] = "CuPy" if has_cupy() and torch.cuda.is_available() else "torch on the CPU"
+    lines["electron algebra"] = _electron_algebra()
     lines["learned fields"] = _learned_fields()
     lines["halo exchange"] = _halo_exchange(world)
     lines["segment reductions"] = segment_backend()
@@ -40,6 +40,12 @@ def _halo_exchange(world: World) -> str:
         return "torch.distributed on the tensors of the device"
     obstacle = obstacle_to_device_buffers(world, pick_device(world))
     return "MPI on device buffers" if obstacle is None else f"MPI through host memory: {obstacle}"
+
+
+def _electron_algebra() -> str:
+    if not torch.cuda.is_available():
+        return "torch on the CPU"
+    return "CuPy" if has_cupy() else "torch on the GPU; pip install 'hpcspin[gpu]' brings CuPy"
 
 
 def _learned_fields() -> str:

@@ -14,6 +14,7 @@ import pytest
 from hpcspin.config import load_config
 from hpcspin.parallel.world import World
 from hpcspin.storage import write_labels, write_manifest
+from hpcspin.workflows import info
 from hpcspin.workflows.evaluate import label_files
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -161,6 +162,19 @@ def test_info_names_the_backends(hpcspin: Cli) -> None:
     assert result.returncode == 0, result.stderr
     for word in ("code_version", "MPI library", "GPUs", "segment reductions", "electron algebra"):
         assert word in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cupy", "said"),
+    [(False, True, "torch on the CPU"), (True, False, "torch on the GPU"), (True, True, "CuPy")],
+)
+def test_info_says_where_electrons_are_solved(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, cupy: bool, said: str
+) -> None:
+    """As `make_backend` chooses."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr(info, "has_cupy", lambda: cupy)
+    assert info._electron_algebra().startswith(said)
 
 
 def test_labels_of_a_run_are_its_trajectory_alone(tmp_path: Path) -> None:
