@@ -13,7 +13,21 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "slurm" / "train.sbatch"
 
 STAND_INS = {
-    "srun": 'echo "${SRUN_CPUS_PER_TASK:-1}" >>cores; shift; exec "$@"',
+    # Two tasks of a program, of which the second takes longer to end; a signal counts more than an exit code.
+    "srun": """
+echo "${SRUN_CPUS_PER_TASK:-1}" >>cores
+while [[ $1 == --* ]]; do
+  [ "$1" = --kill-on-bad-exit=1 ] && killing=1
+  shift
+done
+[ "$1" = torchrun ] && exec "$@"
+"$@"
+code=$?
+sleep 0.3 &
+[ "$code" -ne 0 ] && [ "${killing:-0}" -eq 1 ] && kill $!
+wait $! || exit
+exit "$code"
+""",
     "scontrol": 'if [ "$1" = show ]; then echo node1; else echo "$@" >>calls; fi',
     # As torchrun does, it tells 1 whatever exit code its ranks had.
     "torchrun": """
