@@ -46,7 +46,7 @@ NAMES |= {"spin_valve": "spin_valve"} | {name: f"{name}_model" for name in (*CLO
         ("driven_sd_voltages", "driven_sd_exact", 7.744e-6, 0.00366),
         ("driven_sd_strips", "driven_sd_test", 1.105e-4, 0.0869),
         ("driven_sd_strips", "driven_sd_exact", 4.053e-5, 0.0192),
-        ("triangular_120", "triangular_120_test", 7.388e-6, 0.00665),
+        ("triangular_120", "triangular_120_test", 5.483e-6, 0.00493),
         ("triangular_tetrahedral", "triangular_tetrahedral_test", 6.467e-5, 0.2382),
         ("square_double_exchange", "square_double_exchange_test", 6.384e-6, 0.00815),
     ],
