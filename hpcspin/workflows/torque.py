@@ -48,6 +48,7 @@ def torque_directory(config: Config, output: Path, world: World) -> int:
     switching, magnet = config.section(TorqueSection).switching, Magnet.of(config)
     if switching:
         _require_symmetry(config, switching, magnet)
+    _require_voltages(config, magnet)
     with recorded_job(output, world, config, ("torque.model", "dynamics.duration")):
         numbers = _torques(config, magnet, output, world)
         if switching:
@@ -148,6 +149,16 @@ def at_voltage(config: Config, voltage: float) -> Config:
         one.model_copy(update={"potential": one.potential + voltage * shares.get(one.name, 0.0)}) for one in reservoirs
     )
     return config.model_copy(update={"electrons": electrons.model_copy(update={"reservoirs": moved})})
+
+
+def _require_voltages(config: Config, magnet: Magnet) -> None:
+    """Raise HpcspinError, before anything is written, if electrons at a voltage, or the model, do not fit."""
+    section = config.section(TorqueSection)
+    model = load_force(section.model) if section.model else None
+    for voltage in (*section.voltages, *(section.switching.voltages if section.switching else ())):
+        system = build_system(at_voltage(config, voltage))
+        if model:
+            model.field(magnet.turned(section.angles[0]), system)
 
 
 def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict[str, Any]:

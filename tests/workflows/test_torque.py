@@ -226,6 +226,9 @@ def test_a_bracket_is_the_pair_between_which_runs_begin_to_leave(sizes: set[floa
         ("electrons.rashba=0.1", "electrons.rashba is not"),
         ("torque.axis=[0, 1, 1]", "symmetric under rotations"),
         ("dynamics.pinned=all", "no spin in these columns can move"),
+        ("torque.voltages=[0.4, 4000]", "potentials differ by 4000"),
+        ("torque.switching.voltages=[0.4, 4000]", "potentials differ by 4000"),
+        ("torque.model=driven_sd_fast", "take potential.drive: polarized"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(hpcspin: Cli, valve: Path, tmp_path: Path, override: str, said: str) -> None:
@@ -233,6 +236,7 @@ def test_what_is_wrong_is_said_in_a_line(hpcspin: Cli, valve: Path, tmp_path: Pa
     assert result.returncode != 0
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def table(path: Path) -> list[dict[str, str]]:
