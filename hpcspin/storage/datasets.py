@@ -19,6 +19,7 @@ class Described(NamedTuple):
 
 _NO_LABEL = "no exact label at this frame (dynamics.field: corrected)"
 _NO_CHECK = "no check at this frame (dynamics.check_interval)"
+_OFFSETS = "of square bonds (1, 0), (0, 1), of triangular ones also (1, -1); then those of further hoppings"
 
 DATASETS = {
     "spins": Described("1", "unit vectors S_i"),
@@ -58,8 +59,8 @@ DATASETS = {
     "puddles": Described("1", "number of ferromagnetic clusters, sites of the mean one and of the largest"),
     "topological_charge": Described("1", "skyrmion number"),
     "structure_factor": Described("1", "|sum_i S_i exp(-i q·r_i)|^2 / N at the wave vectors of the config"),
-    "bond_current": Described("t/hbar", "particles along each direction of bonds, from the site to the next one"),
-    "bond_spin_current": Described("t", "spin along each direction of bonds, from the site to the next one"),
+    "bond_current": Described("t/hbar", f"particles from each site to that at each offset in turn, {_OFFSETS}"),
+    "bond_spin_current": Described("t", f"spin from each site to that at each offset in turn, {_OFFSETS}"),
     "injected": Described("t/hbar", "particles out of each reservoir into each site"),
     "injected_spin": Described("t", "spin out of each reservoir into each site"),
     "spin_orbit_torque": Described("t", "torque of Rashba coupling on the electrons of each site"),
@@ -131,7 +132,7 @@ def describe_datasets(
         for key, text in known[name]._asdict().items():
             if text:
                 file[name].attrs[key] = text
-    for name in file.keys() & {"current", "exact_current"}:
+    for name in file.keys() & {"current", "exact_current", "injected", "injected_spin"}:
         with suppress(KeyError, TypeError):  # A config from a user's script may be incomplete.
             names = [reservoir["name"] for reservoir in attributes["config"]["electrons"]["reservoirs"]]
             file[name].attrs["reservoirs"] = names

@@ -1,5 +1,6 @@
 """What files say of their datasets: units, meanings of NaN, the reservoirs behind the currents."""
 
+import re
 from pathlib import Path
 
 import h5py
@@ -63,3 +64,15 @@ def test_labels_without_a_config_have_no_reservoirs(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "labels.h5") as file:
         assert file["field"].attrs["units"] == "t"
         assert "reservoirs" not in file["current"].attrs
+
+
+def test_flows_of_labels_say_their_reservoirs_and_the_offsets_of_their_bonds(tmp_path: Path) -> None:
+    spins = np.broadcast_to([0.0, 0.0, 1.0], (1, *SIZE, 3))
+    flows = {"injected": np.zeros((1, 2, *SIZE)), "bond_current": np.zeros((1, 3, *SIZE))}
+    write_labels(tmp_path / "labels.h5", spins, spins, {"config": CONFIG}, **flows)
+    with h5py.File(tmp_path / "labels.h5") as file:
+        assert list(file["injected"].attrs["reservoirs"]) == ["left", "bath"]
+        assert re.findall(r"\(.*?\)", file["bond_current"].attrs["meaning"]) == [
+            str(offset) for offset in make_lattice("triangular", SIZE).bonds
+        ]
+    assert make_lattice("square", SIZE).bonds == make_lattice("triangular", SIZE).bonds[:2]
