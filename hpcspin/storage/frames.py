@@ -42,6 +42,8 @@ from hpcspin.storage.opening import (
 )
 from hpcspin.storage.provenance import with_provenance, write_attributes
 
+_CLOSED = "{}: has been closed; open it again, or read it before"
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -259,10 +261,17 @@ class FrameReader:
     def __len__(self) -> int:
         return self._frames
 
+    def __repr__(self) -> str:
+        return f"<{self._frames} frames in {self._path}: {', '.join(self.names)}>"
+
     def __getattr__(self, name: str) -> _Rows:
-        if name.startswith("_") or name not in self.names:
+        if name.startswith("_"):  # Nor has a reader its own attributes while `copy` makes it.
+            raise AttributeError(name)
+        if name not in self.names:
             raise AttributeError(f"{self._path}: has no dataset {name!r}; it has {', '.join(self.names)}")
-        return _Rows(real_dataset(self._file, self._path, name), self._path, self._frames)
+        if not self._file:
+            raise HpcspinError(_CLOSED.format(self._path))
+        return _Rows(real_dataset(self._file, self._path, name), self)
 
     def close(self) -> None:
         """Close the file."""
@@ -276,36 +285,47 @@ class FrameReader:
 
 
 class _Rows:
-    """The complete frames of one dataset."""
+    """The complete frames of one dataset; their reader stays open as long as they are used."""
 
-    def __init__(self, dataset: h5py.Dataset, path: Path, frames: int, start: int = 0) -> None:
-        self._dataset, self._path, self._frames, self._start = dataset, path, frames, start
-        self.shape, self.dtype = (frames, *dataset.shape[1:]), dataset.dtype
+    def __init__(self, dataset: h5py.Dataset, reader: FrameReader, start: int = 0, stop: int | None = None) -> None:
+        self._dataset, self._reader, self._start = dataset, reader, start
+        self._name = dataset.name
+        self._frames = (len(reader) if stop is None else stop) - start
+        self.shape, self.dtype = (self._frames, *dataset.shape[1:]), dataset.dtype
+
+    def __repr__(self) -> str:
+        return f"<{self._reader._path}: {self._name}, shape {self.shape}>"
 
     def between(self, start: int, stop: int) -> _Rows:
         """The frames from ``start`` to before ``stop``, read when they are indexed."""
-        return _Rows(self._dataset, self._path, min(stop, self._frames) - start, self._start + start)
+        return _Rows(self._dataset, self._reader, self._start + start, self._start + min(stop, self._frames))
 
     def __len__(self) -> int:
         return self._frames
 
     def __getitem__(self, which: Any) -> Any:
+        if not self._dataset:
+            raise HpcspinError(_CLOSED.format(self._reader._path))
         first, *others = which if isinstance(which, tuple) else (which,)
         if first is Ellipsis:
             first, others = slice(None), [first, *others]
-        if isinstance(first, slice):
+        if isinstance(first, slice) and (first.step is None or first.step > 0):
             start, stop, step = first.indices(self._frames)
             first = slice(self._start + start, self._start + stop, step)
-        elif isinstance(first, int):
+        elif isinstance(first, int | np.integer):
             if not -self._frames <= first < self._frames:
                 raise IndexError(f"frame {first} of {self._frames}")
             first = self._start + first % self._frames
-        else:  # Indices of frames, or a mask.
-            first = self._start + np.arange(self._frames)[first]
+        else:  # Frames in any order, or a mask: HDF5 reads each once and in increasing order.
+            rows, order = np.unique(np.arange(self._frames)[first], return_inverse=True)
+            return self._read((self._start + rows, *others))[order]
+        return self._read((first, *others))
+
+    def _read(self, which: tuple[Any, ...]) -> Any:
         try:
-            return self._dataset[(first, *others)]
+            return self._dataset[which]
         except OSError as error:
-            raise HpcspinError(f"{self._path}: {self._dataset.name} is damaged ({error}); make it again") from error
+            raise HpcspinError(f"{self._reader._path}: {self._name} is damaged ({error}); make it again") from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         rows = self[:]
