@@ -17,10 +17,10 @@ from hpcspin.assembly.given import FieldLike, GivenFields
 from hpcspin.assembly.landscape import Landscape
 from hpcspin.assembly.outputs import scratch
 from hpcspin.assembly.system import build_system
-from hpcspin.config import Config, load_config, parse_config
+from hpcspin.config import Config, allowed_key, load_config, named_plugins, parse_config
 from hpcspin.dynamics import CLOSED_OBSERVERS
 from hpcspin.electrons import DrivenLattice, ElectronSystem
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Lattice, as_snapshots, one_snapshot
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.devices import pick_device
@@ -83,7 +83,7 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
     """
     world, output = World.current(), _path(output, "output")
     if not isinstance(system, ElectronSystem):
-        raise HpcspinError(f"label: {system!r} has no electrons; give a DrivenLattice or a ClosedLattice")
+        raise HpcspinError(f"label: {shown(system)} has no electrons; give a DrivenLattice or a ClosedLattice")
     snapshots, _ = as_snapshots(spins, system.lattice.size)
     if world.rank == 0:
         require_output(output)
@@ -248,6 +248,8 @@ def train(
         If the config or the data are wrong, or the training was interrupted (the same call resumes it).
     """
     directories = data if isinstance(data, list | tuple) else [data]
+    if not directories:
+        raise HpcspinError("data: the list is empty; give directories of label files")
     world, output = World.current(), _path(output, "output")
     if train_directory(_config(config, overrides), [_path(d, "data") for d in directories], output, world):
         raise HpcspinError(f"{output}: the training was stopped, with a checkpoint; the same call goes on")
@@ -284,6 +286,12 @@ def evaluate(
     """
     world = World.current()
     force = load_model(model) if isinstance(model, str | Path) else model
+    if not isinstance(force, ForceField | Committee):
+        raise HpcspinError(f"evaluate: {shown(model)} is no model; give a force field, or the name or path of one")
+    try:
+        allow = [allowed_key(key) for key in ([allow] if isinstance(allow, str) else allow)]
+    except ValueError as failure:
+        raise HpcspinError(f"evaluate: allow: {failure}") from failure
     files, name = label_files(_path(data, "data"), world), str(model) if isinstance(model, str | Path) else "the model"
     bias = warn_of_labels(files, Path(name), force.card, allow, world)
     return evaluate_model(force, files, world, bias, device)[0]
@@ -303,6 +311,8 @@ def open_trajectory(path: str | Path) -> FrameReader:
 
 
 def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
+    if not all(isinstance(override, str) for override in overrides):
+        raise HpcspinError(f"overrides {shown(overrides)} are no texts; give 'key.path=value', ...")
     if isinstance(given, str | Path):
         return load_config(given, overrides)
     if overrides:
@@ -310,14 +320,14 @@ def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
     if isinstance(given, Config):
         return given
     if not isinstance(given, Mapping):
-        raise HpcspinError(f"{given!r} is no config; give a YAML file or its content as a mapping")
-    load_plugins(given.get("plugins", ()), Path())
+        raise HpcspinError(f"{shown(given)} is no config; give a YAML file or its content as a mapping")
+    load_plugins(named_plugins(given, "config"), Path())
     return parse_config(dict(given), "config")
 
 
 def _path(given: Any, meaning: str) -> Path:
     if not isinstance(given, str | os.PathLike):
-        raise HpcspinError(f"{meaning}: {given!r} is no path; give the name of a file or directory")
+        raise HpcspinError(f"{meaning}: {shown(given)} is no path; give the name of a file or directory")
     return Path(given)
 
 
@@ -325,7 +335,7 @@ def _lattice_of(system: Any) -> Lattice:
     lattice = system.lattice if isinstance(system, ElectronSystem) else system
     if not isinstance(lattice, Lattice):
         raise HpcspinError(
-            f"{system!r} is no system; give a DrivenLattice, a ClosedLattice or, without electrons, a Lattice"
+            f"{shown(system)} is no system; give a DrivenLattice, a ClosedLattice or, without electrons, a Lattice"
         )
     return lattice
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -309,7 +309,7 @@ def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Con
     content = _read_file(Path(path))
     written = copy.deepcopy(content)
     places = [override.apply(content) for override in given]
-    load_plugins(_named_plugins(content), Path(path).parent)
+    load_plugins(named_plugins(content, str(path)), Path(path).parent)
     parsed = _validated(content)
     if isinstance(parsed, Config):
         return parsed
@@ -363,10 +363,15 @@ def _validated(content: dict[str, Any]) -> Config | Mistake:
         return first_mistake(failure)
 
 
-def _named_plugins(content: dict[str, Any]) -> list[str]:
-    """The plugins that a config names; validation reports what is wrong with the key."""
-    names = content.get("plugins")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+def named_plugins(content: Mapping[str, Any], source: str) -> list[str]:
+    """The plugins that the content of a config names.
+
+    Raises HpcspinError if they are no list of names: else the first name that is missing without them would be blamed.
+    """
+    names = content.get("plugins", [])
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise HpcspinError(f"{source}: plugins: must be a list of names in [ ], such as [my_terms.py]")
+    return list(names)
 
 
 def _stands(content: Any, keys: Sequence[str | int]) -> bool:

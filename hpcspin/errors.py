@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 _WHERE_TO = "choose another --output or make it writable"
 _ADVICE = {
@@ -20,6 +21,8 @@ _ADVICE = {
 }
 """Advice for operating-system errors while writing; functions that read files report their own."""
 
+_SHOWN = 60
+"""Characters of a value that messages show."""
 PLUGINS: set[str] = set()
 """Names of the user's own modules that have been loaded; what goes wrong in one of them is told with its place."""
 
@@ -65,6 +68,12 @@ def _in_words(failure: BaseException) -> str:
 def exit_code(failure: BaseException) -> int:
     """Exit code of a process that fails: 130 after Ctrl-C, as for any process that SIGINT ends."""
     return 130 if isinstance(failure, KeyboardInterrupt) else 1
+
+
+def shown(value: Any) -> str:
+    """A value in a message: what Python prints for it, but of an array, for example, only the beginning."""
+    words = " ".join(repr(value).split())
+    return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}..."
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -82,6 +82,8 @@ class Registry(dict[str, Entry]):
     def type_of(self, name: str, parameter: str | None = None) -> Any:
         """The type of one of an entry's own parameters, by default the first."""
         called, own = self._called(self[name]), self._own(name)
+        if not own:
+            raise HpcspinError(f"{self.key}: {name}: its function needs a parameter more, the value of its key")
         annotation = next(p.annotation for p in own if parameter in (None, p.name))
         # Resolve this annotation alone, in the entry's module: others there need not be importable.
         stub = SimpleNamespace(__annotations__={} if annotation is inspect.Parameter.empty else {"it": annotation})
@@ -171,7 +173,7 @@ def load_plugins(names: Sequence[str], folder: Path) -> None:
             PLUGINS.add(load().__name__)
         except HpcspinError as failure:
             raise HpcspinError(f"plugins: {name}: {failure}") from failure
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:
             if isinstance(failure, ModuleNotFoundError) and failure.name == name.partition(".")[0]:
                 reason = f"there is neither a file {file} nor a module of this name that Python finds"
             else:

@@ -256,17 +256,128 @@ def weather(frame, station: str):
         "dynamics.observers=[{name: weather, station: here}]",
         "mine.py, line 5, in weather: /nowhere/here: No such file or directory",
     ),
+    "an observer that changes its frame": (
+        """
+from hpcspin.dynamics import observer
+@observer("eraser")
+def eraser(frame):
+    frame.force[:] = 0
+    return 0.0
+""",
+        "dynamics.observers=[eraser]",
+        "mine.py, line 5, in eraser: unexpected ValueError: assignment destination is read-only",
+    ),
+    "an observer with the name of a dataset": (
+        """
+from hpcspin.dynamics import observer
+@observer("spins")
+def spins(frame):
+    return 0.0
+""",
+        "dynamics.classical={}",
+        "plugins: mine: dynamics.observers: 'spins' cannot be the name of an observer's dataset",
+    ),
+    "a mask of numbers": (
+        """
+import numpy as np
+from hpcspin.lattice import SHAPES
+@SHAPES.adding("corner")
+def corner(lattice):
+    return (np.indices(lattice.size).sum(axis=0) == 0).astype(int)
+""",
+        "electrons={temperature: 0.1, filling: 1, solver: diagonalization, regions: [{sites: corner, exchange: 1}]}",
+        "corner: its function gives shape (4, 3) and type int64; correct it, it must return a mask",
+    ),
+    "an integrator that lets the spins grow": (
+        """
+from hpcspin.dynamics import integrator
+@integrator("growing", order=1, langevin=True)
+def growing(spins, time, dt, omega):
+    return (1 + dt) * spins
+""",
+        "dynamics.integrator=growing",
+        "spins are no unit vectors at step 1; dynamics.integrator growing must return unit vectors",
+    ),
+    "an integrator in single precision": (
+        """
+from hpcspin.dynamics import integrator
+@integrator("single", order=1, langevin=True)
+def single(spins, time, dt, omega):
+    return spins.float()
+""",
+        "dynamics.integrator=single",
+        "dynamics.integrator: single must return the spins after the step, a tensor of their shape and type",
+    ),
+    "a solver without numbers": (
+        """
+import dataclasses
+from hpcspin.electrons.closed_form import ClosedFormSolver
+class Nowhere(ClosedFormSolver):
+    name = "nowhere"
+    def _solve(self, spins):
+        state = super()._solve(spins)
+        return dataclasses.replace(state, spin_density=state.spin_density * float("nan"))
+""",
+        "electrons.solver=nowhere; dynamics.field=electrons",
+        "occupations between nan and nan leave [0, 1]",
+    ),
+    "a term without a value": (
+        """
+from hpcspin.dynamics import TERMS, Zeeman
+@TERMS.adding("fixed")
+def fixed(lattice):
+    return Zeeman((0.0, 0.0, 1.0))
+""",
+        "dynamics.classical={fixed: 1}",
+        "dynamics.classical: fixed: its function needs a parameter more, the value of its key",
+    ),
+    "a module that leaves": (
+        "import sys\nsys.exit(3)",
+        "dynamics.classical={}",
+        "plugins: mine: fails with SystemExit: 3",
+    ),
 }
+FIELD = """
+from hpcspin.dynamics import TERMS
+class Own:
+    halo = (0, 0)
+    def bind(self, domain):
+        def field(spins, time):
+            return spins
+        return field
+@TERMS.adding("own")
+def own(lattice, strength: float):
+    return Own()
+"""
+for _change, _to, _words in (
+    ("return spins", "return spins.mul_(2)", "Own: changes the spins that it is given, which others use"),
+    ("return spins", "return spins.clone().requires_grad_()", "Own: its field carries a gradient; return a tensor"),
+    ("return spins", "return spins.long()", "Own: its field has type torch.int64; return a tensor of real numbers"),
+    ("        return field\n", "", "Own: its bind gives a NoneType; return a function of spins and time"),
+    ("return Own()", "return Own", "dynamics.classical: own: its function gives no field"),
+    ("halo = (0, 0)", "halo = 1", "dynamics.classical: own: its function gives no field"),
+    ("halo = (0, 0)", "", "dynamics.classical: own: its function gives no field"),
+):
+    WRONG[f"{_to or 'without'} {_change}"] = (FIELD.replace(_change, _to), "dynamics.classical={own: 1}", _words)
+for _change, _to, _words in (
+    ("bonds = ((1, 0),)", "", "plugins: mine: the lattice 'wires' needs bonds: pairs of whole numbers"),
+    ("((1, 0),)", "(1, 0)", "plugins: mine: the bonds of the lattice 'wires' must be pairs of whole numbers"),
+    ("np.eye(2)", "np.zeros((2, 2))", "the primitive_vectors of the lattice 'wires' must be two vectors of the plane"),
+    ('"wires"', "3", "plugins: mine: the lattice Wires has no kind"),
+):
+    _source = KINDS["lattice"][0]
+    WRONG[f"{_to or 'without'} {_change}"] = (_source.replace(_change, _to), "lattice.kind=wires", _words)
 
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_is_wrong_with_ones_own_is_named(what: str, config: Path, tmp_path: Path) -> None:
-    source, override, words = WRONG[what]
+    source, overrides, words = WRONG[what]
     (tmp_path / "mine.py").write_text(source)
-    done = CliRunner().invoke(cli.app, ["simulate", str(config), "--output", str(tmp_path / "run"), override])
+    given = ["simulate", str(config), "--output", str(tmp_path / "run"), *overrides.split("; ")]
+    done = CliRunner().invoke(cli.app, given)
     assert done.exit_code == 1
     assert words in done.stderr.splitlines()[-1]
-    if "observer" in override:
+    if "observers=" in overrides:
         assert "hpcspin: dynamics.observers: " in done.stderr
 
 
@@ -382,6 +493,14 @@ def test_a_plugin_that_fails_is_one_line(config: Path, tmp_path: Path, source: s
     with pytest.raises(HpcspinError, match=message) as failure:
         load_config(config)
     assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("wrong", ["mine", [3], None])
+def test_plugins_that_are_no_list_are_refused_before_what_they_would_add(wrong: object, config: Path) -> None:
+    with pytest.raises(HpcspinError, match=r"plugins: must be a list of names in \[ \]"):
+        load_config(config, [f"plugins={'null' if wrong is None else wrong}", "lattice.kind=wires"])
+    with pytest.raises(HpcspinError, match=r"plugins: must be a list of names in \[ \]"):
+        hs.load_system({"plugins": wrong, "lattice": {"kind": "wires", "size": [4, 3]}})
 
 
 def test_the_same_entry_again_takes_the_place_of_the_first(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from hpcspin.dynamics.energies import Conservative
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.torque import components_first, cross, dot
 from hpcspin.dynamics.waveforms import Waveform
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.parallel.domain import Domain
 
@@ -31,12 +31,17 @@ takes 4.7 times as long.
 """
 
 
+def _require_number(name: str, value: Any) -> None:
+    if np.ndim(value) or not isinstance(value, float | int | np.number):
+        raise HpcspinError(f"{name} {shown(value)} must be a number")
+
+
 class _Uniform:
     """A vector that is the same everywhere, copied to the device of the spins once."""
 
     def __init__(self, components: Vector) -> None:
         if np.shape(components) != (3,):
-            raise HpcspinError(f"field: {components!r} is no vector; give three components")
+            raise HpcspinError(f"field: {shown(components)} is no vector; give three components")
         self._components = components
         self._tensor: Tensor | None = None
 
@@ -86,6 +91,7 @@ class Anisotropy(Conservative):
     degree: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
+        _require_number("Anisotropy: strength", self.strength)
         # Another length would change K without a word.
         if not math.isclose(math.hypot(*self.axis), 1.0, rel_tol=1e-6):
             raise HpcspinError(f"Anisotropy: the axis {self.axis} is no unit vector; divide it by its length")
@@ -122,6 +128,7 @@ class Heisenberg(Conservative):
     degree: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
+        _require_number("Heisenberg: exchange of one shell", self.exchange)
         if self.bonds is not None and not len(self.bonds):
             raise HpcspinError(
                 "Heisenberg: has no bonds; give at least one, or leave them out for the lattice's nearest"

@@ -123,6 +123,13 @@ def _widest(halos: Sequence[Halo | None]) -> Halo | None:
     return max(hx for hx, _ in widths), max(hy for _, hy in widths)
 
 
+def is_field(given: Any) -> bool:
+    """Whether an object has the two attributes of a `Field`."""
+    halo = getattr(given, "halo", ())
+    fits = halo is None or (np.shape(halo) == (2,) and all(isinstance(w, int | np.integer) and w >= 0 for w in halo))
+    return not isinstance(given, type) and fits and callable(getattr(given, "bind", None))
+
+
 class SumField:
     """Sum of one or more fields, added in the order given."""
 
@@ -132,7 +139,7 @@ class SumField:
 
     def bind(self, domain: Domain) -> BoundField:
         """Bind all terms; see :class:`Field`."""
-        return _BoundSum([(term, term.bind(domain)) for term in self.terms], domain, self.halo)
+        return _BoundSum([(term, _bound(term, domain)) for term in self.terms], domain, self.halo)
 
     @property
     def observable_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -183,22 +190,41 @@ class _BoundSum:
     def __call__(self, spins: Tensor, time: float) -> Tensor:
         parts = []
         for field, term in self._terms:
-            parts.append(term(_narrow(spins, self._domain, self._halo, field.halo), time))
-            _require_block(field, parts[-1], self._domain)  # A sum would spread another shape over the block.
+            # Checked one by one: a sum would spread another shape over the block.
+            parts.append(
+                _checked(field, term, _narrow(spins, self._domain, self._halo, field.halo), time, self._domain)
+            )
         result = parts[0]
         for part in parts[1:]:
             result = result + part
         return result
 
 
-def _require_block(field: Field, result: Tensor, domain: Domain) -> None:
-    """Refuse what is no field on the block."""
+def _bound(field: Field, domain: Domain) -> BoundField:
+    found = field.bind(domain)
+    if not callable(found):
+        raise HpcspinError(
+            f"{type(field).__name__}: its bind gives a {type(found).__name__}; return a function of spins and time"
+        )
+    return found
+
+
+def _checked(field: Field, bound: BoundField, spins: Tensor, time: float, domain: Domain) -> Tensor:
+    """The field on the block; refuses what is none."""
+    before = spins._version  # Counts changes in place.
+    result, name = bound(spins, time), type(field).__name__
+    if spins._version != before:
+        raise HpcspinError(f"{name}: changes the spins that it is given, which others use; compute with a copy")
     if not isinstance(result, Tensor) or result.shape != (*domain.shape, 3):
         found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else f"type {type(result).__name__}"
         raise HpcspinError(
-            f"{type(field).__name__}: its field has {found} on a block of {domain.shape} sites; "
+            f"{name}: its field has {found} on a block of {domain.shape} sites; "
             "return one vector for each site of the block, without the halo, as a tensor"
         )
+    if not result.is_floating_point() or result.requires_grad:
+        found = "carries a gradient" if result.requires_grad else f"has type {result.dtype}"
+        raise HpcspinError(f"{name}: its field {found}; return a tensor of real numbers, such as field.detach()")
+    return result
 
 
 def terms_of(field: Field) -> tuple[Field, ...]:
@@ -218,7 +244,7 @@ class FieldEvaluator:
 
     def __init__(self, field: Field, domain: Domain, occupied: Tensor | None = None) -> None:
         self.field, self._domain, self._occupied = field, domain, occupied
-        self._bound = field.bind(domain)
+        self._bound = _bound(field, domain)
         self._last: tuple[Tensor, float, Tensor] | None = None
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
@@ -226,11 +252,10 @@ class FieldEvaluator:
         cached = self.cached(spins, time)
         if cached is not None:
             return cached
-        if self._occupied is None:
-            result = self._bound(self._surround(spins, time), time)
-        else:
-            result = self._bound(self._surround(spins * self._occupied, time), time) * self._occupied
-        _require_block(self.field, result, self._domain)
+        present = spins if self._occupied is None else spins * self._occupied
+        result = _checked(self.field, self._bound, self._surround(present, time), time, self._domain)
+        if self._occupied is not None:
+            result = result * self._occupied
         self.store(spins, time, result)
         return result
 

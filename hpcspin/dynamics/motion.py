@@ -13,6 +13,7 @@ from hpcspin.dynamics.settings import Settings
 from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.torque import angular_velocity, cross
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.domain import Domain
 
@@ -72,6 +73,11 @@ class Motion:
         noise = self._thermostat.field(self.sites, step, spins.dtype)
         dt = self._settings.step
         moved = self.advance(spins, step * dt, dt, lambda spins, time: self._turning(spins, time, noise))
+        if not isinstance(moved, Tensor) or moved.shape != spins.shape or moved.dtype != spins.dtype:
+            raise HpcspinError(
+                f"dynamics.integrator: {self._settings.integrator} must return the spins after the step, a tensor of "
+                "their shape and type"
+            )
         # A scheme that normalises may change the last bit of a spin that does not turn.
         return moved if self._may_move is None else torch.where(self._may_move, moved, spins)
 

@@ -54,6 +54,12 @@ class Frame:
     electrons: Any = None
     shared: dict[Any, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("spins", "force"):  # Observers share them, and the field is recorded.
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
 
 Measure = Callable[..., NDArray[np.float64] | float]
 Shape = Callable[..., tuple[int, ...]]
@@ -84,7 +90,12 @@ def a_site(lattice: Lattice, **_: Any) -> tuple[int, ...]:
 
 
 def observer(name: str, shape: Shape = _scalar) -> Callable[[Measure], Measure]:
-    """Register a measure: a function of a frame, and of parameters of its own in the config."""
+    """Register a measure: a function of a frame, and of parameters of its own in the config.
+
+    Raises HpcspinError if the name is none of a dataset, or every trajectory has that dataset.
+    """
+    if not name.isidentifier() or name in ("spins", "field", "step", "time"):
+        raise HpcspinError(f"dynamics.observers: {name!r} cannot be the name of an observer's dataset; choose another")
 
     def register(measure: Measure) -> Measure:
         OBSERVERS.add(name, Observer(measure, shape))

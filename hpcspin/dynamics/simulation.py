@@ -256,7 +256,7 @@ class Simulation:
         observed = {name: np.array(values) for name, values in observables.items()}
 
         def finish() -> None:
-            whole, force = self._finite(spins(), step), field()
+            whole, force = self._checked(spins(), step), field()
             if recorder is not None and whole is not None and force is not None:
                 recorder.record(self._frame(whole, force, time), whole, step, observed)
 
@@ -282,7 +282,7 @@ class Simulation:
         self._finish_frame()
         cached = self._evaluate.cached(self._state.spins, self._time)
         field = None if cached is None else self._domain.gather(cached)
-        spins = self._finite(self.spins, self._state.step)
+        spins = self._checked(self.spins, self._state.step)
         if spins is None or recorder is None:
             return
         arrays = {"spins": spins}
@@ -296,11 +296,16 @@ class Simulation:
         recorder.flush()  # The checkpoint counts these frames.
         write_checkpoint(self._saved, arrays, meta, self._identity)
 
-    def _finite(self, spins: NDArray[np.float64] | None, step: int) -> NDArray[np.float64] | None:
+    def _checked(self, spins: NDArray[np.float64] | None, step: int) -> NDArray[np.float64] | None:
         if spins is not None and not np.isfinite(spins).all():
             raise HpcspinError(
                 f"spins are not finite at step {step}; make dynamics.step smaller than {self.settings.step} or correct "
                 "the field"
+            )
+        if spins is not None and not np.allclose(np.linalg.norm(spins, axis=-1), 1.0, rtol=0.0, atol=1e-5):
+            raise HpcspinError(
+                f"spins are no unit vectors at step {step}; dynamics.integrator {self.settings.integrator} must return "
+                "unit vectors"
             )
         return spins
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, create_model, model_validator
 
 from hpcspin.dynamics.classical import Anisotropy, DzyaloshinskiiMoriya, Heisenberg, Slonczewski, Zeeman
-from hpcspin.dynamics.fields import Field
+from hpcspin.dynamics.fields import Field, is_field
 from hpcspin.dynamics.waveforms import WAVEFORMS, make_waveform
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.registry import Choice, Registry
 from hpcspin.settings import Finite, Section, Vector
@@ -47,8 +48,14 @@ class ClassicalSettings(Section):
         values, terms = self.model_extra or {}, list[Field]()
         for name, make in TERMS.items():
             if name in values:
-                term = make(lattice, values[name])
-                terms.extend(term if isinstance(term, Sequence) else [term])
+                given = make(lattice, values[name])
+                found = list(given) if isinstance(given, Sequence) else [given]
+                if not all(map(is_field, found)):
+                    raise HpcspinError(
+                        f"dynamics.classical: {name}: its function gives no field; return an object with halo, (hx, "
+                        "hy) or None, and bind"
+                    )
+                terms.extend(found)
         return terms
 
 

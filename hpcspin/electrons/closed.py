@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.solver import SOLVERS, Solver, State
 from hpcspin.electrons.system import ElectronSystem, is_number
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 
 _WHOLE = 1e-9
 """Distance from a whole number of electrons that is due to the rounding of a filling given as a decimal."""
@@ -79,9 +79,9 @@ def wrong_ensemble(potential: float | None, filling: float | None) -> str | None
             "(electrons a site)"
         )
     if potential is not None and not is_number(potential):
-        return f"potential {potential} must be a finite number"
+        return f"potential {shown(potential)} must be a finite number"
     if filling is not None and not (is_number(filling) and 0 <= filling <= 2):
-        return f"filling {filling} must lie between 0 and 2 electrons a site"
+        return f"filling {shown(filling)} must lie between 0 and 2 electrons a site"
     return None
 
 

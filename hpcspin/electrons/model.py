@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.system import SIGMA, ElectronSystem, are_finite, is_number, read_only
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import SHAPES, Lattice
 
 WIDEST_BIAS = 1e3
@@ -44,7 +44,7 @@ class Reservoir:
     """
 
     name: str
-    sites: NDArray[np.bool_]
+    sites: NDArray[np.bool_] = field(repr=False)
     width: float
     potential: float
     polarization: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -52,11 +52,11 @@ class Reservoir:
     def __post_init__(self) -> None:
         where = f"reservoir {self.name!r}"
         if not (is_number(self.width) and self.width >= 0):
-            raise HpcspinError(f"{where}: width {self.width} must be a finite number >= 0")
+            raise HpcspinError(f"{where}: width {shown(self.width)} must be a finite number >= 0")
         if not is_number(self.potential):
-            raise HpcspinError(f"{where}: potential {self.potential} must be a finite number")
+            raise HpcspinError(f"{where}: potential {shown(self.potential)} must be a finite number")
         if not (are_finite(self.polarization) and np.shape(self.polarization) == (3,)):
-            raise HpcspinError(f"{where}: polarization {self.polarization} must be three finite numbers")
+            raise HpcspinError(f"{where}: polarization {shown(self.polarization)} must be three finite numbers")
         if not math.hypot(*self.polarization) <= 1 + 1e-12:
             raise HpcspinError(
                 f"{where}: polarization {self.polarization} must have a length of at most 1, "
@@ -110,10 +110,14 @@ class DrivenLattice(ElectronSystem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.reservoirs, list | tuple):
+            raise HpcspinError(
+                f"electrons: reservoirs {shown(self.reservoirs)} are no list; give [Reservoir(...), ...]"
+            )
         object.__setattr__(self, "reservoirs", tuple(self.reservoirs))
         for reservoir in self.reservoirs:
             if not isinstance(reservoir, Reservoir):
-                raise HpcspinError(f"electrons: {reservoir!r} is no reservoir; give Reservoir(name, sites, ...)")
+                raise HpcspinError(f"electrons: {shown(reservoir)} is no reservoir; give Reservoir(name, sites, ...)")
         if not any(reservoir.width > 0 for reservoir in self.reservoirs):
             raise HpcspinError("electrons: no reservoir has a width; a steady state needs at least one")
         names = [reservoir.name for reservoir in self.reservoirs]

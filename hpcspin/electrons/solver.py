@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.system import ElectronSystem, is_number
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import in_short
 from hpcspin.parallel.world import World
 from hpcspin.registry import Registry
@@ -131,7 +131,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
             )
         if not (is_number(tolerance) and tolerance >= self.finest[precision]):
             raise HpcspinError(
-                f"electrons.tolerance: {tolerance!r} must be a number, at least {self.finest[precision]:g}, "
+                f"electrons.tolerance: {shown(tolerance)} must be a number, at least {self.finest[precision]:g}, "
                 f"the least that {precision} can certify"
             )
         self.precision = precision
@@ -210,7 +210,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
         slack = self.tolerance / self.scale
         polarized = np.linalg.norm(state.spin_density, axis=-1)
         lowest, highest = (state.density - polarized) / 2, (state.density + polarized) / 2
-        if lowest.min() < -4 * slack or highest.max() > 1 + 4 * slack:
+        if not (lowest.min() >= -4 * slack and highest.max() <= 1 + 4 * slack):  # True of NaN, too.
             raise HpcspinError(
                 f"occupations between {lowest.min():.3g} and {highest.max():.12g} leave [0, 1] by more than the "
                 "tolerance; the electronic state is wrong, lower electrons.tolerance and start again"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Lattice, as_snapshots, make_texture
 from hpcspin.storage import check_spins
 
@@ -115,22 +115,26 @@ class ElectronSystem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.lattice, Lattice):
-            raise HpcspinError(f"electrons: {self.lattice!r} is no lattice; make_lattice('square', (12, 6)) makes one")
+            raise HpcspinError(
+                f"electrons: {shown(self.lattice)} is no lattice; make_lattice('square', (12, 6)) makes one"
+            )
         object.__setattr__(self, "solver", self.solver or self.default_solver)
         if not isinstance(self.hopping, int | float):
             if not (are_finite(self.hopping) and np.ndim(self.hopping) == 1 and len(self.hopping)):
-                raise HpcspinError(f"electrons: hopping {self.hopping} must be a finite number, or one of each shell")
+                raise HpcspinError(
+                    f"electrons: hopping {shown(self.hopping)} must be a finite number, or one of each shell"
+                )
             object.__setattr__(self, "hopping", tuple(float(t) for t in self.hopping))
         for name in ("nearest_hopping", "temperature"):
             value = getattr(self, name)
             if not (is_number(value) and value > 0):
                 key = name.removeprefix("nearest_")
-                raise HpcspinError(f"electrons: {key} {value} must be a finite number > 0")
+                raise HpcspinError(f"electrons: {key} {shown(value)} must be a finite number > 0")
         if not is_number(self.rashba):
-            raise HpcspinError(f"electrons: rashba {self.rashba} must be a finite number")
+            raise HpcspinError(f"electrons: rashba {shown(self.rashba)} must be a finite number")
         for name in ("exchange", "on_site"):
             if not are_finite(getattr(self, name)):
-                given = textwrap.shorten(str(getattr(self, name)), 60)
+                given = shown(getattr(self, name))
                 raise HpcspinError(f"electrons: {name} {given} must be a finite number, or one for each site (Lx, Ly)")
             values = np.asarray(getattr(self, name), dtype=np.float64)
             if values.shape not in ((), self.lattice.size):

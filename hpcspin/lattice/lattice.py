@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.registry import Registry
 
 LATTICES: Registry[type[Lattice]] = Registry("lattice.kind")
@@ -55,6 +55,7 @@ class Lattice:
     """Integer matrices, acting on offsets, that generate the point group."""
 
     def __init_subclass__(cls) -> None:
+        _require_form(cls)
         LATTICES.add(cls.kind, cls)
 
     def __post_init__(self) -> None:
@@ -161,9 +162,19 @@ class Lattice:
             If the name is unknown or a site lies outside the lattice.
         """
         if isinstance(sites, str):
-            return SHAPES[sites](self)
+            mask = np.asarray(SHAPES[sites](self))
+            if mask.dtype != bool or mask.shape != self.size:  # Other arrays would be taken for numbers of sites.
+                raise HpcspinError(
+                    f"{sites}: its function gives shape {mask.shape} and type {mask.dtype}; correct it, it must return "
+                    f"a mask, bool of shape {self.size}"
+                )
+            return mask
         mask = np.zeros(self.size, dtype=bool)
-        for x, y in sites:
+        try:
+            pairs = [(x, y) for x, y in sites]
+        except (TypeError, ValueError) as failure:
+            raise HpcspinError(f"sites: {shown(sites)} is neither a name nor pairs (x, y)") from failure
+        for x, y in pairs:
             if not (0 <= x < self.size[0] and 0 <= y < self.size[1]):
                 raise HpcspinError(f"site [{x}, {y}] lies outside the {self.size} lattice")
             mask[x, y] = True
@@ -202,6 +213,24 @@ class Lattice:
                 inside &= (coordinate >= 0) & (coordinate < self.size[axis])
             target.append(coordinate % self.size[axis])
         return np.where(inside, target[0] * self.size[1] + target[1], -1)
+
+
+def _require_form(lattice: type[Lattice]) -> None:
+    """Refuse a lattice with a class attribute that is missing or of another form."""
+    if not isinstance(getattr(lattice, "kind", None), str):
+        raise HpcspinError(f"the lattice {lattice.__name__} has no kind; give it a name in configs, a text")
+    for name, kinds, shape, form in (
+        ("bonds", "iu", (2,), "pairs of whole numbers"),
+        ("primitive_vectors", "iuf", (2,), "two vectors of the plane, not parallel"),
+        ("generators", "iu", (2, 2), "matrices of 2 x 2 whole numbers"),
+    ):
+        try:
+            given = np.asarray(getattr(lattice, name))
+        except (AttributeError, ValueError) as failure:
+            raise HpcspinError(f"the lattice {lattice.kind!r} needs {name}: {form}") from failure
+        right = not given.size or (given.dtype.kind in kinds and given.shape[1:] == shape)
+        if not right or (name == "primitive_vectors" and (len(given) != 2 or not np.linalg.det(given))):
+            raise HpcspinError(f"the {name} of the lattice {lattice.kind!r} must be {form}")
 
 
 class SquareLattice(Lattice):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
@@ -31,7 +32,9 @@ def perpendicular(spins: Vectors, field: Vectors) -> Vectors:
     HpcspinError
         If the shapes do not fit.
     """
-    of_spins, of_field = tuple(spins.shape), tuple(field.shape)
+    given: list[Any] = [one if hasattr(one, "shape") else np.asarray(one) for one in (spins, field)]
+    of_spins, of_field = (tuple(one.shape) for one in given)
     if of_spins[-1:] != (3,) or of_field[-len(of_spins) :] != of_spins:
         raise HpcspinError(f"perpendicular: a field of shape {of_field} is not on spins of shape {of_spins}")
-    return field - spins * (spins * field).sum(-1)[..., None]
+    unit, total = given
+    return total - unit * (unit * total).sum(-1)[..., None]

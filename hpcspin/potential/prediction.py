@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Halo, Lattice, as_snapshots, make_lattice, perpendicular
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
@@ -307,7 +307,7 @@ class Predictor(nn.Module):
         The latest answer is kept: for a small lattice the comparison takes as long as the field.
         """
         if not hasattr(system, "as_config"):
-            raise HpcspinError(f"{system!r} is no system; give a DrivenLattice or a ClosedLattice")
+            raise HpcspinError(f"{shown(system)} is no system; give a DrivenLattice or a ClosedLattice")
         if self._allowed is None or self._allowed[0] is not system or self._allowed[1] != set(allow):
             known = stored_electrons(self.card.get("electrons"), "the model")
             given = electrons_of(system.as_config(), "the system")
