@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import runpy
 import subprocess
@@ -279,11 +280,73 @@ def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattic
         (lambda _, __: hs.load_system(3), "3 is no config"),
         (lambda _, __: hs.open_labels(3), "labels: 3 is no path"),
         (lambda _, __: hs.train(SMALL, [3], "runs"), "data: 3 is no path"),
+        (lambda _, __: hs.train(SMALL, [], "runs"), "data: the list is empty"),
+        (lambda _, __: hs.load_system(SMALL, {"seed": 1}), r"overrides \(\{'seed': 1\},\) are no texts"),
+        (lambda system, spins: hs.simulate(spins, system), r"array\(\[\[\[[^\\]*\.\.\. is no system"),
+        (lambda system, spins: hs.simulate(system, [], spins), "simulate: field: the list is empty"),
+        (lambda system, _: hs.evaluate(system, "labels.h5"), r"evaluate: DrivenLattice\(.*\.\.\. is no model"),
+        (lambda _, __: hs.evaluate("driven_sd_fast", "labels.h5", allow="x"), "evaluate: allow: 'x' is no key"),
+        (lambda _, spins: hs.perpendicular(spins, None), r"a field of shape \(\) is not on spins"),
+        (lambda system, _: system.lattice.mask({"columns": [0, 1]}), "sites: {'columns': .*} is neither a name nor"),
+        (lambda system, _: replace(system, reservoirs=system.reservoirs[0]), "reservoirs Reservoir.* are no list"),
+        (lambda _, __: Heisenberg([1.0, -0.2]), "Heisenberg: exchange of one shell .* must be a number"),
+        (lambda _, __: Anisotropy("x"), "Anisotropy: strength 'x' must be a number"),
     ],
 )
 def test_arguments_of_a_wrong_type_are_one_line(system: hs.DrivenLattice, call: Callable, message: str) -> None:
-    with pytest.raises(hs.HpcspinError, match=message):
+    with pytest.raises(hs.HpcspinError, match=message) as found:
         call(system, system.texture("wall", position=4))
+    assert len(str(found.value)) < 300
+
+
+def test_lists_have_a_perpendicular_part_too() -> None:
+    np.testing.assert_array_equal(hs.perpendicular([[0.0, 0.0, 1.0]], [[1.0, 2.0, 3.0]]), [[1.0, 2.0, 0.0]])
+
+
+class _Own:
+    """A field of one's own that is no dataclass, and whose `repr` says nothing of its parameter."""
+
+    halo = (0, 0)
+
+    def __init__(self, strength: object) -> None:
+        self.strength = strength
+
+    def bind(self, domain: object) -> Callable:
+        return lambda spins, time: 0 * spins + torch.as_tensor(self.strength)
+
+
+@pytest.mark.parametrize("make", [float, lambda up: np.full(3, up), lambda up: np.full((4, 3, 3), up)])
+def test_a_run_goes_on_under_the_same_field_of_ones_own_alone(make: Callable, tmp_path: Path) -> None:
+    lattice, spins = hs.make_lattice("square", (4, 3)), np.tile([0.0, 0.6, 0.8], (4, 3, 1))
+    settings = {"damping": 0.1, "step": 0.1, "path": tmp_path}
+    hs.simulate(lattice, _Own(make(1.0)), spins, duration=0.1, **settings)
+    assert hs.simulate(lattice, _Own(make(1.0)), spins, duration=0.2, **settings).finished
+    with pytest.raises(hs.HpcspinError, match=r"belongs to another config: dynamics\.field"):
+        hs.simulate(lattice, _Own(make(1.0 + 1e-9)), spins, duration=0.3, **settings)
+
+
+def test_a_path_that_does_not_come_to_rest_ends() -> None:
+    land, up = hs.landscape(hs.make_lattice("square", (2, 1), (False, False)), Anisotropy(0.5)), np.zeros((2, 1, 3))
+    up[..., 2] = 1.0
+    with pytest.raises(hs.HpcspinError, match=r"the residual force is .* after 20 evaluations, and 0 is asked for"):
+        land.path(up, -up, images=4, tolerance=0.0, most=20)
+
+
+def test_frames_are_indexed_as_arrays_are_while_the_file_is_open(tmp_path: Path) -> None:
+    lattice, spins = hs.make_lattice("square", (4, 3)), np.tile([0.0, 0.6, 0.8], (4, 3, 1))
+    run = hs.simulate(lattice, Zeeman((0, 0, 1)), spins, step=0.1, duration=0.5, record_interval=1, path=tmp_path)
+    with hs.open_trajectory(tmp_path) as frames:
+        odd = np.arange(6) % 2 == 1
+        for which in (2, -1, np.int64(3), slice(4, 1, -2), [3, 0, 0], odd, (slice(None, None, -1), ..., 2), (..., 0)):
+            np.testing.assert_array_equal(frames.spins[which], run.spins[which])
+        assert repr(frames).startswith(f"<6 frames in {tmp_path}")
+        assert repr(frames.spins).endswith("trajectory.h5: /spins, shape (6, 4, 3, 3)>")
+        assert copy.copy(frames).names == frames.names
+        rows = frames.spins
+    for read in (lambda: rows[0], lambda: frames.spins, lambda: np.asarray(rows)):
+        with pytest.raises(hs.HpcspinError, match="has been closed; open it again"):
+            read()
+    np.testing.assert_array_equal(hs.open_trajectory(tmp_path).spins[-1], run.spins[-1])  # In one expression.
 
 
 def test_a_landscape_refuses_other_shapes_and_stays_usable() -> None:
@@ -348,7 +411,7 @@ def test_masks_reservoirs_and_lattices_that_are_none_are_one_line() -> None:
             hs.Reservoir("left", lattice.mask("left"), **{"width": 1.0, "potential": 0.0, **wrong})
     good = {"hopping": 1.0, "exchange": 2.5, "temperature": 0.05, "filling": 1.0}
     for key in ("hopping", "exchange", "temperature", "filling", "rashba", "on_site"):
-        with pytest.raises(hs.HpcspinError, match=f"electrons: {key} x must"):
+        with pytest.raises(hs.HpcspinError, match=f"electrons: {key} 'x' must"):
             hs.ClosedLattice(lattice, **{**good, key: "x"})
     closed, up = hs.ClosedLattice(lattice, **good), np.broadcast_to([0.0, 0.0, 1.0], (4, 3, 3))
     with pytest.raises(hs.HpcspinError, match=r"electrons\.tolerance: 'x' must be"):
@@ -394,6 +457,7 @@ def test_results_and_models_print_one_line(system: hs.DrivenLattice) -> None:
     up = np.tile([0.0, 0.0, 1.0], (2, 1, 1))
     assert repr(land.minimise(up)) == "<Minimum: spins (2, 1, 3), torque 0, evaluations 1>"
     assert "\n" not in repr(land.path(up, -up, images=3, tolerance=1.0))
+    assert "\n" not in repr(system)
     model = hs.load_model("driven_sd_fast")
     weights = sum(weight.numel() for weight in model.parameters())
     assert re.fullmatch(rf"<direct force field, square lattice: radius [^\n]*, {weights} weights>", repr(model))

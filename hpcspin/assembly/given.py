@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.fields import SolverField, exact_field, learned_field
 from hpcspin.config import DynamicsSection
 from hpcspin.dynamics import Field, Settings, SumField
+from hpcspin.dynamics.fields import is_field
 from hpcspin.electrons import ElectronSystem, Solver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
@@ -57,6 +59,8 @@ class GivenFields:
         self, verb: str, field: FieldLike, system: ElectronSystem | Lattice, settings: Mapping[str, Any], **more: Any
     ) -> None:
         given = list(field) if isinstance(field, list | tuple) else [field]
+        if not given:
+            raise HpcspinError(f"{verb}: field: the list is empty; give fields, or leave it out for the exact one")
         self._terms = [load_force(term) if isinstance(term, str | Path) else term for term in given]
         self._texts = [_text(term) for term in self._terms]
         self._names = [
@@ -130,7 +134,7 @@ class GivenFields:
             term.require(system.lattice, "field")
             require_electrons(system.as_config(), term.card, ("the model", "the system"), dynamics.allow, world)
             return learned_field(term, system, dynamics, world, device)
-        if not (hasattr(term, "halo") and callable(getattr(term, "bind", None))):
+        if not is_field(term):
             raise HpcspinError(
                 f"field: a {type(term).__name__} is no field; give a solver, a force field, the name of one, or an "
                 "object with halo and bind as hpcspin.dynamics.Field has them"
@@ -159,7 +163,22 @@ def _text(term: Any) -> str:
     if isinstance(term, Solver):
         parts = json.dumps([term.system.as_config(), term.tolerance, term.precision, term.seed])
         return f"{type(term).__name__} {hashlib.sha256(parts.encode()).hexdigest()[:16]}"
-    words = _content(term) if dataclasses.is_dataclass(term) else f"{type(term).__module__}.{type(term).__qualname__}"
+    if dataclasses.is_dataclass(term):
+        return _without_addresses(_content(term))
+    name, state = f"{type(term).__module__}.{type(term).__qualname__}", getattr(term, "__dict__", {})
+    return f"{name} {_digest(state)}" if state else name
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """Digest of the attributes of an object, whose `repr` need not show them."""
+    try:
+        content = pickle.dumps(dict(state))
+    except Exception:  # Some objects, such as functions in functions, cannot be pickled.
+        content = _without_addresses(_content(dict(state))).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _without_addresses(words: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", words)
 
 

@@ -103,11 +103,26 @@ class Landscape:
         return minimise(self.field, self._state(spins), tolerance, most)
 
     def path(
-        self, first: Array, last: Array, images: int = 9, tolerance: float = 1e-4, tilt: float = 0.1, seed: int = 1
+        self,
+        first: Array,
+        last: Array,
+        images: int = 9,
+        tolerance: float = 1e-4,
+        tilt: float = 0.1,
+        seed: int = 1,
+        most: int = 100_000,
     ) -> Band:
-        """Minimum-energy path between two states at rest, from their geodesic; see `hpcspin.analysis.path`."""
+        """Minimum-energy path between two states at rest, from their geodesic; see `hpcspin.analysis.path`.
+
+        Raises HpcspinError if the residual force is larger than `tolerance` after `most` evaluations of an image.
+        """
         first, last = self.ends(self._state(first), self._state(last))
-        *_, band = relax(self.images, geodesic(first, last, images, tilt, seed), tolerance)
+        for band in relax(self.images, geodesic(first, last, images, tilt, seed), tolerance):
+            if band.evaluations >= most or not np.isfinite(band.force.max()):
+                raise HpcspinError(
+                    f"the residual force is {band.force.max():.3g} after {band.evaluations} evaluations, and "
+                    f"{tolerance:g} is asked for; give ends at rest, a larger tolerance, or more evaluations"
+                )
         return band
 
     def ends(self, first: Array, last: Array) -> Array:
