@@ -24,7 +24,7 @@ TrainingData = Annotated[
     list[Path], typer.Option("--data", help="Directory of label files (*.h5), all of it; may be repeated.")
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Changed keys, as dynamics.seed=7.")
+    list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Changed keys, as dynamics.seed=7.")
 ]
 Directory = Annotated[Path, typer.Option("--output", "-o", help="Directory of the results.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output, which is refused otherwise.")]
@@ -280,7 +280,7 @@ def report(
 @app.command()
 def plot(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, trajectory or path.")],
-    other: Annotated[Path | None, typer.Argument(metavar="[DIR2]", help="Another one, to be compared.")] = None,
+    other: Annotated[Path | None, typer.Argument(metavar="DIR2", help="Another one, to be compared.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Picture to write, PNG, PDF or SVG by its ending.")
     ] = Path("plot.png"),
@@ -294,7 +294,7 @@ def plot(
 
 @app.command()
 def draw(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, or trajectory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Simulation, minimum, path, or a file of frames.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Film (.gif, or .mp4 with ffmpeg) or picture (.png, .pdf, .svg).")
     ],
@@ -372,7 +372,7 @@ def info() -> None:
 
 @app.command(epilog="Exit code 1: something that hpcspin needs does not work here.")
 def doctor(
-    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where results will be written.")] = Path(),
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where results will be written.")] = Path(),
 ) -> None:
     """Test what hpcspin needs: ranks, GPUs, messages, disk, locks, kernels; includes the output of `info`."""
     from hpcspin.workflows.doctor import examine
