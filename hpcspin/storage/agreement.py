@@ -212,7 +212,7 @@ def _differences(group: Sequence[Electrons], given: Electrons, *, joined: bool =
     if ("reservoirs" in first) != ("reservoirs" in given):
         return {} if _same(first["bias"], bias) else {"electrons.reservoirs": _biases(first, given)}
     keys = (first.keys() & given.keys()) - {"bias", "reservoirs"}
-    pairs_of_keys = {key: (first[key], given[key]) for key in keys}
+    pairs_of_keys = {key: (first[key], given[key]) for key in sorted(keys)}
     pairs_of_keys |= {key: (first.get(key, 0.0), given.get(key, 0.0)) for key in _ZERO_IF_ABSENT}
     differences = {f"electrons.{key}": pair for key, pair in pairs_of_keys.items() if not _same(*pair)}
     if "reservoirs" not in first:

@@ -12,7 +12,7 @@ from hpcspin.config import DynamicsSection
 from hpcspin.electrons import ClosedLattice, DrivenLattice, Reservoir
 from hpcspin.lattice import make_lattice
 from hpcspin.storage import TrajectoryWriter, write_labels
-from hpcspin.storage.datasets import DATASETS
+from hpcspin.storage.datasets import DATASETS, describe_datasets
 
 SIZE = (4, 3)
 CONFIG = {"electrons": {"reservoirs": [{"name": "left"}, {"name": "bath"}]}}
@@ -56,6 +56,18 @@ def test_datasets_say_what_they_are(tmp_path: Path, compression: str | None) -> 
         assert "edge" in file["chirality"].attrs["nan"]
         assert "nan" not in file["spins"].attrs
         assert not file["of_a_plugin"].attrs
+
+
+def test_descriptions_have_the_order_of_the_names(tmp_path: Path) -> None:
+    """Else a run in another process has other bytes."""
+    names = ["bond_map", "chirality", "density", "energy", "error", "magnetization", "mean_bond", "wall_position"]
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        for name in names:
+            file[name] = 0.0
+        describe_datasets(file, {})
+    content = (tmp_path / "file.h5").read_bytes()
+    places = [content.index(DATASETS[name].meaning.encode()) for name in names]
+    assert places == sorted(places)
 
 
 def test_labels_without_a_config_have_no_reservoirs(tmp_path: Path) -> None:
