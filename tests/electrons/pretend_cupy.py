@@ -12,6 +12,7 @@ import operator
 import shutil
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,6 +106,8 @@ for _name in (*_REFLECTED, "add", "sub", "mul", "truediv", "matmul", "mod", "neg
 def _wrapped(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return CardArray(value)
+    if isinstance(value, tuple) and any(isinstance(part, np.ndarray) for part in value):
+        return tuple(map(_wrapped, value))
     return value
 
 
@@ -239,7 +242,8 @@ class _Namespace:
 
     def __getattr__(self, name: str) -> Any:
         if name == "linalg":
-            return SimpleNamespace(inv=lambda matrices: self._called(self._card.inverse, matrices))
+            functions = {"inv": self._card.inverse, "eigh": library.linalg.eigh}
+            return SimpleNamespace(**{key: partial(self._called, function) for key, function in functions.items()})
         if name == "asarray":
             return self._card.asarray
         found = getattr(library, name)

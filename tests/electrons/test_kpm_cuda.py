@@ -16,7 +16,7 @@ import pytest
 from systems import random_spins
 from test_kpm_recursion import COUNT, EVERY, SYSTEMS
 
-from hpcspin.electrons import ClosedLattice, KpmSolver
+from hpcspin.electrons import ClosedLattice, KpmSolver, make_solver
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.kpm_cuda import CudaRecursion
 from hpcspin.electrons.kpm_probes import colouring, probe_groups, random_phases
@@ -112,11 +112,12 @@ def test_the_solver_takes_the_kernels_where_cupy_computes(launches, monkeypatch)
 
 
 @pytest.mark.gpu
-def test_a_label_on_a_gpu_equals_that_of_the_cpu():
+@pytest.mark.parametrize(("solver", "tolerance"), [("kpm", 0.1), ("diagonalization", 1e-6)])
+def test_labels_of_a_closed_lattice_on_a_gpu_equal_those_of_the_cpu(solver, tolerance):
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     if not cupy.cuda.is_available():
         pytest.skip("no NVIDIA GPU on this machine")
     system = ClosedLattice(make_lattice("square", (12, 12), (True, True)), 1.0, 6.0, 0.05, filling=0.97)
-    spins = random_spins(system, 1, seed=3)
-    device, host = (KpmSolver(system, 0.1, device=place).solve(spins) for place in ("cuda", "cpu"))
+    spins = random_spins(system, 2, seed=3)
+    device, host = (make_solver(solver, system, tolerance, device=place).solve(spins) for place in ("cuda", "cpu"))
     assert np.abs(device.field - host.field).max() < 1e-9

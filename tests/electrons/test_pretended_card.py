@@ -7,11 +7,13 @@ import pytest
 from pretend_cupy import Card
 from systems import driven, from_reference, random_spins
 
-from hpcspin.electrons import RecursiveSolver, transmission
+from hpcspin.electrons import ClosedLattice, RecursiveSolver, transmission
 from hpcspin.electrons.backend import make_backend
+from hpcspin.electrons.diagonalization import DiagonalizationSolver
 from hpcspin.electrons.fused import Autotuned
 from hpcspin.electrons.hamiltonian import layer_blocks
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
 
 SYSTEMS = {
     "square": driven("square", (6, 4), left=(0.7, -2.9), right=(0.4, 0.3), bath=(0.02, 0.3)),
@@ -68,6 +70,20 @@ def test_the_fused_kernel_gives_the_labels_of_the_cpu(kernels: Card, name: str, 
 def test_single_precision_on_a_card_stays_within_its_estimate(kernels: Card, monkeypatch) -> None:
     solver = on_kernels(SMALL["square"], 1e-3, "complex64", monkeypatch)
     assert 1e-9 < deviation(SMALL["square"], solver) < 1e-3
+
+
+@pytest.mark.parametrize("vacancies", [None, (2, 1)])
+def test_closed_lattices_are_diagonalised_on_a_card_several_at_a_time(card: Card, vacancies) -> None:
+    lattice = make_lattice("square", (4, 3), (True, True))
+    missing = None if vacancies is None else np.arange(12).reshape(4, 3) == 3 * vacancies[0] + vacancies[1]
+    system = ClosedLattice(lattice, 1.0, 3.0, 0.1, filling=0.8, vacancies=missing)
+    spins = random_spins(system, 3, seed=4)
+    solver, host = (DiagonalizationSolver(system, 1e-6, device=device) for device in ("cuda:0", "cpu"))
+    assert solver.backend.name == "cupy"
+    assert solver._at_once > 1
+    found, expected = solver.solve(spins), host.solve(spins)
+    for key in ("field", "density", "energy", "chemical_potential"):
+        assert np.abs(getattr(found, key) - getattr(expected, key)).max() < 1e-10
 
 
 def test_a_card_meets_the_reference(reference, card: Card) -> None:
