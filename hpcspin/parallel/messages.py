@@ -42,7 +42,7 @@ def _free(requests: list[Any]) -> None:
 class NeighbourMessages:
     """The messages to each side of my block, and those from there.
 
-    Raises HpcspinError if torch.distributed would send them and cannot, see `require_own_gpu`.
+    Raises HpcspinError if NCCL would send them and ranks share a GPU.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class NeighbourMessages:
         self._world, self._stopwatch = domain.world, domain.stopwatch
         self._peers = {side: peer for side in sorted(shapes) if (peer := domain.neighbour(side)) is not None}
         under_mpi, on_gpu = self._world.comm is not None, like.device.type == "cuda"
-        if not under_mpi:
+        if on_gpu and not under_mpi:
             require_own_gpu(self._world, like.device)
         self._read_by_host = like.device if under_mpi and on_gpu else None
         self._staged = under_mpi and obstacle_to_device_buffers(self._world, like.device) is not None

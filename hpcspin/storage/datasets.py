@@ -132,11 +132,7 @@ def describe_datasets(
         for key, text in known[name]._asdict().items():
             if text:
                 file[name].attrs[key] = text
-<<<<<<< HEAD
-    for name in file.keys() & {"current", "exact_current", "injected", "injected_spin"}:
-=======
-    for name in sorted(file.keys() & {"current", "exact_current"}):
->>>>>>> a340604 (Descriptions of datasets are written in the order of their names: a set has another order in each process, so that equal runs had files of other bytes)
+    for name in sorted(file.keys() & {"current", "exact_current", "injected", "injected_spin"}):
         with suppress(KeyError, TypeError):  # A config from a user's script may be incomplete.
             names = [reservoir["name"] for reservoir in attributes["config"]["electrons"]["reservoirs"]]
             file[name].attrs["reservoirs"] = names
