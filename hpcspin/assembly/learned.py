@@ -13,9 +13,13 @@ from torch import Tensor
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Halo, Lattice
-from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.domain import Domain, choose_blocks
 from hpcspin.parallel.messages import NeighbourMessages
+from hpcspin.parallel.world import World
 from hpcspin.potential import Block, Committee, Drive, ForceField, Neighbourhood, at_filling
+
+_AT_ONCE = 1 << 14
+"""About as many sites have features in memory at once."""
 
 
 class LearnedField:
@@ -32,10 +36,7 @@ class LearnedField:
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
-        whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
-        columns = (domain.slices[0].start, domain.lattice.size[0])
-        table = self.model.window(Block(domain.shape, whole, domain.lattice.periodic, columns))
-        like = next(self.model.parameters())
+        table, like = self._table(domain), next(self.model.parameters())
         if table.borders:
             table.exchange = NeighbourMessages(domain, table.borders.shapes, like)
         return _BoundLearned(self.model, table, self._bias(like.device), domain)
@@ -63,6 +64,25 @@ class LearnedField:
         given = spins.reshape(1, -1, 3).to(device), self.model.neighbourhood(lattice)
         values = measure(*given, at_filling(self.model, *given, self._bias(device), lattice.num_sites)[0])[0]
         return values.double().cpu().numpy().reshape(*lattice.size, *values.shape[1:])
+
+    def outside(self, lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`ForceField.outside` of each site, for spins of shape (Lx, Ly, 3), without the ranks.
+
+        Features take kilobytes a site: they are computed for blocks of the lattice, one after the other.
+        """
+        found, whole = np.empty(lattice.size), torch.tensor(spins, device=next(self.model.parameters()).device)
+        count = 1 << (-(-lattice.num_sites // _AT_ONCE) - 1).bit_length()  # Some blocks along x times some along y.
+        blocks = choose_blocks(lattice.size, count, (0, 0))
+        for number in range(count):
+            domain = Domain(lattice, World(number, count), blocks)
+            given = domain.window(whole, self.halo).reshape(1, -1, 3), self._table(domain), self._bias(whole.device)
+            found[domain.slices] = self.model.outside(*given).cpu().reshape(domain.shape)
+        return found
+
+    def _table(self, domain: Domain) -> Neighbourhood:
+        whole = (domain.blocks[0] == 1, domain.blocks[1] == 1)
+        columns = (domain.slices[0].start, domain.lattice.size[0])
+        return self.model.window(Block(domain.shape, whole, domain.lattice.periodic, columns))
 
     def _bias(self, device: torch.device) -> Tensor:
         return torch.tensor(self._drive, dtype=torch.float64, device=device).reshape(1, -1)

@@ -111,7 +111,7 @@ def outside(frame: Frame) -> NDArray[np.float64]:
             "dynamics.observers: outside needs a model that knows the range of its training data, which this one does "
             "not; train it again, or leave the observer out"
         )
-    distances = field.on_lattice(frame.lattice, torch.tensor(frame.spins), model.outside)
+    distances = field.outside(frame.lattice, frame.spins)
     share = float(np.mean(distances > 0))
     if share > max(_ALARM, 2 * field.alarmed):
         field.alarmed = share

@@ -83,9 +83,10 @@ class MessagePassing(ForceField):
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
         """See `ForceField`."""
         spins, number = self.placed(spins, neighbourhood, bias), layer % len(self._stack)
-        inputs = self._inputs_of(spins, neighbourhood, bias)
+        inputs, tile = self._inputs_of(spins, neighbourhood, bias), self._tile(spins, neighbourhood)
         sites, chosen = self._before(number, spins, neighbourhood, inputs), self._stack[number]
-        around = self._around(number, spins, neighbourhood, slice(-1))
+        centres = slice(-(-_evaluated(number, len(spins), neighbourhood) // tile) * tile)
+        around = self._around(number, spins, neighbourhood, centres)
         features, _ = chosen.features(sites, around, chosen.whole_maps())
         return features[neighbourhood.outputs_of(len(spins), spins.device)[1]]
 
@@ -125,7 +126,7 @@ class MessagePassing(ForceField):
             run = compiled(_run_layer) if self.fused else _run_layer
             output = run(layer, sites, self._convolution(number, neighbourhood), inputs)
             return SiteData(output.vectors.to(self.dtype), output.scalars.to(self.dtype))
-        centres = neighbourhood.window.stages[number] if batch == 1 else batch * neighbourhood.centres
+        centres = _evaluated(number, batch, neighbourhood)
         group, end = group_size(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
         parts, maps = [], self._maps_of(number)
         for start in range(0, end, group):
@@ -197,6 +198,11 @@ class CovariantField(MessagePassing):
             rows = self._of_weights(number, HostLayer)(rows, table, inputs, centres, adds, torch.get_num_threads())
         outputs, _ = neighbourhood.outputs_of(1, spins.device)
         return rows.vectors.squeeze(2).index_select(0, outputs) * self.field_scale
+
+
+def _evaluated(number: int, batch: int, neighbourhood: Neighbourhood) -> int:
+    """Number of centres, the first ones, that a layer evaluates: in one window those that later layers depend on."""
+    return neighbourhood.window.stages[number] if batch == 1 else batch * neighbourhood.centres
 
 
 def _run_layer(layer: Layer, sites: SiteData, around: Convolution, inputs: Tensor) -> SiteData:

@@ -75,10 +75,11 @@ class PotentialField(ForceField):
 
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
         """See `ForceField`; there is one network."""
-        tile = self._tile(spins, neighbourhood)
-        table = neighbourhood.table_of_slots(len(spins), tile, spins.device)
-        described: Tensor = self.descriptor(table.gather(self._source(spins), slice(-1)), tile)
-        return described.T[: len(spins) * neighbourhood.centres]
+        batch, tile = len(spins), self._tile(spins, neighbourhood)
+        table = neighbourhood.table_of_slots(batch, tile, spins.device)
+        centres = slice(-(-batch * neighbourhood.centres // tile) * tile)
+        described: Tensor = self.descriptor(table.gather(self._source(spins), centres), tile)
+        return described.T[neighbourhood.outputs_of(batch, spins.device)[1]]
 
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part] = ()

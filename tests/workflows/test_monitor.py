@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from hpcspin.assembly import learned as learned_field
+from hpcspin.assembly import monitor
+from hpcspin.assembly.learned import LearnedField
 from hpcspin.config import load_config
+from hpcspin.dynamics.observers import Frame
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture, perpendicular
 from hpcspin.parallel.world import World
@@ -98,6 +102,47 @@ def test_the_envelope_is_saved_where_there_is_one(tmp_path: Path) -> None:
     loaded, _ = load_model(save(tmp_path / "new.safetensors", model))
     assert torch.equal(loaded.envelope, model.envelope)
     assert not load_model(save(tmp_path / "none.safetensors", make_model()))[0].has_envelope
+
+
+@pytest.mark.parametrize(
+    ("lattice", "drive", "given"),
+    [
+        ("square", (0.3,), {}),
+        ("square", (0.3,), {"kind": "direct", "layers": (1, 2), "channels": 3, "electrode_range": 4.0}),
+        ("square", (0.3,), {"kind": "pair", "layers": (1, 2), "channels": 3}),
+        ("square", (0.7, -1.1, 0, 0, 0.7, 0.6, 0, 0), {"kind": "direct", "layers": (1,), "drive": "polarized"}),
+        ("triangular", (0.3, np.nan), {"kind": "conservative", "layers": (1, 1), "drive": "chemical_potential"}),
+    ],
+)
+def test_features_are_computed_for_few_sites_at_once_and_no_bit_depends_on_them(
+    monkeypatch: pytest.MonkeyPatch, lattice: str, drive: tuple[float, ...], given: dict[str, Any]
+) -> None:
+    """Those of a large lattice would not fit into the memory of a node."""
+    torch.manual_seed(1)
+    where = make_lattice(lattice, (13, 6), (False, True))
+    (spins, known), drives = (make_texture("random", where, seed) for seed in (3, 4)), 2 if len(drive) == 8 else 1
+    model = make_force_field(Architecture(lattice, 1.5, (8,), precision="float64", drives=drives, **given)).eval()
+    with torch.no_grad():
+        seen = model.features(
+            torch.from_numpy(known).reshape(1, -1, 3), model.neighbourhood(where), torch.tensor([drive])
+        )
+    model.envelope = torch.stack([seen.amin(0), seen.amax(0)])
+    field, free = LearnedField(model, drive), np.ones(where.size, bool)
+    expected = field.on_lattice(where, torch.from_numpy(spins), model.outside)
+    features, counts = model.features, list[int]()
+
+    def counted(*given: Any) -> torch.Tensor:
+        found = features(*given)
+        counts.append(len(found))
+        return found
+
+    monkeypatch.setattr(learned_field, "_AT_ONCE", 20)
+    monkeypatch.setattr(model, "features", counted)
+    found = monitor.outside(Frame(where, spins, spins, 0.0, field, free))
+    np.testing.assert_array_equal(found, expected)
+    assert np.ptp(found) > 0
+    assert max(counts) <= 24
+    assert sum(counts) == where.num_sites
 
 
 def learned(config: Path, model: Path, directory: Path, *overrides: str) -> dict[str, Any]:
