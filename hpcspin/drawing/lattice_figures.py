@@ -50,6 +50,7 @@ def site_maps(
         for axis, (name, values) in zip(axes[row], maps.items(), strict=True):
             image = draw_cells(axis, lattice, values[row], limits, colours)
             axis.set_title(f"{name}, {caption}", fontsize=8)
+            axis.label_outer()
     figure.colorbar(image, ax=axes, label=label, shrink=0.6)
     save(figure, path)
 
@@ -63,7 +64,7 @@ def draw_cells(axis: Axes, lattice: Lattice, values: Array, limits: tuple[float,
     """Draw a number of each site, shape (Lx, Ly), as the colour of a cell at its Cartesian place; see `site_maps`."""
     x, y = np.moveaxis(_corners(lattice), -1, 0)
     axis.set_aspect("equal")
-    axis.set_axis_off()
+    axis.set(xlabel="x (lattice constants)", ylabel="y")
     return axis.pcolormesh(x, y, values, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True)
 
 

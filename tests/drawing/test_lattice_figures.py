@@ -71,3 +71,17 @@ def test_sites_are_drawn_at_their_places(drawn: list[Figure]) -> None:
     np.testing.assert_allclose(middles, lattice.cartesian(lattice.sites))
     np.testing.assert_array_equal(np.asarray(mesh.get_array()).reshape(4, 3), -values[0])
     assert drawn[0].axes[0].get_title() == "exact, t = 5 ħ/t"
+
+
+def test_pictures_of_the_sites_have_a_length_scale_and_a_scale_of_colours(drawn: list[Figure]) -> None:
+    lattice, values = make_lattice("square", (30, 12)), np.zeros((2, 30, 12))
+    site_maps(lattice, at_times(np.array([0.0, 5.0])), {"exact": values, "learned": values}, "b", Path("unused.png"))
+    upper, _, lower, right, colours = drawn[0].axes
+    assert all(axis.axison for axis in drawn[0].axes)
+    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in (upper, lower, right)] == [
+        ("", "y"),
+        ("x (lattice constants)", "y"),
+        ("x (lattice constants)", ""),
+    ]
+    assert (lower.get_xlim(), lower.get_ylim()) == ((-0.5, 29.5), (-0.5, 11.5))
+    assert colours.get_ylabel() == "b"
