@@ -14,8 +14,9 @@ from rich.table import Table
 
 from hpcspin.assembly.outputs import JOBS, Layout
 from hpcspin.drawing import page, torque
+from hpcspin.drawing.curves import LABELS
 from hpcspin.drawing.film import film_of
-from hpcspin.drawing.series import Series, read_series
+from hpcspin.drawing.series import Series, labelled, read_series
 from hpcspin.drawing.tables import reproduction_table
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, open_hdf5, read_attributes, read_json
@@ -184,7 +185,7 @@ def _torque(directory: Path) -> _Described:
         if path.exists():
             figure = path.with_suffix(".png")  # Written after the table: a job that was killed may lack it.
             pictures = [page.picture(figure)] if figure.exists() else []
-            sections[heading] = [*pictures, _csv(path, torque.LABELS)]
+            sections[heading] = [*pictures, _csv(path, lambda name: torque.LABELS.get(name, name))]
     unfinished = not (directory / "numbers.json").exists()
     doubts = ["not finished; run `hpcspin torque` again, unless it is running"] if unfinished else []
     config = read_json(directory / "config.json", "run `hpcspin torque` again")
@@ -247,7 +248,8 @@ def _sweep(directory: Path) -> _Described:
     names = [str(record["directory"]) for record in records[:_MANY]]
     curves = {name: _against_epochs(read_lines(directory / name / METRICS), "validation_mse") for name in names}
     validated = {name: curve for name, curve in curves.items() if len(curve[0])}
-    parts = [_csv(directory / "sweep.csv")]
+    # Names with dots are keys of the config, which a label would change.
+    parts = [_csv(directory / "sweep.csv", lambda name: name if "." in name else LABELS.get(name, labelled(name)))]
     if validated:
         parts.append(page.plot("mean squared error on validation files", "epoch", validated, log=True))
     if (directory / "curves.png").exists():
@@ -255,13 +257,11 @@ def _sweep(directory: Path) -> _Described:
     return {"Runs": parts} | (_origin(records[0]) if records else {}), doubts, bool(unfinished)
 
 
-def _csv(path: Path, labels: Mapping[str, str] | None = None) -> str:
-    """The table of a file, whose columns get the labels that there are for their names."""
+def _csv(path: Path, label: Callable[[str], str]) -> str:
+    """The table of a file, whose columns get labels for their names."""
     with path.open(newline="") as file:
         head, *rows = csv.reader(file)
-    return page.table(
-        ([_shorter(cell) for cell in row] for row in rows), [(labels or {}).get(name, name) for name in head]
-    )
+    return page.table(([_shorter(cell) for cell in row] for row in rows), [label(name) for name in head])
 
 
 def _shorter(cell: str, digits: int = 5) -> str:

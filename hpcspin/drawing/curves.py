@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpcspin.analysis.series import Estimate
-from hpcspin.drawing.style import save
+from hpcspin.drawing.series import labelled
+from hpcspin.drawing.style import plain, save
 
 Row = Mapping[str, Any]
 LABELS = {
@@ -21,9 +22,11 @@ LABELS = {
     "time": "time (ħ/t)",
     "wall_velocity": "wall velocity (columns per ħ/t)",
     "wall_position": "wall position (columns)",
+    "wall_end": "last wall position (columns)",
     "nucleation_time": "nucleation time (ħ/t)",
+    "mse": "mean squared error (t²)",
 }
-"""Labels of the axes; other quantities are labelled by their own names, currents in t/ħ."""
+"""Labels of the axes; other quantities have those of `labelled`."""
 _RISING, _FALLING = "rising", "falling"
 _STYLES = {"": ("o-", 3), _RISING: ("^-", 4), _FALLING: ("v--", 4)}
 """Marker, line and size of a marker by the direction of a chain, which is empty for runs that are not chained."""
@@ -113,8 +116,7 @@ def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
         of = [point for point in points if point.quantity == quantity and point.mean is not None]
         for number, (name, curve) in enumerate(_curves(of)):
             _draw_curve(axis, name, curve, against, f"C{number}")
-        unit = " (t/ħ)" if quantity.startswith("current") else ""
-        axis.set(xlabel=LABELS.get(against, against), ylabel=LABELS.get(quantity, f"{quantity}{unit}"))
+        axis.set(xlabel=LABELS.get(against, against), ylabel=LABELS.get(quantity, plain(labelled(quantity))))
         if axis.get_legend_handles_labels()[1]:
             axis.legend(frameon=False, fontsize=7)
     save(figure, path)

@@ -161,15 +161,18 @@ def _curves(measured: dict[str, Array], frames: FrameReader, chosen: list[int], 
         curves["energy per site (t)"] = {"": frames.energy[:][chosen] / lattice.num_sites}
     for name in sorted(set(frames.names) - _MEASURED):
         if getattr(frames, name).shape[1:] == ():
-            curves[_labelled(name)] = {"": np.asarray(getattr(frames, name)[:][chosen], dtype=float)}
+            curves[labelled(name)] = {"": np.asarray(getattr(frames, name)[:][chosen], dtype=float)}
     kept = (
         (what, {key: one for key, one in found.items() if np.isfinite(one).any()}) for what, found in curves.items()
     )
     return {what: found for what, found in kept if found}
 
 
-def _labelled(name: str) -> str:
-    """Label of a dataset with one number per frame, with its unit where it has one."""
-    words = "estimated error of the exact field" if name == "error" else name.replace("_", " ")
-    unit = DATASETS[name].units if name in DATASETS else "1"
+def labelled(name: str) -> str:
+    """Label of a dataset with one number per frame, or of an entry of one (`frame_series`), with its unit."""
+    dataset = max((known for known in DATASETS if f"{name}_".startswith(f"{known}_")), key=len, default="")
+    entry = name.removeprefix(dataset).removeprefix("_")
+    words = {"error": "estimated error of the exact field", "current": f"current out of {entry}"}.get(dataset)
+    unit = DATASETS[dataset].units.replace("hbar", "ħ") if dataset else "1"
+    words = words or name.replace("_", " ")
     return words if unit == "1" else f"{words} ({unit})"

@@ -54,3 +54,23 @@ def test_runs_that_are_not_chained_have_no_direction(monkeypatch: pytest.MonkeyP
 def test_stages_of_a_chain_at_one_value_are_not_joined_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("eV 1", stage, x) for stage in (1, 3) for x in (0.0, 4.0)]
     assert drawn(monkeypatch, rows, "time") == {"eV 1, stage 1": [[0, 4]], "eV 1, stage 3": [[0, 4]]}
+
+
+@pytest.mark.parametrize(
+    ("quantity", "label"),
+    [
+        ("current_left", "current out of left (t/ħ)"),
+        ("wall_velocity", "wall velocity (columns per ħ/t)"),
+        ("magnetization_x", "magnetization x"),
+        ("energy_error", "energy error (t)"),
+        ("mse", "mean squared error (t²)"),
+        ("best_epoch", "best epoch"),
+    ],
+)
+def test_quantities_are_called_by_words_with_their_unit(
+    monkeypatch: pytest.MonkeyPatch, quantity: str, label: str
+) -> None:
+    figures = list[Figure]()
+    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure))
+    draw_curves([make_point(quantity, "", 0, 1.0, [1.0])], "voltage", Path("curves.png"))
+    assert figures[0].axes[0].get_ylabel() == label
