@@ -197,7 +197,7 @@ class _Trainer:
         past = ("weights_sha256", "data", "electrons", "start")
         self._start = {name: initial[1][name] for name in past if name in initial[1]} if initial else None
         self._tables = [self._model.neighbourhood(share.lattice) for share in self._train]
-        if not settings.compile:  # Compiled layers take less, and have to be compiled first.
+        if not settings.compile:  # See `require_room`.
             require_room(self._model, self._train, stride, world, device, bfloat16=settings.mixed_precision)
         if not initial:
             normalise(self._model, self._train, world, device)

@@ -35,6 +35,9 @@ def require_room(
     Each rank takes one step on one of its snapshots, without changing the weights. It ends as soon as its share of a
     batch would take more than there is.
 
+    It is not for ``training.compile``: while tensors are counted, torch.compile runs a step uncompiled, which takes
+    more than the compiled one, so that trainings that fit would be refused.
+
     Parameters
     ----------
     model

@@ -98,7 +98,7 @@ def check_training(config: Config, world: World, labels: int | None = None) -> N
     start = _start(training)
     if start is not None:
         load_model(start)
-    if not training.compile:  # As in `train`.
+    if not training.compile:  # See `require_room`.
         trial = [stand_in(model, lattice, training.batch if labels is None else labels)]
         device = pick_device(world, config.device)
         require_room(model, trial, training.batch, world, device, bfloat16=training.mixed_precision)
