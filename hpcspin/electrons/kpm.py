@@ -217,8 +217,10 @@ class KpmSolver(EquilibriumSolver):
 
         The larger of the changes from M/2 and from 3M/4 to M moments, D(M), bounds the truncation error. Once the
         changes fall, the next one is at most D(M) D(M) / D(M/2). Without a kernel they fall ever faster, and the error
-        is taken as twice this value; with Jackson's kernel they fall as a power of M, and the error is taken as the
-        geometric mean of this value and D(M).
+        is taken as twice this value, but not less than D(M/2) allows where the coefficients fall no faster than by
+        exp(-pi n T / half width): few levels may lie where two series happen to agree, and D(M) alone then tells
+        nothing. With Jackson's kernel the changes fall as a power of M, and the error is taken as the geometric mean
+        of this value and D(M).
         """
 
         def field(part: int) -> Real:
@@ -231,8 +233,11 @@ class KpmSolver(EquilibriumSolver):
 
         before, change = change_to(count // 2), change_to(count)
         ratio = change / before if before else 1.0
-        if ratio < _FALLING:
-            change *= 2 * ratio if kernel == "none" else math.sqrt(ratio)
+        if ratio < _FALLING and kernel == "none":
+            slowest = math.exp(-math.pi * self.system.temperature / self.interval.half_width * count / 4)
+            change = max(2 * ratio * change, slowest**2 * before)
+        elif ratio < _FALLING:
+            change *= math.sqrt(ratio)
         return change + _ROUNDING * count * self.scale
 
     def _expansion(self, count: int, kernel: str) -> Expansion:
