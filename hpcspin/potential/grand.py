@@ -34,7 +34,7 @@ TERMS = 8
 """Number of polynomials of the chemical potential."""
 _SAMPLED = 33
 _BEYOND = 1.05
-"""Largest |x| at which the chemical potential is searched for, a little beyond the training data."""
+"""Largest |x| of a chemical potential, found or given, a little beyond the training data."""
 _MISSED = 0.02
 """Largest error of the filling that is accepted at an end of this range, in electrons per site."""
 _UNIT = 2.0**-32
@@ -97,6 +97,20 @@ class GrandPotential(NamedTuple):
         """∂N/∂mu of the lattice at equally spaced chemical potentials of the range, shape (batch, n)."""
         potentials = torch.linspace(self.lowest, self.highest, _SAMPLED, dtype=torch.float64, device=terms.device)
         return -terms @ self.polynomials(potentials, 2)
+
+    def require(self, potential: float) -> None:
+        """Refuse a given chemical potential, NaN if there is none, for which the polynomials mean nothing.
+
+        Raises
+        ------
+        HpcspinError
+            If it lies outside the range of the training data.
+        """
+        if abs(potential - self.middle) > _BEYOND * self.unit:
+            raise HpcspinError(
+                f"the chemical potential {potential:g} lies outside {self.lowest:.3g} to {self.highest:.3g}, which the "
+                "model has learned from; take another model, or train one on labels at such potentials"
+            )
 
     def potential_at(self, sums: NDArray[np.float64], filling: float, sites: int, *, strict: bool = True) -> float:
         """The chemical potential mu at a filling, where Omega + mu N has its maximum.

@@ -258,8 +258,17 @@ class Predictor(nn.Module):
         return found
 
     def drive(self, system: System) -> tuple[float, ...]:
-        """The drive of a system that this model takes as input, such as the bias; see `drive_of`."""
-        return self.drive_of(electrons_of(system.as_config(), "the system"), system.bias, "the system")
+        """The drive of a system that this model takes as input, such as the bias; see `drive_of`.
+
+        Raises
+        ------
+        HpcspinError
+            As for `drive_of`, or if a given chemical potential lies outside the training data.
+        """
+        found = self.drive_of(electrons_of(system.as_config(), "the system"), system.bias, "the system")
+        if self.grand_potential is not None:
+            self.grand_potential.require(found[0])
+        return found
 
     def drive_of(self, electrons: Electrons | None, bias: float, where: str) -> tuple[float, ...]:
         """The drive of electrons as files store them.

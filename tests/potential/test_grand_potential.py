@@ -12,6 +12,7 @@ from force_fields import make_model, random_spins, rotation
 from numpy.polynomial import Chebyshev
 from torch import Tensor
 
+from hpcspin.electrons import ClosedLattice
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.potential import (
@@ -118,6 +119,16 @@ def test_the_chemical_potential_is_where_the_free_energy_is_largest() -> None:
 def test_a_filling_that_the_model_does_not_know_is_refused() -> None:
     with pytest.raises(HpcspinError, match=r"chemical potential at a filling of 0\.5 lies outside -4\.5 to -3\.5"):
         GrandPotential(*RANGE).potential_at(np.zeros(TERMS), 0.5, 16)
+
+
+@pytest.mark.parametrize("potential", [-5.0, 0.0])
+def test_a_chemical_potential_that_the_model_does_not_know_is_refused(potential: float) -> None:
+    """Also where labels had fillings, so that the electrons on the card have no potentials."""
+    model, system = grand(), ClosedLattice(LATTICE, 1.0, 6.0, 0.05, potential=potential)
+    with pytest.raises(HpcspinError, match=rf"chemical potential {potential:g} lies outside -4\.5 to -3\.5"):
+        model.field(system.texture("random"), system)
+    within = ClosedLattice(LATTICE, 1.0, 6.0, 0.05, potential=-4.1)
+    assert model.field(within.texture("random"), within).shape == (*LATTICE.size, 3)
 
 
 def test_kernels_and_pytorch_agree(monkeypatch: pytest.MonkeyPatch) -> None:
