@@ -160,8 +160,8 @@ def magnetization(frame: Frame) -> NDArray[np.float64]:
 
 @observer("mean_bond")
 def mean_bond(frame: Frame) -> float:
-    """Mean of S_i·S_j over the sites' bonds; -1 in the square antiferromagnet, +1 in a ferromagnet."""
-    return float(np.nanmean(measures.bond_map(frame.lattice, frame.spins)))
+    """Mean of S_i·S_j over all bonds of nearest neighbours; -1 in the square antiferromagnet, +1 in a ferromagnet."""
+    return float(np.nanmean(measures.nearest_bonds(frame.lattice, frame.spins)))
 
 
 @observer("energy")

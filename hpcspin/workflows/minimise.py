@@ -14,7 +14,7 @@ from hpcspin.assembly.system import initial_spins
 from hpcspin.config import Config, DynamicsSection, MinimiseSection
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.interrupt import StopRequest
-from hpcspin.lattice import bond_map, perpendicular
+from hpcspin.lattice import nearest_bonds, perpendicular
 from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
@@ -85,5 +85,7 @@ def _numbers(landscape: Landscape, point: Point, energy: float) -> dict[str, Any
         "torque": point.torque,
         "evaluations": point.evaluations,
         "magnetization": dict(zip("xyz", np.nanmean(seen, axis=(0, 1)).tolist(), strict=True)),
-        "mean_bond": float(np.nanmean(bond_map(landscape.lattice, seen))) if landscape.lattice.num_sites > 1 else None,
+        "mean_bond": float(np.nanmean(nearest_bonds(landscape.lattice, seen)))
+        if landscape.lattice.num_sites > 1
+        else None,
     }

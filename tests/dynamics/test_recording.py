@@ -135,6 +135,15 @@ def measure(name, field, spins, periodic=(True, True), kind="square"):
     return OBSERVERS[name].measure(Frame(lattice, spins, spins, 0.0, field, np.ones(lattice.size, dtype=bool)))
 
 
+@pytest.mark.parametrize("periodic", [(True, True), (False, True), (False, False)])
+def test_the_mean_bond_counts_every_bond_once_at_open_edges_too(periodic):
+    """A Heisenberg term of J = 1 has the energy of minus all bonds; a site at an edge begins fewer of them."""
+    spins, lattice = random_spins((4, 3)), make_lattice("triangular", (4, 3), periodic)
+    bonds = int((lattice.shift(lattice.bonds) >= 0).sum())
+    energy = measure("energy", Heisenberg(1.0), spins, periodic, "triangular")
+    assert measure("mean_bond", None, spins, periodic, "triangular") == pytest.approx(-energy / bonds)
+
+
 def test_conservative_measures_refuse_other_fields():
     field, spins = SumField([Heisenberg(1.0), Slonczewski((0, 0, 1.0))]), random_spins((4, 4))
     for name in ("energy", "spin_temperature"):
