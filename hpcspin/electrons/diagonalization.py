@@ -34,6 +34,7 @@ class DiagonalizationSolver(EquilibriumSolver):
     """
 
     name: ClassVar[str] = "diagonalization"
+    remedy: ClassVar[str] = "raise electrons.tolerance, or electrons.temperature, by which rounding errors are divided,"
 
     def _prepare(self) -> None:
         system = self.system

@@ -118,12 +118,10 @@ class ElectronSystem:
                 f"electrons: {shown(self.lattice)} is no lattice; make_lattice('square', (12, 6)) makes one"
             )
         object.__setattr__(self, "solver", self.solver or self.default_solver)
-        if not isinstance(self.hopping, int | float):
-            if not (are_finite(self.hopping) and np.ndim(self.hopping) == 1 and len(self.hopping)):
-                raise HpcspinError(
-                    f"electrons: hopping {shown(self.hopping)} must be a finite number, or one of each shell"
-                )
-            object.__setattr__(self, "hopping", tuple(float(t) for t in self.hopping))
+        hoppings = np.asarray(self.hopping, dtype=np.float64) if are_finite(self.hopping) else np.empty(0)
+        if hoppings.ndim > 1 or not hoppings.size:
+            raise HpcspinError(f"electrons: hopping {shown(self.hopping)} must be a finite number, or one of each shell")
+        object.__setattr__(self, "hopping", tuple(hoppings.tolist()) if hoppings.ndim else float(hoppings))
         for name in ("nearest_hopping", "temperature"):
             value = getattr(self, name)
             if not (is_number(value) and value > 0):

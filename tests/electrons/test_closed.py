@@ -262,6 +262,19 @@ def test_impossible_parameters_are_one_line(given, message):
         closed(**given)
 
 
+def test_numbers_of_numpy_are_numbers():
+    given = {name: np.float32(0.5) for name in ("hopping", "exchange", "temperature", "filling")}
+    ours, theirs = closed(**given), closed(**dict.fromkeys(given, 0.5))
+    assert ours.as_config() == theirs.as_config()
+    assert closed(hopping=np.int64(2)).nearest_hopping == 2.0
+
+
+def test_where_rounding_errors_count_at_low_temperature_the_message_names_it():
+    spins = unit((4, 5), np.random.default_rng(12))
+    with pytest.raises(HpcspinError, match=r"raise electrons\.tolerance, or electrons\.temperature, .* start again"):
+        closed(temperature=1e-12).solve(spins)
+
+
 def test_solvers_say_which_systems_they_treat():
     with pytest.raises(HpcspinError, match=r"negf is for a driven lattice, with reservoirs.*choose diagonalization"):
         make_solver("negf", closed(), 1e-6)
