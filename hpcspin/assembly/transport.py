@@ -50,11 +50,15 @@ def ldos(frame: Frame, energies: tuple[Finite, ...]) -> Real:
 def transmission(frame: Frame, energies: tuple[Finite, ...], source: str, drain: str) -> Real:
     """Transmission from one reservoir into another at some energies."""
     system = _system(frame, "transmission")
-    names = [reservoir.name for reservoir in system.reservoirs] if isinstance(system, DrivenLattice) else []
+    if not isinstance(system, DrivenLattice):
+        raise HpcspinError(
+            "dynamics.observers: transmission is between reservoirs, and a closed lattice has none; leave it out"
+        )
+    names = [reservoir.name for reservoir in system.reservoirs]
     for name in (source, drain):
         if name not in names:
             raise HpcspinError(
-                f"dynamics.observers: transmission: {name!r} is no reservoir; choose from {', '.join(names) or 'none'}"
+                f"dynamics.observers: transmission: {name!r} is no reservoir; choose from {', '.join(names)}"
             )
     return _flows(frame, "transmission", energies).transmission[:, names.index(drain), names.index(source)]
 

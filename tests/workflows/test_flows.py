@@ -88,6 +88,13 @@ def test_an_observer_that_cannot_see_is_refused(hpcspin, config, tmp_path, obser
     assert message in done.stderr
 
 
+def test_a_closed_lattice_has_no_transmission():
+    system = hs.ClosedLattice(hs.make_lattice("square", (4, 4), (True, True)), 1.0, 2.0, 0.1, filling=1.0)
+    observer = {"name": "transmission", "energies": [0.0], "source": "left", "drain": "right"}
+    with pytest.raises(hs.HpcspinError, match="a closed lattice has none; leave it out"):
+        hs.simulate(system, spins=system.texture("random"), duration=0.4, observers=(observer,))
+
+
 def test_flows_need_electrons(tmp_path):
     lattice = hs.make_lattice("square", (4, 4), (True, True))
     spins = np.tile([0, 0, 1.0], (4, 4, 1))
