@@ -43,6 +43,7 @@ def check_config(config: Config, output: Path, world: World) -> None:
     job. ``output`` is where the results would go, and need not exist; it is an error if they do not fit on the disk.
     """
     lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
+    world.log("check: solves for one field and moves a few steps, which takes as long as in the run")
     lines = {"config": "valid", "lattice": f"{config.lattice.kind}, {lattice.size[0]} x {lattice.size[1]} sites"}
     size = 0
     if config.initial is not None and config.dynamics is not None:
