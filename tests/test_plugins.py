@@ -436,6 +436,31 @@ def test_a_force_field_of_ones_own_learns_and_moves_spins(kind: str, config: Pat
         assert file["field"][()].any()
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        (
+            "return torch.cat([bonds, self.presence(spins, tile)])",
+            "return bonds",
+            r"forward gives \(4, 4\), .*; give \(5,",
+        ),
+        ("return torch.cat([bonds, self.presence(spins, tile)])", "return None", "forward gives NoneType"),
+        ("(spins[:1] * spins[1:]).sum(1)", "spins[1:, 0]", "its features change when all spins turn together"),
+        ("self.parity = ", "self.parity = -", "its features have other signs under S -> -S than its parity says"),
+        ("self.parity = ", "self.parities = ", r"; give \(0, 4\), torch.float32, a feature for each entry of parity"),
+    ],
+)
+def test_a_descriptor_without_the_features_that_it_promises_is_refused(
+    config: Path, tmp_path: Path, right: str, wrong: str, message: str
+) -> None:
+    source, potential = LEARNED["descriptor"]
+    (tmp_path / "mine.py").write_text(source.replace(right, wrong))
+    section = load_config(config, [potential]).potential
+    assert section is not None
+    with pytest.raises(HpcspinError, match=f"potential.descriptor: nearest_bonds: .*{message}"):
+        make_force_field(Architecture("square", **section.model_dump()))
+
+
 def test_a_model_that_cannot_be_built_without_weights_says_where(config: Path, tmp_path: Path) -> None:
     build = "        return CovariantField(architecture)"
     source = LEARNED["force field"][0]

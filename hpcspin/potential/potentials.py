@@ -11,6 +11,7 @@ from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.borders import Borders
 from hpcspin.potential.descriptors import DESCRIPTORS
+from hpcspin.potential.descriptors.base import require_features
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors
 from hpcspin.potential.host_potentials import HostPotentials
 from hpcspin.potential.model import ForceField, Part
@@ -53,6 +54,8 @@ class PotentialField(ForceField):
         assert isinstance(settings, PotentialSettings)
         even = settings.time_reversal == "even"
         self.descriptor = DESCRIPTORS[settings.descriptor](self.geometry, self.offsets, self.operations, even)
+        if not type(self.descriptor).__module__.startswith("hpcspin.") and not self.descriptor.presence_counts.is_meta:
+            require_features(self.descriptor.to(self.dtype), len(self.offsets), self.dtype)
         self.num_potentials = 1 if settings.kind == "conservative" else 2
         self.slots = 1 if settings.kind == "site" else len(self.offsets)
         self.reaches = (1, 1)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.potential.irreps import slot_permutations
 from hpcspin.potential.polynomials import Polynomials
@@ -21,6 +22,8 @@ from hpcspin.potential.tiles import is_present, product
 from hpcspin.registry import Registry
 
 DESCRIPTORS: Registry[type[Descriptor]] = Registry("potential.descriptor")
+_CENTRES = 4
+"""Centres on which a descriptor of a plugin is tried."""
 
 
 class Descriptor(nn.Module):
@@ -114,6 +117,33 @@ class Descriptor(nn.Module):
             sums = [(features * seed).sum() for seed in cotangents.clone().flatten(2).unbind(1)]
             by_spin = [torch.autograd.grad(one, spins, retain_graph=True)[0] for one in sums]
         return torch.stack(by_spin, 1)[:slots]
+
+
+def require_features(descriptor: Descriptor, slots: int, dtype: torch.dtype) -> None:
+    """Refuse a descriptor without the features that it promises: on random spins, which it must be able to describe.
+
+    Raises HpcspinError if their number is not that of its parities, they change when all spins turn together, or they
+    have other signs under time reversal.
+    """
+    where, parity = f"potential.descriptor: {descriptor.name}", np.asarray(getattr(descriptor, "parity", ()))
+    spins = np.random.default_rng(1).standard_normal((slots, 3, _CENTRES))
+    spins /= np.linalg.norm(spins, axis=1, keepdims=True)
+    views = [torch.tensor(one, dtype=dtype) for one in (spins, spins[:, [1, 2, 0]], -spins)]  # As they are, turned, -S.
+    with torch.inference_mode():
+        features, turned, reversed_ = (descriptor(view, _CENTRES) for view in views)
+    if not isinstance(features, Tensor) or features.shape != (len(parity), _CENTRES) or features.dtype != dtype:
+        found = (
+            f"{tuple(features.shape)}, {features.dtype}" if isinstance(features, Tensor) else type(features).__name__
+        )
+        raise HpcspinError(
+            f"{where}: forward gives {found} for {_CENTRES} centres; give {(len(parity), _CENTRES)}, {dtype}, "
+            "a feature for each entry of parity"
+        )
+    close = 1e-3 * max(1.0, float(features.abs().max()))
+    if not torch.allclose(turned, features, rtol=0.0, atol=close):
+        raise HpcspinError(f"{where}: its features change when all spins turn together; make them of products S_i·S_j")
+    if not torch.allclose(reversed_, torch.tensor(parity[:, None], dtype=dtype) * features, rtol=0.0, atol=close):
+        raise HpcspinError(f"{where}: its features have other signs under S -> -S than its parity says; correct it")
 
 
 def axis_presence(offsets: NDArray[np.int64], operations: NDArray[np.int64]) -> NDArray[np.float64]:
