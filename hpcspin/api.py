@@ -326,7 +326,7 @@ def _config(given: ConfigLike, overrides: Sequence[str]) -> Config:
 
 
 def _path(given: Any, meaning: str) -> Path:
-    if not isinstance(given, str | os.PathLike):
+    if not isinstance(given, str | os.PathLike) or given == "":  # "" would be the current directory.
         raise HpcspinError(f"{meaning}: {shown(given)} is no path; give the name of a file or directory")
     return Path(given)
 

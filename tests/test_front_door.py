@@ -277,6 +277,7 @@ def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattic
         (lambda system, spins: system.solve(spins, solver=3), "electrons.solver: 3 is unknown"),
         (lambda _, spins: hs.load_model("driven_sd_fast").field(spins, (4, 3)), r"\(4, 3\) is no system"),
         (lambda _, __: hs.load_model(3), "model: 3 is no path"),
+        (lambda system, spins: hs.simulate(system, spins=spins, duration=0.1, path=""), "path: '' is no path"),
         (lambda _, __: hs.load_system(3), "3 is no config"),
         (lambda _, __: hs.open_labels(3), "labels: 3 is no path"),
         (lambda _, __: hs.train(SMALL, [3], "runs"), "data: 3 is no path"),
