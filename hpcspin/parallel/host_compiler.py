@@ -1,4 +1,4 @@
-"""Kernels in C, compiled for the machine at their first use and cached."""
+"""Kernels in C, compiled for the machine at their first use and, if that is possible, cached."""
 
 from __future__ import annotations
 
@@ -30,18 +30,22 @@ def attempt(source: Path, *options: str) -> ctypes.CDLL | str:
     if compiler is None:
         return "no C compiler: neither $CC nor cc, gcc or clang is there"
     try:
-        return ctypes.CDLL(str(_library(source, compiler, options)))
+        with suppress(OSError, RuntimeError):  # RuntimeError: there is no home directory, as in some containers.
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            return ctypes.CDLL(str(_library(source, compiler, options, cache / "hpcspin" / "kernels")))
+        # Nothing can be kept there, or run from there: compile for this process alone.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            return ctypes.CDLL(str(_library(source, compiler, options, Path(folder))))
     except (OSError, subprocess.SubprocessError) as failure:
         return " ".join(str(failure).split())
 
 
-def _library(source: Path, compiler: str, options: tuple[str, ...]) -> Path:
+def _library(source: Path, compiler: str, options: tuple[str, ...], folder: Path) -> Path:
     """Path of the compiled kernels; ranks that need them at the same time each compile them, and the last one stays."""
     flags = *_FLAGS, *options
     machine = f"{platform.machine()} {processor()} {compiler} {' '.join(flags)}"
     texts = [file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h")))]
     name = hashlib.sha256(b"".join([*texts, machine.encode()])).hexdigest()[:16]
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hpcspin" / "kernels"
     path = folder / f"{source.stem}-{name}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
