@@ -120,7 +120,8 @@ class ElectronSystem:
         object.__setattr__(self, "solver", self.solver or self.default_solver)
         hoppings = np.asarray(self.hopping, dtype=np.float64) if are_finite(self.hopping) else np.empty(0)
         if hoppings.ndim > 1 or not hoppings.size:
-            raise HpcspinError(f"electrons: hopping {shown(self.hopping)} must be a finite number, or one of each shell")
+            given = shown(self.hopping)
+            raise HpcspinError(f"electrons: hopping {given} must be a finite number, or one of each shell")
         object.__setattr__(self, "hopping", tuple(hoppings.tolist()) if hoppings.ndim else float(hoppings))
         for name in ("nearest_hopping", "temperature"):
             value = getattr(self, name)
