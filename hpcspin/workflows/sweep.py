@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from hpcspin.analysis.runs import frame_numbers, frame_series
+from hpcspin.analysis.results import Row, flat, of_frames, of_learning, of_numbers, of_torque, of_training
+from hpcspin.analysis.runs import frame_series
 from hpcspin.assembly.outputs import FREE, recorded_job
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, TrainingSection, load_config
@@ -24,9 +24,8 @@ from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import form_teams
 from hpcspin.parallel.world import World
-from hpcspin.potential.files import card_path
 from hpcspin.storage import TRAJECTORY, config_differences, read_json, write_json, write_text
-from hpcspin.training.loop import METRICS, MODEL, DivergedError
+from hpcspin.training.loop import DivergedError
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.learn import learn_directory
 from hpcspin.workflows.minimise import minimise_directory
@@ -38,7 +37,6 @@ from hpcspin.workflows.train import train_directory
 RECORD, RESULT, LABELS = "sweep.jsonl", "result.json", "labels.h5"
 _SEEDS = 100_000
 """Difference between the seeds of successive runs of a chain."""
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -104,60 +102,20 @@ class Verb:
     show: tuple[str, ...]
 
 
-def _trained(directory: Path) -> list[Row]:
-    """Every force field of a training: one, or those of a committee."""
-    return [_force_field(path, directory) for path in sorted(directory.glob(f"**/{MODEL}"))]
-
-
-def _force_field(model: Path, directory: Path) -> Row:
-    card = json.loads(card_path(model).read_text())
-    last = (model.parent / METRICS).read_text().splitlines()[-1]
-    return {
-        "metrics": card["metrics"],
-        "best_epoch": card["best_epoch"],
-        "seconds": json.loads(last)["seconds"],
-        "seed": card["training"]["seed"],
-        "provenance": card["provenance"],
-        "directory": str(Path(directory.name) / model.parent.relative_to(directory)),
-    }
-
-
-def _frames(name: str) -> Callable[[Path], list[Row]]:
-    return lambda directory: [{"metrics": frame_numbers(directory / name), "directory": directory.name}]
-
-
-def _stored(directory: Path) -> list[Row]:
-    """``numbers.json`` of a verb that writes it."""
-    numbers = read_json(directory / "numbers.json", "run the sweep again")
-    numbers.pop("provenance", None)
-    return [{"metrics": _flat(numbers), "directory": directory.name}]
-
-
-def _torques(directory: Path) -> list[Row]:
-    """``numbers.json`` of a torque, with Slonczewski's coefficients by field and voltage."""
-    (row,), coefficients = _stored(directory), dict[str, float]()
-    for one in read_json(directory / "numbers.json", "run the sweep again")["slonczewski"]:
-        coefficients[f"slonczewski.{one['field']}.{one['voltage']:g}"] = one["coefficient"]
-    return [{**row, "metrics": coefficients | row["metrics"]}]
-
-
-def _learned(directory: Path) -> list[Row]:
-    last = json.loads((directory / "rounds.jsonl").read_text().splitlines()[-1])
-    return [{"metrics": _flat(last), "directory": directory.name}]
-
-
 VERBS: dict[str, Verb] = {
     "label": Verb(
-        lambda config, to, world, spins: label_file(config, spins, to / LABELS, world), _frames(LABELS), ("error",)
+        lambda config, to, world, spins: label_file(config, spins, to / LABELS, world),
+        of_frames(LABELS),
+        ("error",),
     ),
-    "learn": Verb(learn_directory, _learned, ("mse",)),
-    "minimise": Verb(minimise_directory, _stored, ("magnetization.z",)),
-    "reproduce": Verb(reproduce_directory, _stored, ("test.mse",)),
-    "simulate": Verb(simulate_directory, _frames(TRAJECTORY), ("wall_velocity",)),
-    "torque": Verb(torque_directory, _torques, ()),
+    "learn": Verb(learn_directory, of_learning, ("mse",)),
+    "minimise": Verb(minimise_directory, of_numbers, ("magnetization.z",)),
+    "reproduce": Verb(reproduce_directory, of_numbers, ("test.mse",)),
+    "simulate": Verb(simulate_directory, of_frames(TRAJECTORY), ("wall_velocity",)),
+    "torque": Verb(torque_directory, of_torque, ()),
     "train": Verb(
         lambda config, to, world, data: train_directory(config, data, to, world),
-        _trained,
+        of_training,
         ("mse", "mse_error", "variance_fraction", "best_epoch", "seconds"),
     ),
 }
@@ -269,19 +227,8 @@ def _row(run: _Run, record: Row) -> Row:
     reservoirs = run.config.electrons.reservoirs if run.config.electrons else ()
     potentials = [reservoir.potential for reservoir in reservoirs]
     bias = {"voltage": max(potentials) - min(potentials)} if potentials else {}
-    numbers = _flat({key: record[key] for key in record if key not in ("metrics", "provenance")} | record["metrics"])
+    numbers = flat({key: record[key] for key in record if key not in ("metrics", "provenance")} | record["metrics"])
     return {**keys, **bias, "stage": run.stage, **numbers, "directory": record["directory"]}
-
-
-def _flat(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
-    """The numbers in nested mappings, by dotted names."""
-    found: dict[str, float | None] = {}
-    for name, value in numbers.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-            found[f"{prefix}{name}"] = value
-    return found
 
 
 def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequence[str]) -> bool:
