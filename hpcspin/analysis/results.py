@@ -1,4 +1,4 @@
-"""Numbers of a finished output directory of each verb: records with ``metrics``, for the table of a sweep."""
+"""Numbers of the directories that verbs write: for each result a record, whose ``metrics`` are its numbers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _force_field(model: Path, directory: Path) -> Row:
 
 
 def of_frames(name: str) -> Callable[[Path], list[Row]]:
-    """Numbers of a trajectory or label file of this name."""
+    """A trajectory or a file of labels with this name; see `frame_numbers`."""
     return lambda directory: [{"metrics": frame_numbers(directory / name), "directory": directory.name}]
 
 
@@ -42,10 +42,10 @@ def of_numbers(directory: Path) -> list[Row]:
     """``numbers.json`` of a verb that writes it."""
     numbers = read_json(directory / "numbers.json", "run the sweep again")
     numbers.pop("provenance", None)
-    return [{"metrics": flat(numbers), "directory": directory.name}]
+    return [{"metrics": flat_numbers(numbers), "directory": directory.name}]
 
 
-def of_torque(directory: Path) -> list[Row]:
+def of_torques(directory: Path) -> list[Row]:
     """``numbers.json`` of a torque, with Slonczewski's coefficients by field and voltage."""
     (row,), coefficients = of_numbers(directory), dict[str, float]()
     for one in read_json(directory / "numbers.json", "run the sweep again")["slonczewski"]:
@@ -54,17 +54,17 @@ def of_torque(directory: Path) -> list[Row]:
 
 
 def of_learning(directory: Path) -> list[Row]:
-    """Numbers of the last round of an active learning."""
+    """The last round of an active learning."""
     last = json.loads((directory / "rounds.jsonl").read_text().splitlines()[-1])
-    return [{"metrics": flat(last), "directory": directory.name}]
+    return [{"metrics": flat_numbers(last), "directory": directory.name}]
 
 
-def flat(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+def flat_numbers(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
     """The numbers in nested mappings, by dotted names."""
     found: dict[str, float | None] = {}
     for name, value in numbers.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
+            found |= flat_numbers(value, f"{prefix}{name}.")
         elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
             found[f"{prefix}{name}"] = value
     return found

@@ -10,9 +10,10 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from hpcspin.analysis.results import Row, flat, of_frames, of_learning, of_numbers, of_torque, of_training
+from hpcspin.analysis.results import Row, flat_numbers, of_frames, of_learning, of_numbers, of_torques, of_training
 from hpcspin.analysis.runs import frame_series
 from hpcspin.assembly.outputs import FREE, recorded_job
 from hpcspin.assembly.system import build_system
@@ -24,7 +25,7 @@ from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import form_teams
 from hpcspin.parallel.world import World
-from hpcspin.storage import TRAJECTORY, config_differences, read_json, write_json, write_text
+from hpcspin.storage import TRAJECTORY, config_differences, read_attributes, read_json, write_json, write_text
 from hpcspin.training.loop import DivergedError
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.learn import learn_directory
@@ -112,7 +113,7 @@ VERBS: dict[str, Verb] = {
     "minimise": Verb(minimise_directory, of_numbers, ("magnetization.z",)),
     "reproduce": Verb(reproduce_directory, of_numbers, ("test.mse",)),
     "simulate": Verb(simulate_directory, of_frames(TRAJECTORY), ("wall_velocity",)),
-    "torque": Verb(torque_directory, of_torque, ()),
+    "torque": Verb(torque_directory, of_torques, ()),
     "train": Verb(
         lambda config, to, world, data: train_directory(config, data, to, world),
         of_training,
@@ -138,6 +139,7 @@ def sweep_directory(sweep: Sweep, world: World) -> int:
     """
     chains = _chains(sweep)
     _require_inputs(sweep, [run.config for chain in chains for run in chain])
+    _require_durations(chains)
     number, tasks = _task(sweep.task)
     with recorded_job(sweep.output, world, element=f"{number}-of-{tasks}" if tasks > 1 else ""):
         code = _run_all(sweep, chains[number - 1 :: tasks], world)
@@ -227,7 +229,9 @@ def _row(run: _Run, record: Row) -> Row:
     reservoirs = run.config.electrons.reservoirs if run.config.electrons else ()
     potentials = [reservoir.potential for reservoir in reservoirs]
     bias = {"voltage": max(potentials) - min(potentials)} if potentials else {}
-    numbers = flat({key: record[key] for key in record if key not in ("metrics", "provenance")} | record["metrics"])
+    numbers = flat_numbers(
+        {key: record[key] for key in record if key not in ("metrics", "provenance")} | record["metrics"]
+    )
     return {**keys, **bias, "stage": run.stage, **numbers, "directory": record["directory"]}
 
 
@@ -244,7 +248,8 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequenc
         value = "nothing" if wrong[0] is None else repr(wrong[0])
         raise HpcspinError(f"--against {against}: a run has {value} there; choose a key or a quantity with numbers")
     axis = "" if against == "voltage" and not _follow_from_the_voltage(runs) else against
-    lines = [key for key in keys if not key.endswith("seed") and not _is_axis(key, axis)]
+    others = [key for key in keys if not key.endswith("seed") and not _is_axis(key, axis)]
+    lines = [key for key in others if axis not in keys or not _follows(key, axis, runs)]
     known = {name for row in rows for name in row if row[name] is not None}
     if against == "time":
         series = {row["directory"]: frame_series(sweep.output / row["directory"] / TRAJECTORY) for row in rows}
@@ -276,6 +281,13 @@ def _follow_from_the_voltage(runs: Sequence[_Run]) -> bool:
     electrons = [run.config.electrons for run in runs]
     potentials = {tuple(one.potential for one in some.reservoirs) for some in electrons if some and some.reservoirs}
     return len({max(several) - min(several) for several in potentials}) == len(potentials)
+
+
+def _follows(key: str, axis: str, runs: Sequence[_Run]) -> bool:
+    """Whether the values of the axis determine those of another key that varies, as of keys that change together."""
+    pairs = {(json.dumps(run.choice[axis]), json.dumps(run.choice[key])) for run in runs}
+    at, values = (len(set(side)) for side in zip(*pairs, strict=True))
+    return values > 1 and at == len(pairs)
 
 
 def _is_axis(key: str, against: str) -> bool:
@@ -325,6 +337,19 @@ def _chain(sweep: Sweep, choices: Sequence[Choice]) -> list[_Run]:
             config = config.model_copy(update={"dynamics": config.dynamics.model_copy(update={"seed": seed})})
         runs.append(_Run(choice, config, sweep.output / _name(name), stage))
     return runs
+
+
+def _require_durations(chains: Sequence[Sequence[_Run]]) -> None:
+    """Refuse to prolong a run of a chain from whose last spins the next one has gone on: the next would not fit it."""
+    for run, after in (pair for chain in chains for pair in pairwise(chain)):
+        path, dynamics = run.directory / TRAJECTORY, run.config.dynamics
+        if dynamics is not None and path.exists() and after.directory.exists():
+            stored = read_attributes(path)["config"]["dynamics"]["duration"]
+            if stored != dynamics.duration:
+                raise HpcspinError(
+                    f"{run.directory}: the next run of the chain goes on from its spins at {stored:g}, so that "
+                    "dynamics.duration cannot change; restore it, or choose another --output"
+                )
 
 
 def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:

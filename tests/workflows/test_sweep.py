@@ -215,6 +215,20 @@ def test_a_chain_goes_up_and_down_from_spins_to_spins(hpcspin: Cli, config: Path
     assert float(points[0]["mean"]) == pytest.approx(0, abs=1e-6)
     assert abs(float(points[1]["mean"])) > 1e-3
 
+    before = {path: path.read_bytes() for path in output.glob("run-*/*.h5")}
+    longer = hpcspin("sweep", config, "--run", "simulate", "--output", output, *vary, *SHORT, "dynamics.duration=2.4")
+    assert longer.returncode == 1
+    assert "the next run of the chain goes on from its spins at 1.6" in longer.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_keys_that_change_together_with_the_axis_are_one_curve(config: Path, tmp_path: Path) -> None:
+    right = "electrons.reservoirs.right.potential"
+    given = Sweep(config, [f"{LEFT},{right}=[-1,1],[1,-1],[0,0]", "dynamics.damping=0.1,0.2"], tmp_path, show=["q"])
+    runs = [run for chain in _chains(given) for run in chain]
+    assert _draw(given, runs, [_row(run, {"metrics": {"q": 1.0}, "directory": ""}) for run in runs], ["q"])
+    assert {point["line"] for point in table(tmp_path / "curves.csv")} == {"damping 0.1", "damping 0.2"}
+
 
 def test_keys_joined_by_commas_change_together() -> None:
     found = combinations(["a,b=[1,x],[2,null]", "c=3,4"])
