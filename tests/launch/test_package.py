@@ -67,7 +67,7 @@ def test_the_smallest_quickstart_runs_from_the_wheel_alone(installed: Path, tmp_
 
 def test_the_recipes_of_containers_copy_what_is_there_and_run_the_same_commands() -> None:
     docker = (ROOT / "containers" / "Dockerfile").read_text()
-    head, files, post, *_ = (ROOT / "containers" / "hpcspin.def").read_text().split("\n%")
+    head, files, post, environment, _ = (ROOT / "containers" / "hpcspin.def").read_text().split("\n%")
     # A line of %files is a source and a destination; Apptainer ignores what stands behind these.
     copied = dict(line.split() for line in files.splitlines()[1:] if line)
     assert {f"/source/{name}" for name in copied} == set(copied.values())
@@ -76,3 +76,15 @@ def test_the_recipes_of_containers_copy_what_is_there_and_run_the_same_commands(
     torch, package = re.findall("pip install .*", post)
     assert f"ARG TORCH={torch.split()[-1]}" in docker
     assert package in docker
+    assert "&&" not in post  # A failure of the first of two such commands would not end the script.
+    assert environment.split("export ")[1].strip() == docker.split("ENV ")[1].splitlines()[0]
+
+
+def test_in_a_container_mpiexec_starts_ranks_inside_a_slurm_job(tmp_path: Path) -> None:
+    mpiexec = shutil.which("mpiexec")
+    if mpiexec is None or "HYDRA" not in run(mpiexec, "--version", cwd=tmp_path):
+        pytest.skip("the MPI library is not MPICH, as in the containers")
+    variables = (ROOT / "containers" / "Dockerfile").read_text().split("ENV ")[1].splitlines()[0]
+    job = ("SLURM_JOB_ID=7", "SLURM_NNODES=1", "SLURM_NODELIST=localhost", "SLURM_TASKS_PER_NODE=2")
+    command = ("env", "-i", f"PATH={tmp_path}", *job, *variables.split(), mpiexec, "-n", "2", "/bin/echo", "here")
+    assert subprocess.run(command, capture_output=True, text=True, timeout=20).stdout == "here\n" * 2
