@@ -300,6 +300,15 @@ def test_arguments_of_a_wrong_type_are_one_line(system: hs.DrivenLattice, call: 
     assert len(str(found.value)) < 300
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_model_takes_spins_that_cannot_be_changed() -> None:
+    system = hs.load_system(ROOT / "configs" / "triangular_120.yaml", "lattice.size=[6,6]")
+    model, spins = hs.load_model("triangular_120"), system.texture("random", seed=1)
+    expected = model.field(spins, system)
+    spins.flags.writeable = False
+    np.testing.assert_array_equal(model.field(spins, system), expected)
+
+
 def test_lists_have_a_perpendicular_part_too() -> None:
     np.testing.assert_array_equal(hs.perpendicular([[0.0, 0.0, 1.0]], [[1.0, 2.0, 3.0]]), [[1.0, 2.0, 0.0]])
 

@@ -347,6 +347,7 @@ class Predictor(nn.Module):
         seen = self.architecture.drives + (POLARIZATIONS if self.sees == "polarized" else 0)
         if self.sees != "chemical_potential" and bias.shape[1] != seen:  # Kernels would read beyond its end.
             raise HpcspinError(f"drive: the model sees {seen} numbers, not {bias.shape[1]}: give those of model.drive")
+        spins = spins if spins.flags.writeable else spins.copy()  # PyTorch warns of arrays that it must not change.
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
             given = frame[None], table
             yield self(*given, *at_filling(self, *given, bias, lattice.num_sites))
