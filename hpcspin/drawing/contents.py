@@ -136,7 +136,7 @@ def _simulation(directory: Path) -> _Described:
     if partial:
         doubts.append("the run is not finished; run the same command again to go on, unless it is running")
     facts = [("state", "not finished" if partial else "finished"), ("time reached", f"{series.time[-1]:g} ħ/t")]
-    facts += [(key.replace("_", " "), dynamics[key]) for key in _FACTS if dynamics.get(key) is not None]
+    facts += [(key, f"{dynamics[key]}{unit}") for key, unit in _FACTS.items() if dynamics.get(key) is not None]
     numbers = [
         (f"{what}: {name}" if name else what, *(f"{values[frame]:.4g}" for frame in (0, -1)))
         for what, curves in series.curves.items()
@@ -192,7 +192,9 @@ def _torque(directory: Path) -> _Described:
     return sections | _origin({"config": config}), doubts, unfinished
 
 
-_FACTS = ("field", "model", "integrator", "damping", "temperature", "step", "duration", "seed")
+_FACTS = {"field": "", "model": "", "integrator": "", "damping": ""}
+_FACTS |= {"temperature": " t", "step": " ħ/t", "duration": " ħ/t", "seed": ""}
+"""Keys of the dynamics that a report shows, and their units."""
 
 
 def _doubts(series: Series, dynamics: Mapping[str, Any]) -> Iterator[str]:

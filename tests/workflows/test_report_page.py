@@ -112,7 +112,7 @@ def test_a_report_is_whole_in_itself_and_names_become_no_tags(outputs: Path) -> 
     text = (outputs / "simulate" / "report.html").read_text()
     assert EVIL not in text
     assert not re.search(r"<(script|img|link|iframe|style)[^>]*(src|href)=", text)
-    for words in ("Provenance", "current out of", "Jobs that ended in order", "processor", "Film"):
+    for words in ("Provenance", "current out of", "Jobs that ended in order", "processor", "Film", "0.4 ħ/t"):
         assert words in text
 
 
