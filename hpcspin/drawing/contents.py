@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from hpcspin.assembly.outputs import JOBS, Layout
 from hpcspin.drawing import page, torque
 from hpcspin.drawing.curves import LABELS
 from hpcspin.drawing.film import film_of
 from hpcspin.drawing.series import Series, labelled, read_series
-from hpcspin.drawing.tables import reproduction_table
+from hpcspin.drawing.tables import REPRODUCTION, reproduction_rows
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, open_hdf5, read_attributes, read_json
 from hpcspin.storage.opening import parse_json
@@ -311,7 +310,7 @@ def _reproduction(directory: Path) -> _Described:
     unfinished = not layout.numbers.exists()
     if not unfinished:
         numbers = read_json(layout.numbers, "run `hpcspin report` again")
-        sections["Learned against exact, on independent trajectories"] = [_from_rich(reproduction_table(numbers))]
+        sections[REPRODUCTION] = [page.table(reproduction_rows(numbers))]
         sections["Figures"] = [page.picture(path) for path in sorted(layout.figures.glob("*.png"))]
     elif layout.stages.exists():
         spent = read_json(layout.stages, "delete it")
@@ -336,11 +335,6 @@ def _origin(stored: Mapping[str, Any]) -> Sections:
     config = {name: part for name, part in (stored.get("config") or {}).items() if part is not None}
     rows += [(name, stored[name]) for name in _ORIGIN if name in stored]
     return {"Provenance": [page.table(rows), page.folded("config", json.dumps(config, indent=2))]}
-
-
-def _from_rich(table: Table) -> str:
-    head = [str(column.header) for column in table.columns] if table.show_header else []
-    return page.table(zip(*(column.cells for column in table.columns), strict=True), head)
 
 
 def _plots(series: Series) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,9 @@ from hpcspin.drawing import closed, driven
 from hpcspin.parallel.world import World
 from hpcspin.storage import write_text
 
+REPRODUCTION = "Learned against exact, on independent trajectories"
 _BETWEEN = 2
 """Spaces between two columns."""
-
-
-def new_table(title: str, *, header: bool = True) -> Table:
-    """A table that leaves the width to the numbers: spaces between its columns, and no frame."""
-    return Table(
-        title=title,
-        title_justify="left",
-        show_header=header,
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
 
 
 def short(number: float) -> str:
@@ -39,22 +27,24 @@ def short(number: float) -> str:
     return f"{number:.3g}" if not number or abs(number) >= 0.01 else f"{number:.2e}"
 
 
-def print_table(table: Table, world: World, whole: int = 1) -> None:
-    """Print a table as a result.
+def print_table(
+    title: str, rows: Iterable[Sequence[str]], world: World, head: Sequence[str] = (), whole: int = 1
+) -> None:
+    """Print a table as a result, with or without a line of headings: spaces between its columns, and no frame.
 
     The first ``whole`` columns identify the rows, and are neither cut nor folded. Others are folded between words where
-    the terminal is too narrow. Where that is not enough, as with the 80 characters assumed for the log of a job, the
-    table is wider.
+    the terminal is too narrow; where that is not enough, as in the log of a job, the table is wider.
     """
-    needed = 0
+    look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(*head, title=title, title_justify="left", show_header=bool(head), **look)
+    for row in rows:
+        table.add_row(*row)
     for number, column in enumerate(table.columns):
         column.no_wrap = number < whole
         cells = [str(cell) for cell in (column.header, *column.cells)]
-        words = cells if column.no_wrap else [word for cell in cells for word in cell.split()]
-        column.min_width = max(map(cell_len, words))
-        needed += column.min_width + _BETWEEN
+        column.min_width = max(map(cell_len, cells if column.no_wrap else " ".join(cells).split()))
     console = Console()
-    console.width = max(console.width, needed)
+    console.width = max(console.width, sum((column.min_width or 0) + _BETWEEN for column in table.columns))
     with console.capture() as capture:
         console.print(table, crop=False)
     world.log_result(capture.get().rstrip("\n"))
@@ -69,20 +59,18 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def reproduction_table(numbers: Mapping[str, Any]) -> Table:
-    """Table of the ``numbers.json`` of a reproduction."""
+def reproduction_rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of the table `REPRODUCTION`, from the ``numbers.json`` of a reproduction."""
     test = numbers["test"]
-    table = new_table("Learned against exact, on independent trajectories", header=False)
-    table.add_row("test snapshots", str(test["snapshots"]))
-    table.add_row("mean squared error of a perpendicular field component", f"{test['mse']:.3g}")
-    table.add_row("sigma of its error", f"{test['sigma']:.3g}")
+    rows = [
+        ("test snapshots", str(test["snapshots"])),
+        ("mean squared error of a perpendicular field component", f"{test['mse']:.3g}"),
+        ("sigma of its error", f"{test['sigma']:.3g}"),
+    ]
     if "variance_fraction" in test:
-        table.add_row("fraction of its variance unexplained", f"{test['variance_fraction']:.2%}")
-    for row in (closed if "order" in numbers else driven).rows(numbers):
-        table.add_row(*row)
+        rows.append(("fraction of its variance unexplained", f"{test['variance_fraction']:.2%}"))
+    rows += (closed if "order" in numbers else driven).rows(numbers)
     for state in numbers["nonconservativity"]:
         value = f"{state['ratio']:.3g} ± {state['error']:.2g}"
-        table.add_row(f"nonconservativity of the exact field at time {state['time']:g}", value)
-    for stage, seconds in numbers["stage_seconds"].items():
-        table.add_row(f"seconds, {stage}", f"{seconds:.1f}")
-    return table
+        rows.append((f"nonconservativity of the exact field at time {state['time']:g}", value))
+    return rows + [(f"seconds, {stage}", f"{seconds:.1f}") for stage, seconds in numbers["stage_seconds"].items()]

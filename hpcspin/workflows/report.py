@@ -21,7 +21,7 @@ from hpcspin.drawing.contents import describe, find_kind
 from hpcspin.drawing.flows import flow_maps
 from hpcspin.drawing.page import page
 from hpcspin.drawing.series import some_frames
-from hpcspin.drawing.tables import print_table, reproduction_table
+from hpcspin.drawing.tables import REPRODUCTION, print_table, reproduction_rows
 from hpcspin.electrons import DrivenLattice, estimate_nonconservativity, make_solver
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
@@ -182,7 +182,7 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
         "provenance": provenance(),
     }
     write_json(layout.numbers, numbers)
-    print_table(reproduction_table(numbers), world)
+    print_table(REPRODUCTION, reproduction_rows(numbers), world)
     world.log_result(f"{layout.numbers}: the numbers; figures in {layout.figures}")
 
 

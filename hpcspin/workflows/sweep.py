@@ -20,7 +20,7 @@ from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, TrainingSection, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
-from hpcspin.drawing.tables import new_table, print_table, short, write_csv
+from hpcspin.drawing.tables import print_table, short, write_csv
 from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import form_teams
@@ -301,13 +301,10 @@ def _print_table(sweep: Sweep, choice: Choice, rows: Sequence[Row], show: Sequen
     shown = [name for name in show if any(row.get(name) is not None for row in rows)]
     if sweep.verb == "train":
         rows = sorted(rows, key=lambda row: row["mse"])
-    table = new_table("Validation errors, the smallest first" if sweep.verb == "train" else f"Runs of {sweep.verb}")
-    for heading in (*choice, *shown, "directory"):
-        table.add_column(heading)
-    for row in rows:
-        numbers = ("" if row.get(name) is None else short(row[name]) for name in shown)
-        table.add_row(*(str(row[key]) for key in choice), *numbers, row["directory"])
-    print_table(table, world, whole=len(choice))
+    title = "Validation errors, the smallest first" if sweep.verb == "train" else f"Runs of {sweep.verb}"
+    numbers = ([short(row[name]) if row.get(name) is not None else "" for name in shown] for row in rows)
+    cells = ([*(str(row[key]) for key in choice), *of, row["directory"]] for row, of in zip(rows, numbers, strict=True))
+    print_table(title, cells, world, (*choice, *shown, "directory"), len(choice))
 
 
 def _chains(sweep: Sweep) -> list[list[_Run]]:

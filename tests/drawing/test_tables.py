@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpcspin.drawing.tables import new_table, print_table
+from hpcspin.drawing.tables import print_table
 from hpcspin.parallel.world import World
 
 words = st.text("abcxyz019.,_ħ", min_size=1, max_size=30)
@@ -22,14 +22,10 @@ def test_first_columns_are_whole_and_words_of_others_too(
     columns = data.draw(st.integers(whole, 6))
     content = data.draw(st.lists(st.lists(cells, min_size=columns, max_size=columns), min_size=1, max_size=4))
     rows = [[f"<{number}> {first}", *others] for number, (first, *others) in enumerate(content)]
-    table = new_table("Errors")
-    for number in range(columns):
-        table.add_column(f"heading {number}")
-    for row in rows:
-        table.add_row(*row)
+    head = [f"heading {number}" for number in range(columns)]
     caplog.clear()
     with caplog.at_level("INFO"):
-        print_table(table, World(), whole)
+        print_table("Errors", rows, World(), head, whole)
     (record,) = caplog.records
     assert record.name == "hpcspin.results"
     lines = record.getMessage().splitlines()
