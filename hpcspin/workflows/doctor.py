@@ -6,12 +6,14 @@ import functools
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import h5py
+import numpy as np
 import torch
 
 from hpcspin.assembly.outputs import scratch
@@ -24,7 +26,7 @@ from hpcspin.parallel.host_compiler import attempt
 from hpcspin.parallel.world import World
 from hpcspin.potential import host_library
 from hpcspin.storage import OutputLock, make_directory
-from hpcspin.storage.trial import hdf5_filters, holds_lock, write_speed
+from hpcspin.storage.disk import DiskFile, create_hdf5
 from hpcspin.workflows.info import aligned, describe
 
 _NOISY = 2.0
@@ -32,6 +34,9 @@ _NOISY = 2.0
 _UNEQUAL = 0.5
 _SITES = 1 << 16
 _LITTLE = 10 * 2**30
+_BYTES = 1 << 25
+_SMALL, _SYNCS = 4096, 5
+_FILTERS = ("gzip", "lzf")
 _WORDS = {"good": "good:", "warning": "warning:", "bad": "fails:"}
 
 
@@ -63,10 +68,7 @@ def examine(directory: Path, world: World) -> int:
         make_directory(directory)
     with scratch(world, directory.absolute()) as folder:
         findings["disk"] = _tried(lambda: _disk(folder), world)
-        version = h5py.version.hdf5_version
-        findings["HDF5"] = _tried(
-            lambda: Finding(f"version {version}; written and read with filters {hdf5_filters(folder)}"), world
-        )
+        findings["HDF5"] = _tried(lambda: _hdf5(folder), world)
         findings["locks"] = _locks(folder, world)
     free = shutil.disk_usage(directory).free if directory.exists() else 0
     space = f"{free / 2**30:.3g} GiB at {directory.absolute()}"
@@ -163,8 +165,32 @@ def _tried(trial: Callable[[], Finding], world: World) -> Finding:
 
 
 def _disk(folder: Path) -> Finding:
-    rate, sync = write_speed(folder)
+    """Rate at which bytes reach the disk, and time until a small write does."""
+    with DiskFile(folder / "bytes", create=True) as file:
+        start = time.perf_counter()
+        file.write_at(0, bytes(_BYTES))
+        file.sync()
+        rate = _BYTES / (time.perf_counter() - start)
+        start = time.perf_counter()
+        for number in range(_SYNCS):
+            file.write_at(number * _SMALL, b"1" * _SMALL)
+            file.sync()
+        sync = (time.perf_counter() - start) / _SYNCS
     return Finding(f"{rate / 1e6:.3g} MB/s written, a small write reaches the disk in {1e3 * sync:.3g} ms")
+
+
+def _hdf5(folder: Path) -> Finding:
+    """Write and read a file with each filter that trajectories can use."""
+    numbers = np.arange(4096.0)
+    for name in _FILTERS:
+        path = folder / f"{name}.h5"
+        with DiskFile(path, create=True) as disk, create_hdf5(disk) as file:
+            file.create_dataset("numbers", data=numbers, compression=name, shuffle=True)
+        with h5py.File(path) as file:
+            if not np.array_equal(file["numbers"][()], numbers):
+                raise HpcspinError(f"{folder}: numbers written by HDF5 with {name} are read back as different ones")
+    version = h5py.version.hdf5_version
+    return Finding(f"version {version}; written and read with filters {', '.join(_FILTERS)}")
 
 
 def _locks(folder: Path, world: World) -> Finding:
@@ -190,3 +216,14 @@ def _locks(folder: Path, world: World) -> Finding:
 def _take(lock: OutputLock) -> Finding:
     lock.acquire()
     return Finding("taken")
+
+
+def holds_lock(folder: Path) -> bool:
+    """Whether a lock on a folder, held by another process or by another object in this one, is respected here."""
+    lock = OutputLock(folder, lambda message: None)
+    try:
+        lock.acquire()
+    except HpcspinError:
+        return True
+    lock.release()
+    return False

@@ -10,8 +10,8 @@ import pytest
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.bandwidth import cores
 from hpcspin.storage import OutputLock
-from hpcspin.storage.trial import holds_lock
 from hpcspin.workflows import doctor
+from hpcspin.workflows.doctor import holds_lock
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -51,7 +51,7 @@ def test_what_fails_decides_the_exit_code_and_what_is_doubtful_does_not(
     def refuse(folder: Path) -> str:
         raise HpcspinError("the filter gzip is missing")
 
-    monkeypatch.setattr(doctor, "hdf5_filters", refuse)
+    monkeypatch.setattr(doctor, "_hdf5", refuse)
     result = hpcspin("doctor", tmp_path)
     assert result.returncode == 1
     assert told(result.stdout)["HDF5"] == "fails: the filter gzip is missing"
