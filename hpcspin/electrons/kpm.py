@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
-from hpcspin.electrons.kpm_cuda import CudaRecursion
 from hpcspin.electrons.kpm_estimates import Estimate, LocalMoments, Probing
 from hpcspin.electrons.kpm_host import HostRecursion, Recursion, host_pairs, library
 from hpcspin.electrons.kpm_probes import Colouring, ProbeGroup, colouring, probe_groups, random_phases, unit_colouring
-from hpcspin.electrons.kpm_recursion import ArrayRecursion, ScaledHamiltonian, scaled_hamiltonian
+from hpcspin.electrons.kpm_recursion import ArrayRecursion, CudaRecursion, ScaledHamiltonian, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
 from hpcspin.electrons.kpm_strips import Strip, strips_of_a_team
 from hpcspin.errors import HpcspinError

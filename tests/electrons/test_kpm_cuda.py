@@ -18,9 +18,8 @@ from test_kpm_recursion import COUNT, EVERY, SYSTEMS
 
 from hpcspin.electrons import ClosedLattice, KpmSolver, make_solver
 from hpcspin.electrons.backend import make_backend
-from hpcspin.electrons.kpm_cuda import CudaRecursion
 from hpcspin.electrons.kpm_probes import colouring, probe_groups, random_phases
-from hpcspin.electrons.kpm_recursion import ArrayRecursion, adjoint_weights, scaled_hamiltonian
+from hpcspin.electrons.kpm_recursion import ArrayRecursion, CudaRecursion, adjoint_weights, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import spectral_interval
 from hpcspin.lattice import make_lattice
 

@@ -10,7 +10,7 @@ from nvrtc import Nvrtc
 from pretend_cupy import H200_SHARED
 
 import hpcspin
-from hpcspin.electrons import kpm_cuda
+from hpcspin.electrons import kpm_recursion
 from hpcspin.electrons.fused import SOURCE, Kernel
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
@@ -35,7 +35,7 @@ def all_shapes(precision: type) -> list[Kernel]:
 
 
 def test_every_source_is_compiled_here():
-    assert set(Path(hpcspin.__file__).parent.rglob("*.cu")) == {SOURCE, kpm_cuda.SOURCE}
+    assert set(Path(hpcspin.__file__).parent.rglob("*.cu")) == {SOURCE, kpm_recursion.SOURCE}
 
 
 @pytest.mark.slow
@@ -62,5 +62,5 @@ def test_a_block_of_30x24_lives_in_registers(triangular, architecture):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("plain", [False, True])
 def test_the_chebyshev_recursion_compiles_without_a_warning_and_spills_nothing(plain, architecture):
-    compiled = Nvrtc().compile(kpm_cuda.SOURCE.read_text(), kpm_cuda.options(64, 3, plain), architecture)
+    compiled = Nvrtc().compile(kpm_recursion.SOURCE.read_text(), kpm_recursion.cuda_options(64, 3, plain), architecture)
     assert compiled.spilled == 0
