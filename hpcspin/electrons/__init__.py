@@ -6,7 +6,7 @@ from hpcspin.electrons.diagonalization import DiagonalizationSolver
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, retarded_green, sd_hamiltonian, self_energy
 from hpcspin.electrons.kpm import KpmSolver
 from hpcspin.electrons.labelling import label_snapshots
-from hpcspin.electrons.model import DrivenLattice, Reservoir
+from hpcspin.electrons.model import DrivenLattice, Reservoir, SteadyState, SteadyStateSolver, reservoir_currents
 from hpcspin.electrons.negf import RecursiveSolver
 from hpcspin.electrons.nonconservativity import (
     DrivenDistance,
@@ -16,10 +16,8 @@ from hpcspin.electrons.nonconservativity import (
 )
 from hpcspin.electrons.solver import SOLVERS, Solver, State, exchange_field, make_solver
 from hpcspin.electrons.sources import split_lesser
-from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents
 from hpcspin.electrons.system import ElectronSystem
-from hpcspin.electrons.transmission import transmission
-from hpcspin.electrons.transport import Transport, transport
+from hpcspin.electrons.transport import Transport, transmission, transport
 
 __all__ = [
     "SOLVERS", "ClosedFormSolver", "ClosedLattice", "DiagonalizationSolver", "DrivenDistance", "DrivenLattice",

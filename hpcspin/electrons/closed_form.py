@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.fermi import psi
 from hpcspin.electrons.hamiltonian import effective_hamiltonian, occupied_orbitals, without_vacancies
-from hpcspin.electrons.model import DrivenLattice, merge_potentials, site_matrices
-from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents, width_traces
+from hpcspin.electrons.model import (
+    DrivenLattice,
+    SteadyState,
+    SteadyStateSolver,
+    merge_potentials,
+    reservoir_currents,
+    site_matrices,
+    width_traces,
+)
 from hpcspin.electrons.system import SIGMA, ElectronSystem
 from hpcspin.errors import HpcspinError
 

@@ -13,18 +13,24 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.backend import Backend, make_backend
+from hpcspin.electrons.backend import SINGULAR, Array, Backend, make_backend
 from hpcspin.electrons.columns import ColumnTeam, split_ranks
 from hpcspin.electrons.equilibrium import EquilibriumPart
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling
 from hpcspin.electrons.memory import plan_batches
-from hpcspin.electrons.model import DrivenLattice
+from hpcspin.electrons.model import (
+    DrivenLattice,
+    Group,
+    SteadyState,
+    SteadyStateSolver,
+    merge_potentials,
+    reservoir_currents,
+)
 from hpcspin.electrons.quadrature import coarsened
 from hpcspin.electrons.solver import FINEST_TOLERANCE
-from hpcspin.electrons.sources import split_lesser
-from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver, reservoir_currents
-from hpcspin.electrons.untouched import UntouchedLevels, touches_all_levels
+from hpcspin.electrons.sources import GeneralSource, least_widths, split_lesser
 from hpcspin.electrons.window import WindowIntegral
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
 FINEST_SINGLE = 5e-5
@@ -33,6 +39,8 @@ _EQUILIBRIUM_SHARE = 0.2
 """Fraction of the tolerance for the equilibrium part; the window integrals share the rest."""
 _ROUNDING = 0.01
 """Fraction of the tolerance reserved for rounding."""
+_VANISHING = 1e-9
+"""Singular value of W, relative to the largest one, that counts as 0."""
 
 
 class RecursiveSolver(SteadyStateSolver):
@@ -183,3 +191,57 @@ def _grid_of(window: WindowIntegral, edges: NDArray[Any], key: str) -> NDArray[n
     if edges.ndim != 1 or len(edges) < 2 or not (np.allclose(edges[[0, -1]], ends) and np.all(np.diff(edges) > 0)):
         raise ValueError(f"{key} does not cover the energies from {ends[0]:.6g} to {ends[1]:.6g}")
     return np.array(edges, dtype=np.float64)
+
+
+def touches_all_levels(system: DrivenLattice, columns: ColumnTeam) -> bool:
+    """Whether the reservoirs touch every level, whatever the spins are.
+
+    They do if each site has a reservoir. Reservoirs on a whole end column do if W is invertible: for a level that
+    vanishes on column x and before it, H psi = e psi gives W psi_{x+1} = 0, so that it vanishes on the next column, and
+    thus everywhere.
+    """
+    least = least_widths(system)
+    if least[system.occupied].min() > 0:
+        return True
+    if system.vacancies is not None or not (least[[0, -1]] > 0).all(axis=1).any():
+        return False
+    backend = columns.coupling.backend
+    coupling = backend.to_numpy(columns.coupling.up(backend.asarray(np.eye(2 * system.lattice.size[1]) + 0j)))
+    singular = np.linalg.svd(coupling, compute_uv=False)
+    return bool(singular[-1] > _VANISHING * singular[0])
+
+
+class UntouchedLevels:
+    """Finds levels between the potentials that no reservoir touches.
+
+    For the lowest potential mu_1 and the highest mu_2, ∫ de/2pi (f_2 - f_1) A from the Matsubara frequencies contains
+    all levels. The integral of G 2 Gamma G† over the real axis, which equals A wherever G is finite, misses untouched
+    levels: they are infinitely sharp, so that no node of the quadrature meets them.
+
+    ``tolerance`` is the largest error of the field from each of the integrals that are compared; other arguments are
+    those of `EquilibriumPart` and `WindowIntegral`.
+    """
+
+    def __init__(
+        self, system: DrivenLattice, columns: ColumnTeam, scale: float, tolerance: float, batch: int, accuracy: float
+    ) -> None:
+        potentials = [group.potential for group in merge_potentials(system)]
+        low, high = self._ends = min(potentials), max(potentials)
+        everything = Group(high, list(range(len(system.reservoirs))), system.widths.sum(axis=0))
+        source = GeneralSource(system, [everything], columns)
+        self._window = WindowIntegral(source, low, system.temperature, scale, tolerance, batch, accuracy)
+        self._whole = [EquilibriumPart(system, mu, columns, scale, tolerance, batch) for mu in (low, high)]
+        self._slack = 4 * tolerance / scale
+
+    def refuse(self, blocks: Array, spins: NDArray[np.float64], world: World, first: int) -> None:
+        """Refuse snapshots with untouched levels; arguments as for `EquilibriumPart` and `WindowIntegral`.
+
+        Raises HpcspinError, which names the first snapshot with such a level.
+        """
+        below, above = (part.solve(blocks, spins, world)[0] for part in self._whole)
+        touched = self._window.integrate(blocks, [self._window.first_grid] * len(spins), world, first)
+        missing = above - below - touched.values[:, : below[0].size].reshape(below.shape)
+        found = np.flatnonzero(np.abs(missing).max(axis=(1, 2, 3)) > self._slack)
+        if len(found):
+            low, high = self._ends
+            raise HpcspinError(f"snapshot {first + found[0]}: between the potentials {low:g} and {high:g} {SINGULAR}")

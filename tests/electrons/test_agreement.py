@@ -9,7 +9,7 @@ from systems import KINDS, OWN_KINDS, driven, from_reference, random_spins
 from hpcspin.electrons import ClosedFormSolver, DrivenLattice, RecursiveSolver, Reservoir
 from hpcspin.electrons.hamiltonian import retarded_green, sd_hamiltonian, self_energy
 from hpcspin.electrons.system import SIGMA
-from hpcspin.electrons.transmission import transmission
+from hpcspin.electrons.transport import transmission
 from hpcspin.errors import HpcspinError
 
 REFERENCES = [

@@ -7,8 +7,8 @@ import pytest
 from systems import driven, random_spins
 
 from hpcspin.electrons import ClosedFormSolver, RecursiveSolver, nonconservativity
+from hpcspin.electrons.model import SteadyState, SteadyStateSolver
 from hpcspin.electrons.nonconservativity import estimate_nonconservativity
-from hpcspin.electrons.steady_state import SteadyState, SteadyStateSolver
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_texture
 

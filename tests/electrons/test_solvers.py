@@ -13,11 +13,11 @@ from hpcspin.electrons.hamiltonian import effective_hamiltonian, layer_blocks, m
 from hpcspin.electrons.host_kernels import transfer
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import site_matrices
+from hpcspin.electrons.negf import touches_all_levels
 from hpcspin.electrons.onsite import hermitian_sites, occupation
 from hpcspin.electrons.quadrature import Integrand, integrate
 from hpcspin.electrons.recursion import GroupedColumns, first_columns, right_connected
 from hpcspin.electrons.rules import GAUSS, KRONROD, MORE_NODES, MORE_PATTERSON, NODES, PATTERSON
-from hpcspin.electrons.untouched import touches_all_levels
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
