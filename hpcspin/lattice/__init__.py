@@ -21,9 +21,8 @@ from hpcspin.lattice.measures import (
     topological_charges,
     wall_position,
 )
-from hpcspin.lattice.snapshots import as_snapshots, in_short, one_snapshot
+from hpcspin.lattice.snapshots import as_snapshots, in_short, one_snapshot, perpendicular
 from hpcspin.lattice.textures import TEXTURES, make_texture
-from hpcspin.lattice.vectors import perpendicular
 
 __all__ = [
     "LATTICES", "SHAPES", "TEXTURES", "Halo", "Lattice", "SquareLattice", "TriangularLattice", "as_snapshots",

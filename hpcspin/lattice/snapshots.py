@@ -1,10 +1,10 @@
-"""Conversion of one snapshot or many, in NumPy or torch, to arrays of snapshots and back."""
+"""Spins and fields in NumPy or torch: one snapshot or many, the part of a field that turns the spins, short reprs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,3 +86,34 @@ def _in_short(name: str, value: Any) -> str:
 
 def _shapes(size: tuple[int, int]) -> str:
     return f"({size[0]}, {size[1]}, 3) or (n, {size[0]}, {size[1]}, 3)"
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Vectors = TypeVar("Vectors", NDArray[Any], "Tensor")
+
+
+def perpendicular(spins: Vectors, field: Vectors) -> Vectors:
+    """Part H - S (S·H) of a field perpendicular to the spins, which exerts the torque; the rest exerts none.
+
+    Learned fields have no other part, exact ones do.
+
+    Parameters
+    ----------
+    spins
+        Unit vectors, shape (..., 3), a NumPy array or a torch tensor.
+    field
+        Field on them, of the same shape; or several, with more axes in front.
+
+    Raises
+    ------
+    HpcspinError
+        If the shapes do not fit.
+    """
+    given: list[Any] = [one if hasattr(one, "shape") else np.asarray(one) for one in (spins, field)]
+    of_spins, of_field = (tuple(one.shape) for one in given)
+    if of_spins[-1:] != (3,) or of_field[-len(of_spins) :] != of_spins:
+        raise HpcspinError(f"perpendicular: a field of shape {of_field} is not on spins of shape {of_spins}")
+    unit, total = given
+    return total - unit * (unit * total).sum(-1)[..., None]
