@@ -15,15 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hpcspin.cli_run import write_logs
 from hpcspin.config import Config, load_config
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Lattice, wall_position
 from hpcspin.storage import make_directory, read_attributes, read_labels, write_labels, write_manifest
 
 PERF = Path(__file__).parent
 README = PERF / "README.md"
 RESULTS = PERF / "results"
+_SHORT = 1e-4
+"""Time step that measures how fast a wall moves."""
 
 
 def run_script(folder: str) -> None:
@@ -148,3 +152,16 @@ def choose_labels(
                 path, attributes = target / f"{role}-{number:02}.h5", {"precision": "float64", **kept}
                 write_labels(path, found.spins[rows], found.field[rows], attributes, **others)
     write_manifest(target)
+
+
+def wall_rate(lattice: Lattice, spins: NDArray[np.float64], field: NDArray[np.float64], damping: float) -> float:
+    """Velocity dX/dt that a field gives to the wall of a texture by the Landau-Lifshitz-Gilbert equation.
+
+    It is linear in the field: rates of the parts of a field add up to that of the whole. Spins and field have the shape
+    (Lx, Ly, 3).
+    """
+    torque = np.cross(spins, field)
+    change = -(torque + damping * np.cross(spins, torque)) / (1 + damping**2)
+    there, back = ((spins + sign * _SHORT * change) for sign in (1, -1))
+    places = [wall_position(lattice, moved / np.linalg.norm(moved, axis=-1, keepdims=True)) for moved in (there, back)]
+    return float(places[0] - places[1]) / (2 * _SHORT)

@@ -1,23 +1,23 @@
-"""Numbers of a file of frames: means over a trajectory, and how its wall moved."""
+"""Numbers of what verbs write: a record for each result; of frames, means over them and how their wall moved."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hpcspin.analysis.series import Array, first_passage, velocity
-from hpcspin.lattice import Lattice, wall_position
-from hpcspin.storage import FrameReader
+from hpcspin.potential.files import card_path
+from hpcspin.storage import FrameReader, read_json
+from hpcspin.training.loop import METRICS, MODEL
 
 NUCLEATED = 3.0
 """Wall position, in columns, at which the metal counts as nucleated at the left electrode."""
 _MARGIN = 2.0
 """Columns from either end within which a wall no longer moves freely."""
-_SHORT = 1e-4
-"""Time step that measures how fast a wall moves."""
 _EXACT = "exact_"
 _COUNTERS = ("time", "step")
 _ENTRIES = {
@@ -98,14 +98,59 @@ def _mean(values: Array) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def wall_rate(lattice: Lattice, spins: Array, field: Array, damping: float) -> float:
-    """Velocity dX/dt that a field gives to the wall of a texture by the Landau-Lifshitz-Gilbert equation.
+Row = dict[str, Any]
 
-    It is linear in the field: rates of the parts of a field add up to that of the whole. Spins and field have the shape
-    (Lx, Ly, 3).
-    """
-    torque = np.cross(spins, field)
-    change = -(torque + damping * np.cross(spins, torque)) / (1 + damping**2)
-    there, back = ((spins + sign * _SHORT * change) for sign in (1, -1))
-    places = [wall_position(lattice, moved / np.linalg.norm(moved, axis=-1, keepdims=True)) for moved in (there, back)]
-    return float(places[0] - places[1]) / (2 * _SHORT)
+
+def of_training(directory: Path) -> list[Row]:
+    """Every force field of a training: one, or those of a committee."""
+    return [_force_field(path, directory) for path in sorted(directory.glob(f"**/{MODEL}"))]
+
+
+def _force_field(model: Path, directory: Path) -> Row:
+    card = json.loads(card_path(model).read_text())
+    last = (model.parent / METRICS).read_text().splitlines()[-1]
+    return {
+        "metrics": card["metrics"],
+        "best_epoch": card["best_epoch"],
+        "seconds": json.loads(last)["seconds"],
+        "seed": card["training"]["seed"],
+        "provenance": card["provenance"],
+        "directory": str(Path(directory.name) / model.parent.relative_to(directory)),
+    }
+
+
+def of_frames(name: str) -> Callable[[Path], list[Row]]:
+    """A trajectory or a file of labels with this name; see `frame_numbers`."""
+    return lambda directory: [{"metrics": frame_numbers(directory / name), "directory": directory.name}]
+
+
+def of_numbers(directory: Path) -> list[Row]:
+    """``numbers.json`` of a verb that writes it."""
+    numbers = read_json(directory / "numbers.json", "run the sweep again")
+    numbers.pop("provenance", None)
+    return [{"metrics": flat_numbers(numbers), "directory": directory.name}]
+
+
+def of_torques(directory: Path) -> list[Row]:
+    """``numbers.json`` of a torque, with Slonczewski's coefficients by field and voltage."""
+    (row,), coefficients = of_numbers(directory), dict[str, float]()
+    for one in read_json(directory / "numbers.json", "run the sweep again")["slonczewski"]:
+        coefficients[f"slonczewski.{one['field']}.{one['voltage']:g}"] = one["coefficient"]
+    return [{**row, "metrics": coefficients | row["metrics"]}]
+
+
+def of_learning(directory: Path) -> list[Row]:
+    """The last round of an active learning."""
+    last = json.loads((directory / "rounds.jsonl").read_text().splitlines()[-1])
+    return [{"metrics": flat_numbers(last), "directory": directory.name}]
+
+
+def flat_numbers(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float | None]:
+    """The numbers in nested mappings, by dotted names."""
+    found: dict[str, float | None] = {}
+    for name, value in numbers.items():
+        if isinstance(value, Mapping):
+            found |= flat_numbers(value, f"{prefix}{name}.")
+        elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+            found[f"{prefix}{name}"] = value
+    return found

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from shared import parser_of
+from shared import parser_of, wall_rate
 
-from hpcspin.analysis.runs import wall_rate
 from hpcspin.analysis.series import Estimate
 from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config, load_config

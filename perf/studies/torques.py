@@ -26,10 +26,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from shared import RESULTS
+from shared import RESULTS, wall_rate
 
 import hpcspin as hs
-from hpcspin.analysis.runs import wall_rate
 from hpcspin.analysis.series import Estimate
 from hpcspin.config import load_config
 from hpcspin.drawing.comparison import Run
