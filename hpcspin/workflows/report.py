@@ -18,7 +18,7 @@ from hpcspin.config import Config, DynamicsSection, ReproduceSection, parse_conf
 from hpcspin.drawing import closed, driven, figures
 from hpcspin.drawing.comparison import Compared, Run
 from hpcspin.drawing.contents import describe, find_kind
-from hpcspin.drawing.flows import flow_maps
+from hpcspin.drawing.lattice_figures import flow_maps
 from hpcspin.drawing.page import page
 from hpcspin.drawing.series import some_frames
 from hpcspin.drawing.tables import REPRODUCTION, print_table, reproduction_rows

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hpcspin.drawing.film import averaged
-from hpcspin.drawing.flows import flow_maps
+from hpcspin.drawing.lattice_figures import flow_maps
 from hpcspin.drawing.runs import difference, draw_run, plot_runs
 from hpcspin.drawing.series import QUANTITIES, read_series, some_frames
 from hpcspin.errors import HpcspinError
