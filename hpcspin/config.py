@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-import hpcspin.assembly.monitor
-import hpcspin.assembly.transport  # noqa: F401  They register the observers of learned fields and of transport.
+import hpcspin.assembly.observers  # noqa: F401  Registers them.
 from hpcspin import dynamics, training
 from hpcspin.config_text import Choice, Override, combinations, read_yaml
 from hpcspin.dynamics import CLOSED_OBSERVERS, ClassicalSettings

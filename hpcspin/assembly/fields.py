@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hpcspin.assembly.agreement import require_electrons
-from hpcspin.assembly.learned import LearnedField
-from hpcspin.assembly.monitor import CheckedField
+from hpcspin.assembly.learned import CheckedField, LearnedField
 from hpcspin.assembly.system import build_system, solver_of
 from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import CorrectedField, Field, SumField, WholeLatticeField, Zeeman

@@ -1,4 +1,4 @@
-"""A force field, in the form that the dynamics uses."""
+"""A force field, in the form that the dynamics uses; on request with exact labels that check it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.torque import components_first
-from hpcspin.lattice import Halo, Lattice
+from hpcspin.electrons import Solver
+from hpcspin.lattice import Halo, Lattice, perpendicular
 from hpcspin.parallel.domain import Domain, choose_blocks
 from hpcspin.parallel.messages import NeighbourMessages
 from hpcspin.parallel.world import World
@@ -112,3 +113,59 @@ class _BoundLearned:
     def _arguments(self, spins: Tensor) -> tuple[Tensor, Neighbourhood]:
         # Those of a minimisation are on the host, wherever the model is.
         return spins.reshape(1, -1, 3).to(self._bias.device), self._table
+
+
+class CheckedField(LearnedField):
+    """A learned field that is compared with the exact one at some of the recorded frames.
+
+    Its observables are ``exact_field`` (Lx, Ly, 3), the field of the electrons alone; the other data of an exact label,
+    such as its error estimate ``exact_error`` and the currents ``exact_current``; and ``deviation``, the root mean
+    square difference of a perpendicular component. They are NaN at frames between checks.
+
+    All ranks share the work of the solver of the exact field; the interval is that of steps between checks.
+    """
+
+    def __init__(
+        self,
+        model: ForceField | Committee,
+        drive: Drive,
+        lattice: Lattice,
+        solver: Solver[Any, Any],
+        interval: int,
+        world: World,
+    ) -> None:
+        super().__init__(model, drive)
+        self._lattice, self._solver, self._interval, self._world = lattice, solver, interval, world
+        self.observable_shapes: dict[str, tuple[int, ...]] = {
+            "exact_field": (*lattice.size, 3),
+            **{f"exact_{name}": shape for name, shape in solver.system.result_shapes.items()},
+            "deviation": (),
+        }
+
+    def observe(self, step: int, whole: Callable[[], Tensor]) -> dict[str, NDArray[np.float64]]:
+        """See :class:`hpcspin.dynamics.fields.Observed`."""
+        if step % self._interval:
+            return {name: np.full(shape, np.nan) for name, shape in self.observable_shapes.items()}
+        spins = whole().detach().to("cpu", torch.float64).contiguous()
+        # Discard the solver's state of earlier frames, so that a restart gives the same bits.
+        self._solver.reset()
+        self._solver.number = step
+        exact = self._solver.solve(spins.numpy()[None])
+        learned = self.on_lattice(self._lattice, spins, lambda *given: self.model(*given).field)
+        deviation = _rms(spins, learned - exact.field[0])
+        self._world.log(
+            f"step {step}: rms error of a perpendicular component of the learned field {deviation:.1e} t, "
+            f"rms of the exact one {_rms(spins, exact.field[0]):.1e} t"
+        )
+        labelled = {
+            name: getattr(exact, name.removeprefix("exact_"))[0]
+            for name in self.observable_shapes
+            if name != "deviation"
+        }
+        return {**labelled, "deviation": np.asarray(deviation)}
+
+
+def _rms(spins: Tensor, field: NDArray[np.float64]) -> float:
+    """Root mean square of a perpendicular component; both shape (Lx, Ly, 3)."""
+    # Two components share the square.
+    return float((perpendicular(spins, torch.from_numpy(field)).square().sum(-1).mean() / 2).sqrt())

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hpcspin.assembly import learned as learned_field
-from hpcspin.assembly import monitor
+from hpcspin.assembly import observers
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.config import load_config
 from hpcspin.dynamics.observers import Frame
@@ -138,7 +138,7 @@ def test_features_are_computed_for_few_sites_at_once_and_no_bit_depends_on_them(
 
     monkeypatch.setattr(learned_field, "_AT_ONCE", 20)
     monkeypatch.setattr(model, "features", counted)
-    found = monitor.outside(Frame(where, spins, spins, 0.0, field, free))
+    found = observers.outside(Frame(where, spins, spins, 0.0, field, free))
     np.testing.assert_array_equal(found, expected)
     assert np.ptp(found) > 0
     assert max(counts) <= 24

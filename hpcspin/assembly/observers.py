@@ -1,18 +1,87 @@
-"""Observers of electron transport, whatever field moves the spins: currents, densities of states, transmissions.
+"""Observers of learned fields and of electron transport.
 
-Each recorded frame costs one dense eigenproblem, which observers of the same energies share.
+The first tell when a learned field can no longer be trusted: spins whose surroundings lie outside the training data,
+and members of a committee that disagree. Those of transport cost one dense eigenproblem for each recorded frame, which
+observers of the same energies share.
 """
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from hpcspin.assembly.learned import LearnedField
+from hpcspin.dynamics import CorrectedField
+from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.observers import Frame, a_site, observer
 from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport, transport
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
+from hpcspin.potential import Committee
 from hpcspin.settings import Finite
+
+logger = logging.getLogger("hpcspin")
+
+_ALARM = 0.05
+"""Share of the sites outside the training data at which the log first warns; it warns again at each doubling."""
+
+
+@observer("spread", a_site)
+def spread(frame: Frame) -> NDArray[np.float64]:
+    """Disagreement of a learned field's committee: an estimate of its error on every site."""
+    field = _learned(frame, "spread")
+    model = field.model
+    if not isinstance(model, Committee):
+        raise HpcspinError(
+            "dynamics.observers: spread is the disagreement of a committee; let dynamics.model be the directory "
+            "of one, or leave the observer out"
+        )
+    return field.on_lattice(frame.lattice, torch.tensor(frame.spins), model.spread)
+
+
+@observer("outside", a_site)
+def outside(frame: Frame) -> NDArray[np.float64]:
+    """How far each site's surroundings lie outside the training data; 0 inside. See `ForceField.outside`."""
+    field = _learned(frame, "outside")
+    model = field.model
+    if not model.has_envelope:
+        raise HpcspinError(
+            "dynamics.observers: outside needs a model that knows the range of its training data, which this one does "
+            "not; train it again, or leave the observer out"
+        )
+    distances = field.outside(frame.lattice, frame.spins)
+    share = float(np.mean(distances > 0))
+    if share > max(_ALARM, 2 * field.alarmed):
+        field.alarmed = share
+        logger.warning(
+            f"warning: at time {frame.time:g} the surroundings of {share:.0%} of the sites are outside the range of "
+            "the model's training data"
+        )
+    return distances
+
+
+@observer("nonequilibrium_potential")
+def nonequilibrium_potential(frame: Frame) -> float:
+    """Potential G of a learned field, from which h^neq derives; `energy` is E."""
+    return _learned(frame, "nonequilibrium_potential").potentials(frame.lattice, frame.spins)[1]
+
+
+@observer("outside_share")
+def outside_share(frame: Frame) -> float:
+    """Share of the sites whose surroundings lie outside the training data."""
+    return float(np.mean(outside(frame) > 0))
+
+
+def _learned(frame: Frame, name: str) -> LearnedField:
+    for term in terms_of(frame.source):
+        field = term.cheap if isinstance(term, CorrectedField) else term
+        if isinstance(field, LearnedField):
+            return field
+    raise HpcspinError(f"dynamics.observers: {name} needs dynamics.field: learned or corrected; leave it out")
+
 
 Real = NDArray[np.float64]
 
