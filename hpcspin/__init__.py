@@ -19,14 +19,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpcspin.api import evaluate, label, landscape, load_model, load_system, open_labels, open_trajectory
+    from hpcspin.api import Run, evaluate, label, landscape, load_model, load_system, open_labels, open_trajectory
     from hpcspin.api import simulate as simulate
     from hpcspin.api import train as train
     from hpcspin.electrons.closed import ClosedLattice
     from hpcspin.electrons.model import DrivenLattice, Reservoir
     from hpcspin.errors import HpcspinError
     from hpcspin.lattice import make_lattice, perpendicular
-    from hpcspin.run import Run
 
 __version__ = "0.2.0"
 
@@ -35,28 +34,13 @@ _HOMES = {
     "ClosedLattice": "hpcspin.electrons.closed",
     "HpcspinError": "hpcspin.errors",
     **dict.fromkeys(("make_lattice", "perpendicular"), "hpcspin.lattice"),
-    "Run": "hpcspin.run",
 }
 """Module of each public name that is not defined in `hpcspin.api`."""
 
 __all__ = [
-    "ClosedLattice",
-    "DrivenLattice",
-    "HpcspinError",
-    "Reservoir",
-    "Run",
-    "evaluate",
-    "label",
-    "landscape",
-    "load_model",
-    "load_system",
-    "make_lattice",
-    "open_labels",
-    "open_trajectory",
-    "perpendicular",
-    "simulate",
-    "train",
-]
+    "ClosedLattice", "DrivenLattice", "HpcspinError", "Reservoir", "Run", "evaluate", "label", "landscape",
+    "load_model", "load_system", "make_lattice", "open_labels", "open_trajectory", "perpendicular", "simulate", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

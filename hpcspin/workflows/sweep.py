@@ -13,8 +13,16 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from hpcspin.analysis.results import Row, flat_numbers, of_frames, of_learning, of_numbers, of_torques, of_training
-from hpcspin.analysis.runs import frame_series
+from hpcspin.analysis.runs import (
+    Row,
+    flat_numbers,
+    frame_series,
+    of_frames,
+    of_learning,
+    of_numbers,
+    of_torques,
+    of_training,
+)
 from hpcspin.assembly.outputs import FREE, recorded_job
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, TrainingSection, load_config
