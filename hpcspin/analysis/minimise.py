@@ -63,26 +63,10 @@ def descend(slope: Callable[[Array], Array], spins: Array, step: float = 1.0, ev
 
 
 def minimise(field: Callable[[Array], Array], spins: Array, tolerance: float, most: int = 10_000) -> Minimum:
-    """Follow a conservative field downhill until no spin feels a torque beyond a tolerance.
+    """Follow a field H_i = -dE/dS_i downhill until no spin feels a torque beyond a tolerance, in units of the hopping.
 
-    The torque vanishes at saddles too, so start from spins without symmetry.
-
-    Parameters
-    ----------
-    field
-        Function from spins of shape (Lx, Ly, 3) to H_i = -dE/dS_i of the same shape, such as that of closed electrons,
-        ``lambda s: system.solve(s).field``, or of a model of kind conservative.
-    spins
-        Start, unit vectors of shape (Lx, Ly, 3).
-    tolerance
-        Largest torque that may remain, in units of the hopping.
-    most
-        Largest number of evaluations of the field.
-
-    Raises
-    ------
-    HpcspinError
-        If the torque is still larger after ``most`` evaluations, or not a number, as for fields without an energy.
+    The torque vanishes at saddles too, so start from spins without symmetry. Raises HpcspinError if the torque is still
+    larger after ``most`` evaluations, or not a number, as for fields without an energy.
     """
     for point in descend(lambda now: -perpendicular(now, field(now)), spins):
         if point.torque <= tolerance:

@@ -79,10 +79,7 @@ def angles(first: Array, second: Array) -> Array:
 
 
 def require_path(first: Array, last: Array, images: int) -> None:
-    """Refuse ends between which there is no path.
-
-    Raises HpcspinError if the ends are the same, or there is no image between them.
-    """
+    """Refuse ends that are the same, and paths without an image between them."""
     if images < 3:
         raise HpcspinError("a path needs an image between its ends; give more images")
     if angles(first, last).max() < _SAME:
@@ -90,25 +87,11 @@ def require_path(first: Array, last: Array, images: int) -> None:
 
 
 def geodesic(first: Array, last: Array, images: int, tilt: float = 0.0, seed: int = 0) -> Array:
-    """Images at equal distances on the geodesic from one state to another.
+    """Images at equal distances on the geodesic from one state to another, ends included, shape (images, Lx, Ly, 3).
 
-    Each spin turns about the axis perpendicular to its two directions. Opposite directions define no such axis; these
-    spins turn about the part of z perpendicular to them, or of x where they are close to the z axis.
-
-    Parameters
-    ----------
-    first, last
-        Unit vectors of shape (Lx, Ly, 3).
-    images
-        Number of images, both ends included.
-    tilt, seed
-        Standard deviation and seed of random vectors that are added to the spins of the images between the ends, so
-        that the band can find paths of lower symmetry. Spins that are the same in both states stay.
-
-    Returns
-    -------
-    ndarray
-        Shape (images, Lx, Ly, 3).
+    Each spin turns about the axis perpendicular to its two directions; where they are opposite, about the part of z
+    perpendicular to them, or of x close to the z axis. Random vectors of the standard deviation ``tilt`` are added to
+    spins between the ends that turn at all, so that the band can find paths of lower symmetry.
     """
     turn = angles(first, last)
     axis = np.cross(first, last)
@@ -139,24 +122,9 @@ def relax(
 
     The geodesic nudged elastic band of P. F. Bessarab, V. M. Uzdin and H. Jónsson, Comput. Phys. Commun. 196, 335
     (2015): forces perpendicular to the band and springs along it, on the spheres; then the highest image climbs along
-    the band to the saddle. The steps are those of `descend`.
-
-    Parameters
-    ----------
-    evaluate
-        Function for the energies and fields of images.
-    images
-        Initial band, as from `geodesic`, shape (m, Lx, Ly, 3), m > 2; its ends should be at rest.
-    tolerance
-        Largest residual force on a spin, in units of the hopping.
-    spring, step, climbs, evaluations
-        Values of a band to continue from; this band and those after it are then repeated bit for bit. Without a spring
-        constant, one is chosen for which the springs pull as strongly as the field.
-
-    Raises
-    ------
-    HpcspinError
-        If the ends are the same, or there is no image between them.
+    the band to the saddle. The steps are those of `descend`. The ends of the ``images``, as from `geodesic`, should be
+    at rest. The other arguments are those of a band to continue from; this band and those after it are then repeated
+    bit for bit. Without a spring constant, one is chosen for which the springs pull as strongly as the field.
     """
     require_path(images[0], images[-1], len(images))
     ends = evaluate(images[[0, -1]])[0]

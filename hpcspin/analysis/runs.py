@@ -29,11 +29,10 @@ _ENTRIES = {
 
 
 def frame_series(path: Path) -> dict[str, Array]:
-    """All series of one number per frame in a trajectory or label file, shape (n,); HpcspinError if it is unreadable.
+    """All series of one number per frame in a trajectory or label file, shape (n,).
 
     Each entry of a vector is a series with its own name: ``magnetization_x``, or ``current_left`` for a reservoir. Data
-    of exact labels along a learned run, such as ``/exact_current``, have the names of exact runs, and are NaN at frames
-    that were not labelled.
+    of exact labels along a learned run have the names of exact runs, and are NaN at frames that were not labelled.
     """
     found: dict[str, Array] = {}
     with FrameReader(path) as frames:
@@ -59,10 +58,9 @@ def reservoir_names(attributes: Mapping[str, Any]) -> list[str]:
 
 
 def frame_numbers(path: Path) -> dict[str, float | None]:
-    """Numbers of a trajectory, or of a file of labels; raises HpcspinError if it is unreadable.
+    """For each series of `frame_series` the mean over the last half of a trajectory, or over all of a label file.
 
-    For each series of `frame_series` the mean over the last half of the frames, for label files over all frames; for a
-    trajectory with walls also the numbers of `wall_numbers`. None where nothing was measured.
+    For a trajectory with walls also the numbers of `wall_numbers`. None where nothing was measured.
     """
     series = frame_series(path)
     time = series.get("time")

@@ -31,8 +31,7 @@ def require_electrons(
     """Refuse a model for electrons that it has no input for, and warn of a bias that it was not trained on.
 
     ``config`` is that of the system, or the one that a trajectory stores, and ``card`` that of the model; ``names`` are
-    those of the model and of the config in messages. Raises HpcspinError with the keys that differ, both values, and
-    how to allow them.
+    those of the model and of the config in messages.
     """
     model, where = names
     learned, given = stored_electrons(card.get("electrons"), model), electrons_of(config, where)

@@ -36,23 +36,10 @@ _INTERVALS = ("exact_interval", "check_interval")
 class GivenFields:
     """Fields of a call, and the section ``dynamics`` of a config that means the same.
 
-    The section's field is that of the system's own electrons, exact or learned; all others count as classical.
-    Raises HpcspinError if a setting is wrong, there is no such model, an interval is given without a model, or a sum
-    has more than one field of electrons.
-
-    Parameters
-    ----------
-    verb
-        The called function, in messages.
-    field
-        None for the exact field of the system's electrons; a solver, a force field, a committee, the name or path of
-        one of the latter two, an object with the protocol `hpcspin.dynamics.Field`; or a list of these, for their sum.
-    system
-        The electrons, or a lattice alone.
-    settings
-        Attributes of `hpcspin.dynamics.Settings`.
-    **more
-        ``allow``, ``exact_interval`` and ``check_interval`` of the section.
+    The fields are those of `hpcspin.simulate`, the settings attributes of `hpcspin.dynamics.Settings`, all else keys of
+    the section; ``verb`` is the called function, in messages. The section's field is that of the system's own
+    electrons, exact or learned; all others count as classical. Raises HpcspinError if a setting is wrong, there is no
+    such model, an interval is given without a model, or a sum has more than one field of electrons.
     """
 
     def __init__(

@@ -170,10 +170,7 @@ def _require_energy(term: Field) -> None:
 
 
 def build_landscape(config: Config, world: World) -> Landscape:
-    """Landscape of a config's field; the ranks share exact labels.
-
-    Raises HpcspinError as `Landscape` does.
-    """
+    """Landscape of a config's field; the ranks share exact labels."""
     dynamics, lattice = config.section(DynamicsSection), build_lattice(config.lattice)
     field = build_field(config, lattice, world, pick_device(world, config.device))
     pinned = chosen_sites(lattice, dynamics.pinned, "dynamics.pinned")
@@ -204,10 +201,7 @@ def write_states(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
 
 
 def require_own(path: Path) -> None:
-    """Refuse a directory for states with the name `path` that holds a trajectory, or states of another verb.
-
-    Raises HpcspinError if it does.
-    """
+    """Refuse a directory for states with the name `path` that holds a trajectory, or states of another verb."""
     found = find_trajectory(path.parent)
     if found.exists() and found not in (path, partial_path(path)):
         raise HpcspinError(f"{found}: is the result of another verb; choose another --output")

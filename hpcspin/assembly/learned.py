@@ -26,8 +26,7 @@ _AT_ONCE = 1 << 14
 class LearnedField:
     """A force field in evaluation mode, or the mean of a committee, in the form that the dynamics uses.
 
-    For the drive see `Predictor.drive`. ``alarmed`` is the largest share of sites outside the training data that the
-    log has warned of.
+    ``alarmed`` is the largest share of sites outside the training data that the log has warned of.
     """
 
     def __init__(self, model: ForceField | Committee, drive: Drive) -> None:
@@ -116,13 +115,11 @@ class _BoundLearned:
 
 
 class CheckedField(LearnedField):
-    """A learned field that is compared with the exact one at some of the recorded frames.
+    """A learned field that is compared with the exact one at some of the recorded frames, which changes no trajectory.
 
-    Its observables are ``exact_field`` (Lx, Ly, 3), the field of the electrons alone; the other data of an exact label,
-    such as its error estimate ``exact_error`` and the currents ``exact_current``; and ``deviation``, the root mean
-    square difference of a perpendicular component. They are NaN at frames between checks.
-
-    All ranks share the work of the solver of the exact field; the interval is that of steps between checks.
+    Its observables are the data of exact labels, such as ``exact_field``, that of the electrons alone, and
+    ``exact_error``; and ``deviation``, the root mean square difference of a perpendicular component. They are NaN
+    between checks, which are ``interval`` steps apart. All ranks share the work of the solver.
     """
 
     def __init__(

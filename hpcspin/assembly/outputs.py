@@ -80,22 +80,10 @@ def recorded_job(
 ) -> Iterator[None]:
     """Be the `sole_writer` of a directory, and describe the job in its ``jobs.jsonl`` when it ends normally.
 
-    Each job adds a line: ``ended`` (UTC), ``seconds``, ``ranks``, ``launcher``, ``code_version``, and for the node of
-    rank 0 the ``processor``, the ``cores`` that it may use and its ``gpus``. Jobs that fail or are killed leave none.
-    Raises HpcspinError if another run writes there, or the directory belongs to another config.
-
-    Parameters
-    ----------
-    directory
-        Directory of the results, which is created.
-    config
-        Config that the directory belongs to, kept there as ``config.json``; None where other files hold it.
-    may_grow
-        Dotted keys in which the stored config may differ, to do more of the same; `CHECKPOINTING`, ``plugins`` and the
-        keys ``allow`` always may.
-    element
-        Element of a batch array, such as ``3-of-16``. It shares the directory with the others, locks only its own name,
-        writes its own ``jobs-3-of-16.jsonl``, and is the ``task`` in that line.
+    The directory keeps the config, if one is given, as ``config.json``, and may belong only to a config that differs in
+    the keys ``may_grow``, to do more of the same, or in `FREE`. An ``element`` of a batch array, such as ``3-of-16``,
+    shares the directory with the others, locks only its own name, and writes its own ``jobs-3-of-16.jsonl``. Raises
+    HpcspinError if another run writes there, or the directory belongs to another config.
     """
     with sole_writer(directory / f"task-{element}" if element else directory, world, directory=not element):
         start = time.monotonic()

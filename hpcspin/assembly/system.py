@@ -26,11 +26,7 @@ _SPIN_BYTES = 24
 
 
 def build_lattice(section: LatticeSettings) -> Lattice:
-    """Lattice of a config.
-
-    Raises HpcspinError if its spins alone exceed the memory of this node: every rank starts with those of the whole
-    lattice.
-    """
+    """Lattice of a config; HpcspinError if its spins, with all of which every rank starts, exceed the memory."""
     needed, there = _SPIN_BYTES * math.prod(section.size), psutil.virtual_memory().total
     if needed > there:
         raise HpcspinError(
@@ -41,10 +37,7 @@ def build_lattice(section: LatticeSettings) -> Lattice:
 
 
 def lattice_of(path: Path) -> Lattice:
-    """Lattice of the config that a file of frames carries.
-
-    Raises HpcspinError if it carries none, or its spins are on another number of sites.
-    """
+    """Lattice of the config that a file of frames carries; HpcspinError if it has none, or spins on other sites."""
     with open_hdf5(path) as file:
         config = attributes(file, path).get("config", {})
         if "lattice" not in config:
@@ -55,10 +48,7 @@ def lattice_of(path: Path) -> Lattice:
 
 
 def build_system(config: Config) -> ElectronSystem:
-    """Lattice and electrons of a config, with their reservoirs where they have some.
-
-    Raises HpcspinError if the config has no electrons, or a reservoir lies outside the lattice.
-    """
+    """Lattice and electrons of a config, with their reservoirs where they have some."""
     electrons, lattice = config.section(ElectronsSettings), build_lattice(config.lattice)
     shared = ("hopping", "exchange", "temperature", "on_site", "rashba", "solver", "tolerance", "precision")
     given: dict[str, Any] = {name: getattr(electrons, name) for name in shared}
@@ -90,10 +80,7 @@ def solver_of(system: ElectronSystem, seed: int, world: World, device: torch.dev
 
 
 def initial_spins(initial: InitialSettings, lattice: Lattice, seed: int) -> NDArray[np.float64]:
-    """Spins at time zero, shape (Lx, Ly, 3).
-
-    Raises HpcspinError if a parameter does not fit the lattice, or a file does not hold valid spins of it.
-    """
+    """Spins at time zero, shape (Lx, Ly, 3); HpcspinError if they do not fit the lattice."""
     return make_texture(initial.kind, lattice, seed, **initial.parameters)
 
 

@@ -44,13 +44,7 @@ _UNIFORM = 1e-12
 class Quench(Compared):
     """A test run under both fields, with exact labels of some frames of the learned one.
 
-    Attributes
-    ----------
-    labelled : Run
-        Some frames of the learned run with their exact fields, densities and energies.
-    exact_energies, labelled_energies : ndarray or None
-        Energies that the force field predicts for the exact frames and for the labelled ones, shape (n,); None for a
-        force field without an energy.
+    The energies are those that the force field predicts for the exact and the labelled frames, shape (n,), or None.
     """
 
     labelled: Run
@@ -59,10 +53,9 @@ class Quench(Compared):
 
 
 def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[str, Any]:
-    """Draw the figures of the test runs, given by name, into a directory, and measure what they show.
+    """Draw the figures of the test runs, given by name, into a directory; return ``order`` and ``energy``.
 
-    Returns ``order``: see `order`, at the end of each run under both fields, and its means over the runs with their
-    standard errors; ``energy``: see `_energy_numbers`.
+    These are `order` at the end of each run under both fields, with its means over the runs, and `_energy_numbers`.
     """
     first, quenches = next(iter(runs.values())), list(runs.values())
     time = shown_times(first)

@@ -65,9 +65,8 @@ def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[
 def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantities: Sequence[str]) -> list[Point]:
     """Points of quantities that have one number per run, sorted along each curve: by stage, else by the abscissa.
 
-    The rows have, for each run, the varied keys, its ``stage`` in a chain and its numbers. ``keys`` are the varied keys
-    that tell the curves apart, neither seeds nor the horizontal axis; ``against`` and ``quantities`` are the names of
-    the numbers on the horizontal and on the vertical axes.
+    The rows have the varied keys of each run, its ``stage`` in a chain and its numbers; ``keys`` are the varied keys
+    that tell the curves apart.
     """
     groups: dict[tuple[str, int, float], list[Row]] = {}
     for row in rows:

@@ -31,8 +31,7 @@ class Walls:
 def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dict[str, Any]:
     """Draw the figures of the test runs, given by name, into a directory, and measure what they show.
 
-    Figures of an earlier report that would now be empty are removed. Returns ``walls`` and ``torque_ratio_near_wall``,
-    where there are walls.
+    Figures of an earlier report that would now be empty are removed.
     """
     first = next(iter(runs.values()))
     time = shown_times(first)
@@ -77,8 +76,7 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
 def torque_ratio(lattice: Lattice, run: Run, fields: PredictedFields) -> Array:
     """|T^neq| / |T^eq| of the sites near the wall (Fig. 5b of the paper), one number per site and frame of a run.
 
-    The fields are what a force field predicts for the frames. The result is empty where no frame has a wall, or the
-    force field has no nonequilibrium torque, like one without potentials.
+    It is empty where no frame has a wall, or the force field has no nonequilibrium torque, like one without potentials.
     """
     walled = has_wall(lattice, run.spins)
     if not walled.any() or not fields.nonequilibrium.any():

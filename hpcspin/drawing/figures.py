@@ -35,8 +35,7 @@ def field_errors(
     """Predicted against exact field components, the histogram of the error, and how well a committee estimates it.
 
     The exact and predicted perpendicular components have the shape (2, n), and ``sigma`` is the standard deviation of
-    the error. ``bins`` are root mean squares ``spread`` and ``error`` of groups of sites, see
-    `hpcspin.training.calibrate`; none for a single model.
+    the error. ``bins`` are those of `hpcspin.training.calibrate`; none for a single model.
     """
     figure = Figure(figsize=(12.6 if bins else 8.4, 3.6), layout="constrained")
     parity, histogram, *rest = figure.subplots(1, 3 if bins else 2)

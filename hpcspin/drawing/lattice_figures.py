@@ -40,9 +40,8 @@ def site_maps(
 ) -> None:
     """A number of each site, for several dynamics side by side and times from top to bottom (Fig. 4 of the paper).
 
-    Each of the n rows has a caption, such as a time; ``maps`` has the numbers for each dynamics, by its name, shape (n,
-    Lx, Ly). Each site is drawn as a cell at its Cartesian place, with the matplotlib colour map ``colours``, whose
-    first and last colour are those of ``limits``.
+    Each of the n rows has a caption; ``maps`` has the numbers for each dynamics, by its name, shape (n, Lx, Ly). The
+    first and last of the matplotlib ``colours`` are those of ``limits``.
     """
     width, height = np.ptp(_corners(lattice).reshape(-1, 2), axis=0)
     figure = Figure(figsize=(3.2 * len(maps), 1.5 + 2.4 * len(captions) * height / width))
@@ -75,10 +74,7 @@ def _corners(lattice: Lattice) -> Array:
 
 
 def zone_maps(lattice: Lattice, factors: Mapping[str, Array], path: Path) -> None:
-    """Static structure factors in the Brillouin zone, side by side on one colour scale, as an image file.
-
-    The factors S(q), by name, have the shape (Lx, Ly) of `hpcspin.lattice.structure_factors`.
-    """
+    """Structure factors S(q), of `hpcspin.lattice.structure_factors`, in the Brillouin zone on one colour scale."""
     figure = Figure(figsize=(3.4 * len(factors) + 0.8, 3.4), layout="constrained")
     axes = figure.subplots(1, len(factors), squeeze=False)[0]
     most = max(float(values.max()) for values in factors.values())
@@ -140,8 +136,7 @@ def flow_maps(
     """Particle and spin currents along the bonds, and the density of states at each energy, side by side.
 
     The ``flows`` are ``bond_current``, ``bond_spin_current`` and, where there are energies, ``ldos`` of `Transport`;
-    ``offsets`` are those of the directions of bonds. Below the particle current are the local bonds of the spins, shape
-    (Lx, Ly, 3).
+    ``offsets`` are those of the bonds. Below the particle current are the local bonds of the spins, shape (Lx, Ly, 3).
     """
     places, vectors = lattice.cartesian(lattice.sites), lattice.cartesian(np.asarray(offsets))
     width, height = np.ptp(places.reshape(-1, 2), axis=0) + 1

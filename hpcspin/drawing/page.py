@@ -70,10 +70,9 @@ def folded(title: str, content: str) -> str:
 
 
 def plot(title: str, across: str, curves: Mapping[str, Curve], log: bool = False) -> str:
-    """An interactive plot of curves, by their names, which may be zoomed and read off.
+    """An interactive plot of curves, by their names; ``title`` and ``across`` say what ordinates and abscissae are.
 
-    ``title`` and ``across`` say what the ordinates and the abscissae are. Points that are not finite are gaps. The
-    ordinates may be on a logarithmic scale.
+    Points that are not finite are gaps. The ordinates may be on a logarithmic scale.
     """
     data = [
         {"type": "scatter", "mode": "lines" if len(x) > 1 else "markers", "x": _numbers(x), "y": _numbers(y)}
@@ -122,9 +121,9 @@ def film(
 ) -> str:
     """A film of numbers of each site, with a slider, on a canvas; each cell at its Cartesian place.
 
-    Each frame has a caption, such as its time. ``maps`` has each quantity by its name, shape (n, cells along x, cells
-    along y), where NaN is left blank, ``limits`` its numbers of the first and the last colour, and ``colours`` its
-    matplotlib colour map. A cell has ``coarse`` sites along each side; the sentence ``note`` stands below the film.
+    ``maps`` has each quantity by its name, shape (n, cells along x, cells along y), where NaN is left blank, ``limits``
+    its numbers of the first and the last colour, and ``colours`` its matplotlib colour map. A cell has ``coarse`` sites
+    along each side; the sentence ``note`` stands below the film.
     """
     steps = coarse * lattice.primitive_vectors
     size = next(iter(maps.values())).shape[1:]
@@ -166,10 +165,10 @@ def _base64(values: NDArray[np.uint8]) -> str:
 
 
 def page(title: str, about: str, sections: Mapping[str, Sequence[str]], seconds: int | None = None) -> str:
-    """The whole page, with a line ``about`` below its title.
+    """The whole page, with a line ``about`` below its title; plots and pictures stand side by side.
 
-    Sections are parts, as the other functions make them, by their headings; plots and pictures stand side by side. A
-    browser reloads the file after ``seconds``, if they are given.
+    Sections are parts, as the other functions make them, by their headings. A browser reloads the file after
+    ``seconds``.
     """
     body = [f'<h1>{_text(title)}</h1><p class="soft">{_text(about)}</p>']
     for heading, parts in sections.items():

@@ -39,10 +39,9 @@ def difference(first: Series, second: Series) -> tuple[Array, Curves]:
 
 
 def plot_runs(runs: Sequence[Series], path: Path) -> None:
-    """Draw what runs have measured against time, in rows; for two runs also their difference, second minus first.
+    """Draw what runs have measured, in rows; two in the same panels, beside their difference, second minus first.
 
-    Two runs, or paths, are drawn in the same panels with full and broken lines. Raises HpcspinError if two runs have no
-    time, or nothing measured, in common.
+    Raises HpcspinError if two runs have no time, or nothing measured, in common.
     """
     rows = list(dict.fromkeys(what for run in runs for what in run.curves))
     figure = Figure(figsize=(4.8 * len(runs), 2.0 * len(rows) + 0.6), layout="constrained")
@@ -80,12 +79,11 @@ def _draw_curves(axis: Axes, time: Array, curves: Mapping[str, Array], style: st
 
 
 def draw_run(source: Path, quantity: Quantity, path: Path, most: int, world: World) -> int:
-    """Draw a number of each site, as some frames below each other or as a film; rank 0 alone calls it.
+    """Draw a number of each site, as five frames below each other or as a film; rank 0 alone calls it.
 
-    The source is the directory of a simulation, or a trajectory, finished or not. The image file ``path`` becomes a
-    PNG, PDF or SVG of five frames, or a film of at most ``most`` equally spaced ones: GIF, or MP4 if ffmpeg is
-    installed. Returns the number of frames drawn. Raises HpcspinError if the run has no frame or has not recorded the
-    quantity, or the file has another ending.
+    The ending of the path tells the format: PNG, PDF, SVG, a GIF of at most ``most`` frames or, if ffmpeg is installed,
+    MP4. Returns the number of frames drawn. Raises HpcspinError if the run has no frame or has not recorded the
+    quantity.
     """
     require_ending(path, (".gif", ".mp4", *PICTURES))
     trajectory = trajectory_file(source)

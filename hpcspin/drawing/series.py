@@ -28,16 +28,10 @@ _MEASURED = {"time", "step", "wall_position", "magnetization", "mean_bond", "mea
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number of each site.
+    """A number of each site: its name in plain words and as a formula, and how it is measured.
 
-    Attributes
-    ----------
-    name, label : str
-        In plain words, and as a formula.
-    measure : Callable
-        Function from a lattice, the frames of a file and the number of one of them to an array of shape (Lx, Ly).
-    reach : float or None
-        The colours go from -reach to +reach; None: from the smallest to the largest number.
+    ``measure`` is a function of a lattice, the frames of a file and the number of one of them, with values of shape
+    (Lx, Ly). The colours go from -reach to +reach, or from the smallest to the largest number.
     """
 
     name: str
@@ -110,11 +104,10 @@ def some_frames(count: int, most: int) -> list[int]:
 
 
 def read_series(source: Path) -> Series:
-    """Measure the frames of a simulation, given by its directory or its trajectory, finished or not.
+    """Measure the frames of a simulation or a path, given by its directory or its file, finished or not.
 
     Returns what its observers have recorded as one number per frame; mean bond, chirality and magnetisation in any
-    case; and the wall position where there is a wall, NaN at times without. Raises HpcspinError if there is no
-    trajectory, or it holds no frame or no time.
+    case; and the wall position where there is a wall, NaN at times without.
     """
     path = trajectory_file(source)
     lattice = lattice_of(path)

@@ -30,10 +30,7 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 def require_ending(path: Path, endings: tuple[str, ...]) -> None:
-    """Refuse a file name whose ending is not one of these.
-
-    Raises HpcspinError if it has another ending; the message names these.
-    """
+    """Refuse a file name whose ending is not one of these, with an HpcspinError that names them."""
     if path.suffix not in endings:
         raise HpcspinError(f"{path}: the ending determines the format; end it with {', '.join(endings)}")
 

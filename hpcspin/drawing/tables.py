@@ -32,8 +32,8 @@ def print_table(
 ) -> None:
     """Print a table as a result, with or without a line of headings: spaces between its columns, and no frame.
 
-    The first ``whole`` columns identify the rows, and are neither cut nor folded. Others are folded between words where
-    the terminal is too narrow; where that is not enough, as in the log of a job, the table is wider.
+    The first ``whole`` columns are neither cut nor folded. Others are folded between words where the terminal is too
+    narrow; where that is not enough, as in the log of a job, the table is wider.
     """
     look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
     table = Table(*head, title=title, title_justify="left", show_header=bool(head), **look)

@@ -27,10 +27,7 @@ _STYLES = {"exact": "-", "learned": "o", "macrospin": ":"}
 
 
 def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Damping-like torque, field-like torque and current, each per row, against the angle, one colour per voltage.
-
-    The rows have ``field``, ``voltage``, ``angle``, ``damping_like``, ``field_like`` and ``current``.
-    """
+    """Damping-like torque, field-like torque and current, each per row, against the angle, one colour per voltage."""
     figure = Figure(figsize=(11.4, 3.4), layout="constrained")
     panels = ("damping_like", "field_like", "current")
     colours = {voltage: f"C{number % 10}" for number, voltage in enumerate(dict.fromkeys(r["voltage"] for r in rows))}
@@ -47,7 +44,7 @@ def draw_torque(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Largest growth rate of a deviation against the voltage; the rows have ``field``, ``voltage`` and ``growth``."""
+    """Largest growth rate of a deviation against the voltage."""
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axis = figure.subplots()
     for field in dict.fromkeys(row["field"] for row in rows):
@@ -62,8 +59,7 @@ def draw_switching(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 def draw_runs(curves: Sequence[tuple[str, float, Array, Array]], rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """How a magnet leaves its direction against time, one colour per voltage, and the time of switching.
 
-    The curves are field, voltage, times, and the mean of the spins along the direction that they start near; the rows
-    have ``field``, ``voltage`` and ``switching_time``, None where it did not switch.
+    The curves are field, voltage, times, and the mean of the spins along the direction that they start near.
     """
     figure = Figure(figsize=(8.6, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)

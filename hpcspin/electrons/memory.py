@@ -63,11 +63,10 @@ class _Needs:
 def plan_batches(
     system: DrivenLattice, backend: Backend, world: World | None = None, column_ranks: int | None = None
 ) -> Batches:
-    """Batch sizes that fit the device, rounded down to powers of two so that they rarely change.
+    """Batch sizes that fit the device, rounded down to powers of two so that they rarely change; a collective call.
 
-    A collective call: of the ranks that plan together the one with the least memory decides, and ranks on the same
-    device share its memory. ``column_ranks`` ranks share the columns of sites; None for as few as can hold them. Raises
-    HpcspinError if not even one energy fits; the message says what would help.
+    Of the ranks the one with the least memory decides, and ranks on the same device share its memory. ``column_ranks``
+    ranks share the columns of sites; None for as few as can hold them. HpcspinError says what would help.
     """
     world = world or World()
     sharing = backend.ranks_on_device(world)

@@ -240,10 +240,7 @@ class SteadyState(State):
 
 
 def width_traces(system: DrivenLattice, components: NDArray[np.float64]) -> NDArray[np.float64]:
-    """tr(2 Gamma_r M) of each reservoir, shape (..., reservoirs).
-
-    ``components`` are the on-site blocks of M as tr(M_ii) and tr(sigma M_ii), shape (..., Lx, Ly, 4).
-    """
+    """tr(2 Gamma_r M), shape (..., reservoirs), from the on-site components of M, shape (..., Lx, Ly, 4)."""
     return 2 * np.einsum("rxyk,...xyk->...r", system.widths, components)
 
 

@@ -167,10 +167,9 @@ def integrate(
 
 
 def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> tuple[Array, NDArray[np.float64]]:
-    """Integrals by 21 nodes, on all workers of this rank.
+    """Integrals by 21 nodes, on all workers of this rank, and by that part of 43, shape (intervals, 2, components).
 
-    Returns the integrals and the part of the 43-point rule at these nodes, shape (intervals, 2, components), and errors
-    and predicted errors with 43 nodes, shape (2, intervals).
+    Errors and predicted errors with 43 nodes follow, shape (2, intervals).
     """
 
     def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:

@@ -238,10 +238,7 @@ def least_widths(system: DrivenLattice) -> NDArray[np.float64]:
 
 
 def narrowest_level(system: DrivenLattice) -> float:
-    """Lower bound on the half width of all levels: the smallest eigenvalue of sum_r Gamma_r over all sites.
-
-    It is 0 if a site has no reservoir.
-    """
+    """Lower bound on the half width of all levels, from sum_r Gamma_r over all sites; 0 if a site has no reservoir."""
     return max(0.0, float(least_widths(system)[system.occupied].min()))
 
 

@@ -28,18 +28,9 @@ class WindowIntegral:
     """Occupation that a source injects relative to the reference potential mu_0.
 
     sum_s ∫ de/2pi (f_s - f_0) G 2 Gamma_s G† on every site, and ∫ de/2pi (f_r - f_0) tr(2 Gamma_r A) for the currents.
-
-    Parameters
-    ----------
-    source
-        The reservoirs and their kind of sweep.
-    reference, temperature, scale, tolerance, batch
-        As for `EquilibriumPart`; the temperature is that of all reservoirs.
-    accuracy
-        Bound on the rounding error of the source relative to the response; it counts as part of the error.
-    precision
-        Type of the blocks of G, ``"complex128"`` or ``"complex64"``. The rounding error of single precision is measured
-        on some intervals of the final grid and added to the error.
+    ``accuracy`` bounds the rounding error of the source relative to the response, which counts as part of the error.
+    ``precision`` is the type of the blocks of G; the rounding error of ``complex64`` is measured on some intervals of
+    the final grid and added to the error. Other arguments are those of `EquilibriumPart`.
     """
 
     def __init__(
@@ -89,11 +80,10 @@ class WindowIntegral:
         self.source.choose(blocks, z, backend.asarray(np.ones((self.batch, len(self.source.groups)))), world)
 
     def integrate(self, blocks: Array, edges: list[NDArray[np.float64]], world: World, first: int) -> Integrals:
-        """Adaptive integrals of all snapshots, with values of shape (n, 4 Lx Ly + members).
+        """Adaptive integrals of all snapshots, shape (n, 4 Lx Ly + members).
 
-        The values are the four components of every site, then the spectral integrals of the source's reservoirs. The
-        layer blocks have the shape (n, Lx, m, m); ``edges`` is the first grid of every snapshot, and ``first`` the
-        number of the first snapshot, for messages.
+        They are the four components of every site, then the spectral integrals of the source's reservoirs. ``edges`` is
+        the first grid of every snapshot, and ``first`` the number of the first snapshot, for messages.
         """
         narrowest = 1e-9 * (edges[0][-1] - edges[0][0])
         backend = self.source.backend

@@ -142,11 +142,11 @@ def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
 def electron_differences(
     learned: Sequence[Electrons], given: Electrons, allow: Collection[str] = (), *, joined: bool = False
 ) -> Differences:
-    """Differences between electrons and those of a model's training data, compared at the same bias.
+    """Differences between electrons and the most similar ones of a model's training data, compared at the same bias.
 
-    Returns the differences from the most similar entry of ``learned``, which has at least one. They are empty if only
-    the bias and the keys in ``allow`` differ; there the name of a section covers all its keys. ``joined`` means that
-    ``given`` also belongs to the training data, and may determine how the potentials follow from the bias.
+    They are empty if only the bias and the keys in ``allow`` differ; the name of a section covers all its keys.
+    ``joined`` means that ``given`` also belongs to the training data, and may determine how the potentials follow from
+    the bias.
     """
     return min((_without(_differences(group, given, joined=joined), allow) for group in _groups(learned)), key=len)
 

@@ -40,10 +40,7 @@ def _rename(source: str | Path, target: str | Path) -> None:
 
 
 def make_directory(path: str | Path) -> Path:
-    """Create a directory for output, with its parents.
-
-    Raises HpcspinError if it cannot be created, for instance because a part of the path is not a directory.
-    """
+    """Create a directory for output, with its parents; raises HpcspinError if it cannot be created."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -74,8 +71,7 @@ def require_output(path: str | Path, *inputs: str | Path) -> None:
 def require_absent(*paths: Path, force: bool) -> None:
     """Refuse, before anything is computed, to replace files that are there, unless ``force`` says so.
 
-    It serves verbs that compute their output anew at each call, in contrast to those that resume. Raises HpcspinError
-    for the first file that exists.
+    For verbs that compute their output anew at each call. Raises HpcspinError for the first file that exists.
     """
     if not force and (there := [path for path in paths if path.is_file()]):
         raise HpcspinError(f"{there[0]}: exists already; choose another --output, or replace it by --force")

@@ -55,10 +55,7 @@ class Checkpoint:
         return np.asarray(array, dtype=array.dtype.newbyteorder("="))
 
     def count(self, name: str, most: int | None = None) -> int:
-        """One of the numbers in `meta`, a whole number from 0 to `most`.
-
-        Raises HpcspinError if there is no such number.
-        """
+        """One of the numbers in `meta`, a whole number from 0 to `most`; raises HpcspinError if there is none."""
         value = self.meta.get(name)
         if type(value) is not int or value < 0 or (most is not None and value > most):
             raise self.mismatch(f"its {name!r} is {value!r}")

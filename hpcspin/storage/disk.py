@@ -75,10 +75,7 @@ class DiskFile:
             os.ftruncate(self._descriptor, length)
 
     def reserve(self) -> None:
-        """Reserve disk space for the whole length, so that a full disk is noticed now and not after hours.
-
-        If the file system cannot reserve space, a later write raises.
-        """
+        """Reserve disk space for the whole length, so that a full disk is noticed now; not all file systems can."""
         with file_errors(self._name):
             failed = _fallocate(self._descriptor, os.fstat(self._descriptor).st_size)
             if failed and failed not in _UNSUPPORTED:

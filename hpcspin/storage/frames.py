@@ -70,25 +70,11 @@ class _Place:
 class FrameFile:
     """Frames appended durably to ``path.partial``, which becomes `path` when the last one is written.
 
-    Raises HpcspinError if fewer than `keep` complete frames are found, or the existing file is unreadable or has other
-    shapes.
-
-    Parameters
-    ----------
-    path
-        Final name.
-    shapes
-        Shape of one frame of each dataset; float64 unless named in `integers`.
-    capacity
-        Number of frames of the complete file, at least 1.
-    attributes
-        Attributes to store in addition to the code's version and the libraries; see `write_attributes`.
-    keep
-        Number of frames to keep from the partial file or, if there is none, from the finished file; 0 starts a new one.
-    at_most
-        Whether the file may be finished with fewer frames than its capacity.
-    compression
-        With ``gzip`` or ``lzf`` the finished file is a compressed copy; with None the partial file is renamed.
+    ``shapes`` are those of one frame of each dataset, float64 unless named in `integers`; ``capacity`` is the number of
+    frames of the complete file. ``keep`` frames are kept from the partial file or, if there is none, from the finished
+    one; 0 starts a new one. With ``at_most`` the file may be finished with fewer frames; with the ``compression``
+    ``gzip`` or ``lzf`` the finished file is a compressed copy. Raises HpcspinError if fewer than ``keep`` complete
+    frames are found, or the existing file is unreadable or has other shapes.
     """
 
     kind: ClassVar[str]
@@ -133,8 +119,8 @@ class FrameFile:
     def write(self, **frames: np.ndarray) -> None:
         """Append frames, an array (k, ...) for each dataset; on return they survive a crash.
 
-        It may be called from any thread, but only from one at a time. Raises HpcspinError if something does not reach
-        the disk; the frames then do not count, and the next run writes them again.
+        It may be called from any thread, one at a time. Frames of a call that raises do not count; the next run writes
+        them.
         """
         stop = self._done + len(frames[self.marker])
         lengths = {name: len(values) for name, values in frames.items()}
@@ -152,10 +138,7 @@ class FrameFile:
         self._done = stop
 
     def finish(self) -> None:
-        """Give the complete file its real name.
-
-        Raises HpcspinError if frames are missing.
-        """
+        """Give the complete file its real name; raises HpcspinError if frames are missing."""
         if self._done < self.capacity and not self._at_most:
             raise HpcspinError(
                 f"{self.partial}: holds {self._done} of {self.capacity} frames; run the same command again"

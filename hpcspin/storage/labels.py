@@ -27,17 +27,11 @@ LARGEST_FIELD = 1e4
 
 @dataclass(frozen=True)
 class Labels:
-    """Labelled spin configurations.
+    """Labelled spin configurations, arrays whose first axis counts the n snapshots.
 
-    Attributes
-    ----------
-    spins, field : numpy.ndarray
-        Shape (n, Lx, Ly, 3); the field in units of the hopping.
-    density, current, energy, energy_error, electrons, chemical_potential, error : numpy.ndarray or None
-        Density of shape (n, Lx, Ly), current of shape (n, reservoirs), all others of shape (n,); None if the file has
-        no such dataset. The energy of closed electrons is that of the whole lattice, from which the field derives.
-    attributes : dict
-        The file's attributes, decoded from JSON.
+    Spins and field have the shape (n, Lx, Ly, 3), the density (n, Lx, Ly), the current (n, reservoirs), all others
+    (n,); those that the file does not hold are None. The energy of closed electrons is that of the whole lattice, from
+    which the field derives. The attributes are decoded from JSON.
     """
 
     spins: NDArray[np.float64]
@@ -61,15 +55,9 @@ class Labels:
 def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: Frames = None) -> Labels:
     """Read a label file, a trajectory, or any file with `/spins` and `/field`.
 
-    Raises HpcspinError if the file is unreadable or lacks spins or fields, if they are invalid or have different
-    shapes, if numbers are not finite, or if only some of the fields of a trajectory are exact.
-
-    Parameters
-    ----------
-    size
-        Required lattice size of the spins, or None for any.
-    frames
-        An index, a slice, or None for all.
+    The spins must have the lattice ``size``, None for any; ``frames`` is an index, a slice, or None for all. Raises
+    HpcspinError if the file is unreadable or lacks spins or fields, if they are invalid or have different shapes, if
+    numbers are not finite, or if only some of the fields of a trajectory are exact.
     """
     path = Path(path)
     with open_hdf5(path) as file:
@@ -131,21 +119,11 @@ def write_labels(
 class LabelWriter(FrameFile):
     """Append labels durably; a killed job resumes at the first snapshot without a label.
 
-    The labels are collected in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`); `finish` creates PATH. Raises
-    HpcspinError if the partial file has other attributes (the message names the differing keys) or is unreadable.
-
-    Parameters
-    ----------
-    size
-        Lattice size (Lx, Ly).
-    shapes
-        Shape of each dataset of one snapshot except the spins and the field; ``error`` is one of them.
-    attributes
-        ``config``, ``precision``, ``reservoirs`` (names, in the order of the columns of `/current`) and anything that
-        determines the labels, such as the checksum of the spins file. A partial file with labels is resumed only if
-        all attributes agree.
-    n_expected
-        Number of snapshots to label.
+    The labels are collected in ``PATH.partial`` (see :mod:`hpcspin.storage.frames`); `finish` creates PATH. ``shapes``
+    are those of the datasets of one snapshot except the spins and the field; ``error`` is one of them. A partial file
+    with labels is resumed only if all attributes agree: the ``config``, the names of the ``reservoirs`` in the order of
+    `/current`, and all else that determines the labels. Raises HpcspinError, which names the keys, if they differ, or
+    the partial file is unreadable.
     """
 
     kind, marker = "labels", "error"

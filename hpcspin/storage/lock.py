@@ -98,10 +98,9 @@ class OutputLock:
         self._heartbeat_thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Take the lock, also from a dead holder.
+        """Take the lock, also from a dead holder; raises HpcspinError if another run holds it.
 
         Nothing is locked where nothing may be written; on a file system without hard links there is only a warning.
-        Raises HpcspinError if another run holds it.
         """
         try:
             with file_errors(self._path):

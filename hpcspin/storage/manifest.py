@@ -56,8 +56,7 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
 def ensure_manifest(directory: str | Path) -> None:
     """Write the manifest of a directory of label files if there is none.
 
-    The log reports this, and files that an existing manifest leaves out. Raises HpcspinError for the reasons of
-    `write_manifest` and `read_manifest`.
+    The log reports this, and files that an existing manifest leaves out.
     """
     path = Path(directory) / MANIFEST
     if not path.exists():
@@ -72,8 +71,8 @@ def ensure_manifest(directory: str | Path) -> None:
 def read_manifest(directory: str | Path, *, verify: bool = True) -> tuple[Shard, ...]:
     """Read the manifest of a training set, sorted by file name.
 
-    With ``verify`` each shard must exist and have its checksum; it is enough if one rank verifies. Raises HpcspinError
-    if the manifest is missing or invalid, or a shard is missing or has another checksum.
+    With ``verify``, enough on one rank, each shard must exist and have its checksum. Raises HpcspinError if the
+    manifest is missing or invalid, or a shard is not what it says.
     """
     path = Path(directory) / MANIFEST
     advice = "delete it, and it is made again"

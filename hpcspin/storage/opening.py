@@ -57,10 +57,7 @@ def describe(path: Path) -> str:
 
 
 def require_file(path: str | Path) -> Path:
-    """Refuse a path that is not a regular file: a directory, a pipe, nothing.
-
-    Raises HpcspinError if it is not a regular file; the message says what it is.
-    """
+    """Refuse a path that is not a regular file, with an HpcspinError that says what it is."""
     path = Path(path)
     if path.is_dir():
         raise HpcspinError(f"{path}: is a directory; give a file in it")
@@ -144,10 +141,7 @@ def require_shape(given: tuple[int, ...] | None, expected: Sequence[str | int] |
 
 
 def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.ndarray:
-    """Rows of a checked dataset as float64.
-
-    Raises HpcspinError if they cannot be read or do not fit in memory.
-    """
+    """Rows of a checked dataset as float64; HpcspinError if they cannot be read or do not fit in memory."""
     with _damage_in_words(path, data), np.errstate(over="ignore"):
         return np.asarray(data[rows], dtype=np.float64)
 
@@ -192,10 +186,7 @@ def count_frames(file: h5py.File, path: Path) -> int:
 
 
 def read_attributes(path: str | Path) -> dict[str, Any]:
-    """Read a file's attributes; see `attributes`.
-
-    Raises HpcspinError if the file cannot be read.
-    """
+    """Read a file's attributes; see `attributes`."""
     with open_hdf5(path) as file:
         return attributes(file, Path(path))
 
@@ -213,11 +204,7 @@ def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Decode JSON from any source.
-
-    Raises ValueError if it is not valid, which includes bytes that are not text, too long numbers and too deeply nested
-    brackets.
-    """
+    """Decode JSON from any source; raises ValueError if it is not valid, too deeply nested or with too long numbers."""
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -37,9 +37,8 @@ def write_ovf(
     """Write one vector field: the vector of each site, shape (Lx, Ly, 3).
 
     The sites have the Cartesian coordinates ``places`` in lattice constants, shape (Lx, Ly, 2); those on a square grid
-    become a rectangular mesh, all others an irregular mesh. ``title`` is the name of the quantity, without spaces, and
-    ``time`` is in hbar/t. The representation is ``Text`` (decimal numbers), ``Binary 8``, or ``Binary 4`` with half as
-    many digits.
+    become a rectangular mesh, all others an irregular one. ``title`` is the name of the quantity, without spaces, and
+    ``time`` is in hbar/t.
     """
     square = is_square_grid(places)
     # x varies fastest in the file, y in arrays.
@@ -86,22 +85,11 @@ def _box(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[str]:
 
 
 def read_ovf(path: str | Path, places: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Read one vector field, as OOMMF, mumax3, Ubermag and `write_ovf` write them.
+    """Read one vector field, shape (Lx, Ly, 3), as OOMMF, mumax3, Ubermag and `write_ovf` write them.
 
-    Raises HpcspinError if the path is no such file, or its mesh does not match the lattice.
-
-    Parameters
-    ----------
-    path
-        OVF 2.0 file with one segment and one layer of cells: for the square lattice a rectangular mesh, whose cells may
-        have any size; for other lattices an irregular mesh, whose points are the sites in any order.
-    places
-        Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2); None for the square lattice.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (Lx, Ly, 3).
+    The file has one segment and one layer of cells: for the square lattice a rectangular mesh, whose cells may have any
+    size; for other lattices an irregular mesh, whose points are the sites, with the Cartesian coordinates ``places``,
+    in any order. Raises HpcspinError if the path is no such file, or its mesh does not match the lattice.
     """
     path = require_file(path)
     if (what := describe(path)) != "an OVF file":

@@ -73,9 +73,8 @@ def with_provenance(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def write_attributes(file: h5py.File, kind: str, attributes: Mapping[str, Any]) -> None:
     """Write the attributes that every hpcspin file carries, then the caller's, to an open file.
 
-    The kind is ``labels``, ``trajectory``, ``checkpoint`` and so on. Strings and numbers are stored as they are,
-    mappings and sequences as JSON. Text that exceeds the length of an HDF5 attribute continues in ``NAME#1``,
-    ``NAME#2`` and so on.
+    Strings and numbers are stored as they are, mappings and sequences as JSON. Text that exceeds the length of an HDF5
+    attribute continues in ``NAME#1``, ``NAME#2`` and so on.
     """
     file.attrs["kind"] = kind
     file.attrs["schema_version"] = SCHEMA_VERSION

@@ -73,28 +73,13 @@ def check_spins(
 
 
 class SpinsFile:
-    """Spin configurations given by a user, read a few at a time.
+    """Spin configurations given by a user, read a few at a time; ``count`` of them, in the ``files``.
 
-    Raises HpcspinError if the path is none of the forms below, unreadable or without configurations.
-
-    Parameters
-    ----------
-    path
-        HDF5 file with `/spins` of shape (n, Lx, Ly, 3), finished or partial; OVF 2.0 file; NumPy array (.npy) of shape
-        (n, Lx, Ly, 3) or (Lx, Ly, 3); directory of a simulation, for its trajectory; or directory of OVF files of one
-        quantity, in the order of their names.
-    size
-        Required lattice size of the spins, or None for any.
-    places
-        Cartesian coordinates of the sites in lattice constants, shape (Lx, Ly, 2), by which the points of an OVF file
-        are identified; None for the square lattice.
-
-    Attributes
-    ----------
-    files : list of Path
-        The files that contain the configurations.
-    count : int
-        Number of configurations.
+    The path is an HDF5 file with `/spins` of shape (n, Lx, Ly, 3), finished or partial; an OVF 2.0 file; a NumPy array
+    (.npy) of shape (n, Lx, Ly, 3) or (Lx, Ly, 3); the directory of a simulation, for its trajectory; or a directory of
+    OVF files of one quantity, in the order of their names. The points of an OVF file are identified by the ``places``
+    of the sites, as in `read_ovf`. Raises HpcspinError if the path is none of these, unreadable or without
+    configurations.
     """
 
     def __init__(self, path: str | Path, size: Sequence[int] | None, places: Places = None) -> None:
@@ -116,10 +101,7 @@ class SpinsFile:
         return check_spins(self._rows(rows), self._size, self._where, numbers)
 
     def check(self) -> None:
-        """Check all configurations without keeping them in memory.
-
-        Raises HpcspinError if a configuration is invalid; the message names the first one.
-        """
+        """Check all configurations without keeping them in memory; HpcspinError names the first invalid one."""
         step = max(1, _NUMBERS_AT_ONCE // self.read(0).size)
         for start in range(0, self.count, step):
             self.read(slice(start, start + step))

@@ -42,19 +42,9 @@ def trajectory_file(source: str | Path) -> Path:
 class TrajectoryWriter(FrameFile):
     """Append frames durably to ``PATH.partial``; PATH appears with the last frame.
 
-    It is a plain HDF5 file at every instant of the run, however the run ends; see :mod:`hpcspin.storage.frames`.
-
-    Parameters
-    ----------
-    path, attributes, capacity, at_most, compression
-        As for `FrameFile`.
-    size
-        Lattice size (Lx, Ly).
-    observables
-        Shape of each dataset except `/spins`, `/field`, `/time` and `/step`. A dataset exists only if the run defines
-        the quantity: a learned or classical field has no `/density`, `/current` or `/error`.
-    keep
-        Number of frames up to the checkpoint; later frames of a killed run are dropped.
+    It is a plain HDF5 file at every instant of the run, however the run ends; see `FrameFile`. The ``observables`` have
+    the shape of each dataset except `/spins`, `/field`, `/time` and `/step`; a learned or classical field has no
+    `/density`, `/current` or `/error`. Frames of a killed run after the checkpoint, which counts ``keep``, are dropped.
     """
 
     kind, marker, integers = "trajectory", "time", frozenset({"step"})

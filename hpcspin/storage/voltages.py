@@ -28,11 +28,9 @@ POLARIZATIONS = 6
 def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "potentials") -> tuple[float, ...]:
     """Potential of each reservoir relative to that of the bath, the reservoir on all sites, which is left out.
 
-    With ``polarized`` the polarisations of the electrodes at the left and the right end of x follow, six numbers. The
-    reservoirs are in the order of ``reference``, to which they are matched by their sites, widths and polarisations.
-
-    Raises HpcspinError, which names ``where``, if there is not exactly one bath, no other reservoir, or if a reservoir
-    of the reference is missing.
+    With ``polarized`` the polarisations of the electrodes at both ends of x follow, six numbers. The reservoirs are in
+    the order of ``reference``, to which they are matched by their sites, widths and polarisations. Raises HpcspinError,
+    which names ``where``, if there is not exactly one bath, no other reservoir, or one of the reference is missing.
     """
     reservoirs = in_order_of(without_drive(reference, drive), given).get("reservoirs") or []
     baths = [entry["potential"] for entry in reservoirs if entry.get("sites") == "all"]
@@ -89,8 +87,7 @@ def _polarization(reservoirs: Sequence[dict[str, Any]], side: str, where: str) -
 def without_drive(electrons: Electrons, drive: str) -> Electrons:
     """The same electrons without the inputs of a model; what remains must agree with the model's labels.
 
-    If the potentials are inputs, all except the bath's are set to 0; if the polarisations are, so are those of both
-    electrodes.
+    Potentials that are inputs, all but the bath's, are set to 0, and so are the polarisations of both electrodes.
     """
     if drive == "bias":
         return electrons
@@ -126,8 +123,7 @@ def require_learned(
 ) -> None:
     """Refuse a model for electrons that differ in more than its inputs, or that are driven beyond its training data.
 
-    The error names the model and the electrons, the differing keys, both values, and how to allow them in a config or
-    in a call.
+    The error names the model, the electrons, the keys with both values, and how to allow them in a config or a call.
     """
     model, where = names
 
@@ -167,9 +163,8 @@ def kinds_of_learned(electrons: Sequence[Electrons], drive: str) -> list[Electro
 def voltages_outside(given: Electrons, learned: Sequence[Electrons], where: str, drive: str = "potentials") -> str:
     """Phrase that names the parts of the drive outside the range of a model's training data; empty if there are none.
 
-    Polarisations, which rotate with the spins, lie outside if they are longer than all polarisations of that electrode.
-    Fillings are compared with fillings and chemical potentials with chemical potentials; whether the chemical potential
-    at a filling lies outside is checked by the model itself.
+    Polarisations, which rotate with the spins, lie outside if they are longer than all of that electrode. Fillings are
+    compared with fillings, chemical potentials with chemical potentials.
     """
     if drive == "chemical_potential":
         return _outside_fixed(given, learned, where)

@@ -26,11 +26,10 @@ def frames_path(path: str | Path) -> Path:
 def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.float64]) -> int:
     """Write the vectors and maps of a file of frames on Lx x Ly sites, and return the number of frames.
 
-    The numbers go to `frames_path` in the directory of the XDMF file, which refers to them by a relative path, so that
-    both can be moved together. The frames are copied, so that those of an unfinished run stay readable whatever becomes
-    of the run. Each array is a separate dataset, because meshio cannot read part of one. ``places`` are the Cartesian
-    coordinates of the sites in lattice constants, shape (Lx, Ly, 2). Raises HpcspinError if the trajectory cannot be
-    read, has no frames, or would be overwritten, or if a file cannot be written.
+    The numbers are copied to `frames_path`, to which the XDMF file refers by a relative path: both can be moved
+    together, whatever becomes of the run. Each array is a separate dataset, because meshio cannot read part of one.
+    ``places`` are those of `write_ovf`. Raises HpcspinError if the trajectory cannot be read, has no frames, or would
+    be overwritten.
     """
     path, trajectory, numbers = Path(path), Path(trajectory), frames_path(path)
     if ":" in numbers.name:

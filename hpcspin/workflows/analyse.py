@@ -18,11 +18,10 @@ from hpcspin.storage.provenance import with_provenance, write_attributes
 
 
 def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World, *, force: bool = False) -> None:
-    """Compute a quantity on rank 0, which reads the spins a few frames at a time, and write its arrays.
+    """Compute a quantity on rank 0, which reads the spins a few frames at a time, and write its arrays to an HDF5 file.
 
-    The directory is that of a simulation, finished or running, or the trajectory itself, whose frames are equally far
-    apart in time; the quantity is a name in `hpcspin.analysis.QUANTITIES`, the output an HDF5 file,
-    which is replaced only with ``force`` where it exists.
+    The directory is that of a simulation, finished or running, or the trajectory itself; an output that is there is
+    replaced only with ``force``.
     """
     measure = QUANTITIES[quantity]
     if world.rank == 0:
@@ -55,8 +54,7 @@ def equal_intervals(time: np.ndarray, source: Path) -> tuple[int, int, float]:
     """The first of the frames that are equally spaced in time, the one after the last of them, and their spacing.
 
     The initial frame is left out if it is long before the others, outside `dynamics.record_window`, and so is a last
-    frame that only ends the run. Raises HpcspinError if there are fewer than two frames, or they are not equally
-    spaced.
+    frame that only ends the run.
     """
     if len(time) < 2:
         raise HpcspinError(f"{source}: has {len(time)} frame(s); an analysis in time needs two or more")

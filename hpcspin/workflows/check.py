@@ -39,8 +39,8 @@ _NUMBER_BYTES = 8
 def check_config(config: Config, output: Path, world: World) -> None:
     """Log what a config needs: halo, ranks, memory, time and disk; measured where it can be.
 
-    With ``initial`` and ``dynamics`` a simulation is checked, otherwise one exact label; run it on as many ranks as the
-    job. ``output`` is where the results would go, and need not exist; it is an error if they do not fit on the disk.
+    With ``initial`` and ``dynamics`` a simulation is checked, otherwise one exact label. ``output`` need not exist; it
+    is an error if the results do not fit on its disk.
     """
     lattice, device = build_lattice(config.lattice), pick_device(world, config.device)
     world.log("check: solves for one field and moves a few steps, which takes as long as in the run")

@@ -49,10 +49,9 @@ class Finding:
 
 
 def examine(directory: Path, world: World) -> int:
-    """Log what this installation is, what was tried and measured on all ranks, and a verdict.
+    """Log what this installation is, what was tried and measured on all ranks, and a verdict; 1 if something fails.
 
-    The directory is where results will be written; it is created if it does not exist. The exit code is 1 if something
-    fails.
+    The directory is where results will be written; it is created if it does not exist.
     """
     device = pick_device(world)
     lines, places = describe(world), world.allgather(_place(world, device))

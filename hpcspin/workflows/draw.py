@@ -11,10 +11,7 @@ from hpcspin.storage import require_absent
 
 
 def draw(source: Path, quantity: str, output: Path, frames: int, world: World, *, force: bool = False) -> None:
-    """Draw a number of each site of a simulation, a name in `QUANTITIES`, by `draw_run`; rank 0 works.
-
-    Raises HpcspinError as `draw_run` does, or if the output exists and ``force`` does not replace it.
-    """
+    """Draw a number of each site of a simulation, a name in `QUANTITIES`, by `draw_run`; rank 0 works."""
     if world.rank == 0:
         require_absent(output, force=force)
         count = draw_run(source, QUANTITIES[quantity], output, frames, world)

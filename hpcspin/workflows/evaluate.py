@@ -26,33 +26,13 @@ from hpcspin.training import calibrate, examine
 def evaluate_files(
     model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = (), *, force: bool = False
 ) -> dict[str, Any]:
-    """Write the errors of a model as JSON and, as NAME.png, a picture of them; the ranks share the snapshots.
+    """Write the errors of a model as JSON and, as NAME.png, a picture of them; return the numbers of `evaluate`.
 
+    The ``model_path`` may be the directory of a committee; ``data`` is a label file or a directory, see `label_files`.
+    The log warns of labels whose electrons differ from those that the model has learned from, except in the keys
+    ``allow``, and of files that it has learned from. With ``force`` numbers and a picture that are there are replaced.
     Raises HpcspinError if a key of ``allow`` is none, the model or a label file is unreadable, they do not fit
     together, or the output has the picture's name, is there already or cannot be written.
-
-    Parameters
-    ----------
-    model_path
-        Saved force field, or the directory of a committee.
-    data
-        Label file, or directory of label files: those of its manifest, or all where it has none.
-    output
-        JSON file of the numbers of `hpcspin.training.Errors.summary`; ``half_width_68``, within which 68.3 % of the
-        errors of the picture's sites lie, equal to sigma if they are normally distributed; ``energy_shift``, the mean
-        error of the energy per site, where the model and the labels have one; and ``snapshot_mse``, the mean squared
-        error of each snapshot of each label file. For a committee the errors are those of its mean, and ``calibration``
-        is added, see `hpcspin.training.calibrate`.
-    allow
-        Keys of the electrons, such as ``electrons.exchange``, in which the labels are meant to differ from those that
-        the model has learned from; the log warns of others, and of files that the model has learned from.
-    force
-        Replace numbers and a picture that are there.
-
-    Returns
-    -------
-    dict
-        The numbers without ``snapshot_mse``.
     """
     picture = output.with_suffix(".png")
     if picture == output:
@@ -87,9 +67,13 @@ def evaluate_files(
 def evaluate(
     model: ForceField | Committee, files: Sequence[Path], world: World, bias: float | None, device: str = "auto"
 ) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """Errors of a model on label files: the numbers of `evaluate_files`, the same on all ranks.
+    """Errors of a model on label files, which the ranks share; the same numbers on all ranks.
 
-    On rank 0 the exact and predicted components of a sample of sites follow, shape (2, sampled).
+    They are those of `hpcspin.training.Errors.summary`; ``half_width_68``, within which 68.3 % of the errors of a
+    sample of sites lie, equal to sigma if they are normally distributed; ``energy_shift``, the mean error of the energy
+    per site, where the model and the labels have one; ``snapshot_mse`` of each snapshot of each file; and for a
+    committee, whose mean is taken, ``calibration``, see `hpcspin.training.calibrate`. On rank 0 the exact and predicted
+    components of the sample follow, shape (2, sampled).
     """
     picked = pick_device(world, device)
     examined = examine(model, files, world, picked, bias)

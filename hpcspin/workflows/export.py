@@ -35,12 +35,10 @@ _VECTORS = {"spins": "1", "field": "t"}
 
 
 def export(source: Path, target: Format, output: Path, world: World, *, force: bool = False) -> None:
-    """Write a trajectory in another format.
+    """Write a trajectory or label file that carries a config, or the trajectory of a directory, in another format.
 
-    The source is a trajectory or label file, finished or partial, that carries a config, or the directory of a
-    simulation. The output is an ``xdmf`` file (for ParaView and meshio), or a directory of one OVF 2.0 file a frame of
-    spins and one of the field: ``ovf`` (numbers of eight bytes), ``ovf-binary4`` (of four, as mumax3 writes) or
-    ``ovf-text``. Files that are there are replaced only with ``force``. Rank 0 does the work.
+    The output is an ``xdmf`` file (for ParaView and meshio), or a directory of one OVF 2.0 file a frame of spins and
+    one of the field. Files that are there are replaced only with ``force``. Rank 0 does the work.
     """
     source = trajectory_file(source)
     lattice = lattice_of(source)

@@ -32,12 +32,10 @@ def label_file(
     origin: Mapping[str, Any] | None = None,
     snapshots: range | None = None,
 ) -> None:
-    """Label every snapshot of a spins file, or those of ``snapshots``.
+    """Label every snapshot of a file of spins, or those of ``snapshots``; a killed job resumes.
 
-    The ranks share the work as in `label_snapshots`; rank 0 writes. A killed job resumes at the first snapshot without
-    a label. For the spins see `hpcspin.storage.SpinsFile`; each rank reads only the snapshot that it solves, since all
-    of them may not fit into memory. ``origin`` tells where the spins come from and is stored with the labels as JSON
-    values.
+    Each rank reads only the snapshot that it solves, since all of them may not fit into memory. ``origin`` tells where
+    the spins come from and is stored with the labels as JSON values.
     """
     system, attributes = build_system(config), None
     places = system.lattice.cartesian(system.lattice.sites)

@@ -92,9 +92,8 @@ class _Round:
 def learn_directory(config: Config, directory: Path, world: World) -> int:
     """Run all rounds that are not done; more rounds or a smaller target than before continue a finished directory.
 
-    The config must hold ``electrons``, ``dynamics``, ``potential``, ``training`` and ``learning``. The directory
-    receives ``data`` with all labels, ``round-NN`` with the chosen spins, the trajectories and the model of each round,
-    and ``rounds.jsonl``.
+    The directory receives ``data`` with all labels, ``round-NN`` with the chosen spins, the trajectories and the model
+    of each round, and ``rounds.jsonl``.
     """
     config.need("electrons", "dynamics", "potential")
     learning = config.section(LearningSection)

@@ -27,10 +27,9 @@ MINUTES = 1.0
 def minimise_directory(config: Config, output: Path, world: World) -> int:
     """Follow the energy downhill from the initial spins, or continue the minimisation in the directory.
 
-    The config must hold ``initial`` and ``dynamics``, of which the field, the pinned sites and the seed are used, and
-    ``electrons`` for the exact field of a closed lattice. It is an error if the torque does not fall below
-    ``minimise.tolerance`` within ``minimise.evaluations``. The directory receives ``minimum.h5`` and ``numbers.json``.
-    The ranks share the work of exact labels; for other fields each does all of it.
+    The directory receives ``minimum.h5`` and ``numbers.json``. The ranks share the work of exact labels; for other
+    fields each does all of it. It is an error if the torque does not fall below ``minimise.tolerance`` within
+    ``minimise.evaluations``.
     """
     initial, seed = config.section(InitialSettings), config.section(DynamicsSection).seed
     settings, path = config.minimise or MinimiseSection(), output / MINIMUM

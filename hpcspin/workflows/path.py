@@ -33,10 +33,9 @@ from hpcspin.workflows.minimise import MINUTES
 def path_directory(config: Config, first: Path, last: Path, output: Path, world: World) -> int:
     """Relax a band of images between two states, or continue with the band in the directory.
 
-    The config must hold ``dynamics``, of which the field, the pinned sites and the seed are used, and ``electrons`` for
-    the exact field of a closed lattice. It is an error if the residual force does not fall below ``path.tolerance``
-    within ``path.evaluations``. The ends are the last spins of two files or directories: output of `minimise`, or any
-    file of spins. The directory receives ``path.h5`` and ``numbers.json``. The ranks share the images.
+    The ends are the last spins of two files or directories. The directory receives ``path.h5`` and ``numbers.json``.
+    The ranks share the images. It is an error if the residual force does not fall below ``path.tolerance`` within
+    ``path.evaluations``.
     """
     settings, path = config.path or PathSection(), output / PATH
     config = config.model_copy(update={"path": settings})

@@ -13,12 +13,7 @@ from hpcspin.storage import require_absent
 
 
 def plot(sources: Sequence[Path], output: Path, world: World, *, force: bool = False) -> None:
-    """Draw what simulations have measured, two over each other with their difference; rank 0 works.
-
-    The sources are one or two directories of simulations or paths, or trajectories, finished or not; the output is a
-    PNG, PDF or SVG. Raises HpcspinError if one has no frame, the ending is another one, two have nothing in common, or
-    the output exists and ``force`` does not replace it.
-    """
+    """Draw what one or two simulations or paths have measured, over each other with their difference; rank 0 works."""
     require_ending(output, PICTURES)
     if world.rank == 0:
         require_absent(output, force=force)

@@ -52,24 +52,13 @@ Array = NDArray[np.float64]
 
 
 def report_directory(directory: Path, world: World, driven_states: int = 0, watch: int | None = None) -> None:
-    """Write ``report.html``, one page that needs no other file, about any output.
+    """Write ``report.html``, one page that needs no other file, about any output of a verb.
 
-    For a reproduction also the figures and ``numbers.json``, made again from its files. Raises HpcspinError if there is
-    no output, or it has no frame yet, or a stage of a reproduction has not been done.
-
-    Parameters
-    ----------
-    directory
-        Output of a verb. For a single label file ``NAME.h5`` the page is ``NAME.html`` beside it, with a picture of its
-        currents if it holds any.
-    world
-        Only rank 0 works, except on the states below.
-    driven_states
-        For a reproduction: number of states of the first test trajectory at which to measure how far the exact field is
-        from that of any energy function; each takes 144 exact labels.
-    watch
-        Seconds after which the page, and only the page, is written again from the files of a running job, until it is
-        done.
+    Of a single label file ``NAME.h5`` the page is ``NAME.html`` beside it, with a picture of its currents if it holds
+    any. Of a reproduction the figures and ``numbers.json`` are made again from its files; ``driven_states`` is the
+    number of states of its first test trajectory at which to measure how far the exact field is from that of any
+    energy, 144 exact labels each. With ``watch`` the page, and only the page, is written again after as many seconds,
+    until the job is done. Only rank 0 works, except on the states.
     """
     if watch is None:
         if find_kind(directory) == "reproduce" or driven_states:
@@ -131,11 +120,7 @@ def draw_flows(labels: Path, world: World) -> None:
 
 
 def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
-    """Draw the figures of a reproduction on rank 0.
-
-    Returns what was measured for them, as in ``numbers.json``; an empty dict on other ranks. Raises HpcspinError if a
-    stage has not been done yet.
-    """
+    """Draw the figures of a reproduction on rank 0; return what was measured for them, an empty dict on other ranks."""
     config = _read_config(layout)
     if world.rank > 0:
         return {}

@@ -67,10 +67,9 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
 
 
 def reproduce_directory(config: Config, directory: Path, world: World) -> int:
-    """Run all stages that are not done.
+    """Run all stages that are not done; for the results see `Layout`.
 
-    The config must hold all sections that the stages need; for the results see `Layout`. Trajectories are distributed
-    over teams of ranks; training uses all ranks.
+    Trajectories are distributed over teams of ranks; training uses all ranks.
     """
     config.need("electrons", "initial", "dynamics", "potential", "training")
     runs = run_names(config.section(ReproduceSection))

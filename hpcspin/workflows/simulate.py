@@ -30,11 +30,7 @@ _SHOWN = 16
 
 
 def simulate_directory(config: Config, directory: Path, world: World) -> int:
-    """Simulate, or continue from the directory's checkpoint.
-
-    The config must hold ``initial`` and ``dynamics``, and ``electrons`` for the exact field. The directory receives
-    ``trajectory.h5`` and the checkpoints.
-    """
+    """Simulate, or continue from the directory's checkpoint."""
     initial, dynamics = config.section(InitialSettings), config.section(DynamicsSection)
     spins = initial_spins(initial, build_lattice(config.lattice), dynamics.seed)
     _warn_of_unfinished(initial, world)

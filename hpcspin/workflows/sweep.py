@@ -94,16 +94,10 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Verb:
-    """What a sweep runs.
+    """What a sweep runs: a function of the config, a directory, the ranks, and ``data`` or ``spins``.
 
-    Attributes
-    ----------
-    run
-        Function of the config, a directory, the ranks, and ``data`` or ``spins``; returns an exit code or None.
-    results
-        Function of a finished directory; returns a record per result, whose ``metrics`` are its numbers.
-    show : tuple of str
-        Quantities to show unless others are asked for; none for the first number of the results.
+    ``results`` returns a record for each result in a finished directory, with its numbers as ``metrics``; ``show`` are
+    the quantities to show unless others are asked for, none for the first number of the results.
     """
 
     run: Callable[..., int | None]
@@ -140,10 +134,9 @@ class _Run:
 
 
 def sweep_directory(sweep: Sweep, world: World) -> int:
-    """Run every combination that is not done; those of a chain one after the other.
+    """Run every combination that is not done; those of a chain one after the other. The exit code is 0 when all have.
 
-    The exit code is 0 when this task has finished. A run that fails ends the sweep, but a training that diverges is
-    left out and the others continue.
+    A run that fails ends the sweep, but a training that diverges is left out and the others continue.
     """
     chains = _chains(sweep)
     _require_inputs(sweep, [run.config for chain in chains for run in chain])

@@ -40,8 +40,7 @@ EXACT, LEARNED, MACROSPIN = "exact", "learned", "macrospin"
 def torque_directory(config: Config, output: Path, world: World) -> int:
     """Label a uniform magnet at all angles and voltages, find where it becomes unstable, simulate it, draw.
 
-    The config must hold ``electrons`` and ``torque``, and with ``torque.switching`` also ``dynamics``. The directory
-    receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` per voltage, ``runs/FIELD_VOLTAGE`` per run,
+    The directory receives ``labels/NUMBER.h5`` and ``switching/NUMBER.h5`` per voltage, ``runs/FIELD_VOLTAGE`` per run,
     ``torque.csv``, ``switching.csv``, ``runs.csv``, ``numbers.json`` and the figures.
     """
     config.need("electrons")
@@ -66,18 +65,10 @@ def torque_directory(config: Config, output: Path, world: World) -> int:
 
 @dataclass(frozen=True)
 class Magnet:
-    """Spins that are turned together relative to an axis.
+    """Spins of some columns that are turned together relative to the axis, along which all other spins point.
 
-    Attributes
-    ----------
-    lattice
-        The whole lattice.
-    axis
-        Unit vector p, along which all other spins point, shape (3,).
-    free
-        Columns of the spins that are turned.
-    occupied, moving
-        Sites that have a spin, and sites of the magnet whose spins the dynamics moves, bool, shape (Lx, Ly).
+    The axis is a unit vector, shape (3,); the masks, shape (Lx, Ly), are those of the sites that have a spin, and of
+    the sites of the magnet whose spins the dynamics moves.
     """
 
     lattice: Lattice
@@ -324,7 +315,7 @@ def _runs(
 def bracket(leaves: Mapping[float, bool]) -> tuple[float, float] | None:
     """Two neighbouring voltages, in order of magnitude, the second the first at which a magnet leaves its direction.
 
-    None if it leaves at none of the voltages, or already at the smallest one.
+    None if it leaves at none, or already at the smallest one.
     """
     ordered = sorted(leaves, key=abs)
     first = next((number for number, voltage in enumerate(ordered) if leaves[voltage]), 0)

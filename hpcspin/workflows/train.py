@@ -43,9 +43,8 @@ def train_directory(config: Config, data: Sequence[Path], output: Path, world: W
 def train_members(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
     """Train a force field, or all members of a committee, or continue from the directory's checkpoint.
 
-    The config must hold ``potential`` and ``training``, and each directory of label files a ``manifest.json``. The
-    output receives ``model.safetensors`` with its card, checkpoints and ``metrics.jsonl``; for a committee, a directory
-    ``member-NN`` with these for each member.
+    Each directory of label files must have a manifest. The output receives ``model.safetensors`` with its card,
+    checkpoints and ``metrics.jsonl``; for a committee, a directory ``member-NN`` with these for each member.
     """
     training = config.section(TrainingSection)
     with recorded_job(output, world):
@@ -84,9 +83,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
 def check_training(config: Config, world: World, labels: int | None = None) -> None:
     """Refuse, before other stages run, whatever the training after them would refuse; a collective call.
 
-    ``labels`` is the largest number of them that it may have; None stands for a batch or more. Raises HpcspinError if
-    the potential is impossible, does not fit the lattice or cannot represent the electrons, the settings are
-    impossible, a step does not fit into the free memory, or the start is unreadable.
+    ``labels`` is the largest number of them that it may have; None stands for a batch or more.
     """
     architecture, lattice = architecture_of(config), build_lattice(config.lattice)
     training = config.section(TrainingSection)
