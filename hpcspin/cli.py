@@ -132,8 +132,7 @@ def path(
 
 
 @app.command(
-    "suggest-step",
-    epilog=_uses("lattice, initial and dynamics, and electrons unless dynamics.field is classical"),
+    "suggest-step", epilog=_uses("lattice, initial and dynamics, and electrons unless dynamics.field is classical")
 )
 def suggest_step(
     config: ConfigFile,
@@ -147,12 +146,7 @@ def suggest_step(
 
 
 @app.command(epilog=_uses("lattice, potential and training", stops=True))
-def train(
-    config: ConfigFile,
-    data: TrainingData,
-    output: Directory,
-    overrides: Overrides = None,
-) -> None:
+def train(config: ConfigFile, data: TrainingData, output: Directory, overrides: Overrides = None) -> None:
     r"""Fit the force field to directories of label files; resumes if run again.
 
     A data directory holds label files, as `hpcspin label` writes them, one
@@ -218,9 +212,7 @@ def evaluate(
     from hpcspin.workflows.evaluate import evaluate_files
 
     run(
-        lambda world: world.log_result(
-            json.dumps(evaluate_files(model, data, output, world, allow or (), force=force)),
-        )
+        lambda world: world.log_result(json.dumps(evaluate_files(model, data, output, world, allow or (), force=force)))
     )
 
 

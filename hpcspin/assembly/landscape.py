@@ -51,11 +51,7 @@ class Landscape:
     """
 
     def __init__(
-        self,
-        lattice: Lattice,
-        field: Field,
-        vacancies: NDArray[np.bool_] | None,
-        pinned: NDArray[np.bool_],
+        self, lattice: Lattice, field: Field, vacancies: NDArray[np.bool_] | None, pinned: NDArray[np.bool_]
     ) -> None:
         for term in terms_of(field):
             _require_energy(term)

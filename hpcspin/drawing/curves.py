@@ -79,10 +79,7 @@ def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantiti
 
 
 def against_time(
-    rows: Sequence[Row],
-    keys: Sequence[str],
-    quantities: Sequence[str],
-    series: Callable[[Row], Mapping[str, Any]],
+    rows: Sequence[Row], keys: Sequence[str], quantities: Sequence[str], series: Callable[[Row], Mapping[str, Any]]
 ) -> list[Point]:
     """Points of quantities that have one number per frame, at the times that any run of a curve has recorded.
 

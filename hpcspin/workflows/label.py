@@ -14,14 +14,7 @@ from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport, label_sn
 from hpcspin.electrons.labelling import Frame
 from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.parallel.world import World
-from hpcspin.storage import (
-    LabelWriter,
-    SpinsFile,
-    partial_path,
-    read_attributes,
-    require_output,
-    require_same_config,
-)
+from hpcspin.storage import LabelWriter, SpinsFile, partial_path, read_attributes, require_output, require_same_config
 
 
 def label_file(

@@ -26,13 +26,7 @@ from numpy.typing import NDArray
 
 from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import build_lattice, build_system, initial_spins
-from hpcspin.config import (
-    Config,
-    DynamicsSection,
-    LearningSection,
-    TrainingSection,
-    parse_config,
-)
+from hpcspin.config import Config, DynamicsSection, LearningSection, TrainingSection, parse_config
 from hpcspin.config_text import Override, as_overrides
 from hpcspin.dynamics import ObserverSettings
 from hpcspin.errors import HpcspinError

@@ -58,10 +58,7 @@ def minimise_directory(config: Config, output: Path, world: World) -> int:
                 write_json(output / "numbers.json", _numbers(landscape, point, energy))
                 world.log_result(f"{path}: at rest, torque {point.torque:.2g}, energy {energy:.8g}")
 
-        with (
-            StopRequest(output / "STOP", world, MINUTES) as stop,
-            progress(world, "minimise", None) as bar,
-        ):
+        with StopRequest(output / "STOP", world, MINUTES) as stop, progress(world, "minimise", None) as bar:
             for point in descend(landscape.slope, *going_on):
                 if point.torque <= settings.tolerance:
                     break

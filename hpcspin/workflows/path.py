@@ -73,10 +73,7 @@ def path_directory(config: Config, first: Path, last: Path, output: Path, world:
                 write_json(output / "numbers.json", _numbers(band))
                 world.log_result(f"{path}: barrier {band.barrier:.6g}, residual force {band.force.max():.2g}")
 
-        with (
-            StopRequest(output / "STOP", world, MINUTES) as stop,
-            progress(world, "path", None) as bar,
-        ):
+        with StopRequest(output / "STOP", world, MINUTES) as stop, progress(world, "path", None) as bar:
             for now in relax(evaluate, images, settings.tolerance, **band):
                 bar.advance(settings.images - 2, f"barrier {now.barrier:.5g}, residual force {now.force.max():.2g}")
                 spent = now.evaluations >= settings.evaluations

@@ -107,9 +107,7 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "label": Verb(
-        lambda config, to, world, spins: label_file(config, spins, to / LABELS, world),
-        of_frames(LABELS),
-        ("error",),
+        lambda config, to, world, spins: label_file(config, spins, to / LABELS, world), of_frames(LABELS), ("error",)
     ),
     "learn": Verb(learn_directory, of_learning, ("mse",)),
     "minimise": Verb(minimise_directory, of_numbers, ("magnetization.z",)),
