@@ -9,23 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import in_short, perpendicular
+from hpcspin.lattice import Results, perpendicular
 
 Array = NDArray[np.float64]
 _FARTHEST = 0.3
 """Largest turn of a spin in one step, in radians."""
 
 
-@dataclass(frozen=True)
-class Minimum:
+@dataclass(frozen=True, repr=False)
+class Minimum(Results):
     """Spins at rest, shape (Lx, Ly, 3), the largest torque |S_i x H_i| on one of them, and evaluations of the field."""
 
     spins: Array
     torque: float
     evaluations: int
-
-    def __repr__(self) -> str:
-        return in_short(self)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpcspin.analysis.minimise import Array, descend
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import in_short, perpendicular
+from hpcspin.lattice import Results, perpendicular
 
 Evaluate = Callable[[Array], tuple[Array, Array]]
 """Function from images of shape (m, Lx, Ly, 3) to their energies, shape (m,), and fields -dE/dS_i, of their shape."""
@@ -19,8 +19,8 @@ _SAME = 1e-2
 """Angle between the spins of two states, in radians, below which they count as one minimum found twice."""
 
 
-@dataclass(frozen=True)
-class Band:
+@dataclass(frozen=True, repr=False)
+class Band(Results):
     """A band of images between two states, the first and the last one.
 
     Attributes
@@ -47,9 +47,6 @@ class Band:
     step: float
     climbs: bool
     evaluations: int
-
-    def __repr__(self) -> str:
-        return in_short(self)
 
     @property
     def top(self) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.system import ElectronSystem, is_number
 from hpcspin.errors import HpcspinError, shown
-from hpcspin.lattice import in_short
+from hpcspin.lattice import Results
 from hpcspin.parallel.world import World
 from hpcspin.registry import Registry
 
@@ -21,8 +20,8 @@ FINEST_TOLERANCE = 1e-11
 SOLVERS: Registry[type[Solver[Any, Any]]] = Registry("electrons.solver")
 
 
-@dataclass(frozen=True)
-class State:
+@dataclass(frozen=True, repr=False)
+class State(Results):
     """State of the electrons for n snapshots; energies in t.
 
     Attributes
@@ -50,18 +49,6 @@ class State:
         components = components * system.occupied[..., None]
         density, spin_density = (np.ascontiguousarray(part) for part in (components[..., 0], components[..., 1:]))
         return cls(exchange_field(system, spin_density), density, spin_density, error, **others)
-
-    @classmethod
-    def joined(cls, states: Sequence[Self]) -> Self:
-        """The snapshots of several states in one."""
-        return cls(**{f.name: np.concatenate([getattr(s, f.name) for s in states]) for f in fields(cls)})
-
-    def __repr__(self) -> str:
-        return in_short(self)
-
-    def map(self, function: Callable[[NDArray[np.float64]], Any]) -> Self:
-        """The same state with a function applied to each array."""
-        return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
 
 def exchange_field(system: ElectronSystem, spin_density: NDArray[np.float64]) -> NDArray[np.float64]:

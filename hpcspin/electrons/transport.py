@@ -19,8 +19,8 @@ Currents: C. Caroli et al., J. Phys. C 4, 916 (1971). Injection: Y. Meir and N. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,15 +38,15 @@ from hpcspin.electrons.model import DrivenLattice, Group, site_matrices, width_t
 from hpcspin.electrons.sources import source_of
 from hpcspin.electrons.system import SIGMA, ElectronSystem
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import in_short
+from hpcspin.lattice import Results
 from hpcspin.parallel.world import World
 
 Real: TypeAlias = NDArray[np.float64]
 Matrix: TypeAlias = NDArray[np.complex128]
 
 
-@dataclass(frozen=True)
-class Transport:
+@dataclass(frozen=True, repr=False)
+class Transport(Results):
     """Transport of one snapshot, or of n snapshots with an axis in front; currents in t/hbar, energies in t.
 
     Attributes
@@ -92,18 +92,6 @@ class Transport:
         }
         return {name: shape for name, shape in shapes.items() if 0 not in shape}
 
-    @classmethod
-    def joined(cls, parts: Sequence[Transport]) -> Transport:
-        """Join several snapshots along a new first axis."""
-        return cls(**{f.name: np.stack([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
-    def __repr__(self) -> str:
-        return in_short(self)
-
-    def map(self, function: Callable[[Real], Any]) -> Transport:
-        """The same with a function applied to each array."""
-        return Transport(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
-
 
 def transport(system: ElectronSystem, spins: Real, energies: Sequence[float] = ()) -> Transport:
     """Transport of one snapshot from one dense eigenproblem, O((Lx Ly)³).
@@ -137,7 +125,7 @@ def transports(system: ElectronSystem, spins: Real, energies: Sequence[float], w
     """Transport of snapshots of shape (n, Lx, Ly, 3), which the ranks share; see `ElectronSystem.transport`."""
     mine = {n: transport(system, spins[n], energies) for n in range(world.rank, len(spins), world.size)}
     found = {n: part for several in world.allgather(mine) for n, part in several.items()}
-    return Transport.joined([found[n] for n in range(len(spins))])
+    return Transport.joined([found[n].map(lambda one: one[None]) for n in range(len(spins))])
 
 
 def _driven(system: DrivenLattice, spins: Real, energies: Real) -> Transport:

@@ -21,13 +21,13 @@ from hpcspin.lattice.measures import (
     topological_charges,
     wall_position,
 )
-from hpcspin.lattice.snapshots import as_snapshots, in_short, one_snapshot, perpendicular
+from hpcspin.lattice.snapshots import Results, as_snapshots, one_snapshot, perpendicular
 from hpcspin.lattice.textures import TEXTURES, make_texture
 
 __all__ = [
-    "LATTICES", "SHAPES", "TEXTURES", "Halo", "Lattice", "SquareLattice", "TriangularLattice", "as_snapshots",
-    "bond_columns", "bond_fractions", "bond_map", "chirality_correlation", "chirality_walls", "correlation_bins",
-    "correlation_length", "has_wall", "in_short", "make_lattice", "make_texture", "nearest_bonds", "one_snapshot",
+    "LATTICES", "SHAPES", "TEXTURES", "Halo", "Lattice", "Results", "SquareLattice", "TriangularLattice",
+    "as_snapshots", "bond_columns", "bond_fractions", "bond_map", "chirality_correlation", "chirality_walls",
+    "correlation_bins", "correlation_length", "has_wall", "make_lattice", "make_texture", "nearest_bonds", "one_snapshot",
     "perpendicular", "puddle_sizes", "scalar_chirality", "structure_factor", "structure_factors", "topological_charge",
     "topological_charges", "wall_position",
 ]  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +70,23 @@ def one_snapshot(spins: Any, size: tuple[int, int], purpose: str = "start") -> N
     return snapshots[0]
 
 
-def in_short(results: Any) -> str:
-    """A dataclass of results in one line: numbers, shapes of arrays, and of errors the largest."""
-    parts = (_in_short(field.name, getattr(results, field.name)) for field in fields(results))
-    return f"<{type(results).__name__}: {', '.join(parts)}>"
+@dataclass(frozen=True)
+class Results:
+    """Base of dataclasses of results, most of them arrays."""
+
+    def __repr__(self) -> str:
+        """One line: numbers, shapes of arrays, and of errors the largest."""
+        parts = (_in_short(name, value) for name, value in vars(self).items())
+        return f"<{type(self).__name__}: {', '.join(parts)}>"
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The results of several parts in one, whose arrays are joined along their first axis."""
+        return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+    def map(self, function: Callable[[NDArray[Any]], Any]) -> Self:
+        """The same with a function applied to each array."""
+        return type(self)(**{name: function(value) for name, value in vars(self).items()})
 
 
 def _in_short(name: str, value: Any) -> str:
