@@ -27,7 +27,7 @@ from hpcspin.lattice.textures import TEXTURES, make_texture
 __all__ = [
     "LATTICES", "SHAPES", "TEXTURES", "Halo", "Lattice", "Results", "SquareLattice", "TriangularLattice",
     "as_snapshots", "bond_columns", "bond_fractions", "bond_map", "chirality_correlation", "chirality_walls",
-    "correlation_bins", "correlation_length", "has_wall", "make_lattice", "make_texture", "nearest_bonds", "one_snapshot",
-    "perpendicular", "puddle_sizes", "scalar_chirality", "structure_factor", "structure_factors", "topological_charge",
-    "topological_charges", "wall_position",
+    "correlation_bins", "correlation_length", "has_wall", "make_lattice", "make_texture", "nearest_bonds",
+    "one_snapshot", "perpendicular", "puddle_sizes", "scalar_chirality", "structure_factor", "structure_factors",
+    "topological_charge", "topological_charges", "wall_position",
 ]  # fmt: skip
