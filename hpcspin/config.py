@@ -271,10 +271,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _on_the_lattice(self) -> Config:
-        """Replace regions and columns of the electrons by values and lists of sites.
-
-        Two configs of the same system then compare equal however they were written.
-        """
+        """Replace regions and columns by values and lists of sites: configs of the same system compare equal."""
         if self.electrons is not None:
             lattice = make_lattice(self.lattice.kind, self.lattice.size, self.lattice.periodic)
             object.__setattr__(self, "electrons", self.electrons.on(lattice))
@@ -301,8 +298,7 @@ class Config(Section):
 def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Config:
     """Read a YAML file, apply ``key.path=value`` overrides, import the plugins that it names, and validate.
 
-    Raises HpcspinError if the file cannot be read, a plugin fails, or a key or value is wrong; the file or the override
-    is named.
+    Raises HpcspinError, which names the file or the override, if anything of it is wrong.
     """
     given = [Override.parse(text) for text in overrides or ()]
     content = _read_file(Path(path))
@@ -326,10 +322,7 @@ def load_config(path: str | Path, overrides: Sequence[str] | None = None) -> Con
 
 
 def parse_config(content: dict[str, Any], source: str) -> Config:
-    """Validate a config that is already a mapping, as files store it; plugins that it names are not imported.
-
-    Raises HpcspinError, which names the key, what is wrong and the nearest valid key.
-    """
+    """Validate a config that is already a mapping, as files store it; plugins that it names are not imported."""
     parsed = _validated(content)
     if isinstance(parsed, Mistake):
         raise HpcspinError(f"{source}: {parsed.message}")
@@ -363,10 +356,7 @@ def _validated(content: dict[str, Any]) -> Config | Mistake:
 
 
 def named_plugins(content: Mapping[str, Any], source: str) -> list[str]:
-    """The plugins that the content of a config names.
-
-    Raises HpcspinError if they are no list of names: else the first name that is missing without them would be blamed.
-    """
+    """The plugins of a config. No list of names is refused, or a name that is missing without them would be blamed."""
     names = content.get("plugins", [])
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise HpcspinError(f"{source}: plugins: must be a list of names in [ ], such as [my_terms.py]")

@@ -49,11 +49,7 @@ for _kind, (_pattern, _firsts) in _SCALARS.items():
 
 
 def read_yaml(text: str) -> Any:
-    """Parse YAML 1.2: mappings with text keys, lists, text, numbers, true, false and null.
-
-    Raises HpcspinError if it is not valid, or a mapping has the same key twice (the message names the line); if it
-    holds any other type, or is too deep or too long for a config.
-    """
+    """Parse YAML 1.2, or raise HpcspinError: mappings with text keys, lists, text, numbers, true, false and null."""
     reader = YAML(typ="safe", pure=True, plug_ins=[])
     reader.Resolver = _CoreSchema
     try:
@@ -105,10 +101,7 @@ class Override:
 
     @classmethod
     def parse(cls, text: str) -> Override:
-        """Split an override into its path and its value.
-
-        Raises HpcspinError if it has no path, or its value is not valid YAML.
-        """
+        """Split an override into its path and its value; raises HpcspinError if it has another form."""
         path, separator, value = text.partition("=")
         if not separator or not path:
             raise HpcspinError(f"override {text!r}: write it as key.path=value")
@@ -121,10 +114,7 @@ class Override:
             raise HpcspinError(f"override {text!r}: {failure}{hint}") from failure
 
     def apply(self, content: dict[str, Any]) -> list[str | int]:
-        """Set the value in a config, creating missing sections; return the keys and indices that lead to it.
-
-        Raises HpcspinError if the path passes through a value without keys, or names no entry of a list.
-        """
+        """Set the value in a config, creating missing sections; return the keys and indices that lead to it."""
         node: Any = content
         places = []
         for depth in range(len(self.keys)):

@@ -31,15 +31,9 @@ _STRICT = {float: Finite, int: Integer, bool: Flag}
 class Registry(dict[str, Entry]):
     """Entries of one kind by name; ``registry[name]`` raises a one-line error for an unknown name.
 
-    Parameters
-    ----------
-    key
-        Key of the config that chooses one.
-    given
-        Number of leading arguments that the program passes to an entry; the others are the entry's own parameters in
-        the config.
-    call
-        Function that returns the callable of an entry; None if the entry itself is called.
+    ``key`` is the key of the config that chooses one. ``given`` is the number of leading arguments that the program
+    passes to an entry; the others are the entry's own parameters in the config. ``call`` returns the callable of an
+    entry that is not called itself.
     """
 
     def __init__(self, key: str, given: int = 0, call: Callable[[Entry], Callable[..., Any]] | None = None) -> None:
@@ -47,10 +41,7 @@ class Registry(dict[str, Entry]):
         self.key, self._given, self._call = key, given, call
 
     def add(self, name: str, entry: Entry) -> None:
-        """Register an entry.
-
-        Raises HpcspinError if another entry already has the name.
-        """
+        """Register an entry; raises HpcspinError if another entry already has the name."""
         if name in self and (before := self._home(self[name])) != self._home(entry):  # equal: a notebook cell run again
             raise HpcspinError(f"{self.key}: {name!r} is registered already, by {before}; choose another name")
         self[name] = entry
@@ -162,10 +153,7 @@ class Choice(Section):
 
 
 def load_plugins(names: Sequence[str], folder: Path) -> None:
-    """Import plugin modules: Python files in a folder, which take precedence, or modules by name.
-
-    Raises HpcspinError if there is no such module, or its import fails.
-    """
+    """Import plugin modules: Python files in a folder, which take precedence, or modules by name."""
     for name in names:
         file = folder / (name if name.endswith(".py") else f"{name.replace('.', '/')}.py")
         load = partial(_load_file, file.resolve()) if file.is_file() else partial(importlib.import_module, name)

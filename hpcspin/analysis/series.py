@@ -49,10 +49,7 @@ def velocity(time: Array, position: Array) -> tuple[float, float | None]:
 
 
 def first_passage(time: Array, values: Array, level: float) -> float | None:
-    """First time at which a series passes above a level, interpolated linearly; None if it never does or starts above.
-
-    Times and values have the shape (n,).
-    """
+    """First time at which a series passes above a level, interpolated; None if it never does or starts above."""
     above = np.flatnonzero(values > level)
     if not len(above) or above[0] == 0:
         return None

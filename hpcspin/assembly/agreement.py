@@ -49,10 +49,7 @@ def require_electrons(
 def warn_of_labels(
     files: Sequence[Path], model: Path, card: Mapping[str, Any], allow: Collection[str], world: World
 ) -> float | None:
-    """Warn of label files that are not independent data for the electrons that the model was trained on.
-
-    Returns the bias that is assumed for files without a config; None where the card has none.
-    """
+    """Warn of label files that are no independent data for a model; return the bias assumed without a config."""
     learned = stored_electrons(card.get("electrons"), str(model))
     bias = bias_range(learned)[1] if learned else None
     doubts: dict[str, list[Path]] = {}

@@ -23,10 +23,7 @@ from hpcspin.storage import config_differences, describe_differences
 
 
 def build_field(config: Config, lattice: Lattice, world: World, device: torch.device) -> Field:
-    """Field of the section ``dynamics``: electronic, learned, corrected or none, plus the classical terms.
-
-    Raises HpcspinError if the electrons or the model do not fit.
-    """
+    """Field of the section ``dynamics``: electronic, learned, corrected or none, plus the classical terms."""
     dynamics, terms = config.section(DynamicsSection), list[Field]()
     if dynamics.field == "electrons":
         terms.append(exact_field(build_system(config), dynamics, world, device))

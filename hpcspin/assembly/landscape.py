@@ -122,10 +122,7 @@ class Landscape:
         return band
 
     def ends(self, first: Array, last: Array) -> Array:
-        """Both ends of a path, shape (2, Lx, Ly, 3), the same at sites without a spin and at pinned ones.
-
-        Raises HpcspinError if pinned spins differ between them.
-        """
+        """Both ends of a path, shape (2, Lx, Ly, 3), the same at sites without a spin and at pinned ones."""
         differ = np.abs(last - first).max(axis=-1) > _SAME  # A descent leaves their last bits to the normalisation.
         if (differ & self.occupied & ~self.free).any():
             raise HpcspinError("pinned spins differ between both ends of the path; give equal ones")
@@ -204,10 +201,7 @@ def require_own(path: Path) -> None:
 
 
 def stored_states(path: Path, read: Callable[[Any, Mapping[str, Any]], Any]) -> Any:
-    """What a function finds in states with the name `path`, finished or not, and their attributes; None of no states.
-
-    Raises HpcspinError if the file holds something else.
-    """
+    """What a function finds in states with the name `path`, finished or not, and their attributes; None of none."""
     found = next((one for one in (path, partial_path(path)) if one.exists()), None)
     if found is None:
         return None

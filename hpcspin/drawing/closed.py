@@ -53,10 +53,7 @@ class Quench(Compared):
 
 
 def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[str, Any]:
-    """Draw the figures of the test runs, given by name, into a directory; return ``order`` and ``energy``.
-
-    These are `order` at the end of each run under both fields, with its means over the runs, and `_energy_numbers`.
-    """
+    """Draw the figures of the test runs, given by name, into a directory, and measure what they show."""
     first, quenches = next(iter(runs.values())), list(runs.values())
     time = shown_times(first)
     both = {name: run.at(time).spins for name, run in zip(FIELDS, (first.exact, first.learned), strict=True)}

@@ -30,10 +30,7 @@ _Described = tuple[Sections, list[str], bool]
 
 
 def find_kind(output: Path) -> str:
-    """The verb that wrote an output, ``label``, ``simulate``, ...; a single file is a label file.
-
-    Raises HpcspinError if it is the output of no verb.
-    """
+    """The verb that wrote an output, ``label``, ``simulate``, ...; a single file is a label file."""
     if output.is_file():
         with open_hdf5(output):  # Whatever its name is.
             return "label"
@@ -60,10 +57,7 @@ def find_kind(output: Path) -> str:
 
 
 def describe(directory: Path, kind: str) -> tuple[Sections, bool]:
-    """Sections of the report of an output, and whether the job that makes it has more to do.
-
-    Raises HpcspinError if one of its files cannot be read, or does not hold what the verb writes.
-    """
+    """Sections of the report of an output, and whether the job that makes it has more to do."""
     try:
         sections, doubts, unfinished = _DESCRIBED[kind](directory)
     except (AttributeError, LookupError, TypeError, ValueError) as error:

@@ -121,10 +121,7 @@ class Spectrum:
 
     @staticmethod
     def of(system: DrivenLattice, spins: NDArray[np.float64]) -> Spectrum:
-        """Spectrum of spins of shape (Lx, Ly, 3).
-
-        Raises HpcspinError if a level is coupled to no reservoir.
-        """
+        """Spectrum of spins of shape (Lx, Ly, 3); raises HpcspinError if a level is coupled to no reservoir."""
         matrix = without_vacancies(system, effective_hamiltonian(system, spins))
         levels, vectors = torch.linalg.eig(torch.from_numpy(matrix))
         if float(levels.imag.max()) >= -np.finfo(float).eps * float(levels.abs().max()):  # Zero up to rounding.

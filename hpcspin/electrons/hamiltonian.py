@@ -91,11 +91,7 @@ class Coupling:
 
 
 def make_coupling(system: DrivenLattice, backend: Backend) -> Coupling:
-    """Coupling of neighbouring columns.
-
-    Raises HpcspinError if the lattice is periodic along x, so that it has no first column, or if a bond joins columns
-    that are not neighbours.
-    """
+    """Coupling of neighbouring columns; raises HpcspinError if x is periodic, or a bond joins columns farther apart."""
     lattice = system.lattice
     if lattice.periodic[0]:
         raise HpcspinError(
@@ -131,10 +127,7 @@ def _coupling_to_column(system: DrivenLattice, columns: int, backend: Backend) -
 def layer_blocks(
     system: DrivenLattice, spins: NDArray[np.float64], backend: Backend, own: slice = slice(None)
 ) -> Array:
-    """Blocks (H_x - i Gamma_x) / t of the columns ``own``, complex, shape (n, columns, m, m).
-
-    ``spins`` are unit vectors, shape (n, Lx, Ly, 3).
-    """
+    """Blocks (H_x - i Gamma_x) / t of the columns ``own``, complex, shape (n, columns, m, m); n snapshots of spins."""
     xp = backend.xp
     local = (site_energies(system, spins) + self_energy(system))[:, own]
     n, columns, rows = local.shape[:3]

@@ -79,10 +79,7 @@ def scaled_hamiltonian(
 
 
 def adjoint_weights(series: Real) -> tuple[Real, Real]:
-    """Weights of <a_n|a_n> and of Re <a_n|a_{n+1}> in sum_n w_n <v|T_n|v>, up to its constant part.
-
-    Two arrays of shape (steps,), from w_n, shape (2 steps,).
-    """
+    """Weights of <a_n|a_n> and Re <a_n|a_{n+1}> in sum_n w_n <v|T_n|v>, without its constant, shape (steps,) each."""
     even, odd = 2 * series[0::2], 2 * series[1::2]
     even[0] = 0
     odd[0] = series[1] - series[3::2].sum()

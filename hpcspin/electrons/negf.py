@@ -234,10 +234,7 @@ class UntouchedLevels:
         self._slack = 4 * tolerance / scale
 
     def refuse(self, blocks: Array, spins: NDArray[np.float64], world: World, first: int) -> None:
-        """Refuse snapshots with untouched levels; arguments as for `EquilibriumPart` and `WindowIntegral`.
-
-        Raises HpcspinError, which names the first snapshot with such a level.
-        """
+        """Refuse snapshots with untouched levels; arguments as for `EquilibriumPart` and `WindowIntegral`."""
         below, above = (part.solve(blocks, spins, world)[0] for part in self._whole)
         touched = self._window.integrate(blocks, [self._window.first_grid] * len(spins), world, first)
         missing = above - below - touched.values[:, : below[0].size].reshape(below.shape)

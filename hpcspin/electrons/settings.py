@@ -94,10 +94,7 @@ class ElectronsSettings(Section):
     """Electrons per site of a closed lattice, 0 to 2; its fields then derive from the free energy."""
 
     def on(self, lattice: Lattice) -> ElectronsSettings:
-        """These settings for one lattice, with regions and columns resolved into values and lists of sites.
-
-        Raises HpcspinError if a site or a map does not fit the lattice.
-        """
+        """These settings for one lattice, with regions and columns resolved into values and lists of sites."""
         changed: dict[str, Any] = {}
         if any(isinstance(reservoir.sites, Columns) for reservoir in self.reservoirs):
             changed["reservoirs"] = tuple(_with_sites(reservoir, lattice) for reservoir in self.reservoirs)

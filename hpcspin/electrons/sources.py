@@ -22,10 +22,7 @@ from hpcspin.parallel.world import World
 
 
 class Source(ABC):
-    """On-site response to reservoirs, grouped by potential, for a batch of energies.
-
-    ``columns`` describes the columns of sites and the ranks that hold them, not mirrored.
-    """
+    """On-site response to reservoirs, grouped by potential, for a batch of energies; ``columns`` are not mirrored."""
 
     def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
         self.groups = groups

@@ -281,10 +281,7 @@ def make_lattice(kind: str, size: tuple[int, int], periodic: tuple[bool, bool] =
 
 
 def nearest_vectors(lattice: Lattice, offsets: ArrayLike) -> NDArray[np.float64]:
-    """Cartesian vectors of integer lattice offsets, each to the nearest of its periodic images.
-
-    Offsets and vectors have the shape (..., 2); the vectors are in lattice constants.
-    """
+    """Cartesian vectors, shape (..., 2), of integer lattice offsets, each to the nearest of its periodic images."""
     vectors = lattice.cartesian(offsets)
     basis = _reduced(lattice.cartesian(np.diag(lattice.size)[list(lattice.periodic)]))
     if not len(basis):

@@ -93,10 +93,7 @@ SiteValues = Annotated[
 
 
 def chosen_sites(lattice: Lattice, sites: str | Columns | tuple[tuple[int, int], ...], where: str) -> NDArray[np.bool_]:
-    """The sites given in a config as a mask, shape (Lx, Ly).
-
-    Raises HpcspinError, which names the key ``where``, if a site lies outside the lattice.
-    """
+    """The sites given in a config as a mask, shape (Lx, Ly); HpcspinError names the key ``where``."""
     if not isinstance(sites, Columns):
         try:
             return lattice.mask(sites)

@@ -52,10 +52,9 @@ def config_differences(
 def require_same_config(
     stored: Mapping[str, Any], given: Mapping[str, Any], where: object, advice: str, ignore: Collection[str] = ()
 ) -> None:
-    """Refuse to continue output that belongs to another config; raises HpcspinError, which names the differing keys.
+    """Refuse output that belongs to another config, with both values of the keys; see `config_differences`.
 
-    The first two arguments and ``ignore`` are those of `config_differences`. The error names ``where``, a file or a
-    directory; ``advice`` says what to do instead of restoring the keys.
+    ``advice`` says what to do instead of restoring the keys.
     """
     if differences := config_differences(stored, given, ignore):
         described = describe_differences(differences)
@@ -91,10 +90,9 @@ def electrons_of(config: Any, where: str) -> Electrons | None:
 
 
 def require_spin_rotations(electrons: Electrons | None, where: str, drive: str) -> None:
-    """Refuse electrons whose fields do not rotate with the spins, or with vacancies; force fields represent neither.
+    """Refuse electrons that force fields cannot represent: with Rashba coupling, vacancies, or polarised reservoirs.
 
-    Raises HpcspinError if they have Rashba coupling, vacancies, or a polarised reservoir that is no input of a model
-    with this drive.
+    A model sees the polarisations that are inputs of its ``drive``.
     """
     if electrons is None:
         return
@@ -120,10 +118,7 @@ def require_spin_rotations(electrons: Electrons | None, where: str, drive: str) 
 
 
 def stored_electrons(content: Any, where: str) -> list[Electrons] | None:
-    """Electrons in the card of a model, checked; None if the card does not state them.
-
-    Raises HpcspinError if they do not have the form that `kinds_of_electrons` returns.
-    """
+    """Electrons in the card of a model, checked; None if the card does not state them."""
     if content is None:
         return None
     try:

@@ -69,20 +69,14 @@ def require_output(path: str | Path, *inputs: str | Path) -> None:
 
 
 def require_absent(*paths: Path, force: bool) -> None:
-    """Refuse, before anything is computed, to replace files that are there, unless ``force`` says so.
-
-    For verbs that compute their output anew at each call. Raises HpcspinError for the first file that exists.
-    """
+    """Refuse, before anything is computed, to replace files that are there, unless ``force`` says so."""
     if not force and (there := [path for path in paths if path.is_file()]):
         raise HpcspinError(f"{there[0]}: exists already; choose another --output, or replace it by --force")
 
 
 @contextmanager
 def all_or_none(files: Callable[[], Iterable[Path]]) -> Iterator[None]:
-    """Remove all files that a block has created if it fails, so that the same command can be repeated.
-
-    ``files`` lists the files that exist; it is called before and after.
-    """
+    """Remove all files that a block has created if it fails; ``files`` lists those that exist, before and after."""
     before = set(files())
     try:
         yield

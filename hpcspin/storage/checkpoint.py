@@ -42,10 +42,7 @@ class Checkpoint:
     """File from which it was read."""
 
     def array(self, name: str, shape: Sequence[int]) -> np.ndarray:
-        """One of the arrays, which must contain real numbers.
-
-        Raises HpcspinError if there is no array of this name and shape, or it is not finite.
-        """
+        """One of the arrays, of real, finite numbers; raises HpcspinError if there is none of this name and shape."""
         array = self.arrays.get(name)
         if array is None or array.shape != tuple(shape) or array.dtype.kind not in "fiu":
             stored = "none" if array is None else f"{array.dtype} of shape {array.shape}"

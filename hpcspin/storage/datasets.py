@@ -124,10 +124,7 @@ def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
 def describe_datasets(
     file: h5py.File, attributes: Mapping[str, Any], known: Mapping[str, Described] = DATASETS
 ) -> None:
-    """Write units and meanings as attributes of the datasets of an open file, and for currents the reservoirs' names.
-
-    The reservoirs are those of the ``config`` in the file's attributes.
-    """
+    """Write units and meanings as attributes of the datasets of an open file; of currents the reservoirs' names."""
     for name in sorted(file.keys() & known):  # A set has another order in each process, and files the same bytes.
         for key, text in known[name]._asdict().items():
             if text:

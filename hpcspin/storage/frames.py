@@ -117,11 +117,7 @@ class FrameFile:
         return self._done
 
     def write(self, **frames: np.ndarray) -> None:
-        """Append frames, an array (k, ...) for each dataset; on return they survive a crash.
-
-        It may be called from any thread, one at a time. Frames of a call that raises do not count; the next run writes
-        them.
-        """
+        """Append frames, an array (k, ...) for each dataset, from one thread at a time; on return they survive."""
         stop = self._done + len(frames[self.marker])
         lengths = {name: len(values) for name, values in frames.items()}
         if lengths != dict.fromkeys(self._shapes, stop - self._done) or stop > self.capacity:

@@ -141,10 +141,7 @@ class LabelWriter(FrameFile):
         super().__init__(path, shapes, n_expected, given, keep=_resumable(partial_path(path), given))
 
     def append(self, **frames: NDArray[np.float64]) -> None:
-        """Append k labels, an array (k, ...) for each dataset; on return they survive a crash.
-
-        Raises HpcspinError if a label is not finite.
-        """
+        """Append k labels, an array (k, ...) for each dataset, if all are finite; on return they survive a crash."""
         for name, values in frames.items():
             if not np.isfinite(values).all():
                 raise HpcspinError(

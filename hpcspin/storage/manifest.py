@@ -38,10 +38,7 @@ def data_files(directory: str | Path) -> list[Path]:
 
 
 def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
-    """List the `data_files` of a directory in its `manifest.json`.
-
-    Raises HpcspinError if there is no such directory or no label file, or a file cannot be read or contains no labels.
-    """
+    """List the `data_files` of a directory in its `manifest.json`; all must hold labels."""
     directory = Path(directory)
     if not directory.is_dir():
         raise HpcspinError(f"{directory}: is no directory; give one of label files")
@@ -54,10 +51,7 @@ def write_manifest(directory: str | Path) -> tuple[Shard, ...]:
 
 
 def ensure_manifest(directory: str | Path) -> None:
-    """Write the manifest of a directory of label files if there is none.
-
-    The log reports this, and files that an existing manifest leaves out.
-    """
+    """Write the manifest of a directory of label files if there is none; the log reports files that one leaves out."""
     path = Path(directory) / MANIFEST
     if not path.exists():
         _log.info("%s: written, with the %d label files there", path, len(write_manifest(directory)))

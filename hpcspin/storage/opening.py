@@ -111,10 +111,7 @@ def real_dataset(file: h5py.File, path: Path, name: str, shape: Sequence[str | i
 
 
 def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
-    """All of a dataset of numbers of any type; see `real_dataset` for the checks.
-
-    Raises HpcspinError if it is not completely in the file, does not contain numbers, or does not fit in memory.
-    """
+    """All of a dataset of numbers of any type; see `real_dataset` for the checks."""
     _require_whole(item, path)
     with _damage_in_words(path, item):
         if item.dtype.kind not in "fiucb":
@@ -123,10 +120,7 @@ def stored_array(item: h5py.Dataset, path: Path) -> np.ndarray:
 
 
 def require_shape(given: tuple[int, ...] | None, expected: Sequence[str | int] | None, where: str) -> None:
-    """Refuse an array of another shape; ``expected`` is as for `real_dataset`, and None stands for no array at all.
-
-    Raises HpcspinError if the shapes differ; the message gives both.
-    """
+    """Refuse an array of another shape; ``expected`` is as for `real_dataset`, and None stands for no array at all."""
     fits = given is not None and (
         expected is None
         or (
@@ -147,10 +141,7 @@ def read_rows(data: h5py.Dataset, path: Path, rows: slice = slice(None)) -> np.n
 
 
 def check_schema(file: h5py.File, path: Path) -> None:
-    """Refuse a file of another schema version; a user's own file without a version is read by its datasets.
-
-    Raises HpcspinError if the file has a schema version other than :data:`SCHEMA_VERSION`.
-    """
+    """Refuse a file of another schema version; a user's own file without a version is read by its datasets."""
     version = attributes(file, path).get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise HpcspinError(
@@ -159,10 +150,7 @@ def check_schema(file: h5py.File, path: Path) -> None:
 
 
 def count_frames(file: h5py.File, path: Path) -> int:
-    """Number of complete frames of an open file: all frames, unless the file marks each complete one.
-
-    Raises HpcspinError if there are no spins, or if frames of a finished file are not marked as complete.
-    """
+    """Number of complete frames of an open file: all frames, unless the file marks each complete one."""
     if "spins" not in file:
         raise HpcspinError(f"{path}: has no dataset /spins; give a spins, label or trajectory file")
     total = real_dataset(file, path, "spins", ("n", "Lx", "Ly", 3)).shape[0]
@@ -192,10 +180,7 @@ def read_attributes(path: str | Path) -> dict[str, Any]:
 
 
 def attributes(file: h5py.File, path: Path) -> dict[str, Any]:
-    """The attributes of a file that are text or numbers; JSON mappings and lists are decoded.
-
-    Raises HpcspinError if an attribute cannot be read, or the config is not a JSON mapping.
-    """
+    """The attributes of a file that are text or numbers; JSON mappings and lists are decoded."""
     with _damage_in_words(path):
         values = {name: _decoded(value) for name, value in stored_attributes(file).items()}
     if not _has_sections(values.get("config", {})):
@@ -212,10 +197,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path, advice: str, kind: type = dict) -> Any:
-    """Read a JSON file that contains a value of type ``kind``; `advice` says what to do if it does not.
-
-    Raises HpcspinError if it cannot be read or contains anything else; a missing file raises FileNotFoundError.
-    """
+    """Read a JSON file with a value of type ``kind``, else say `advice`; a missing one raises FileNotFoundError."""
     try:
         content = parse_json(path.read_bytes())
         if not isinstance(content, kind):

@@ -53,10 +53,7 @@ def code_version() -> str:
 
 @functools.cache
 def provenance() -> dict[str, str]:
-    """``code_version``, ``python`` and the version of each installed numerical library.
-
-    They do not depend on the host: the same installation gives the same dict.
-    """
+    """``code_version``, ``python`` and the version of each installed numerical library; the same on all hosts."""
     versions = {"code_version": code_version(), "python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):

@@ -91,11 +91,7 @@ class SpinsFile:
             raise HpcspinError(f"{self._where}: holds no frames; make it again or choose another file")
 
     def read(self, frames: Frames = None) -> NDArray[np.float64]:
-        """Read and check configurations, shape (n, Lx, Ly, 3), float64; n = 1 for an index.
-
-        ``frames`` is an index (-1 is the last), a slice, or None for all. Raises HpcspinError if no configuration is
-        selected or the spins are invalid.
-        """
+        """Read and check configurations, shape (n, Lx, Ly, 3): one index (-1 is the last), a slice, or None for all."""
         rows = frame_slice(self.count, frames, self._where)
         numbers = range(rows.start, rows.stop, rows.step)
         return check_spins(self._rows(rows), self._size, self._where, numbers)
@@ -135,10 +131,7 @@ def read_spins(path: str | Path, size: Sequence[int] | None, frames: Frames = No
 
 
 def frame_slice(count: int, frames: Frames, where: str) -> slice:
-    """Translate a selection from ``count`` complete frames into rows of the datasets.
-
-    Raises HpcspinError if there is no such frame, or the selection is empty.
-    """
+    """Translate a selection from ``count`` complete frames into rows of the datasets; HpcspinError if it is empty."""
     if isinstance(frames, int):
         if not -count <= frames < count:
             raise HpcspinError(f"{where}: has {count} frames, not frame {frames}; choose another")

@@ -26,10 +26,7 @@ def find_trajectory(directory: str | Path) -> Path:
 
 
 def trajectory_file(source: str | Path) -> Path:
-    """The file of frames that a path means: a file itself, of a directory what `find_trajectory` finds there.
-
-    Raises HpcspinError if there is none in the directory.
-    """
+    """The file of frames that a path means: a file itself, of a directory what `find_trajectory` finds there."""
     source = Path(source)
     if not source.is_dir():
         return source

@@ -51,10 +51,7 @@ def voltages(reference: Electrons, given: Electrons, where: str, drive: str = "p
 
 
 def chemical_potential(electrons: Electrons, where: str) -> tuple[float, float]:
-    """Chemical potential and electrons per site of closed electrons, NaN for the one that is not fixed.
-
-    Raises HpcspinError, which names ``where``, if there are reservoirs, or neither is given.
-    """
+    """Chemical potential and electrons per site of closed electrons, NaN for the one that is not fixed."""
     fixed = [electrons.get(key) for key in ("potential", "filling")]
     if electrons.get("reservoirs") or fixed.count(None) != 1:
         raise HpcspinError(

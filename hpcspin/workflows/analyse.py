@@ -18,11 +18,7 @@ from hpcspin.storage.provenance import with_provenance, write_attributes
 
 
 def analyse_trajectory(directory: Path, quantity: str, output: Path, world: World, *, force: bool = False) -> None:
-    """Compute a quantity on rank 0, which reads the spins a few frames at a time, and write its arrays to an HDF5 file.
-
-    The directory is that of a simulation, finished or running, or the trajectory itself; an output that is there is
-    replaced only with ``force``.
-    """
+    """Compute a quantity of a trajectory on rank 0, which reads a few frames at a time, and write its arrays."""
     measure = QUANTITIES[quantity]
     if world.rank == 0:
         source = trajectory_file(directory)

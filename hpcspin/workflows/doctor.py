@@ -49,10 +49,7 @@ class Finding:
 
 
 def examine(directory: Path, world: World) -> int:
-    """Log what this installation is, what was tried and measured on all ranks, and a verdict; 1 if something fails.
-
-    The directory is where results will be written; it is created if it does not exist.
-    """
+    """Log what this installation is, what was tried on all ranks and in a directory, and a verdict; 1 if it is bad."""
     device = pick_device(world)
     lines, places = describe(world), world.allgather(_place(world, device))
     lines |= {f"rank {number}": text for number, (text, _, _) in enumerate(places)}

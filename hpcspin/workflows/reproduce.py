@@ -67,10 +67,7 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
 
 
 def reproduce_directory(config: Config, directory: Path, world: World) -> int:
-    """Run all stages that are not done; for the results see `Layout`.
-
-    Trajectories are distributed over teams of ranks; training uses all ranks.
-    """
+    """Run all stages that are not done; for the results see `Layout`. Teams of ranks share the trajectories."""
     config.need("electrons", "initial", "dynamics", "potential", "training")
     runs = run_names(config.section(ReproduceSection))
     exact = {name: run_config(config, run, field="electrons") for name, run in runs.items()}

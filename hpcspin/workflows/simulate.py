@@ -76,10 +76,7 @@ def run_trajectory(
 
 
 def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
-    """Simulate the trajectory of every directory, each with a team of ranks.
-
-    Returns the largest exit code: 0 when all are finished.
-    """
+    """Simulate the trajectory of every directory, each with a team of ranks; return the largest exit code."""
     teams = min(world.size, len(configs))
     number, team = form_teams(world, teams, next(iter(configs.values())).device)
     code = 0

@@ -126,10 +126,7 @@ def _axis(config: Config, section: TorqueSection) -> Array:
 
 
 def at_voltage(config: Config, voltage: float) -> Config:
-    """The config with each reservoir's share of a voltage in its potential.
-
-    Raises HpcspinError if a share names no reservoir.
-    """
+    """The config with each reservoir's share of a voltage in its potential."""
     electrons, shares = config.section(ElectronsSettings), config.section(TorqueSection).shares
     reservoirs = electrons.reservoirs
     unknown = shares.keys() - {one.name for one in reservoirs}
@@ -246,10 +243,7 @@ def _switching(config: Config, section: SwitchingSection, magnet: Magnet, output
 
 
 def _require_symmetry(config: Config, section: SwitchingSection, magnet: Magnet) -> None:
-    """Raise HpcspinError if the equation linearised about the axis is not that of `stability_matrix`.
-
-    Everything that acts on the spins must turn with them about the axis.
-    """
+    """Raise HpcspinError unless all that acts on the spins turns with them about the axis, for `stability_matrix`."""
     dynamics, electrons = config.section(DynamicsSection), config.section(ElectronsSettings)
     if not magnet.moving.any():
         raise HpcspinError("torque.free: no spin in these columns can move; leave spins out of dynamics.pinned")
@@ -313,10 +307,7 @@ def _runs(
 
 
 def bracket(leaves: Mapping[float, bool]) -> tuple[float, float] | None:
-    """Two neighbouring voltages, in order of magnitude, the second the first at which a magnet leaves its direction.
-
-    None if it leaves at none, or already at the smallest one.
-    """
+    """Neighbouring voltages between which a magnet begins to leave its direction; None if at none or all of them."""
     ordered = sorted(leaves, key=abs)
     first = next((number for number, voltage in enumerate(ordered) if leaves[voltage]), 0)
     return (ordered[first - 1], ordered[first]) if first else None

@@ -21,10 +21,7 @@ from hpcspin.training.metrics import describe_metrics
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
-    """Train on directories of label files; missing manifests are written.
-
-    Their lattices may differ in size. The log warns of a training without validation files.
-    """
+    """Train on directories of label files of any lattice sizes; missing manifests are written."""
     config.need("potential")
     training = config.section(TrainingSection)
     if world.rank == 0:
