@@ -66,7 +66,11 @@ def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[
     last = {f"{name}, t = {time[-1]:g} ħ/t": structure_factors(lattice, spins[-1]) for name, spins in both.items()}
     zone_maps(lattice, last, directory / "structure_factor.png")
     figures.histograms(_histograms(lattice, quenches), directory / "histograms.png")
-    curves = [_energy_curves(lattice, run) for run in quenches]
+    # Exact energies of the spins of both dynamics.
+    curves = [
+        {f"{name} field": (one.time, one.known("energy") / lattice.num_sites) for name, one in pair}
+        for pair in (zip(FIELDS, (run.exact, run.labelled), strict=True) for run in quenches)
+    ]
     figures.against_time(curves, "energy per site (t)", directory / "energy.png")
     numbers: dict[str, Any] = {"order": _order_numbers(lattice, runs)}
     if all(run.exact_energies is not None for run in quenches):
@@ -156,14 +160,6 @@ def _energy_numbers(lattice: Lattice, runs: list[Quench]) -> dict[str, Any]:
         "error_on_exact_runs": error(exact),
         "error_on_learned_runs": error(labelled),
         "largest_error_on_learned_runs": float(np.abs(np.concatenate(labelled) - offset).max()),
-    }
-
-
-def _energy_curves(lattice: Lattice, run: Quench) -> dict[str, tuple[Array, Array]]:
-    """Exact energies per site of the spins of both dynamics against time."""
-    return {
-        name: (one.time, one.known("energy") / lattice.num_sites)
-        for name, one in (("exact field", run.exact), ("learned field", run.labelled))
     }
 
 

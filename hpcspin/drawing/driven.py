@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,6 @@ from hpcspin.potential import PredictedFields
 NAMES = ("NEGF–LLG", "ML–LLG")
 
 
-@dataclass(frozen=True)
-class Walls:
-    """Wall positions of a test run under both fields, at the frames that both have recorded."""
-
-    time: Array
-    electrons: Array
-    learned: Array
-
-
 def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dict[str, Any]:
     """Draw the figures of the test runs, given by name, into a directory, and measure what they show.
 
@@ -40,9 +31,7 @@ def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dic
     walls = _walls(lattice, runs)
     figure = _drawn_anew(directory / "wall_position.png")
     if walls:
-        curves = [
-            {NAMES[0]: (wall.time, wall.electrons), NAMES[1]: (wall.time, wall.learned)} for wall in walls.values()
-        ]
+        curves = [{NAMES[0]: (time, exact), NAMES[1]: (time, learned)} for time, exact, learned in walls.values()]
         figures.against_time(curves, "wall position (columns)", figure)
     ratio = np.concatenate([torque_ratio(lattice, run.exact, run.predicted) for run in runs.values()])
     figure = _drawn_anew(directory / "torque_ratio.png")
@@ -102,26 +91,25 @@ def _quartiles(ratio: Array) -> dict[str, float]:
     )
 
 
-def _walls(lattice: Lattice, runs: Mapping[str, Compared]) -> dict[str, Walls]:
-    """Walls, exact and learned, of the runs that have one in at least half of the exact frames."""
+def _walls(lattice: Lattice, runs: Mapping[str, Compared]) -> dict[str, tuple[Array, Array, Array]]:
+    """Times, exact and learned walls at them, of the runs that have one in at least half of the exact frames."""
     found = {}
     for name, run in runs.items():
-        if np.mean(has_wall(lattice, run.exact.spins)) < 1 / 2:
-            continue
-        time = run.times
-        found[name] = Walls(time, *(wall_position(lattice, one.at(time).spins) for one in (run.exact, run.learned)))
+        if np.mean(has_wall(lattice, run.exact.spins)) >= 1 / 2:
+            exact, learned = (wall_position(lattice, one.at(run.times).spins) for one in (run.exact, run.learned))
+            found[name] = run.times, exact, learned
     return found
 
 
-def _wall_numbers(walls: Mapping[str, Walls]) -> dict[str, Any]:
+def _wall_numbers(walls: Mapping[str, tuple[Array, Array, Array]]) -> dict[str, Any]:
     """Wall speed of both dynamics and their distance, for each run and over all of them."""
     runs: dict[str, dict[str, Any]] = {}
-    for name, wall in walls.items():
-        apart = np.abs(wall.electrons - wall.learned)
+    for name, (time, exact, learned) in walls.items():
+        apart = np.abs(exact - learned)
         runs[name] = {
-            "electrons": dict(zip(("speed", "error"), velocity(wall.time, wall.electrons), strict=True)),
-            "learned": dict(zip(("speed", "error"), velocity(wall.time, wall.learned), strict=True)),
-            "travel": float(wall.electrons[-1] - wall.electrons[0]),
+            "electrons": dict(zip(("speed", "error"), velocity(time, exact), strict=True)),
+            "learned": dict(zip(("speed", "error"), velocity(time, learned), strict=True)),
+            "travel": float(exact[-1] - exact[0]),
             "mean_distance": float(apart.mean()),
             "largest_distance": float(apart.max()),
         }
