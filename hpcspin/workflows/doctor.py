@@ -37,15 +37,14 @@ _LITTLE = 10 * 2**30
 _BYTES = 1 << 25
 _SMALL, _SYNCS = 4096, 5
 _FILTERS = ("gzip", "lzf")
-_WORDS = {"good": "good:", "warning": "warning:", "bad": "fails:"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a trial has shown, and whether that is ``good``, a ``warning`` or ``bad``."""
+    """What a trial has shown, and whether that is ``good``, a ``warning``, or something that ``fails``."""
 
     text: str
-    grade: Literal["good", "warning", "bad"] = "good"
+    grade: Literal["good", "warning", "fails"] = "good"
 
 
 def examine(directory: Path, world: World) -> int:
@@ -69,8 +68,8 @@ def examine(directory: Path, world: World) -> int:
     free = shutil.disk_usage(directory).free if directory.exists() else 0
     space = f"{free / 2**30:.3g} GiB at {directory.absolute()}"
     findings["free space"] = Finding(space, "good" if free > _LITTLE else "warning")
-    lines |= {name: f"{_WORDS[one.grade]} {one.text}" for name, one in findings.items()}
-    bad, doubts = ([name for name, one in findings.items() if one.grade == grade] for grade in ("bad", "warning"))
+    lines |= {name: f"{one.grade}: {one.text}" for name, one in findings.items()}
+    bad, doubts = ([name for name, one in findings.items() if one.grade == grade] for grade in ("fails", "warning"))
     lines["verdict"] = _verdict(bad, doubts)
     world.log_result(aligned(lines))
     return int(bool(bad))
@@ -108,7 +107,7 @@ def _gpus(names: list[str | None]) -> Finding:
         return Finding("none, all ranks compute on CPUs")
     if len(set(used)) < len(used):
         return Finding(f"{len(used)} ranks share {len(set(used))}; NCCL refuses that, so trainings do", "warning")
-    return Finding("one for each rank") if len(used) == len(names) else Finding("not for every rank", "bad")
+    return Finding("one for each rank") if len(used) == len(names) else Finding("not for every rank", "fails")
 
 
 def _messages(measure: Callable[[], tuple[float, int]], world: World) -> Finding:
@@ -155,7 +154,7 @@ def _tried(trial: Callable[[], Finding], world: World) -> Finding:
         try:
             finding = trial()
         except Exception as failure:
-            finding = Finding(one_line(failure), "bad")
+            finding = Finding(one_line(failure), "fails")
     found: Finding = world.broadcast(finding)
     return found
 
@@ -193,7 +192,7 @@ def _locks(folder: Path, world: World) -> Finding:
     """Whether rank 0's lock keeps out every rank, rank 0 itself included."""
     lock = OutputLock(folder, lambda message: None)
     taken = _tried(functools.partial(_take, lock), world)
-    if taken.grade == "bad":
+    if taken.grade == "fails":
         return taken
     sees = folder.is_dir()
     answers = world.allgather((sees, sees and holds_lock(folder)))
