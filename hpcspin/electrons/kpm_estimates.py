@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ class Probing:
         joined = [[np.concatenate(parts, axis=1) for parts in zip(*one, strict=True)] for team in teams for one in team]
         kept, traces = zip(*joined, strict=True)
         sites = np.concatenate([strip.in_line_order(group.sites)[::stride] for group in groups])
-        return LocalMoments(sites, np.concatenate(kept, axis=1), sum_in_order([one.sum(axis=1) for one in traces]))
+        return LocalMoments(sites, np.concatenate(kept, axis=1), sum(one.sum(axis=1) for one in traces))
 
     def densities(self, moments: LocalMoments, expansion: Expansion) -> Estimate:
         """The estimate from densities, with the energy of the series without a kernel; needs moments of all sites."""
@@ -160,13 +160,6 @@ class Probing:
         me, total, joined = self.world.rank, 0.0, []
         for first in self._first_ranks:
             mine = first <= me < first + self._strips
-            joined = self.world.allgather(sum_in_order(parts, total) if mine else None)[first : first + self._strips]
+            joined = self.world.allgather(sum(parts, start=total) if mine else None)[first : first + self._strips]
             total = joined[me % self._strips]
         return np.concatenate(joined)
-
-
-def sum_in_order(arrays: Sequence[Any], total: Any = 0.0) -> Any:
-    """Sum of arrays from the first to the last: bitwise equal on any number of ranks and threads."""
-    for array in arrays:
-        total = total + array
-    return total
