@@ -27,7 +27,7 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.registry import load_plugins
-from hpcspin.storage import FrameReader, check_spins, find_trajectory, make_directory, require_output, trajectory_file
+from hpcspin.storage import FrameReader, check_spins, find_trajectory, require_output, trajectory_file
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
 from hpcspin.workflows.label import write_label_file
@@ -86,7 +86,6 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
     snapshots, _ = as_snapshots(spins, system.lattice.size)
     if world.rank == 0:
         require_output(output)
-        make_directory(output.parent)
     attributes = {"config": system.as_config(), "spins_sha256": _digest(snapshots)}
     checked = check_spins(snapshots, None, "spins")
     write_label_file(system, lambda n: checked[n : n + 1], len(checked), output, attributes, world, device)

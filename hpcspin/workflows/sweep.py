@@ -50,46 +50,28 @@ _SEEDS = 100_000
 
 @dataclass(frozen=True)
 class Sweep:
-    """The definition of a sweep.
-
-    Attributes
-    ----------
-    config, overrides
-        What all runs share.
-    vary : sequence of str
-        Items ``KEY=V1,V2,...``, with values as YAML; keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``.
-    output : Path
-        Receives a directory per run, as its verb makes it; ``sweep.jsonl`` and ``sweep.csv`` with a line per result;
-        and ``curves.csv`` and ``curves.png``.
-    verb : str
-        A name in `VERBS`.
-    data : sequence of Path
-        Directories of label files, for ``train``.
-    spins : Path or None
-        File of spins, for ``label``.
-    chain : str or None
-        A varied key along which each simulation or minimisation starts from the last spins of the one before, in the
-        order given.
-    task : str
-        ``i/n``: the i-th of n equal shares of the runs, counted from 1.
-    show : sequence of str
-        Quantities to show; none for those of the verb.
-    against : str or None
-        Horizontal axis of the curves: a varied key, ``voltage`` or ``time``; None for the voltage where it varies, else
-        the first varied key with numbers.
-    """
+    """The definition of a sweep; the runs share the config, its overrides, and the data or the spins of the verb."""
 
     config: Path
     vary: Sequence[str]
+    """Items ``KEY=V1,V2,...``, with values as YAML; keys joined by commas change together: ``A,B=[a1,b1],[a2,b2]``."""
     output: Path
+    """Receives a directory per run, as its verb makes it; ``sweep.jsonl`` and ``sweep.csv`` with a line per result; and
+    ``curves.csv`` and ``curves.png``."""
     overrides: Sequence[str] = ()
     verb: str = "train"
+    """A name in `VERBS`."""
     data: Sequence[Path] = ()
     spins: Path | None = None
     chain: str | None = None
+    """A varied key along which each run starts from the last spins of the one before, in the order given."""
     task: str = "1/1"
+    """``i/n``: the i-th of n equal shares of the runs, counted from 1."""
     show: Sequence[str] = ()
+    """Quantities to show; none for those of the verb."""
     against: str | None = None
+    """Horizontal axis of the curves: a varied key, ``voltage`` or ``time``; None for the voltage where it varies, else
+    the first varied key with numbers."""
 
 
 @dataclass(frozen=True)
