@@ -119,8 +119,8 @@ def spins_of(path: Path) -> Labels | None:
         valid(labels.spins)
         assert labels.field.shape == labels.spins.shape
         assert np.isfinite(labels.field).all()
-        for name, array in (("density", labels.density), ("current", labels.current), ("error", labels.error)):
-            assert array is None or len(array) == len(labels.spins), name
+        for name, array in labels.others.items():
+            assert len(array) == len(labels.spins), name
     with refusal():
         read_source(path, "square", 0.0)
     for target in ("ovf-text", "xdmf"):

@@ -29,27 +29,15 @@ LARGEST_FIELD = 1e4
 class Labels:
     """Labelled spin configurations, arrays whose first axis counts the n snapshots.
 
-    Spins and field have the shape (n, Lx, Ly, 3), the density (n, Lx, Ly), the current (n, reservoirs), all others
-    (n,); those that the file does not hold are None. The energy of closed electrons is that of the whole lattice, from
-    which the field derives. The attributes are decoded from JSON.
+    Spins and field have the shape (n, Lx, Ly, 3). Others, by name, are those of these that the file holds: ``density``
+    (n, Lx, Ly), ``current`` (n, reservoirs), ``energy`` of the whole lattice, from which the field of closed electrons
+    derives, ``energy_error``, ``electrons``, ``chemical_potential`` and ``error``, all (n,).
     """
 
     spins: NDArray[np.float64]
     field: NDArray[np.float64]
-    density: NDArray[np.float64] | None
-    current: NDArray[np.float64] | None
-    energy: NDArray[np.float64] | None
-    energy_error: NDArray[np.float64] | None
-    electrons: NDArray[np.float64] | None
-    chemical_potential: NDArray[np.float64] | None
-    error: NDArray[np.float64] | None
+    others: dict[str, NDArray[np.float64]]
     attributes: dict[str, Any]
-
-    @property
-    def others(self) -> dict[str, NDArray[np.float64]]:
-        """All datasets of the file except spins and field, by name."""
-        found = {name: getattr(self, name) for name in _OTHERS}
-        return {name: values for name, values in found.items() if values is not None}
 
 
 def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: Frames = None) -> Labels:
@@ -88,11 +76,10 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
             f"{path}: {np.isnan(error).sum()} of {len(field)} fields are not exact, where /error is NaN; "
             "let dynamics.record_interval be a multiple of dynamics.exact_interval, and the duration one of both"
         )
-    others = {name: arrays.get(name) for name in _OTHERS}
+    others = {name: arrays[name] for name in _OTHERS if name in arrays}
     for name, values in others.items():  # Last, since they are NaN on purpose where /error is.
-        if values is not None:
-            _require_finite(name, values, path, numbers)
-    return Labels(checked, field, **others, attributes=stored)
+        _require_finite(name, values, path, numbers)
+    return Labels(checked, field, others, stored)
 
 
 def write_labels(

@@ -170,13 +170,13 @@ def _of_grand_potential(
     labels: Labels, fixed: NDArray[np.float64], energies: NDArray[np.float64], file: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Chemical potential and electrons per site of each label, and its free energy per site."""
-    if labels.electrons is None or labels.chemical_potential is None:
+    if not {"electrons", "chemical_potential"} <= labels.others.keys():
         raise HpcspinError(
             f"{file}: has no /electrons and /chemical_potential, from which drive: chemical_potential learns; label "
             "its spins again"
         )
     sites = labels.spins[0, ..., 0].size
-    drive = np.stack([labels.chemical_potential, labels.electrons / sites], axis=1)
+    drive = np.stack([labels.others["chemical_potential"], labels.others["electrons"] / sites], axis=1)
     at_potential = fixed[:, 1] != fixed[:, 1]  # NaN: the energy of such labels is the grand potential.
     return drive, energies + np.where(at_potential, drive.prod(1), 0)
 
@@ -200,7 +200,7 @@ def _join(parts: list[_Part], total: int, lattice: Lattice, dtype: torch.dtype) 
 def energies_of_a_site(labels: Labels) -> NDArray[np.float64]:
     """Energies of snapshots divided by the number of their sites, NaN if the labels have none, shape (n,)."""
     count, nx, ny, _ = labels.spins.shape
-    return np.full(count, np.nan) if labels.energy is None else labels.energy / (nx * ny)
+    return labels.others.get("energy", np.full(count, np.nan)) / (nx * ny)
 
 
 def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:

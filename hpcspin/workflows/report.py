@@ -212,7 +212,8 @@ def _read_labelled(path: Path, learned: Run) -> Run:
         raise HpcspinError(f"{path}: not there; run `hpcspin reproduce` on the directory again")
     labels = read_labels(path)
     frames = labelled_frames(len(learned.time))
-    return Run(learned.time[frames], labels.spins, labels.field, labels.density, labels.energy)
+    known = {name: labels.others.get(name) for name in ("density", "energy")}
+    return Run(learned.time[frames], labels.spins, labels.field, **known)
 
 
 def labelled_frames(count: int) -> list[int]:

@@ -177,9 +177,8 @@ def _fields(
         write_label_file(system, lambda n: spins[n : n + 1], len(spins), file, stored, world, config.device)
         world.barrier()
     labels = read_labels(file, config.lattice.size)
-    assert labels.current is not None
     names = [one.name for one in biased.section(ElectronsSettings).reservoirs]
-    current = labels.current[:, names.index(next(iter(section.shares)))] / config.lattice.size[1]
+    current = labels.others["current"][:, names.index(next(iter(section.shares)))] / config.lattice.size[1]
     fields = {EXACT: labels.field}
     if section.model:
         fields[LEARNED] = load_force(section.model).field(spins, system)

@@ -71,7 +71,7 @@ def test_records_every_interval_and_the_end(undisturbed):
     with h5py.File(undisturbed / "trajectory.h5") as file:
         assert json.loads(file.attrs["config"])["seed"] == 3
         assert file.attrs["precision"] == "float64"
-    assert read_labels(undisturbed / "trajectory.h5", (7, 5)).density is None
+    assert read_labels(undisturbed / "trajectory.h5", (7, 5)).others == {}
 
 
 def test_the_recorded_field_belongs_to_the_recorded_spins(undisturbed):
