@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from hpcspin.config import Config, DynamicsSection, LearningSection, TrainingSec
 from hpcspin.config_text import Override, as_overrides
 from hpcspin.dynamics import ObserverSettings
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Results
 from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
@@ -284,8 +285,8 @@ def _choose(config: Config, this: _Round) -> None:
         _write_spins(config, this.spins(role), frames.spins, conditions, **provenance)
 
 
-@dataclass(frozen=True)
-class _Frames:
+@dataclass(frozen=True, repr=False)
+class _Frames(Results):
     """Frames of trajectories; the first axis of all arrays runs over them."""
 
     spins: NDArray[np.float64]
@@ -295,12 +296,8 @@ class _Frames:
     spread: NDArray[np.float64]
     """Root mean square disagreement of the committee; NaN without one."""
 
-    @classmethod
-    def joined(cls, parts: Sequence[_Frames]) -> _Frames:
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
     def at(self, chosen: NDArray[Any]) -> _Frames:
-        return _Frames(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return self.map(lambda one: one[chosen])
 
 
 def _frames(path: Path, count: int, number: int, rng: np.random.Generator) -> _Frames:
