@@ -14,8 +14,7 @@ import numpy as np
 from hpcspin.assembly.outputs import JOBS, Layout
 from hpcspin.drawing import page, torque
 from hpcspin.drawing.curves import LABELS
-from hpcspin.drawing.film import film_of
-from hpcspin.drawing.series import Series, labelled, read_series
+from hpcspin.drawing.series import Series, film_of, labelled, read_series
 from hpcspin.drawing.tables import REPRODUCTION, reproduction_rows
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, open_hdf5, read_attributes, read_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from hpcspin.analysis.runs import reservoir_names
 from hpcspin.assembly.system import lattice_of
+from hpcspin.drawing import page
 from hpcspin.drawing.lattice_figures import BONDS, CHIRALITY
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, bond_map, has_wall, scalar_chirality, wall_position
@@ -23,6 +25,9 @@ Curves = dict[str, dict[str, Array]]
 
 _MOST_FRAMES = 1000
 """Largest number of frames of a run that are measured, equally spaced."""
+_FRAMES = 120
+_CELLS = 1_200_000
+"""Largest number of frames times cells of a film."""
 _MEASURED = {"time", "step", "wall_position", "magnetization", "mean_bond", "mean_chirality", "current", "energy"}
 
 
@@ -169,3 +174,34 @@ def labelled(name: str) -> str:
     unit = DATASETS[dataset].units.replace("hbar", "ħ") if dataset else "1"
     words = words or name.replace("_", " ")
     return words if unit == "1" else f"{words} ({unit})"
+
+
+def film_of(path: Path) -> str:
+    """A film of a file's frames; snapshots without a time are numbered."""
+    lattice = lattice_of(path)
+    with FrameReader(path) as frames:
+        if not len(frames):
+            return page.warnings([f"{path.name}: holds no frame yet"])
+        chosen = some_frames(len(frames), _FRAMES)
+        captions = [caption(frames, number) for number in chosen]
+        coarse = math.ceil(math.sqrt(len(chosen) * lattice.num_sites / _CELLS))
+        shown = [one for one in QUANTITIES.values() if one.there(frames)]
+        maps = {
+            one.name: np.stack([averaged(one.measure(lattice, frames, number), coarse) for number in chosen])
+            for one in shown
+        }
+    limits = {one.name: one.limits(maps[one.name]) for one in shown}
+    note = f"Each cell is the mean of {coarse}×{coarse} sites." if coarse > 1 else ""
+    colours = {one.name: one.colours for one in shown}
+    return page.film(lattice, captions, maps, limits, colours, coarse, note)
+
+
+def averaged(values: Array, coarse: int) -> Array:
+    """Means over squares of sites, NaN where no site has a number; the last square of a side may be smaller."""
+    if coarse == 1:
+        return values
+    padded = np.pad(values, [(0, -length % coarse) for length in values.shape], constant_values=np.nan)
+    squares = padded.reshape(padded.shape[0] // coarse, coarse, padded.shape[1] // coarse, coarse)
+    number = np.isfinite(squares).sum(axis=(1, 3))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(squares, axis=(1, 3)) / number)

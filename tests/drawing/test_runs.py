@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpcspin.drawing.film import averaged
 from hpcspin.drawing.lattice_figures import flow_maps
 from hpcspin.drawing.runs import difference, draw_run, plot_runs
-from hpcspin.drawing.series import QUANTITIES, read_series, some_frames
+from hpcspin.drawing.series import QUANTITIES, averaged, read_series, some_frames
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
