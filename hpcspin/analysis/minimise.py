@@ -68,15 +68,15 @@ def minimise(field: Callable[[Array], Array], spins: Array, tolerance: float, mo
     for point in descend(lambda now: -perpendicular(now, field(now)), spins):
         if point.torque <= tolerance:
             return Minimum(point.spins, point.torque, point.evaluations)
-        require_progress(point, tolerance, most)
+        require_progress(point.torque, point.evaluations, tolerance, most)
     raise AssertionError("a descent does not end by itself")
 
 
-def require_progress(point: Point, tolerance: float, most: int) -> None:
-    """Refuse a descent that has used all its evaluations, or whose slope is not a number; raises HpcspinError."""
-    if point.evaluations >= most or not np.isfinite(point.torque):
+def require_progress(residual: float, evaluations: int, tolerance: float, most: int) -> None:
+    """Refuse a descent that has used all its evaluations, or whose residual force, a torque, is not a number."""
+    if evaluations >= most or not np.isfinite(residual):
         raise HpcspinError(
-            f"the largest torque is {point.torque:.3g} after {point.evaluations} evaluations, and {tolerance:g} is "
-            "asked for; give a larger tolerance, more evaluations, or a field that derives from a smooth energy, "
-            "as that of a hardly trained model may not be"
+            f"the residual force is {residual:.3g} after {evaluations} evaluations, and {tolerance:g} is asked for; "
+            "give a larger tolerance, more evaluations, ends of a path that are at rest, or a field that derives from "
+            "a smooth energy, as that of a hardly trained model may not be"
         )

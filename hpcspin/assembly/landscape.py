@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hpcspin.analysis.minimise import Array, Minimum, minimise
+from hpcspin.analysis.minimise import Array, Minimum, minimise, require_progress
 from hpcspin.analysis.path import Band, Evaluate, geodesic, relax
 from hpcspin.assembly.fields import SolverField, build_field
 from hpcspin.assembly.learned import LearnedField
@@ -114,11 +114,7 @@ class Landscape:
         """
         first, last = self.ends(self._state(first), self._state(last))
         for band in relax(self.images, geodesic(first, last, images, tilt, seed), tolerance):
-            if band.evaluations >= most or not np.isfinite(band.force.max()):
-                raise HpcspinError(
-                    f"the residual force is {band.force.max():.3g} after {band.evaluations} evaluations, and "
-                    f"{tolerance:g} is asked for; give ends at rest, a larger tolerance, or more evaluations"
-                )
+            require_progress(float(band.force.max()), band.evaluations, tolerance, most)
         return band
 
     def ends(self, first: Array, last: Array) -> Array:

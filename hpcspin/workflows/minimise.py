@@ -66,7 +66,7 @@ def minimise_directory(config: Config, output: Path, world: World) -> int:
                 spent = point.evaluations >= settings.evaluations
                 if (stopped := stop.requested()) or stop.overdue or spent:
                     write(point, finished=False)
-                require_progress(point, settings.tolerance, settings.evaluations)
+                require_progress(point.torque, point.evaluations, settings.tolerance, settings.evaluations)
                 if stopped:
                     return EXIT_REQUEUE
         write(point, finished=True)

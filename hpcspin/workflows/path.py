@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcspin.analysis.minimise import Array
+from hpcspin.analysis.minimise import Array, require_progress
 from hpcspin.analysis.path import Band, geodesic, relax, require_path
 from hpcspin.assembly.landscape import (
     Landscape,
@@ -79,11 +79,7 @@ def path_directory(config: Config, first: Path, last: Path, output: Path, world:
                 spent = now.evaluations >= settings.evaluations
                 if (stopped := stop.requested()) or stop.overdue or spent:
                     write(now, finished=False)
-                if spent or not np.isfinite(now.force.max()):
-                    raise HpcspinError(
-                        f"the residual force is {now.force.max():.3g} after {now.evaluations} evaluations, and "
-                        f"{settings.tolerance:g} is asked for; give a larger path.tolerance, or more path.evaluations"
-                    )
+                require_progress(float(now.force.max()), now.evaluations, settings.tolerance, settings.evaluations)
                 if stopped:
                     return EXIT_REQUEUE
         write(now, finished=True)
