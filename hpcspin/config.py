@@ -158,10 +158,6 @@ class LearningSection(Section):
             raise ValueError("labels must be at least as many as trajectories: one frame of each")
         if self.validation >= self.trajectories:
             raise ValueError("validation must leave trajectories for the training")
-        return self
-
-    @model_validator(mode="after")
-    def _of_the_trajectories(self) -> LearningSection:
         wrong = [key for key in self.conditions[0] if key.partition(".")[0] not in ("electrons", "dynamics")]
         if wrong:
             raise ValueError(f"vary: {wrong[0]} cannot vary, only keys of electrons and dynamics can")

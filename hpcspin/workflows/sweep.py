@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -353,12 +354,10 @@ def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
 
 
 def _task(text: str) -> tuple[int, int]:
-    parts = text.split("/")
-    if len(parts) != 2 or not all(part.isdecimal() and len(part) < 10 for part in parts):
-        raise HpcspinError(f"--task {text!r}: write it as i/n, such as 3/16")
-    number, tasks = map(int, parts)
+    given = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    number, tasks = map(int, given.groups()) if given else (0, 0)
     if not 1 <= number <= tasks:
-        raise HpcspinError(f"--task {text!r}: the tasks are 1 to {tasks}")
+        raise HpcspinError(f"--task {text!r}: write it as i/n, such as 3/16; the tasks are 1 to n")
     return number, tasks
 
 
