@@ -20,7 +20,7 @@ import numpy as np
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.agreement import require_same_config
 from hpcspin.storage.atomic import atomic_hdf5, remove_temporaries
-from hpcspin.storage.opening import attributes, check_schema, open_hdf5, parse_json, stored_array
+from hpcspin.storage.opening import attributes, check_schema, open_hdf5, stored_array
 from hpcspin.storage.provenance import write_attributes
 
 _log = logging.getLogger(__name__)
@@ -133,13 +133,7 @@ def _read(path: Path) -> Checkpoint:
         digest = attributes(file, path).get("sha256")
     if digest != _digest(dict(sorted(arrays.items())), texts):
         raise HpcspinError(f"{path}: checkpoint is corrupt, its SHA-256 does not match")
-    try:
-        meta, config = (parse_json(texts[name]) for name in ("meta", "config"))
-    except ValueError:
-        meta = config = None
-    if not (isinstance(meta, dict) and isinstance(config, dict)):
-        raise HpcspinError(f"{path}: checkpoint is corrupt, its meta or config is no JSON mapping")
-    return Checkpoint(arrays, meta, config, path)
+    return Checkpoint(arrays, json.loads(texts["meta"]), json.loads(texts["config"]), path)
 
 
 def _canonical(value: Mapping[str, Any]) -> str:
