@@ -17,11 +17,7 @@ from hpcspin.registry import Choice, Registry
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of a config, with the names that are registered at the time of the call.
-
-    Names that plugins register later, and their keys, remain valid. Rules that relate several keys, such as that a
-    closed lattice has a potential or a filling, are checked by `hpcspin.config.load_config` alone.
-    """
+    """JSON schema (draft 2020-12) of a config; names that plugins register later, and their keys, remain valid."""
     return {
         "$schema": GenerateJsonSchema.schema_dialect,
         **Config.model_json_schema(schema_generator=_Generator),

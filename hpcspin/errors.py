@@ -36,10 +36,7 @@ class HpcspinError(Exception):
 
 
 def one_line(failure: BaseException) -> str:
-    """Describe a failure to the user in one line: the message of an HpcspinError, advice or the type for others.
-
-    The line begins with the place in a plugin at which a failure of the latter arose.
-    """
+    """Describe a failure to the user in one line, with the place in a plugin where it arose unexpectedly."""
     if isinstance(failure, HpcspinError):
         return str(failure)
     if isinstance(failure, KeyboardInterrupt):

@@ -82,11 +82,7 @@ class Registry(dict[str, Entry]):
         return _strict(hints.get("it", Any))
 
     def make(self, name: str, *given: Any, **parameters: Any) -> Any:
-        """Call an entry with the program's arguments and with its own parameters by name.
-
-        Raises HpcspinError if the name is unknown, or a parameter is missing, unknown or of a type or value that a
-        config refuses.
-        """
+        """Call an entry with the program's arguments and its own parameters by name, or raise HpcspinError."""
         called = self._called(self[name])
         try:
             inspect.signature(called).bind(*given, **parameters)

@@ -21,32 +21,25 @@ _SAME = 1e-2
 
 @dataclass(frozen=True, repr=False)
 class Band(Results):
-    """A band of images between two states, the first and the last one.
-
-    Attributes
-    ----------
-    spins : ndarray
-        Images, shape (m, Lx, Ly, 3).
-    energy, distance, force : ndarray
-        For each image its energy, its distance from the first one along the band in radians, and the largest residual
-        force on a spin, shape (m,). The residual force is that perpendicular to the band, for the climbing image the
-        whole force; it is 0 at both ends.
-    spring, step : float
-        Spring constant between images, and length of the next step.
-    climbs : bool
-        Whether the highest image climbs to the saddle.
-    evaluations : int
-        Evaluations of an image's field.
-    """
+    """A band of images between two states, the first and the last one."""
 
     spins: Array
+    """Images, shape (m, Lx, Ly, 3)."""
     energy: Array
+    """Energy of each image, shape (m,)."""
     distance: Array
+    """Distance of each image from the first one along the band in radians."""
     force: Array
+    """Largest residual force on a spin of each image: the force perpendicular to the band, for the climbing image the
+    whole force; 0 at both ends."""
     spring: float
+    """Spring constant between images."""
     step: float
+    """Length of the next step."""
     climbs: bool
+    """Whether the highest image climbs to the saddle."""
     evaluations: int
+    """Evaluations of an image's field."""
 
     @property
     def top(self) -> int:

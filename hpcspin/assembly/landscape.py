@@ -37,17 +37,10 @@ _SAME = 1e-9
 class Landscape:
     """Energy of spins as a function of their directions, under a field that derives from an energy.
 
-    Raises HpcspinError if a term derives from no energy, changes with time, or comes from a solver that estimates it
-    with noise.
-
-    Parameters
-    ----------
-    lattice
-        The lattice; each process holds all of it.
-    field
-        Classical terms, exact closed electrons, a learned field of kind conservative, or a sum of these.
-    vacancies, pinned
-        Sites without a spin, None for none, and sites whose spins are fixed, bool, shape (Lx, Ly).
+    Each process holds the whole lattice. The field is one of classical terms, of exact closed electrons, a learned one
+    of kind conservative, or a sum of these. ``vacancies``, None for none, and ``pinned`` are masks, bool, shape (Lx,
+    Ly). Raises HpcspinError if a term derives from no energy, changes with time, or comes from a solver that estimates
+    it with noise.
     """
 
     def __init__(

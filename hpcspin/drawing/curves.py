@@ -102,10 +102,7 @@ def line_name(row: Row, keys: Sequence[str]) -> str:
 
 
 def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
-    """Draw curves with their standard errors, one panel per quantity; the points of each curve are together.
-
-    Where the runs of a chain go up and down along the horizontal axis, both directions are told apart.
-    """
+    """Draw curves with their standard errors, one panel per quantity, telling both directions of a chain apart."""
     quantities = list(dict.fromkeys(point.quantity for point in points))
     figure = Figure(figsize=(4.6 * len(quantities), 3.4), layout="constrained")
     for axis, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):

@@ -20,10 +20,7 @@ NAMES = ("NEGF–LLG", "ML–LLG")
 
 
 def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dict[str, Any]:
-    """Draw the figures of the test runs, given by name, into a directory, and measure what they show.
-
-    Figures of an earlier report that would now be empty are removed.
-    """
+    """Draw the figures of the test runs, given by name, into a directory, and measure what they show."""
     first = next(iter(runs.values()))
     time = shown_times(first)
     maps = (bond_map(lattice, run.at(time).spins) for run in (first.exact, first.learned))

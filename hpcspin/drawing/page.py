@@ -70,10 +70,7 @@ def folded(title: str, content: str) -> str:
 
 
 def plot(title: str, across: str, curves: Mapping[str, Curve], log: bool = False) -> str:
-    """An interactive plot of curves, by their names; ``title`` and ``across`` say what ordinates and abscissae are.
-
-    Points that are not finite are gaps. The ordinates may be on a logarithmic scale.
-    """
+    """An interactive plot of curves, by their names, with gaps where they are not finite; ``across`` names x."""
     data = [
         {"type": "scatter", "mode": "lines" if len(x) > 1 else "markers", "x": _numbers(x), "y": _numbers(y)}
         | {"name": _text(name or title), "showlegend": len(curves) > 1}

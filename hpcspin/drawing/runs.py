@@ -39,10 +39,7 @@ def difference(first: Series, second: Series) -> tuple[Array, Curves]:
 
 
 def plot_runs(runs: Sequence[Series], path: Path) -> None:
-    """Draw what runs have measured, in rows; two in the same panels, beside their difference, second minus first.
-
-    Raises HpcspinError if two runs have no time, or nothing measured, in common.
-    """
+    """Draw what runs have measured, in rows; two in the same panels, beside their difference, second minus first."""
     rows = list(dict.fromkeys(what for run in runs for what in run.curves))
     figure = Figure(figsize=(4.8 * len(runs), 2.0 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), len(runs), squeeze=False, sharex="col")

@@ -178,10 +178,7 @@ class ArrayRecursion:
         return list(zip(moments, sums, strict=True))
 
     def _places(self, group: ProbeGroup) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows of a group's sites, and positions of four elements for each of them.
-
-        The elements are those of its two vectors, up and down, in its rows of spin up and down.
-        """
+        """Rows of a group's sites, and positions of the elements of its two vectors in both their rows of a spin."""
         rows, width = group.sites.astype(np.int64), 2 * self.pairs
         first = rows * (4 * self.pairs) + 2 * group.pairs
         return rows, np.stack([first, first + width, first + 1, first + width + 1], axis=-1).reshape(-1)

@@ -27,10 +27,7 @@ _STREAMS = 2
 
 
 def workers(backend: Backend) -> int:
-    """Number of sweeps that run at the same time.
-
-    With torch on a CPU as many as torch has threads, with CuPy one for each stream; at most `Backend.most_sweeps`.
-    """
+    """Number of sweeps that run at the same time: threads of torch, streams of CuPy, at most `most_sweeps`."""
     if backend.on_gpu:
         threads = _STREAMS if backend.name == "cupy" else 1
     else:

@@ -68,11 +68,7 @@ def describe_differences(differences: Differences) -> str:
 
 
 def electrons_of(config: Any, where: str) -> Electrons | None:
-    """Electrons of a config as stored in files; None if it does not describe them.
-
-    The config may be incomplete; missing keys agree with every value. Raises HpcspinError, which names ``where``, if
-    the section ``electrons`` is invalid.
-    """
+    """Electrons of a config as stored in files; None if it has none. Missing keys agree with every value."""
     try:
         section = (config or {}).get("electrons")
         if section is None:

@@ -51,11 +51,7 @@ def make_directory(path: str | Path) -> Path:
 
 
 def require_output(path: str | Path, *inputs: str | Path) -> None:
-    """Refuse, before anything is computed, an output file that could not be written or would replace an input.
-
-    Missing parent directories are created. Raises HpcspinError if the output is a directory or one of the inputs, or if
-    no file can be created there.
-    """
+    """Refuse, before anything is computed, an output file that could not be written or would replace an input."""
     path = Path(path)
     if path.is_dir():
         raise HpcspinError(f"{path}: is a directory; give the name of a file")

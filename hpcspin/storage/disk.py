@@ -105,11 +105,7 @@ class DiskFile:
 
 @contextmanager
 def create_hdf5(disk: DiskFile, **options: Any) -> Iterator[h5py.File]:
-    """Yield an HDF5 file that is written to an empty ``disk`` file, with options of h5py.File.
-
-    During long work `DiskFile.check` reports failures early. Raises HpcspinError on leaving if something could not be
-    written.
-    """
+    """Yield an HDF5 file that is written to an empty ``disk`` file; raises HpcspinError on leaving if this failed."""
     try:
         with h5py.File(_ErrorsDeferred(disk), "w", **options) as file:
             yield file

@@ -197,23 +197,12 @@ class FrameFile:
 
 
 class FrameReader:
-    """Frames of a label file or a trajectory, read when they are indexed.
+    """Frames of a label file or a trajectory, finished or not, read when they are indexed.
 
-    Each dataset is an attribute that is indexed like an array: ``frames.spins[3]``, ``frames.field[-10:]``. It is a
-    context manager; arrays that were read stay valid after the file is closed. Raises HpcspinError if the file cannot
-    be read, contains no spins, or a dataset of hpcspin has a wrong shape.
-
-    Parameters
-    ----------
-    path
-        HDF5 file, finished or partial.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Names of the datasets with one row for each frame; other content that a user has added is left out.
-    attributes : dict
-        The file's attributes, decoded from JSON.
+    Each dataset is an attribute that is indexed like an array: ``frames.spins[3]``, ``frames.field[-10:]``; ``names``
+    are those with one row for each frame, and ``attributes`` those of the file, decoded from JSON. It is a context
+    manager; arrays that were read stay valid after the file is closed. Raises HpcspinError if the file cannot be read,
+    contains no spins, or a dataset of hpcspin has a wrong shape.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -28,8 +28,7 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
 
     The numbers are copied to `frames_path`, to which the XDMF file refers by a relative path: both can be moved
     together, whatever becomes of the run. Each array is a separate dataset, because meshio cannot read part of one.
-    ``places`` are those of `write_ovf`. Raises HpcspinError if the trajectory cannot be read, has no frames, or would
-    be overwritten.
+    ``places`` are those of `write_ovf`.
     """
     path, trajectory, numbers = Path(path), Path(trajectory), frames_path(path)
     if ":" in numbers.name:

@@ -25,10 +25,9 @@ def label_file(
     origin: Mapping[str, Any] | None = None,
     snapshots: range | None = None,
 ) -> None:
-    """Label every snapshot of a file of spins, or those of ``snapshots``; a killed job resumes.
+    """Label every snapshot of a file of spins, or those of ``snapshots``; each rank reads only those that it solves.
 
-    Each rank reads only the snapshot that it solves, since all of them may not fit into memory. ``origin`` tells where
-    the spins come from and is stored with the labels as JSON values.
+    ``origin`` tells where the spins come from and is stored with the labels as JSON values.
     """
     system, attributes = build_system(config), None
     places = system.lattice.cartesian(system.lattice.sites)

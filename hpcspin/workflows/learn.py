@@ -85,11 +85,7 @@ class _Round:
 
 
 def learn_directory(config: Config, directory: Path, world: World) -> int:
-    """Run all rounds that are not done; more rounds or a smaller target than before continue a finished directory.
-
-    The directory receives ``data`` with all labels, ``round-NN`` with the chosen spins, the trajectories and the model
-    of each round, and ``rounds.jsonl``.
-    """
+    """Run all rounds that are not done; more rounds or a smaller target than before continue a finished directory."""
     config.need("electrons", "dynamics", "potential")
     learning = config.section(LearningSection)
     if learning.selection != "time" and config.section(TrainingSection).members == 1:
