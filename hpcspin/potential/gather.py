@@ -66,14 +66,7 @@ class StaticGather(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Entries of x at the positions: the first axis, of size ``length``, becomes one of size m."""
-        return linear(x, self._gather, self._sums)
-
-    def adjoint(self, x: Tensor) -> Tensor:
-        """For each entry of the gathered axis, the sum of x over all places that it was gathered to."""
-        return linear(x, self._sums, self._gather)
-
-    def _gather(self, x: Tensor) -> Tensor:
-        return x.index_select(0, self.index)
+        return linear(x, lambda x: x.index_select(0, self.index), self._sums)
 
 
 class SegmentSum(nn.Module):
@@ -98,11 +91,7 @@ class SegmentSum(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum segments: shape (entries, ...) to (segments, ...)."""
-        return x if self._trivial else linear(x, self._sums, self.expand)
-
-    def expand(self, x: Tensor) -> Tensor:
-        """Adjoint of the sum: each entry gets its segment's value."""
-        return x.index_select(0, self.owner)
+        return x if self._trivial else linear(x, self._sums, lambda x: x.index_select(0, self.owner))
 
 
 class _Sums(nn.Module):

@@ -51,29 +51,10 @@ class Network(nn.Module):
             x = _affine(layer, functional.silu(x))
         return untiled(x)
 
-    def with_adjoint(self, features: Tensor, inputs: Tensor, seeds: Tensor, tile: int) -> tuple[Tensor, Tensor]:
-        """Potentials, and the derivative of each with respect to the features, times its seed; see `forward`.
-
-        All potentials pass back through the layers as columns of one product. For seeds of shape (outputs, centres) the
-        results have the shapes (outputs, centres) and (features, outputs, tiles, tile).
-        """
-        x, slopes = self._first(features, inputs, tile), []
-        for layer in self.layers[1:]:
-            x, slope = _silu(x)
-            slopes.append(slope[:, :, None])
-            x = _affine(layer, x)
-        weights = [self._scaled(), *(_weight(layer) for layer in self.layers[1:])]
-        back = weights.pop().T[:, :, None] * tiled(seeds, tile)[:, None]
-        for slope, weight in zip(reversed(slopes), reversed(weights), strict=True):
-            back = tile_product(weight.T, back.mul_(slope).flatten(2)).unflatten(2, back.shape[2:])
-        return untiled(x), back.movedim(0, -2)
-
-    def _scaled(self) -> Tensor:
-        """Weights of the first layer for unscaled features."""
-        return _weight(self.layers[0])[:, : len(self.scale)] * self.scale
-
     def _first(self, features: Tensor, inputs: Tensor, tile: int) -> Tensor:
-        mapped = tile_product(self._scaled(), tiled(features - self.mean[:, None], tile))
+        # Weights for unscaled features.
+        scaled = _weight(self.layers[0])[:, : len(self.scale)] * self.scale
+        mapped = tile_product(scaled, tiled(features - self.mean[:, None], tile))
         driven = tile_product(_weight(self.layers[0])[:, len(self.scale) :], tiled(inputs, tile))
         return mapped.add_(driven).add_(self.layers[0].bias[:, None])  # type: ignore[index]
 
@@ -86,13 +67,6 @@ def _weight(layer: nn.Module) -> Tensor:
 def _affine(layer: nn.Module, x: Tensor) -> Tensor:
     mapped = tile_product(_weight(layer), x)
     return mapped if layer.bias is None else mapped.add_(layer.bias[:, None])  # type: ignore[index]
-
-
-def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The activation f(x) = x σ(x), computed in place of x, and its derivative σ + f - σ f."""
-    gate = torch.sigmoid(x)
-    value = x.mul_(gate)
-    return value, gate.addcmul_(gate, value, value=-1).add_(value)
 
 
 _SMALL_VARIANCE = 1e-3

@@ -61,7 +61,7 @@ class PotentialField(ForceField):
         self.reaches = (1, 1)
         self.network = Network(len(self.descriptor.parity), self.inputs, settings.hidden, self.num_potentials)
         self.to(self.dtype)
-        self._weights = tuple(self.network.parameters())
+        self._weights = tuple(self.parameters())
 
     @property
     def networks(self) -> Sequence[Network]:
@@ -91,7 +91,7 @@ class PotentialField(ForceField):
         self._require_halo(neighbourhood, 1 if self.slots > 1 and neighbourhood.exchange is None else 0)
         batch, centres, tile = len(spins), neighbourhood.centres, self._tile(spins, neighbourhood)
         rows, places = neighbourhood.outputs_of(batch, spins.device)
-        with torch.enable_grad() if self.training else torch.inference_mode():
+        with torch.inference_mode(False), torch.enable_grad():
             parts = self._all_parts(spins, neighbourhood, bias, interior)
             local = torch.cat([part for part, _ in parts], -1)
             missing = torch.zeros_like(parts[0][1][..., :1])
@@ -105,13 +105,10 @@ class PotentialField(ForceField):
             parts_of_field = exchange_field(spins.detach().flatten(0, 1)[rows].to(self.dtype), by_spin)
             equilibrium, nonequilibrium = (part.unflatten(0, (batch, -1)) for part in parts_of_field)
             energy, toroidal = global_potentials(local[:, : batch * centres], batch)
-            found = [equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal]
-        if not self.training:
-            found = [part.clone() for part in found]
-        found.append(spins.new_empty(batch, 0))
-        return Prediction(*found)
+        none = spins.new_empty(batch, 0)
+        return Prediction(equilibrium + nonequilibrium, equilibrium, nonequilibrium, energy, toroidal, none)
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
         """See `ForceField`; for large blocks half of it, so that as much is left to do while border terms are sent."""
         tile, group = self._tile(spins, neighbourhood), self._group(spins)
@@ -178,11 +175,12 @@ class PotentialField(ForceField):
         In units of the field, zero where the centre is missing; shapes
         (potentials, centres) and (slots, potentials, 3, centres).
         """
-        factors = local_factors(u, self.num_potentials) * is_present(around[:1]) * self.field_scale
-        if self.training:
+        with torch.enable_grad():
+            factors = local_factors(u, self.num_potentials) * is_present(around[:1]) * self.field_scale
             around.requires_grad_()
             local = self.network(self.descriptor(around, tile), inputs, tile) * factors
-            by_spin = [torch.autograd.grad(one.sum(), around, create_graph=True)[0] for one in local]
-            return local, torch.stack(by_spin, 1)[: self.slots]
-        outputs, cotangents = self.network.with_adjoint(self.descriptor(around, tile), inputs, factors, tile)
-        return outputs * factors, self.descriptor.adjoint(around, cotangents, self.slots, tile)
+            by_spin = [
+                torch.autograd.grad(one.sum(), around, create_graph=self.training, retain_graph=True)[0]
+                for one in local
+            ]
+        return local if self.training else local.detach(), torch.stack(by_spin, 1)[: self.slots]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import DESCRIPTORS, Architecture, Block, Descriptor, Neighbourhood, Prediction
+from hpcspin.potential import DESCRIPTORS, Architecture, Block, Neighbourhood, Prediction, host_library
 from hpcspin.potential.descriptors.coefficients import Copy
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.tiles import GROUP
@@ -17,6 +17,13 @@ from hpcspin.potential.tiles import GROUP
 every_descriptor = pytest.mark.parametrize("descriptor", sorted(DESCRIPTORS))
 both_lattices = pytest.mark.parametrize("kind", ["square", "triangular"])
 ROUNDING = 1e-11
+
+
+@pytest.fixture(params=["kernel", "torch"])
+def arithmetic(request, monkeypatch):
+    """With the kernels in C, where there is a compiler, and by PyTorch, as on a GPU."""
+    if request.param == "torch":
+        monkeypatch.setattr(host_library, "usable", lambda *_: False)
 
 
 def predict(model, lattice, spins, bias=1.3):
@@ -160,7 +167,7 @@ def test_slonczewski_torque_from_a_uniform_polarisation():
     torch.testing.assert_close(torque, expected)
 
 
-def test_fixed_layer_makes_a_slonczewski_torque_through_the_model():
+def test_fixed_layer_makes_a_slonczewski_torque_through_the_model(monkeypatch):
     """χ = -S_0·S_j with S_j the pinned polariser p: the model itself gives -S x (S x p) on the free spin.
 
     Open chain of two sites; the network is replaced by the feature it needs.
@@ -168,12 +175,8 @@ def test_fixed_layer_makes_a_slonczewski_torque_through_the_model():
     lattice = make_lattice("square", (2, 1), (False, False))
     model = make_model(radius=1.0, symmetry="full", hidden=(4,))
 
-    def with_adjoint(features, bias, seeds, tile):
-        slopes = torch.zeros((len(features), *seeds.shape), dtype=features.dtype)
-        slopes[0, 1] = -seeds[1]
-        return torch.stack([torch.zeros_like(features[0]), -features[0]]), slopes
-
-    model.network.with_adjoint = with_adjoint
+    monkeypatch.setattr(host_library, "usable", lambda *_: False)
+    model.network.forward = lambda features, bias, tile: torch.stack([0 * features[0], -features[0]])
     spins = random_spins(1, 2, 11)
     free, polariser = spins[0]
     predicted = predict(model, lattice, spins, bias=2.0)
@@ -187,7 +190,7 @@ def test_fixed_layer_makes_a_slonczewski_torque_through_the_model():
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("whole", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("kind", ["square", "triangular"])
-def test_a_window_with_a_halo_of_two_reaches_has_the_bits_of_the_whole_lattice(kind, whole, precision):
+def test_a_window_with_a_halo_of_two_reaches_has_the_bits_of_the_whole_lattice(kind, whole, precision, arithmetic):
     """All centres that see the block are there; see test_borders.py for half as wide a halo."""
     size = (14, 13)
     lattice = make_lattice(kind, size)
@@ -208,7 +211,7 @@ def test_a_window_with_a_halo_of_two_reaches_has_the_bits_of_the_whole_lattice(k
     assert torch.equal(found, expected[slices])
 
 
-def test_evaluation_bits_do_not_depend_on_the_batch():
+def test_evaluation_bits_do_not_depend_on_the_batch(arithmetic):
     lattice = make_lattice("square", (7, 5))
     model, spins = make_model(precision="float32", hidden=(16, 16)), random_spins(5, 35, 13)
     together = predict(model, lattice, spins).field
@@ -217,7 +220,7 @@ def test_evaluation_bits_do_not_depend_on_the_batch():
 
 
 @every_descriptor
-def test_evaluation_bits_do_not_depend_on_how_many_tiles_go_together(descriptor, monkeypatch):
+def test_evaluation_bits_do_not_depend_on_how_many_tiles_go_together(descriptor, monkeypatch, arithmetic):
     lattice = make_lattice("square", (24, 24))
     model, spins = make_model(descriptor=descriptor, precision="float32"), random_spins(1, lattice.num_sites, 17)
     found = []
@@ -230,7 +233,7 @@ def test_evaluation_bits_do_not_depend_on_how_many_tiles_go_together(descriptor,
 
 @every_descriptor
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_evaluation_bits_do_not_depend_on_the_threads(descriptor, precision):
+def test_evaluation_bits_do_not_depend_on_the_threads(descriptor, precision, arithmetic):
     """Layers wide enough for a library to divide its sums among the threads."""
     lattice = make_lattice("square", (24, 24))
     model = make_model(descriptor=descriptor, radius=2.3, precision=precision, hidden=(300, 200))
@@ -250,8 +253,8 @@ def test_evaluation_bits_do_not_depend_on_the_threads(descriptor, precision):
     "changes",
     [{}, {"symmetry": "full"}, {"time_reversal": "even"}, {"lattice": "triangular"}, {"electrode_range": 2.0}],
 )
-def test_the_chain_rule_by_hand_is_automatic_differentiation(descriptor, kind, changes):
-    """Training differentiates the potentials automatically, evaluation goes back through the layers by hand."""
+def test_evaluation_has_the_fields_of_training(descriptor, kind, changes, arithmetic):
+    """Training differentiates the potentials twice; in evaluation the kernels go back through the layers."""
     lattice = make_lattice(changes.get("lattice", "square"), (7, 5))
     model, spins = make_model(descriptor=descriptor, kind=kind, **changes), random_spins(3, 35, 14)
     quiet = predict(model, lattice, spins)
@@ -318,23 +321,6 @@ def test_symmetry_groups_have_their_orders():
 def test_architecture_survives_json():
     architecture = make_model().architecture
     assert Architecture(**architecture.as_dict()) == architecture
-
-
-@every_descriptor
-@pytest.mark.parametrize("changes", [{}, {"time_reversal": "even"}, {"symmetry": "full"}])
-def test_an_adjoint_by_hand_is_the_default_one(descriptor, changes):
-    """A descriptor needs its forward alone; what overrides the derivative must agree with it."""
-    model = make_model(descriptor=descriptor, radius=1.5, **changes)
-    spins = random_spins(len(model.offsets), 12, 18).mT
-    seeds = torch.randn(
-        (len(model.descriptor.parity), 2, 3, 4), generator=torch.Generator().manual_seed(19), dtype=torch.float64
-    )
-    for slots in (1, len(model.offsets)):
-        with torch.inference_mode():
-            by_hand = model.descriptor.adjoint(spins, seeds, slots, 4)
-            default = Descriptor.adjoint(model.descriptor, spins, seeds, slots, 4)
-        assert by_hand.shape == (slots, 2, 3, 12)
-        torch.testing.assert_close(by_hand, default, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("descriptor", ["bonds", "bispectrum"])

@@ -50,8 +50,9 @@ class Descriptor(nn.Module):
     presence_counts: Tensor
     parity: NDArray[np.int64]
 
-    def __init_subclass__(cls) -> None:
-        DESCRIPTORS.add(cls.name, cls)
+    def __init_subclass__(cls, *, registered: bool = True) -> None:
+        if registered:
+            DESCRIPTORS.add(cls.name, cls)
 
     def __init__(self, lattice: Lattice, offsets: NDArray[np.int64], operations: NDArray[np.int64], even: bool) -> None:
         super().__init__()
@@ -91,32 +92,6 @@ class Descriptor(nn.Module):
         None for a descriptor that is not written in this way, which PyTorch evaluates.
         """
         return None
-
-    def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
-        """Derivative of Σ_f λ_f · feature f with respect to the spins, for several λ at once.
-
-        By automatic differentiation of `forward`; a descriptor may override it with a faster method.
-
-        Parameters
-        ----------
-        spins, tile
-            As in `forward`.
-        cotangents
-            Coefficients λ, constant in the derivative, shape (features, m, tiles, tile).
-        slots
-            Number of slots whose derivative is wanted, the centre first.
-
-        Returns
-        -------
-        Tensor
-            Shape (slots, m, 3, centres).
-        """
-        with torch.inference_mode(False), torch.enable_grad():
-            spins = spins.clone().requires_grad_()
-            features = self(spins, tile)
-            sums = [(features * seed).sum() for seed in cotangents.clone().flatten(2).unbind(1)]
-            by_spin = [torch.autograd.grad(one, spins, retain_graph=True)[0] for one in sums]
-        return torch.stack(by_spin, 1)[:slots]
 
 
 def require_features(descriptor: Descriptor, slots: int, dtype: torch.dtype) -> None:

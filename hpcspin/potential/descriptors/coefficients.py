@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpcspin.potential.gather import StaticGather
+from hpcspin.potential.gather import StaticGather, linear
 from hpcspin.potential.irreps import Irrep, Orbit, group_transform, independent_copies
 from hpcspin.potential.polynomials import Polynomials, Rows
 from hpcspin.potential.tiles import cross, dot
@@ -58,6 +58,8 @@ class Coefficients(nn.Module):
         first = [orbit.pairs[:, 0] + (slots - 1 if orbit.kind == "chirality" else 0) for orbit in orbits]
         second = [orbit.pairs[:, 1] for orbit in orbits]
         # The first factor of a chirality S_0·(S_j x S_k) = (S_0 x S_j)·S_k is stored after all spins.
+        # Not by broadcasting, whose derivative is a torch.sum: its order depends on the position in memory.
+        self.own = StaticGather([0] * (slots - 1), slots)
         self.left = StaticGather(np.concatenate(first), 2 * slots - 1)
         self.right = StaticGather(np.concatenate(second), slots)
         self.components = StaticGather([place for copy in copies for place in copy.places], len(orbits) * self._order)
@@ -67,9 +69,17 @@ class Coefficients(nn.Module):
 
     def forward(self, spins: Tensor) -> Tensor:
         """Coefficients, orthonormal on each orbit: from spins (slots, 3, centres), shape (coefficients, centres)."""
-        left, right = self._factors(spins)
-        selected: Tensor = self.components(self._transformed(dot(left, right), self.transform))
+        crossed = cross(self.own(spins), spins[1:])
+        values = dot(self.left(torch.cat([spins, crossed])), self.right(spins))
+        there, back = (functools.partial(self._transformed, matrix) for matrix in (self.transform, self.transform.T))
+        selected: Tensor = self.components(linear(values, there, back))
         return selected * self.scale[:, None]
+
+    def _transformed(self, transform: Tensor, values: Tensor) -> Tensor:
+        """Transform on the group, orbit by orbit; a sum of so few terms needs no matrix product."""
+        by_operation = values.unflatten(0, (-1, self._order)).unbind(1)
+        terms = (column[:, None] * value[:, None] for column, value in zip(transform.T, by_operation, strict=True))
+        return functools.reduce(torch.add, terms).flatten(0, 1)
 
     def written(self, polynomials: Polynomials) -> Rows:
         """Rows of the coefficients; members of an orbit that are equal up to a sign are computed once."""
@@ -85,30 +95,7 @@ class Coefficients(nn.Module):
         orbit, row = np.divmod(self.components.index.numpy(), self._order)
         columns = self._order * orbit[:, None] + np.arange(self._order)
         weights = (self.scale[:, None] * self.transform[row]).double().numpy() * sign[columns]
-        matrix = np.zeros((len(row), len(distinct)))
-        np.add.at(matrix, (np.arange(len(row))[:, None], member[columns]), weights)
-        return polynomials.mapped(np.where(np.abs(matrix) > _ROUNDING, matrix, 0), values)
-
-    def adjoint(self, spins: Tensor, by_coefficient: Tensor) -> Tensor:
-        """Derivative with respect to the spins, (slots, m, 3, centres), from ``by_coefficient``, (..., m, centres)."""
-        back = self.components.adjoint(by_coefficient * self.scale[:, None, None])
-        by_value = self._transformed(back, self.transform.T)[:, :, None]
-        left, right = self._factors(spins)
-        by_left, by_spin = (self.left.adjoint(by_value * right[:, None]), self.right.adjoint(by_value * left[:, None]))
-        by_spin += by_left[: len(spins)]
-        by_crossed, centre, neighbours = by_left[len(spins) :], spins[:1, None], spins[1:, None]
-        by_spin[1:] += cross(by_crossed, centre)
-        for torque in cross(neighbours, by_crossed):
-            by_spin[0] += torque
-        return by_spin
-
-    def _factors(self, spins: Tensor) -> tuple[Tensor, Tensor]:
-        """Both vectors of each scalar product, shape (products, 3, centres)."""
-        return self.left(torch.cat([spins, cross(spins[:1], spins[1:])])), self.right(spins)
-
-    def _transformed(self, values: Tensor, transform: Tensor) -> Tensor:
-        """Transform on the group, orbit by orbit; a sum of so few terms needs no matrix product."""
-        by_operation = values.unflatten(0, (-1, self._order)).unbind(1)
-        columns = transform.T.reshape(self._order, self._order, *[1] * (values.dim() - 1))
-        terms = (column * value[:, None] for column, value in zip(columns, by_operation, strict=True))
-        return functools.reduce(torch.add, terms).flatten(0, 1)
+        places, term = np.unique(np.arange(len(row))[:, None] * len(values) + member[columns], return_inverse=True)
+        factors = np.bincount(term.ravel(), weights.ravel())
+        owner, column = np.divmod(places, len(values))
+        return polynomials.sums(len(row), owner, np.where(np.abs(factors) > _ROUNDING, factors, 0), values[column])

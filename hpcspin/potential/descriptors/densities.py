@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, combinations_with_replacement, groupby
+from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from hpcspin.lattice import Lattice
 from hpcspin.potential.descriptors.base import Descriptor
 from hpcspin.potential.gather import SegmentSum, StaticGather
 from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of, slot_permutations
-from hpcspin.potential.tiles import cross, product, tiled
+from hpcspin.potential.polynomials import Polynomials, Rows
+from hpcspin.potential.tiles import cross, product
 
 
 class Densities(Descriptor):
@@ -48,9 +49,10 @@ class Densities(Descriptor):
         for number, basis in enumerate(bases):
             self.constant(f"basis{number}", basis)
         blocks = _blocks(counts, [basis.shape[1] for basis in bases])
-        self.bonds, self.chiralities = (
-            _Pairs(blocks, pairs, sign) for pairs, sign in zip(_pairs(blocks), (1, -1), strict=True)
-        )
+        self.bonds, self.chiralities = (_Pairs(blocks, pairs) for pairs in _pairs(blocks))
+        count = blocks[-1].rows(blocks[-1].channels).start
+        # Not by broadcasting, whose derivative is a torch.sum: its order depends on the position in memory.
+        self.own = StaticGather([0] * count, count)
         self.parity = np.array(
             [1] * len(self.bonds) + [1 if even else -1] * len(self.chiralities) + [1] * len(self.presence_counts)
         )
@@ -70,34 +72,25 @@ class Densities(Descriptor):
     def forward(self, spins: Tensor, tile: int) -> Tensor:
         """See `Descriptor`."""
         densities = self.densities(spins, tile)
-        odd = self._odd(densities)
-        even = self.bonds(densities, densities)
+        even, odd = self.bonds(densities, densities), self.chiralities(cross(self.own(densities), densities), densities)
         return torch.cat([even, odd * odd if self._even else odd, self.presence(spins, tile)])
 
-    def adjoint(self, spins: Tensor, cotangents: Tensor, slots: int, tile: int) -> Tensor:
-        """See `Descriptor`.
-
-        With the symmetric P_c = Σ_c' λ_cc' A_c' of the bonds and the antisymmetric Q_c = Σ_c' λ_cc' A_c' of the
-        chiralities, the derivative with respect to A_c is P_c + Q_c x S_0, and that with respect to S_0 has
-        half of Σ_c A_c x Q_c in addition.
-        """
-        densities = self.densities(spins, tile)
-        even, odd, _ = cotangents.split([len(self.bonds), len(self.chiralities), len(self.presence_counts)])
+    def polynomials(self) -> Polynomials:
+        """See `Descriptor`."""
+        written = Polynomials(self.presence_counts.shape[1])
+        matrix = np.kron(self.kernels().detach().double().numpy(), np.eye(3))
+        densities = np.concatenate([written.spins[:1], written.mapped(matrix, written.spins.ravel()).reshape(-1, 3)])
+        crossed = written.crossed(written.spins[0], densities)
         if self._even:
-            odd = 2 * odd * tiled(self._odd(densities), tile).transpose(0, 1)[:, None]
-        symmetric, antisymmetric = self.bonds.spread(densities, even), self.chiralities.spread(densities, odd)
-        by_density = symmetric + cross(antisymmetric, densities[:1, None])
-        torques = cross(densities[:, None], antisymmetric)
-        by_spin = product(self.kernels()[:, :slots].T, by_density[1:], tile)
-        by_spin[0] += by_density[0]
-        own = by_spin[0]
-        for torque in torques[1:].unbind():
-            own.add_(torque, alpha=0.5)
-        return by_spin
-
-    def _odd(self, densities: Tensor) -> Tensor:
-        chiralities: Tensor = self.chiralities(cross(densities[:1], densities), densities)
-        return chiralities
+            odd = self.chiralities.written(written, crossed, densities)
+        # The features, one after the other.
+        self.bonds.written(written, densities, densities)
+        if self._even:
+            written.sums(len(odd), np.arange(len(odd)), 1, odd, odd)
+        else:
+            self.chiralities.written(written, crossed, densities)
+        written.mapped(self.presence_counts.double().numpy(), written.presence)
+        return written
 
 
 @dataclass(frozen=True)
@@ -116,41 +109,22 @@ class _Block:
         first = self.start + channel * self.dimension
         return range(first, first + self.dimension)
 
-    def view(self, x: Tensor) -> Tensor:
-        """Cut this block out of x: shape (densities, ...) to (channels, dimension, ...)."""
-        stop = self.start + self.channels * self.dimension
-        return x[self.start : stop].unflatten(0, (self.channels, self.dimension))
-
 
 _Pair = tuple[int, int, int]
 
 
 class _Pairs(nn.Module):
-    """Scalar products of pairs (c, c') of channels of one irrep, c' >= c, summed over the rows of the irrep.
+    """Scalar products of pairs (c, c') of channels of one irrep, summed over the rows of the irrep."""
 
-    ``sign`` is that of a product when c and c' are exchanged.
-    """
-
-    order: Tensor
-
-    def __init__(self, blocks: Sequence[_Block], pairs: Sequence[_Pair], sign: int) -> None:
+    def __init__(self, blocks: Sequence[_Block], pairs: Sequence[_Pair]) -> None:
         super().__init__()
         rows = [(blocks[b].rows(left), blocks[b].rows(right)) for b, left, right in pairs]
         total = blocks[-1].rows(blocks[-1].channels).start
         self.left, self.right = (StaticGather([row for pair in rows for row in pair[side]], total) for side in (0, 1))
         self.total = SegmentSum(np.array([len(left) for left, _ in rows]))
-        self._sign = sign
-        order = sorted(range(len(pairs)), key=lambda n: (pairs[n][0], pairs[n][2] - pairs[n][1], pairs[n][1]))
-        runs = [list(run) for _, run in groupby((pairs[n] for n in order), lambda pair: (pair[0], pair[2] - pair[1]))]
-        self._lengths = [len(run) for run in runs]
-        self._runs = [
-            (block, [(slice(*_ends(run, 1)), slice(*_ends(run, 2))) for run in runs if run[0][0] == number])
-            for number, block in enumerate(blocks)
-        ]
-        self.register_buffer("order", torch.tensor(order), persistent=False)
 
     def __len__(self) -> int:
-        return len(self.order)
+        return len(self.total)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Products, shape (pairs, centres), of vectors (densities, 3, centres)."""
@@ -159,26 +133,11 @@ class _Pairs(nn.Module):
         products: Tensor = self.total(torch.addcmul(torch.addcmul(x[0] * x[1], *y), *z))
         return products
 
-    def spread(self, vectors: Tensor, cotangents: Tensor) -> Tensor:
-        """Σ_c' λ_cc' A_c' of all channels c, with λ_c'c = ± λ_cc' of the pairs, shape (densities, m, 3, centres).
-
-        The vectors A have the shape (densities, 3, centres), the cotangents λ (pairs, m, tiles, tile). Runs of pairs at
-        the same distance c' - c are slices on both sides.
-        """
-        densities, components, centres = vectors.shape
-        spread = vectors.new_zeros((densities, cotangents.shape[1], components, centres))
-        factors = iter(cotangents.index_select(0, self.order).flatten(2)[:, None, :, None].split(self._lengths))
-        for block, runs in self._runs:
-            source, target = block.view(vectors[:, None]), block.view(spread)
-            for first, second in runs:
-                factor = next(factors)
-                target[first].addcmul_(factor, source[second])
-                target[second].addcmul_(factor, source[first], value=self._sign)
-        return spread
-
-
-def _ends(run: Sequence[_Pair], member: int) -> tuple[int, int]:
-    return run[0][member], run[-1][member] + 1
+    def written(self, polynomials: Polynomials, left: Rows, right: Rows) -> Rows:
+        """Rows of the products, from those of the vectors, shape (densities, 3)."""
+        factors = left[self.left.index.numpy()], right[self.right.index.numpy()]
+        owner = self.total.owner.numpy().repeat(3)
+        return polynomials.sums(len(self), owner, 1, *(rows.ravel() for rows in factors))
 
 
 def site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> list[NDArray[np.float64]]:
