@@ -95,50 +95,30 @@ class SegmentSum(nn.Module):
 
 
 class _Sums(nn.Module):
-    """Sums over segments of entries in a given order; both backends add them one by one, to the same bits.
+    """Sums over segments of entries, whose places are listed one segment after the other, added in this order.
 
-    ``places`` lists the entries of all segments, one segment after the other.
+    All backends add the entries of a segment one by one, to the same bits.
     """
 
     pointer: Tensor
     places: Tensor
-    members: Tensor
-    rank: Tensor
+    owner: Tensor
 
     def __init__(self, lengths: NDArray[np.int64], places: NDArray[np.int64], backend: str) -> None:
         super().__init__()
-        self.backend, self._empty = backend, int(np.sum(lengths == 0))
-        pointer = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        # Without torch-scatter, every segment adds one entry at a time: all first entries, all second ones, and so on.
-        by_length = np.argsort(-lengths, kind="stable")
-        counts = [int(np.sum(lengths > entry)) for entry in range(int(np.max(lengths, initial=0)))]
-        members = [places[pointer[by_length[:count]] + entry] for entry, count in enumerate(counts)]
-        self._counts, rank = counts, np.argsort(by_length)
-        self._in_order = {"places": _counts_up(places), "rank": _counts_up(rank)}
-        for name, array in (("pointer", pointer), ("places", places), ("rank", rank)):
-            self.register_buffer(name, torch.from_numpy(array), persistent=False)
-        joined = np.concatenate([np.empty(0, dtype=np.int64), *members])
-        self.register_buffer("members", torch.from_numpy(joined), persistent=False)
+        self._backend, self._segments = backend, len(lengths)
+        self._in_order = bool((places == np.arange(len(places))).all())
+        owner, pointer = np.repeat(np.arange(len(lengths)), lengths), np.cumsum([0, *lengths])
+        for name, array in (("pointer", pointer), ("places", places), ("owner", owner)):
+            self.register_buffer(name, torch.from_numpy(array.astype(np.int64)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (entries, ...) to (segments, ...), without derivative."""
-        if self.backend == BACKENDS[0] and _scatter_has_kernels(x.device):
+        laid = x.contiguous() if self._in_order else x.index_select(0, self.places)
+        if self._backend == BACKENDS[0] and _scatter_has_kernels(x.device):
             from torch_scatter import segment_csr
 
-            laid = x.contiguous() if self._in_order["places"] else x.index_select(0, self.places)
             return segment_csr(laid, self.pointer, reduce="sum")
-        total = x.new_zeros((0, *x.shape[1:]))
-        for number, places in enumerate(self.members.split(self._counts)):
-            entries = x.index_select(0, places)
-            if number:
-                # torch.sum would add in an order that depends on the position in memory.
-                total[: len(places)] += entries
-            else:
-                total = entries
-        if self._empty:
-            total = torch.cat([total, x.new_zeros((self._empty, *x.shape[1:]))])
-        return total if self._in_order["rank"] else total.index_select(0, self.rank)
-
-
-def _counts_up(x: NDArray[np.int64]) -> bool:
-    return bool((x == np.arange(len(x))).all())
+        if x.device.type == "cpu":
+            return x.new_zeros(self._segments, *x.shape[1:]).index_add_(0, self.owner, laid)
+        return torch.segment_reduce(laid, "sum", lengths=self.pointer.diff(), unsafe=True)
