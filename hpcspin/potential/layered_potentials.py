@@ -14,11 +14,10 @@ from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors, sum_of_terms
 from hpcspin.potential.grand import TERMS
 from hpcspin.potential.host_adjoint import ForwardPass, HostAdjoint, HostTables, derivatives_on_host, forward_on_host
-from hpcspin.potential.layers import Channels, Layer, Maps, SiteData
-from hpcspin.potential.message_passing import MessagePassing, compiled
+from hpcspin.potential.layers import Channels, Layer, Maps
+from hpcspin.potential.message_passing import MessagePassing, before, compiled
 from hpcspin.potential.neighbourhood import Neighbourhood
-from hpcspin.potential.slots import with_zero
-from hpcspin.potential.surroundings import Surroundings, Tables
+from hpcspin.potential.surroundings import Surroundings
 
 _Pull = Callable[[Tensor], tuple[Tensor]]
 """From derivatives with respect to the terms, (all terms, centres), to those with respect to the spins, (rows, 3)."""
@@ -56,13 +55,11 @@ class LayeredPotentials(MessagePassing):
             forward_pass = interior or self._forward_on_host(spins, bias, neighbourhood, len(self._stack) - 1)
             each = [self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], forward_pass, strict=True)]
             return Prediction(*(torch.stack(parts) for parts in zip(*each, strict=True)))
-        batch, flat = len(spins), spins.detach().to(self.dtype).flatten(0, 1)
+        batch, flat = len(spins), self._flat(spins)
         factors = self._of_centres(self._factors(bias), neighbourhood, self._tile(spins, neighbourhood))
         if self.training:
-            around = [self._convolution(number, neighbourhood) for number in range(len(self._stack))]
-            maps, inputs = [layer.maps() for layer in self._stack], self._inputs_of(spins, neighbourhood, bias)
             run = compiled(_derivatives) if self.fused else _derivatives
-            local, by_spin = run(self._stack, around, flat, [inputs] * len(around), factors, self._terms, maps)
+            local, by_spin = run(self._stack, flat, *self._given(spins, neighbourhood, bias), factors, self._terms)
         else:
             ((local, pull),) = interior or [self._forward_pass(spins, bias, neighbourhood)]
             factors = factors[:, : local.shape[1]]
@@ -93,13 +90,7 @@ class LayeredPotentials(MessagePassing):
     @torch.no_grad()
     def _forward_pass(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> tuple[Tensor, _Pull]:
         """`_potentials` of all centres of a batch, in evaluation mode."""
-        tile, inputs = self._tile(spins, neighbourhood), self._inputs_of(spins, neighbourhood, bias)
-        around: list[Tables] = [
-            neighbourhood.differentiable(len(spins), tile, spins.device, dilation, number)
-            for number, dilation in enumerate(self.dilations)
-        ]
-        maps, seen = [self._maps_of(n) for n in range(len(around))], [inputs[:, : len(one)] for one in around]
-        return _potentials(self._stack, around, spins.detach().to(self.dtype).flatten(0, 1), seen, maps)
+        return _potentials(self._stack, self._flat(spins), *self._given(spins, neighbourhood, bias))
 
     @torch.no_grad()
     def _forward_on_host(
@@ -159,55 +150,37 @@ def _terms_of(architecture: Architecture) -> tuple[int, ...]:
     return (1,) if architecture.settings.kind == "conservative" else (1, architecture.drives)
 
 
-def local_potentials(
-    layers: Sequence[Layer],
-    around: Sequence[Surroundings],
-    spins: Tensor,
-    inputs: Sequence[Tensor],
-    maps: Sequence[Maps],
-) -> Tensor:
-    """Terms of ε and each χ at the centres of the last layer, zero where one is missing, shape (all terms, centres).
-
-    ``spins`` have the shape (rows, 3). Each layer has its surroundings, the other inputs of its network, shape (inputs,
-    centres), and its matrices.
-    """
-    flat = with_zero(spins)
-    sites = SiteData(flat.T[:, :, None], flat[:, :0])
-    for number, (layer, those) in enumerate(zip(layers[:-1], around[:-1], strict=True)):
-        output = layer(sites, those, inputs[number], maps[number])
-        vectors, scalars = those.placed(output.vectors), those.placed(output.scalars[None])[0]
-        if number:
-            # As in `CovariantField`, layers add their output to their input.
-            vectors, scalars = vectors + sites.vectors[:, :, 1:], scalars + sites.scalars
-        sites = SiteData(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
-    return layers[-1](sites, around[-1], inputs[-1], maps[-1]).scalars.T
-
-
 def _derivatives(
     layers: Sequence[Layer],
-    around: Sequence[Surroundings],
     spins: Tensor,
+    around: Sequence[Surroundings],
     inputs: Sequence[Tensor],
+    maps: Sequence[Maps],
     factors: Tensor,
     terms: Sequence[int],
-    maps: Sequence[Maps],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Terms of the potentials of each centre, and derivatives of their sums with respect to the spins, (rows, 3)."""
-    local, pull = _potentials(layers, around, spins, inputs, maps)
+    local, pull = _potentials(layers, spins, around, inputs, maps)
     return local, _by_spin(pull, factors, terms)
 
 
 def _potentials(
     layers: Sequence[Layer],
-    around: Sequence[Surroundings],
     spins: Tensor,
+    around: Sequence[Surroundings],
     inputs: Sequence[Tensor],
     maps: Sequence[Maps],
 ) -> tuple[Tensor, _Pull]:
-    """`local_potentials`, and the function that takes derivatives back through them."""
-    local, pull = torch.func.vjp(
-        lambda spins: local_potentials(layers, around, spins, inputs, maps).to(spins.dtype), spins
-    )  # type: ignore[misc]
+    """Terms of ε and each χ at the centres of the last layer, (all terms, centres), and their reverse sweep.
+
+    They are zero where a centre is missing; the other arguments are those of `before`.
+    """
+
+    def terms(spins: Tensor) -> Tensor:
+        sites = before(layers[:-1], around, spins, inputs, maps)
+        return layers[-1](sites, around[-1], inputs[-1], maps[-1]).scalars.T.to(spins.dtype)
+
+    local, pull = torch.func.vjp(terms, spins)  # type: ignore[misc]
     return local, pull
 
 

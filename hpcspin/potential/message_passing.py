@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.settings import MessagePassingSettings
 from hpcspin.potential.slots import with_zero
-from hpcspin.potential.surroundings import Convolution, Tables
+from hpcspin.potential.surroundings import Convolution, Surroundings, Tables
 from hpcspin.potential.tiles import group_size, is_present
 
 _SMALL = 0.1
@@ -83,62 +84,36 @@ class MessagePassing(ForceField):
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
         """See `ForceField`."""
         spins, number = self.placed(spins, neighbourhood, bias), layer % len(self._stack)
-        inputs, tile = self._inputs_of(spins, neighbourhood, bias), self._tile(spins, neighbourhood)
-        sites, chosen = self._before(number, spins, neighbourhood, inputs), self._stack[number]
-        centres = slice(-(-_evaluated(number, len(spins), neighbourhood) // tile) * tile)
-        around = self._around(number, spins, neighbourhood, centres)
-        features, _ = chosen.features(sites, around, chosen.whole_maps())
+        around, inputs, maps = self._given(spins, neighbourhood, bias)
+        run: Callable[..., SiteData] = _run_layer if self.training else _in_groups
+        sites = before(self._stack[:number], around, self._flat(spins), inputs, maps, run)
+        features, _ = self._stack[number].features(sites, around[number], maps[number])
         return features[neighbourhood.outputs_of(len(spins), spins.device)[1]]
 
     @property
     def _stack(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
-    def _inputs_of(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
-        """`_inputs` of all networks."""
-        tile = self._tile(spins, neighbourhood)
-        return self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, len(spins), tile)
+    def _flat(self, spins: Tensor) -> Tensor:
+        """Spins of all rows of a batch, in the precision of the model."""
+        return spins.detach().to(self.dtype).flatten(0, 1)
 
-    def _before(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, inputs: Tensor) -> SiteData:
-        """Input of a layer: vectors and scalars of all rows, zero where there are none, then a row of zeros."""
-        flat = with_zero(spins.detach().to(self.dtype).flatten(0, 1))
-        sites = SiteData(flat.T[:, :, None], flat[:, :0])
-        for earlier in range(number):
-            vectors, scalars = self._layer(earlier, sites, spins, neighbourhood, inputs)
-            rows = neighbourhood.centre_rows(len(spins), spins.device)[: len(scalars)]
-            if earlier:
-                # Layers add their output to their input: the first would hardly learn if others replaced it.
-                vectors = vectors + sites.vectors[:, rows, 1:]
-                scalars = scalars + sites.scalars[rows]
-            vectors, scalars = (
-                new.new_zeros(*new.shape[:-2], len(flat), new.shape[-1]).index_copy(-2, rows, new)
-                for new in (vectors, scalars)
-            )
-            sites = SiteData(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
-        return sites
-
-    def _layer(
-        self, number: int, sites: SiteData, spins: Tensor, neighbourhood: Neighbourhood, inputs: Tensor
-    ) -> SiteData:
-        """Output of a layer for all centres on which later layers depend."""
-        batch, tile, layer = len(spins), self._tile(spins, neighbourhood), self._stack[number]
+    def _given(
+        self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor
+    ) -> tuple[Sequence[Surroundings], list[Tensor], list[Maps]]:
+        """What each layer takes besides spins: its surroundings, the other inputs of its network, its matrices."""
+        batch, tile, numbered = len(spins), self._tile(spins, neighbourhood), list(enumerate(self.dilations))
+        inputs = self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, batch, tile)
         if self.training:
-            run = compiled(_run_layer) if self.fused else _run_layer
-            output = run(layer, sites, self._convolution(number, neighbourhood), inputs)
-            return SiteData(output.vectors.to(self.dtype), output.scalars.to(self.dtype))
-        centres = _evaluated(number, batch, neighbourhood)
-        group, end = group_size(len(self.networks[number].mean), self.dtype, spins.device), -(-centres // tile) * tile
-        parts, maps = [], self._maps_of(number)
-        for start in range(0, end, group):
-            those = slice(start, min(start + group, end))
-            around = self._around(number, spins, neighbourhood, those)
-            parts.append(layer(sites, around, inputs[:, those], maps))
-        joined = parts[0] if len(parts) == 1 else SiteData(*(torch.cat(one, -2) for one in zip(*parts, strict=True)))
-        return SiteData(*(part[..., :centres, :] for part in joined))
-
-    def _maps_of(self, number: int) -> Maps:
-        """Matrices of a layer for evaluation, not for training."""
-        return self._of_weights(number, Layer.whole_maps)
+            if neighbourhood.grid is None:
+                raise HpcspinError(
+                    "training: fields of several layers learn from whole lattices, not from a window of one"
+                )
+            convolutions = [Convolution(neighbourhood.grid, dilation) for dilation in self.dilations]
+            return convolutions, [inputs] * len(numbered), [layer.maps() for layer in self._stack]
+        tables = [neighbourhood.tables(batch, tile, spins.device, dilation, number) for number, dilation in numbered]
+        maps = [self._of_weights(number, Layer.whole_maps) for number, _ in numbered]
+        return tables, [inputs[:, : len(table)] for table in tables], maps
 
     def _of_weights(self, number: int, make: Callable[[Layer], Derived]) -> Derived:
         """Data derived from a layer's weights, recomputed if these have changed."""
@@ -150,16 +125,6 @@ class MessagePassing(ForceField):
         # The input scalar of the first layer says where spins are.
         rows = RowData(spins[..., None], is_present(spins, 1)[:, None])
         return rows, self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
-
-    def _around(self, number: int, spins: Tensor, neighbourhood: Neighbourhood, those: slice) -> Tables:
-        tile = self._tile(spins, neighbourhood)
-        slots = neighbourhood.table_of_slots(len(spins), tile, spins.device, self.dilations[number])
-        return Tables(slots.table[:, those], tile)
-
-    def _convolution(self, number: int, neighbourhood: Neighbourhood) -> Convolution:
-        if neighbourhood.grid is None:
-            raise HpcspinError("training: fields of several layers learn from whole lattices, not from a window of one")
-        return Convolution(neighbourhood.grid, self.dilations[number])
 
 
 class CovariantField(MessagePassing):
@@ -182,9 +147,13 @@ class CovariantField(MessagePassing):
         else:
             _, places = neighbourhood.outputs_of(len(spins), spins.device)
             with torch.enable_grad() if self.training else torch.inference_mode():
-                inputs, last = self._inputs_of(spins, neighbourhood, bias), len(self._stack) - 1
-                sites = self._before(last, spins, neighbourhood, inputs)
-                first, *others = self._layer(last, sites, spins, neighbourhood, inputs).vectors.unbind(2)
+                around, inputs, maps = self._given(spins, neighbourhood, bias)
+                run: Callable[..., SiteData] = _run_layer if self.training else _in_groups
+                if self.training and self.fused:
+                    run = compiled(_run_layer)
+                sites = before(self._stack[:-1], around, self._flat(spins), inputs, maps, run)
+                output = run(self._stack[-1], sites, around[-1], inputs[-1], maps[-1])
+                first, *others = output.vectors.to(self.dtype).unbind(2)
                 field = (sum(others, first) * self.field_scale)[:, places].T.unflatten(0, (len(spins), -1))
         none = field.new_zeros(len(field))
         return Prediction(field, field, torch.zeros_like(field), none, none, none.new_zeros(len(none), 0))
@@ -200,15 +169,42 @@ class CovariantField(MessagePassing):
         return rows.vectors.squeeze(2).index_select(0, outputs) * self.field_scale
 
 
-def _evaluated(number: int, batch: int, neighbourhood: Neighbourhood) -> int:
-    """Number of centres, the first ones, that a layer evaluates: in one window those that later layers depend on."""
-    return neighbourhood.window.stages[number] if batch == 1 else batch * neighbourhood.centres
-
-
-def _run_layer(layer: Layer, sites: SiteData, around: Convolution, inputs: Tensor) -> SiteData:
-    """Output of a layer for all centres of a batch."""
-    output: SiteData = layer(sites, around, inputs, layer.maps())
+def _run_layer(layer: Layer, sites: SiteData, around: Surroundings, inputs: Tensor, maps: Maps) -> SiteData:
+    """Output of a layer for all its centres."""
+    output: SiteData = layer(sites, around, inputs, maps)
     return output
+
+
+def _in_groups(layer: Layer, sites: SiteData, around: Tables, inputs: Tensor, maps: Maps) -> SiteData:
+    """The same, for a few tiles of the centres at a time."""
+    group = group_size(len(layer.network.mean), inputs.dtype, inputs.device)
+    those = [slice(start, start + group) for start in range(0, len(around), group)]
+    parts = [layer(sites, replace(around, table=around.table[:, n]), inputs[:, n], maps) for n in those]
+    return SiteData(*(torch.cat(one, -2) for one in zip(*parts, strict=True)))
+
+
+def before(
+    layers: Sequence[Layer],
+    around: Sequence[Surroundings],
+    spins: Tensor,
+    inputs: Sequence[Tensor],
+    maps: Sequence[Maps],
+    run: Callable[..., SiteData] = _run_layer,
+) -> SiteData:
+    """Input of the layer that follows the given ones, for spins of the shape (rows, 3); see `MessagePassing._given`.
+
+    It has the vectors and scalars of all rows, zero where there are none, then a row of zeros.
+    """
+    flat = with_zero(spins)
+    sites = SiteData(flat.T[:, :, None], flat[:, :0])
+    for number, layer in enumerate(layers):
+        output = run(layer, sites, around[number], inputs[number], maps[number])
+        vectors, scalars = (around[number].placed(part.to(spins.dtype)) for part in (output.vectors, output.scalars))
+        if number:
+            # Layers add their output to their input: the first would hardly learn if others replaced it.
+            vectors, scalars = vectors + sites.vectors[:, :, 1:], scalars + sites.scalars
+        sites = SiteData(torch.cat([flat.T[:, :, None], vectors], 2), scalars)
+    return sites
 
 
 @functools.cache

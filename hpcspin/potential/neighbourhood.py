@@ -137,39 +137,28 @@ class Neighbourhood:
         return table
 
     @_cached
-    def table_of_slots(self, batch: int, tile: int, device: torch.device, dilation: int = 1) -> SlotGather:
+    def table_of_slots(self, batch: int, tile: int, device: torch.device) -> SlotGather:
         """Gather from the spins around all centres of a batch, one configuration after the other.
 
-        Parameters
-        ----------
-        batch
-            Number of configurations.
-        tile
-            The number of centres is rounded up to a multiple of it by empty neighbourhoods; the foreign centres of the
-            `borders` follow.
-        device
-            Device of the table.
-        dilation
-            Dilation of the layer along x.
+        Empty neighbourhoods make the number of centres a multiple of the tile; the foreign centres of the `borders`
+        follow.
         """
         padding = -batch * self.centres % tile
         foreign = None if self.borders is None else torch.from_numpy(self.borders.table.T).to(device, torch.int32)
         count = 0 if foreign is None else foreign.shape[1]
-        table = self.table(device, dilation, batch, padding + count + 1)
+        table = self.table(device, 1, batch, padding + count + 1)
         if foreign is not None:
             table[:, -count - 1 : -1] = torch.where(foreign >= 0, foreign, batch * self.rows)
         return SlotGather(table, batch * self.rows)
 
     @_cached
-    def differentiable(self, batch: int, tile: int, device: torch.device, dilation: int, layer: int) -> Tables:
+    def tables(self, batch: int, tile: int, device: torch.device, dilation: int, layer: int) -> Tables:
         """Tables of the centres that a layer evaluates: the first ones of a window, or all of a batch."""
-        table = self.table(device, dilation, batch)
+        table, rows = self.table(device, dilation, batch), self.centre_rows(batch, device)
         if batch == 1:
-            table = table[:, : self.window.stages[layer]]
-        rows, padding = batch * self.rows, -table.shape[1] % tile
-        inverse = slot_inverse(table, rows).long()
-        inverse = torch.where(inverse == table.shape[1], table.shape[1] + padding, inverse)
-        return Tables(functional.pad(table.long(), (0, padding), value=rows), tile, inverse)
+            table, rows = table[:, : self.window.stages[layer]], rows[: self.window.stages[layer]]
+        missing = batch * self.rows
+        return Tables(functional.pad(table, (0, -table.shape[1] % tile), value=missing), tile, rows, missing)
 
     @_cached
     def padded(self, dilation: int) -> Tensor:

@@ -7,6 +7,7 @@ convolutions: nothing is gathered, and nothing is scattered in the reverse sweep
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpcspin.potential.gather import linear
+from hpcspin.potential.slots import slot_inverse
 from hpcspin.potential.tiles import WHOLE
 
 
@@ -40,29 +42,36 @@ class Tables:
     """Row in each slot of each centre, in whole tiles, or the number of rows where it is missing, (slots, centres)."""
     tile: int
     """Centres in a tile of matrix products."""
-    inverse: Tensor | None = None
-    """The centre that has each row in a slot, or the number of centres where there is none, shape (slots, rows); only
-    for derivatives and `placed`."""
+    rows: Tensor
+    """Rows of the centres, without those that only fill the last tile."""
+    number: int
+    """Number of all rows."""
 
     def __len__(self) -> int:
         return self.table.shape[1]
 
+    @functools.cached_property
+    def inverse(self) -> Tensor:
+        """The centre that has each row in a slot, or the number of centres; built for derivatives, (slots, rows)."""
+        count = len(self.rows)
+        inverse = slot_inverse(self.table[:, :count], self.number)
+        return torch.where(inverse == count, len(self), inverse)
+
     def own(self, x: Tensor) -> Tensor:
         """Values at the centres themselves, (k, rows + 1, width) to (k, centres, width); the last row is missing."""
-        return _gathered(x, self.table[:1], self.inverse).flatten(1, 2)
+        return self._gathered(x, 1).flatten(1, 2)
 
     def placed(self, x: Tensor) -> Tensor:
-        """Values of the centres at their rows, (k, centres, width) to (k, rows + 1, width); zero elsewhere."""
-        assert self.inverse is not None
-        placed = _gathered(functional.pad(x, (0, 0, 0, 1)), self.inverse[:1], self.table)
-        return functional.pad(placed.flatten(1, 2), (0, 0, 0, 1))
+        """Values of the centres at their rows, (..., centres, width) to (..., rows + 1, width); zero elsewhere."""
+        nothing = x.new_zeros(*x.shape[:-2], self.number + 1, x.shape[-1])
+        return nothing.index_copy(-2, self.rows, x[..., : len(self.rows), :])
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
         """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre, shape (k, centres, m).
 
         The values x are those of all rows, as in `own`; W has the shape (slots * width, m).
         """
-        return self.product(_gathered(x, self.table, self.inverse).flatten(2), kernels)
+        return self.product(self._gathered(x, len(self.table)).flatten(2), kernels)
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:
         """Product of values of the centres, shape (..., centres, k), with a matrix (k, m).
@@ -76,6 +85,18 @@ class Tables:
             return _tile_product(grad, back, self.tile)[..., : len(matrix)]
 
         return linear(x, lambda x: _tile_product(x, matrix, self.tile), adjoint)
+
+    def _gathered(self, x: Tensor, slots: int) -> Tensor:
+        """Gather into the first slots, (k, rows + 1, width) to (k, centres, slots, width)."""
+        table = self.table[:slots].T
+
+        def sums(grad: Tensor) -> Tensor:
+            grad = functional.pad(grad, (0, 0, 0, 0, 0, 1))
+            parts = enumerate(self.inverse[:slots])
+            first, *others = (grad[:, :, slot].index_select(1, centres) for slot, centres in parts)
+            return functional.pad(sum(others, first), (0, 0, 0, 1))
+
+        return linear(x, lambda x: x.index_select(1, table.flatten()).unflatten(1, table.shape), sums)
 
 
 @dataclass(frozen=True)
@@ -94,7 +115,7 @@ class Convolution:
 
     def placed(self, x: Tensor) -> Tensor:
         """See `Tables`."""
-        return torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+        return torch.cat([x, torch.zeros_like(x[..., :1, :])], -2)
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
         """See `Tables`."""
@@ -131,25 +152,6 @@ def _tile_product(x: Tensor, matrix: Tensor, tile: int) -> Tensor:
     """Product of values of the centres, shape (..., centres, k), with a matrix, tile by tile."""
     tiles = x.reshape(-1, tile, x.shape[-1])
     return torch.bmm(tiles, matrix.expand(len(tiles), -1, -1)).view(*x.shape[:-1], matrix.shape[1])
-
-
-def _gathered(x: Tensor, table: Tensor, inverse: Tensor | None) -> Tensor:
-    """Gather into the slots of a table, (k, rows + 1, width) to (k, centres, slots, width).
-
-    The adjoint uses the same slots of the inverse table.
-    """
-
-    def gather(x: Tensor) -> Tensor:
-        return x.index_select(1, table.T.flatten()).unflatten(1, table.T.shape)
-
-    def sums(grad: Tensor) -> Tensor:
-        assert inverse is not None
-        grad = functional.pad(grad, (0, 0, 0, 0, 0, 1))
-        slots = enumerate(inverse[: len(table)])
-        first, *others = (grad[:, :, slot].index_select(1, centres) for slot, centres in slots)
-        return functional.pad(sum(others, first), (0, 0, 0, 1))
-
-    return linear(x, gather, sums)
 
 
 def _around(images: Tensor, axis: int, margin: int) -> Tensor:

@@ -25,7 +25,7 @@ from hpcspin.potential import (
     load_model,
     save_model,
 )
-from hpcspin.potential.surroundings import Convolution, Tables
+from hpcspin.potential.surroundings import Convolution
 from hpcspin.potential.tiles import GROUP, TILE
 
 LAYERS = {"kind": "direct", "layers": (1, 1, 1)}
@@ -205,7 +205,7 @@ def test_a_convolution_sums_what_the_tables_gather(periodic: tuple[bool, bool], 
         for shape in ((3, 2 * 28 + 1, 5), (5 * len(model.offsets), 4))
     )
     x[:, -1] = 0
-    gathered = Tables(table.table_of_slots(2, 8, x.device, dilation).table[:, :-1], 8)
+    gathered = table.tables(2, 8, x.device, dilation, 1)
     convolved = Convolution(table.grid, dilation)
     for name in ("own", "sums"):
         arguments = (x, kernels) if name == "sums" else (x,)
