@@ -20,9 +20,8 @@ _DEEPEST = 20
 class AdaptiveStep:
     """A time step that is divided as far as its error requires: the next part is 2^-``level`` of the step.
 
-    ``pair`` is an embedded pair of schemes, ``order`` that of the better one, which is also that of the worse one's
-    local error, and ``tolerance`` the largest error of a spin component in one part. ``largest`` is the maximum over
-    all ranks, ``longest`` the longest part that the drives allow between two times.
+    ``order`` is that of the better scheme of the ``pair``, ``tolerance`` the largest error of a component in one part,
+    ``longest`` gives the longest part that the drives allow between two times.
     """
 
     def __init__(
@@ -33,10 +32,7 @@ class AdaptiveStep:
         self.level = 0
 
     def __call__(self, spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
-        """Spins after a time dt; called like an integrator's step.
-
-        Raises HpcspinError if no part is short enough.
-        """
+        """Spins after a time dt, like an integrator's step; raises HpcspinError if no part is short enough."""
         done = 0
         while done < 1 << self.level:
             part = dt / (1 << self.level)

@@ -158,10 +158,9 @@ class Heisenberg(Conservative):
 
 
 def neighbour_sum(vectors: Tensor, halo: Halo, offsets: Sequence[Offset], factor: float) -> Tensor:
-    """Sum of vectors at fixed offsets from each site, times a factor, shape (nx, ny, 3), stored by components.
+    """Sum of vectors at two or more offsets from each site, in their order, times a factor.
 
-    The vectors have the shape (nx + 2 hx, ny + 2 hy, 3). The offsets, at least two and none longer than the halo (hx,
-    hy) along either axis, are added in their order.
+    From the shape (nx + 2 hx, ny + 2 hy, 3) to (nx, ny, 3), stored by components.
     """
     by_component = vectors.permute(2, 0, 1)
     (hx, hy), components = halo, len(by_component)

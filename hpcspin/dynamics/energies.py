@@ -84,15 +84,11 @@ def _without_energy(observer: str) -> HpcspinError:
 
 
 def spin_temperature(field: Field, lattice: Lattice, spins: NDArray[np.float64], force: NDArray[np.float64]) -> float:
-    """Temperature of spins in equilibrium, from one configuration.
+    """Temperature of spins in equilibrium, from one configuration and the force on it; zero vectors do not count.
 
     T = sum |S_i x H_i|^2 / sum (2 S_i·H_i - div_i H_i), the mean square gradient of the energy over its Laplacian on
     the spheres: W. B. Nurdin and K.-D. Schotte, Phys. Rev. E 61, 3579 (2000); without self-interaction this is the
-    formula of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010). Raises HpcspinError if a term derives from no known
-    energy.
-
-    The field is a classical term or a sum of such. Spins and the force on them have the shape (Lx, Ly, 3); zero vectors
-    stand for spins that do not move, and do not count.
+    formula of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010). Raises HpcspinError if a term is not classical.
     """
     own = 0.0
     for term in terms_of(field):

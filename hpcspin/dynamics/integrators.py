@@ -84,7 +84,7 @@ def integrator(
 
 
 def largest_on(world: World) -> Largest:
-    """Return a function that gives the largest absolute component on all ranks, NaN if any is NaN; all ranks call it.
+    """Function that all ranks call for the largest absolute component, NaN if any is NaN.
 
     No other reduction may affect the dynamics: a maximum has the same bits however the lattice is cut.
     """
@@ -149,9 +149,8 @@ def cayley(spins: Tensor, angle: Tensor) -> Tensor:
 def _tangential(spins: Tensor, omega: AngularVelocity, time: float) -> Tensor:
     """Angular velocity without its component along the spin.
 
-    That component exerts no torque, but changes a rotation by a finite angle. It is the largest part of an electronic
-    field, and arbitrary in a learned one. With it the rotating schemes were 150 times less accurate on the reference
-    trajectory of the driven s-d model at a step of 1/4.
+    That component exerts no torque but changes a rotation by a finite angle: with it the rotating schemes were 150
+    times less accurate on the reference trajectory of the driven s-d model at a step of 1/4.
     """
     full = omega(spins, time)
     return full - dot(spins, full) * spins

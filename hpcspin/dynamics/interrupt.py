@@ -64,13 +64,10 @@ class StopSignals:
 
 
 class StopRequest(StopSignals):
-    """Listens for a request to stop while it is open; the ranks agree on the step at which they stop.
+    """Listens for a request to stop, by a signal or by the file; the ranks agree on the step at which they stop.
 
-    Several ranks exchange their requests a few times per second, not at every step; each exchange also fixes the number
-    of steps until the next. A signal to any one rank counts, and so does the file, which is then removed.
-
-    If ``minutes`` are given, a checkpoint is overdue when they have passed by rank 0's clock: ``overdue`` is then true
-    after the next call of `requested`, which also restarts the clock.
+    They exchange their requests a few times per second, not at every step. When ``minutes`` have passed by rank 0's
+    clock, ``overdue`` is true after the next call of `requested`, which also restarts the clock.
     """
 
     def __init__(self, stop_file: Path, world: World, minutes: float | None = None) -> None:

@@ -19,29 +19,11 @@ from hpcspin.parallel.domain import Domain
 
 
 class Motion:
-    """Moves the spins of my block from step to step.
+    """Moves the spins of my block, which is cut for the field's halo, from step to step.
 
-    Raises HpcspinError if the settings contradict each other.
-
-    Parameters
-    ----------
-    domain
-        My block, cut for the field's halo.
-    device
-        Where the spins live.
-    vacancies
-        Sites without a spin, bool, shape (Lx, Ly); None for none.
-
-    Attributes
-    ----------
-    evaluate : FieldEvaluator
-        The field on my block.
-    advance : Step
-        The integrator.
-    sites : Tensor
-        Global indices of my sites, which key the noise.
-    occupied, free : ndarray
-        Whether each site of the lattice has a spin, and whether it may move, bool, shape (Lx, Ly).
+    ``evaluate`` is the field on my block, ``advance`` the integrator, ``sites`` are the global indices of my sites,
+    which key the noise, ``occupied`` and ``free`` say which sites of the lattice have a spin and which spins may move,
+    bool, shape (Lx, Ly) like the ``vacancies``. Raises HpcspinError if the settings contradict each other.
     """
 
     def __init__(
@@ -66,10 +48,7 @@ class Motion:
         self._thermostat = Thermostat(settings.temperature, settings.damping, settings.step, settings.seed)
 
     def __call__(self, spins: Tensor, step: int) -> Tensor:
-        """Spins of my block, shape (nx, ny, 3), after one more step than ``step``; all ranks call it.
-
-        The number of steps done determines time and noise.
-        """
+        """Spins of my block, (nx, ny, 3), a step later; ``step`` determines time and noise; all ranks call it."""
         noise = self._thermostat.field(self.sites, step, spins.dtype)
         dt = self._settings.step
         moved = self.advance(spins, step * dt, dt, lambda spins, time: self._turning(spins, time, noise))

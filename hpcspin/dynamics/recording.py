@@ -27,10 +27,7 @@ _WAITING = 1
 
 
 def checked_state(state: Any) -> Mapping[str, Any]:
-    """Check that a checkpoint holds a `Recorder.state`, and return it.
-
-    Raises ValueError if it does not.
-    """
+    """The state of a `Recorder` from a checkpoint; ValueError if it is none."""
     kinds = {"frames": int, "closing": bool, "wall": float}
     if not isinstance(state, dict) or {name: type(value) for name, value in state.items()} != kinds:
         raise ValueError(f"the state of the recorder is {state!r:.60}")
@@ -48,9 +45,8 @@ def observed_shapes(field: Field, lattice: Lattice, settings: Settings) -> dict[
 class Recorder:
     """Writes the frames of a run while it is open; all are on the disk after `flush`.
 
-    The shapes are those of ``first``, a frame of the run that is not written; ``attributes`` are those of the
-    trajectory file, ``step`` and ``state`` the steps done and the `state` in the checkpoint, which is None at the
-    start. Raises HpcspinError if the file does not hold the frames that the checkpoint counts.
+    ``first`` is a frame that gives the shapes and is not written; ``step`` and ``state`` are those of the checkpoint,
+    None at the start. Raises HpcspinError if the file does not hold the frames that the checkpoint counts.
     """
 
     def __init__(
@@ -92,10 +88,9 @@ class Recorder:
         return {"frames": self._frames, "closing": self._closing, "wall": self._wall}
 
     def record(self, frame: Frame, spins: NDArray[np.float64], step: int, observed: Mapping[str, ArrayLike]) -> None:
-        """Write a frame, if it is to be recorded, with its spins and the observables of its field.
+        """Write a frame, if it is due, with spins and observables of its field, which must not change afterwards.
 
-        The caller must not change the arrays afterwards. Raises HpcspinError or OSError if an earlier frame could not
-        be written.
+        Raises HpcspinError or OSError if an earlier frame could not be written.
         """
         chosen = self._settings.is_candidate(step) and self._wall_allows(frame, step)
         self._closing = not chosen and step == self._settings.last_step

@@ -26,10 +26,7 @@ class SpinTransfer(NamedTuple):
 
 
 def spin_transfer(spins: Array, field: Array, axis: ArrayLike) -> SpinTransfer:
-    """Split the field on each spin, both of shape (..., 3), into its damping-like and its field-like part, shape (...).
-
-    No spin may be parallel to the axis, a unit vector p.
-    """
+    """Damping-like and field-like part, (...), of the field on each spin, (..., 3), none of which is parallel to p."""
     p = np.asarray(axis, dtype=np.float64)
     turned, towards = np.cross(spins, p), p - spins * (spins @ p)[..., None]
     square = (turned**2).sum(-1)

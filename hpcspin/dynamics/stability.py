@@ -28,12 +28,11 @@ _STREAM = 1  # the noise has stream 0
 def fastest_rate(
     velocity: Callable[[Tensor], Tensor], spins: Tensor, sites: Tensor, largest: Largest, evaluations: int
 ) -> float:
-    """Estimate the largest rate of precession or relaxation near given spins, in radians per unit of time.
+    """Largest rate of precession or relaxation near given spins: the spectral radius of J, or the present velocity.
 
-    It is the larger of the spectral radius of J and the present velocity. ``velocity`` is a function from the spins of
-    my block, shape (nx, ny, 3), to dS/dt; ``sites`` are their global indices, so that the start of the iteration does
-    not depend on the ranks, and ``largest`` is the maximum over these. The velocity is evaluated ``evaluations`` times,
-    at least 3; the last half of the iterations are averaged.
+    ``velocity`` maps the spins of my block, shape (nx, ny, 3), to dS/dt, and is evaluated ``evaluations`` times, at
+    least 3; the last half of the iterations are averaged. ``sites`` are their global indices, ``largest`` is over all
+    ranks.
     """
     base = velocity(spins)
     direction = normal_vectors(sites, 0, _STREAM, 0, 0).to(spins.dtype)
@@ -60,10 +59,7 @@ def tolerated_angle(name: str) -> float:
 
 
 def largest_within(error: Callable[[float], float], allowed: float, least: float = 1 / 64) -> float:
-    """Angle from ``least`` to 2 up to which an error stays below the allowed one, to within a percent.
-
-    Where a scheme does not converge, and thus raises HpcspinError, its error is larger than any.
-    """
+    """Angle from ``least`` to 2, to a percent, up to which an error is allowed; HpcspinError counts as infinite."""
 
     def fits(angle: float) -> bool:
         try:

@@ -68,10 +68,8 @@ def drives_of(field: Field) -> list[Driven]:
 def step_bounds(
     name: str, rate: float, drives: Sequence[Driven], duration: float, damping: float, temperature: float
 ) -> dict[str, float]:
-    """Longest steps that an integrator tolerates, by their cause.
+    """Longest steps that an integrator tolerates, by their cause; ``rate`` is that of the motion at time zero.
 
-    The causes are ``"the motion of the spins"`` with their fastest ``rate`` in the field at time zero, in radians per
-    unit of time, ``"the drives"``, terms of the field that change with time, and ``"the noise"``, where there are any.
     The product of damping and temperature is 0 for no noise, or for an integrator that does not support noise.
     """
     bounds, strength = {}, 2 * damping * temperature
@@ -157,10 +155,7 @@ def temperature_at_turn(name: str, damping: float, turn: float) -> float:
 
 
 def temperature_at_angle(name: str, damping: float, angle: float) -> float:
-    """Temperature of spins near a strong field in units of the bath's; infinite where the scheme is unstable.
-
-    Raises HpcspinError where it does not converge.
-    """
+    """Temperature of spins near a strong field in units of the bath's; infinite, or HpcspinError, if unstable."""
     small = 1e-6
     spins = components_first(torch.tensor([[[0.0, 0.0, 1.0], [small, 0.0, math.sqrt(1 - small**2)]]]).double())
     field = components_first(torch.tensor([[[small, 0.0, angle], [0.0, 0.0, angle]]]).double())

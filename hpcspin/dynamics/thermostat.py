@@ -43,10 +43,9 @@ def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]
 
 
 def normal_vectors(sites: Tensor, seed: int, stream: int, step: int, stage: int) -> Tensor:
-    """Standard normal vectors of given sites, shape (*sites.shape, 3), float64, stored component by component.
+    """Standard normal vectors of sites with given global indices, (*sites.shape, 3), float64, stored by components.
 
-    The sites are global flat indices, int64, of any shape. Seed and stream, 32 bits each, are the key of the generator;
-    the step (64 bits) and the stage within it are its counter.
+    Seed and stream, 32 bits each, are the generator's key, the step (64 bits) and its stage the counter.
     """
     flat = sites.reshape(-1)
     vectors = torch.empty((3, len(flat)), dtype=torch.float64, device=sites.device)

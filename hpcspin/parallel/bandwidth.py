@@ -34,10 +34,7 @@ def cores() -> str:
 
 
 def halo_exchange(world: World, device: torch.device) -> tuple[float, int]:
-    """Seconds of a halo exchange on two sides, on the slowest rank, and bytes that a rank receives; collective.
-
-    Raises HpcspinError if torch.distributed would send them and cannot, see `require_own_gpu`.
-    """
+    """Seconds of a halo exchange on two sides, on the slowest rank, and bytes that a rank receives; collective."""
     if world.comm is None:
         require_own_gpu(world, device)
     domain = Domain(SquareLattice((_BLOCK[0] * world.size, _BLOCK[1]), (True, True)), world, (world.size, 1))
@@ -48,10 +45,7 @@ def halo_exchange(world: World, device: torch.device) -> tuple[float, int]:
 
 
 def all_reduce(world: World, device: torch.device) -> tuple[float, int]:
-    """Seconds of an all-reduce, as in training, on the slowest rank, and its bytes; NCCL on GPUs; collective.
-
-    Raises HpcspinError if two ranks share a GPU, which NCCL refuses, or only some of them have one.
-    """
+    """Seconds of an all-reduce, as in training, on the slowest rank, and its bytes; NCCL on GPUs; collective."""
     require_own_gpu(world, device)
     world.torch_group(device.type)
     numbers = torch.ones(_REDUCED, dtype=torch.float32, device=device)

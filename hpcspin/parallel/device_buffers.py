@@ -25,10 +25,7 @@ _LAUNCHER_PREFIXES = ("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "HYDI_", "HYDR
 
 
 def obstacle_to_device_buffers(world: World, device: torch.device) -> str | None:
-    """Why MPI is not given buffers on a device; all ranks under an MPI launcher, or one alone, call it.
-
-    Returns the first obstacle on any rank, the same on all ranks; None if MPI can work on device buffers.
-    """
+    """Why MPI is not given buffers on a device, the first obstacle on any rank, or None; a collective call."""
     return next((obstacle for obstacle in world.allgather(_obstacle(device)) if obstacle is not None), None)
 
 

@@ -53,19 +53,13 @@ def ranks_sharing(world: World, device: torch.device) -> int:
 
 
 def form_teams(world: World, teams: int, requested: str) -> tuple[int, World]:
-    """Divide the ranks as `World.split` does, after all of them have counted the `ranks_sharing` a device.
-
-    A team does not see which of the other teams compute on its device. For ``requested`` see `pick_device`.
-    """
+    """Divide the ranks by `World.split`, once all have counted who shares a device, which a team does not see."""
     ranks_sharing(world, pick_device(world, requested))
     return world.split(teams)
 
 
 def require_own_gpu(world: World, device: torch.device) -> None:
-    """Check that torch.distributed can connect the ranks, before they send anything; all ranks call it.
-
-    Raises HpcspinError on all ranks if two of them compute on one GPU, or only some of them on GPUs.
-    """
+    """Raise HpcspinError on all ranks if torch.distributed cannot connect them: two on one GPU, or some on none."""
     names = world.allgather(unique_name(device))
     gpus = [uuid for uuid in names if uuid is not None]
     if 0 < len(gpus) < len(names):  # They would wait for each other for ever.

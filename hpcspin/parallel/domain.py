@@ -172,18 +172,14 @@ class Domain:
         return self.start_gather(block)()
 
     def start_gather(self, block: Tensor) -> Callable[[], NDArray[np.float64] | None]:
-        """Start what `gather` does; the returned function, which all ranks call, finishes it.
-
-        On a GPU the block is copied to the host meanwhile; work between the two calls need not wait for it.
-        """
+        """Start what `gather` does, on a GPU beside other work; all ranks call the result, which finishes it."""
         arrived = self._to_host(block)
         return lambda: self._join(arrived(), everywhere=False)
 
     def _to_host(self, block: Tensor) -> Callable[[], NDArray[np.float64]]:
         """Start copying a block to its own contiguous host memory; the returned function waits for it.
 
-        On a GPU a separate stream copies into pinned memory, which torch keeps for the next frames; the computing
-        stream and the host continue meanwhile.
+        On a GPU a separate stream copies into pinned memory, which torch keeps for the next frames.
         """
         if block.device.type == "cpu":
             copied = np.array(block.numpy(), order="C")

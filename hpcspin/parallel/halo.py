@@ -30,8 +30,7 @@ class HaloExchange:
     """Surround a block with a halo of fixed widths; buffers and requests are made once.
 
     All ranks make and call their exchanges of a ``domain`` in the same order. The widths (hx, hy) are, along an axis
-    that is cut, at most that of the thinnest block; ``like`` is a block of the shape, type and device that will be
-    exchanged.
+    that is cut, at most that of the thinnest block; ``like`` is a block like those that will be exchanged.
     """
 
     def __init__(self, domain: Domain, halo: Halo, like: Tensor) -> None:

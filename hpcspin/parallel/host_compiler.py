@@ -16,10 +16,7 @@ _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-sha
 
 
 def compiled(source: Path, *options: str) -> ctypes.CDLL | None:
-    """The kernels of a source file, compiled if need be; None where there is no C compiler or it fails.
-
-    Further ``options``, such as a macro, compile other kernels from it.
-    """
+    """The kernels of a source file, with compiler ``options``; None where there is no C compiler or it fails."""
     found = attempt(source, *options)
     return None if isinstance(found, str) else found
 

@@ -9,11 +9,10 @@ import psutil
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be allocated without swapping or exceeding the limit of a control group.
+    """Bytes that can be allocated without swapping or exceeding the limit of a control group, read below ``root``.
 
-    The kernel's own estimate includes caches that it can release, which take most of the memory on a machine that has
-    been reading files for a while. It ignores the limit of the control group (version 2) by which batch systems and
-    containers restrict a job, which is read below ``root``.
+    The kernel's estimate includes caches that it can release, and ignores control groups (version 2), by which batch
+    systems and containers restrict a job.
     """
     return min([psutil.virtual_memory().available, *_control_groups(root)])
 

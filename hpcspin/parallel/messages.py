@@ -40,18 +40,10 @@ def _free(requests: list[Any]) -> None:
 
 
 class NeighbourMessages:
-    """The messages to each side of my block, and those from there.
+    """The messages to each side of my block, and those from there, which all ranks make and use in the same order.
 
-    Raises HpcspinError if NCCL would send them and ranks share a GPU.
-
-    Parameters
-    ----------
-    domain
-        The cut; all ranks make and use their messages in the same order.
-    shapes
-        Shape of what is sent to each side, and of what comes from it; sides beyond an open edge are left out.
-    like
-        A tensor of the type and on the device of what will be sent.
+    ``shapes`` are those of what is sent to each side that is not an open edge, and of what comes from it, ``like`` is a
+    tensor of their type, on their device. Raises HpcspinError if NCCL would send them and ranks share a GPU.
     """
 
     def __init__(self, domain: Domain, shapes: Mapping[Direction, tuple[int, ...]], like: Tensor) -> None:

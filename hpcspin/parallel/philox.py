@@ -29,8 +29,7 @@ def philox(
 ) -> tuple[Words, Words, Words, Words]:
     """Four int64 arrays of random 32-bit words, by Philox4x32-10.
 
-    The counter is four 32-bit words: an int64 array, and others that broadcast with it, or numbers, which stay on the
-    host; the key is two 32-bit words.
+    The counter is an int64 array and three others that broadcast with it, or numbers, which stay on the host.
     """
     c0: Any
     c1: Any

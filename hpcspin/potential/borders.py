@@ -84,11 +84,7 @@ class Borders:
         return {side: (len(slots), self._shape[1]) for side, (slots, _) in self._outgoing.items()}
 
     def outgoing(self, partials: Tensor, first: int) -> dict[Side, Tensor]:
-        """Terms for the blocks beyond all sides, shape (terms, numbers) each.
-
-        They are among ``partials``, the terms by slot of the centres from number ``first`` on, shape (slots, numbers,
-        centres), which must include all centres that act on foreign spins.
-        """
+        """Terms for all sides, (terms, numbers), of the centres from ``first`` on, (slots, numbers, centres)."""
         return {side: partials[slots, :, centres - first] for side, (slots, centres) in self._outgoing.items()}
 
     def incoming(self, terms: Mapping[Side, Tensor], like: Tensor) -> Tensor:

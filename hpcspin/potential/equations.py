@@ -39,22 +39,16 @@ class Prediction(NamedTuple):
 
 
 def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """E = Σ_i ε_i and G = Σ_i χ_i (Eq. 5) of each configuration, shape (batch,); G is zero if there is no χ.
-
-    ``local`` holds ε_i and χ_i of all centres of a batch, one configuration after the other, shape (potentials,
-    batch * centres).
-    """
+    """E = Σ_i ε_i and G = Σ_i χ_i, or 0, (Eq. 5) of each configuration, from (potentials, batch * centres)."""
     totals = local.unflatten(1, (batch, -1)).sum(2)
     energy, toroidal = functional.pad(totals, (0, 0, 0, 2 - len(totals))).unbind()
     return energy, toroidal
 
 
 def local_factors(u: Tensor, potentials: int) -> Tensor:
-    """Factors of the network's outputs: 1 for ε and the voltage u for each χ, so that G = 0 without voltages.
+    """Factors of the outputs, (potentials, n): 1 for ε and the voltage u for each χ, so that G = 0 without them.
 
-    ``u`` are voltages in their unit, shape (drives, n), of n centres or configurations; ``potentials`` is the number
-    of outputs, 1 for ε alone, or 1 + drives for ε and the terms χ_r of χ = Σ_r u_r χ_r. The factors have the shape
-    (potentials, n).
+    ``u`` are voltages in their unit, shape (drives, n); there are 1 + drives outputs, or 1 for ε alone.
     """
     return torch.cat([torch.ones_like(u[:1]), u])[:potentials]
 
@@ -65,11 +59,7 @@ def sum_of_terms(local: Tensor, terms: Sequence[int]) -> Tensor:
 
 
 def exchange_field(spins: Tensor, by_spin: Tensor) -> tuple[Tensor, Tensor]:
-    """Both parts of H_i = -∂E/∂S_i - S_i x ∂G/∂S_i (Eq. 3), shape (sites, 3) each; one vector product per site.
-
-    The spins have the shape (sites, 3); ``by_spin`` is ∂E/∂S_i, and ∂G/∂S_i if there is a G, shape (sites, 3
-    potentials).
-    """
+    """Both parts of H_i (Eq. 3) from ∂E/∂S_i and, if there is a G, ∂G/∂S_i, shape (sites, 3 potentials)."""
     equilibrium = -by_spin[:, :3]
     if by_spin.shape[1] == 3:
         return equilibrium, torch.zeros_like(equilibrium)

@@ -70,11 +70,9 @@ class StaticGather(nn.Module):
 
 
 class SegmentSum(nn.Module):
-    """Sum the first axis over contiguous segments of given lengths, differentiable to any order.
+    """Sum the first axis over contiguous segments, differentiable to any order, on one of the `BACKENDS`.
 
-    torch-scatter's own derivative is not differentiable a second time, which the training of forces needs; sum and
-    expansion are therefore declared here as each other's derivative. ``backend`` is one of `BACKENDS`; None for that of
-    `segment_backend`.
+    torch-scatter's own derivative is not differentiable a second time, which the training of forces needs.
     """
 
     owner: Tensor

@@ -60,10 +60,7 @@ class HostAdjoint(HostLayer):
         )
 
     def _transposed_sums(self, layer: Layer) -> HostStruct:
-        """Sums over the slots of the inverse table, from derivatives of densities to those of a row of the input.
-
-        The kernels of spins alone, which have one column, are stored as a row over whole vectors of densities.
-        """
+        """Sums from derivatives by densities to those by a row of the input, over the slots of the inverse table."""
         kernels, columns = host_kernels(layer, layer.maps().kernels, self._columns), self._columns
         if not self._scalars:
             return HostStruct(slots=len(kernels), vectors=columns.total, densities=1, kernels=self._keep(kernels))
@@ -102,16 +99,11 @@ class HostAdjoint(HostLayer):
         kept: Tensor | None = None,
         new_scalars: Tensor | None = None,
     ) -> RowData:
-        """Derivatives of potentials with respect to the input of the layer, from those with respect to its output.
+        """Derivatives of potentials by the input of the layer, from those ``by`` its output, (potentials, rows, ...).
 
-        ``data``, ``inputs`` and ``threads`` are those of the layer, ``tables`` those of its centres. ``by`` has the
-        derivatives with respect to all rows of the output: vectors, shape (potentials, rows, 3, 1 + new vectors), of
-        which those of the spin are not read, and scalars, shape (potentials, rows, new scalars). ``kept`` are the
-        intermediate results that the layer has kept, if any; else ``new_scalars`` receives the scalars that it
-        computes, shape (rows, new scalars).
-
-        Returns vectors of shape (potentials, rows, 3, vectors), the spin first, and scalars (potentials, rows,
-        scalars).
+        ``data``, ``inputs`` and ``threads`` are those of the layer, ``tables`` those of its centres. The vectors, (...,
+        3, vectors), include the spin, which is not read in ``by``. ``kept`` are the intermediate results that the layer
+        has kept, if any; else ``new_scalars`` receives the scalars that it computes, shape (rows, new scalars).
         """
         kernel, centres, rows = self._kernel, tables.centres, len(data.vectors) - ROOM
         potentials, density = len(by.vectors), self._back.densities
@@ -152,22 +144,14 @@ class HostAdjoint(HostLayer):
 
 
 class HostTables(NamedTuple):
-    """Neighbour tables of the centres of a layer and their inverse, as the kernels read them.
-
-    Attributes
-    ----------
-    centres : int
-        Number of centres.
-    rows : Tensor
-        Rows of the centres.
-    forward, back : Tensor
-        Rows in the slots of the centres, and centres that have each row in a slot; int32, with empty ones at the end.
-    """
+    """Neighbour tables of the centres of a layer and their inverse, as the kernels read them."""
 
     centres: int
-    rows: Tensor
+    """Number of centres."""
     forward: Tensor
+    """Rows in the slots of the centres, int32, with empty ones at the end."""
     back: Tensor
+    """Centres that have each row in a slot, the same way."""
 
 
 class ForwardPass(NamedTuple):
@@ -206,14 +190,10 @@ def derivatives_on_host(
     terms: Sequence[int],
     threads: int,
 ) -> tuple[Tensor, Tensor]:
-    """Potentials of each row, and the derivatives of their sums with respect to each spin.
+    """Terms of each row without factors, (rows, all terms), and derivatives of E, or E and G, (potentials, rows, 3).
 
     ``layers`` and ``tables`` are those of `forward_on_host`, whose pass goes through all layers, or through all but the
-    last one, which the reverse sweep evaluates more cheaply. ``factors`` has those of the terms of ε in E, and of each
-    χ in G, and ``terms`` the number of terms of each potential, see `sum_of_terms`.
-
-    Returns the terms, without the factors, shape (rows, all terms), and the derivatives of E, or of E and G, shape
-    (potentials, rows, 3).
+    last one, which the reverse sweep evaluates more cheaply; for ``terms`` see `sum_of_terms`.
     """
     last, rows = len(layers) - 1, len(forward_pass.states[0].vectors) - ROOM
     seeds = sum_of_terms(torch.diag(factors), terms)

@@ -142,11 +142,9 @@ class HostLayer:
     ) -> RowData:
         """Output of the layer for all rows, zero where there is no centre.
 
-        ``data`` is its input; the scalars of the first layer say where spins are. ``table`` has the rows in the slots
-        of all centres and of `EMPTY` ones after them, int32, shape (centres + EMPTY, slots), and ``inputs`` the
-        network's other inputs, shape (centres, inputs). The first ``centres`` are evaluated on at most so many threads.
-        ``adds`` says whether the layer adds its output to its input; ``kept`` receives the intermediate results that
-        `HostAdjoint.back` reads.
+        ``table`` has the rows in the slots of all centres and of `EMPTY` ones after them, int32, shape (centres +
+        EMPTY, slots), and ``inputs`` the network's other inputs, shape (centres, inputs). ``adds`` says whether the
+        layer adds its output to its input; ``kept`` receives the intermediate results that `HostAdjoint.back` reads.
         """
         rows, (vectors, scalars) = len(data.vectors), self._writes
         shapes = (rows, 3, 1 + vectors if scalars else 1), (rows, scalars)

@@ -75,10 +75,7 @@ def usable(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def share_out(work: Callable[[int, int], None], number: int, threads: int, block: int = BLOCK) -> None:
-    """Call ``work(first, last)`` for ranges that together cover ``number`` sites, on at most ``threads`` threads.
-
-    The ranges are nearly equal, and all but the last consist of whole blocks.
-    """
+    """Call ``work(first, last)`` for nearly equal ranges of whole blocks, on at most ``threads`` threads."""
     parts = max(1, min(threads, number // _SHARE))
     if parts == 1:
         work(0, number)

@@ -81,15 +81,12 @@ class HostPotentials:
     def __call__(
         self, spins: Tensor, rows: Tensor, factors: Tensor, inputs: Tensor, wanted: int, centres: int, threads: int
     ) -> tuple[Tensor, Tensor]:
-        """Potentials of centres, and their derivatives with respect to the spins in their slots; zero where missing.
+        """Potentials of the first centres, (potentials, room), and derivatives by spins, (wanted, potentials, 3, room).
 
         ``spins`` has shape (rows, 3), with zeros for what is missing, and ``rows`` are those of the spins in the slots,
-        int32, shape (slots, room), with a stride of 1 between centres; room is a multiple of the tile. ``factors`` are
-        those of the network's outputs, shape (potentials, room), and ``inputs`` its other inputs, shape (inputs, room).
-        The first ``centres`` are evaluated, on at most so many threads.
-
-        Returns shapes (potentials, room) and, for the first ``wanted`` slots, from the centre on, (wanted, potentials,
-        3, room), zero after the centres.
+        int32, shape (slots, room), with a stride of 1; room is a multiple of the tile. ``factors``, (potentials, room),
+        multiply the network's outputs, ``inputs``, (inputs, room), are its other inputs. The results are zero where
+        there is no centre.
         """
         room, factors, inputs = rows.shape[1], factors.contiguous(), inputs.contiguous()
         local = torch.zeros(self._potentials, room, dtype=self._dtype)

@@ -66,10 +66,7 @@ def _double(angle: NDArray[np.float64], determinant: NDArray[np.float64]) -> Irr
 
 
 def group_transform(irreps: tuple[Irrep, ...]) -> tuple[NDArray[np.float64], list[tuple[int, int, int]]]:
-    """Fourier transform on the group: an orthogonal matrix, shape (operations, operations).
-
-    A row has the triple (number of the irrep, a, b), which is returned as well, and a column the operation g.
-    """
+    """Fourier transform on the group, (operations, operations), and the triple (irrep, a, b) of each row."""
     size, dimensions = len(irreps[0]), [irrep.shape[1] for irrep in irreps]
     rows = [(n, a, b) for n, dimension in enumerate(dimensions) for b in range(dimension) for a in range(dimension)]
     matrix = np.stack([math.sqrt(dimensions[n] / size) * irreps[n][:, a, b] for n, a, b in rows])
@@ -77,14 +74,11 @@ def group_transform(irreps: tuple[Irrep, ...]) -> tuple[NDArray[np.float64], lis
 
 
 def independent_copies(irrep: Irrep, stabiliser: NDArray[np.float64]) -> list[tuple[int, float]]:
-    """Independent copies of an irrep in an orbit whose generator some operations map onto itself.
+    """Index b of each independent copy of an irrep in an orbit, and the factor that makes its coefficients orthonormal.
 
-    The values x_g of such an orbit repeat, and its coefficients repeat or vanish accordingly: in the index b they lie
-    in the subspace onto which the stabiliser H projects, Σ_h σ(h) Γ(h) / |H|. ``stabiliser`` is, for each operation,
-    the sign σ with which it maps the generator onto itself, 0 if it maps it elsewhere.
-
-    Returns the index b of each independent copy, and the factor that makes the coefficients orthonormal on the distinct
-    members of the orbit.
+    Some operations may map the generator of the orbit onto itself, with a sign σ (0 in ``stabiliser`` for all others).
+    Its values then repeat, and its coefficients lie, in the index b, in the subspace onto which Σ_h σ(h) Γ(h) / |H|
+    projects.
     """
     count = np.count_nonzero(stabiliser)
     projector = np.einsum("g,gab->ab", stabiliser, irrep) / count
@@ -131,8 +125,7 @@ def find_orbits(
 ) -> list[Orbit]:
     """Orbits of the bonds b_0j, b_jk and chiralities χ_0jk of a neighbourhood, with its centre in slot 0.
 
-    ``pairs`` are the slots j < k of the neighbours whose b_jk and χ_0jk are included, closed under the operations; None
-    for all pairs, at any distance between j and k.
+    ``pairs`` are the slots j < k of the b_jk and χ_0jk, closed under the operations; None for all.
     """
     permutations = slot_permutations(offsets, operations)
     slots = range(1, len(offsets))

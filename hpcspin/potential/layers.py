@@ -66,44 +66,16 @@ class Maps(NamedTuple):
 class Layer(nn.Module):
     """Compute new vectors and scalars of each centre from those of the sites around it.
 
-    Vectors v rotate with the spins and scalars s do not; both are invariant under
-    the operations of the site symmetry. The spin is the first vector. Densities
-    A^Γ_ca = Σ_δd W^Γ_cda(δ) v_d(δ), with learned kernels that transform like the
-    row a of the irrep Γ, have the invariants
+    Vectors v rotate with the spins and scalars s do not; both are invariant under the operations of the site symmetry.
+    The spin is the first vector that a layer reads; it writes none. Densities A^Γ_ca = Σ_δd W^Γ_cda(δ) v_d(δ), with
+    learned kernels that transform like the row a of the irrep Γ, have the invariants
 
         S·A_c (of the trivial irrep),   Σ_a P_pa·Q_pa   and   Σ_a S·(P'_pa x Q'_pa)
 
-    of learned mixtures P, Q, P', Q' of the densities of one irrep. A network of
-    these, of the centre's scalars and of densities of scalars gives the new scalars and
-    the weights w, w' of the new vectors Σ_c (w V_c A_c + w' V'_c S x A_c), which are sums
-    over densities of the trivial irrep. Under S -> -S the third invariant changes its
-    sign and S x A_c does not: a layer that is even under time reversal has P' = Q' = V' = 0.
-
-    Parameters
-    ----------
-    lattice
-        Lattice; its geometry matters, its size does not.
-    offsets
-        Lattice offset of each slot, the centre first, shape (slots, 2).
-    operations
-        Symmetry operations, shape (operations, 2, 2).
-    reads, writes
-        Vectors and scalars of a site that the layer reads, including the spin, and that it writes, without the spin.
-    width
-        Widths of the layer.
-    inputs
-        Number of inputs of the network that do not depend on the spins.
-    hidden
-        Widths of its hidden layers.
-    even
-        Whether S -> -S reverses the new vectors and leaves the new scalars unchanged.
-
-    Attributes
-    ----------
-    trivial, densities : int
-        Numbers of densities: of the trivial irrep, including the centre's spin, and of all irreps, without it.
-    dimensions, rows : list of int
-        Dimension of each irrep, and the number of components of its mixtures on one side of the products.
+    of learned mixtures P, Q, P', Q' of the densities of one irrep. A network of these, of the centre's scalars and of
+    densities of scalars gives the new scalars and the weights w, w' of the new vectors Σ_c (w V_c A_c + w' V'_c S x
+    A_c), which are sums over densities of the trivial irrep. Under S -> -S the third invariant changes its sign and S x
+    A_c does not: a layer that is ``even`` under time reversal has P' = Q' = V' = 0.
     """
 
     basis0: Tensor
@@ -161,11 +133,7 @@ class Layer(nn.Module):
         self.register_buffer(name, torch.tensor(array, dtype=torch.float64), persistent=False)
 
     def maps(self) -> Maps:
-        """Kernels and mixtures as matrices that multiply from the right.
-
-        Kernels of all densities (slots * vectors, densities), mixtures of densities (1 + densities, mixtures) and
-        kernels of the scalars (slots * scalars, scalars) or, for the first layer, counts of neighbours.
-        """
+        """Matrices that multiply from the right; scalars of the first layer are counts of neighbours."""
         return Maps(self._kernels(), self._mixtures(), self._scalar_weights())
 
     def whole_maps(self) -> Maps:
@@ -176,10 +144,9 @@ class Layer(nn.Module):
         return Maps(*(functional.pad(matrix, (0, -matrix.shape[1] % WHOLE)) for matrix in self.maps()))
 
     def features(self, sites: SiteData, around: Surroundings, maps: Maps) -> tuple[Tensor, Tensor]:
-        """Features of each centre, and the sums of densities that become its vectors.
+        """Features, (centres, features), and the sums of densities that become vectors, (3, centres, 2 vectors).
 
-        Shapes (centres, features) and (3, centres, 2 vectors). ``sites`` are the vectors and scalars of all rows,
-        followed by zeros for missing sites: shapes (3, rows + 1, vectors), the spin first, and (rows + 1, scalars).
+        ``sites`` are the vectors and scalars of all rows, followed by zeros for missing sites.
         """
         spin = around.own(sites.vectors[:, :, :1])
         densities = torch.cat([spin, around.sums(sites.vectors, maps.kernels)[..., : self.densities]], 2)
@@ -197,10 +164,7 @@ class Layer(nn.Module):
         return torch.cat(parts, 1), sums
 
     def forward(self, sites: SiteData, around: Surroundings, inputs: Tensor, maps: Maps) -> SiteData:
-        """New vectors (3, centres, vectors) and scalars (centres, scalars) of each centre, zero where it is missing.
-
-        ``inputs`` are the network's other inputs, shape (inputs, centres); the other arguments are those of `features`.
-        """
+        """New vectors and scalars of each centre, zero where missing; ``inputs``, (inputs, centres), of the network."""
         features, sums = self.features(sites, around, maps)
         spin = around.own(sites.vectors[:, :, :1])
         outputs = self.network(features.T, inputs, around.tile or len(features)).T * is_present(spin, 0)

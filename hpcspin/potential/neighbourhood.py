@@ -171,7 +171,7 @@ class Neighbourhood:
         cpu, centres = torch.device("cpu"), self.window.stages[layer]
         inverse = slot_inverse(self.table(cpu, dilation)[:, :centres], self.rows)
         back = functional.pad(inverse, (0, EMPTY), value=centres).T.contiguous()
-        return HostTables(centres, self.centre_rows(1, cpu)[:centres], self.padded(dilation), back)
+        return HostTables(centres, self.padded(dilation), back)
 
     @_cached
     def centre_rows(self, batch: int, device: torch.device) -> Tensor:

@@ -41,11 +41,7 @@ class Network(nn.Module):
         self.scale.copy_(torch.rsqrt(variance + _SMALL_VARIANCE))
 
     def forward(self, features: Tensor, inputs: Tensor, tile: int) -> Tensor:
-        """Potentials of each centre, shape (outputs, centres).
-
-        Features and the other inputs of each centre have the shapes (features, centres) and (inputs, centres); ``tile``
-        is the number of centres in a tile of matrix products.
-        """
+        """Potentials, (outputs, centres), from features and other inputs, (..., centres), by products of tiles."""
         x = self._first(features, inputs, tile)
         for layer in self.layers[1:]:
             x = _affine(layer, functional.silu(x))

@@ -35,21 +35,16 @@ class SlotGather:
         return slot_inverse(self.table[:, :-1], self._rows)
 
     def gather(self, x: Tensor, those: slice = slice(None)) -> Tensor:
-        """Gather the numbers of the spins in the slots of some centres, shape (slots, width, centres); no derivative.
-
-        ``x`` has the numbers of each spin, and zeros after them, shape (rows + 1, width), see `with_zero`; ``those``
-        are by default all centres, with the empty one at the end.
-        """
+        """Numbers of the spins in the slots of some centres, from (rows + 1, width) to (slots, width, centres)."""
         width = x.shape[1]
         index = self.table[:, None, those] * width + torch.arange(width, device=x.device)[:, None]
         return x.flatten().index_select(0, index.flatten()).view(index.shape)
 
     def adjoint(self, x: Tensor) -> Tensor:
-        """For each spin, the sum of x over the slots that it is in, shape (rows, width); differentiable to any order.
+        """For each spin, the sum of x, (slots, width, centres + 1), over its slots; differentiable to any order.
 
-        Terms are added in the order of the slots, whatever block of the lattice the table describes. ``x`` has the
-        shape (slots, width, centres + 1) and is zero for the last centre. Raises HpcspinError if a row is the same
-        neighbour of two centres.
+        Terms are added in the order of the slots, whatever block of the lattice the table describes; x is zero at its
+        end.
         """
         return linear(x, self._sums, lambda grad: self.gather(with_zero(grad)))
 

@@ -34,8 +34,7 @@ class Tables:
     """Surroundings by neighbour tables, whose sums, and those of their derivatives, have a fixed order.
 
     The bits of a centre do not depend on the batch. The derivative of a gather is added slot by slot, whichever window
-    of the lattice the tables describe; the derivative with respect to the last row, which stands for missing sites, is
-    zero.
+    of the lattice the tables describe; it is zero for the last row, which stands for missing sites.
     """
 
     table: Tensor
@@ -67,10 +66,7 @@ class Tables:
         return nothing.index_copy(-2, self.rows, x[..., : len(self.rows), :])
 
     def sums(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre, shape (k, centres, m).
-
-        The values x are those of all rows, as in `own`; W has the shape (slots * width, m).
-        """
+        """Σ_δd x_d(δ) W_dc(δ) over the slots δ of each centre, (k, centres, m); W has the shape (slots * width, m)."""
         return self.product(self._gathered(x, len(self.table)).flatten(2), kernels)
 
     def product(self, x: Tensor, matrix: Tensor) -> Tensor:

@@ -41,10 +41,7 @@ class Block(NamedTuple):
 
 
 def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:
-    """Lattice offsets no longer than a radius, in lattice constants, sorted by length, the zero offset first.
-
-    Shape (1 + neighbours, 2); the size of the lattice does not matter.
-    """
+    """Lattice offsets, (1 + neighbours, 2), no longer than a radius, sorted by length, the zero offset first."""
     x, y = lattice.reach(radius)
     grid = np.mgrid[-x : x + 1, -y : y + 1].reshape(2, -1).T
     length = np.linalg.norm(lattice.cartesian(grid), axis=-1)
@@ -85,7 +82,7 @@ class Window:
 
     @classmethod
     def around(cls, block: Block, halo: Halo, offsets: NDArray[np.int64], layers: Sequence[int] = (1,)) -> Window:
-        """A block of a lattice inside a halo.
+        """A block of a lattice inside a halo, in multiples of the reach, for layers with given dilations along x.
 
         In a halo of one reach, only the centres of the block have complete neighbourhoods. Each further reach completes
         those of the centres one reach farther outside. These are needed because a layer depends on the output of the
@@ -93,17 +90,6 @@ class Window:
         spin, unless their terms are exchanged across the borders. Each layer evaluates fewer centres than the one
         before it, by what it sees itself: one reach along y and its dilation along x. Along an axis that the block
         spans, no halo is needed and none is read. Raises HpcspinError if the halo is narrower than what the layers see.
-
-        Parameters
-        ----------
-        block
-            The block.
-        halo
-            Widths of the halo: multiples of `reach_of` the offsets, at least `ForceField.halo`.
-        offsets
-            Result of `offsets_within`.
-        layers
-            Dilation of each layer of the field along x.
         """
         reach = reach_of(offsets)
         x, y = (math.inf if spans else width // reach for width, spans in zip(halo, block.whole, strict=True))

@@ -55,10 +55,7 @@ class Snapshots:
 
 @dataclass(frozen=True)
 class Split:
-    """Shards of independent trajectories, divided into those for training and those for validation.
-
-    Their files are relative to ``directory``.
-    """
+    """Shards of independent trajectories, for training and for validation, with files relative to ``directory``."""
 
     directory: Path
     train: tuple[Shard, ...]
@@ -70,10 +67,7 @@ class Split:
 
 
 def listed_shards(directories: Sequence[Path]) -> list[Shard]:
-    """The shards of a training set, named as in ``training.validation``: with the directory if there are several.
-
-    Raises HpcspinError if a manifest is missing or invalid.
-    """
+    """The shards of a training set by name, with the directory if there are several; HpcspinError without manifest."""
     return [
         shard if len(directories) == 1 else replace(shard, file=str(directory / shard.file))
         for directory in directories
@@ -82,14 +76,11 @@ def listed_shards(directories: Sequence[Path]) -> list[Shard]:
 
 
 def split_shards(directories: Sequence[Path], validation: Sequence[str], world: World) -> Split:
-    """Divide the shards of a training set into whole files for training and for validation.
+    """Divide the shards of a training set into whole files for training and for validation; a collective call.
 
     Frames of one trajectory resemble each other: an error on frames between those trained on would be a training error.
-    Each directory has a ``manifest.json``; the shards of several directories are named with their directories. A
-    collective call; rank 0 verifies the shards.
-
-    Raises HpcspinError if a shard is missing or corrupt, a name for validation is unknown, or no shard is left to train
-    on.
+    Rank 0 verifies the shards. Raises HpcspinError if one is missing or corrupt, or a name for validation unknown, or
+    none is left to train on.
     """
     if world.rank == 0:
         for directory in directories:
@@ -128,10 +119,9 @@ def load_shares(
     Snapshot number n of a list belongs to class n mod stride, and class c to rank c mod ranks: a batch with one
     snapshot of each class then costs all ranks the same, and its members do not depend on the number of ranks.
 
-    The shards are in the order of the manifest, ``sources`` has the system of each by the name of its file, and
-    ``dtype`` is the precision in memory. With ``grand`` a grand potential is trained on them: ``bias`` then holds the
-    chemical potential and the electrons per site of each label, and ``energy`` the free energy. Raises HpcspinError if
-    a file is invalid, or lacks the datasets that a grand potential is trained on.
+    ``sources`` has the system of each shard by the name of its file. With ``grand`` the snapshots are those that a
+    grand potential learns from, see `Snapshots`. Raises HpcspinError if a file is invalid or lacks the datasets for
+    that.
     """
     shares = []
     for lattice in dict.fromkeys(sources[shard.file].lattice for shard in shards):
@@ -204,10 +194,9 @@ def energies_of_a_site(labels: Labels) -> NDArray[np.float64]:
 
 
 def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
-    """Batches of an epoch over several lists of snapshots, each batch from one list; see `epoch_batches`.
+    """Batches of an epoch over several lists of snapshots: the number of a list, and numbers of snapshots in it.
 
-    ``totals`` are the lengths of the lists. Each batch is the number of a list and the numbers of snapshots in it; the
-    lists alternate at random.
+    ``totals`` are the lengths of the lists, which alternate at random; see `epoch_batches`.
     """
     plan = [(n, members) for n, total in enumerate(totals) for members in epoch_batches(total, batch, seed, epoch)]
     if len(totals) == 1:

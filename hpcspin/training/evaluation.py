@@ -100,10 +100,9 @@ def examine(
 def _predictions(
     model: ForceField | Committee, snapshots: Snapshots, device: torch.device
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, NDArray[np.float64]]]:
-    """Predictions for a few of my snapshots at a time.
+    """Predictions for a few of my snapshots at a time: rows, what the model took, predicted and exact fields, energies.
 
-    Yields rows, spins, predicted and exact fields on the device, and the energies per site, predicted and exact, of
-    shape (snapshots, 2), with NaN for unknown energies.
+    The energies per site, predicted and exact, are NaN where unknown, shape (snapshots, 2).
     """
     table, sites = model.neighbourhood(snapshots.lattice), snapshots.lattice.num_sites
     step = max(1, _SITES_AT_ONCE // sites)

@@ -40,10 +40,7 @@ def new_model(architecture: Architecture, seed: int) -> ForceField:
 
 
 def continued(model: ForceField, architecture: Architecture) -> ForceField:
-    """A saved force field whose training continues, in its own unit of bias.
-
-    A model of ``drive: bias`` can be continued as one of ``drive: potentials``, see `with_potentials`.
-    """
+    """A saved force field whose training continues, in its own units; of ``drive: bias`` also `with_potentials`."""
     if (model.architecture.drive, architecture.drive, architecture.drives) == ("bias", "potentials", _ELECTRODES):
         model = with_potentials(model)
     initial = model.architecture
@@ -62,11 +59,9 @@ def continued(model: ForceField, architecture: Architecture) -> ForceField:
 
 @torch.no_grad()
 def with_potentials(model: ForceField) -> ForceField:
-    """The same force field with the potentials φ_1 and φ_2 of two electrodes as input, and the bias as φ_2 - φ_1.
+    """The same force field of layers with the potentials φ_1, φ_2 of two electrodes as input, and the bias φ_2 - φ_1.
 
-    The model has message-passing layers and ``drive: bias``. The result equals it if the second electrode has the
-    higher potential and the bath lies between the two. The weights of φ_1 are minus those of φ_2 until training
-    continues.
+    It equals the model of ``drive: bias`` if the second electrode has the higher potential and the bath lies between.
     """
     wider = make_force_field(model.architecture.changed(drive="potentials", drives=_ELECTRODES))
     weights = model.state_dict()

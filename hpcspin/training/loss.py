@@ -27,27 +27,17 @@ def batch_loss(
     world: World,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """My part of the loss of a batch of one lattice, in units of t²; the sum over all ranks is the loss.
+    """My part of the loss of a batch of one lattice, in t²; the sum over all ranks is the loss; a collective call.
 
     The loss is the sum of the mean squared error of a perpendicular component of the field, ``settings.gauge`` times
     the mean square of h^neq, and ``settings.energy_weight`` times the variance of the error of the energy per site. A
     learned grand potential adds ``settings.electrons_weight`` times the mean squared error of the electrons per site
     plus the mean square of the amount by which its compressibility ∂n/∂mu falls short of `_COMPRESSIBILITY` at other
-    chemical potentials. A collective call.
+    chemical potentials.
 
-    Parameters
-    ----------
-    predicted
-        Prediction for my snapshots.
-    spins, field, energy
-        Spins and exact fields, shape (mine, sites, 3), and exact energies per site, shape (mine,).
-    drive, grand
-        For a learned grand potential, which is None for other models, the chemical potential and the exact electrons
-        per site, shape (mine, 2).
-    count
-        Number of snapshots in the batch, over all ranks.
-    weights
-        Weight of the error of the field in each of my snapshots, shape (mine,); None for 1.
+    Of my snapshots, spins and exact ``field`` have the shape (mine, sites, 3), the exact ``energy`` per site and the
+    ``weights`` of their errors, None for 1, (mine,). ``drive`` has chemical potential and electrons per site, (mine,
+    2), if there is a ``grand`` potential; ``count`` is the number of snapshots over all ranks.
     """
     sites = spins.shape[1]
     squares = perpendicular(spins, predicted.field - field).square()
@@ -66,11 +56,7 @@ def batch_loss(
 
 
 def relative_weights(spins: Tensor, field: Tensor, scale: Tensor, floor: float) -> Tensor:
-    """Weights of snapshots, (mine,), whose errors count relative to the mean square v of their own perpendicular field.
-
-    They are (1 + floor) / (v / scale² + floor), 1 for the mean square of all data, whose root is ``scale``, for spins
-    and exact fields of shape (mine, sites, 3).
-    """
+    """Weights (1 + floor) / (v / scale² + floor) of snapshots, (mine,), with the mean square v of their own field."""
     own = perpendicular(spins, field).square().sum(-1).mean(1) / 2
     return (1 + floor) / (own / scale**2 + floor)
 

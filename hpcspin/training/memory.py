@@ -30,33 +30,11 @@ _MORE = 1.2
 def require_room(
     model: ForceField, train: Sequence[Snapshots], batch: int, world: World, device: torch.device, *, bfloat16: bool
 ) -> None:
-    """Refuse a training whose steps do not fit into the memory of a node; a collective call.
+    """Refuse a training on a CPU whose steps do not fit into the memory of a node; a collective call.
 
-    Each rank takes one step on one of its snapshots, without changing the weights. It ends as soon as its share of a
-    batch would take more than there is.
-
-    It is not for ``training.compile``: while tensors are counted, torch.compile runs a step uncompiled, which takes
-    more than the compiled one, so that trainings that fit would be refused.
-
-    Parameters
-    ----------
-    model
-        The force field.
-    train
-        My training snapshots, one list for each lattice; each list has one.
-    batch
-        Snapshots in a batch, over all ranks.
-    world
-        The ranks.
-    device
-        Device of the training. Nothing is measured for a GPU, which reports that it has too little memory.
-    bfloat16
-        Whether products are computed in bfloat16.
-
-    Raises
-    ------
-    HpcspinError
-        If the steps of a rank do not fit; on all ranks.
+    Each rank takes one step on one of its snapshots, of which each list has one, without changing the weights. It ends
+    as soon as its share of a batch would take more than there is. It is not for ``training.compile``: while tensors are
+    counted, a step runs uncompiled, which takes more. Raises HpcspinError on all ranks.
     """
     if device.type != "cpu":
         return

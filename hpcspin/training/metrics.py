@@ -19,10 +19,7 @@ _FEWEST_SNAPSHOTS = 10
 
 
 def tangent_components(spins: Tensor, field: Tensor) -> Tensor:
-    """The two components of a field perpendicular to its spin, shape (..., 2), for spins and fields of shape (..., 3).
-
-    They are along e_1 and e_2 = S x e_1; e_1 lies in the plane of S and the coordinate axis farthest from S.
-    """
+    """Components, (..., 2), along e_1, in the plane of S and the axis farthest from it, and e_2 = S x e_1."""
     axis = torch.zeros_like(spins).scatter_(-1, spins.abs().argmin(-1, keepdim=True), 1.0)
     first = torch.nn.functional.normalize(perpendicular(spins, axis), dim=-1)
     second = torch.linalg.cross(spins, first)

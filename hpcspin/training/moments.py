@@ -47,10 +47,7 @@ def normalise(model: ForceField, data: Sequence[Snapshots], world: World, device
 
 @torch.no_grad()
 def set_envelope(model: ForceField, data: Sequence[Snapshots], world: World, device: torch.device) -> None:
-    """Set the range of each feature over all training snapshots; a collective call, each rank with its share.
-
-    The model must be in evaluation mode with its final weights, on which the features of learned kernels depend.
-    """
+    """Set the range of each feature over all training snapshots, in evaluation mode; a collective call, all rows."""
     lowest = np.full(len(model.networks[-1].mean), np.inf)
     highest = -lowest
     for _, _, given in _batches(model, data, [np.arange(len(share.spins)) for share in data], device):

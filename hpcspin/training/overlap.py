@@ -53,11 +53,10 @@ def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
 
 
 def require_independent(split: Split, drives: Mapping[str, Hashable], past: Mapping[str, str], world: World) -> None:
-    """Refuse validation snapshots that are trained on, and warn of snapshots that are trained on twice.
+    """Refuse validation snapshots that are trained on, and warn of those trained on twice; rank 0 does the work.
 
-    Rank 0 does the work and logs. For training, the same spins at two voltages, given by the drive of each shard, are
-    two snapshots. ``past`` lists the training data of the model that the training starts from, see `learned_files`. The
-    HpcspinError names the validation shard and the one that it repeats.
+    For training, the same spins at two voltages, given by the drive of each shard, are two snapshots. ``past`` are the
+    `learned_files` of the model that the training starts from.
     """
     if world.rank == 0:
         seen = _learned(split, drives, world)

@@ -9,10 +9,7 @@ from torch import nn
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Fraction of the full learning rate at step ``step`` of ``steps``: linear rise, then half a cosine to zero.
-
-    ``warmup`` is the fraction of the steps in which it rises.
-    """
+    """Fraction of the full learning rate at a step: a rise over the fraction ``warmup``, then half a cosine to zero."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising

@@ -41,12 +41,11 @@ class Source:
 
 
 def read_source(path: Path, kind: str, bias: float, drive: str = "bias", *, distil: bool = False) -> Source:
-    """System of a label file, from the config stored in it.
+    """System of a label file, from its config; without one it has the given kind and bias, and edges open along x only.
 
-    A file without a config has the given kind of lattice and bias; its edges are open along x only. Raises HpcspinError
-    if the file is invalid, its snapshots do not fit the lattice of its config, a force field with this drive cannot
-    represent its electrons, or it is a trajectory whose fields are not those of the electrons alone, which must be
-    exact or, with ``distil``, may also be those of a force field.
+    Raises HpcspinError if the file is invalid, its snapshots do not fit its lattice, a force field with this drive
+    cannot represent its electrons, or its fields are not those of the electrons alone (with ``distil``, or of a force
+    field).
     """
     attributes = read_attributes(path)
     config = attributes.get("config")
@@ -77,14 +76,10 @@ def agreed_sources(
 ) -> dict[str, Source]:
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
-    Files without a config have a lattice of this kind and the ``assumed`` electrons, or, if these are None, those of
-    the other files or, if there are none, bias 0. ``past`` are the electrons of the training data of the model that the
-    training starts from. The keys ``allow`` may differ, and so may ``drive``, the input of the force field that
-    describes the reservoirs, see `hpcspin.storage.without_drive`. With ``distil`` fields of a force field are allowed
-    as training data.
-
-    Rank 0 logs a warning of files that do not state their electrons. Raises HpcspinError for the reasons of
-    `read_source`, or if the electrons differ in keys that are not allowed.
+    Files without a config have a lattice of this kind and the ``assumed`` electrons, or else those of the other files,
+    or else bias 0, and rank 0 warns of them. ``past`` are the electrons of the training data of the model that the
+    training starts from. The keys ``allow`` may differ, and so may what ``drive`` describes, see
+    `hpcspin.storage.without_drive`. Raises HpcspinError for the reasons of `read_source`, or if other keys differ.
     """
     sources = {name: read_source(path, kind, 0.0, drive, distil=distil) for name, path in files.items()}
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}

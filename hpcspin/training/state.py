@@ -23,9 +23,8 @@ from hpcspin.training.schedule import RunningMean
 class TrainingState:
     """The state of a training and its checkpoint, which is refused if it belongs to another config.
 
-    The checkpoint holds the model, the running mean and the optimiser, the ``epoch`` and the ``seconds`` spent over all
-    restarts, and the best weights so far with their ``metrics`` and their ``best_epoch``. Buffers of the model are not
-    saved, because they follow from the data.
+    ``seconds`` are those over all restarts, ``metrics`` and ``best_epoch`` those of the best weights so far. Buffers of
+    the model are not saved, because they follow from the data.
     """
 
     def __init__(
@@ -69,10 +68,9 @@ class TrainingState:
         world.barrier()
 
     def restore(self, world: World) -> int | None:
-        """Restore the checkpoint, if there is one; a collective call.
+        """Restore the checkpoint, and return its number of epochs; None if there is none; a collective call.
 
-        Returns the number of epochs in the settings of the checkpoint, or None if there is no checkpoint. Raises
-        HpcspinError if the checkpoint belongs to a training with other settings, which the message names, or with more
+        Raises HpcspinError if it belongs to a training with other settings, which the message names, or with more
         epochs.
         """
         found = read_checkpoint(self._path, self._config, ("training.epochs",)) if world.rank == 0 else None

@@ -95,11 +95,7 @@ class Descriptor(nn.Module):
 
 
 def require_features(descriptor: Descriptor, slots: int, dtype: torch.dtype) -> None:
-    """Refuse a descriptor without the features that it promises: on random spins, which it must be able to describe.
-
-    Raises HpcspinError if their number is not that of its parities, they change when all spins turn together, or they
-    have other signs under time reversal.
-    """
+    """Refuse a descriptor whose features, on random spins, are not those it promises: number, rotations, S -> -S."""
     where, parity = f"potential.descriptor: {descriptor.name}", np.asarray(getattr(descriptor, "parity", ()))
     spins = np.random.default_rng(1).standard_normal((slots, 3, _CENTRES))
     spins /= np.linalg.norm(spins, axis=1, keepdims=True)
