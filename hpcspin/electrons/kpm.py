@@ -190,20 +190,29 @@ class KpmSolver(EquilibriumSolver):
         sites = self.system.lattice.num_sites
         phases = np.tile([1.0, 0.0], (sites, 1))
         groups = probe_groups(unit_colouring(self.system.lattice), phases, probing.recursion.pairs)
-        expansion, truncation, moments = self._converged(probing, groups, sites, self.tolerance)
+        expansion, truncation, moments = self._converged(probing, groups, sites, self.tolerance, exact=True)
         return probing.densities(moments, expansion), truncation
 
     def _converged(
-        self, probing: Probing, groups: list[ProbeGroup], sites: int, tolerance: float
+        self, probing: Probing, groups: list[ProbeGroup], sites: int, tolerance: float, *, exact: bool = False
     ) -> tuple[Expansion, float, LocalMoments]:
-        """The shortest sufficient series, its error, and the moments of at most about ``sites`` sites."""
+        """The shortest sufficient series, its error, and the moments of at most about ``sites`` sites.
+
+        Changes of the series tell the error of Jackson's kernel only where there are many levels: one nearer to mu than
+        the resolution of the series is half occupied with any number of moments. From unit vectors, ``exact``, it is
+        therefore `Probing.bound`. Random ones shift mu, and the bound with it.
+        """
         count = self._plan.moments
         while count <= MOST_MOMENTS:
             moments = probing.local_moments(groups, count, sites)
             fields: dict[tuple[int, str], Real] = {}
             for part in (count // 2, 3 * count // 4, count):
                 for kernel in _KERNELS:
-                    error = self._truncation(probing, moments, part, kernel, fields)
+                    if exact and kernel == "jackson":
+                        error = self.scale * probing.bound(moments, self._expansion(part, kernel))
+                    else:
+                        error = self._truncation(probing, moments, part, kernel, fields)
+                    error += _ROUNDING * part * self.scale
                     if error <= tolerance:
                         return self._expansion(part, kernel), error, moments
             count *= 2
@@ -237,7 +246,7 @@ class KpmSolver(EquilibriumSolver):
             change = max(2 * ratio * change, slowest**2 * before)
         elif ratio < _FALLING:
             change *= math.sqrt(ratio)
-        return change + _ROUNDING * count * self.scale
+        return change
 
     def _expansion(self, count: int, kernel: str) -> Expansion:
         return Expansion(self.interval, self.system.temperature, count, kernel)

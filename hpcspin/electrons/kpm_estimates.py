@@ -104,6 +104,12 @@ class Probing:
         series = expansion.occupation_of_gradient(potential)
         return np.tensordot(series, moments.local[: expansion.count, :, 1:], axes=1)
 
+    def bound(self, moments: LocalMoments, expansion: Expansion) -> float:
+        """Largest trace of `Expansion.majorant` on the stored sites: no component is further off at this mu."""
+        potential = self._potential(expansion, moments.total[: expansion.count])
+        traces = np.tensordot(expansion.majorant(potential), moments.local[: expansion.count, :, 0], axes=1)
+        return float(np.abs(traces).max())
+
     def gradient(self, groups: Sequence[ProbeGroup], expansion: Expansion) -> Estimate:
         """The estimate as the gradient of the estimated energy."""
         steps, strip = expansion.count // 2, self.recursion.strip

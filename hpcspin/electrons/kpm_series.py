@@ -28,6 +28,8 @@ _SAMPLES = 128
 _POINTS = 12.0
 """Chebyshev points divided by half width / T; coefficients fall as exp(-pi n T / half width) to nothing by then."""
 
+_NEGLIGIBLE = 1e-13
+"""Error of an occupation relative to the largest one that is due to rounding."""
 _EMPTY = 40.0
 """|e - mu| / T beyond which a level is full or empty."""
 
@@ -129,6 +131,24 @@ class Expansion:
         series[1:-1:2] = even[1:]
         series[0] /= 2
         return series / self.interval.half_width
+
+    def majorant(self, potential: float) -> Vector:
+        """Coefficients of a polynomial that is nowhere below the error of the occupations above; for Jackson's kernel.
+
+        The kernel is positive: it widens the error to a polynomial, which a factor below 2 raises above the error.
+        """
+        exact = fermi(self.energies, potential, self.temperature)
+        series = self.occupation(potential), self.occupation_of_gradient(potential)
+        error = np.max([np.abs(self._values(one) - exact) for one in series], axis=0)
+        widened = self.coefficients(error)
+        return widened * (error / (self._values(widened) + _NEGLIGIBLE * error.max())).max()
+
+    def _values(self, series: Vector) -> Vector:
+        """Values of a series at the energies e_k."""
+        padded = np.pad(series, (0, len(self.energies) - self.count))
+        padded[1:] /= 2
+        values: Vector = scipy.fft.dct(padded, type=3)
+        return values
 
     def potential(self, moments: Vector, electrons: float) -> float:
         """Potential mu at which sum_n g_n c_n mu_n is ``electrons``, for moments mu_n = tr T_n(x(H)), shape (M,)."""

@@ -122,6 +122,26 @@ def test_few_levels_on_which_two_series_happen_to_agree_have_no_smaller_error(te
         assert np.abs(found.field - exact.field).max() <= found.error[0] <= tolerance
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "periodic", "given", "tolerance"),
+    [
+        ("triangular", (3, 4), (False, False), {"exchange": 3.4, "temperature": 0.0105, "potential": 4.406}, 5e-3),
+        ("triangular", (4, 2), (True, False), {"exchange": 1.95, "temperature": 0.036, "potential": -1.277}, 9e-6),
+        ("square", (3, 4), (True, True), {"exchange": 2.62, "temperature": 0.039, "potential": 4.4236}, 2e-3),
+        ("triangular", (6, 5), (True, True), {"exchange": 0.45, "temperature": 0.017, "filling": 1.053}, 1e-2),
+    ],
+)
+def test_a_level_that_jacksons_kernel_does_not_resolve_from_mu_counts_in_the_error(
+    kind, size, periodic, given, tolerance
+):
+    """Few levels, of ferromagnets; the error was claimed up to 50 times too small."""
+    system = ClosedLattice(make_lattice(kind, size, periodic), hopping=1.0, **given)
+    spins = system.texture("ferromagnet", tilt=0.0)[None]
+    exact = make_solver("diagonalization", system, 1e-9).solve(spins)
+    found = KpmSolver(system, tolerance).solve(spins)
+    assert np.abs(found.field - exact.field).max() <= found.error[0] <= tolerance
+
+
 def test_a_tolerance_is_reached_by_more_colours():
     system = metal()
     spins = random_spins(system, 1, seed=3)

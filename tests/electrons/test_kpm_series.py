@@ -51,6 +51,17 @@ def test_bounds_are_those_of_the_band_of_a_periodic_lattice():
     assert (low, high) == pytest.approx((-8, 5), rel=0.02)
 
 
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+@pytest.mark.parametrize("potential", [-9.4, -3.0, 0.4])
+def test_the_majorant_is_nowhere_below_the_error_of_the_occupation(temperature, potential):
+    """At energies between its points too; not far above either where the error is largest."""
+    expansion, energies = series(128, temperature, "jackson"), np.linspace(*INTERVAL.ends, 9999)
+    exact, bound = expit((potential - energies) / temperature), value(expansion.majorant(potential), energies)
+    for found in (expansion.occupation(potential), expansion.occupation_of_gradient(potential)):
+        assert (np.abs(value(found, energies) - exact) <= 1.01 * bound + 1e-12).all()
+    assert bound.max() < 1.5
+
+
 def test_coefficients_reproduce_the_functions():
     energies = np.linspace(*INTERVAL.ends, 999)
     expansion, potential = series(), 0.4
