@@ -53,6 +53,14 @@ def allowed_key(key: str) -> str:
     return key
 
 
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"the value {value:g} would count twice; give it once")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
 Allowed = tuple[Annotated[str, AfterValidator(allowed_key)], ...]
 
 
@@ -174,7 +182,7 @@ class LearningSection(Section):
 class SwitchingSection(Section):
     """Voltage at which a magnet along the axis becomes unstable, from the linearised equation of motion."""
 
-    voltages: Annotated[tuple[Finite, ...], Field(min_length=2)]
+    voltages: Annotated[tuple[Finite, ...], Field(min_length=2), Distinct]
     """Voltages of one sign, among which the largest growth rate should change sign."""
     start: Literal["parallel", "antiparallel"] = "parallel"
     """Direction of the magnet relative to the axis."""
@@ -196,11 +204,11 @@ class SwitchingSection(Section):
 class TorqueSection(Section):
     """Torque of a polarised current on a uniform magnet, against angle and voltage."""
 
-    voltages: Annotated[tuple[Finite, ...], Field(min_length=1)]
+    voltages: Annotated[tuple[Finite, ...], Field(min_length=1), Distinct]
     """Voltages V."""
     shares: dict[str, Finite] = Field({"left": 0.5, "right": -0.5}, min_length=1)
     """For each reservoir, by name, the fraction of V that is added to its potential."""
-    angles: Annotated[tuple[Annotated[Positive, Field(lt=180)], ...], Field(min_length=1)]
+    angles: Annotated[tuple[Annotated[Positive, Field(lt=180)], ...], Field(min_length=1), Distinct]
     """Angles of the magnet to the axis, in degrees."""
     axis: Vector | None = None
     """Direction of the polarisation; none for that of the polarised reservoirs."""

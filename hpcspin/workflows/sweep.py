@@ -170,7 +170,7 @@ def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
         if not pairs and None not in found:
             raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
         records = [{"overrides": run.choice, **record} for run, record in pairs]
-        rows = [_row(run, record) for run, record in pairs]
+        rows = [_row(run, record, sweep.verb) for run, record in pairs]
         show = sweep.show or VERBS[sweep.verb].show or [*records[0]["metrics"]][:1] if records else ()
         write_csv(rows, sweep.output / "sweep.csv")
         # A report needs the table of a directory that has this file.
@@ -203,12 +203,12 @@ def _origin(sweep: Sweep, run: _Run) -> Row:
     return {**config, "sweep": {"verb": sweep.verb, "inputs": inputs}}
 
 
-def _row(run: _Run, record: Row) -> Row:
-    """A line of the table: keys, numbers and directory of a run."""
+def _row(run: _Run, record: Row, verb: str) -> Row:
+    """A line of the table: keys, numbers and directory of a run, and its voltage unless it has several."""
     keys = {
         key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in run.choice.items()
     }
-    reservoirs = run.config.electrons.reservoirs if run.config.electrons else ()
+    reservoirs = run.config.electrons.reservoirs if run.config.electrons and verb != "torque" else ()
     potentials = [reservoir.potential for reservoir in reservoirs]
     bias = {"voltage": max(potentials) - min(potentials)} if potentials else {}
     numbers = flat_numbers(
@@ -220,7 +220,7 @@ def _row(run: _Run, record: Row) -> Row:
 def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequence[str]) -> bool:
     """Write the curves of the quantities to show; return whether there is an axis to draw them against."""
     keys = list(runs[0].choice)
-    against = sweep.against or _natural_axis(runs)
+    against = sweep.against or _natural_axis(runs, sweep.verb)
     if against is None or not rows:
         return False
     axes = [*keys, *(name for name in rows[0] if name not in keys), "time"]
@@ -247,15 +247,15 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequenc
     return True
 
 
-def _natural_axis(runs: Sequence[_Run]) -> str | None:
+def _natural_axis(runs: Sequence[_Run], verb: str) -> str | None:
     """The voltage where it varies and determines the potentials, else the first varied key with numbers only."""
     numeric = [
         key
         for key in runs[0].choice
         if not key.endswith("seed") and all(isinstance(run.choice[key], int | float) for run in runs)
     ]
-    voltage = any(_is_axis(key, "voltage") for key in numeric) and _follow_from_the_voltage(runs)
-    return "voltage" if voltage else next(iter(numeric), None)
+    voltage = verb != "torque" and any(_is_axis(key, "voltage") for key in numeric)
+    return "voltage" if voltage and _follow_from_the_voltage(runs) else next(iter(numeric), None)
 
 
 def _follow_from_the_voltage(runs: Sequence[_Run]) -> bool:
@@ -338,6 +338,8 @@ def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
         raise HpcspinError(f"--chain: {sweep.verb} has no spins to go on from; it is for --run simulate and minimise")
     if sweep.against == "time" and sweep.verb != "simulate":
         raise HpcspinError(f"--against time: {sweep.verb} has no frames in time; it is for --run simulate")
+    if sweep.against == "voltage" and sweep.verb == "torque":
+        raise HpcspinError("--against voltage: each torque has the voltages torque.voltages; choose a varied key")
     if (sweep.verb == "label") != (sweep.spins is not None):
         raise HpcspinError("--spins: give it with --run label, and only there")
     if (sweep.verb == "train") != bool(sweep.data):

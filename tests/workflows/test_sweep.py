@@ -265,6 +265,7 @@ def test_labels_of_spins_at_two_voltages(hpcspin: Cli, config: Path, spins_file:
         ({"task": "5/4"}, "the tasks are 1 to n"),
         ({"task": "0/4"}, "the tasks are 1 to n"),
         ({"against": "time", "verb": "minimise"}, "--against time: minimise has no frames in time"),
+        ({"against": "voltage", "verb": "torque"}, "--against voltage: each torque has the voltages torque.voltages"),
         ({"vary": [f"{LEFT}=-1,-1e6"]}, "potentials differ by 1e[+]06"),
     ],
 )
@@ -306,12 +307,19 @@ def test_opposite_voltages_are_not_averaged(
     explicit = "voltage" if against is None else None
     given = Sweep(config, [f"{LEFT}={values}", "dynamics.seed=1,2"], tmp_path, show=["q"], against=explicit)
     runs = [run for chain in _chains(given) for run in chain]
-    rows = [_row(run, {"metrics": {"q": 1.0}, "directory": ""}) for run in runs]
-    assert _natural_axis(runs) == (against or LEFT)
+    rows = [_row(run, {"metrics": {"q": 1.0}, "directory": ""}, "simulate") for run in runs]
+    assert _natural_axis(runs, "simulate") == (against or LEFT)
     assert _draw(given, runs, rows, given.show)
     points = table(tmp_path / "curves.csv")
     assert [point["of"] for point in points] == ["2", "2"]
     assert {point["line"].rpartition(" ")[2] for point in points} == lines
+
+
+def test_a_torque_has_several_voltages_and_none_in_the_table(config: Path, tmp_path: Path) -> None:
+    """That of the config was there, at which none of its labels are."""
+    runs = [run for chain in _chains(Sweep(config, [f"{LEFT}=-1,-2"], tmp_path, verb="torque")) for run in chain]
+    assert "voltage" not in _row(runs[0], {"metrics": {}, "directory": ""}, "torque")
+    assert _natural_axis(runs, "torque") == LEFT
 
 
 @pytest.mark.mpi

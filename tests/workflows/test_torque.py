@@ -228,6 +228,9 @@ def test_a_bracket_is_the_pair_between_which_runs_begin_to_leave(sizes: set[floa
         ("dynamics.pinned=all", "no spin in these columns can move"),
         ("torque.voltages=[0.4, 4000]", "potentials differ by 4000"),
         ("torque.switching.voltages=[0.4, 4000]", "potentials differ by 4000"),
+        ("torque.voltages=[0.4, 0, 0.4]", "torque.voltages: the value 0.4 would count twice; give it once"),
+        ("torque.angles=[30, 60, 30]", "torque.angles: the value 30 would count twice; give it once"),
+        ("torque.switching.voltages=[0.4, 0.4]", "torque.switching.voltages: the value 0.4 would count twice"),
         ("torque.model=driven_sd_fast", "take potential.drive: polarized"),
     ],
 )
