@@ -43,23 +43,31 @@ class ClosedFormSolver(SteadyStateSolver):
     )
 
     def _solve(self, spins: NDArray[np.float64]) -> SteadyState:
-        mine = np.arange(self.world.rank, len(spins), self.world.size)
-        reservoirs, sites = len(self.system.reservoirs), (len(spins), *self.system.lattice.size)
-        components, current, error = np.zeros((*sites, 4)), np.zeros((len(spins), reservoirs)), np.zeros(len(spins))
+        mine, count = np.arange(self.world.rank, len(spins), self.world.size), len(spins)
+        components, errors = np.zeros((count, *self.system.lattice.size, 4)), np.zeros((count, 2))
+        current = np.zeros((count, len(self.system.reservoirs)))
         for snapshot in mine:
-            components[snapshot], current[snapshot], error[snapshot] = self._snapshot(spins[snapshot])
-        components, current, error = (self.world.sum(part) for part in (components, current, error))
-        return SteadyState.from_components(self.system, components, error, current=current)
+            components[snapshot], current[snapshot], errors[snapshot] = self._snapshot(spins[snapshot])
+        components, current, errors = (self.world.sum(part) for part in (components, current, errors))
+        return SteadyState.from_components(
+            self.system, components, errors[:, 0], current=current, current_error=errors[:, 1]
+        )
 
-    def _snapshot(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    def _snapshot(
+        self, spins: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]:
+        """Components, currents, and the largest errors of the field and of the currents."""
         spectrum = Spectrum.of(self.system, spins)
         inner, everything = spectrum.occupation(self.system)
         components = self._components(spectrum.sites(inner))
         # With f = 1 for every reservoir the same sum must give rho = 1.
         filled = self._components(spectrum.sites(everything))
         filled[..., 0] -= 2 * self.system.occupied
-        error = 10 * self.scale * float(np.abs(filled).max())
-        return components, self._currents(components, spectrum), error
+        wrong, current = 10 * np.abs(filled), self._currents(components, spectrum)
+        widths = np.abs(self.system.widths).reshape(len(current), -1)
+        # The two terms of a current have such errors, and all currents add up to 0.
+        uncertain = float((4 * widths @ wrong.reshape(-1)).max() + abs(current.sum()))
+        return components, current, (self.scale * float(wrong.max()), uncertain)
 
     def _components(self, blocks: Matrix) -> NDArray[np.float64]:
         """tr(M_ii) and tr(sigma M_ii) of Hermitian on-site blocks, shape (Lx, Ly, 4)."""

@@ -158,7 +158,7 @@ class DrivenLattice(ElectronSystem):
     @property
     def result_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """See `ElectronSystem`."""
-        return {"density": self.lattice.size, "current": (len(self.reservoirs),), "error": ()}
+        return {"density": self.lattice.size, "current": (len(self.reservoirs),), "error": (), "current_error": ()}
 
     @property
     def bias(self) -> float:
@@ -234,9 +234,12 @@ class SteadyState(State):
         As in every `State`.
     current
         Particle current out of each reservoir into the lattice, shape (n, reservoirs).
+    current_error
+        Estimate of the largest error of a current, shape (n,).
     """
 
     current: NDArray[np.float64]
+    current_error: NDArray[np.float64]
 
 
 def width_traces(system: DrivenLattice, components: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -124,19 +124,19 @@ class RecursiveSolver(SteadyStateSolver):
         step = self._snapshots_at_once
         parts = [self._solve_batch(spins[i : i + step], i) for i in range(0, len(spins), step)]
         self._grids = [grids[: len(spins)] for grids in self._grids]
-        components, current, error = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return SteadyState.from_components(self.system, components, error, current=current)
+        components, error, current, uncertain = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return SteadyState.from_components(self.system, components, error, current=current, current_error=uncertain)
 
     def _solve_batch(
         self, spins: NDArray[np.float64], first: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Components, currents and errors of the snapshots in slots first, first + 1, ..."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Components and their errors, currents and theirs, of the snapshots in slots first, first + 1, ..."""
         blocks = layer_blocks(self.system, spins, self.backend, self.columns.own)
         if self._untouched:
             self._untouched.refuse(blocks, spins, self._teams, first)
         components, error = self.equilibrium.solve(blocks, spins, self._teams)
         filled = np.zeros((len(spins), len(self.system.reservoirs)))
-        injected = np.zeros_like(components)
+        injected, uncertain = np.zeros_like(components), np.zeros(len(spins))
         slots = slice(first, first + len(spins))
         for window, grids in zip(self.windows, self._grids, strict=True):
             refined = grids[slots]
@@ -148,7 +148,8 @@ class RecursiveSolver(SteadyStateSolver):
             injected += result.values[:, :-members].reshape(components.shape)
             filled[:, window.source.members] += result.values[:, -members:]
             error = error + result.errors + window.truncation
-        return components + injected, reservoir_currents(self.system, filled, injected), error
+            uncertain += result.derived + window.current_truncation
+        return components + injected, error, reservoir_currents(self.system, filled, injected), uncertain
 
     def reset(self) -> None:
         """Forget the energy grids of earlier snapshots."""

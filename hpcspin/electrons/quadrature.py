@@ -41,6 +41,8 @@ class Intervals:
     upper: NDArray[np.float64]
     error: NDArray[np.float64]
     """Estimated error of the integral over the interval."""
+    derived: NDArray[np.float64]
+    """The same of the numbers that are derived from it."""
     promised: NDArray[np.float64]
     """Predicted error with 43 nodes, from the convergence between 10 and 21 nodes."""
     points: NDArray[np.int64]
@@ -59,10 +61,10 @@ class Intervals:
     @staticmethod
     def new(owner: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:
         """Intervals that have not been evaluated yet."""
-        unknown, nowhere = np.full(len(owner), np.inf), np.full(len(owner), -1)
-        return Intervals(
-            owner, lower, upper, unknown, unknown.copy(), np.full(len(owner), len(NODES)), nowhere, nowhere.copy()
-        )
+        error, derived, promised = np.full((3, len(owner)), np.inf)
+        rank, row = np.full((2, len(owner)), -1)
+        points = np.full(len(owner), len(NODES))
+        return Intervals(owner, lower, upper, error, derived, promised, points, rank, row)
 
     @staticmethod
     def from_edges(edges: list[NDArray[np.float64]]) -> Intervals:
@@ -92,6 +94,8 @@ class Integrand:
     """Largest number of nodes in one call."""
     width: float = np.inf
     """Half width of the narrowest peak that the function may have."""
+    derive: Array | None = None
+    """Matrix, shape (components, numbers), of numbers that are sums of components; their errors do not refine."""
 
     def hidden(self, intervals: Intervals) -> NDArray[np.float64]:
         """Largest ratio of the integral of a peak between the nodes of an interval to what the nodes see of it.
@@ -111,6 +115,8 @@ class Integrals:
     """The integrals, shape (n, components), the same on every rank."""
     errors: NDArray[np.float64]
     """Sum of the error estimates of the intervals, shape (n,)."""
+    derived: NDArray[np.float64]
+    """The same of the derived numbers, the largest of them on each interval; 0 if there are none."""
     intervals: Intervals
     """The final grid, sorted by owner and energy."""
     evaluations: int
@@ -139,7 +145,7 @@ def integrate(
     evaluations = 0
     while len(fresh) or len(extended):
         _assign(leaves, fresh, extended, world.size)
-        judged = np.zeros((2, len(leaves)))
+        judged = np.zeros((3, len(leaves)))
         mine = fresh[leaves.rank[fresh] == world.rank]
         if len(mine):
             sums, judged[:, mine] = first_rule(integrand, leaves[mine], backend)
@@ -148,11 +154,11 @@ def integrate(
         mine = extended[leaves.rank[extended] == world.rank]
         if len(mine):
             sampled = [kept[row] for row in leaves.row[mine]]
-            sums, judged[0, mine] = _extended_rule(integrand, leaves[mine], sampled, backend)
+            sums, judged[:2, mine] = _extended_rule(integrand, leaves[mine], sampled, backend)
             leaves.row[mine] = len(kept) + np.arange(len(mine))
             kept.extend(sums)
         new = np.concatenate([fresh, extended])
-        leaves.error[new], leaves.promised[new] = world.sum(judged)[:, new]
+        leaves.error[new], leaves.derived[new], leaves.promised[new] = world.sum(judged)[:, new]
         _check_finite(leaves[new], first)
         evaluations += len(NODES) * len(fresh) + len(MORE_NODES) * len(extended)
         refined = _worst(leaves, len(edges), tolerance)
@@ -160,16 +166,18 @@ def integrate(
         _check_width(leaves[refined & ~longer], narrowest, first)
         leaves.points[longer] += len(MORE_NODES)
         leaves, fresh, extended = _bisect(leaves, refined & ~longer, longer)
-    achieved = np.bincount(leaves.owner, leaves.error, len(edges)).astype(np.float64)
+    achieved, derived = (
+        np.bincount(leaves.owner, part, len(edges)).astype(np.float64) for part in (leaves.error, leaves.derived)
+    )
     leaves = leaves[np.lexsort((leaves.lower, leaves.owner))]
     totals = _sum_by_owner(kept, leaves[leaves.rank == world.rank], len(edges), integrand.components, backend)
-    return Integrals(world.sum(totals), achieved, leaves, evaluations)
+    return Integrals(world.sum(totals), achieved, derived, leaves, evaluations)
 
 
 def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> tuple[Array, NDArray[np.float64]]:
     """Integrals by 21 nodes, on all workers of this rank, and by that part of 43, shape (intervals, 2, components).
 
-    Errors and predicted errors with 43 nodes follow, shape (2, intervals).
+    Errors, those of derived numbers, and predicted errors with 43 nodes follow, shape (3, intervals).
     """
 
     def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
@@ -177,12 +185,11 @@ def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> 
         weights = np.stack([KRONROD, PATTERSON])
         sums = backend.asarray(half[:, None, None] * weights) @ values
         difference = backend.asarray(half[:, None, None] * (KRONROD - GAUSS)[None, None]) @ values
-        size = np.maximum(_sizes(integrand, sums[:, 0], backend), np.finfo(float).tiny)
-        error = _sizes(integrand, difference[:, 0], backend)
+        size = np.maximum(sizes(integrand, sums[:, 0], backend), np.finfo(float).tiny)
+        error = sizes(integrand, difference[:, 0], backend)
         # Assumes an error that falls as r^-n with the degree n of a rule: 19 for Gauss, 65 for the extension.
-        promised = error * np.minimum(error / size, 1) ** 1.5
-        weight = integrand.scale * integrand.hidden(intervals[part])
-        return sums, weight * np.stack([_kronrod_error(size, error), promised])
+        promised = error[:1] * np.minimum(error[:1] / size[:1], 1) ** 1.5
+        return sums, integrand.hidden(intervals[part]) * np.concatenate([_kronrod_error(size, error), promised])
 
     return _by_parts(integrand, intervals, backend, rule)
 
@@ -190,7 +197,7 @@ def first_rule(integrand: Integrand, intervals: Intervals, backend: Backend) -> 
 def _extended_rule(
     integrand: Integrand, intervals: Intervals, sampled: list[Array], backend: Backend
 ) -> tuple[Array, NDArray[np.float64]]:
-    """Integrals with 43 nodes from those with 21, shape (intervals, 1, components), and their errors."""
+    """Integrals with 43 nodes from those with 21, shape (intervals, 1, components), and both errors, (2, intervals)."""
     xp = backend.xp
 
     def rule(part: slice) -> tuple[Array, NDArray[np.float64]]:
@@ -198,9 +205,9 @@ def _extended_rule(
         before = xp.stack(sampled[part])
         more = backend.asarray(half[:, None, None] * MORE_PATTERSON[None, None]) @ values
         sums = before[:, 1:] + more
-        size = np.maximum(_sizes(integrand, sums[:, 0], backend), np.finfo(float).tiny)
-        error = _kronrod_error(size, _sizes(integrand, sums[:, 0] - before[:, 0], backend))
-        return sums, integrand.scale * integrand.hidden(intervals[part]) * error
+        size = np.maximum(sizes(integrand, sums[:, 0], backend), np.finfo(float).tiny)
+        error = _kronrod_error(size, sizes(integrand, sums[:, 0] - before[:, 0], backend))
+        return sums, integrand.hidden(intervals[part]) * error
 
     return _by_parts(integrand, intervals, backend, rule)
 
@@ -227,10 +234,12 @@ def _evaluate(
     return half, backend.xp.reshape(values, (len(intervals), len(abscissae), -1))
 
 
-def _sizes(integrand: Integrand, vectors: Array, backend: Backend) -> NDArray[np.float64]:
-    """Largest magnitude among the components of each vector that count in the error."""
+def sizes(integrand: Integrand, vectors: Array, backend: Backend) -> NDArray[np.float64]:
+    """Largest magnitudes, of each vector's components that count, scaled, and of the derived numbers, (2, vectors)."""
     xp = backend.xp
-    return backend.to_numpy(xp.max(xp.abs(vectors[:, : integrand.counted]), axis=-1))
+    counted = xp.max(xp.abs(vectors[:, : integrand.counted]), axis=-1) * integrand.scale
+    derived = counted * 0 if integrand.derive is None else xp.max(xp.abs(vectors @ integrand.derive), axis=-1)
+    return backend.to_numpy(xp.stack([counted, derived]))
 
 
 def _kronrod_error(size: NDArray[np.float64], difference: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -36,6 +36,9 @@ class Source(ABC):
         self.group_of_member = [s for s, group in enumerate(groups) for _ in group.members]
         # tr(2 Gamma_r A) is twice the sum over sites and components of widths times components of A.
         self._traces = 2 * system.widths[self.members]
+        count = len(system.reservoirs)
+        self.currents = np.concatenate([-2 * system.widths.reshape(count, -1).T, np.eye(count)[self.members]])
+        """Matrix of `reservoir_currents`, from components of all sites and traces of the members to reservoirs."""
 
     @property
     def potentials(self) -> NDArray[np.float64]:

@@ -195,9 +195,9 @@ class ElectronSystem:
         Returns
         -------
         SteadyState or EquilibriumState
-            ``.field``, ``.density``, ``.error``; for a driven lattice also ``.current``, for a closed one ``.energy``,
-            ``.energy_error``, ``.electrons`` and ``.chemical_potential``. The axis of the snapshots is missing if one
-            snapshot was given; the arrays are torch tensors if the spins were one.
+            ``.field``, ``.density``, ``.error``; for a driven lattice also ``.current`` and ``.current_error``, for a
+            closed one ``.energy``, ``.energy_error``, ``.electrons`` and ``.chemical_potential``. The axis of the
+            snapshots is missing if one snapshot was given; the arrays are torch tensors if the spins were one.
 
         Raises
         ------

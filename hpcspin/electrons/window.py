@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import Array
 from hpcspin.electrons.fermi import fermi
-from hpcspin.electrons.quadrature import Integrals, Integrand, Intervals, first_rule, integrate
+from hpcspin.electrons.quadrature import Integrals, Integrand, Intervals, first_rule, integrate, sizes
 from hpcspin.electrons.sources import Source
 from hpcspin.parallel.world import World
 
@@ -52,6 +52,8 @@ class WindowIntegral:
         # Outside the window |f_s - f_0| < exp(-reach), and the spectral weight of a level is 1.
         reach = math.log(50 * scale / tolerance)
         self.truncation = scale * (2 * math.exp(-reach) + accuracy)
+        weight = np.abs(source.currents[: -len(source.members)]).sum(axis=0).max()
+        self.current_truncation = 2 * weight * self.truncation / scale
         quadrature = 1.0 if precision == "complex128" else _QUADRATURE
         self.tolerance = quadrature * tolerance - self.truncation
         # The tails of levels sharper than this would be below the rounding errors.
@@ -91,27 +93,28 @@ class WindowIntegral:
         result = integrate(integrand, edges, self.tolerance, world, backend, narrowest, first)
         if self.precision == "complex128":
             return result
-        return replace(result, errors=result.errors + self._rounding(blocks, result.intervals, world))
+        field, current = self._rounding(blocks, result.intervals, world)
+        return replace(result, errors=result.errors + field, derived=result.derived + current)
 
     def _rounding(self, blocks: Array, intervals: Intervals, world: World) -> NDArray[np.float64]:
-        """Error of single precision in each snapshot, if the errors of all intervals had the same sign."""
+        """Errors of single precision in each snapshot, of the field and of the currents, shape (2, n).
+
+        Those of all intervals might have the same sign.
+        """
         counts = np.bincount(intervals.owner, minlength=len(blocks))
         starts = np.cumsum(counts) - counts
         # The middles of equal parts of the grid: refined resonances are sampled in proportion to their intervals.
         shares = (np.arange(_CHECKED) + 0.5) / _CHECKED
         chosen = np.unique((starts[:, None] + counts[:, None] * shares).astype(int))
         mine = intervals[np.array_split(chosen, world.size)[world.rank]]
-        total = np.zeros(len(blocks))
+        total = np.zeros((2, len(blocks)))
         if len(mine):
-            backend, sites = self.source.backend, 4 * self.source.size[0] * self.source.size[1]
-            single, double = (
-                first_rule(self._integrand(blocks, precision), mine, backend)[0][:, 0, :sites]
-                for precision in ("complex64", "complex128")
-            )
-            deviation = backend.to_numpy(backend.xp.max(backend.xp.abs(single - double), axis=-1))
-            total = np.bincount(mine.owner, deviation, len(blocks)).astype(np.float64)
+            single, double = (self._integrand(blocks, precision) for precision in ("complex64", "complex128"))
+            values = [first_rule(one, mine, self.source.backend)[0][:, 0] for one in (single, double)]
+            deviations = sizes(double, values[0] - values[1], self.source.backend)
+            total += [np.bincount(mine.owner, deviation, len(blocks)) for deviation in deviations]
         checked = np.bincount(intervals.owner[chosen], minlength=len(blocks))
-        return self.scale * world.sum(total) / checked * counts
+        return world.sum(total) / checked * counts
 
     def _integrand(self, blocks: Array, precision: str) -> Integrand:
         sites = 4 * self.source.size[0] * self.source.size[1]
@@ -123,6 +126,7 @@ class WindowIntegral:
             self.scale,
             self.batch,
             self.level_width,
+            self.source.backend.asarray(self.source.currents),
         )
 
     def _values(self, blocks: Array, energies: NDArray[np.float64], owners: NDArray[np.int64]) -> Array:

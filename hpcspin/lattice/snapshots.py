@@ -90,8 +90,8 @@ class Results:
 
 
 def _in_short(name: str, value: Any) -> str:
-    if name == "error":
-        return f"largest error {float(value.max()):.1e}"
+    if name.endswith("error"):
+        return f"largest {name.replace('_', ' ')} {float(value.max()):.1e}"
     if shape := tuple(np.shape(value)):
         return f"{name} {shape}"
     return f"{name} {value}" if isinstance(value, int) else f"{name} {float(value):.6g}"

@@ -26,6 +26,7 @@ DATASETS = {
     "field": Described("t", "field H_i that turns the spins: of the electrons, in trajectories with classical terms"),
     "density": Described("1", "electrons on each site, from 0 to 2", _NO_LABEL),
     "current": Described("t/hbar", "particles out of each reservoir into the lattice; the sum is 0", _NO_LABEL),
+    "current_error": Described("t/hbar", "estimate of the largest error of current", _NO_LABEL),
     "energy": Described(
         "t",
         "of the whole lattice: of closed electrons the grand potential (fixed potential) or the free energy (fixed "
@@ -80,9 +81,13 @@ DATASETS = {
     "force_error": Described("t", "the same of the corrected field, just before its last label", "no label yet"),
 }
 """Datasets by name, in the order of the documentation; all others are observers of plugins."""
+OF_ELECTRONS = (
+    "density", "current", "current_error", "energy", "energy_error", "electrons", "chemical_potential", "error",
+)  # fmt: skip
+"""What exact labels have beside the spins and the field."""
 DATASETS |= {
     f"exact_{name}": Described(DATASETS[name].units, f"{name} of the exact label beside the learned field", _NO_CHECK)
-    for name in ("density", "current", "energy", "energy_error", "electrons", "chemical_potential", "error")
+    for name in OF_ELECTRONS
 }
 
 ANALYSED = {
@@ -117,7 +122,7 @@ ANALYSED = {
 def shapes_beside(spins: tuple[int, ...]) -> dict[str, tuple[str | int, ...]]:
     """Shapes by name of datasets in a file with spins of shape (n, Lx, Ly, 3); a word is an axis of any length."""
     n, *sites, _ = spins
-    numbers = ("energy", "energy_error", "electrons", "chemical_potential", "error", "time", "step")
+    numbers = ("current_error", "energy", "energy_error", "electrons", "chemical_potential", "error", "time", "step")
     return {"field": spins, "density": (n, *sites), "current": (n, "reservoirs"), **dict.fromkeys(numbers, (n,))}
 
 

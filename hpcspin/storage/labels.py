@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.agreement import require_same_config
 from hpcspin.storage.atomic import atomic_hdf5
-from hpcspin.storage.datasets import describe_datasets, shapes_beside
+from hpcspin.storage.datasets import OF_ELECTRONS, describe_datasets, shapes_beside
 from hpcspin.storage.frames import FrameFile, partial_path
 from hpcspin.storage.opening import attributes, check_schema, count_frames, open_hdf5, read_rows, real_dataset
 from hpcspin.storage.provenance import with_provenance, write_attributes
 from hpcspin.storage.spins import SPINS, Frames, check_spins, frame_slice
 
-_OTHERS = ("density", "current", "energy", "energy_error", "electrons", "chemical_potential", "error")
 LARGEST_FIELD = 1e4
 """Upper bound on exchange fields, far above any physical one."""
 
@@ -30,8 +29,8 @@ class Labels:
     """Labelled spin configurations, arrays whose first axis counts the n snapshots.
 
     Spins and field have the shape (n, Lx, Ly, 3). Others, by name, are those of these that the file holds: ``density``
-    (n, Lx, Ly), ``current`` (n, reservoirs), ``energy`` of the whole lattice, from which the field of closed electrons
-    derives, ``energy_error``, ``electrons``, ``chemical_potential`` and ``error``, all (n,).
+    (n, Lx, Ly), ``current`` (n, reservoirs), ``current_error``, ``energy`` of the whole lattice, from which the field
+    of closed electrons derives, ``energy_error``, ``electrons``, ``chemical_potential`` and ``error``, all (n,).
     """
 
     spins: NDArray[np.float64]
@@ -55,7 +54,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
             raise HpcspinError(f"{path}: has no dataset /field; label it first with `hpcspin label`")
         spins = real_dataset(file, path, "spins", SPINS)
         shapes = shapes_beside(spins.shape)
-        there = [name for name in ("field", *_OTHERS) if name in file]
+        there = [name for name in ("field", *OF_ELECTRONS) if name in file]
         data = {"spins": spins, **{name: real_dataset(file, path, name, shapes[name]) for name in there}}
         arrays = {name: read_rows(one, path, rows) for name, one in data.items()}
         stored = attributes(file, path)
@@ -76,7 +75,7 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
             f"{path}: {np.isnan(error).sum()} of {len(field)} fields are not exact, where /error is NaN; "
             "let dynamics.record_interval be a multiple of dynamics.exact_interval, and the duration one of both"
         )
-    others = {name: arrays[name] for name in _OTHERS if name in arrays}
+    others = {name: arrays[name] for name in OF_ELECTRONS if name in arrays}
     for name, values in others.items():  # Last, since they are NaN on purpose where /error is.
         _require_finite(name, values, path, numbers)
     return Labels(checked, field, others, stored)

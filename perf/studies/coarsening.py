@@ -135,7 +135,7 @@ def check(config: Config, run: Path, output: Path, count: int, tolerance: float)
             "rms_field": float(np.sqrt((exact**2).mean() * 3 / 2)),
             "error_of_exact": float(bound),
         }
-        for when, exact, results, bound in zip(time, *across, labels.error, strict=True)
+        for when, exact, results, bound in zip(time, *across, labels.others["error"], strict=True)
     ]
 
 

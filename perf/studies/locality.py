@@ -149,9 +149,10 @@ def chosen_frames(labels: Labels, most: int, metal: float) -> NDArray[np.int64]:
     HpcspinError
         If there is none, or the file does not say which sites are metal.
     """
-    if labels.density is None and metal > 0:
+    density = labels.others.get("density")
+    if density is None and metal > 0:
         raise HpcspinError("--metal: a file of labels has no density; give one that has it, or leave --metal out")
-    depleted = np.zeros(len(labels.spins)) if labels.density is None else np.mean(labels.density < _METAL, axis=(1, 2))
+    depleted = np.zeros(len(labels.spins)) if density is None else np.mean(density < _METAL, axis=(1, 2))
     enough = np.flatnonzero(depleted >= metal)
     if not len(enough):
         raise HpcspinError(f"--metal: a file of labels has no frame with {metal} of its sites in metal; give less")

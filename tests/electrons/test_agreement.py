@@ -73,7 +73,10 @@ def test_recursion_equals_closed_form(name):
     assert np.all(deviation < 1e-8)
     assert np.all(deviation <= state.error + exact.error)
     assert np.abs(state.density - exact.density).max() < 1e-8
-    assert np.abs(state.current - exact.current).max() < 1e-7
+    deviation = np.abs(state.current - exact.current).max(axis=1)
+    assert np.all(deviation <= state.current_error + exact.current_error)
+    assert np.all(state.current_error < 1e-7)
+    assert np.all(exact.current_error < 1e-9)
 
 
 SHAPES = [(4, 1, False), (3, 2, False), (4, 4, False), (4, 3, True)]

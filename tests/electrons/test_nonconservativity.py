@@ -42,7 +42,7 @@ class Linear(SteadyStateSolver):
         field = (spins.reshape(len(spins), -1) @ self.matrix.T).reshape(spins.shape)
         none = np.zeros(spins.shape[:3])
         nothing = np.zeros(len(spins))
-        return SteadyState(field, none + 1, 0 * field, error=nothing, current=nothing[:, None])
+        return SteadyState(field, none + 1, 0 * field, error=nothing, current=nothing[:, None], current_error=nothing)
 
 
 def test_probes_are_unbiased_and_on_site_blocks_do_not_count():

@@ -144,6 +144,16 @@ def test_integrals_of_needles_are_certified_with_fewer_nodes_than_bisection(monk
     assert found.evaluations < 0.85 * halved.evaluations
 
 
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-8])
+def test_sums_of_components_have_errors_of_their_own(tolerance):
+    widths, sums = np.array([0.02, 0.0201, 0.0202]), np.array([[1.0], [1.0], [1.0]])
+    needles = Integrand(lambda x, _: widths / ((x[:, None] - 0.1) ** 2 + widths**2), 3, 3, 1.0, 210, derive=sums)
+    exact = np.arctan(0.9 / widths) + np.arctan(1.1 / widths)
+    found = integrate(needles, [np.array([-1.0, 1.0])], tolerance, World(), make_backend("numpy"), 1e-9)
+    assert found.errors[0] <= tolerance
+    assert np.abs((found.values - exact) @ sums).max() <= found.derived[0] <= 4 * found.errors[0]
+
+
 @pytest.mark.parametrize("temperature", [1e-4, 1e-2, 0.1, 1.0])
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
 def test_the_sum_over_matsubara_frequencies_is_certified_at_any_temperature(temperature, tolerance):

@@ -70,8 +70,7 @@ def test_learned_frames_have_exact_labels_and_both_dynamics_start_alike(finished
             np.testing.assert_array_equal(labels.spins, learned["spins"])
             np.testing.assert_array_equal(learned["spins"][0], exact["spins"][0])
             np.testing.assert_allclose(labels.field[0], exact["field"][0], atol=1e-9)
-            assert labels.energy is not None
-            np.testing.assert_allclose(labels.energy[0], exact["energy"][0], atol=1e-9)
+            np.testing.assert_allclose(labels.others["energy"][0], exact["energy"][0], atol=1e-9)
             assert np.all(np.diff(exact["energy"]) < 0)  # a quench without noise
             assert "wall_position" not in exact
 

@@ -13,7 +13,7 @@ import pytest
 
 from hpcspin.config import load_config
 from hpcspin.parallel.world import World
-from hpcspin.storage import write_labels, write_manifest
+from hpcspin.storage import read_labels, write_labels, write_manifest
 from hpcspin.workflows import info
 from hpcspin.workflows.evaluate import label_files
 
@@ -47,13 +47,18 @@ def test_label_writes_the_contract(hpcspin_process: Cli, config: Path, spins_fil
     assert result.returncode == 0, result.stderr
     found = contents(output)
     shapes = {"spins": (5, 6, 4, 3), "field": (5, 6, 4, 3), "density": (5, 6, 4), "current": (5, 3), "error": (5,)}
+    shapes |= {"current_error": (5,)}
     assert {name: found[name].shape for name in shapes} == shapes
     assert (found["error"] <= 1e-7).all()
+    assert (found["current_error"] <= 1e-5).all()
     np.testing.assert_allclose(found["current"].sum(axis=1), 0, atol=1e-7)
     with h5py.File(output) as file:
         stored = json.loads(file.attrs["config"])
         assert {"schema_version", "code_version", "precision", "units"} <= set(file.attrs)
     assert stored == load_config(config).model_dump(mode="json")
+    with h5py.File(output, "a") as file:
+        del file["current_error"]  # As in files of earlier versions.
+    assert "current_error" not in read_labels(output).others
 
 
 @pytest.mark.mpi
