@@ -13,8 +13,8 @@ import numpy as np
 
 from hpcspin.assembly.outputs import JOBS, Layout
 from hpcspin.drawing import page, torque
-from hpcspin.drawing.curves import LABELS
-from hpcspin.drawing.series import Series, film_of, labelled, read_series
+from hpcspin.drawing.curves import in_words
+from hpcspin.drawing.series import Series, film_of, read_series
 from hpcspin.drawing.tables import REPRODUCTION, reproduction_rows
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import MINIMUM, PATH, FrameReader, find_trajectory, open_hdf5, read_attributes, read_json
@@ -242,8 +242,7 @@ def _sweep(directory: Path) -> _Described:
     names = [str(record["directory"]) for record in records[:_MANY]]
     curves = {name: _against_epochs(read_lines(directory / name / METRICS), "validation_mse") for name in names}
     validated = {name: curve for name, curve in curves.items() if len(curve[0])}
-    # Names with dots are keys of the config, which a label would change.
-    parts = [_csv(directory / "sweep.csv", lambda name: name if "." in name else LABELS.get(name, labelled(name)))]
+    parts = [_csv(directory / "sweep.csv", in_words)]
     if validated:
         parts.append(page.plot("mean squared error on validation files", "epoch", validated, log=True))
     if (directory / "curves.png").exists():

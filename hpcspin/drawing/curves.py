@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -18,6 +19,18 @@ from hpcspin.drawing.style import plain, save
 
 Row = Mapping[str, Any]
 LABELS = {
+    "electrons.exchange": "exchange J (t)",
+    "electrons.filling": "electrons per site",
+    "electrons.hopping": "hopping (t)",
+    "electrons.on_site": "energy of a site (t)",
+    "electrons.potential": "chemical potential (t)",
+    "electrons.rashba": "Rashba coupling (t)",
+    "electrons.temperature": "temperature of the electrons (t)",
+    **{f"dynamics.classical.zeeman.{number}": f"field along {axis} (t)" for number, axis in enumerate("xyz")},
+    "dynamics.damping": "damping",
+    "dynamics.duration": "duration (ħ/t)",
+    "dynamics.step": "time step (ħ/t)",
+    "dynamics.temperature": "temperature of the spins (t)",
     "voltage": "voltage eV (t)",
     "time": "time (ħ/t)",
     "wall_velocity": "wall velocity (columns per ħ/t)",
@@ -26,7 +39,7 @@ LABELS = {
     "nucleation_time": "nucleation time (ħ/t)",
     "mse": "mean squared error (t²)",
 }
-"""Labels of the axes; other quantities have those of `labelled`."""
+"""Words with units for columns of the table of a sweep; `in_words` has others."""
 _RISING, _FALLING = "rising", "falling"
 _STYLES = {"": ("o-", 3), _RISING: ("^-", 4), _FALLING: ("v--", 4)}
 """Marker, line and size of a marker by the direction of a chain, which is empty for runs that are not chained."""
@@ -101,6 +114,13 @@ def line_name(row: Row, keys: Sequence[str]) -> str:
     return ", ".join(f"{key.rsplit('.', 1)[-1]} {row[key]}" for key in keys if row[key] is not None)
 
 
+def in_words(name: str) -> str:
+    """Words with the unit for a quantity or a key of the config; a key that has none is left as it is."""
+    if match := re.fullmatch(r"electrons\.reservoirs\.(.+)\.(potential|width)", name):
+        return f"{match[2]} of {match[1]} (t)"
+    return LABELS.get(name) or (name if "." in name else labelled(name))
+
+
 def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
     """Draw curves with their standard errors, one panel per quantity, telling both directions of a chain apart."""
     quantities = list(dict.fromkeys(point.quantity for point in points))
@@ -109,7 +129,7 @@ def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
         of = [point for point in points if point.quantity == quantity and point.mean is not None]
         for number, (name, curve) in enumerate(_curves(of)):
             _draw_curve(axis, name, curve, against, f"C{number}")
-        axis.set(xlabel=LABELS.get(against, against), ylabel=LABELS.get(quantity, plain(labelled(quantity))))
+        axis.set(xlabel=plain(in_words(against)), ylabel=plain(in_words(quantity)))
         if axis.get_legend_handles_labels()[1]:
             axis.legend(frameon=False, fontsize=7)
     save(figure, path)

@@ -74,3 +74,22 @@ def test_quantities_are_called_by_words_with_their_unit(
     monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure))
     draw_curves([make_point(quantity, "", 0, 1.0, [1.0])], "voltage", Path("curves.png"))
     assert figures[0].axes[0].get_ylabel() == label
+
+
+@pytest.mark.parametrize(
+    ("against", "label"),
+    [
+        ("electrons.reservoirs.left.potential", "potential of left (t)"),
+        ("dynamics.classical.zeeman.2", "field along z (t)"),
+        ("electrons.temperature", "temperature of the electrons (t)"),
+        ("current_left", "current out of left (t/ħ)"),
+        ("training.batch", "training.batch"),
+    ],
+)
+def test_the_axis_has_words_with_its_unit_where_there_are_any(
+    monkeypatch: pytest.MonkeyPatch, against: str, label: str
+) -> None:
+    figures = list[Figure]()
+    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure))
+    draw_curves([make_point("mse", "", 0, 1.0, [1.0])], against, Path("curves.png"))
+    assert figures[0].axes[0].get_xlabel() == label

@@ -193,9 +193,11 @@ def test_a_torque_that_was_killed_between_table_and_figure_has_a_page(tmp_path: 
 
 def test_the_table_of_a_sweep_has_words_with_units_for_its_quantities(tmp_path: Path) -> None:
     (tmp_path / "sweep.jsonl").write_text('{"directory": "run-0"}\n')
-    (tmp_path / "sweep.csv").write_text("electrons.on_site,voltage,current_left,directory\n0.1,3.2,0.5,run-0\n")
+    columns = "electrons.on_site,electrons.reservoirs.left.width,training.batch,voltage,current_left,directory"
+    (tmp_path / "sweep.csv").write_text(f"{columns}\n0.1,1.0,4,3.2,0.5,run-0\n")
     report_directory(tmp_path, World())
-    head = "<th>electrons.on_site</th><th>voltage eV (t)</th><th>current out of left (t/ħ)</th><th>directory</th>"
+    head = "<th>energy of a site (t)</th><th>width of left (t)</th><th>training.batch</th><th>voltage eV (t)</th>"
+    head += "<th>current out of left (t/ħ)</th><th>directory</th>"
     assert head in (tmp_path / "report.html").read_text()
 
 
