@@ -35,7 +35,7 @@ def find_kind(output: Path) -> str:
             return "label"
     signs = {
         "learn": ("rounds.jsonl", "round-00", "round-01"),
-        "sweep": ("sweep.jsonl",),
+        "sweep": ("sweep.jsonl", "run-*"),
         "torque": ("torque.csv", "labels"),
         "minimise": (MINIMUM, f"{MINIMUM}.partial"),
         "path": (PATH, f"{PATH}.partial"),
@@ -237,8 +237,12 @@ def _training(directory: Path) -> _Described:
 
 def _sweep(directory: Path) -> _Described:
     records = list(read_lines(directory / "sweep.jsonl"))
-    unfinished = [one.name for one in sorted(directory.glob("run-*")) if not (one / "result.json").exists()]
-    doubts = [f"{name}: not finished; run the sweep again, unless it is running" for name in unfinished]
+    runs = {one.name: (one / "result.json").exists() for one in sorted(directory.glob("run-*"))}
+    unfinished = [name for name, finished in runs.items() if not finished]
+    doubts = [f"{name}: {_reached(directory / name)}; run the sweep again, unless it is running" for name in unfinished]
+    if not records:  # No task has finished its share.
+        rows = [(name, "finished" if finished else _reached(directory / name)) for name, finished in runs.items()]
+        return {"Runs": [page.table(rows, ["run", "state"])]}, doubts, True
     names = [str(record["directory"]) for record in records[:_MANY]]
     curves = {name: _against_epochs(read_lines(directory / name / METRICS), "validation_mse") for name in names}
     validated = {name: curve for name, curve in curves.items() if len(curve[0])}
@@ -247,7 +251,17 @@ def _sweep(directory: Path) -> _Described:
         parts.append(page.plot("mean squared error on validation files", "epoch", validated, log=True))
     if (directory / "curves.png").exists():
         parts.append(page.picture(directory / "curves.png"))
-    return {"Runs": parts} | (_origin(records[0]) if records else {}), doubts, bool(unfinished)
+    return {"Runs": parts} | _origin(records[0]), doubts, bool(unfinished)
+
+
+def _reached(run: Path) -> str:
+    """How far an unfinished run of a sweep is."""
+    path = next((path for path in (find_trajectory(run), *run.glob("*.h5.partial")) if path.exists()), None)
+    if path is not None:
+        with FrameReader(path) as frames:
+            return f"not finished, {len(frames)} frames so far"
+    epochs = sum(1 for _ in read_lines(run / METRICS))
+    return f"not finished, {epochs} epochs so far" if epochs else "not finished"
 
 
 def _csv(path: Path, label: Callable[[str], str]) -> str:

@@ -201,6 +201,21 @@ def test_the_table_of_a_sweep_has_words_with_units_for_its_quantities(tmp_path: 
     assert head in (tmp_path / "report.html").read_text()
 
 
+def test_a_sweep_of_which_no_task_has_finished_says_how_far_its_runs_are(outputs: Path) -> None:
+    """They have directories, and there is no table yet."""
+    sweep, frames = outputs / "sweep", len(open_trajectory(outputs / "simulate"))
+    for name in ("simulate", "train"):
+        shutil.copytree(outputs / name, sweep / f"run-{name}")
+    (sweep / "run-done").mkdir()
+    (sweep / "run-done" / "result.json").write_text("{}")
+    report_directory(sweep, World())
+    text = (sweep / "report.html").read_text()
+    assert "hpcspin sweep" in text
+    assert f"run-simulate: not finished, {frames} frames so far; run the sweep again" in text
+    assert "<td>run-done</td><td>finished</td>" in text
+    assert re.search(r"<td>run-train</td><td>not finished, \d+ epochs so far</td>", text)
+
+
 def test_a_label_above_its_tolerance_is_warned_of(outputs: Path) -> None:
     with h5py.File(outputs / "data" / "a.h5", "a") as file:
         file["error"][0] = 0.25
