@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hpcspin.parallel.world import World
+from hpcspin.potential import GrandPotential
 from hpcspin.storage import (
     Electrons,
+    FrameReader,
     bias_range,
     describe_differences,
     differ_among_themselves,
@@ -57,7 +59,7 @@ def warn_of_labels(
         training_files = learned_files(card)
         for file in files:
             electrons = electrons_of(read_attributes(file).get("config"), str(file))
-            for doubt in _doubts_of_labels(electrons, learned, allow, bias, _drive(card)):
+            for doubt in _doubts_of_labels(electrons, learned, allow, bias, _drive(card)) or _beyond(file, card):
                 doubts.setdefault(doubt, []).append(file)
             if training_files and sha256(file) in training_files:
                 doubts.setdefault(_LEARNED, []).append(file)
@@ -67,6 +69,18 @@ def warn_of_labels(
         more = f" and {len(concerned) - 1} more" if len(concerned) > 1 else ""
         world.log(f"warning: {concerned[0]}{more}: {doubt}")
     return bias
+
+
+def _beyond(file: Path, card: Mapping[str, Any]) -> list[str]:
+    """Doubts about chemical potentials, given or found, at which a learned grand potential is refused in dynamics."""
+    reference = (card.get("architecture") or {}).get("grand_potential")
+    with FrameReader(file) as frames:
+        if reference is None or "chemical_potential" not in frames.names:
+            return []
+        beyond = GrandPotential(*reference).is_beyond(frames.chemical_potential[:]).any()
+    low, high, _ = reference
+    learned = f"{low:.3g} to {high:.3g}, which the model has learned from"
+    return [f"the chemical potentials of some of its labels lie outside {learned}"] if beyond else []
 
 
 _NO_ELECTRONS = "its card does not say which electrons it has learned from; check that they are those of this system"

@@ -98,6 +98,10 @@ class GrandPotential(NamedTuple):
         potentials = torch.linspace(self.lowest, self.highest, _SAMPLED, dtype=torch.float64, device=terms.device)
         return -terms @ self.polynomials(potentials, 2)
 
+    def is_beyond(self, potential: Any) -> Any:
+        """Whether the polynomials mean nothing at chemical potentials; False where there is none, NaN."""
+        return abs(potential - self.middle) > _BEYOND * self.unit
+
     def require(self, potential: float) -> None:
         """Refuse a given chemical potential, NaN if there is none, for which the polynomials mean nothing.
 
@@ -106,7 +110,7 @@ class GrandPotential(NamedTuple):
         HpcspinError
             If it lies outside the range of the training data.
         """
-        if abs(potential - self.middle) > _BEYOND * self.unit:
+        if self.is_beyond(potential):
             raise HpcspinError(
                 f"the chemical potential {potential:g} lies outside {self.lowest:.3g} to {self.highest:.3g}, which the "
                 "model has learned from; take another model, or train one on labels at such potentials"

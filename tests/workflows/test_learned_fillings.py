@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,38 @@ def test_what_it_has_not_learned_is_refused(trained: Path) -> None:
     driven = electrons_of({"electrons": {"reservoirs": [{"sites": "all", "potential": 0.0}]}}, "it")
     with pytest.raises(HpcspinError, match="is for closed electrons"):
         model.drive_of(driven, 0.0, "it")
+
+
+@pytest.mark.parametrize(("filling", "warned"), [(0.85, False), (1.7, True)])
+def test_an_evaluation_warns_of_chemical_potentials_beyond_those_learned(
+    trained: Path, tmp_path: Path, hpcspin: Callable[..., Any], filling: float, warned: bool
+) -> None:
+    """Dynamics refuse them; a given one was not compared with anything where all labels learned from have fillings."""
+    model = tmp_path / "model"
+    shutil.copytree(trained / "model", model)
+    card = json.loads((model / "model.json").read_text())
+    card["electrons"] = [one for one in card["electrons"] if one.get("potential") is None]
+    (model / "model.json").write_text(json.dumps(card))
+    labels = tmp_path / "labels.h5"
+    run(
+        "label",
+        trained / "own.yaml",
+        "--spins",
+        trained / "v-spins.h5",
+        "--output",
+        labels,
+        f"electrons.filling={filling}",
+    )
+    with h5py.File(labels) as file:
+        potential = float(file["chemical_potential"][0])
+    run("label", trained / "own.yaml", "--spins", trained / "v-spins.h5", "--output", tmp_path / "p.h5",
+        "electrons.filling=null", f"electrons.potential={potential}")  # fmt: skip
+    done = hpcspin("evaluate", model, "--data", tmp_path / "p.h5", "--output", tmp_path / "p.json")
+    assert done.returncode == 0, done.stderr
+    said = [
+        line for line in done.stderr.splitlines() if "chemical potentials of some of its labels lie outside" in line
+    ]
+    assert len(said) == warned
 
 
 def test_labels_without_chemical_potentials_are_refused(
