@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from hpcspin.assembly.given import FieldLike, GivenFields
 from hpcspin.assembly.landscape import Landscape
 from hpcspin.assembly.outputs import scratch
 from hpcspin.assembly.system import build_system
-from hpcspin.config import Config, allowed_key, load_config, named_plugins, parse_config
+from hpcspin.config import Allowed, Config, load_config, named_plugins, parse_config
 from hpcspin.dynamics import CLOSED_OBSERVERS
 from hpcspin.electrons import DrivenLattice, ElectronSystem
 from hpcspin.errors import HpcspinError, shown
@@ -27,6 +27,7 @@ from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force
 from hpcspin.registry import load_plugins
+from hpcspin.settings import checked
 from hpcspin.storage import FrameReader, check_spins, find_trajectory, require_output, trajectory_file
 from hpcspin.workflows.evaluate import evaluate as evaluate_model
 from hpcspin.workflows.evaluate import label_files
@@ -93,6 +94,7 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
     return FrameReader(output)
 
 
+@checked(precision=Literal["float32", "float64"] | None)
 def load_model(path: str | Path, precision: str | None = None) -> ForceField | Committee:
     """A learned force field in evaluation mode; its ``field(spins, system)`` is the exchange field.
 
@@ -254,6 +256,7 @@ def train(
     return load_model(output)
 
 
+@checked(allow=Allowed)
 def evaluate(
     model: ForceField | Committee | str | Path, data: str | Path, device: str = "auto", allow: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -286,10 +289,6 @@ def evaluate(
     force = load_model(model) if isinstance(model, str | Path) else model
     if not isinstance(force, ForceField | Committee):
         raise HpcspinError(f"evaluate: {shown(model)} is no model; give a force field, or the name or path of one")
-    try:
-        allow = [allowed_key(key) for key in ([allow] if isinstance(allow, str) else allow)]
-    except ValueError as failure:
-        raise HpcspinError(f"evaluate: allow: {failure}") from failure
     files, name = label_files(_path(data, "data"), world), str(model) if isinstance(model, str | Path) else "the model"
     bias = warn_of_labels(files, Path(name), force.card, allow, world)
     return evaluate_model(force, files, world, bias, device)[0]

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model, model_serializer, model_validator
 
-from hpcspin.errors import PLUGINS, HpcspinError, nearest
+from hpcspin.errors import PLUGINS, HpcspinError, nearest, shown
 from hpcspin.settings import Finite, Flag, Integer, Section, first_mistake
 
 Entry = TypeVar("Entry")
@@ -54,6 +54,11 @@ class Registry(dict[str, Entry]):
             return entry
 
         return register
+
+    def __getitem__(self, name: str) -> Entry:
+        if not isinstance(name, str):  # It may be one that cannot be sought.
+            raise HpcspinError(f"{self.key}: {shown(name)} is unknown; give a name")
+        return super().__getitem__(name)
 
     def __missing__(self, name: str) -> Entry:
         raise HpcspinError(f"{self.key}: {self._unknown(name)}")

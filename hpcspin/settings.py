@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from hpcspin.errors import nearest
+from hpcspin.errors import HpcspinError, nearest
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _WORDS = {
     "missing": "is missing; add it",
@@ -73,6 +86,33 @@ class Section(BaseModel):
             if key not in names:
                 raise PydanticCustomError(_UNKNOWN, "{hint}", {"key": key, "hint": nearest(key, names)})
         return given
+
+
+def checked(**types: Any) -> Callable[[Function], Function]:
+    """Decorator of a function that refuses arguments, by their names, as a config refuses values of these types.
+
+    The function receives them in their type; it raises HpcspinError for what it refuses.
+    """
+    fields: dict[str, Any] = {name: (kind, None) for name, kind in types.items()}
+    arguments = create_model("Arguments", **fields)
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            given = {name: bound.arguments[name] for name in types if name in bound.arguments}
+            try:
+                valid = arguments.model_validate(given)
+            except ValidationError as failure:
+                raise HpcspinError(f"{function.__name__}: {first_mistake(failure).message}") from failure
+            bound.arguments.update({name: getattr(valid, name) for name in given})
+            return function(*bound.args, **bound.kwargs)
+
+        return cast(Function, call)
+
+    return decorate
 
 
 @dataclass(frozen=True)

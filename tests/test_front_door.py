@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import hpcspin as hs
+from hpcspin.assembly.landscape import Landscape
 from hpcspin.drawing.contents import describe
 from hpcspin.dynamics import Anisotropy, Heisenberg, Zeeman
 from hpcspin.dynamics.fields import BoundField
@@ -271,10 +272,29 @@ def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattic
     np.testing.assert_array_equal(system.texture("wall", position=np.int64(4)), system.texture("wall", position=4.0))
 
 
+def landscape() -> Landscape:
+    return hs.landscape(hs.make_lattice("square", (4, 3)), Anisotropy(0.5))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda system, spins: system.solve(spins, solver=3), "electrons.solver: 3 is unknown"),
+        (lambda system, spins: system.solve(spins, solver=3), "electrons: solver 3 must be a name"),
+        (lambda system, spins: system.solve(spins, precision=0), "electrons: precision 0 must be a name"),
+        (lambda system, spins: system.solve(spins, device=spins), r"device: array.* must be auto, cpu or cuda"),
+        (lambda system, spins: system.transport(spins, "x"), "energies: 'x' must be a list of finite numbers"),
+        (lambda system, spins: system.transport(spins, 0.5), "energies: 0.5 must be a list of finite numbers"),
+        (lambda system, spins: system.transport(spins, [(0.5, 1)]), "energies: .* must be a list of finite numbers"),
+        (lambda system, _: system.texture(["wall"]), r"initial.kind: \['wall'\] is unknown; give a name"),
+        (lambda system, _: system.texture("random", seed=None), "seed: None must be a whole number"),
+        (lambda _, __: hs.make_lattice("square", (4, 3), ("no", "yes")), "periodic .* two of True and False"),
+        (lambda _, __: hs.load_model("driven_sd_fast", np.ones(2)), "load_model: precision: must be 'float32' or"),
+        (lambda _, __: hs.load_model("driven_sd_fast").field(0, 0, allow=3), "field: allow: must be a list"),
+        (lambda _, __: landscape().minimise(0, tolerance="x"), "minimise: tolerance: must be a number"),
+        (lambda _, __: landscape().path(0, 0, images=2.5), "path: images: must be a whole number"),
+        (lambda _, __: landscape().path(0, 0, seed=-1), "path: seed: must be at least 0"),
+        (lambda _, spins: landscape().images(spins[0]), "spins: have shape"),
+        (lambda _, __: landscape().ends("a", 3), "spins: have shape"),
         (lambda _, spins: hs.load_model("driven_sd_fast").field(spins, (4, 3)), r"\(4, 3\) is no system"),
         (lambda _, __: hs.load_model(3), "model: 3 is no path"),
         (lambda system, spins: hs.simulate(system, spins=spins, duration=0.1, path=""), "path: '' is no path"),
@@ -286,9 +306,14 @@ def test_textures_and_masks_refuse_what_they_do_not_know(system: hs.DrivenLattic
         (lambda system, spins: hs.simulate(spins, system), r"array\(\[\[\[[^\\]*\.\.\. is no system"),
         (lambda system, spins: hs.simulate(system, [], spins), "simulate: field: the list is empty"),
         (lambda system, _: hs.evaluate(system, "labels.h5"), r"evaluate: <DrivenLattice: .*\.\.\. is no model"),
-        (lambda _, __: hs.evaluate("driven_sd_fast", "labels.h5", allow="x"), "evaluate: allow: 'x' is no key"),
+        (lambda _, __: hs.evaluate("driven_sd_fast", "labels.h5", allow="x"), "evaluate: allow: must be a list"),
+        (lambda _, __: hs.evaluate("driven_sd_fast", "labels.h5", allow=["x"]), "evaluate: allow.*: 'x' is no key"),
         (lambda _, spins: hs.perpendicular(spins, None), r"a field of shape \(\) is not on spins"),
         (lambda system, _: system.lattice.mask({"columns": [0, 1]}), "sites: {'columns': .*} is neither a name nor"),
+        (lambda system, _: system.lattice.mask([(0.5, 1)]), r"sites: \[\(0.5, 1\)\] is neither a name nor pairs"),
+        (lambda _, __: hs.Reservoir(3, np.ones((2, 2), bool), 1.0, 0.0), "reservoir 3: its name must be a text"),
+        (lambda _, __: hs.Reservoir("a", [[True], []], 1.0, 0.0), "its sites must be a mask"),
+        (lambda system, _: replace(system, vacancies=[[0], []]), "vacancies must be a mask"),
         (lambda system, _: replace(system, reservoirs=system.reservoirs[0]), "reservoirs <Reservoir.* are no list"),
         (lambda _, __: Heisenberg([1.0, -0.2]), "Heisenberg: exchange of one shell .* must be a number"),
         (lambda _, __: Anisotropy("x"), "Anisotropy: strength 'x' must be a number"),

@@ -21,11 +21,12 @@ from hpcspin.dynamics.energies import Conservative, Energetic
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, one_snapshot, perpendicular
+from hpcspin.lattice import Lattice, as_snapshots, one_snapshot, perpendicular
 from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
+from hpcspin.settings import Count, NonNegative, Seed, checked
 from hpcspin.storage import atomic_hdf5, check_spins, find_trajectory, open_hdf5, partial_path
 from hpcspin.storage.datasets import describe_datasets
 from hpcspin.storage.provenance import with_provenance, write_attributes
@@ -79,7 +80,7 @@ class Landscape:
 
     def images(self, images: Array) -> tuple[Array, Array]:
         """Energies, shape (m,), and -dE/dS_i of several states, shape (m, Lx, Ly, 3)."""
-        found = [self(image) for image in images]
+        found = [self(image) for image in as_snapshots(images, self.lattice.size)[0]]
         return np.array([energy for energy, _ in found]), np.stack([force for _, force in found])
 
     def slope(self, spins: Array) -> Array:
@@ -87,10 +88,12 @@ class Landscape:
         spins = self._state(spins)
         return -perpendicular(spins, self.field(spins))
 
+    @checked(tolerance=NonNegative, most=Count)
     def minimise(self, spins: Array, tolerance: float = 1e-6, most: int = 10_000) -> Minimum:
         """Spins at rest; see `hpcspin.analysis.minimise`."""
         return minimise(self.field, self._state(spins), tolerance, most)
 
+    @checked(images=Count, tolerance=NonNegative, tilt=NonNegative, seed=Seed, most=Count)
     def path(
         self,
         first: Array,
@@ -105,13 +108,14 @@ class Landscape:
 
         Raises HpcspinError if the residual force is larger than `tolerance` after `most` evaluations of an image.
         """
-        first, last = self.ends(self._state(first), self._state(last))
+        first, last = self.ends(first, last)
         for band in relax(self.images, geodesic(first, last, images, tilt, seed), tolerance):
             require_progress(float(band.force.max()), band.evaluations, tolerance, most)
         return band
 
     def ends(self, first: Array, last: Array) -> Array:
         """Both ends of a path, shape (2, Lx, Ly, 3), the same at sites without a spin and at pinned ones."""
+        first, last = self._state(first), self._state(last)
         differ = np.abs(last - first).max(axis=-1) > _SAME  # A descent leaves their last bits to the normalisation.
         if (differ & self.occupied & ~self.free).any():
             raise HpcspinError("pinned spins differ between both ends of the path; give equal ones")

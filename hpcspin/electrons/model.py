@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import SINGULAR
 from hpcspin.electrons.solver import Solver, State
-from hpcspin.electrons.system import SIGMA, ElectronSystem, are_finite, is_number, read_only
+from hpcspin.electrons.system import SIGMA, ElectronSystem, are_finite, array_of, is_number, read_only
 from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import SHAPES, Lattice
 
@@ -52,6 +52,8 @@ class Reservoir:
     polarization: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise HpcspinError(f"reservoir {shown(self.name)}: its name must be a text")
         where = f"reservoir {self.name!r}"
         if not (is_number(self.width) and self.width >= 0):
             raise HpcspinError(f"{where}: width {shown(self.width)} must be a finite number >= 0")
@@ -64,7 +66,7 @@ class Reservoir:
                 f"{where}: polarization {self.polarization} must have a length of at most 1, "
                 "else the width matrix is not positive"
             )
-        mask = np.asarray(self.sites)
+        mask = array_of(self.sites)
         if mask.dtype != bool or mask.ndim != 2:
             raise HpcspinError(
                 f"{where}: its sites must be a mask, bool of shape (Lx, Ly); lattice.mask makes one of a name, as "

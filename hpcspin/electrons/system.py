@@ -30,12 +30,17 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     return kept
 
 
+def array_of(values: Any) -> NDArray[Any]:
+    """The values as an array; lists of different lengths as an empty one of objects, which fits nothing."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.empty(0, dtype=object)
+
+
 def are_finite(values: Any) -> bool:
     """Whether a value is a finite real number, or an array of such."""
-    try:
-        array = np.asarray(values)
-    except ValueError:  # Lists of different lengths.
-        return False
+    array = array_of(values)
     return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
 
 
@@ -117,6 +122,9 @@ class ElectronSystem:
             raise HpcspinError(
                 f"electrons: {shown(self.lattice)} is no lattice; make_lattice('square', (12, 6)) makes one"
             )
+        for name in ("solver", "precision"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise HpcspinError(f"electrons: {name} {shown(value)} must be a name")
         object.__setattr__(self, "solver", self.solver or self.default_solver)
         hoppings = np.asarray(self.hopping, dtype=np.float64) if are_finite(self.hopping) else np.empty(0)
         if hoppings.ndim > 1 or not hoppings.size:
@@ -140,7 +148,7 @@ class ElectronSystem:
             if values.ndim:
                 object.__setattr__(self, name, read_only(values))
         if self.vacancies is not None:
-            object.__setattr__(self, "vacancies", read_only(np.asarray(self.vacancies, dtype=bool)))
+            object.__setattr__(self, "vacancies", read_only(array_of(self.vacancies).astype(bool)))
             if self.vacancies.shape != self.lattice.size or self.vacancies.all():
                 raise HpcspinError(f"electrons: vacancies must be a mask of {self.lattice.size} sites and leave one")
 
@@ -210,8 +218,8 @@ class ElectronSystem:
         system = replace(
             self,
             tolerance=self.tolerance if tolerance is None else tolerance,
-            solver=solver or self.solver,
-            precision=precision or self.precision,
+            solver=self.solver if solver is None else solver,
+            precision=self.precision if precision is None else precision,
         )
         snapshots, restore = as_snapshots(spins, self.lattice.size)
         return solve(system, check_spins(snapshots, None, "spins"), World.current(), device).map(restore)

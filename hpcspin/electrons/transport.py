@@ -36,8 +36,8 @@ from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling, sd_hamilt
 from hpcspin.electrons.memory import plan_batches
 from hpcspin.electrons.model import DrivenLattice, Group, site_matrices, width_traces
 from hpcspin.electrons.sources import source_of
-from hpcspin.electrons.system import SIGMA, ElectronSystem
-from hpcspin.errors import HpcspinError
+from hpcspin.electrons.system import SIGMA, ElectronSystem, are_finite
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Results
 from hpcspin.parallel.world import World
 
@@ -112,9 +112,9 @@ def transport(system: ElectronSystem, spins: Real, energies: Sequence[float] = (
         missed.
     """
     spins = system.check_spins(np.asarray(spins)[None])[0]
+    if not (are_finite(energies) and np.ndim(energies) == 1):
+        raise HpcspinError(f"energies: {shown(energies)} must be a list of finite numbers")
     at = np.asarray(energies, dtype=np.float64)
-    if not np.isfinite(at).all():
-        raise HpcspinError(f"energies: {list(energies)} are not all finite")
     if isinstance(system, DrivenLattice):
         return _driven(system, spins, at)
     assert isinstance(system, ClosedLattice)

@@ -61,12 +61,12 @@ class Lattice:
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "size", tuple(map(operator.index, self.size)))
-            object.__setattr__(self, "periodic", tuple(map(bool, self.periodic)))
+            object.__setattr__(self, "periodic", tuple({0: False, 1: True}[side] for side in self.periodic))
             ((_, _), (_, _)) = self.size, self.periodic
-        except (TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             raise HpcspinError(
-                f"lattice: size {self.size!r} must be two whole numbers (Lx, Ly), and periodic {self.periodic!r} two "
-                "of True and False"
+                f"lattice: size {shown(self.size)} must be two whole numbers (Lx, Ly), and periodic "
+                f"{shown(self.periodic)} two of True and False"
             ) from None
         for axis, length, closed in zip("xy", self.size, self.periodic, strict=True):
             if length < 1:
@@ -171,7 +171,7 @@ class Lattice:
             return mask
         mask = np.zeros(self.size, dtype=bool)
         try:
-            pairs = [(x, y) for x, y in sites]
+            pairs = [(operator.index(x), operator.index(y)) for x, y in sites]
         except (TypeError, ValueError) as failure:
             raise HpcspinError(f"sites: {shown(sites)} is neither a name nor pairs (x, y)") from failure
         for x, y in pairs:

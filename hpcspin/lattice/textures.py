@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice.lattice import Lattice, TriangularLattice, nearest_vectors
 from hpcspin.registry import Registry
 from hpcspin.settings import Count, Finite, NonNegative, Positive
@@ -27,9 +28,10 @@ def make_texture(name: str, lattice: Lattice, seed: int, **parameters: Any) -> N
         If no texture of that name is registered, it has no such parameter, or it refuses a value.
     """
     try:
-        rng = np.random.default_rng(seed)
+        # NumPy also takes lists, and None for another seed at each call.
+        rng = np.random.default_rng(operator.index(seed))
     except (TypeError, ValueError) as failure:
-        raise HpcspinError(f"seed: {seed!r} must be a whole number of at least 0") from failure
+        raise HpcspinError(f"seed: {shown(seed)} must be a whole number of at least 0") from failure
     spins: NDArray[np.float64] = TEXTURES.make(name, lattice, rng, **parameters)
     return spins
 

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, shown
 from hpcspin.parallel.world import World
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
@@ -18,8 +18,10 @@ def pick_device(world: World, requested: str = "auto") -> torch.device:
 
     ``"auto"`` takes a GPU where there is one; ``"cpu"`` and ``"cuda"`` ask for one of them. Every stage of a workflow
     calls this first. It releases the GPU memory that torch or CuPy cached in the stage before, for use by the other
-    library. Raises HpcspinError if ``"cuda"`` is requested and there is no GPU.
+    library. Raises HpcspinError if ``"cuda"`` is requested and there is no GPU, or for another request.
     """
+    if not (isinstance(requested, str) and requested in ("auto", "cpu", "cuda")):
+        raise HpcspinError(f"device: {shown(requested)} must be auto, cpu or cuda")
     if requested == "cpu" or (requested == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():

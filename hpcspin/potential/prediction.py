@@ -19,6 +19,7 @@ from hpcspin.potential.grand import GrandPotential, at_filling
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.window import Block, offsets_within, reach_of
+from hpcspin.settings import checked
 from hpcspin.storage import (
     POLARIZATIONS,
     Electrons,
@@ -127,6 +128,7 @@ class Predictor(nn.Module):
             f"<{settings.kind} force field, {self.architecture.lattice} lattice: {', '.join(shape)}, {weights} weights>"
         )
 
+    @checked(allow=tuple[str, ...])
     def field(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Exchange field perpendicular to the spins, H - S (S·H), in hoppings.
 
@@ -157,6 +159,7 @@ class Predictor(nn.Module):
         found = self.predict(check_spins(snapshots, None, "spins"), system.lattice, drive).field
         return restore(perpendicular(snapshots, found))
 
+    @checked(allow=tuple[str, ...])
     def energy(self, spins: Any, system: System, allow: Collection[str] = ()) -> Any:
         """Energy E from which h^eq derives, in hoppings.
 

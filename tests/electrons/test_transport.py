@@ -136,5 +136,5 @@ def test_snapshots_are_those_one_by_one():
 
 
 def test_an_energy_that_is_no_number_is_refused():
-    with pytest.raises(HpcspinError, match="are not all finite"):
+    with pytest.raises(HpcspinError, match="must be a list of finite numbers"):
         SYSTEMS["square"].transport(random_spins(SYSTEMS["square"], 1, seed=9)[0], [0.0, float("nan")])
