@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 import hpcspin as hs
@@ -39,6 +40,12 @@ electrons:
 initial: {kind: random}
 dynamics: {field: classical, classical: {zeeman: [0, 0, 1]}, step: 0.1, duration: 0.2, record_interval: 1}
 """
+
+
+def _system() -> hs.DrivenLattice:
+    return hs.load_system({**yaml.safe_load(CONFIG), "plugins": []})
+
+
 KINDS = {
     "lattice": (
         """
@@ -82,12 +89,12 @@ import dataclasses
 from hpcspin.electrons.closed_form import ClosedFormSolver
 class Doubled(ClosedFormSolver):
     name = "doubled"
-    def solve(self, spins):
-        state = super().solve(spins)
-        return dataclasses.replace(state, density=2 * state.density)
+    def _solve(self, spins):
+        state, spins[:] = super()._solve(spins), 0.0
+        return dataclasses.replace(state, field=2 * state.field)
 """,
         ["electrons.solver=doubled", "dynamics.field=electrons"],
-        lambda run: run["density"].mean() > 1,
+        lambda run: np.allclose(run["field"][0] - (0, 0, 1), 2 * _system().solve(run["spins"][0]).field),
     ),
     "classical term": (
         """
@@ -320,6 +327,43 @@ class Nowhere(ClosedFormSolver):
 """,
         "electrons.solver=nowhere; dynamics.field=electrons",
         "occupations between nan and nan leave [0, 1]",
+    ),
+    "a solver that returns one snapshot": (
+        """
+import dataclasses
+from hpcspin.electrons.closed_form import ClosedFormSolver
+class Flat(ClosedFormSolver):
+    name = "flat"
+    def _solve(self, spins):
+        state = super()._solve(spins)
+        return dataclasses.replace(state, current=state.current[0])
+""",
+        "electrons.solver=flat; dynamics.field=electrons",
+        "electrons.solver: flat gives a current of shape (2,) and type float64; it must have shape (1, 2) and",
+    ),
+    "a solver whose field has no numbers": (
+        """
+import dataclasses
+from hpcspin.electrons.closed_form import ClosedFormSolver
+class Endless(ClosedFormSolver):
+    name = "endless"
+    def _solve(self, spins):
+        state = super()._solve(spins)
+        return dataclasses.replace(state, field=state.field * float("nan"))
+""",
+        "electrons.solver=endless; dynamics.field=electrons",
+        "it must have shape (1, 4, 3, 3) and finite real numbers",
+    ),
+    "a solver that is not checked": (
+        """
+from hpcspin.electrons.closed_form import ClosedFormSolver
+class Free(ClosedFormSolver):
+    name = "free"
+    def solve(self, spins):
+        return super()._solve(spins)
+""",
+        "electrons.solver=free; dynamics.field=electrons",
+        "plugins: mine: the solver Free overrides solve, which checks states; override _solve instead",
     ),
     "a term without a value": (
         """

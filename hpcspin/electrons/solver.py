@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.system import ElectronSystem, is_number
+from hpcspin.electrons.system import ElectronSystem, are_finite, array_of, is_number
 from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Results
 from hpcspin.parallel.world import World
@@ -96,6 +96,10 @@ class Solver(ABC, Generic[SystemT, StateT]):
     """What to do where the tolerance is missed."""
 
     def __init_subclass__(cls) -> None:
+        if "solve" in cls.__dict__:
+            raise HpcspinError(
+                f"the solver {cls.__name__} overrides solve, which checks states; override _solve instead"
+            )
         if "name" in cls.__dict__:
             SOLVERS.add(cls.name, cls)
 
@@ -163,7 +167,9 @@ class Solver(ABC, Generic[SystemT, StateT]):
         HpcspinError
             If the spins do not fit the lattice, the tolerance is missed, or a sum rule is violated.
         """
-        state = self._solve(self.system.check_spins(spins))
+        checked = self.system.check_spins(spins)
+        state = self._solve(checked.copy())  # A solver of one's own may change them in place.
+        self._require_form(state, len(checked))
         self._check(state)
         return state
 
@@ -182,6 +188,18 @@ class Solver(ABC, Generic[SystemT, StateT]):
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Restore the arrays that `get_state` returned."""
         return
+
+    def _require_form(self, state: StateT, count: int) -> None:
+        """Refuse a state without the arrays of the system's states; a solver of one's own may return anything."""
+        vectors = dict.fromkeys(("field", "spin_density"), (*self.system.lattice.size, 3))
+        for name, shape in {**self.system.result_shapes, **vectors}.items():
+            values = array_of(getattr(state, name, None))
+            fits = values.shape == (count, *shape) and values.dtype.kind == "f"
+            if not fits or (name == "field" and not are_finite(values)):
+                raise HpcspinError(
+                    f"electrons.solver: {self.name} gives a {name} of shape {values.shape} and type {values.dtype}; it "
+                    f"must have shape {(count, *shape)} and finite real numbers"
+                )
 
     def _check(self, state: StateT) -> None:
         """Check the tolerance, and that occupations lie between 0 and 1."""
