@@ -200,4 +200,4 @@ def from_file(lattice: Lattice, rng: np.random.Generator, path: str) -> NDArray[
     """Last frame of /spins in an HDF5 file, of a simulation's directory, or of an OVF 2.0 or .npy file."""
     from hpcspin.storage import SpinsFile  # HDF5 takes a while to import.
 
-    return SpinsFile(path, lattice.size, lattice.cartesian(lattice.sites)).read(-1)[0]
+    return SpinsFile(path, lattice.size, lattice.cartesian(lattice.sites), lattice.kind).read(-1)[0]

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpcspin.errors import HpcspinError
 from hpcspin.storage.atomic import sha256
 from hpcspin.storage.opening import (
+    attributes,
     check_schema,
     count_frames,
     describe,
@@ -78,12 +79,14 @@ class SpinsFile:
     The path is an HDF5 file with `/spins` of shape (n, Lx, Ly, 3), finished or partial; an OVF 2.0 file; a NumPy array
     (.npy) of shape (n, Lx, Ly, 3) or (Lx, Ly, 3); the directory of a simulation, for its trajectory; or a directory of
     OVF files of one quantity, in the order of their names. The points of an OVF file are identified by the ``places``
-    of the sites, as in `read_ovf`. Raises HpcspinError if the path is none of these, unreadable or without
-    configurations.
+    of the sites, as in `read_ovf`. The config of an HDF5 file must not name another ``kind`` of lattice. Raises
+    HpcspinError if the path is none of these, unreadable or without configurations.
     """
 
-    def __init__(self, path: str | Path, size: Sequence[int] | None, places: Places = None) -> None:
-        self._size = size
+    def __init__(
+        self, path: str | Path, size: Sequence[int] | None, places: Places = None, kind: str | None = None
+    ) -> None:
+        self._size, self._kind = size, kind
         self.files = _files(Path(path))
         self._where = str(self.files[0] if len(self.files) == 1 else path)
         self.count, self._rows = self._reader(places)
@@ -122,6 +125,12 @@ class SpinsFile:
 
         with open_hdf5(path, "give HDF5 with /spins (n, Lx, Ly, 3), OVF 2.0 or .npy") as file:
             check_schema(file, path)
+            stored = (attributes(file, path).get("config", {}).get("lattice") or {}).get("kind", self._kind)
+            if self._kind not in (None, stored):
+                raise HpcspinError(
+                    f"{path}: its spins are on a lattice of kind {stored}, and lattice.kind is {self._kind}; "
+                    "correct it, or give the spins as .npy"
+                )
             return count_frames(file, path), rows_of_hdf5
 
 

@@ -32,7 +32,7 @@ def label_file(
     system, attributes = build_system(config), None
     places = system.lattice.cartesian(system.lattice.sites)
     if world.rank == 0:
-        source = SpinsFile(spins_path, config.lattice.size, places)
+        source = SpinsFile(spins_path, config.lattice.size, places, config.lattice.kind)
         source.check()
         require_output(output, *source.files)
         attributes = {
@@ -41,7 +41,7 @@ def label_file(
             **({"origin": dict(origin)} if origin else {}),
         }
     attributes = world.broadcast(attributes)
-    source = SpinsFile(spins_path, config.lattice.size, places)
+    source = SpinsFile(spins_path, config.lattice.size, places, config.lattice.kind)
     energies = config.section(ElectronsSettings).transport
     these = range(source.count) if snapshots is None else snapshots
     write_label_file(

@@ -60,6 +60,21 @@ def test_label_refuses_wrong_spins(hpcspin: Cli, config: Path, spins_file: Path,
     assert not list(tmp_path.glob("out.h5*"))
 
 
+def test_spins_of_another_kind_of_lattice_are_refused(
+    hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path
+) -> None:
+    """The labels were those of the config's lattice, in silence. Files without a config fit every kind."""
+    with h5py.File(spins_file, "r+") as file:
+        file.attrs["config"] = json.dumps({"lattice": {"kind": "triangular", "size": [6, 4]}})
+    words = (str(spins_file), "lattice of kind triangular", "lattice.kind is square")
+    refused(hpcspin("label", config, "--spins", spins_file, "--output", tmp_path / "out.h5"), *words)
+    initial = f"initial={{kind: file, path: {spins_file}}}"
+    refused(hpcspin("simulate", config, initial, "--output", tmp_path / "run"), *words)
+    classical = ["dynamics.field=classical", "electrons=null", "path={images: 4}"]
+    ends = ["--from", spins_file, "--to", spins_file]
+    refused(hpcspin("path", config, *classical, *ends, "--output", tmp_path / "path"), *words)
+
+
 def test_a_tolerance_that_cannot_be_met_stops_the_label(
     hpcspin: Cli, config: Path, spins_file: Path, tmp_path: Path
 ) -> None:
