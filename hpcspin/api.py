@@ -79,7 +79,8 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
     Raises
     ------
     HpcspinError
-        If the spins do not fit the lattice, a label misses its tolerance, or the file belongs to other labels.
+        If the spins do not fit the lattice, a label misses its tolerance, the file belongs to other labels, or a signal
+        stopped the call (the same call goes on).
     """
     world, output = World.current(), _path(output, "output")
     if not isinstance(system, ElectronSystem):
@@ -89,7 +90,8 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
         require_output(output)
     attributes = {"config": system.as_config(), "spins_sha256": _digest(snapshots)}
     checked = check_spins(snapshots, None, "spins")
-    write_label_file(system, lambda n: checked[n : n + 1], len(checked), output, attributes, world, device)
+    if write_label_file(system, lambda n: checked[n : n + 1], len(checked), output, attributes, world, device):
+        raise HpcspinError(f"{output}: the labels were stopped; the same call goes on")
     world.barrier()
     return FrameReader(output)
 

@@ -83,7 +83,7 @@ def init(
     run(lambda world: write_config(config, lattice, job, world))
 
 
-@app.command(epilog=_uses("lattice and electrons"))
+@app.command(epilog=_uses("lattice and electrons", stops=True))
 def label(
     config: ConfigFile,
     spins: Annotated[
@@ -96,7 +96,7 @@ def label(
     """Exact fields, densities and currents of given spins."""
     from hpcspin.workflows.label import label_file
 
-    run(lambda world: label_file(read_config(config, overrides), spins, output, world))
+    run(lambda world: label_file(read_config(config, overrides), spins, output, world), stops=True)
 
 
 @app.command(
@@ -106,7 +106,7 @@ def simulate(config: ConfigFile, output: Directory, overrides: Overrides = None)
     """Landau-Lifshitz-Gilbert dynamics under any field; resumes if run again."""
     from hpcspin.workflows.simulate import simulate_directory
 
-    run(lambda world: simulate_directory(read_config(config, overrides), output, world))
+    run(lambda world: simulate_directory(read_config(config, overrides), output, world), stops=True)
 
 
 @app.command(epilog=_uses("lattice, initial, dynamics and minimise, and electrons of the exact field", stops=True))
@@ -114,7 +114,7 @@ def minimise(config: ConfigFile, output: Directory, overrides: Overrides = None)
     """Spins at rest under a field that derives from an energy, and the torque that remains."""
     from hpcspin.workflows.minimise import minimise_directory
 
-    run(lambda world: minimise_directory(read_config(config, overrides), output, world))
+    run(lambda world: minimise_directory(read_config(config, overrides), output, world), stops=True)
 
 
 @app.command(epilog=_uses("lattice, dynamics and path, and electrons of the exact field", stops=True))
@@ -128,7 +128,7 @@ def path(
     """Minimum-energy path between two states at rest, and its barrier; the ranks share the images."""
     from hpcspin.workflows.path import path_directory
 
-    run(lambda world: path_directory(read_config(config, overrides), first, last, output, world))
+    run(lambda world: path_directory(read_config(config, overrides), first, last, output, world), stops=True)
 
 
 @app.command(
@@ -159,7 +159,7 @@ def train(config: ConfigFile, data: TrainingData, output: Directory, overrides: 
     """
     from hpcspin.workflows.train import train_directory
 
-    run(lambda world: train_directory(read_config(config, overrides), data, output, world))
+    run(lambda world: train_directory(read_config(config, overrides), data, output, world), stops=True)
 
 
 @app.command(epilog=_uses("those of the verb", stops=True))
@@ -192,7 +192,7 @@ def sweep(
     from hpcspin.workflows.sweep import Sweep, sweep_directory
 
     asked = Sweep(config, vary, output, overrides or (), verb, data or (), spins, chain, task, show or (), against)
-    run(lambda world: sweep_directory(asked, world))
+    run(lambda world: sweep_directory(asked, world), stops=True)
 
 
 @app.command()
@@ -221,7 +221,7 @@ def reproduce(config: ConfigFile, output: Directory, overrides: Overrides = None
     """Run all stages (label, train, simulate both fields, compare); resumes if run again."""
     from hpcspin.workflows.reproduce import reproduce_directory
 
-    run(lambda world: reproduce_directory(read_config(config, overrides), output, world))
+    run(lambda world: reproduce_directory(read_config(config, overrides), output, world), stops=True)
 
 
 @app.command(epilog=_uses("lattice, electrons, dynamics, potential, training and learning", stops=True))
@@ -229,15 +229,15 @@ def learn(config: ConfigFile, output: Directory, overrides: Overrides = None) ->
     """Active learning: simulate under the learned field, label a few frames, train, repeat; resumes if run again."""
     from hpcspin.workflows.learn import learn_directory
 
-    run(lambda world: learn_directory(read_config(config, overrides), output, world))
+    run(lambda world: learn_directory(read_config(config, overrides), output, world), stops=True)
 
 
-@app.command(epilog=_uses("lattice, electrons and torque; of torque.switching also dynamics"))
+@app.command(epilog=_uses("lattice, electrons and torque; of torque.switching also dynamics", stops=True))
 def torque(config: ConfigFile, output: Directory, overrides: Overrides = None) -> None:
     """Torque of a polarised current against angle and voltage, exact beside learned; resumes if run again."""
     from hpcspin.workflows.torque import torque_directory
 
-    run(lambda world: torque_directory(read_config(config, overrides), output, world))
+    run(lambda world: torque_directory(read_config(config, overrides), output, world), stops=True)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,21 @@ def read_config(path: Path, overrides: list[str] | None) -> Config:
     return load_config(path, overrides)
 
 
-def run(verb: Callable[[World], int | None]) -> None:
-    """Run a verb on all ranks."""
+def run(verb: Callable[[World], int | None], *, stops: bool = False) -> None:
+    """Run a verb on all ranks.
+
+    A verb that ``stops`` with a checkpoint does so in its next stage that can, also if a signal comes in another one.
+    """
     with reported():
         from hpcspin.parallel.world import World
 
         world = World.detect()
-        with world.abort_on_failure():
+        noted: AbstractContextManager[Any] = nullcontext()
+        if stops:
+            from hpcspin.dynamics.interrupt import StopSignals
+
+            noted = StopSignals(world)
+        with world.abort_on_failure(), noted:
             code = verb(world)
             world.leave(code or 0)
     raise typer.Exit(code or 0)

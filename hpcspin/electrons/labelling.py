@@ -27,6 +27,7 @@ def label_snapshots(
     device: str = "auto",
     done: int = 0,
     energies: Sequence[float] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[NDArray[np.float64], State, Transport | None]]:
     """Spins, electronic state and, on request, currents of each snapshot, in order, on rank 0.
 
@@ -50,6 +51,8 @@ def label_snapshots(
         Number of snapshots to skip at the start.
     energies
         See `hpcspin.electrons.transport`; None to leave out the transport.
+    stop
+        Function that all ranks call before each round of labels; none follow once it returns True.
 
     Raises
     ------
@@ -62,6 +65,8 @@ def label_snapshots(
     solver = make_solver(system.solver, system, system.tolerance, team, pick_device(world, device), system.precision)
     with progress(world, "label", count, done) as bar:
         for first in range(done, count, teams):
+            if stop is not None and stop():
+                return
             mine = first + number
             solver.reset()
             solver.number = mine

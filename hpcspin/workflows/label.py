@@ -10,6 +10,8 @@ from typing import Any
 from hpcspin.assembly.outputs import sole_writer
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config
+from hpcspin.dynamics import EXIT_REQUEUE
+from hpcspin.dynamics.interrupt import StopRequest
 from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport, label_snapshots
 from hpcspin.electrons.labelling import Frame
 from hpcspin.electrons.settings import ElectronsSettings
@@ -24,10 +26,10 @@ def label_file(
     world: World,
     origin: Mapping[str, Any] | None = None,
     snapshots: range | None = None,
-) -> None:
+) -> int:
     """Label every snapshot of a file of spins, or those of ``snapshots``; each rank reads only those that it solves.
 
-    ``origin`` tells where the spins come from and is stored with the labels as JSON values.
+    ``origin`` tells where the spins come from and is stored with the labels as JSON values. Returns the exit code.
     """
     system, attributes = build_system(config), None
     places = system.lattice.cartesian(system.lattice.sites)
@@ -44,7 +46,7 @@ def label_file(
     source = SpinsFile(spins_path, config.lattice.size, places, config.lattice.kind)
     energies = config.section(ElectronsSettings).transport
     these = range(source.count) if snapshots is None else snapshots
-    write_label_file(
+    return write_label_file(
         system, lambda n: source.read(these[n]), len(these), output, attributes, world, config.device, energies
     )
 
@@ -58,8 +60,11 @@ def write_label_file(
     world: World,
     device: str = "auto",
     energies: Sequence[float] | None = None,
-) -> None:
-    """Label snapshots by `label_snapshots`; rank 0 writes, continues an unfinished file and keeps a finished one."""
+) -> int:
+    """Label snapshots by `label_snapshots`; rank 0 writes, continues an unfinished file and keeps a finished one.
+
+    Returns the exit code: `EXIT_REQUEUE` if it was asked to stop, by a signal or the file STOP beside the output.
+    """
     writer: LabelWriter | None = None
     given = {**attributes, "precision": system.precision}
     flowing = {} if energies is None else Transport.shapes(system, energies)
@@ -68,18 +73,25 @@ def write_label_file(
     with sole_writer(output, world, directory=False):
         if world.broadcast(_is_finished(output, {**given, "snapshots": count}) if world.rank == 0 else None):
             world.log_result(f"{output}: {count} snapshots, all of them labelled already")
-            return
+            return 0
         if world.rank == 0:
             writer = LabelWriter(output, system.lattice.size, {**system.result_shapes, **flowing}, given, count)
         done = world.broadcast(writer.done if writer else None)
-        for snapshot, state, flows in label_snapshots(system, frame, count, world, device, done, energies):
-            assert writer is not None
-            others = {name: getattr(state, name) for name in system.result_shapes}
-            others |= {name: getattr(flows, name)[None] for name in flowing}
-            writer.append(spins=snapshot, field=state.field, **others)
+        with StopRequest(output.parent / "STOP", world) as stop:
+            labels = label_snapshots(system, frame, count, world, device, done, energies, stop.requested)
+            for snapshot, state, flows in labels:
+                assert writer is not None
+                others = {name: getattr(state, name) for name in system.result_shapes}
+                others |= {name: getattr(flows, name)[None] for name in flowing}
+                writer.append(spins=snapshot, field=state.field, **others)
+        done = world.broadcast(writer.done if writer else None)
+        if done < count:
+            world.log(f"label: stopped after {done} of {count} snapshots; the same command goes on")
+            return EXIT_REQUEUE
         if writer is not None:
             writer.finish()
             world.log_result(f"{output}: {count} snapshots")
+    return 0
 
 
 def _is_finished(output: Path, given: Mapping[str, Any]) -> bool:

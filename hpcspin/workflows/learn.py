@@ -134,7 +134,9 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
             varied = conditions[part.condition]
             # Labels depend on nothing else.
             system = Config(lattice=varied.lattice, electrons=varied.electrons, device=varied.device)
-            label_file(system, part.spins, part.labels, world, part.origin, part.snapshots)
+            code = label_file(system, part.spins, part.labels, world, part.origin, part.snapshots)
+            if code:
+                return code
     if this.number:
         _evaluate_previous(config, this, roles, world)
     if world.rank == 0 and not this.model.exists():

@@ -182,8 +182,8 @@ def _evaluate(layout: Layout, world: World) -> None:
     evaluate_files(layout.model, layout.test, layout.evaluation, world, force=True)
 
 
-def _label_learned(configs: Mapping[str, Config], layout: Layout, world: World) -> None:
-    """Exact labels of some frames of the learned trajectories."""
+def _label_learned(configs: Mapping[str, Config], layout: Layout, world: World) -> int:
+    """Exact labels of some frames of the learned trajectories; returns the exit code."""
     for name, config in configs.items():
         target = layout.labelled(name)
         if world.broadcast(target.exists()):
@@ -192,9 +192,12 @@ def _label_learned(configs: Mapping[str, Config], layout: Layout, world: World) 
         with FrameReader(path) as frames:
             spins = frames.spins[labelled_frames(len(frames.spins))]
         attributes = {"config": config.model_dump(mode="json"), "source": f"learned/{name}/{path.name}"}
-        write_label_file(
+        code = write_label_file(
             build_system(config), partial(_one, spins), len(spins), target, attributes, world, config.device
         )
+        if code:
+            return code
+    return 0
 
 
 def _one(spins: NDArray[np.float64], number: int) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from hpcspin.assembly.system import build_lattice, build_system, build_vacancies
 from hpcspin.config import Config, DynamicsSection, SwitchingSection, TorqueSection
 from hpcspin.drawing.tables import write_csv
 from hpcspin.drawing.torque import draw_runs, draw_switching, draw_torque
+from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.fields import FieldEvaluator
 from hpcspin.dynamics.spin_transfer import SpinTransfer, spin_transfer, stability_matrix, zero_crossing
 from hpcspin.dynamics.step_bounds import drives_of
@@ -37,6 +38,10 @@ Row = dict[str, Any]
 EXACT, LEARNED, MACROSPIN = "exact", "learned", "macrospin"
 
 
+class _StoppedError(Exception):
+    """The labels were stopped by a signal."""
+
+
 def torque_directory(config: Config, output: Path, world: World) -> int:
     """Label a uniform magnet at all angles and voltages, find where it becomes unstable, simulate it, draw.
 
@@ -49,9 +54,12 @@ def torque_directory(config: Config, output: Path, world: World) -> int:
         _require_symmetry(config, switching, magnet)
     _require_voltages(config, magnet)
     with recorded_job(output, world, config, ("torque.model", "dynamics.duration")):
-        numbers = _torques(config, magnet, output, world)
-        if switching:
-            numbers |= _switching(config, switching, magnet, output, world)
+        try:
+            numbers = _torques(config, magnet, output, world)
+            if switching:
+                numbers |= _switching(config, switching, magnet, output, world)
+        except _StoppedError:
+            return EXIT_REQUEUE
         if switching and switching.precision:
             code, found = _runs(config, switching, switching.precision, magnet, output, world)
             if code:
@@ -169,12 +177,16 @@ def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict
 def _fields(
     config: Config, voltage: float, spins: Array, file: Path, world: World
 ) -> tuple[dict[str, Array], NDArray[np.float64]]:
-    """Exact and learned fields of snapshots, and the current per row out of the first reservoir of the shares."""
+    """Exact and learned fields of snapshots, and the current per row out of the first reservoir of the shares.
+
+    Raises `_StoppedError` on all ranks if a signal stops the labels.
+    """
     section, biased = config.section(TorqueSection), at_voltage(config, voltage)
     system = build_system(biased)
     if not world.broadcast(file.exists()):  # A file server may show it to some ranks first.
         stored = {"config": biased.model_dump(mode="json")}
-        write_label_file(system, lambda n: spins[n : n + 1], len(spins), file, stored, world, config.device)
+        if write_label_file(system, lambda n: spins[n : n + 1], len(spins), file, stored, world, config.device):
+            raise _StoppedError
         world.barrier()
     labels = read_labels(file, config.lattice.size)
     names = [one.name for one in biased.section(ElectronsSettings).reservoirs]
