@@ -42,6 +42,7 @@ def find_data(
     allow: Collection[str] = (),
     drive: str = "bias",
     distil: bool = False,
+    periodic: tuple[bool, bool] = (False, True),
 ) -> TrainingData:
     """Find the shards of a training and check that they belong together; a collective call.
 
@@ -59,7 +60,7 @@ def find_data(
         Electrons of files without a config; for None see `agreed_sources`.
     allow
         Keys of the electrons in which the files, and the training data of ``start``, may differ.
-    drive, distil
+    drive, distil, periodic
         See `agreed_sources`.
 
     Raises
@@ -74,7 +75,7 @@ def find_data(
     if start and past is None:
         world.log(f"warning: {start}: its card does not say which electrons it has learned from")
     files = {shard.file: split.directory / shard.file for shard in (*split.train, *split.validation)}
-    sources = agreed_sources(files, kind, electrons, past or (), allow, world, drive, distil)
+    sources = agreed_sources(files, kind, electrons, past or (), allow, world, drive, distil, periodic)
     for shard in split.validation:
         if not sources[shard.file].exact:
             raise HpcspinError(

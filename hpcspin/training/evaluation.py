@@ -178,7 +178,15 @@ def _rms(values: NDArray[np.float64]) -> float:
 
 def _my_share(number: int, path: Path, model: ForceField | Committee, world: World, bias: float | None) -> Snapshots:
     given = model.architecture
-    source = read_source(path, given.lattice, given.bias_reference if bias is None else bias, model.sees)
+    # A file without a config has the edges of the lattices that the model has learned from.
+    learned = (model.card.get("config") or {}).get("lattice") or {}
+    source = read_source(
+        path,
+        given.lattice,
+        given.bias_reference if bias is None else bias,
+        model.sees,
+        periodic=learned.get("periodic", (False, True)),
+    )
     model.require(source.lattice, str(path))
     labels = read_labels(path, source.lattice.size)
     mine = np.arange(len(labels.spins))[world.rank :: world.size]

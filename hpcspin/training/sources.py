@@ -40,8 +40,16 @@ class Source:
     """Whether its fields are exact rather than those of a force field."""
 
 
-def read_source(path: Path, kind: str, bias: float, drive: str = "bias", *, distil: bool = False) -> Source:
-    """System of a label file, from its config; without one it has the given kind and bias, and edges open along x only.
+def read_source(
+    path: Path,
+    kind: str,
+    bias: float,
+    drive: str = "bias",
+    *,
+    periodic: tuple[bool, bool] = (False, True),
+    distil: bool = False,
+) -> Source:
+    """System of a label file, from its config; without one it has the given kind, bias and periodic sides.
 
     Raises HpcspinError if the file is invalid, its snapshots do not fit its lattice, a force field with this drive
     cannot represent its electrons, or its fields are not those of the electrons alone (with ``distil``, or of a force
@@ -58,7 +66,7 @@ def read_source(path: Path, kind: str, bias: float, drive: str = "bias", *, dist
         size = read_spins(path, section.get("size"), 0).shape[1:3]
         electrons = electrons_of(config, str(path))
         require_spin_rotations(electrons, str(path), drive)
-        lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", (False, True))))
+        lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", periodic)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HpcspinError(f"{path}: its config is not one of hpcspin ({error}); label the spins again") from error
     return Source(lattice, (bias if electrons is None else float(electrons["bias"]),), electrons, exact)
@@ -73,23 +81,27 @@ def agreed_sources(
     world: World,
     drive: str = "bias",
     distil: bool = False,
+    periodic: tuple[bool, bool] = (False, True),
 ) -> dict[str, Source]:
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
-    Files without a config have a lattice of this kind and the ``assumed`` electrons, or else those of the other files,
-    or else bias 0, and rank 0 warns of them. ``past`` are the electrons of the training data of the model that the
-    training starts from. The keys ``allow`` may differ, and so may what ``drive`` describes, see
+    Files without a config have a lattice of this kind, these ``periodic`` sides and the ``assumed`` electrons, or else
+    those of the other files, or else bias 0, and rank 0 warns of them. ``past`` are the electrons of the training data
+    of the model that the training starts from. The keys ``allow`` may differ, and so may what ``drive`` describes, see
     `hpcspin.storage.without_drive`. Raises HpcspinError for the reasons of `read_source`, or if other keys differ.
     """
-    sources = {name: read_source(path, kind, 0.0, drive, distil=distil) for name, path in files.items()}
+    sources = {
+        name: read_source(path, kind, 0.0, drive, periodic=periodic, distil=distil) for name, path in files.items()
+    }
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
     unstated = [name for name, source in sources.items() if source.electrons is None]
     if unstated:
+        which = "those of the training's config" if assumed else "those of the others" if stated else "unknown"
         assumed = assumed or next(iter(stated.values()), None) or {"bias": 0.0}
-        which = "electrons are those of the others" if stated else "electrons are unknown"
         world.log(
-            f"warning: {_abridged(unstated)}: without a config in it, so its {which} and its bias is taken as "
-            f"{assumed['bias']:g}; give the section electrons in the config of the training, or label with it"
+            f"warning: {_abridged(unstated)}: without a config in it, so its electrons are {which}, its bias is taken "
+            f"as {assumed['bias']:g} and its lattice.periodic as {list(periodic)}; give the sections electrons and "
+            "lattice in the config of the training, or label with them"
         )
         sources |= {
             name: replace(sources[name], drive=(float(assumed["bias"]),), electrons=assumed) for name in unstated

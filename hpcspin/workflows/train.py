@@ -55,6 +55,7 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
             allow=training.allow,
             distil=training.distillation > 0,
             drive=architecture_of(config).drive,
+            periodic=config.lattice.periodic,
         )
         for number in range(training.members):
             directory = output / MEMBER.format(number) if training.members > 1 else output

@@ -70,6 +70,28 @@ def test_label_files_are_a_training_set_as_they_are(
     assert not (data / "manifest.json").exists()
 
 
+def test_labels_without_a_config_have_the_edges_of_the_training(
+    config: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The training and an evaluation are those of files that say that both sides are periodic."""
+    errors, closed = [], "lattice.periodic=[true, true]"
+    for stated in (True, False):
+        for path in data.glob("*.h5"):
+            with h5py.File(path, "r+") as file:
+                del file.attrs["config"]
+                if stated:
+                    file.attrs["config"] = load_config(config, [closed]).as_json()
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            train(config, [data], tmp_path / f"model-{stated}", "training.validation=[b.h5]", closed)
+        told = "its electrons are those of the training's config" in caplog.text
+        assert told == ("its lattice.periodic as [True, True]" in caplog.text) == (not stated)
+        evaluate_files(tmp_path / f"model-{stated}", data, tmp_path / "errors.json", World(), force=True)
+        errors.append(json.loads((tmp_path / "errors.json").read_text())["mse"])
+        (data / "manifest.json").unlink()
+    assert errors[0] == errors[1]
+
+
 def test_a_training_that_nothing_judges_is_warned_of_once(
     config: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
