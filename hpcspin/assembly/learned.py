@@ -118,8 +118,9 @@ class CheckedField(LearnedField):
     """A learned field that is compared with the exact one at some of the recorded frames, which changes no trajectory.
 
     Its observables are the data of exact labels, such as ``exact_field``, that of the electrons alone, and
-    ``exact_error``; and ``deviation``, the root mean square difference of a perpendicular component. They are NaN
-    between checks, which are ``interval`` steps apart. All ranks share the work of the solver.
+    ``exact_error``; ``field_error`` (Lx, Ly), the length of the difference perpendicular to each spin; and
+    ``deviation``, the root mean square of one of its components. All are without classical terms, and NaN between
+    checks, which are ``interval`` steps apart. All ranks share the work of the solver.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class CheckedField(LearnedField):
         self.observable_shapes: dict[str, tuple[int, ...]] = {
             "exact_field": (*lattice.size, 3),
             **{f"exact_{name}": shape for name, shape in solver.system.result_shapes.items()},
+            "field_error": lattice.size,
             "deviation": (),
         }
 
@@ -149,7 +151,8 @@ class CheckedField(LearnedField):
         self._solver.number = step
         exact = self._solver.solve(spins.numpy()[None])
         learned = self.on_lattice(self._lattice, spins, lambda *given: self.model(*given).field)
-        deviation = _rms(spins, learned - exact.field[0])
+        error = learned - exact.field[0]
+        deviation = _rms(spins, error)
         self._world.log(
             f"step {step}: rms error of a perpendicular component of the learned field {deviation:.1e} t, "
             f"rms of the exact one {_rms(spins, exact.field[0]):.1e} t"
@@ -157,9 +160,10 @@ class CheckedField(LearnedField):
         labelled = {
             name: getattr(exact, name.removeprefix("exact_"))[0]
             for name in self.observable_shapes
-            if name != "deviation"
+            if name.startswith("exact_")
         }
-        return {**labelled, "deviation": np.asarray(deviation)}
+        across = np.linalg.norm(np.cross(spins, error), axis=-1)
+        return {**labelled, "field_error": across, "deviation": np.asarray(deviation)}
 
 
 def _rms(spins: Tensor, field: NDArray[np.float64]) -> float:

@@ -46,7 +46,7 @@ class Quantity:
 
     def there(self, frames: FrameReader) -> bool:
         """Whether a file holds the data that it is measured from."""
-        needed = {"density": {"density"}, "field error": {"exact_field", "spread"}}.get(self.name)
+        needed = {"density": {"density"}, "field error": {"field_error", "spread"}}.get(self.name)
         return needed is None or not needed.isdisjoint(frames.names)
 
     @property
@@ -64,10 +64,7 @@ class Quantity:
 
 def _field_error(lattice: Lattice, frames: FrameReader, number: int) -> Array:
     """Distance of the learned from the exact field perpendicular to the spins, or the committee's estimate of it."""
-    if "exact_field" not in frames.names:
-        return np.asarray(frames.spread[number])
-    error, spins = frames.field[number] - frames.exact_field[number], frames.spins[number]
-    return np.asarray(np.linalg.norm(np.cross(spins, error), axis=-1))
+    return np.asarray((frames.field_error if "field_error" in frames.names else frames.spread)[number])
 
 
 QUANTITIES = {

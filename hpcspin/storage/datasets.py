@@ -74,7 +74,8 @@ DATASETS = {
     "spread": Described("t", "standard deviation of a component of the field over the members of a committee"),
     "outside": Described("standard deviations", "how far the surroundings are beyond the training data; 0 inside"),
     "outside_share": Described("1", "share of the sites whose surroundings are beyond the training data"),
-    "exact_field": Described("t", "exact field of the electrons beside the learned one", _NO_CHECK),
+    "exact_field": Described("t", "exact field of the electrons alone, beside the learned one", _NO_CHECK),
+    "field_error": Described("t", "length of the learned minus the exact field, perpendicular to the spin", _NO_CHECK),
     "deviation": Described(
         "t", "root mean square difference of a perpendicular component, learned from exact", f"{_NO_CHECK}, or label"
     ),
@@ -86,7 +87,9 @@ OF_ELECTRONS = (
 )  # fmt: skip
 """What exact labels have beside the spins and the field."""
 DATASETS |= {
-    f"exact_{name}": Described(DATASETS[name].units, f"{name} of the exact label beside the learned field", _NO_CHECK)
+    f"exact_{name}": Described(
+        DATASETS[name].units, f"{name} of the exact label of the electrons alone, beside the learned field", _NO_CHECK
+    )
     for name in OF_ELECTRONS
 }
 

@@ -17,12 +17,15 @@ import torch
 from hpcspin.assembly import learned as learned_field
 from hpcspin.assembly import observers
 from hpcspin.assembly.learned import LearnedField
+from hpcspin.assembly.system import lattice_of
 from hpcspin.config import load_config
+from hpcspin.drawing.series import QUANTITIES
 from hpcspin.dynamics.observers import Frame
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture, perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, Committee, ForceField, load_model, make_force_field, save_model
+from hpcspin.storage import FrameReader
 from hpcspin.training.dataset import Snapshots
 from hpcspin.training.moments import set_envelope
 from hpcspin.workflows.simulate import simulate_directory
@@ -183,9 +186,15 @@ def test_checks_are_labels_of_the_frames_and_change_no_bit(hpcspin: Cli, config:
 
 def test_classical_terms_are_not_part_of_what_is_checked(config: Path, tmp_path: Path) -> None:
     model = save(tmp_path / "model.safetensors", make_model())
-    one, *_ = learned(config, model, tmp_path / "plain", CHECKS[0])["deviation"]
-    two, *_ = learned(config, model, tmp_path / "zeeman", CHECKS[0], "dynamics.classical.zeeman=[1,2,3]")["deviation"]
-    assert one == two
+    one = learned(config, model, tmp_path / "plain", CHECKS[0])
+    learned(config, model, tmp_path / "zeeman", CHECKS[0], "dynamics.classical.zeeman=[1,2,3]")
+    trajectory = tmp_path / "zeeman" / "trajectory.h5"
+    with FrameReader(trajectory) as two:
+        assert one["deviation"][0] == two.deviation[0]
+        assert np.array_equal(one["field_error"][0], two.field_error[0])
+        drawn = QUANTITIES["error"].measure(lattice_of(trajectory), two, 0)
+    error = np.cross(one["spins"][0], one["field"][0] - one["exact_field"][0])
+    np.testing.assert_allclose(drawn, np.linalg.norm(error, axis=-1), rtol=1e-12)
 
 
 @pytest.mark.mpi
