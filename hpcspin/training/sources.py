@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice, make_lattice
 from hpcspin.parallel.world import World
@@ -86,9 +88,10 @@ def agreed_sources(
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
     Files without a config have a lattice of this kind, these ``periodic`` sides and the ``assumed`` electrons, or else
-    those of the other files, or else bias 0, and rank 0 warns of them. ``past`` are the electrons of the training data
-    of the model that the training starts from. The keys ``allow`` may differ, and so may what ``drive`` describes, see
-    `hpcspin.storage.without_drive`. Raises HpcspinError for the reasons of `read_source`, or if other keys differ.
+    those of the other files, or else bias 0. ``past`` are the electrons of the training data of the model that the
+    training starts from. The keys ``allow`` may differ, and so may what ``drive`` describes, see
+    `hpcspin.storage.without_drive`. Rank 0 warns of files that do not state their electrons, or whose electrons differ
+    along y. Raises HpcspinError for the reasons of `read_source`, or if other keys differ.
     """
     sources = {
         name: read_source(path, kind, 0.0, drive, periodic=periodic, distil=distil) for name, path in files.items()
@@ -106,6 +109,13 @@ def agreed_sources(
         sources |= {
             name: replace(sources[name], drive=(float(assumed["bias"]),), electrons=assumed) for name in unstated
         }
+    uneven = {name: keys for name, source in sources.items() if (keys := _differ_along_y(source))}
+    if uneven:
+        world.log(
+            f"warning: {_abridged([*uneven])}: its electrons are not the same at all sites of a column "
+            f"({', '.join(next(iter(uneven.values())))}), but a force field is, and cannot know which site it is at: "
+            "expect a large error where they matter"
+        )
     known = [without_drive(electrons, drive) for electrons in past]
     first = "training.start" if past else next(iter(sources))
     reference = [*past, *(source.electrons for source in sources.values() if source.electrons)][0]
@@ -124,6 +134,16 @@ def agreed_sources(
         elif drive != "bias":
             sources[name] = replace(source, drive=voltages(reference, source.electrons, name, drive))
     return sources
+
+
+def _differ_along_y(source: Source) -> list[str]:
+    """Keys of the electrons whose values, or sites, are not the same all along y."""
+    electrons = source.electrons or {}
+    maps: dict[str, Any] = {f"electrons.{key}": electrons.get(key) for key in ("exchange", "on_site")}
+    for number, one in enumerate(electrons.get("reservoirs") or ()):
+        if not isinstance(sites := one.get("sites", ""), str):
+            maps[f"electrons.reservoirs.{number}.sites"] = source.lattice.mask(sites).astype(float)
+    return [key for key, values in maps.items() if np.ndim(values) == 2 and np.ptp(values, axis=1).any()]
 
 
 def _is_exact(dynamics: Mapping[str, Any], path: Path, distil: bool) -> bool:

@@ -68,6 +68,21 @@ def test_potentials_of_one_bias_are_not_one_system(data: Path) -> None:
     find(data, "z.h5")
 
 
+def test_electrons_that_differ_along_a_column_are_told(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A force field is the same at all sites of a column, so it cannot learn what a tip or an impurity does."""
+    caplog.set_level("INFO")
+    find(data, "z.h5")
+    assert "column" not in caplog.text
+    with h5py.File(data / "b.h5", "r+") as file:
+        config = json.loads(file.attrs.pop("config"))
+        config["electrons"]["exchange"] = (3.8 + np.indices(file["spins"].shape[1:3])[1]).tolist()
+        config["electrons"]["reservoirs"] += [{"sites": [[1, 2]], "potential": 0.0}]
+        file.attrs["config"] = json.dumps(config)
+    find(data, "z.h5", allow=["electrons"])
+    assert "warning: b.h5: its electrons are not the same at all sites of a column" in caplog.text
+    assert "(electrons.exchange, electrons.reservoirs.2.sites)" in caplog.text
+
+
 def test_the_card_says_which_electrons(data: Path, tmp_path: Path) -> None:
     tell(data / "b.h5", -BIAS / 2, 0.0, **KEYS)
     write_manifest(data)
