@@ -12,6 +12,7 @@ from hpcspin.electrons.backend import Array
 from hpcspin.electrons.fermi import fermi
 from hpcspin.electrons.quadrature import Integrals, Integrand, Intervals, first_rule, integrate, sizes
 from hpcspin.electrons.sources import Source
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 
 _CHECKED = 4
@@ -22,6 +23,8 @@ _ROUNDING = {"complex128": 1e-13, "complex64": 1e-5}
 """Bound on the rounding errors of the sums over nodes."""
 _WIDEST_INTERVAL = 0.2
 """Longest interval of a first grid, in hoppings."""
+_MOST_INTERVALS = 30_000
+"""Largest number of intervals of a first grid; only temperatures of a hundred hoppings need more."""
 
 
 class WindowIntegral:
@@ -70,6 +73,12 @@ class WindowIntegral:
         apart[-1] = True  # With many closely spaced potentials the window would otherwise end before the last edge.
         marks = marks[apart]
         pieces = np.maximum(1, np.ceil(np.diff(marks) / (_WIDEST_INTERVAL * hopping))).astype(int)
+        if pieces.sum() > _MOST_INTERVALS:
+            raise HpcspinError(
+                f"electrons.temperature: at {self.temperature:g} the Fermi functions reach over {np.ptp(marks):.3g}, "
+                "too many energies for negf; check the unit, which is that of the hopping, or set "
+                "electrons.solver=closed_form"
+            )
         parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(marks[:-1], marks[1:], pieces, strict=True)]
         return np.concatenate([*parts, marks[-1:]])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from systems import driven, random_spins
@@ -275,6 +277,8 @@ def test_bad_calls_are_refused():
         RecursiveSolver(WALL, 0.0)
     with pytest.raises(HpcspinError, match="'magic' is unknown"):
         make_solver("magic", WALL, 1e-6)
+    with pytest.raises(HpcspinError, match=r"temperature: at 300 the .*check the unit.*solver=closed_form"):
+        make_solver("negf", replace(WALL, temperature=300.0), 1e-6)  # Kelvin; hours of energies, without a message.
     ring = driven("square", (4, 3), periodic_x=True, bath=(0.1, 0.0))
     with pytest.raises(HpcspinError, match="closed_form"):
         make_solver("negf", ring, 1e-6)
