@@ -169,9 +169,10 @@ def wall_position(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
     """
     smooth = _smooth_bonds(lattice, spins)
     length = smooth.shape[-2]
-    crossing = (smooth[..., :-1, :] > 0) & (smooth[..., 1:, :] <= 0)
+    after = np.concatenate([smooth[..., 1:, :], smooth[..., -1:, :]], axis=-2)
+    crossing = (smooth > 0) & (after <= 0)
     crosses = crossing.any(axis=-2)
-    last = np.where(crosses, length - 2 - np.argmax(crossing[..., ::-1, :], axis=-2), 0)
+    last = np.where(crosses, length - 1 - np.argmax(crossing[..., ::-1, :], axis=-2), 0)
     left = np.take_along_axis(smooth, last[..., None, :], axis=-2)[..., 0, :]
     right = np.take_along_axis(smooth, np.minimum(last + 1, length - 1)[..., None, :], axis=-2)[..., 0, :]
     with np.errstate(invalid="ignore", divide="ignore"):

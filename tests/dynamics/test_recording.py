@@ -144,6 +144,17 @@ def test_the_mean_bond_counts_every_bond_once_at_open_edges_too(periodic):
     assert measure("mean_bond", None, spins, periodic, "triangular") == pytest.approx(-energy / bonds)
 
 
+@pytest.mark.filterwarnings("error")
+def test_chains_along_and_across_the_current_are_measured():
+    """One column has no bond along x, a chain no triangle, and a single site no bond at all."""
+    aligned, open_edges = np.ones((1, 4, 3)) / math.sqrt(3), (False, False)
+    assert measure("wall_position", None, aligned, open_edges) == 1
+    assert measure("wall_position", None, aligned * [[[1], [-1], [1], [-1]]], open_edges) == 0
+    for size in (1, 4), (4, 1), (1, 1):
+        assert math.isnan(measure("mean_chirality", None, random_spins(size), open_edges))
+    assert math.isnan(measure("mean_bond", None, random_spins((1, 1)), open_edges))
+
+
 def test_conservative_measures_refuse_other_fields():
     field, spins = SumField([Heisenberg(1.0), Slonczewski((0, 0, 1.0))]), random_spins((4, 4))
     for name in ("energy", "spin_temperature"):
