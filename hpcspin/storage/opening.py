@@ -85,6 +85,10 @@ def open_hdf5(path: str | Path, advice: str = "") -> Iterator[h5py.File]:
         if what != "an HDF5 file":
             advice = advice or "give an HDF5 file"
             raise HpcspinError(f"{path}: cannot be read, it is {what}, not HDF5; {advice}") from error
+        if "flag values don't match" in str(error):  # HDF5's words for a file that a notebook, say, holds open.
+            raise HpcspinError(
+                f"{path}: is open in this program by h5py already; close it, or open it with locking=False"
+            ) from error
         raise _unreadable(path, error, advice) from error
 
 

@@ -258,6 +258,15 @@ def test_a_file_that_holds_no_spins_is_told_by_what_it_is(
     one_line(lambda: read_spins(tmp_path / "in", SIZE), words)
 
 
+def test_a_file_that_the_program_holds_open_is_not_called_corrupt(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["spins"] = unit()
+    with h5py.File(tmp_path / "in.h5"):
+        one_line(lambda: read_spins(tmp_path / "in.h5", SIZE), "is open in this program by h5py already; close it")
+    with h5py.File(tmp_path / "in.h5", locking=False):
+        assert len(read_spins(tmp_path / "in.h5", SIZE)) == len(unit())
+
+
 @pytest.mark.parametrize(
     ("attributes", "words"),
     [
