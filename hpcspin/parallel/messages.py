@@ -43,14 +43,15 @@ class NeighbourMessages:
     """The messages to each side of my block, and those from there, which all ranks make and use in the same order.
 
     ``shapes`` are those of what is sent to each side that is not an open edge, and of what comes from it, ``like`` is a
-    tensor of their type, on their device. Raises HpcspinError if NCCL would send them and ranks share a GPU.
+    tensor of their type, on their device. Raises HpcspinError if NCCL would send them and ranks share a GPU or have
+    none.
     """
 
     def __init__(self, domain: Domain, shapes: Mapping[Direction, tuple[int, ...]], like: Tensor) -> None:
         self._world, self._stopwatch = domain.world, domain.stopwatch
         self._peers = {side: peer for side in sorted(shapes) if (peer := domain.neighbour(side)) is not None}
         under_mpi, on_gpu = self._world.comm is not None, like.device.type == "cuda"
-        if on_gpu and not under_mpi:
+        if not under_mpi:  # Also on a CPU: the others may have GPUs.
             require_own_gpu(self._world, like.device)
         self._read_by_host = like.device if under_mpi and on_gpu else None
         self._staged = under_mpi and obstacle_to_device_buffers(self._world, like.device) is not None

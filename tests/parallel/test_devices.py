@@ -13,8 +13,11 @@ import torch.distributed as dist
 
 from hpcspin.electrons import label_snapshots
 from hpcspin.errors import HpcspinError
+from hpcspin.lattice import make_lattice
 from hpcspin.parallel.bandwidth import all_reduce, halo_exchange
 from hpcspin.parallel.devices import form_teams, pick_device, ranks_sharing, require_own_gpu
+from hpcspin.parallel.domain import Domain
+from hpcspin.parallel.messages import NeighbourMessages
 from hpcspin.parallel.world import World
 
 GPU = torch.device("cuda", 0)
@@ -138,9 +141,14 @@ def test_nccl_is_started_where_each_rank_has_its_gpu(monkeypatch, cards):
 
 @pytest.mark.parametrize("cards", [[None, "a", None], ["a", None, "b"]])
 def test_ranks_with_and_without_a_gpu_are_refused_in_place_of_waiting_for_each_other(monkeypatch, cards):
-    """Also before `doctor` tries their messages, which a rank without a GPU would begin at once."""
+    """Also before `doctor` tries their messages, and a simulation begins, both of which a CPU would do at once."""
     world, device = ranks(monkeypatch, cards), GPU if cards[0] else torch.device("cpu")
-    for begin in (require_own_gpu, halo_exchange, all_reduce):
+
+    def messages(world, device):
+        domain = Domain(make_lattice("square", (6, 3)), world, (3, 1))
+        NeighbourMessages(domain, {(1, 0): (3,)}, SimpleNamespace(device=device, dtype=torch.float64))
+
+    for begin in (require_own_gpu, halo_exchange, all_reduce, messages):
         with pytest.raises(HpcspinError, match=r"^\d of 3 ranks have a GPU, .* use device=cpu$"):
             begin(world, device)
 
