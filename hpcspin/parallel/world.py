@@ -61,6 +61,9 @@ class World:
     sharing
         How many ranks of the job compute on my device, by its type, once
         :func:`hpcspin.parallel.devices.ranks_sharing` has counted.
+    connections
+        Communicator or group of my team for each number of teams, and the same of its own teams: `split` makes each
+        once, since MPICH has 2048 of them and a session may call for many teams.
     """
 
     rank: int = 0
@@ -72,6 +75,7 @@ class World:
     group: Any = field(default=None, repr=False)
     logs: bool = True
     sharing: dict[str, int] = field(default_factory=dict, repr=False)
+    connections: dict[int, tuple[Any, Any, dict[int, Any]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def current(cls) -> World:
@@ -189,15 +193,19 @@ class World:
             return 0, self
         members = [np.arange(self.size)[np.arange(self.size) * teams // self.size == t] for t in range(teams)]
         mine = self.rank * teams // self.size
-        comm, group = None, None
-        if self.comm is not None:
-            comm = self.comm.Split(mine, self.rank)
-        else:
-            ranks = [dist.get_global_rank(self.group, rank) if self.group else rank for rank in members[mine].tolist()]
-            group = dist.new_group(ranks, timeout=_PATIENCE, use_local_synchronization=True)
+        if teams not in self.connections:
+            self.connections[teams] = (*self._connect(mine, members[mine].tolist()), {})
+        comm, group, own = self.connections[teams]
         rank, logs = self.rank - int(members[mine][0]), self.logs and mine == 0
-        size, sharing = len(members[mine]), dict(self.sharing)
-        return mine, replace(self, rank=rank, size=size, comm=comm, group=group, logs=logs, sharing=sharing)
+        changes = {"comm": comm, "group": group, "logs": logs, "sharing": dict(self.sharing), "connections": own}
+        return mine, replace(self, rank=rank, size=len(members[mine]), **changes)
+
+    def _connect(self, team: int, members: Sequence[int]) -> tuple[Any, Any]:
+        """Communicator and process group of a team of these ranks."""
+        if self.comm is not None:
+            return self.comm.Split(team, self.rank), None
+        ranks = [dist.get_global_rank(self.group, rank) if self.group else rank for rank in members]
+        return None, dist.new_group(ranks, timeout=_PATIENCE, use_local_synchronization=True)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

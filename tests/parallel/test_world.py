@@ -134,6 +134,25 @@ def test_teams_may_take_days_more_than_each_other(monkeypatch: pytest.MonkeyPatc
     assert min(waits) > timedelta(weeks=1)
 
 
+def test_teams_called_for_again_are_connected_as_before() -> None:
+    """MPICH has 2048 communicators, and each call of a session that labels snapshots took one."""
+    made: list[tuple[int, int]] = []
+
+    class Comm:
+        def Split(self, colour: int, key: int) -> Comm:
+            made.append((colour, key))
+            return Comm()
+
+    ranks = World(rank=2, size=4, launcher="mpi", comm=Comm())
+    first, second = (ranks.split(2)[1] for _ in range(2))
+    assert first.comm is second.comm is not ranks.comm
+    assert first.split(2)[1].comm is second.split(2)[1].comm is not first.comm
+    assert ranks.split(4)[1].comm is not first.comm
+    assert made == [(1, 2), (0, 0), (2, 2)]
+    ranks.sharing["cpu"] = 4
+    assert ranks.split(2)[1].sharing == {"cpu": 4}
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize("launcher", ["mpirun", "torchrun"])
 def test_a_failing_rank_ends_the_job_within_seconds(
