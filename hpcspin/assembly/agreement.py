@@ -30,7 +30,7 @@ from hpcspin.training import learned_files
 def require_electrons(
     config: Mapping[str, Any], card: Mapping[str, Any], names: tuple[str, str], allow: Collection[str], world: World
 ) -> None:
-    """Refuse a model for electrons that it has no input for, and warn of a bias that it was not trained on.
+    """Refuse a model for electrons that it has no input for; warn of a bias or open edges that it was not trained on.
 
     ``config`` is that of the system, or the one that a trajectory stores, and ``card`` that of the model; ``names`` are
     those of the model and of the config in messages.
@@ -44,8 +44,19 @@ def require_electrons(
         world.log(f"warning: {model}: {_NO_ELECTRONS}")
         return
     require_learned(learned, given, _drive(card), allow, names)
-    for warning in _doubts(learned, given, _drive(card)):
+    for warning in [*_doubts(learned, given, _drive(card)), *_doubts_of_edges(config, card.get("config") or {})]:
         world.log(f"warning: {model}: {warning}")
+
+
+def _doubts_of_edges(config: Mapping[str, Any], trained: Mapping[str, Any]) -> list[str]:
+    """A warning if the lattice has edges along an axis that was periodic in the config of the training."""
+    here, learned = ((one.get("lattice") or {}).get("periodic", ()) for one in (config, trained))
+    new = [axis for axis, mine, its in zip("xy", here, learned, strict=False) if its and not mine]
+    return [
+        f"it has learned on lattices that are periodic along {axis}, and here {axis} is open: its field near such an "
+        "edge is wrong; the observer outside_share shows on how many sites"
+        for axis in new
+    ]
 
 
 def warn_of_labels(

@@ -121,6 +121,18 @@ def test_what_may_be_ignored_is_a_warning(
         assert pytest.importorskip("re").search(f"warning: .*model.safetensors: .*{warning}", found[0])
 
 
+def test_open_edges_that_a_model_has_not_learned_are_a_warning(
+    config: Path, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, periodic in (("known", [False, True]), ("new", [True, True])):
+        write_card(model, config={"lattice": {"periodic": periodic}})
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            simulate(config, model, tmp_path / name)
+        assert ("periodic along x, and here x is open" in caplog.text) == (name == "new")
+        assert "periodic along y" not in caplog.text
+
+
 def test_a_model_of_labels_without_a_config_is_refused_at_another_bias(
     config: Path, model: Path, tmp_path: Path
 ) -> None:
