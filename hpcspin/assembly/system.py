@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def build_vacancies(config: Config, lattice: Lattice) -> NDArray[np.bool_] | Non
     if config.electrons is None or not config.electrons.vacancies:
         return None
     return chosen_sites(lattice, config.electrons.vacancies, "electrons.vacancies")
+
+
+def vacancies_of(stored: Mapping[str, Any], lattice: Lattice) -> NDArray[np.bool_]:
+    """Sites without a spin by the attributes of a file of frames, shape (Lx, Ly); their entries in it mean nothing."""
+    vacancies = ((stored.get("config") or {}).get("electrons") or {}).get("vacancies")
+    return chosen_sites(lattice, vacancies or (), "electrons.vacancies")
 
 
 def build_solver(config: Config, system: ElectronSystem, world: World) -> Solver[Any, Any]:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.analysis.runs import reservoir_names
-from hpcspin.assembly.system import lattice_of
+from hpcspin.assembly.system import lattice_of, vacancies_of
 from hpcspin.drawing import page
 from hpcspin.drawing.lattice_figures import BONDS, CHIRALITY
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import Lattice, bond_map, has_wall, scalar_chirality, wall_position
+from hpcspin.lattice import Lattice, bond_map, has_wall, nearest_bonds, scalar_chirality, wall_position
+from hpcspin.lattice.measures import mean_of_known
 from hpcspin.storage import FrameReader, trajectory_file
 from hpcspin.storage.datasets import DATASETS
 
@@ -62,17 +63,27 @@ class Quantity:
         return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
+def present_spins(lattice: Lattice, frames: FrameReader, number: int) -> Array:
+    """Spins of a frame, NaN at vacancies."""
+    return np.where(vacancies_of(frames.attributes, lattice)[..., None], np.nan, frames.spins[number])
+
+
 def _field_error(lattice: Lattice, frames: FrameReader, number: int) -> Array:
     """Distance of the learned from the exact field perpendicular to the spins, or the committee's estimate of it."""
     return np.asarray((frames.field_error if "field_error" in frames.names else frames.spread)[number])
 
 
 QUANTITIES = {
-    "bonds": Quantity("bonds", BONDS, lambda lattice, frames, n: bond_map(lattice, frames.spins[n]), 1.0),
-    "chirality": Quantity(
-        "chirality", CHIRALITY, lambda lattice, frames, n: scalar_chirality(lattice, frames.spins[n]), 0.77
+    "bonds": Quantity(
+        "bonds", BONDS, lambda lattice, frames, n: bond_map(lattice, present_spins(lattice, frames, n)), 1.0
     ),
-    "sz": Quantity("spin along z", r"$S_z$", lambda lattice, frames, n: frames.spins[n][..., 2], 1.0),
+    "chirality": Quantity(
+        "chirality",
+        CHIRALITY,
+        lambda lattice, frames, n: scalar_chirality(lattice, present_spins(lattice, frames, n)),
+        0.77,
+    ),
+    "sz": Quantity("spin along z", r"$S_z$", lambda lattice, frames, n: present_spins(lattice, frames, n)[..., 2], 1.0),
     "density": Quantity("density", "electrons per site", lambda lattice, frames, n: frames.density[n]),
     "error": Quantity("field error", "field error perpendicular to the spin (t)", _field_error),
 }
@@ -123,7 +134,7 @@ def read_series(source: Path) -> Series:
         if not len(frames) or "time" not in frames.names:
             raise HpcspinError(f"{path}: holds no frame with a time yet; give a simulation with frames, or a path")
         chosen = some_frames(len(frames), _MOST_FRAMES)
-        rows = [_numbers(lattice, frames.spins[number]) for number in chosen]
+        rows = [_numbers(lattice, present_spins(lattice, frames, number)) for number in chosen]
         measured = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         curves = _curves(measured, frames, chosen, lattice)
         return Series(source.name, lattice, frames.time[:][chosen], curves)
@@ -131,13 +142,11 @@ def read_series(source: Path) -> Series:
 
 def _numbers(lattice: Lattice, spins: Array) -> dict[str, Array | float]:
     wall = float(wall_position(lattice, spins)) if has_wall(lattice, spins) else np.nan
-    chirality = scalar_chirality(lattice, spins)
     return {
         "wall": wall,
-        "bond": float(np.nanmean(bond_map(lattice, spins))),
-        # Open chains of one row have no triangle.
-        "chirality": float(np.nanmean(chirality)) if np.isfinite(chirality).any() else np.nan,
-        "spin": spins.mean(axis=(0, 1)),
+        "bond": mean_of_known(nearest_bonds(lattice, spins)),
+        "chirality": mean_of_known(scalar_chirality(lattice, spins)),
+        "spin": np.nanmean(spins, axis=(0, 1)),
     }
 
 
@@ -153,7 +162,9 @@ def _curves(measured: dict[str, Array], frames: FrameReader, chosen: list[int], 
         names = reservoir_names(frames.attributes)
         curves["current out of a reservoir (t/ħ)"] = dict(zip(names, frames.current[:][chosen].T, strict=False))
     if "energy" in frames.names:
-        curves["energy per site (t)"] = {"": frames.energy[:][chosen] / lattice.num_sites}
+        curves["energy per site (t)"] = {
+            "": frames.energy[:][chosen] / np.sum(~vacancies_of(frames.attributes, lattice))
+        }
     for name in sorted(set(frames.names) - _MEASURED):
         if getattr(frames, name).shape[1:] == ():
             curves[labelled(name)] = {"": np.asarray(getattr(frames, name)[:][chosen], dtype=float)}

@@ -5,7 +5,6 @@ The density, currents and error estimate of an electronic field are not observer
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -162,12 +161,7 @@ def magnetization(frame: Frame) -> NDArray[np.float64]:
 @observer("mean_bond")
 def mean_bond(frame: Frame) -> float:
     """Mean of S_i·S_j over all bonds of nearest neighbours; -1 in the square antiferromagnet, +1 in a ferromagnet."""
-    return _mean_of_known(measures.nearest_bonds(frame.lattice, frame.spins))
-
-
-def _mean_of_known(values: NDArray[np.float64]) -> float:
-    """Mean of the values that are not NaN; NaN if there are none, as of triangles in a chain."""
-    return math.nan if np.isnan(values).all() else float(np.nanmean(values))
+    return measures.mean_of_known(measures.nearest_bonds(frame.lattice, frame.spins))
 
 
 @observer("energy")
@@ -186,7 +180,7 @@ def spin_temperature(frame: Frame) -> float:
 @observer("mean_chirality")
 def mean_chirality(frame: Frame) -> float:
     """Mean scalar chirality of the triangles."""
-    return _mean_of_known(measures.scalar_chirality(frame.lattice, frame.spins))
+    return measures.mean_of_known(measures.scalar_chirality(frame.lattice, frame.spins))
 
 
 @observer("chirality_correlation", lambda lattice: (domains.correlation_bins(lattice),))

@@ -21,6 +21,11 @@ def nearest_bonds(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.fl
     return np.where(table >= 0, products, np.nan).reshape(*spins.shape[:-1], len(lattice.bonds))
 
 
+def mean_of_known(values: NDArray[np.float64]) -> float:
+    """Mean of the values that are not NaN; NaN if there are none, as of the triangles of a chain."""
+    return np.nan if np.isnan(values).all() else float(np.nanmean(values))
+
+
 def bond_map(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of S_i·S_j over the bonds that leave each site towards +x and +y (Fig. 4 of the paper).
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from hpcspin.analysis import QUANTITIES
-from hpcspin.assembly.system import lattice_of
+from hpcspin.assembly.system import lattice_of, vacancies_of
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice.settings import chosen_sites
 from hpcspin.parallel.world import World
 from hpcspin.storage import FrameReader, atomic_hdf5, require_absent, require_output, trajectory_file
 from hpcspin.storage.datasets import ANALYSED, describe_datasets
@@ -31,10 +30,10 @@ def analyse_trajectory(directory: Path, quantity: str, output: Path, world: Worl
             config = frames.attributes.get("config")
             spins: Any = frames.spins.between(first, stop)  # Indexed like an array.
             lattice = lattice_of(source)
-            empty = ((config or {}).get("electrons") or {}).get("vacancies")
-            if empty:
+            vacant = vacancies_of(frames.attributes, lattice)
+            if vacant.any():
                 spins = spins[:]
-                spins[:, chosen_sites(lattice, empty, "electrons.vacancies")] = np.nan
+                spins[:, vacant] = np.nan
             arrays = measure(lattice, spins, interval)
         with atomic_hdf5(output) as file:
             for name, values in arrays.items():

@@ -14,10 +14,11 @@ from PIL import Image
 from hpcspin.drawing.lattice_figures import flow_maps
 from hpcspin.drawing.runs import difference, draw_run, plot_runs
 from hpcspin.drawing.series import QUANTITIES, averaged, read_series, some_frames
+from hpcspin.dynamics import OBSERVERS, Frame
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
-from hpcspin.storage import TrajectoryWriter
+from hpcspin.storage import FrameReader, TrajectoryWriter
 from hpcspin.workflows.export import export
 
 SIZE, WALLS = (12, 4), (4, 5, 7)
@@ -54,6 +55,27 @@ def test_curves_are_the_measures_of_the_frames(run: Path) -> None:
     np.testing.assert_array_equal(series.curves["current out of a reservoir (t/ħ)"]["right"], [0, -1, -2])
     spin = series.curves["magnetisation"]
     np.testing.assert_allclose(spin["length"] ** 2, spin["x"] ** 2 + spin["y"] ** 2 + spin["z"] ** 2)
+
+
+@pytest.mark.parametrize("vacancies", [[], [[2, 1], [11, 0]]])
+def test_curves_and_maps_are_those_of_the_observers_around_vacancies_too(run: Path, vacancies: list[list[int]]) -> None:
+    """Neither the bonds of an open edge count more than others, nor does the spin that a file holds for a vacancy."""
+    with h5py.File(run / "trajectory.h5", "r+") as file:
+        config = json.loads(file.attrs["config"])
+        config["electrons"]["vacancies"] = vacancies
+        file.attrs["config"] = json.dumps(config)
+        spins = file["spins"][:]
+    lattice, vacant = make_lattice("square", SIZE), np.zeros(SIZE, dtype=bool)
+    vacant[tuple(np.array(vacancies, dtype=int).reshape(-1, 2).T)] = True
+    spins[:, vacant] = np.nan
+    curves = read_series(run).curves
+    for curve, name in (("mean bond", "mean_bond"), ("mean chirality", "mean_chirality")):
+        frames = [Frame(lattice, one, one, 0.0, None, ~vacant) for one in spins]
+        np.testing.assert_array_equal(curves[curve][""], [OBSERVERS[name].measure(frame) for frame in frames])
+    np.testing.assert_allclose(curves["magnetisation"]["z"], np.nanmean(spins[..., 2], axis=(1, 2)), atol=1e-14)
+    with FrameReader(run / "trajectory.h5") as read:
+        for name in ("bonds", "chirality", "sz"):
+            assert np.isnan(QUANTITIES[name].measure(lattice, read, 0)[vacant]).all()
 
 
 def test_an_unfinished_run_is_measured_so_far(tmp_path: Path) -> None:
