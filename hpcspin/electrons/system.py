@@ -194,7 +194,7 @@ class ElectronSystem:
         spins
             Unit vectors, shape (Lx, Ly, 3) or (n, Lx, Ly, 3), NumPy or torch.
         tolerance
-            Largest error of a field component, in hoppings; None for the system's tolerance.
+            Largest error of a field component, in the unit of J; None for the system's tolerance.
         solver, precision
             As for the system; None for the system's own.
         device
