@@ -37,6 +37,9 @@ def predict(model: ForceField, lattice: Lattice, spins: Tensor) -> Prediction:
         ("square", {"kind": "site", "symmetry": "full", "hidden": (24,)}),
         ("square", {"kind": "conservative", "time_reversal": "even", "electrode_range": 3.0, "hidden": (8, 24, 16)}),
         ("triangular", {"symmetry": "full", "time_reversal": "even"}),
+        ("square", {"descriptor": "bonds"}),
+        ("square", {"descriptor": "densities"}),
+        ("triangular", {"descriptor": "densities", "symmetry": "full", "time_reversal": "even"}),
     ],
 )
 def test_it_is_the_field_of_the_network(monkeypatch: pytest.MonkeyPatch, kind: str, changes: dict[str, Any]) -> None:

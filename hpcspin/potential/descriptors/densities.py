@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Iterator, Sequence
 from itertools import combinations, combinations_with_replacement
 
 import numpy as np
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from hpcspin.lattice import Lattice
 from hpcspin.potential.descriptors.base import Descriptor
-from hpcspin.potential.gather import SegmentSum, StaticGather
+from hpcspin.potential.descriptors.invariants import Quadratic, Term
+from hpcspin.potential.gather import StaticGather
 from hpcspin.potential.irreps import Irrep, group_transform, independent_copies, irreps_of, slot_permutations
-from hpcspin.potential.polynomials import Polynomials, Rows
+from hpcspin.potential.polynomials import Polynomials
 from hpcspin.potential.tiles import cross, product
 
 
@@ -48,9 +49,9 @@ class Densities(Descriptor):
         )
         for number, basis in enumerate(bases):
             self.constant(f"basis{number}", basis)
-        blocks = _blocks(counts, [basis.shape[1] for basis in bases])
-        self.bonds, self.chiralities = (_Pairs(blocks, pairs) for pairs in _pairs(blocks))
-        count = blocks[-1].rows(blocks[-1].channels).start
+        dimensions = [basis.shape[1] for basis in bases]
+        count = 1 + sum(map(operator.mul, counts, dimensions))
+        self.bonds, self.chiralities = (Quadratic(terms, count) for terms in _pairs(counts, dimensions))
         # Not by broadcasting, whose derivative is a torch.sum: its order depends on the position in memory.
         self.own = StaticGather([0] * count, count)
         self.parity = np.array(
@@ -72,8 +73,14 @@ class Densities(Descriptor):
     def forward(self, spins: Tensor, tile: int) -> Tensor:
         """See `Descriptor`."""
         densities = self.densities(spins, tile)
-        even, odd = self.bonds(densities, densities), self.chiralities(cross(self.own(densities), densities), densities)
+        crossed = cross(self.own(densities), densities)
+        even, odd = self._dots(self.bonds, densities, densities), self._dots(self.chiralities, crossed, densities)
         return torch.cat([even, odd * odd if self._even else odd, self.presence(spins, tile)])
+
+    def _dots(self, pairs: Quadratic, left: Tensor, right: Tensor) -> Tensor:
+        # Component by component: all three at once do not fit the cache.
+        x, y, z = (pairs(a, b) for a, b in zip(left.unbind(1), right.unbind(1), strict=True))
+        return x + y + z
 
     def polynomials(self) -> Polynomials:
         """See `Descriptor`."""
@@ -91,53 +98,6 @@ class Densities(Descriptor):
             self.chiralities.written(written, crossed, densities)
         written.mapped(self.presence_counts.double().numpy(), written.presence)
         return written
-
-
-@dataclass(frozen=True)
-class _Block:
-    """The channels of one irrep: their first density, their number and the dimension.
-
-    The trivial irrep comes first; its channel 0 is the centre's own spin.
-    """
-
-    start: int
-    channels: int
-    dimension: int
-
-    def rows(self, channel: int) -> range:
-        """Densities of a channel."""
-        first = self.start + channel * self.dimension
-        return range(first, first + self.dimension)
-
-
-_Pair = tuple[int, int, int]
-
-
-class _Pairs(nn.Module):
-    """Scalar products of pairs (c, c') of channels of one irrep, summed over the rows of the irrep."""
-
-    def __init__(self, blocks: Sequence[_Block], pairs: Sequence[_Pair]) -> None:
-        super().__init__()
-        rows = [(blocks[b].rows(left), blocks[b].rows(right)) for b, left, right in pairs]
-        total = blocks[-1].rows(blocks[-1].channels).start
-        self.left, self.right = (StaticGather([row for pair in rows for row in pair[side]], total) for side in (0, 1))
-        self.total = SegmentSum(np.array([len(left) for left, _ in rows]))
-
-    def __len__(self) -> int:
-        return len(self.total)
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """Products, shape (pairs, centres), of vectors (densities, 3, centres)."""
-        # Component by component: all three at once do not fit the cache.
-        x, y, z = ((self.left(a), self.right(b)) for a, b in zip(left.unbind(1), right.unbind(1), strict=True))
-        products: Tensor = self.total(torch.addcmul(torch.addcmul(x[0] * x[1], *y), *z))
-        return products
-
-    def written(self, polynomials: Polynomials, left: Rows, right: Rows) -> Rows:
-        """Rows of the products, from those of the vectors, shape (densities, 3)."""
-        factors = left[self.left.index.numpy()], right[self.right.index.numpy()]
-        owner = self.total.owner.numpy().repeat(3)
-        return polynomials.sums(len(self), owner, 1, *(rows.ravel() for rows in factors))
 
 
 def site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> list[NDArray[np.float64]]:
@@ -159,20 +119,15 @@ def site_bases(irreps: tuple[Irrep, ...], permutations: NDArray[np.int64]) -> li
     return [np.stack(basis) for basis in bases if basis]
 
 
-def _blocks(counts: list[int], dimensions: list[int]) -> list[_Block]:
-    """The channels of all irreps, one density after the other."""
-    blocks = [_Block(0, 1 + counts[0], dimensions[0])]
-    for count, dimension in zip(counts[1:], dimensions[1:], strict=True):
-        blocks.append(_Block(blocks[-1].rows(blocks[-1].channels).start, count, dimension))
-    return blocks
-
-
-def _pairs(blocks: Sequence[_Block]) -> tuple[list[_Pair], list[_Pair]]:
-    """Pairs of channels of one irrep that make a bond and a chirality, in the order of the features."""
-    bonds, chiralities = [], []
-    for number, block in enumerate(blocks):
-        channels = range(1 if number == 0 else 0, block.channels)
-        bonds += [(number, *pair) for pair in combinations_with_replacement(channels, 2)]
-        bonds += [(number, 0, channel) for channel in channels if number == 0]
-        chiralities += [(number, *pair) for pair in combinations(channels, 2)]
-    return bonds, chiralities
+def _pairs(counts: Sequence[int], dimensions: Sequence[int]) -> Iterator[list[list[Term]]]:
+    """Terms of the bonds and of the chiralities of all pairs of channels of one irrep; density 0 is the own spin."""
+    bonds, chiralities, start = list[tuple[range, range]](), list[tuple[range, range]](), 1
+    for number, (count, dimension) in enumerate(zip(counts, dimensions, strict=True)):
+        end = start + count * dimension
+        channels = [range(first, first + dimension) for first in range(start, end, dimension)]
+        bonds += combinations_with_replacement(channels, 2)
+        bonds += [(range(1), channel) for channel in channels if number == 0]
+        chiralities += combinations(channels, 2)
+        start = end
+    for pairs in (bonds, chiralities):
+        yield [[(1.0, a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]

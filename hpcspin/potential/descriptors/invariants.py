@@ -21,7 +21,7 @@ Kind = tuple[int, int]
 """Number of an irrep and parity under time reversal."""
 Invariant = tuple[int, int, int, int]
 """First components of both factors of a scalar product, its dimension and its time parity."""
-_Term = tuple[float, int, int]
+Term = tuple[float, int, int]
 """Factor of a product of two components, and their numbers."""
 
 
@@ -43,10 +43,10 @@ class Invariants(Descriptor, registered=False):
         invariants = list(self._invariants(covariants, even))
         self.coefficients = Coefficients(orbits, irreps, [*direct, *covariants.copies], len(offsets))
         self.constant("references", covariants.references)
-        self.products = _Quadratic(covariants.products, len(covariants.references))
+        self.products = Quadratic(covariants.products, len(covariants.references))
         self.sizes = [len(direct), covariants.references.shape[1]]
         dots = [[(1.0, left + a, right + a) for a in range(size)] for left, right, size, _ in invariants]
-        self.dots = _Quadratic(dots, sum(covariants.references.shape) + len(covariants.products))
+        self.dots = Quadratic(dots, sum(covariants.references.shape) + len(covariants.products))
         self.parity = np.array(
             [copy.parity for copy in direct] + [parity for *_, parity in invariants] + [1] * len(self.presence_counts)
         )
@@ -67,18 +67,18 @@ class Invariants(Descriptor, registered=False):
         """See `Descriptor`."""
         direct, others = self.coefficients(spins).split(self.sizes)
         references = product(self.references, others, tile)
-        covariants = torch.cat([others, references, self.products(references)])
-        return torch.cat([direct, self.dots(covariants), self.presence(spins, tile)])
+        covariants = torch.cat([others, references, self.products(references, references)])
+        return torch.cat([direct, self.dots(covariants, covariants), self.presence(spins, tile)])
 
     def polynomials(self) -> Polynomials:
         """See `Descriptor`."""
         written = Polynomials(self.presence_counts.shape[1])
         direct, others = np.split(self.coefficients.written(written), self.sizes[:1])
         references = written.mapped(self.references.double().numpy(), others)
-        rows = np.concatenate([others, references, self.products.written(written, references)])
+        rows = np.concatenate([others, references, self.products.written(written, references, references)])
         # The features, one after the other.
         written.mapped(np.eye(len(direct)), direct)
-        self.dots.written(written, rows)
+        self.dots.written(written, rows, rows)
         written.mapped(self.presence_counts.double().numpy(), written.presence)
         return written
 
@@ -102,7 +102,7 @@ class Covariants:
                 rows.append(np.zeros(width))
                 rows[-1][np.array(members, dtype=np.int64) + a] = 1 / np.sqrt(max(1, len(members)))
         self.references = np.array(rows).reshape(-1, width)
-        self.products: list[list[_Term]] = []
+        self.products: list[list[Term]] = []
         self._known: dict[tuple[int, Kind, Kind], int | None] = {}
 
     def product(self, irrep: int, left: Kind, right: Kind) -> int | None:
@@ -117,12 +117,12 @@ class Covariants:
         return self._known[key]
 
 
-class _Quadratic(nn.Module):
+class Quadratic(nn.Module):
     """Sums of products of two out of ``length`` components, from the terms of each sum."""
 
     factors: Tensor
 
-    def __init__(self, terms: Sequence[Sequence[_Term]], length: int) -> None:
+    def __init__(self, terms: Sequence[Sequence[Term]], length: int) -> None:
         super().__init__()
         flat = [term for those in terms for term in those]
         self.left, self.right = (StaticGather([term[side] for term in flat], length) for side in (1, 2))
@@ -131,17 +131,21 @@ class _Quadratic(nn.Module):
         self._plain = all(term[0] == 1 for term in flat)
         self.register_buffer("factors", factors, persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (components, centres) to (sums, centres)."""
-        products = self.left(x) * self.right(x)
+    def __len__(self) -> int:
+        return len(self.sums)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """From components of both factors, shape (components, centres), to (sums, centres)."""
+        products = self.left(left) * self.right(right)
         sums: Tensor = self.sums(products if self._plain else products * self.factors[:, None])
         return sums
 
-    def written(self, polynomials: Polynomials, rows: Rows) -> Rows:
-        """Rows of the sums, from those of the components."""
-        left, right = (rows[gather.index.numpy()] for gather in (self.left, self.right))
-        factors = self.factors.double().numpy()
-        return polynomials.sums(len(self.sums), self.sums.owner.numpy(), factors, left, right)
+    def written(self, polynomials: Polynomials, left: Rows, right: Rows) -> Rows:
+        """Rows of the sums, from those of the components, or of vectors, (components, 3), for scalar products."""
+        left, right = left[self.left.index.numpy()], right[self.right.index.numpy()]
+        repeat = left[:1].size or 1
+        owner, factors = (part.numpy().repeat(repeat) for part in (self.sums.owner, self.factors.double()))
+        return polynomials.sums(len(self), owner, factors, left.ravel(), right.ravel())
 
 
 def kind_of(copy: Copy) -> Kind:
