@@ -142,12 +142,11 @@ class _SerialCalls:
         self._function = function
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
         self._calls: deque[Future[None]] = deque()
-        self._failed = False
 
     def __call__(self, **given: Any) -> None:
         """Start a call once at most `_WAITING` others are unfinished; raise the error of one that failed."""
         self.wait(_WAITING)
-        self._calls.append(self._thread.submit(self._call, given))
+        self._calls.append(self._thread.submit(self._call, [*self._calls], given))
 
     def wait(self, left: int = 0) -> None:
         """Wait until at most ``left`` calls are unfinished; raise the error of one that failed."""
@@ -159,11 +158,7 @@ class _SerialCalls:
         """End the thread when its calls are done."""
         self._thread.shutdown()
 
-    def _call(self, given: dict[str, Any]) -> None:
-        if self._failed:
-            return
-        try:
-            self._function(**given)
-        except BaseException:
-            self._failed = True
-            raise
+    def _call(self, before: list[Future[None]], given: dict[str, Any]) -> None:
+        for call in before:
+            call.result()  # Raises the error of one that failed.
+        self._function(**given)

@@ -40,8 +40,8 @@ def halo_exchange(world: World, device: torch.device) -> tuple[float, int]:
     domain = Domain(SquareLattice((_BLOCK[0] * world.size, _BLOCK[1]), (True, True)), world, (world.size, 1))
     block = torch.ones((*domain.shape, 3), dtype=torch.float64, device=device)
     exchange = domain.exchange(block, _HALO)
-    seconds = _repeated(lambda: domain.extend(block, _HALO), device)
-    return max(world.allgather(statistics.median(seconds))), exchange.messages.received_bytes
+    seconds = seconds_of(lambda: domain.extend(block, _HALO), device)
+    return max(world.allgather(seconds)), exchange.messages.received_bytes
 
 
 def all_reduce(world: World, device: torch.device) -> tuple[float, int]:
@@ -49,8 +49,8 @@ def all_reduce(world: World, device: torch.device) -> tuple[float, int]:
     require_own_gpu(world, device)
     world.torch_group(device.type)
     numbers = torch.ones(_REDUCED, dtype=torch.float32, device=device)
-    seconds = _repeated(lambda: dist.all_reduce(numbers), device)
-    return max(world.allgather(statistics.median(seconds))), numbers.nbytes
+    seconds = seconds_of(lambda: dist.all_reduce(numbers), device)
+    return max(world.allgather(seconds)), numbers.nbytes
 
 
 def matrix_rate(device: torch.device) -> tuple[float, float]:

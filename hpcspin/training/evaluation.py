@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
-from hpcspin.potential import Committee, ForceField, at_filling
+from hpcspin.potential import Committee, ForceField, Neighbourhood, at_filling
 from hpcspin.storage import read_labels
 from hpcspin.training.dataset import Snapshots, energies_of_a_site
 from hpcspin.training.device import to_device
@@ -49,7 +49,7 @@ class Examination:
 def snapshot_errors(model: ForceField | Committee, snapshots: Snapshots, device: torch.device) -> Errors:
     """Errors on my snapshots of a model that is in evaluation mode and on the device."""
     errors = Errors()
-    for rows, spins, predicted, field, energies in _predictions(model, snapshots, device):
+    for rows, (spins, *_), predicted, field, energies in _predictions(model, snapshots, device):
         errors.add(spins, predicted, field, snapshots.places[rows], energies)
     return errors
 
@@ -89,7 +89,7 @@ def examine(
     counts: dict[str, int] = {}
     for number, path in enumerate(files):
         mine = _my_share(number, path, model, world, bias)
-        for rows, spins, predicted, field, energies in _predictions(model, mine, device):
+        for rows, (spins, *_), predicted, field, energies in _predictions(model, mine, device):
             errors.add(spins, predicted, field, mine.places[rows], energies)
             samples.append(_sample(mine.numbers[rows], spins, predicted, field))
         counts[str(path)] = mine.total
@@ -99,7 +99,7 @@ def examine(
 
 def _predictions(
     model: ForceField | Committee, snapshots: Snapshots, device: torch.device
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor, NDArray[np.float64]]]:
+) -> Iterator[tuple[slice, tuple[Tensor, Neighbourhood, Tensor], Tensor, Tensor, NDArray[np.float64]]]:
     """Predictions for a few of my snapshots at a time: rows, what the model took, predicted and exact fields, energies.
 
     The energies per site, predicted and exact, are NaN where unknown, shape (snapshots, 2).
@@ -109,13 +109,14 @@ def _predictions(
     parts = [tensor.split(step) for tensor in (snapshots.spins, snapshots.field, snapshots.bias)]
     for start, *given in zip(range(0, len(snapshots.spins), step), *parts, strict=False):
         spins, field, bias = (to_device(tensor, device) for tensor in given)
-        rows, drive = slice(start, start + step), at_filling(model, spins, table, bias, sites, strict=False)
-        predicted = model(spins, table, *drive)
+        rows = slice(start, start + step)
+        drive, forward_pass = at_filling(model, spins, table, bias, sites, strict=False)
+        predicted = model(spins, table, drive, forward_pass)
         energies = np.full((len(spins), 2), np.nan)
         if model.has_potentials:
             energies[:, 0] = predicted.energy.double().cpu().numpy() / sites + (model.energy_of_a_site or 0.0)
             energies[:, 1] = snapshots.energy[rows]
-        yield rows, spins, predicted.field, field, energies
+        yield rows, (spins, table, drive), predicted.field, field, energies
 
 
 def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact: Tensor) -> NDArray[np.float64]:
@@ -149,16 +150,11 @@ def calibrate(
     spreads, errors = [np.zeros(0)], [np.zeros(0)]
     for number, path in enumerate(files):
         mine = _my_share(number, path, model, world, bias)
-        table = model.neighbourhood(mine.lattice)
-        # Not by Tensor.split: on a rank without snapshots it gives an empty batch, which no force field accepts.
-        for row in range(len(mine.spins)):
-            spins, field, u = (tensor[row : row + 1] for tensor in (mine.spins, mine.field, mine.bias))
-            pair = spins.to(device), table
-            given = (*pair, at_filling(model, *pair, u.to(device), mine.lattice.num_sites, strict=False)[0])
-            wrong = perpendicular(spins, model(*given).field.cpu().double() - field)
+        for _, given, predicted, field, _ in _predictions(model, mine, device):
+            wrong = perpendicular(given[0].double(), predicted.double() - field.double())
             spreads.append(model.spread(*given).cpu().double().numpy().reshape(-1))
             # The square is the sum over two perpendicular components.
-            errors.append(wrong.square().sum(-1).div(2).sqrt().numpy().reshape(-1))
+            errors.append(wrong.square().sum(-1).div(2).sqrt().cpu().numpy().reshape(-1))
     spread, error = (np.concatenate(world.allgather(np.concatenate(parts))) for parts in (spreads, errors))
     # The import takes half a second, and most commands do not need it.
     from scipy.stats import spearmanr
