@@ -28,8 +28,7 @@ from hpcspin.dynamics.motion import Motion
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.recording import Recorder, checked_state
 from hpcspin.dynamics.settings import Settings
-from hpcspin.dynamics.stability import fastest_rate
-from hpcspin.dynamics.step_bounds import drives_of, step_bounds
+from hpcspin.dynamics.step_bounds import drives_of, fastest_rate, step_bounds
 from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice

@@ -21,13 +21,13 @@ from hpcspin.errors import HpcspinError
 from hpcspin.potential import host_library
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
+from hpcspin.potential.gather import with_zero
 from hpcspin.potential.host_layers import ROOM, HostLayer, RowData
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData, Width
 from hpcspin.potential.model import Derived, ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.settings import MessagePassingSettings
-from hpcspin.potential.slots import with_zero
 from hpcspin.potential.surroundings import Convolution, Surroundings, Tables
 from hpcspin.potential.tiles import group_size, is_present
 

@@ -21,9 +21,9 @@ from torch.nn import functional
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
 from hpcspin.potential.borders import BorderExchange, Borders
+from hpcspin.potential.gather import SlotGather, slot_inverse
 from hpcspin.potential.host_adjoint import HostTables
 from hpcspin.potential.host_layers import EMPTY
-from hpcspin.potential.slots import SlotGather, slot_inverse
 from hpcspin.potential.surroundings import Grid, Tables
 from hpcspin.potential.window import Block, Window
 

@@ -13,12 +13,12 @@ from hpcspin.potential.borders import Borders
 from hpcspin.potential.descriptors import DESCRIPTORS
 from hpcspin.potential.descriptors.base import require_features
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors
+from hpcspin.potential.gather import with_zero
 from hpcspin.potential.host_potentials import HostPotentials
 from hpcspin.potential.model import ForceField, Part
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.settings import PotentialSettings
-from hpcspin.potential.slots import with_zero
 from hpcspin.potential.tiles import group_size, is_present
 from hpcspin.potential.window import Block
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hpcspin.potential.gather import linear
-from hpcspin.potential.slots import slot_inverse
+from hpcspin.potential.gather import linear, slot_inverse
 from hpcspin.potential.tiles import WHOLE
 
 

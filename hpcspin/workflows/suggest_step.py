@@ -10,8 +10,7 @@ from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import INTEGRATORS
 from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.motion import Motion
-from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate
-from hpcspin.dynamics.step_bounds import DRIVE_ERROR, NOISE_ERROR, drives_of, step_bounds
+from hpcspin.dynamics.step_bounds import DRIVE_ERROR, NOISE_ERROR, PHASE_ERROR, drives_of, fastest_rate, step_bounds
 from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.devices import pick_device

@@ -11,7 +11,7 @@ from run_simulation import simulation
 from hpcspin.dynamics import INTEGRATORS, Heisenberg, Settings, SumField, Zeeman
 from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.motion import Motion
-from hpcspin.dynamics.stability import PHASE_ERROR, fastest_rate, tolerated_angle
+from hpcspin.dynamics.step_bounds import PHASE_ERROR, fastest_rate, tolerated_angle
 from hpcspin.dynamics.torque import components_first
 from hpcspin.parallel.world import World
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.potential import DESCRIPTORS, Architecture, Block, Neighbourhood, Prediction, host_library
-from hpcspin.potential.descriptors.coefficients import Copy
+from hpcspin.potential.descriptors.invariants import Copy
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.tiles import GROUP
 

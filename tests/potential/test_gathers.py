@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcspin.errors import HpcspinError
-from hpcspin.potential import segment_backend, slots
-from hpcspin.potential.gather import BACKENDS, SegmentSum, StaticGather
-from hpcspin.potential.slots import SlotGather, slot_inverse, with_zero
+from hpcspin.potential import gather as gathers
+from hpcspin.potential import segment_backend
+from hpcspin.potential.gather import BACKENDS, SegmentSum, SlotGather, StaticGather, slot_inverse, with_zero
 from hpcspin.potential.tiles import product
 
 backends = pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_sums_over_slots_are_the_adjoint_of_the_gather(seed):
 def test_sums_over_slots_do_not_depend_on_how_many_spins_are_taken_at_once(at_once, monkeypatch):
     gather, y = SlotGather(rows_in_slots(table(4)), 6), draw(3, 2, 7)
     expected = gather.adjoint(y)
-    monkeypatch.setitem(slots._AT_ONCE, "cpu", at_once)
+    monkeypatch.setitem(gathers._AT_ONCE, "cpu", at_once)
     assert torch.equal(gather.adjoint(y), expected)
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpcspin.training.muon import Muon
-from hpcspin.training.optimisers import Optimiser
+from hpcspin.training.optimisers import Muon, Optimiser
 
 
 def stepped(name: str, rate: float = 0.1, weight_decay: float = 0.0) -> tuple[nn.Linear, nn.Linear, Optimiser]:

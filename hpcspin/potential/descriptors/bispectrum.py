@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.lattice import Lattice
-from hpcspin.potential.descriptors.coefficients import Copy
-from hpcspin.potential.descriptors.invariants import Covariants, Invariant, Invariants, Kind, kind_of
+from hpcspin.potential.descriptors.invariants import Copy, Covariants, Invariant, Invariants, Kind, kind_of
 from hpcspin.potential.irreps import Irrep, Orbit, close_pairs, find_orbits
 
 _CLOSE = 1.5

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.lattice import Lattice
-from hpcspin.potential.descriptors.coefficients import Copy
-from hpcspin.potential.descriptors.invariants import Covariants, Invariant, Invariants
+from hpcspin.potential.descriptors.invariants import Copy, Covariants, Invariant, Invariants
 from hpcspin.potential.irreps import Irrep, Orbit, find_orbits
 
 
