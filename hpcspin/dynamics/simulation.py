@@ -83,14 +83,6 @@ class Outcome:
         return 0 if self.finished else EXIT_REQUEUE
 
 
-@dataclass(frozen=True)
-class State:
-    """Spins of my block, shape (nx, ny, 3), after a number of steps."""
-
-    spins: Tensor
-    step: int
-
-
 class Simulation:
     """One trajectory in one directory.
 
@@ -160,7 +152,7 @@ class Simulation:
         self._motion = Motion(field, self._domain, settings, self._device, vacancies)
         self._evaluate = self._motion.evaluate
         checked = check_spins(initial_spins, lattice.size, "initial spins")
-        self._state = State(self._block(checked), 0)
+        self._spins, self._step = self._block(checked), 0
         self._recorder_state: Mapping[str, Any] | None = None
         self._unfinished: Callable[[], None] | None = None
         self._resumed = self._resume()
@@ -168,7 +160,7 @@ class Simulation:
     @property
     def spins(self) -> NDArray[np.float64] | None:
         """The spins now, shape (Lx, Ly, 3), on rank 0; None elsewhere."""
-        return self._domain.gather(self._state.spins)
+        return self._domain.gather(self._spins)
 
     def run(self) -> Outcome:
         """Run to the end of the duration, or until a request to stop.
@@ -183,7 +175,7 @@ class Simulation:
         HpcspinError
             If the spins cease to be finite, or the field fails.
         """
-        last, step = self.settings.last_step, self._state.step
+        last, step = self.settings.last_step, self._step
         complete = self._trajectory.exists() and not self._partial.exists() and step == last
         if self.world.broadcast(complete):
             self.world.log(f"{self._trajectory}: already finished, nothing to do")
@@ -199,18 +191,18 @@ class Simulation:
                 if self.settings.tolerance is None:
                     self._warn_of_a_long_step()
             while True:
-                stopping, moved = stop.requested(), self._state.step > step
+                stopping, moved = stop.requested(), self._step > step
                 if moved or not self._resumed:
                     self._save(recorder, force=stopping or stop.overdue)
                 if moved:
                     # After the frame is recorded, so that the last line describes the end.
                     bar.advance(note=recorder.note if recorder else "")
-                if self._state.step == last:
+                if self._step == last:
                     break
                 if stopping:
-                    self.world.log(f"stopped at step {self._state.step} with a checkpoint; run again to go on")
-                    return Outcome(self._state.step, finished=False)
-                self._state = State(self._motion(self._state.spins, self._state.step), self._state.step + 1)
+                    self.world.log(f"stopped at step {self._step} with a checkpoint; run again to go on")
+                    return Outcome(self._step, finished=False)
+                self._spins, self._step = self._motion(self._spins, self._step), self._step + 1
                 self._renew()
         report(self._domain.stopwatch, self.world, self._directory / RANK_TIMES, write_json)
         if recorder is not None:
@@ -219,7 +211,7 @@ class Simulation:
         return Outcome(last, finished=True)
 
     def _warn_of_a_long_step(self) -> None:
-        spins, motion, largest = self._state.spins, self._motion, largest_on(self.world)
+        spins, motion, largest = self._spins, self._motion, largest_on(self.world)
         if self._field.halo is None:  # expensive: the field of the first frame must do
             rate = largest(motion.velocity(spins))
         else:
@@ -234,11 +226,11 @@ class Simulation:
                 )
 
     def _renew(self) -> None:
-        self._evaluate.renew(self._state.step, self._state.spins, self._time)
+        self._evaluate.renew(self._step, self._spins, self._time)
 
     def _save(self, recorder: Recorder | None, *, force: bool) -> None:
         """Record a frame and write a checkpoint, where they are due."""
-        step, last = self._state.step, self.settings.last_step
+        step, last = self._step, self.settings.last_step
         if self.settings.is_candidate(step) or step == last:
             self._record(recorder)
         if force or step == last or step % self.settings.checkpoint_interval == 0:
@@ -246,7 +238,7 @@ class Simulation:
 
     def _record(self, recorder: Recorder | None) -> None:
         """Record a frame; on a GPU it is finished later, so that no step waits for its copy."""
-        step, time, moving = self._state.step, self._time, self._state.spins
+        step, time, moving = self._step, self._time, self._spins
         spins, field = (self._domain.start_gather(block) for block in (moving, self._evaluate(moving, time)))
         self._finish_frame()  # The previous frame, while the device computes.
         observables = (
@@ -271,7 +263,7 @@ class Simulation:
 
     @property
     def _time(self) -> float:
-        return self._state.step * self.settings.step
+        return self._step * self.settings.step
 
     def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64], time: float) -> Frame:
         seen = np.where(self._motion.occupied[..., None], spins, np.nan)
@@ -279,9 +271,9 @@ class Simulation:
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         self._finish_frame()
-        cached = self._evaluate.cached(self._state.spins, self._time)
+        cached = self._evaluate.cached(self._spins, self._time)
         field = None if cached is None else self._domain.gather(cached)
-        spins = self._checked(self.spins, self._state.step)
+        spins = self._checked(self.spins, self._step)
         if spins is None or recorder is None:
             return
         arrays = {"spins": spins}
@@ -289,7 +281,7 @@ class Simulation:
             arrays["field"] = field
         if isinstance(self._field, Stateful):
             arrays |= {f"{_STATE}{name}": array for name, array in self._field.state_dict().items()}
-        meta = {"step": self._state.step, "last_step": self.settings.last_step, "recorder": recorder.state}
+        meta = {"step": self._step, "last_step": self.settings.last_step, "recorder": recorder.state}
         if isinstance(self._motion.advance, AdaptiveStep):
             meta["level"] = self._motion.advance.level
         recorder.flush()  # The checkpoint counts these frames.
@@ -322,18 +314,18 @@ class Simulation:
             self._load_state(checkpoint)
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
             raise checkpoint.mismatch(error) from error
-        step = self._state.step
-        self.world.log(f"resuming {self._directory} at step {step} of {self.settings.last_step}")
+        self.world.log(f"resuming {self._directory} at step {self._step} of {self.settings.last_step}")
         return True
 
     def _load_state(self, checkpoint: Checkpoint) -> None:
         shape = (*self._domain.lattice.size, 3)
         spins = check_spins(checkpoint.array("spins", shape), None, f"{checkpoint.path}: spins")
-        self._state = State(self._block(spins), checkpoint.count("step", most=checkpoint.count("last_step")))
+        self._spins = self._block(spins)
+        self._step = checkpoint.count("step", most=checkpoint.count("last_step"))
         self._recorder_state = checked_state(checkpoint.meta["recorder"])
         if "field" in checkpoint.arrays:
             field = self._block(checkpoint.array("field", shape))
-            self._evaluate.store(self._state.spins, self._time, field)
+            self._evaluate.store(self._spins, self._time, field)
         if isinstance(self._field, Stateful):
             self._field.load_state_dict(part_of(checkpoint.arrays, _STATE))
         if isinstance(self._motion.advance, AdaptiveStep):
@@ -382,7 +374,7 @@ class Simulation:
             self._frame(empty, empty, 0.0),
             self.settings,
             attributes,
-            self._state.step,
+            self._step,
             self._recorder_state,
         )
 

@@ -43,8 +43,7 @@ from hpcspin.training.loss import batch_loss, relative_weights
 from hpcspin.training.memory import require_room
 from hpcspin.training.metrics import Errors, Summary
 from hpcspin.training.moments import normalise, set_energy_offset, set_envelope
-from hpcspin.training.optimisers import Optimiser
-from hpcspin.training.schedule import RunningMean, learning_rate_factor
+from hpcspin.training.optimisers import Optimiser, RunningMean, learning_rate_factor
 from hpcspin.training.settings import Outcome, Settings
 from hpcspin.training.state import MetricsLog, TrainingState
 

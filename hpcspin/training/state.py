@@ -16,8 +16,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import Checkpoint, append_line, read_checkpoint, write_checkpoint, write_text
 from hpcspin.training.metrics import Summary
-from hpcspin.training.optimisers import Optimiser
-from hpcspin.training.schedule import RunningMean
+from hpcspin.training.optimisers import Optimiser, RunningMean
 
 
 class TrainingState:

@@ -30,8 +30,7 @@ from hpcspin.potential import Architecture, ForceField, make_force_field
 from hpcspin.storage import provenance, read_labels, read_manifest
 from hpcspin.training.dataset import Snapshots, epoch_batches
 from hpcspin.training.moments import normalise
-from hpcspin.training.optimisers import Optimiser
-from hpcspin.training.schedule import RunningMean, learning_rate_factor
+from hpcspin.training.optimisers import Optimiser, RunningMean, learning_rate_factor
 from hpcspin.training.sources import read_source
 
 CONFIG = Path(__file__).parents[2] / "configs" / "driven_sd_strips.yaml"

@@ -18,7 +18,6 @@ from torch import Tensor
 from hpcspin.assembly.landscape import Landscape
 from hpcspin.assembly.learned import LearnedField
 from hpcspin.dynamics import INTEGRATORS, CorrectedField, Field, Simulation
-from hpcspin.dynamics.simulation import State
 from hpcspin.dynamics.thermostat import normal_vectors
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.potential import Committee, ForceField
@@ -116,13 +115,13 @@ def test_noise() -> None:
 def ready(directory: Path, field: Field, **changes: Any) -> Callable[[], Any]:
     """A step of a run on the device whose first one is done."""
     run = simulation(directory, field, device=GPU, **{"size": SIZE, **changes})
-    run._state = after_a_step(run)
+    run._spins, run._step = after_a_step(run)
     return lambda: after_a_step(run)
 
 
-def after_a_step(run: Simulation) -> State:
-    """The state that follows; the run itself stays where it is."""
-    return State(run._motion(run._state.spins, run._state.step), run._state.step + 1)
+def after_a_step(run: Simulation) -> tuple[Tensor, int]:
+    """Spins and step that follow; the run itself stays where it is."""
+    return run._motion(run._spins, run._step), run._step + 1
 
 
 @pytest.mark.parametrize("name", [name for name, known in INTEGRATORS.items() if not known.implicit])
@@ -146,7 +145,7 @@ def test_a_step_between_exact_fields_asks_the_host_for_nothing(tmp_path: Path) -
         run = simulation(tmp_path, corrected(3, SIZE), device=GPU, size=SIZE)
         for _ in range(2):
             run._renew()
-            run._state = after_a_step(run)
+            run._spins, run._step = after_a_step(run)
         undisturbed(gpu, lambda: (run._renew(), after_a_step(run)))
 
 

@@ -19,7 +19,7 @@ from hpcspin.storage import read_manifest, write_manifest
 from hpcspin.training import Errors, calibrate, evaluate, examine
 from hpcspin.training.dataset import epoch_batches, epoch_plan, load_shares, split_shards
 from hpcspin.training.metrics import tangent_components
-from hpcspin.training.schedule import learning_rate_factor
+from hpcspin.training.optimisers import learning_rate_factor
 from hpcspin.training.sources import read_source
 
 
