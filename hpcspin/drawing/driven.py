@@ -26,18 +26,18 @@ def draw(lattice: Lattice, runs: Mapping[str, Compared], directory: Path) -> dic
     maps = (bond_map(lattice, run.at(time).spins) for run in (first.exact, first.learned))
     site_maps(lattice, at_times(time), dict(zip(NAMES, maps, strict=True)), BONDS, directory / "bond_maps.png")
     walls = _walls(lattice, runs)
-    figure = _drawn_anew(directory / "wall_position.png")
+    figure, numbers = _drawn_anew(directory / "wall_position.png"), dict[str, Any]()
     if walls:
         curves = [{NAMES[0]: (time, exact), NAMES[1]: (time, learned)} for time, exact, learned in walls.values()]
         figures.against_time(curves, "wall position (columns)", figure)
+        numbers["walls"] = _wall_numbers(walls)
     ratio = np.concatenate([torque_ratio(lattice, run.exact, run.predicted) for run in runs.values()])
     figure = _drawn_anew(directory / "torque_ratio.png")
     if len(ratio):
         figures.torque_ratio(ratio, figure)
-    return {
-        **({"walls": _wall_numbers(walls)} if walls else {}),
-        **({"torque_ratio_near_wall": _quartiles(ratio)} if len(ratio) else {}),
-    }
+        quartiles = np.quantile(ratio, (0.25, 0.5, 0.75)).tolist()
+        numbers["torque_ratio_near_wall"] = dict(zip(("quartile_1", "median", "quartile_3"), quartiles, strict=True))
+    return numbers
 
 
 def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -80,12 +80,6 @@ def _drawn_anew(path: Path) -> Path:
     """Path of a figure, from which an earlier one is removed."""
     path.unlink(missing_ok=True)
     return path
-
-
-def _quartiles(ratio: Array) -> dict[str, float]:
-    return dict(
-        zip(("quartile_1", "median", "quartile_3"), np.quantile(ratio, (0.25, 0.5, 0.75)).tolist(), strict=True)
-    )
 
 
 def _walls(lattice: Lattice, runs: Mapping[str, Compared]) -> dict[str, tuple[Array, Array, Array]]:
