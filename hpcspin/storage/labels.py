@@ -63,7 +63,8 @@ def read_labels(path: str | Path, size: tuple[int, int] | None = None, frames: F
     _require_finite("field", field, path, numbers)
     error = arrays.get("error")
     largest = _largest_field(stored, error)
-    wrong = np.linalg.norm(field, axis=-1) > largest
+    with np.errstate(over="ignore"):
+        wrong = np.linalg.norm(field, axis=-1) > largest
     if wrong.any():
         frame, *site = (int(index) for index in np.argwhere(wrong)[0])
         raise HpcspinError(

@@ -314,7 +314,8 @@ def test_numbers_that_are_not_finite_are_named(tmp_path: Path, name: str, number
     assert len(read_labels(tmp_path / "in.h5", frames=slice(0, 2)).spins) == 2
 
 
-@pytest.mark.parametrize("field", [1e30, -1e5])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("field", [1e30, -1e5, 1e300])
 def test_a_field_that_no_electrons_have_is_named(tmp_path: Path, field: float) -> None:
     fields = unit(3)
     fields[2, 1, 0, 2] = field
