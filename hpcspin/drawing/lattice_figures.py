@@ -60,11 +60,15 @@ def at_times(times: Array) -> list[str]:
     return [f"t = {time:.0f} ħ/t" for time in times]
 
 
+def scale_in_places(axis: Axes) -> None:
+    """Axes of a map of the lattice."""
+    axis.set(aspect="equal", xlabel="x (lattice constants)", ylabel="y")
+
+
 def draw_cells(axis: Axes, lattice: Lattice, values: Array, limits: tuple[float, float], colours: str) -> QuadMesh:
     """Draw a number of each site, shape (Lx, Ly), as the colour of a cell at its Cartesian place; see `site_maps`."""
     x, y = np.moveaxis(_corners(lattice), -1, 0)
-    axis.set_aspect("equal")
-    axis.set(xlabel="x (lattice constants)", ylabel="y")
+    scale_in_places(axis)
     return axis.pcolormesh(x, y, values, cmap=colours, vmin=limits[0], vmax=limits[1], rasterized=True)
 
 
@@ -113,7 +117,7 @@ def _zone(axis: Axes, lattice: Lattice, values: Array, outline: Array, scale: Lo
     )
     (border,) = axis.fill(*outline.T, fill=False, edgecolor="black", linewidth=0.8)
     image.set_clip_path(border)
-    axis.set_axis_off()
+    axis.set(xlabel=r"$q_x$ (1 / lattice constant)", ylabel=r"$q_y$")
     return image
 
 
@@ -144,8 +148,7 @@ def flow_maps(
     figure = Figure(figsize=(4.0 * count, 1.0 + 3.6 * height / width), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     for axis in axes:
-        axis.set_aspect("equal")
-        axis.set_axis_off()
+        scale_in_places(axis)
     middles = places + vectors[:, None, None] / 2
     there = lattice.shift(offsets).T.reshape(middles.shape[:-1]) >= 0  # No bond leads beyond an open edge.
     arrows = (vectors[:, None, None] * flows["bond_current"][..., None])[there]

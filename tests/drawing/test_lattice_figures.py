@@ -59,6 +59,8 @@ def test_orders_are_bright_where_their_wave_vectors_are(drawn: list[Figure]) -> 
             assert pixels[row, column] == pytest.approx(factors.max())
         assert pixels[rows // 2, columns // 2] == pytest.approx(0, abs=1e-9)
         assert not np.asarray(drawn[-1].axes[1].images[0].get_array()).any()
+        assert drawn[-1].axes[0].axison
+        assert drawn[-1].axes[0].get_xlabel() == "$q_x$ (1 / lattice constant)"
 
 
 def test_sites_are_drawn_at_their_places(drawn: list[Figure]) -> None:

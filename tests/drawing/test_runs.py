@@ -174,8 +174,10 @@ def test_no_current_is_drawn_beyond_an_open_edge(tmp_path: Path) -> None:
     flows = {"bond_current": np.ones((2, 4, 3)), "bond_spin_current": np.ones((2, 4, 3, 3))}
     spins = make_texture("ferromagnet", lattice, 1)
     flow_maps(lattice, lattice.bonds, spins, flows, [], tmp_path / "flows.svg")
-    lines = (tmp_path / "flows.svg").read_text().split('id="LineCollection_1"')[1].split("</g>")[0]
+    text = (tmp_path / "flows.svg").read_text()
+    lines = text.split('id="LineCollection_1"')[1].split("</g>")[0]
     assert lines.count("<path") == 3 * 3 + 4 * 3  # along x and along y
+    assert text.count(">x (lattice constants)<") == 2
 
 
 def test_a_film_has_the_frames_of_the_run(run: Path, tmp_path: Path) -> None:
