@@ -237,9 +237,10 @@ def _evaluate(
 def sizes(integrand: Integrand, vectors: Array, backend: Backend) -> NDArray[np.float64]:
     """Largest magnitudes, of each vector's components that count, scaled, and of the derived numbers, (2, vectors)."""
     xp = backend.xp
-    counted = xp.max(xp.abs(vectors[:, : integrand.counted]), axis=-1) * integrand.scale
-    derived = counted * 0 if integrand.derive is None else xp.max(xp.abs(vectors @ integrand.derive), axis=-1)
-    return backend.to_numpy(xp.stack([counted, derived]))
+    counted = backend.to_numpy(xp.max(xp.abs(vectors[:, : integrand.counted]), axis=-1)) * integrand.scale
+    if integrand.derive is None:
+        return np.stack([counted, np.zeros_like(counted)])
+    return np.stack([counted, backend.to_numpy(xp.max(xp.abs(vectors @ integrand.derive), axis=-1))])
 
 
 def _kronrod_error(size: NDArray[np.float64], difference: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -248,7 +249,7 @@ def _kronrod_error(size: NDArray[np.float64], difference: NDArray[np.float64]) -
     The empirical law of QUADPACK: relative to the size of the integral, the error of the longer rule is the difference
     to the power 3/2 with a safety factor of 200^(3/2), and at most the difference.
     """
-    return np.minimum(difference, size * (200 * difference / size) ** 1.5)
+    return difference * np.minimum(1, 200**1.5 * np.sqrt(difference / size))
 
 
 def _assign(leaves: Intervals, fresh: NDArray[np.int64], extended: NDArray[np.int64], ranks: int) -> None:

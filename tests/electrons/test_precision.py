@@ -42,7 +42,7 @@ def test_a_tolerance_below_single_precision_is_refused():
 
 
 def test_rounding_beyond_the_tolerance_is_refused(monkeypatch):
-    monkeypatch.setattr("hpcspin.electrons.window.WindowIntegral._rounding", lambda *_: np.array([1e-3]))
+    monkeypatch.setattr("hpcspin.electrons.window.WindowIntegral._rounding", lambda *_: np.full((2, 1), 1e-3))
     spins = make_texture("wall", WALL.lattice, 1, position=6, tilt=0.1)[None]
     with pytest.raises(HpcspinError, match=r"in complex64 exceeds the tolerance 1\.0e-04.*precision=complex128"):
         RecursiveSolver(WALL, 1e-4, precision="complex64").solve(spins)

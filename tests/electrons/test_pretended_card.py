@@ -103,7 +103,7 @@ def test_a_singular_energy_between_the_potentials_is_named(card: Card) -> None:
 
 
 def test_rounding_that_is_not_finite_is_not_taken_for_an_error(card: Card, monkeypatch) -> None:
-    monkeypatch.setattr("hpcspin.electrons.window.WindowIntegral._rounding", lambda *_: np.array([0.0, np.nan]))
+    monkeypatch.setattr("hpcspin.electrons.window.WindowIntegral._rounding", lambda *_: np.array([[0.0, np.nan]] * 2))
     solver = RecursiveSolver(SQUARE, 1e-3, device="cuda:0", precision="complex64")
     with pytest.raises(HpcspinError, match="snapshot 1: the Green's function is singular"):
         solver.solve(random_spins(SQUARE, 2, seed=4))

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,11 +222,15 @@ def test_a_chain_goes_up_and_down_from_spins_to_spins(hpcspin: Cli, config: Path
     assert {path: path.read_bytes() for path in before} == before
 
 
+def _rows(runs: Sequence[Any]) -> list[dict[str, Any]]:
+    return [_row(run, {"metrics": {"q": 1.0}, "directory": ""}, "simulate") for run in runs]
+
+
 def test_keys_that_change_together_with_the_axis_are_one_curve(config: Path, tmp_path: Path) -> None:
     right = "electrons.reservoirs.right.potential"
     given = Sweep(config, [f"{LEFT},{right}=[-1,1],[1,-1],[0,0]", "dynamics.damping=0.1,0.2"], tmp_path, show=["q"])
     runs = [run for chain in _chains(given) for run in chain]
-    assert _draw(given, runs, [_row(run, {"metrics": {"q": 1.0}, "directory": ""}) for run in runs], ["q"])
+    assert _draw(given, runs, _rows(runs), ["q"])
     assert {point["line"] for point in table(tmp_path / "curves.csv")} == {"damping 0.1", "damping 0.2"}
 
 
@@ -307,7 +311,7 @@ def test_opposite_voltages_are_not_averaged(
     explicit = "voltage" if against is None else None
     given = Sweep(config, [f"{LEFT}={values}", "dynamics.seed=1,2"], tmp_path, show=["q"], against=explicit)
     runs = [run for chain in _chains(given) for run in chain]
-    rows = [_row(run, {"metrics": {"q": 1.0}, "directory": ""}, "simulate") for run in runs]
+    rows = _rows(runs)
     assert _natural_axis(runs, "simulate") == (against or LEFT)
     assert _draw(given, runs, rows, given.show)
     points = table(tmp_path / "curves.csv")
