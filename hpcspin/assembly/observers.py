@@ -45,6 +45,13 @@ def spread(frame: Frame) -> NDArray[np.float64]:
 @observer("outside", a_site)
 def outside(frame: Frame) -> NDArray[np.float64]:
     """How far each site's surroundings lie outside the training data; 0 inside. See `ForceField.outside`."""
+    if "outside" not in frame.shared:  # The observer of the share takes it from there.
+        frame.shared["outside"] = _outside(frame)
+    found: NDArray[np.float64] = frame.shared["outside"]
+    return found
+
+
+def _outside(frame: Frame) -> NDArray[np.float64]:
     field = _learned(frame, "outside")
     model = field.model
     if not model.has_envelope:

@@ -141,8 +141,9 @@ def test_features_are_computed_for_few_sites_at_once_and_no_bit_depends_on_them(
 
     monkeypatch.setattr(learned_field, "_AT_ONCE", 20)
     monkeypatch.setattr(model, "features", counted)
-    found = observers.outside(Frame(where, spins, spins, 0.0, field, free))
+    found = observers.outside(frame := Frame(where, spins, spins, 0.0, field, free))
     np.testing.assert_array_equal(found, expected)
+    assert observers.outside_share(frame) == (expected > 0).mean()  # From the same features.
     assert np.ptp(found) > 0
     assert max(counts) <= 24
     assert sum(counts) == where.num_sites
