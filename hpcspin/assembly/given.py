@@ -123,8 +123,8 @@ class GivenFields:
             return learned_field(term, system, dynamics, world, device)
         if not is_field(term):
             raise HpcspinError(
-                f"field: a {type(term).__name__} is no field; give a solver, a force field, the name of one, or an "
-                "object with halo and bind as hpcspin.dynamics.Field has them"
+                f"field: a {type(term).__name__} is no field; give None for the exact field of the system, a solver, a "
+                "force field, the name of one, or an object with halo and bind as hpcspin.dynamics.Field has them"
             )
         found: Field = term
         return found
