@@ -133,6 +133,8 @@ class DrivenLattice(ElectronSystem):
                     f"reservoir {reservoir.name!r}: its site mask has shape {reservoir.sites.shape} "
                     f"on a lattice of {self.lattice.size}"
                 )
+            if not self.occupied[reservoir.sites].any():
+                raise HpcspinError(f"reservoir {reservoir.name!r}: touches only vacancies; give it other sites")
         if not self._all_sites_reached():
             raise HpcspinError(
                 "electrons: some sites are connected to no reservoir; their occupation is undefined, add a bath"

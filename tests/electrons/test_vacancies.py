@@ -147,6 +147,7 @@ def test_spins_beside_holes_move_as_on_the_smaller_lattice_and_what_stands_in_a_
     ("electrons", "message"),
     [
         ({"vacancies": "all"}, "must be a mask of"),
+        ({"vacancies": "left"}, "reservoir 'left': touches only vacancies"),
         ({"vacancies": [[0, 9]]}, r"electrons\.vacancies: site \[0, 9\] lies outside"),
         ({"vacancies": [[1, 1]], "reservoirs": [], "potential": 0.0, "solver": "kpm"}, "kpm cannot leave sites out"),
     ],
