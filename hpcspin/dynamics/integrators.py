@@ -180,10 +180,7 @@ def depondt_mertens(spins: Tensor, time: float, dt: float, omega: AngularVelocit
 
 @integrator("sib", order=2, langevin=True)
 def sib(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> Tensor:
-    """Semi-implicit midpoint, scheme B: an implicit rotation about the field at a predicted midpoint.
-
-    The field is evaluated at the normalised midpoint, since fields are defined on unit vectors.
-    """
+    """Semi-implicit midpoint, scheme B: an implicit rotation about the field at a predicted, normalised midpoint."""
     predicted = cayley(spins, dt * _tangential(spins, omega, time))
     midpoint = normalise(spins + predicted)
     return normalise(cayley(spins, dt * _tangential(midpoint, omega, time + 0.5 * dt)))
@@ -267,10 +264,7 @@ def _stages(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> tu
 
 
 def dormand_prince_pair(spins: Tensor, time: float, dt: float, omega: AngularVelocity) -> tuple[Tensor, Tensor]:
-    """Fifth-order step and its distance from the embedded fourth-order one.
-
-    The slope at the end enters the estimate, and is the first one of the next step.
-    """
+    """Fifth-order step and its distance from the embedded fourth-order one, with the first slope of the next step."""
     moved, slopes = _stages(spins, time, dt, omega)
     slopes.append(cross(omega(moved, time + dt), moved))
     return moved, dt * _combine(_DIFFERENCE, slopes)

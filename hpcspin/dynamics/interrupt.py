@@ -26,8 +26,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class StopSignals:
     """Notes the signals that ask for a stop while it is open, in place of their ending the process.
 
-    What is opened within another one knows what that has noted, and the other way round. A second Ctrl-C ends the run
-    at once, without a checkpoint.
+    What is opened within another one shares what that has noted. A second Ctrl-C ends the run without a checkpoint.
     """
 
     def __init__(self, world: World) -> None:

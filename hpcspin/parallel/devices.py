@@ -14,11 +14,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def pick_device(world: World, requested: str = "auto") -> torch.device:
-    """Device of this rank: its own GPU by node-local rank, or the CPU.
+    """Device of this rank, ``"cpu"``, ``"cuda"`` or ``"auto"``: its own GPU by node-local rank, or the CPU.
 
-    ``"auto"`` takes a GPU where there is one; ``"cpu"`` and ``"cuda"`` ask for one of them. Every stage of a workflow
-    calls this first. It releases the GPU memory that torch or CuPy cached in the stage before, for use by the other
-    library. Raises HpcspinError if ``"cuda"`` is requested and there is no GPU, or for another request.
+    Every stage of a workflow calls this first: it releases the GPU memory that torch or CuPy cached in the stage
+    before, for the other library. Raises HpcspinError if ``"cuda"`` is requested and there is no GPU, or for a request
+    other than ``"auto"``, ``"cpu"`` and ``"cuda"``.
     """
     if not (isinstance(requested, str) and requested in ("auto", "cpu", "cuda")):
         raise HpcspinError(f"device: {shown(requested)} must be auto, cpu or cuda")
@@ -42,10 +42,10 @@ def gpu_names() -> list[str]:
 
 
 def ranks_sharing(world: World, device: torch.device) -> int:
-    """How many ranks compute on the device of this rank; all ranks call it.
+    """How many ranks of the job, not of the team, compute on the device of this rank; all ranks call it.
 
-    GPUs, ``"cuda"`` for the current one, are compared by their UUIDs, since each rank may see only its own under the
-    number 0; a CPU is shared by all ranks of the node. Teams keep the count of the whole job, see `form_teams`.
+    GPUs are compared by their UUIDs, since each rank may see only its own under the number 0; all ranks of a node share
+    its CPU.
     """
     if device.type not in world.sharing:
         mine = unique_name(device)

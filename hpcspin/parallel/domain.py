@@ -65,9 +65,8 @@ def most_ranks(size: tuple[int, int], halo: Halo) -> int:
 
 @dataclass
 class Domain:
-    """My block of the lattice.
+    """My block of the lattice; rank ``r`` holds block ``(r // py, r % py)`` of (px, py) along x and y.
 
-    There are (px, py) blocks along x and y, with px py = number of ranks; rank ``r`` holds block ``(r // py, r % py)``.
     Arrays of vectors on a block have shape (nx, ny, components). Raises HpcspinError if the blocks do not use all
     ranks, or one would hold no site.
     """
@@ -136,10 +135,9 @@ class Domain:
         return self._exchanges[key]
 
     def extend(self, block: Tensor, halo: Halo) -> Tensor:
-        """Put a halo (hx, hy) around my block: copies of periodic images and foreign sites, zero beyond open edges.
+        """Put a halo around my block: periodic images, foreign sites, zero beyond open edges; all ranks call it.
 
-        All ranks call it. From shape (nx, ny, components) to (nx + 2 hx, ny + 2 hy, components), valid until the next
-        call for a halo of these widths.
+        From shape (nx, ny, components) to (nx + 2 hx, ny + 2 hy, components), valid until the next call for this halo.
         """
         if not any(halo):
             return block

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class HaloExchange:
-    """Surround a block with a halo of fixed widths; buffers and requests are made once.
+    """Surround blocks ``like`` a given one with a halo of fixed widths; buffers and requests are made once.
 
     All ranks make and call their exchanges of a ``domain`` in the same order. The widths (hx, hy) are, along an axis
-    that is cut, at most that of the thinnest block; ``like`` is a block like those that will be exchanged.
+    that is cut, at most that of the thinnest block.
     """
 
     def __init__(self, domain: Domain, halo: Halo, like: Tensor) -> None:
@@ -57,8 +57,8 @@ class HaloExchange:
     def start(self, block: Tensor) -> Tensor:
         """Put a block, shape (nx, ny, components), in the middle of its halo and send its edges.
 
-        The result has the shape (nx + 2 hx, ny + 2 hy, components), stored by components; what other ranks own is valid
-        after `finish`, and all of it until the next `start`.
+        The result is stored by components; what other ranks own is valid after `finish`, and all of it until the next
+        `start`.
         """
         with self._domain.stopwatch.measure(PACKING):
             self._mine.copy_(block.permute(2, 0, 1))

@@ -14,10 +14,7 @@ PACKING, WAITING = "packing", "waiting"
 
 
 class Stopwatch:
-    """Seconds that one rank spends packing messages and waiting for the others; all else is computing.
-
-    Each interval costs two readings of the clock, about a microsecond.
-    """
+    """Seconds that one rank spends packing messages and waiting for the others; all else is computing."""
 
     def __init__(self) -> None:
         self.restart()

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcspin.potential.descriptors import Descriptor
 from hpcspin.potential.host_layers import Floats, folded
 from hpcspin.potential.host_library import potentials, share_out
 from hpcspin.potential.network import Network
@@ -71,12 +70,6 @@ class HostPotentials:
             biases=ctypes.addressof(pointers),
         )
         self._scratch = int(kernel.hpcspin_potentials_scratch(ctypes.addressof(self._struct)))
-
-    @classmethod
-    def of(cls, network: Network, descriptor: Descriptor) -> HostPotentials | None:
-        """Create it for a descriptor; None if the descriptor is not a sum of products."""
-        polynomials = descriptor.polynomials()
-        return None if polynomials is None else cls(network, polynomials)
 
     def __call__(
         self, spins: Tensor, rows: Tensor, factors: Tensor, inputs: Tensor, wanted: int, centres: int, threads: int

@@ -30,11 +30,7 @@ Irrep = NDArray[np.float64]
 
 
 def symmetry_operations(lattice: Lattice, symmetry: str) -> NDArray[np.int64]:
-    """Operations on lattice offsets that the potentials are invariant under, identity first.
-
-    ``symmetry`` is ``"full"``, the point group of a site (D4, D6), or ``"bias"``, the subgroup that remains under a
-    voltage along x: the identity and the y mirror.
-    """
+    """The point group of a site or, for ``bias``, what a voltage along x leaves of it: identity and y mirror."""
     if symmetry == "full":
         return lattice.point_group
     return np.stack([np.eye(2, dtype=np.int64), lattice.mirror_y])

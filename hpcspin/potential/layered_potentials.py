@@ -40,10 +40,9 @@ class LayeredPotentials(MessagePassing):
         super().__init__(architecture)
         self.reaches = (2 * self.reaches[0], 2 * self.reaches[1])
 
-    @staticmethod
-    def last_writes(architecture: Architecture) -> Channels:
+    def _last_writes(self) -> Channels:
         """See `MessagePassing`: no vectors; the terms of ε, and one χ for each voltage."""
-        return Channels(0, sum(_terms_of(architecture)))
+        return Channels(0, sum(self._terms))
 
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Any] = ()
@@ -126,7 +125,9 @@ class LayeredPotentials(MessagePassing):
     @property
     def _terms(self) -> tuple[int, ...]:
         """Number of terms of each potential, see `sum_of_terms`."""
-        return _terms_of(self.architecture)
+        if self.grand_potential is not None:
+            return (TERMS,)
+        return (1,) if self.architecture.settings.kind == "conservative" else (1, self.architecture.drives)
 
     def _factors(self, bias: Tensor) -> Tensor:
         """Factors of the terms in E and G, in units of the field, shape (all terms, batch)."""
@@ -142,12 +143,6 @@ class LayeredPotentials(MessagePassing):
             return energy, sums[:, :0].double()
         terms = sums.double() * self.field_scale
         return self.grand_potential.energy(terms, bias, sites), terms
-
-
-def _terms_of(architecture: Architecture) -> tuple[int, ...]:
-    if architecture.grand_potential is not None:
-        return (TERMS,)
-    return (1,) if architecture.settings.kind == "conservative" else (1, architecture.drives)
 
 
 def _derivatives(

@@ -59,7 +59,7 @@ class MessagePassing(ForceField):
         self.reaches = (sum(self.dilations), len(self.dilations))
         width = Width(settings.channels)
         reads, layers = Channels(1, 0), []
-        for writes in [width.between] * (len(self.dilations) - 1) + [self.last_writes(architecture)]:
+        for writes in [width.between] * (len(self.dilations) - 1) + [self._last_writes()]:
             of = self.geometry, self.offsets, self.operations, reads, writes, width, self.inputs, settings.hidden
             layers.append(Layer(*of, settings.time_reversal == "even"))
             reads = Channels(1 + writes.vectors, writes.scalars)
@@ -71,8 +71,7 @@ class MessagePassing(ForceField):
             self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]
         self.to(self.dtype)
 
-    @staticmethod
-    def last_writes(architecture: Architecture) -> Channels:
+    def _last_writes(self) -> Channels:
         """Numbers of vectors and scalars that the last layer writes."""
         raise NotImplementedError
 
@@ -130,11 +129,10 @@ class MessagePassing(ForceField):
 class CovariantField(MessagePassing):
     """A covariant field without potentials: the sum of the last layer's vectors; see `MessagePassing`."""
 
-    @staticmethod
-    def last_writes(architecture: Architecture) -> Channels:
+    def _last_writes(self) -> Channels:
         """See `MessagePassing`: vectors, whose sum is the field."""
-        assert isinstance(architecture.settings, MessagePassingSettings)
-        return Channels(architecture.settings.channels, 0)
+        assert isinstance(self.architecture.settings, MessagePassingSettings)
+        return Channels(self.architecture.settings.channels, 0)
 
     def forward(
         self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, interior: Sequence[Part] = ()

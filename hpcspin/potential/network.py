@@ -15,8 +15,7 @@ from hpcspin.potential.tiles import tile_product, tiled, untiled
 class Network(nn.Module):
     """Normalisation of the features, hidden layers, and a linear output layer.
 
-    Besides the features there are inputs that do not depend on the spins, such as the bias u. Five hidden layers make
-    the six-layer network of the paper.
+    Besides the features there are inputs that do not depend on the spins, such as the bias u.
     """
 
     mean: Tensor

@@ -30,11 +30,7 @@ class Polynomials:
         self._terms: list[NDArray[np.float64]] = []
 
     def sums(self, number: int, owner: ArrayLike, factors: ArrayLike, left: ArrayLike, right: ArrayLike = ONE) -> Rows:
-        """Add ``number`` rows Σ factor · left · right, and return their numbers.
-
-        ``owner`` is the new row to which each term belongs, counted from 0, shape (terms,); terms with the factor zero
-        are dropped.
-        """
+        """Add rows Σ factor · left · right and return their numbers; ``owner`` is that of each term, counted from 0."""
         terms = np.stack(np.broadcast_arrays(owner, factors, left, right), -1).astype(np.float64)
         terms = terms[terms[:, 1] != 0]
         terms[:, 0] += self._rows - self._first

@@ -143,7 +143,11 @@ class PotentialField(ForceField):
         if self.training or not host_library.usable(self.dtype, device) or host_library.potentials(self.dtype) is None:
             return None
         weights = *self._weights, self.network.mean, self.network.scale
-        return self.derived("host", weights, lambda: HostPotentials.of(self.network, self.descriptor))
+        return self.derived("host", weights, self._new_host)
+
+    def _new_host(self) -> HostPotentials | None:
+        polynomials = self.descriptor.polynomials()
+        return None if polynomials is None else HostPotentials(self.network, polynomials)
 
     def _source(self, spins: Tensor) -> Tensor:
         return with_zero(spins.detach().to(self.dtype).flatten(0, 1))

@@ -205,10 +205,9 @@ def epoch_plan(totals: Sequence[int], batch: int, seed: int, epoch: int) -> list
 
 
 def epoch_batches(total: int, batch: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """Numbers of the snapshots in each batch of an epoch, the same on any number of ranks.
+    """Numbers of the snapshots in each batch of an epoch, a function of seed and epoch, not of the ranks.
 
-    Each batch has ``batch`` snapshots over all ranks, one of each class n mod batch as long as the class has any left;
-    the order within the classes is a function of seed and epoch.
+    Each batch has ``batch`` snapshots over all ranks, one of each class n mod batch as long as the class has any left.
     """
     generator = np.random.default_rng([seed, epoch])
     classes = [generator.permutation(np.arange(number, total, batch)) for number in range(min(batch, total))]

@@ -24,9 +24,7 @@ _RMS_OF_ADAMW = 0.2
 class Optimiser:
     """``adamw``: AdamW for all weights; ``muon``: Muon for the weight matrices and AdamW for the rest.
 
-    `Muon` replaces the running mean of a matrix's gradient by the nearest orthogonal matrix, so that a step changes the
-    matrix equally in all directions; steps are scaled to the size of AdamW's. The decay of the weights in a step is
-    proportional to ``rate``, the learning rate of the next steps.
+    The decay of the weights in a step is proportional to ``rate``, the learning rate of the next steps.
     """
 
     rate = 0.0
@@ -125,11 +123,7 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
 
 class RunningMean:
-    """Exponential running mean of a module's weights.
-
-    ``decay`` is the weight of the previous mean in a step. It is smaller during the first steps, so that the initial
-    weights are forgotten.
-    """
+    """Exponential running mean of weights; its ``decay`` is smaller in the first steps, to forget the start."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay

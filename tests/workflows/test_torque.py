@@ -79,7 +79,7 @@ def test_all_ranks_take_labels_as_there_where_rank_0_sees_them(
 
     config = load_config(valve)
     spins = Magnet.of(config).turned(40)[None]
-    labels = SimpleNamespace(field=spins, current=np.ones((1, 3)))
+    labels = SimpleNamespace(field=spins, others={"current": np.ones((1, 3))})
     monkeypatch.setattr(torque, "read_labels", lambda path, size: labels)
     monkeypatch.setattr(torque, "write_label_file", lambda *given: pytest.fail("it begins to label"))
     fields, _ = torque._fields(config, 0.4, spins, tmp_path / "unseen.h5", Second(1, 2))

@@ -171,8 +171,8 @@ class Invariants(Descriptor, registered=False):
 class Covariants:
     """Components of what transforms like the irreps: copies f in the given order, references, and products of these.
 
-    The reference of a kind is the mean of all its copies, times the square root of their number; 0 without any.
-    ``places`` and ``starts`` have the first component of each copy and of each reference.
+    The reference of a kind is the mean of its copies, times the square root of their number. ``places`` and ``starts``
+    have the first component of each copy and of each reference.
     """
 
     def __init__(self, irreps: Sequence[Irrep], copies: Sequence[Copy], kinds: Iterable[Kind]) -> None:
