@@ -95,13 +95,12 @@ class HostAdjoint(HostLayer):
         tables: HostTables,
         inputs: Tensor,
         by: RowData,
-        threads: int,
         kept: Tensor | None = None,
         new_scalars: Tensor | None = None,
     ) -> RowData:
         """Derivatives of potentials by the input of the layer, from those ``by`` its output, (potentials, rows, ...).
 
-        ``data``, ``inputs`` and ``threads`` are those of the layer, ``tables`` those of its centres. The vectors, (...,
+        ``data`` and ``inputs`` are those of the layer, ``tables`` those of its centres. The vectors, (...,
         3, vectors), include the spin, which is not read in ``by``. ``kept`` are the intermediate results that the layer
         has kept, if any; else ``new_scalars`` receives the scalars that it computes, shape (rows, new scalars).
         """
@@ -113,7 +112,7 @@ class HostAdjoint(HostLayer):
         by_own = torch.zeros(potentials, rows, self._scalars, dtype=self._dtype)
         by_densities[:, centres] = 0  # The row for what is missing.
         layer, back = ctypes.addressof(self._struct), ctypes.addressof(self._back)
-        projections = self.projections(data, threads) if kept is None else data
+        projections = self.projections(data) if kept is None else data
         reads = [part.data_ptr() for part in (*data, *projections, tables.forward, inputs)]
         writes = [part.data_ptr() for part in (*by, by_densities, by_sums, by_own)]
 
@@ -124,7 +123,7 @@ class HostAdjoint(HostLayer):
                 *(None if part is None else part.data_ptr() for part in (new_scalars, kept)), scratch.data_ptr(),
             )  # fmt: skip
 
-        share_out(descend, centres, threads)
+        share_out(descend, centres)
         sums, width, scalars = self._sums, self._sums.densities, self._sums.scalar_sums
         room = 3 * (width + max(copies.count * copies.columns for copies in copies_in(sums))) + scalars
         by_row = RowData(self._empty(potentials, rows, 3, width), self._empty(potentials, rows, scalars))
@@ -139,7 +138,7 @@ class HostAdjoint(HostLayer):
             )  # fmt: skip
 
         for number in range(potentials):
-            share_out(lambda first, last, number=number: gather(number, first, last), rows, threads)  # type: ignore[misc]
+            share_out(lambda first, last, number=number: gather(number, first, last), rows)  # type: ignore[misc]
         return RowData(by_row.vectors[..., : self._vectors], by_row.scalars[..., : self._scalars] + by_own)
 
 
@@ -166,19 +165,14 @@ class ForwardPass(NamedTuple):
 
 
 def forward_on_host(
-    layers: Sequence[HostAdjoint],
-    tables: Sequence[HostTables],
-    data: RowData,
-    inputs: Tensor,
-    through: int,
-    threads: int,
+    layers: Sequence[HostAdjoint], tables: Sequence[HostTables], data: RowData, inputs: Tensor, through: int
 ) -> ForwardPass:
     """Evaluate the first ``through`` of all layers on ``data``, and keep what the reverse sweeps need."""
     states, kept = [data], list[Tensor | None]()
     for number, (layer, table) in enumerate(zip(layers[:through], tables[:through], strict=True)):
         kept.append(layer.memory(table.centres))
         adds = 0 < number < len(layers) - 1
-        states.append(layer(states[-1], table.forward, inputs, table.centres, adds, threads, kept[-1]))
+        states.append(layer(states[-1], table.forward, inputs, table.centres, adds, kept[-1]))
     return ForwardPass(inputs, states, kept)
 
 
@@ -188,7 +182,6 @@ def derivatives_on_host(
     forward_pass: ForwardPass,
     factors: Tensor,
     terms: Sequence[int],
-    threads: int,
 ) -> tuple[Tensor, Tensor]:
     """Terms of each row without factors, (rows, all terms), and derivatives of E, or E and G, (potentials, rows, 3).
 
@@ -205,7 +198,7 @@ def derivatives_on_host(
         by = RowData(*(part.contiguous() for part in by))
         kept = forward_pass.kept[number] if number < len(forward_pass.kept) else None
         by_input = layers[number].back(
-            forward_pass.states[number], tables[number], forward_pass.inputs, by, threads, kept,
+            forward_pass.states[number], tables[number], forward_pass.inputs, by, kept,
             local if number == last and not whole else None,
         )  # fmt: skip
         by_spin += by_input.vectors[..., 0]

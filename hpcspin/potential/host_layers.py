@@ -131,14 +131,7 @@ class HostLayer:
         self._scratch = int(self._kernel.hpcspin_layer_scratch(self._address))
 
     def __call__(
-        self,
-        data: RowData,
-        table: Tensor,
-        inputs: Tensor,
-        centres: int,
-        adds: bool,
-        threads: int,
-        kept: Tensor | None = None,
+        self, data: RowData, table: Tensor, inputs: Tensor, centres: int, adds: bool, kept: Tensor | None = None
     ) -> RowData:
         """Output of the layer for all rows, zero where there is no centre.
 
@@ -149,7 +142,7 @@ class HostLayer:
         rows, (vectors, scalars) = len(data.vectors), self._writes
         shapes = (rows, 3, 1 + vectors if scalars else 1), (rows, scalars)
         output = RowData(*(torch.zeros(shape, dtype=self._dtype) for shape in shapes))
-        projections = self.projections(data, threads)
+        projections = self.projections(data)
         reads = [part.data_ptr() for part in (*data, *projections, table, inputs)]
         writes = [part.data_ptr() for part in output]
 
@@ -160,20 +153,20 @@ class HostLayer:
                 None if kept is None else kept.data_ptr(), centres + EMPTY, scratch.data_ptr(),
             )  # fmt: skip
 
-        share_out(work, centres, threads)
+        share_out(work, centres)
         return output
 
-    def projections(self, data: RowData, threads: int) -> RowData:
+    def projections(self, data: RowData) -> RowData:
         """What sums over neighbours read: products with the weights of `Copies`, or vectors and scalars themselves."""
         copies = zip(data, copies_in(self._struct), strict=True)
-        return RowData(*(self._projected(part, struct, threads) if struct.count else part for part, struct in copies))
+        return RowData(*(self._projected(part, struct) if struct.count else part for part, struct in copies))
 
-    def _projected(self, part: Tensor, struct: HostCopies, threads: int) -> Tensor:
+    def _projected(self, part: Tensor, struct: HostCopies) -> Tensor:
         rows, each, length = len(part) - ROOM + 1, part[0].numel() // part.shape[-1], part.shape[-1]
         out = torch.empty((rows + EMPTY) * each, struct.count * struct.columns, dtype=self._dtype)
         reads, writes = (ctypes.addressof(struct), part.data_ptr(), length), out.data_ptr()
         project = self._kernel.hpcspin_project
-        share_out(lambda first, last: project(*reads, each * first, each * last, writes), rows, threads)
+        share_out(lambda first, last: project(*reads, each * first, each * last, writes), rows)
         return out
 
     def _keep_copies(self, struct: HostCopies, copies: Copies, weights: Floats) -> None:

@@ -74,9 +74,9 @@ def usable(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype in _OPTIONS and device.type == "cpu" and library(dtype) is not None
 
 
-def share_out(work: Callable[[int, int], None], number: int, threads: int, block: int = BLOCK) -> None:
-    """Call ``work(first, last)`` for nearly equal ranges of whole blocks, on at most ``threads`` threads."""
-    parts = max(1, min(threads, number // _SHARE))
+def share_out(work: Callable[[int, int], None], number: int, block: int = BLOCK) -> None:
+    """Call ``work(first, last)`` for nearly equal ranges of whole blocks, on at most as many threads as torch has."""
+    parts = max(1, min(torch.get_num_threads(), number // _SHARE))
     if parts == 1:
         work(0, number)
     else:

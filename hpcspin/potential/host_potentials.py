@@ -72,7 +72,7 @@ class HostPotentials:
         self._scratch = int(kernel.hpcspin_potentials_scratch(ctypes.addressof(self._struct)))
 
     def __call__(
-        self, spins: Tensor, rows: Tensor, factors: Tensor, inputs: Tensor, wanted: int, centres: int, threads: int
+        self, spins: Tensor, rows: Tensor, factors: Tensor, inputs: Tensor, wanted: int, centres: int
     ) -> tuple[Tensor, Tensor]:
         """Potentials of the first centres, (potentials, room), and derivatives by spins, (wanted, potentials, 3, room).
 
@@ -92,7 +92,7 @@ class HostPotentials:
                 inputs.data_ptr(), first, last, room, wanted, local.data_ptr(), by_spin.data_ptr(), scratch.data_ptr(),
             )  # fmt: skip
 
-        share_out(work, centres, threads, self._block)
+        share_out(work, centres, self._block)
         return local, by_spin
 
     def _keep(self, array: NDArray[Any]) -> int:

@@ -98,7 +98,7 @@ class LayeredPotentials(MessagePassing):
         """The forward pass of each configuration of a batch through the first ``through`` layers, by the kernels."""
         given = self._host_stack(neighbourhood)
         starts = [self._host_start(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)]
-        return [forward_on_host(*given, *start, through, torch.get_num_threads()) for start in starts]
+        return [forward_on_host(*given, *start, through) for start in starts]
 
     def _host_stack(self, neighbourhood: Neighbourhood) -> tuple[list[HostAdjoint], list[HostTables]]:
         """Layers of the kernels and the tables of their centres."""
@@ -111,9 +111,8 @@ class LayeredPotentials(MessagePassing):
         self, spins: Tensor, bias: Tensor, forward_pass: ForwardPass, neighbourhood: Neighbourhood
     ) -> Prediction:
         """`forward` for one configuration of shape (rows, 3), by the kernels."""
-        factors, threads = self._factors(bias)[:, 0], torch.get_num_threads()
-        stack = self._host_stack(neighbourhood)
-        local, by_spin = derivatives_on_host(*stack, forward_pass, factors, self._terms, threads)
+        factors, stack = self._factors(bias)[:, 0], self._host_stack(neighbourhood)
+        local, by_spin = derivatives_on_host(*stack, forward_pass, factors, self._terms)
         rows, _ = neighbourhood.outputs_of(1, spins.device)
         by_output = by_spin[:, rows].movedim(0, 1).flatten(1)
         equilibrium, nonequilibrium = exchange_field(spins[rows].to(self.dtype), by_output)

@@ -162,7 +162,7 @@ class CovariantField(MessagePassing):
         for number, dilation in enumerate(self.dilations):
             table, centres = neighbourhood.padded(dilation), neighbourhood.window.stages[number]
             adds = 0 < number < len(self.dilations) - 1
-            rows = self._of_weights(number, HostLayer)(rows, table, inputs, centres, adds, torch.get_num_threads())
+            rows = self._of_weights(number, HostLayer)(rows, table, inputs, centres, adds)
         outputs, _ = neighbourhood.outputs_of(1, spins.device)
         return rows.vectors.squeeze(2).index_select(0, outputs) * self.field_scale
 

@@ -165,8 +165,7 @@ class PotentialField(ForceField):
         if host is not None:
             those, asked = slice(first, last), min(last, batch * neighbourhood.centres) - first
             factors = local_factors(u[:, those], self.num_potentials) * self.field_scale
-            rows, threads = table.table[:, those], torch.get_num_threads()
-            yield host(source, rows, factors, inputs[:, those], self.slots, asked, threads)
+            yield host(source, table.table[:, those], factors, inputs[:, those], self.slots, asked)
             return
         group = tile if self.training else self._group(spins)
         for start in range(first, last, group):
