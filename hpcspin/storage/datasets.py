@@ -23,14 +23,14 @@ _OFFSETS = "of square bonds (1, 0), (0, 1), of triangular ones also (1, -1); the
 
 DATASETS = {
     "spins": Described("1", "unit vectors S_i"),
-    "field": Described("t", "field H_i that turns the spins: of the electrons, in trajectories with classical terms"),
+    "field": Described("t", "field H_i: in labels of the electrons alone, in trajectories with classical terms"),
     "density": Described("1", "electrons on each site, from 0 to 2", _NO_LABEL),
     "current": Described("t/hbar", "particles out of each reservoir into the lattice; the sum is 0", _NO_LABEL),
     "current_error": Described("t/hbar", "estimate of the largest error of current", _NO_LABEL),
     "energy": Described(
         "t",
         "of the whole lattice: of closed electrons the grand potential (fixed potential) or the free energy (fixed "
-        "filling) from which the field derives, of learned fields E, with classical terms",
+        "filling) from which the field derives, of learned fields E; with those other terms that have an energy",
         _NO_LABEL,
     ),
     "energy_error": Described("t", "standard error of energy from the random vectors of kpm", _NO_LABEL),
