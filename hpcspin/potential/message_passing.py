@@ -178,7 +178,7 @@ def _in_groups(layer: Layer, sites: SiteData, around: Tables, inputs: Tensor, ma
     group = group_size(len(layer.network.mean), inputs.dtype, inputs.device)
     those = [slice(start, start + group) for start in range(0, len(around), group)]
     parts = [layer(sites, replace(around, table=around.table[:, n]), inputs[:, n], maps) for n in those]
-    return SiteData(*(torch.cat(one, -2) for one in zip(*parts, strict=True)))
+    return parts[0] if len(parts) == 1 else SiteData(*(torch.cat(one, -2) for one in zip(*parts, strict=True)))
 
 
 def before(

@@ -24,7 +24,7 @@ from hpcspin.potential import Committee, ForceField
 
 SIZE = (12, 9)
 BIAS = 3.2
-LAUNCHES = {"driven_sd_fast": 701, "driven_sd": 1001, "driven_sd_light": 851, "driven_sd_strips": 909}
+LAUNCHES = {"driven_sd_fast": 701, "driven_sd": 1001, "driven_sd_light": 851, "driven_sd_strips": 1005}
 """Kernels of a thermal Heun step: 919 and 1291 of the first two before tables and parameters stayed on the device."""
 ADAPTIVE = {"integrator": "dormand_prince", "temperature": 0.0, "tolerance": 1e-6}
 
