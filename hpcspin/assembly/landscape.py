@@ -150,8 +150,8 @@ def _require_energy(term: Field) -> None:
         has_energy = isinstance(term, Conservative | Energetic)
     if not has_energy:
         raise HpcspinError(
-            "the field derives from no energy; minima and paths need closed electrons, a model of kind conservative or "
-            "classical terms without slonczewski"
+            "the field derives from no energy; minima and paths need closed electrons, a model of kind conservative, "
+            "classical terms without slonczewski or fields of your own with a method energy"
         )
 
 

@@ -76,10 +76,10 @@ def energy_if_known(field: Field, lattice: Lattice, spins: NDArray[np.float64], 
 
 
 def _without_energy(observer: str) -> HpcspinError:
+    others = ", closed electrons, models of kind pair or conservative, or fields of your own with a method energy"
     return HpcspinError(
-        f"dynamics.observers: {observer} needs a field with a known energy, as all classical terms but slonczewski "
-        "have, and for energy closed electrons and learned fields of kind pair or conservative; driven electrons and "
-        "corrected fields have none; leave this observer out"
+        f"dynamics.observers: {observer} needs a field with a known energy: classical terms but slonczewski"
+        f"{others if observer == 'energy' else ''}; leave this observer out"
     )
 
 

@@ -158,8 +158,9 @@ def test_chains_along_and_across_the_current_are_measured():
 def test_conservative_measures_refuse_other_fields():
     field, spins = SumField([Heisenberg(1.0), Slonczewski((0, 0, 1.0))]), random_spins((4, 4))
     for name in ("energy", "spin_temperature"):
-        with pytest.raises(HpcspinError, match=rf"dynamics\.observers: {name} needs .*but slonczewski"):
+        with pytest.raises(HpcspinError, match=rf"dynamics\.observers: {name} needs .*but slonczewski") as failure:
             measure(name, field, spins)
+        assert ("closed electrons" in str(failure.value)) == (name == "energy")
 
 
 def test_an_unknown_observer_is_refused_before_the_run(tmp_path):
