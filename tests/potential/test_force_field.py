@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
-from hpcspin.potential import DESCRIPTORS, Architecture, Block, Neighbourhood, Prediction, host_library
+from hpcspin.potential import DESCRIPTORS, Architecture, Block, Descriptor, Neighbourhood, Prediction, host_library
 from hpcspin.potential.descriptors.invariants import Copy
 from hpcspin.potential.irreps import symmetry_operations
 from hpcspin.potential.tiles import GROUP
@@ -316,6 +316,58 @@ def test_symmetry_groups_have_their_orders():
         for kind in ("square", "triangular")
     }
     assert sizes == {"square": [8, 2], "triangular": [12, 2]}
+
+
+class NearestBonds(Descriptor, registered=False):
+    """The sum of S_0·S_j, derived automatically."""
+
+    name = "nearest_bonds"
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.parity = np.array([1])
+
+    def forward(self, spins, tile):
+        return (spins[:1] * spins[1:]).sum((0, 1))[None]
+
+
+class ByHand(torch.autograd.Function):
+    """The same feature with its derivative: Σ_j S_j for the centre, S_0 for each neighbour."""
+
+    uses = 0
+
+    @staticmethod
+    def forward(ctx, spins):
+        ctx.save_for_backward(spins)
+        return (spins[:1] * spins[1:]).sum((0, 1))[None]
+
+    @staticmethod
+    def backward(ctx, seeds):
+        ByHand.uses += 1
+        (spins,) = ctx.saved_tensors
+        return torch.cat([spins[1:].sum(0, keepdim=True), spins[:1].expand_as(spins[1:])]) * seeds
+
+
+class NearestBondsByHand(NearestBonds, registered=False):
+    name = "nearest_bonds_by_hand"
+
+    def forward(self, spins, tile):
+        return ByHand.apply(spins)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_descriptor_may_bring_its_derivative_and_needs_none(monkeypatch, training):
+    """Evaluation and training, which differentiates the field again, agree with automatic differentiation."""
+    lattice, spins, found = make_lattice("square", (5, 4)), random_spins(2, 20, 21), []
+    for descriptor in (NearestBonds, NearestBondsByHand):
+        monkeypatch.setitem(DESCRIPTORS, descriptor.name, descriptor)
+        model = make_model(descriptor=descriptor.name, radius=1.0, symmetry="full").train(training)
+        field = predict(model, lattice, spins).field
+        loss = torch.autograd.grad(field.pow(2).sum(), list(model.parameters())) if training else ()
+        found.append((field, *loss))
+    assert ByHand.uses > 0
+    for by_hand, automatic in zip(*found, strict=True):
+        torch.testing.assert_close(by_hand, automatic, rtol=1e-12, atol=1e-14)
 
 
 def test_architecture_survives_json():
