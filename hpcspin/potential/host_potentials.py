@@ -82,6 +82,7 @@ class HostPotentials:
         there is no centre.
         """
         room, factors, inputs = rows.shape[1], factors.contiguous(), inputs.contiguous()
+        assert room % self._block == 0, "the kernel writes whole blocks"
         local = torch.zeros(self._potentials, room, dtype=self._dtype)
         by_spin = torch.zeros(wanted, self._potentials, 3, room, dtype=self._dtype)
 

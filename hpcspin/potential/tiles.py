@@ -15,7 +15,8 @@ from torch import Tensor
 TILE = {"cpu": 96, "cuda": 2048}
 """Number of centres in a tile, by device type: little padding for small lattices, and a busy device for large ones.
 
-On a CPU a multiple of 16 and of 12, the columns of a register block of MKL in double precision on AVX2.
+On a CPU a multiple of 16 and of 12, the columns of a register block of MKL in double precision on AVX2, and of 32, the
+centres that `HostPotentials` evaluates together.
 """
 
 GROUP = {"cpu": 8, "cuda": 64}

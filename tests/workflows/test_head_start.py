@@ -48,7 +48,7 @@ def field_of(case: str) -> LearnedField:
 def test_the_interior_reads_no_halo_and_the_rest_changes_no_bit(
     case: str, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(TILE, "cpu", 48)
+    monkeypatch.setitem(TILE, "cpu", 32)
     monkeypatch.setattr(learned, "NeighbourMessages", MessagesInProcess)
     monkeypatch.setattr(MessagesInProcess, "sent", {})
     torch.manual_seed(3)
@@ -80,8 +80,9 @@ def test_the_inside_of_a_block_goes_ahead(
 
     Of a block too small for two groups of tiles all of them: smaller groups would cost more than the wait.
     """
-    monkeypatch.setitem(TILE, "cpu", 48)
+    monkeypatch.setitem(TILE, "cpu", 32)
     monkeypatch.setitem(GROUP, "cpu", together)
+    monkeypatch.setattr(learned, "NeighbourMessages", MessagesInProcess)
     field, model = field_of(case), make_model(1, **CASES[case])
     domain = Domain(LATTICE, World(rank=1, size=2), (2, 1))
     spins = torch.ones((1, (10 + 2 * field.halo[0]) * (24 + 2 * field.halo[1]), 3))
