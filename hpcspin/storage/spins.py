@@ -66,10 +66,9 @@ def check_spins(
         raise HpcspinError(f"{where}: spin {place} holds NaN, infinity or a number without bounds; correct the data")
     wrong = np.abs(length - 1) > LENGTH_TOLERANCE
     if wrong.any():
-        given = f"{length[wrong][0]:.6g}"
-        raise HpcspinError(
-            f"{where}: spin {_place_of_first(wrong, frames)} has length {given}, not 1; normalise the spins"
-        )
+        first = length[wrong][0]
+        remedy = "normalise the spins" if first else "give any unit vector to a vacancy"
+        raise HpcspinError(f"{where}: spin {_place_of_first(wrong, frames)} has length {first:.6g}, not 1; {remedy}")
     return array
 
 
