@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import yaml
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 import hpcspin as hs
@@ -43,7 +43,7 @@ dynamics: {field: classical, classical: {zeeman: [0, 0, 1]}, step: 0.1, duration
 
 
 def _system() -> hs.DrivenLattice:
-    return hs.load_system({**yaml.safe_load(CONFIG), "plugins": []})
+    return hs.load_system({**YAML(typ="safe").load(CONFIG), "plugins": []})
 
 
 KINDS = {
