@@ -35,8 +35,6 @@ default_role = "py:obj"
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True, "exclude-members": "model_config, registry, selector"}
 napoleon_use_ivar = True
-# Two packages have a class Settings, so that the bare name is ambiguous.
-suppress_warnings = ["ref.python"]
 
 
 def _cell(text: str) -> str:

@@ -151,7 +151,7 @@ def simulate(
     check_interval
         Recorded frames between two exact labels that check the field of a model and change nothing; None for no labels.
     **settings
-        ``damping``, ``temperature``, ``step``, ``duration`` and the other attributes of `hpcspin.dynamics.Settings`.
+        ``damping``, ``temperature``, ``step``, ``duration`` and others of `hpcspin.dynamics.DynamicsSettings`.
 
     Raises
     ------

@@ -67,7 +67,7 @@ def show_mistake(mistake: Any) -> None:
     typer.echo(f"{verb}: {message} (see {verb} --help)", err=True)
 
 
-class _Lines(logging.Handler):
+class _LogLines(logging.Handler):
     """Writes lines to the current ``sys.stdout`` or ``sys.stderr``, which a progress bar replaces."""
 
     def __init__(self, name: str) -> None:
@@ -87,5 +87,5 @@ def write_logs(*, debug: bool) -> None:
     """Send the log to stderr, with debug messages on request, and the results of a command to stdout."""
     log, results = logging.getLogger("hpcspin"), logging.getLogger("hpcspin.results")
     log.setLevel(logging.DEBUG if debug else logging.INFO)
-    log.handlers, results.handlers = [_Lines("stderr")], [_Lines("stdout")]
+    log.handlers, results.handlers = [_LogLines("stderr")], [_LogLines("stdout")]
     results.propagate = False

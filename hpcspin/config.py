@@ -64,7 +64,7 @@ Distinct = AfterValidator(_distinct)
 Allowed = tuple[Annotated[str, AfterValidator(allowed_key)], ...]
 
 
-class DynamicsSection(dynamics.Settings):
+class DynamicsSection(dynamics.DynamicsSettings):
     """Landau-Lifshitz-Gilbert dynamics, and the field that moves the spins."""
 
     field: Literal["electrons", "learned", "corrected", "classical"] = "electrons"
@@ -97,7 +97,7 @@ class DynamicsSection(dynamics.Settings):
         return self
 
 
-class TrainingSection(training.Settings):
+class TrainingSection(training.TrainingSettings):
     """Training of a force field on label files."""
 
     start: str | None = None

@@ -41,10 +41,10 @@ from hpcspin.config import load_config
 from hpcspin.dynamics import (
     INTEGRATORS,
     Anisotropy,
+    DynamicsSettings,
     DzyaloshinskiiMoriya,
     Field,
     Heisenberg,
-    Settings,
     Simulation,
     Slonczewski,
     SumField,
@@ -137,7 +137,7 @@ def _run(
     directory: Path, field: Field, size: Size, device: torch.device, integrator: str, steps: int, step: float
 ) -> dict[str, NDArray[Any]]:
     """A trajectory from a wall, with noise where the integrator takes it; every tenth frame."""
-    settings = Settings(
+    settings = DynamicsSettings(
         damping=DAMPING,
         temperature=TEMPERATURE if INTEGRATORS[integrator].langevin else 0.0,
         step=step,

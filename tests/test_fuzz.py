@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from hpcspin.config import Config, load_config, parse_config
 from hpcspin.config_text import read_yaml
-from hpcspin.dynamics import Settings, Simulation, Zeeman
+from hpcspin.dynamics import DynamicsSettings, Simulation, Zeeman
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
@@ -284,7 +284,7 @@ META = {"step": 2, "last_step": 4, "recorder": {"frames": 2, "closing": False, "
 
 
 def simulation(folder: Path) -> Simulation:
-    chosen = Settings(
+    chosen = DynamicsSettings(
         damping=0.1, temperature=0.0, step=0.1, duration=0.4, record_interval=1, checkpoint_interval=2, observers=()
     )
     return Simulation(LATTICE, Zeeman((0.0, 0.0, 1.0)), unit(1)[0], chosen, folder, config={})

@@ -19,7 +19,7 @@ from torch import Tensor
 from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.fields import SolverField, exact_field, learned_field
 from hpcspin.config import DynamicsSection
-from hpcspin.dynamics import Field, Settings, SumField
+from hpcspin.dynamics import DynamicsSettings, Field, SumField
 from hpcspin.dynamics.fields import is_field
 from hpcspin.electrons import ElectronSystem, Solver
 from hpcspin.errors import HpcspinError
@@ -36,10 +36,10 @@ _INTERVALS = ("exact_interval", "check_interval")
 class GivenFields:
     """Fields of a call, and the section ``dynamics`` of a config that means the same.
 
-    The fields are those of `hpcspin.simulate`, the settings attributes of `hpcspin.dynamics.Settings`, all else keys of
-    the section; ``verb`` is the called function, in messages. The section's field is that of the system's own
-    electrons, exact or learned; all others count as classical. Raises HpcspinError if a setting is wrong, there is no
-    such model, an interval is given without a model, or a sum has more than one field of electrons.
+    The fields are those of `hpcspin.simulate`, the settings attributes of `hpcspin.dynamics.DynamicsSettings`, all
+    else keys of the section; ``verb`` is the called function, in messages. The section's field is that of the system's
+    own electrons, exact or learned; all others count as classical. Raises HpcspinError if a setting is wrong, there is
+    no such model, an interval is given without a model, or a sum has more than one field of electrons.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class GivenFields:
             more["field"] = "corrected" if "exact_interval" in intervals else "learned"
             more["model"] = self._names[electronic[0]]
         try:
-            Settings(**settings)  # The other keys of the section are no settings here.
+            DynamicsSettings(**settings)  # The other keys of the section are no settings here.
             size = (system.lattice if isinstance(system, ElectronSystem) else system).size
             self.dynamics = DynamicsSection.model_validate({**settings, **more}, context=maps_fit(size))
         except ValidationError as failure:
@@ -99,7 +99,7 @@ class GivenFields:
         kept = {
             key: value
             for key, value in config["dynamics"].items()
-            if key in Settings.model_fields or (key in _INTERVALS and value is not None)
+            if key in DynamicsSettings.model_fields or (key in _INTERVALS and value is not None)
         }
         return {**config, "dynamics": {**kept, "field": self._texts}}
 

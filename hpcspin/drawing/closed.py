@@ -11,7 +11,7 @@ import numpy as np
 
 from hpcspin.analysis.series import Estimate
 from hpcspin.drawing import figures
-from hpcspin.drawing.comparison import Array, Compared, Run, shown_times
+from hpcspin.drawing.comparison import Array, Compared, ComparedRun, shown_times
 from hpcspin.drawing.lattice_figures import BOND, BONDS, CHIRALITY, at_times, site_maps, zone_maps
 from hpcspin.lattice import (
     Lattice,
@@ -47,7 +47,7 @@ class Quench(Compared):
     The energies are those that the force field predicts for the exact and the labelled frames, shape (n,), or None.
     """
 
-    labelled: Run
+    labelled: ComparedRun
     exact_energies: Array | None
     labelled_energies: Array | None
 

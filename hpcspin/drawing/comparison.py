@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """One recorded trajectory, or some of its frames, whose first axis is that of all arrays."""
 
     time: Array
@@ -35,18 +35,18 @@ class Run:
             raise HpcspinError(f"a trajectory has no /{name}, as closed electrons record; run its stage again")
         return np.asarray(found)
 
-    def at(self, time: Array) -> Run:
+    def at(self, time: Array) -> ComparedRun:
         """The frames at some of its times."""
         frames = np.isin(self.time, time)
-        return Run(**{name: array[frames] for name, array in vars(self).items() if array is not None})
+        return ComparedRun(**{name: array[frames] for name, array in vars(self).items() if array is not None})
 
 
 @dataclass(frozen=True)
 class Compared:
     """A test run under both fields, from the same spins with the same noise."""
 
-    exact: Run
-    learned: Run
+    exact: ComparedRun
+    learned: ComparedRun
     predicted: PredictedFields
     """Predictions of the force field for the exact frames."""
 

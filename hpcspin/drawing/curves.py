@@ -46,7 +46,7 @@ _STYLES = {"": ("o-", 3), _RISING: ("^-", 4), _FALLING: ("v--", 4)}
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """A point of a curve."""
 
     quantity: str
@@ -66,16 +66,16 @@ class Point:
     """Number of all runs."""
 
 
-def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> Point:
+def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> CurvePoint:
     """The mean over some runs, whose value is None where the quantity was not reached."""
     finite = [value for value in values if value is not None and np.isfinite(value)]
     mean = Estimate.of(finite) if len(finite) == len(values) else None
-    return Point(
+    return CurvePoint(
         quantity, line, stage, x, mean.mean if mean else None, mean.error if mean else None, len(finite), len(values)
     )
 
 
-def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantities: Sequence[str]) -> list[Point]:
+def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantities: Sequence[str]) -> list[CurvePoint]:
     """Points of quantities that have one number per run, sorted along each curve: by stage, else by the abscissa.
 
     The rows have the varied keys of each run, its ``stage`` in a chain and its numbers; ``keys`` are the varied keys
@@ -93,7 +93,7 @@ def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantiti
 
 def against_time(
     rows: Sequence[Row], keys: Sequence[str], quantities: Sequence[str], series: Callable[[Row], Mapping[str, Any]]
-) -> list[Point]:
+) -> list[CurvePoint]:
     """Points of quantities that have one number per frame, at the times that any run of a curve has recorded.
 
     ``series`` returns the series of a run, including its ``time``; for the other arguments see `against_key`.
@@ -121,7 +121,7 @@ def in_words(name: str) -> str:
     return LABELS.get(name) or (name if "." in name else labelled(name))
 
 
-def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
+def draw_curves(points: Sequence[CurvePoint], against: str, path: Path) -> None:
     """Draw curves with their standard errors, one panel per quantity, telling both directions of a chain apart."""
     quantities = list(dict.fromkeys(point.quantity for point in points))
     figure = Figure(figsize=(4.6 * len(quantities), 3.4), layout="constrained")
@@ -135,7 +135,7 @@ def draw_curves(points: Sequence[Point], against: str, path: Path) -> None:
     save(figure, path)
 
 
-def _curves(points: Sequence[Point]) -> Iterator[tuple[str, list[Point]]]:
+def _curves(points: Sequence[CurvePoint]) -> Iterator[tuple[str, list[CurvePoint]]]:
     """Curves and their names: the stages of a chain are one if each has one point, such as its voltage, else several.
 
     At several times, say, a chain that returns to a voltage has two curves of it.
@@ -148,7 +148,7 @@ def _curves(points: Sequence[Point]) -> Iterator[tuple[str, list[Point]]]:
             yield from ((_joined(line, f"stage {stage[0].stage}"), stage) for stage in stages)
 
 
-def _draw_curve(axis: Axes, name: str, points: Sequence[Point], against: str, color: str) -> None:
+def _draw_curve(axis: Axes, name: str, points: Sequence[CurvePoint], against: str, color: str) -> None:
     named = set[str]()
     for direction, piece in _pieces(points):
         label = _joined(name, direction)
@@ -164,7 +164,7 @@ def _draw_curve(axis: Axes, name: str, points: Sequence[Point], against: str, co
             axis.errorbar(x, mean, error, fmt=style, markersize=size, capsize=2, **look)
 
 
-def _pieces(points: Sequence[Point]) -> Iterator[tuple[str, Sequence[Point]]]:
+def _pieces(points: Sequence[CurvePoint]) -> Iterator[tuple[str, Sequence[CurvePoint]]]:
     """Directions of a chain and its points on the way; the point at which it turns belongs to both ways."""
     if points[0].stage == points[-1].stage:
         yield "", points

@@ -11,7 +11,7 @@ import numpy as np
 
 from hpcspin.analysis.series import Estimate, velocity
 from hpcspin.drawing import figures
-from hpcspin.drawing.comparison import Array, Compared, Run, near_wall, shown_times
+from hpcspin.drawing.comparison import Array, Compared, ComparedRun, near_wall, shown_times
 from hpcspin.drawing.lattice_figures import BONDS, at_times, site_maps
 from hpcspin.lattice import Lattice, bond_map, has_wall, wall_position
 from hpcspin.potential import PredictedFields
@@ -59,7 +59,7 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def torque_ratio(lattice: Lattice, run: Run, fields: PredictedFields) -> Array:
+def torque_ratio(lattice: Lattice, run: ComparedRun, fields: PredictedFields) -> Array:
     """|T^neq| / |T^eq| of the sites near the wall (Fig. 5b of the paper), one number per site and frame of a run.
 
     It is empty where no frame has a wall, or the force field has no nonequilibrium torque, like one without potentials.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hpcspin.dynamics.fields import Field, FieldEvaluator
 from hpcspin.dynamics.integrators import largest_on
-from hpcspin.dynamics.settings import Settings
+from hpcspin.dynamics.settings import DynamicsSettings
 from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.dynamics.thermostat import Thermostat
 from hpcspin.dynamics.torque import angular_velocity, cross
@@ -30,7 +30,7 @@ class Motion:
         self,
         field: Field,
         domain: Domain,
-        settings: Settings,
+        settings: DynamicsSettings,
         device: torch.device,
         vacancies: NDArray[np.bool_] | None = None,
     ) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpcspin.dynamics.energies import energy_if_known
 from hpcspin.dynamics.fields import Field, Observed, terms_of
 from hpcspin.dynamics.observers import Frame
-from hpcspin.dynamics.settings import Settings
+from hpcspin.dynamics.settings import DynamicsSettings
 from hpcspin.lattice import Lattice, has_wall, wall_position
 from hpcspin.storage import TrajectoryWriter
 
@@ -36,7 +36,7 @@ def checked_state(state: Any) -> Mapping[str, Any]:
     return state
 
 
-def observed_shapes(field: Field, lattice: Lattice, settings: Settings) -> dict[str, tuple[int, ...]]:
+def observed_shapes(field: Field, lattice: Lattice, settings: DynamicsSettings) -> dict[str, tuple[int, ...]]:
     """Shapes of what a frame holds besides spins, field, step and time: observables of the field, and observers."""
     own = field.observable_shapes if isinstance(field, Observed) else {}
     return {**own, **{observer.name: observer.shape(lattice) for observer in settings.observers}}
@@ -53,7 +53,7 @@ class Recorder:
         self,
         path: Path,
         first: Frame,
-        settings: Settings,
+        settings: DynamicsSettings,
         attributes: Mapping[str, Any],
         step: int,
         state: Mapping[str, Any] | None,

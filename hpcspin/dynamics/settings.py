@@ -24,7 +24,7 @@ MOST_STEPS = 1e15
 """Largest number of steps at which times, multiples of the step, are exact to double precision."""
 
 
-class Settings(Section):
+class DynamicsSettings(Section):
     """Settings of a run: keys of the config's section ``dynamics``."""
 
     damping: NonNegative = 0.2

@@ -27,7 +27,7 @@ from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.motion import Motion
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.recording import Recorder, checked_state
-from hpcspin.dynamics.settings import Settings
+from hpcspin.dynamics.settings import DynamicsSettings
 from hpcspin.dynamics.step_bounds import drives_of, fastest_rate, step_bounds
 from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
@@ -130,7 +130,7 @@ class Simulation:
         lattice: Lattice,
         field: Field,
         initial_spins: NDArray[np.float64],
-        settings: Settings,
+        settings: DynamicsSettings,
         directory: str | Path,
         *,
         config: Mapping[str, Any],

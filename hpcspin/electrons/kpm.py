@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import make_backend
 from hpcspin.electrons.closed import ClosedLattice, EquilibriumSolver, EquilibriumState
-from hpcspin.electrons.kpm_estimates import Estimate, LocalMoments, Probing
+from hpcspin.electrons.kpm_estimates import KpmEstimate, LocalMoments, Probing
 from hpcspin.electrons.kpm_host import HostRecursion, Recursion, host_pairs, library
 from hpcspin.electrons.kpm_probes import Colouring, ProbeGroup, colouring, probe_groups, random_phases, unit_colouring
 from hpcspin.electrons.kpm_recursion import ArrayRecursion, CudaRecursion, ScaledHamiltonian, scaled_hamiltonian
@@ -117,7 +117,7 @@ class KpmSolver(EquilibriumSolver):
         numbers = np.array([(one.energy, one.energy_error, one.potential, error) for one, error in found])
         return EquilibriumState.of(self.system, components, numbers)
 
-    def _snapshot(self, spins: Real, number: int) -> tuple[Estimate, float]:
+    def _snapshot(self, spins: Real, number: int) -> tuple[KpmEstimate, float]:
         """Estimate of one snapshot, and the error of its field."""
         coloured = self._colouring(self._plan.distance)
         hamiltonian = scaled_hamiltonian(self.system, spins, self.interval, self._strip(coloured.count))
@@ -185,7 +185,7 @@ class KpmSolver(EquilibriumSolver):
         phases = random_phases(self.system.lattice.num_sites, self.seed, number, stage)
         return probe_groups(coloured, phases, probing.recursion.pairs)
 
-    def _exact(self, probing: Probing) -> tuple[Estimate, float]:
+    def _exact(self, probing: Probing) -> tuple[KpmEstimate, float]:
         """Estimate from unit vectors, without noise, and its error."""
         sites = self.system.lattice.num_sites
         phases = np.tile([1.0, 0.0], (sites, 1))
@@ -251,7 +251,7 @@ class KpmSolver(EquilibriumSolver):
     def _expansion(self, count: int, kernel: str) -> Expansion:
         return Expansion(self.interval, self.system.temperature, count, kernel)
 
-    def _noise(self, sets: list[Estimate]) -> float:
+    def _noise(self, sets: list[KpmEstimate]) -> float:
         """Four standard errors of the mean of two sets, on the worst site.
 
         Half the difference of the sets estimates the standard error of their mean; the variance of a site is averaged
@@ -297,8 +297,8 @@ def _power_of_two(count: float) -> int:
     return 1 << math.ceil(math.log2(max(_LEAST_MOMENTS, count)))
 
 
-def _mean(sets: list[Estimate]) -> Estimate:
+def _mean(sets: list[KpmEstimate]) -> KpmEstimate:
     components = sum(estimate.components for estimate in sets) / len(sets)
     energy, potential = (sum(getattr(one, name) for one in sets) / len(sets) for name in ("energy", "potential"))
     # As for the field, half the difference of the two estimates the standard error of their mean.
-    return Estimate(np.asarray(components), energy, potential, abs(sets[0].energy - sets[1].energy) / 2)
+    return KpmEstimate(np.asarray(components), energy, potential, abs(sets[0].energy - sets[1].energy) / 2)

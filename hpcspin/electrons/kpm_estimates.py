@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class KpmEstimate:
     """On-site blocks, energy and chemical potential of one snapshot."""
 
     components: Real
@@ -88,7 +88,7 @@ class Probing:
         sites = np.concatenate([strip.in_line_order(group.sites)[::stride] for group in groups])
         return LocalMoments(sites, np.concatenate(kept, axis=1), sum(one.sum(axis=1) for one in traces))
 
-    def densities(self, moments: LocalMoments, expansion: Expansion) -> Estimate:
+    def densities(self, moments: LocalMoments, expansion: Expansion) -> KpmEstimate:
         """The estimate from densities, with the energy of the series without a kernel; needs moments of all sites."""
         total = moments.total[: expansion.count]
         potential = self._potential(expansion, total)
@@ -96,7 +96,7 @@ class Probing:
         occupied = np.tensordot(expansion.occupation(potential), moments.local[: expansion.count], axes=1)
         components[moments.sites] = occupied
         energy = self._energy(replace(expansion, kernel="none"), potential, total)
-        return Estimate(components, energy, potential)
+        return KpmEstimate(components, energy, potential)
 
     def sample(self, moments: LocalMoments, expansion: Expansion) -> Real:
         """tr(sigma rho_ii) on the stored sites, with the series of `Expansion.occupation_of_gradient`; shape (k, 3)."""
@@ -110,7 +110,7 @@ class Probing:
         traces = np.tensordot(expansion.majorant(potential), moments.local[: expansion.count, :, 0], axes=1)
         return float(np.abs(traces).max())
 
-    def gradient(self, groups: Sequence[ProbeGroup], expansion: Expansion) -> Estimate:
+    def gradient(self, groups: Sequence[ProbeGroup], expansion: Expansion) -> KpmEstimate:
         """The estimate as the gradient of the estimated energy."""
         steps, strip = expansion.count // 2, self.recursion.strip
         own = [strip.own(group)[0] for group in self._my_groups(groups)]
@@ -120,7 +120,7 @@ class Probing:
         weights = adjoint_weights(expansion.grand_potential(potential))
         parts = self._each(lambda starts: self.recursion.gradients(starts, *weights), [start for _, start in started])
         components = strip.by_site(self._summed(parts)) / expansion.interval.half_width
-        return Estimate(components, self._energy(expansion, potential, total), potential)
+        return KpmEstimate(components, self._energy(expansion, potential, total), potential)
 
     def _potential(self, expansion: Expansion, moments: Real) -> float:
         if self.system.fixed_electrons is not None:

@@ -4,7 +4,7 @@ The package does not depend on electrons, dynamics or training.
 """
 
 from hpcspin.potential.architecture import Architecture, make_force_field
-from hpcspin.potential.borders import BorderExchange, Side
+from hpcspin.potential.borders import Side, TermExchange
 from hpcspin.potential.committee import (
     MEMBER,
     Committee,
@@ -29,9 +29,36 @@ from hpcspin.potential.settings import FORCE_FIELDS, PotentialSection
 from hpcspin.potential.window import Block
 
 __all__ = [
-    "DESCRIPTORS", "FORCE_FIELDS", "MEMBER", "Architecture", "Block", "BorderExchange", "Committee",
-    "CovariantField", "Descriptor", "Drive", "ForceField", "GrandPotential", "LayeredPotentials", "MessagePassing",
-    "Neighbourhood", "PotentialField", "PotentialSection", "PredictedFields", "Prediction", "Predictor", "Side",
-    "System", "at_filling", "load_force", "load_model", "make_force_field", "model_file", "model_files", "save_model",
-    "segment_backend", "shipped_models", "weights_digest",
+    "DESCRIPTORS",
+    "FORCE_FIELDS",
+    "MEMBER",
+    "Architecture",
+    "Block",
+    "Committee",
+    "CovariantField",
+    "Descriptor",
+    "Drive",
+    "ForceField",
+    "GrandPotential",
+    "LayeredPotentials",
+    "MessagePassing",
+    "Neighbourhood",
+    "PotentialField",
+    "PotentialSection",
+    "PredictedFields",
+    "Prediction",
+    "Predictor",
+    "Side",
+    "System",
+    "TermExchange",
+    "at_filling",
+    "load_force",
+    "load_model",
+    "make_force_field",
+    "model_file",
+    "model_files",
+    "save_model",
+    "segment_backend",
+    "shipped_models",
+    "weights_digest",
 ]  # fmt: skip

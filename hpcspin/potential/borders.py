@@ -23,7 +23,7 @@ Side = tuple[int, int]
 _Places = dict[Side, tuple[Tensor, Tensor]]
 
 
-class BorderExchange(Protocol):
+class TermExchange(Protocol):
     """Exchange of terms between blocks."""
 
     def send(self, terms: Mapping[Side, Tensor]) -> None:

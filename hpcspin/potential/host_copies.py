@@ -44,7 +44,7 @@ class HostCopies(ctypes.Structure):
     )
 
 
-class Columns(NamedTuple):
+class MatrixColumns(NamedTuple):
     """Columns of densities in the kernels: whole vectors, with those of two-dimensional irreps after all others.
 
     The second rows of these irreps follow the first ones at a distance of whole vectors.
@@ -63,7 +63,7 @@ class Columns(NamedTuple):
         return 2 * self.first - self.doubles
 
     @classmethod
-    def of_layer(cls, layer: Layer, lanes: int) -> Columns:
+    def of_layer(cls, layer: Layer, lanes: int) -> MatrixColumns:
         """Columns of a layer's densities, for vectors of so many numbers."""
         shapes = [(len(kernel), dimension) for kernel, dimension in zip(layer.kernels, layer.dimensions, strict=True)]
         singles, doubles = (sum(count for count, dimension in shapes if dimension == d) for d in (1, 2))
@@ -94,7 +94,7 @@ class Copies(NamedTuple):
         return copies * numbers + len(members) < len(set(members)) * numbers / 2
 
 
-def copies_of_vectors(layer: Layer, columns: Columns) -> Copies | None:
+def copies_of_vectors(layer: Layer, columns: MatrixColumns) -> Copies | None:
     """The kernels of all densities; the first column is the centre's spin. None if they save nothing."""
     bases = [getattr(layer, f"basis{number}") for number in range(len(layer.kernels))]
     copies = _copies(list(layer.kernels), bases, columns._replace(places=columns.places[1:]))
@@ -109,12 +109,12 @@ def copies_of_scalars(layer: Layer, columns: int) -> Copies | None:
     if layer.scalar_kernels is None:
         return None
     places = np.arange(len(layer.scalar_kernels))
-    copies = _copies([layer.scalar_kernels], [layer.basis0], Columns(places, columns, columns))
+    copies = _copies([layer.scalar_kernels], [layer.basis0], MatrixColumns(places, columns, columns))
     return copies if copies.worthwhile else None
 
 
 @torch.no_grad()
-def _copies(kernels: Sequence[Tensor], bases: Sequence[Tensor], columns: Columns) -> Copies:
+def _copies(kernels: Sequence[Tensor], bases: Sequence[Tensor], columns: MatrixColumns) -> Copies:
     """Copies of the kernels (densities, copies * numbers) of each irrep, with bases (copies, rows, slots)."""
     found, numbers, first = [], dict[tuple[tuple[int, ...], int], int](), 0
     for kernel, basis in zip(kernels, bases, strict=True):

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hpcspin.potential.host_copies import (
-    Columns,
     Copies,
     Floats,
     HostCopies,
     HostMatrix,
+    MatrixColumns,
     copies_of_scalars,
     copies_of_vectors,
 )
@@ -88,7 +88,7 @@ class HostLayer:
         self._dtype, self._kernel = maps.kernels.dtype, loaded(maps.kernels.dtype)
         matrices, biases = host_network(layer)
         lanes = _lanes(matrices[0].dtype)
-        self._columns = columns = Columns.of_layer(layer, lanes)
+        self._columns = columns = MatrixColumns.of_layer(layer, lanes)
         kernels, scalars = host_kernels(layer, maps.kernels, columns), wide(_array(maps.scalars))
         shares = products_of(layer)
         triples = 0 if is_even(layer) else sum(shares)
@@ -231,7 +231,7 @@ def products_of(layer: Layer) -> list[int]:
     return [rows // dimension for rows, dimension in zip(layer.rows, layer.dimensions, strict=True)]
 
 
-def host_kernels(layer: Layer, kernels: Tensor, columns: Columns) -> Floats:
+def host_kernels(layer: Layer, kernels: Tensor, columns: MatrixColumns) -> Floats:
     """Kernels of the densities, the first of which is the spin, shape (slots, vectors, all columns)."""
     by_slot = _array(kernels).reshape(-1, layer.reads.vectors, kernels.shape[1])
     packed = np.zeros((*by_slot.shape[:2], columns.total), by_slot.dtype)
@@ -240,7 +240,7 @@ def host_kernels(layer: Layer, kernels: Tensor, columns: Columns) -> Floats:
     return packed
 
 
-def _mixtures(maps: Floats, layer: Layer, columns: Columns) -> Floats:
+def _mixtures(maps: Floats, layer: Layer, columns: MatrixColumns) -> Floats:
     """Both sums of densities, and P, Q and, if not even, P', Q' of the first row of each irrep, then of second rows."""
     *sides, vectors = np.split(maps, sum(layer.rows) * np.arange(1, 5), axis=1)
     starts = np.cumsum([0, *layer.rows])

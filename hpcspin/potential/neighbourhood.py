@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Halo, Lattice
-from hpcspin.potential.borders import BorderExchange, Borders
+from hpcspin.potential.borders import Borders, TermExchange
 from hpcspin.potential.gather import SlotGather, slot_inverse
 from hpcspin.potential.host_adjoint import HostTables
 from hpcspin.potential.host_layers import EMPTY
@@ -64,7 +64,7 @@ class Neighbourhood:
         Number of columns of the rectangle before the first and after the last column of the lattice.
     borders : Borders or None
         Tables of the terms that cross the borders, for a window whose centres act on other blocks and vice versa.
-    exchange : BorderExchange or None
+    exchange : TermExchange or None
         Exchange of these terms between the blocks; without one a window needs a wider halo.
     """
 
@@ -72,7 +72,7 @@ class Neighbourhood:
         self.window, self.grid = window, grid
         self.beyond = (0, 0)
         self.borders: Borders | None = None
-        self.exchange: BorderExchange | None = None
+        self.exchange: TermExchange | None = None
         self._tables: dict[Any, Any] = {}
 
     @classmethod

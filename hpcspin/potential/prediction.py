@@ -198,7 +198,7 @@ class Predictor(nn.Module):
 
         With several layers it sees through all their neighbourhoods, some of which are dilated along x. The field of
         potentials of a descriptor, to which all centres around a site contribute, needs no wider halo: the terms of
-        foreign centres come from their blocks, see `BorderExchange`.
+        foreign centres come from their blocks, see `TermExchange`.
         """
         return self.reaches[0] * self.reach, self.reaches[1] * self.reach
 

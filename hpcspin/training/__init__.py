@@ -5,9 +5,20 @@ from hpcspin.training.evaluation import calibrate, evaluate, examine
 from hpcspin.training.loop import require_possible, train
 from hpcspin.training.metrics import Errors
 from hpcspin.training.overlap import is_new, learned_files, spin_digests
-from hpcspin.training.settings import Outcome, Settings
+from hpcspin.training.settings import TrainingOutcome, TrainingSettings
 
 __all__ = [
-    "Errors", "Outcome", "Settings", "TrainingData", "calibrate", "evaluate", "examine", "find_data", "is_new",
-    "learned_files", "require_possible", "spin_digests", "train",
+    "Errors",
+    "TrainingData",
+    "TrainingOutcome",
+    "TrainingSettings",
+    "calibrate",
+    "evaluate",
+    "examine",
+    "find_data",
+    "is_new",
+    "learned_files",
+    "require_possible",
+    "spin_digests",
+    "train",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from hpcspin.potential import load_model
 from hpcspin.storage import Electrons, stored_electrons
 from hpcspin.training.dataset import Split, split_shards
 from hpcspin.training.overlap import learned_files, require_independent
-from hpcspin.training.sources import Source, agreed_sources
+from hpcspin.training.sources import LabelSource, agreed_sources
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TrainingData:
     """
 
     split: Split
-    sources: Mapping[str, Source]
+    sources: Mapping[str, LabelSource]
 
 
 def find_data(

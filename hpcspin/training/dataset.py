@@ -16,7 +16,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
 from hpcspin.storage import Labels, Shard, read_labels, read_manifest
-from hpcspin.training.sources import Source
+from hpcspin.training.sources import LabelSource
 
 
 @dataclass
@@ -107,7 +107,7 @@ def split_shards(directories: Sequence[Path], validation: Sequence[str], world: 
 def load_shares(
     directory: Path,
     shards: Sequence[Shard],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, LabelSource],
     world: World,
     stride: int,
     dtype: torch.dtype,

@@ -49,7 +49,7 @@ def emulates_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-class Batches:
+class TrainingBatches:
     """Transfer of my snapshots, one list for each lattice, to the device of the training.
 
     They are copied to a GPU once if they take at most a quarter of its free memory; otherwise each batch passes through

@@ -36,7 +36,7 @@ from hpcspin.potential.settings import PotentialSettings
 from hpcspin.storage import kinds_of_learned, make_directory
 from hpcspin.training.data import TrainingData
 from hpcspin.training.dataset import epoch_plan, load_shares
-from hpcspin.training.device import Batches, emulates_bfloat16, tensor_float32, to_device
+from hpcspin.training.device import TrainingBatches, emulates_bfloat16, tensor_float32, to_device
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.initial import continued, new_model, with_units
 from hpcspin.training.loss import batch_loss, relative_weights
@@ -44,7 +44,7 @@ from hpcspin.training.memory import require_room
 from hpcspin.training.metrics import Errors, Summary
 from hpcspin.training.moments import normalise, set_energy_offset, set_envelope
 from hpcspin.training.optimisers import Optimiser, RunningMean, learning_rate_factor
-from hpcspin.training.settings import Outcome, Settings
+from hpcspin.training.settings import TrainingOutcome, TrainingSettings
 from hpcspin.training.state import MetricsLog, TrainingState
 
 MODEL, CHECKPOINT, METRICS = "model.safetensors", "checkpoint.h5", "metrics.jsonl"
@@ -61,7 +61,7 @@ _BUFFERS_STAY: dict[str, Any] = (
 def train(
     architecture: Architecture,
     data: TrainingData,
-    settings: Settings,
+    settings: TrainingSettings,
     directory: Path,
     world: World,
     device: torch.device,
@@ -69,7 +69,7 @@ def train(
     start: Path | None = None,
     card: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> TrainingOutcome:
     """Fit a force field, or resume from the checkpoint in the directory.
 
     The saved weights are the running mean at the epoch with the smallest error on the validation shards; without
@@ -99,7 +99,7 @@ def train(
 
     Returns
     -------
-    Outcome
+    TrainingOutcome
         The same on all ranks.
 
     Raises
@@ -121,7 +121,7 @@ def train(
         return trainer.run(card or {}, stop)
 
 
-def require_possible(architecture: Architecture, settings: Settings, world: World) -> None:
+def require_possible(architecture: Architecture, settings: TrainingSettings, world: World) -> None:
     """Refuse settings that are impossible whatever the data are.
 
     Raises
@@ -162,7 +162,7 @@ class _Trainer:
         self,
         architecture: Architecture,
         data: TrainingData,
-        settings: Settings,
+        settings: TrainingSettings,
         directory: Path,
         world: World,
         device: torch.device,
@@ -200,7 +200,7 @@ class _Trainer:
             require_room(self._model, self._train, stride, world, device, bfloat16=settings.mixed_precision)
         if not initial:
             normalise(self._model, self._train, world, device)
-        self._batches = Batches(self._train, device)
+        self._batches = TrainingBatches(self._train, device)
         exact = np.array([sources[shard.file].exact for shard in split.train])
         self._weights = None if exact.all() else np.where(exact, 1.0, settings.distillation)
         self._mean = RunningMean(self._model, settings.ema)
@@ -209,7 +209,7 @@ class _Trainer:
             directory / CHECKPOINT,
             {
                 "potential": self._model.architecture.as_dict(),
-                "training": settings.model_dump(include=set(Settings.model_fields)),
+                "training": settings.model_dump(include=set(TrainingSettings.model_fields)),
                 "data": split.as_dict(),
                 **({"start": initial[1]["weights_sha256"]} if initial else {}),
             },
@@ -219,7 +219,7 @@ class _Trainer:
         )
         self._log = MetricsLog(directory / METRICS, world)
 
-    def run(self, card: Mapping[str, Any], stop: Callable[[], bool]) -> Outcome:
+    def run(self, card: Mapping[str, Any], stop: Callable[[], bool]) -> TrainingOutcome:
         """Train from the checkpoint, if there is one, to the last epoch or until a stop is requested."""
         settings, state = self._settings, self._state
         before = state.restore(self._world)
@@ -227,7 +227,7 @@ class _Trainer:
         if before is not None and before < settings.epochs:
             self._log_more_epochs(before)
         if state.epoch == settings.epochs and self._is_saved():
-            return Outcome(True, self._directory / MODEL, state.metrics)
+            return TrainingOutcome(True, self._directory / MODEL, state.metrics)
         module = self._distributed()
         finished = True
         with progress(self._world, "train", settings.epochs, state.epoch) as bar:
@@ -251,7 +251,7 @@ class _Trainer:
                     break
         if finished:
             self._save(card)
-        return Outcome(finished, self._directory / MODEL, state.metrics)
+        return TrainingOutcome(finished, self._directory / MODEL, state.metrics)
 
     def _require_energies(self) -> None:
         missing = [int(file) for share in self._train for file in share.files[share.energy.isnan().numpy()]]
@@ -375,7 +375,7 @@ class _Trainer:
                 # Sorted, as after reading a checkpoint, so that repeating a finished training writes the same card.
                 "metrics": dict(sorted(self._state.metrics.items())),
                 "best_epoch": self._state.best_epoch,
-                "training": self._settings.model_dump(include=set(Settings.model_fields)),
+                "training": self._settings.model_dump(include=set(TrainingSettings.model_fields)),
                 "data": self._split.as_dict(),
                 "electrons": kinds_of_learned(
                     [self._sources[shard.file].electrons or {} for shard in self._split.train], model.sees

@@ -8,7 +8,7 @@ from torch import Tensor
 from hpcspin.lattice import perpendicular
 from hpcspin.parallel.world import World
 from hpcspin.potential import GrandPotential, Prediction
-from hpcspin.training.settings import Settings
+from hpcspin.training.settings import TrainingSettings
 
 _COMPRESSIBILITY = 0.02
 """Smallest ∂n/∂mu, in electrons per site and hopping, that the loss demands of a learned Omega, a tenth of a metal's.
@@ -23,7 +23,7 @@ def batch_loss(
     drive: Tensor,
     grand: GrandPotential | None,
     count: int,
-    settings: Settings,
+    settings: TrainingSettings,
     world: World,
     weights: Tensor | None = None,
 ) -> Tensor:

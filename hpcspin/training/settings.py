@@ -12,7 +12,7 @@ from hpcspin.settings import Count, Flag, NonNegative, Positive, Section, Seed
 from hpcspin.training.metrics import Summary
 
 
-class Settings(Section):
+class TrainingSettings(Section):
     """How to train: keys of the config's section ``training``."""
 
     epochs: Count = 100
@@ -63,7 +63,7 @@ class Settings(Section):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """Result of a call of `train`.
 
     Attributes

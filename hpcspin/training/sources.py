@@ -28,7 +28,7 @@ from hpcspin.storage import (
 
 
 @dataclass(frozen=True)
-class Source:
+class LabelSource:
     """The system of a label file."""
 
     lattice: Lattice
@@ -50,7 +50,7 @@ def read_source(
     *,
     periodic: tuple[bool, bool] = (False, True),
     distil: bool = False,
-) -> Source:
+) -> LabelSource:
     """System of a label file, from its config; without one it has the given kind, bias and periodic sides.
 
     Raises HpcspinError if the file is invalid, its snapshots do not fit its lattice, a force field with this drive
@@ -71,7 +71,7 @@ def read_source(
         lattice = make_lattice(section.get("kind", kind), size, tuple(section.get("periodic", periodic)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HpcspinError(f"{path}: its config is not one of hpcspin ({error}); label the spins again") from error
-    return Source(lattice, (bias if electrons is None else float(electrons["bias"]),), electrons, exact)
+    return LabelSource(lattice, (bias if electrons is None else float(electrons["bias"]),), electrons, exact)
 
 
 def agreed_sources(
@@ -84,7 +84,7 @@ def agreed_sources(
     drive: str = "bias",
     distil: bool = False,
     periodic: tuple[bool, bool] = (False, True),
-) -> dict[str, Source]:
+) -> dict[str, LabelSource]:
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
     Files without a config have a lattice of this kind, these ``periodic`` sides and the ``assumed`` electrons, or else
@@ -136,7 +136,7 @@ def agreed_sources(
     return sources
 
 
-def _differ_along_y(source: Source) -> list[str]:
+def _differ_along_y(source: LabelSource) -> list[str]:
     """Keys of the electrons whose values, or sites, are not the same all along y."""
     electrons = source.electrons or {}
     maps: dict[str, Any] = {f"electrons.{key}": electrons.get(key) for key in ("exchange", "on_site")}

@@ -147,7 +147,7 @@ def _learn_round(config: Config, this: _Round, world: World) -> int | None:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _LabelPart:
     """Chosen spins of one role and one condition, and their labels."""
 
     spins: Path
@@ -159,7 +159,7 @@ class _Part:
     """Where the spins come from, for the attributes of their labels."""
 
 
-def _parts(config: Config, this: _Round, roles: Sequence[str]) -> list[_Part]:
+def _parts(config: Config, this: _Round, roles: Sequence[str]) -> list[_LabelPart]:
     """The label files of a round; without ``learning.vary`` one for each role."""
     varied, parts = bool(config.section(LearningSection).vary), []
     for role in roles:
@@ -171,7 +171,7 @@ def _parts(config: Config, this: _Round, roles: Sequence[str]) -> list[_Part]:
             first, after = (int(np.searchsorted(conditions, condition, side)) for side in ("left", "right"))
             origin = {"round": this.number, **{name: values[first:after].tolist() for name, values in measured.items()}}
             labels = this.labels(role, condition if varied else None)
-            parts.append(_Part(this.spins(role), range(first, after), condition, labels, origin))
+            parts.append(_LabelPart(this.spins(role), range(first, after), condition, labels, origin))
     return parts
 
 

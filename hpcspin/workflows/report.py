@@ -16,7 +16,7 @@ from hpcspin.assembly.outputs import Layout, sole_writer
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, DynamicsSection, ReproduceSection, parse_config
 from hpcspin.drawing import closed, driven, figures
-from hpcspin.drawing.comparison import Compared, Run
+from hpcspin.drawing.comparison import Compared, ComparedRun
 from hpcspin.drawing.contents import describe, find_kind
 from hpcspin.drawing.lattice_figures import flow_maps
 from hpcspin.drawing.page import page
@@ -146,7 +146,7 @@ def draw_figures(layout: Layout, world: World) -> dict[str, Any]:
         driven_runs = {name: Compared(*pair) for name, pair in pairs.items()}
         return {"test": test, **driven.draw(lattice, driven_runs, layout.figures)}
 
-    def energies(run: Run) -> Array | None:
+    def energies(run: ComparedRun) -> Array | None:
         return model.potentials(run.spins, lattice, model.drive(system)).energy if model.has_potentials else None
 
     quenches = {}
@@ -171,7 +171,7 @@ def write_numbers(layout: Layout, measured: dict[str, Any], world: World) -> Non
     world.log_result(f"{layout.numbers}: the numbers; figures in {layout.figures}")
 
 
-def _driven_distances(config: Config, run: Run, states: int, world: World, output: Path) -> None:
+def _driven_distances(config: Config, run: ComparedRun, states: int, world: World, output: Path) -> None:
     """Nonconservativity of some states of a trajectory, equally spaced in time; rank 0 writes it to a JSON file."""
     system = build_system(config)
     tolerance = min(system.tolerance, _DIFFERENCED)
@@ -198,22 +198,24 @@ def _read_json(path: Path, kind: type = dict) -> Any:
         raise HpcspinError(f"{path}: not there; run `hpcspin reproduce CONFIG --output {path.parent}` first") from None
 
 
-def _read_run(path: Path) -> Run:
+def _read_run(path: Path) -> ComparedRun:
     with open_hdf5(path) as file:
         shape = real_dataset(file, path, "spins", SPINS).shape
         likes = {"time": shape[:1], "spins": shape, "field": shape}
         likes |= {name: like for name, like in {"density": shape[:3], "energy": shape[:1]}.items() if name in file}
-        return Run(**{name: read_rows(real_dataset(file, path, name, like), path) for name, like in likes.items()})
+        return ComparedRun(
+            **{name: read_rows(real_dataset(file, path, name, like), path) for name, like in likes.items()}
+        )
 
 
-def _read_labelled(path: Path, learned: Run) -> Run:
+def _read_labelled(path: Path, learned: ComparedRun) -> ComparedRun:
     """The labelled frames of a learned run, with their times."""
     if not path.exists():
         raise HpcspinError(f"{path}: not there; run `hpcspin reproduce` on the directory again")
     labels = read_labels(path)
     frames = labelled_frames(len(learned.time))
     known = {name: labels.others.get(name) for name in ("density", "energy")}
-    return Run(learned.time[frames], labels.spins, labels.field, **known)
+    return ComparedRun(learned.time[frames], labels.spins, labels.field, **known)
 
 
 def labelled_frames(count: int) -> list[int]:
@@ -221,7 +223,7 @@ def labelled_frames(count: int) -> list[int]:
     return some_frames(count, _LABELLED)
 
 
-def _draw_parity(exact: list[Run], predicted: list[PredictedFields], path: Path) -> None:
+def _draw_parity(exact: list[ComparedRun], predicted: list[PredictedFields], path: Path) -> None:
     """Draw the torques of a random sample of sites: all of them would only blacken the picture."""
     spins = np.concatenate([run.spins.reshape(-1, 3) for run in exact])
     true = np.concatenate([run.field.reshape(-1, 3) for run in exact])

@@ -15,7 +15,7 @@ from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.outputs import recorded_job
 from hpcspin.assembly.system import build_lattice, build_system, build_vacancies, initial_spins
 from hpcspin.config import Config, DynamicsSection
-from hpcspin.dynamics import CorrectedField, Field, Outcome, Settings, Simulation
+from hpcspin.dynamics import CorrectedField, DynamicsSettings, Field, Outcome, Simulation
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.lattice import Lattice
@@ -63,7 +63,12 @@ def simulate_from(
 
 
 def run_trajectory(
-    lattice: Lattice, field: Field, spins: NDArray[np.float64], settings: Settings, directory: Path, **given: Any
+    lattice: Lattice,
+    field: Field,
+    spins: NDArray[np.float64],
+    settings: DynamicsSettings,
+    directory: Path,
+    **given: Any,
 ) -> Outcome:
     """Run a trajectory, or continue from its directory's checkpoint; the arguments are those of `Simulation`."""
     with recorded_job(directory, given["world"]):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from shared import parser_of
 
-from hpcspin.dynamics import Heisenberg, Settings, Simulation
+from hpcspin.dynamics import DynamicsSettings, Heisenberg, Simulation
 from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.world import World
@@ -75,7 +75,9 @@ def compression(folder: Path) -> dict[str, dict[str, float]]:
     lattice = make_lattice("square", (128, 128))
     spins = make_texture("wall", lattice, 1, position=64, tilt=0.1)
     for name in (None, "lzf", "gzip"):
-        settings = Settings(damping=0.2, temperature=0.05, step=0.05, duration=2.0, record_interval=2, compression=name)
+        settings = DynamicsSettings(
+            damping=0.2, temperature=0.05, step=0.05, duration=2.0, record_interval=2, compression=name
+        )
         start = time.perf_counter()
         Simulation(lattice, Heisenberg(-1.0), spins, settings, folder / str(name), config={}).run()
         size = (folder / str(name) / "trajectory.h5").stat().st_size

@@ -28,7 +28,7 @@ from shared import parser_of, wall_rate
 from hpcspin.analysis.series import Estimate
 from hpcspin.assembly.system import build_solver, build_system
 from hpcspin.config import Config, load_config
-from hpcspin.drawing.comparison import Run
+from hpcspin.drawing.comparison import ComparedRun
 from hpcspin.drawing.driven import torque_ratio
 from hpcspin.drawing.figures import histograms
 from hpcspin.drawing.style import save
@@ -78,7 +78,7 @@ def measure(config: Config, spins: Array, exact: Array, split: dict[str, Predict
     """Torque ratios near the wall, overlap with the exact drive, parts of the wall's velocity."""
     lattice = build_system(config).lattice
     assert config.dynamics is not None
-    damping, run = config.dynamics.damping, Run(np.arange(float(len(spins))), spins, exact)
+    damping, run = config.dynamics.damping, ComparedRun(np.arange(float(len(spins))), spins, exact)
     drive = np.cross(spins, split["exact h(V) - h(0)"].nonequilibrium)
     found: dict[str, Any] = {}
     for name, parts in split.items():
@@ -101,7 +101,7 @@ def measure(config: Config, spins: Array, exact: Array, split: dict[str, Predict
 def draw(config: Config, spins: Array, exact: Array, split: dict[str, PredictedFields], output: Path) -> None:
     """Histograms near the wall, and maps of the torques of both parts on the first frame."""
     lattice = build_system(config).lattice
-    run = Run(np.arange(float(len(spins))), spins, exact)
+    run = ComparedRun(np.arange(float(len(spins))), spins, exact)
     ratios = {name: torque_ratio(lattice, run, parts) for name, parts in split.items()}
     label = r"$\log_{10}$ of the torque over that of the rest, near the wall"
     logarithms = {name: np.log10(ratio[ratio > 0]) for name, ratio in ratios.items()}

@@ -33,7 +33,7 @@ from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture, load_model, make_force_field
 from hpcspin.storage import provenance
-from hpcspin.training import Settings, examine, find_data, train
+from hpcspin.training import TrainingSettings, examine, find_data, train
 from hpcspin.training.sources import read_source
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def fit(data: Path, output: Path, test: list[Path], variant: Variant, epochs: in
     """Train one force field on one set of labels; its errors on the test files."""
     torch.set_num_threads(1)
     kind = read_source(test[0], "square", 0.0).lattice.kind
-    settings = Settings(
+    settings = TrainingSettings(
         **{**TRAINING, **variant.training, "epochs": epochs, "checkpoint_interval": max(1, epochs // 4)}
     )
     outcome = train(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from shared import publish, table, training_parser_of
 
 from hpcspin.config import Config, load_config
-from hpcspin.drawing.comparison import Run
+from hpcspin.drawing.comparison import ComparedRun
 from hpcspin.drawing.driven import torque_ratio
 from hpcspin.parallel.world import World
 from hpcspin.potential import load_force
@@ -37,7 +37,7 @@ def torque_ratios(model: Any, labels: list[Path]) -> NDArray[np.float64]:
     ratios = []
     for path in labels:
         frames, source = read_labels(path), read_source(path, "square", 0.0)
-        run = Run(np.arange(float(len(frames.spins))), frames.spins, frames.field)
+        run = ComparedRun(np.arange(float(len(frames.spins))), frames.spins, frames.field)
         ratios.append(torque_ratio(source.lattice, run, model.predict(frames.spins, source.lattice, source.drive[0])))
     return np.concatenate(ratios)
 

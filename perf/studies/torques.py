@@ -31,7 +31,7 @@ from shared import RESULTS, wall_rate
 import hpcspin as hs
 from hpcspin.analysis.series import Estimate
 from hpcspin.config import load_config
-from hpcspin.drawing.comparison import Run
+from hpcspin.drawing.comparison import ComparedRun
 from hpcspin.drawing.driven import torque_ratio
 from hpcspin.drawing.style import save
 from hpcspin.lattice import Lattice, has_wall
@@ -64,7 +64,7 @@ def on_frames(model: ForceField, path: Path, lattice: Lattice, bias: float, damp
     fields = {"exact": exact, "E": said.equilibrium, "G": said.nonequilibrium, "both": said.field}
     parts = {name: rates(lattice, spins, field, damping) for name, field in fields.items()}
     precession = rates(lattice, spins, said.equilibrium, 0.0) / (1 + damping**2)
-    ratio = torque_ratio(lattice, Run(np.arange(float(len(spins))), spins, exact), said)
+    ratio = torque_ratio(lattice, ComparedRun(np.arange(float(len(spins))), spins, exact), said)
     return {"ratio": ratio, **parts, "E, precession": precession, "E, damping": parts["E"] - precession}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpcspin.drawing import closed, figures, lattice_figures
-from hpcspin.drawing.comparison import Run
+from hpcspin.drawing.comparison import ComparedRun
 from hpcspin.lattice import Lattice, bond_columns, make_lattice, make_texture
 from hpcspin.potential import PredictedFields
 
@@ -20,9 +20,9 @@ def quench(lattice: Lattice, name: str, seed: int, offset: float, wrong: float, 
     start = make_texture("random", lattice, seed)
     spins = np.stack([start, start, make_texture(name, lattice, seed, tilt=0.0)])
     time, density, zero = np.array([0.0, 1.0, 2.0]), 1 + 0.1 * bond_columns(lattice, spins), np.zeros_like(spins)
-    exact = Run(time, spins, zero, density, -np.arange(3.0) * lattice.num_sites)
-    learned = Run(time, spins, zero)
-    labelled = Run(time[::2], spins[::2], zero[::2], density[::2], exact.energy[::2])
+    exact = ComparedRun(time, spins, zero, density, -np.arange(3.0) * lattice.num_sites)
+    learned = ComparedRun(time, spins, zero)
+    labelled = ComparedRun(time[::2], spins[::2], zero[::2], density[::2], exact.energy[::2])
     return closed.Quench(
         exact,
         learned,

@@ -12,9 +12,9 @@ import torch
 
 from hpcspin.dynamics import (
     CorrectedField,
+    DynamicsSettings,
     DzyaloshinskiiMoriya,
     Heisenberg,
-    Settings,
     Simulation,
     Slonczewski,
     SumField,
@@ -127,7 +127,7 @@ def simulation(directory, field=None, world=None, start=None, device="cpu", **ch
         lattice,
         field or default_field(chosen, lattice),
         spins / np.linalg.norm(spins, axis=-1, keepdims=True) if start is None else start,
-        Settings(
+        DynamicsSettings(
             damping=chosen["damping"],
             temperature=chosen["temperature"],
             step=0.1,

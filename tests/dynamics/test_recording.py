@@ -19,10 +19,10 @@ from test_simulation import assert_same_bits, contents
 from hpcspin.dynamics import (
     OBSERVERS,
     Anisotropy,
+    DynamicsSettings,
     DzyaloshinskiiMoriya,
     Frame,
     Heisenberg,
-    Settings,
     Simulation,
     Slonczewski,
     SumField,
@@ -40,16 +40,16 @@ from hpcspin.storage import TrajectoryWriter, read_checkpoint, read_spins, write
 @pytest.mark.parametrize("window", [None, (0.0, 0.4), (1.2, 2.4), (0.1, 0.2), (3.9, 9.0), (5.0, 6.0)])
 @pytest.mark.parametrize("interval", [1, 3, 7, 50])
 def test_the_number_of_frames_is_that_of_the_steps_to_be_recorded(window, interval):
-    settings = Settings(step=0.1, duration=4.0, record_interval=interval, record_window=window)
+    settings = DynamicsSettings(step=0.1, duration=4.0, record_interval=interval, record_window=window)
     kept = [step for step in range(settings.last_step + 1) if settings.is_candidate(step)]
     assert settings.capacity == len({*kept, settings.last_step})
-    assert Settings(duration=1e12).capacity == 500_000_000_001
+    assert DynamicsSettings(duration=1e12).capacity == 500_000_000_001
 
 
 def test_frames_of_a_window(tmp_path):
     simulation(tmp_path / "run", record_window=[1.2, 2.4]).run()
     assert contents(tmp_path / "run")["step"].tolist() == [0, 12, 15, 18, 21, 24, 40]
-    assert Settings(step=0.1, duration=4.0, record_interval=3, record_window=(1.2, 2.4)).capacity == 7
+    assert DynamicsSettings(step=0.1, duration=4.0, record_interval=3, record_window=(1.2, 2.4)).capacity == 7
 
 
 def test_the_last_line_of_the_progress_speaks_of_the_end(tmp_path, caplog):
@@ -68,7 +68,7 @@ def moving_wall(directory, duration, **changes):
     wall = np.zeros((*lattice.size, 3))
     wall[..., 2] = np.where(x < 5, 1.0, 1.0 - 2 * ((x + y) % 2))
     intervals = {"record_interval": 2, "checkpoint_interval": 6}
-    settings = Settings(damping=0.5, step=0.5, duration=duration, **intervals, **changes)
+    settings = DynamicsSettings(damping=0.5, step=0.5, duration=duration, **intervals, **changes)
     field = SumField([Heisenberg(1.0), Zeeman((0, 0, 0.2)), Slonczewski((0.1, 0, 0.1))])
     config = {"dynamics": {"duration": duration}}
     return Simulation(lattice, field, wall, settings, directory, config=config)

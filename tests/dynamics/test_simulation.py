@@ -16,7 +16,7 @@ import pytest
 import torch
 from run_simulation import classical, simulation
 
-from hpcspin.dynamics import EXIT_REQUEUE, Settings, WholeLatticeField
+from hpcspin.dynamics import EXIT_REQUEUE, DynamicsSettings, WholeLatticeField
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import read_labels, read_spins
 
@@ -233,11 +233,11 @@ def test_spins_that_cease_to_be_finite_stop_the_run_before_they_are_saved(tmp_pa
 
 
 def test_number_of_steps_and_frames():
-    settings = Settings(damping=0.1, temperature=0.0, step=0.4, duration=300.0, record_interval=7)
+    settings = DynamicsSettings(damping=0.1, temperature=0.0, step=0.4, duration=300.0, record_interval=7)
     assert settings.last_step == 750
     assert settings.capacity == len({*range(0, 751, 7), 750})
-    assert Settings(damping=0.1, temperature=0.0, step=0.1, duration=0.3).last_step == 3
-    assert Settings(damping=0.1, temperature=0.0, step=0.1, duration=0.31).last_step == 4
+    assert DynamicsSettings(damping=0.1, temperature=0.0, step=0.1, duration=0.3).last_step == 3
+    assert DynamicsSettings(damping=0.1, temperature=0.0, step=0.1, duration=0.31).last_step == 4
 
 
 class History:

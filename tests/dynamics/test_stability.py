@@ -8,7 +8,7 @@ import torch
 from laws import evolve, random_spins, single_domain
 from run_simulation import simulation
 
-from hpcspin.dynamics import INTEGRATORS, Heisenberg, Settings, SumField, Zeeman
+from hpcspin.dynamics import INTEGRATORS, DynamicsSettings, Heisenberg, SumField, Zeeman
 from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.motion import Motion
 from hpcspin.dynamics.step_bounds import PHASE_ERROR, fastest_rate, tolerated_angle
@@ -19,7 +19,9 @@ from hpcspin.parallel.world import World
 def rate(field, spins, kind="square", damping=0.0, evaluations=200, vacancies=None, **settings):
     domain = single_domain(spins.shape[:2], (True, True), kind)
     block = components_first(torch.as_tensor(spins))
-    motion = Motion(field, domain, Settings(damping=damping, duration=1.0, **settings), torch.device("cpu"), vacancies)
+    motion = Motion(
+        field, domain, DynamicsSettings(damping=damping, duration=1.0, **settings), torch.device("cpu"), vacancies
+    )
     return fastest_rate(motion.velocity, block, motion.sites, largest_on(World()), evaluations)
 
 

@@ -163,13 +163,13 @@ from hpcspin.parallel.domain import Domain
 from hpcspin.parallel.messages import NeighbourMessages
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture
-from hpcspin.training import Settings, train
+from hpcspin.training import TrainingSettings, train
 
 world, gpu = World.detect(), torch.device("cuda", 0)
 torch.cuda.get_device_properties = lambda device: SimpleNamespace(uuid="one card")
 with world.abort_on_failure():
     if sys.argv[1] == "train":
-        settings = Settings(epochs=1, batch=4, gauge=0.0, ema=0.9, checkpoint_interval=1)
+        settings = TrainingSettings(epochs=1, batch=4, gauge=0.0, ema=0.9, checkpoint_interval=1)
         train(Architecture("square", 1.0, (4,)), [], settings, Path(sys.argv[2]), world, gpu)
     else:
         domain = Domain.cut(make_lattice("square", (6, 6)), world, (1, 1))

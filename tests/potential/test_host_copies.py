@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from force_fields import make_model
 
-from hpcspin.potential.host_copies import Columns, copies_of_scalars, copies_of_vectors
+from hpcspin.potential.host_copies import MatrixColumns, copies_of_scalars, copies_of_vectors
 from hpcspin.potential.layers import Layer
 
 
@@ -26,7 +26,7 @@ def second_layer(**changes: Any) -> Layer:
 )
 def test_their_product_is_the_kernels(lattice: str, radius: float, lanes: int) -> None:
     layer = second_layer(lattice=lattice, radius=radius, symmetry="full")
-    columns = Columns.of_layer(layer, lanes)
+    columns = MatrixColumns.of_layer(layer, lanes)
     copies = copies_of_vectors(layer, columns)
     assert copies is not None
     apart = columns.first - columns.doubles
@@ -60,5 +60,5 @@ def test_sums_of_scalars_have_them_too() -> None:
 def test_under_a_voltage_they_would_save_nothing() -> None:
     """With the mirror alone, nearly every pair of neighbours is an orbit of its own."""
     layer = second_layer(lattice="square", radius=2.3, symmetry="bias")
-    assert copies_of_vectors(layer, Columns.of_layer(layer, 16)) is None
+    assert copies_of_vectors(layer, MatrixColumns.of_layer(layer, 16)) is None
     assert copies_of_scalars(layer, 16) is None

@@ -20,7 +20,7 @@ from hpcspin.lattice import Lattice, make_lattice
 from hpcspin.parallel.world import World
 from hpcspin.potential import Architecture
 from hpcspin.storage import write_manifest
-from hpcspin.training import Outcome, Settings, find_data, train
+from hpcspin.training import TrainingOutcome, TrainingSettings, find_data, train
 
 SIZE = (5, 4)
 BIAS = 1.5
@@ -102,7 +102,7 @@ def write_data(
     return directory
 
 
-def run(data: Path | list[Path], directory: Path, world: World | None = None, **changes: Any) -> Outcome:
+def run(data: Path | list[Path], directory: Path, world: World | None = None, **changes: Any) -> TrainingOutcome:
     """A short double-precision training; changes may name settings, the kind, the device, or ``stop``."""
     numbers: dict[str, Any] = {
         "epochs": 4,
@@ -136,7 +136,7 @@ def run(data: Path | list[Path], directory: Path, world: World | None = None, **
     device = changes.pop("device", CPU)
     names = ("z.h5",) if len(directories) == 1 else tuple(str(directory / "z.h5") for directory in directories)
     validation = changes.pop("validation", names)
-    settings = Settings(**{**numbers, **changes})
+    settings = TrainingSettings(**{**numbers, **changes})
     ranks, start = world or World(), extra.get("start")
     checks["distil"] = settings.distillation > 0
     found = find_data(directories, validation, "square", ranks, start=start, **checks)

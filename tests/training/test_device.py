@@ -12,7 +12,7 @@ from hpcspin.lattice import make_lattice
 from hpcspin.training import device as device_module
 from hpcspin.training import loop
 from hpcspin.training.dataset import Snapshots
-from hpcspin.training.device import Batches, tensor_float32
+from hpcspin.training.device import TrainingBatches, tensor_float32
 
 FLAGS = torch.backends.cudnn, torch.backends.cuda.matmul
 
@@ -92,7 +92,7 @@ def copies(monkeypatch):
 def test_batches_never_make_the_host_wait_and_travel_only_where_the_data_do_not_fit(monkeypatch, copies, room):
     """A quarter of the free memory is for snapshots."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(4 * room * BYTES), 10**12))
-    batches = Batches(SHARES, GPU)
+    batches = TrainingBatches(SHARES, GPU)
     assert sum(nbytes for nbytes, _ in copies) == (BYTES if room > 1 else 0)
     copies.clear()
     for number, share in enumerate(SHARES):
@@ -108,7 +108,7 @@ def test_batches_never_make_the_host_wait_and_travel_only_where_the_data_do_not_
 
 
 def test_on_a_cpu_nothing_is_copied_but_the_batch(copies):
-    batches = Batches(SHARES, torch.device("cpu"))
+    batches = TrainingBatches(SHARES, torch.device("cpu"))
     copies.clear()
     spins, _, bias, energy = batches.take(1, np.array([2, 1]))
     assert torch.equal(spins, SHARES[1].spins[[2, 1]])

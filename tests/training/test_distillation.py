@@ -14,7 +14,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.potential import Prediction
 from hpcspin.storage import write_manifest
-from hpcspin.training import Settings, find_data
+from hpcspin.training import TrainingSettings, find_data
 from hpcspin.training.dataset import load_shares
 from hpcspin.training.loss import batch_loss
 
@@ -62,7 +62,7 @@ def test_the_weights_multiply_the_squared_errors_of_their_snapshots() -> None:
     def loss(those: slice, weights: torch.Tensor | None) -> torch.Tensor:
         predicted = Prediction(guess[those], nowhere[those], nowhere[those], *[none[those]] * 3)
         parts = spins[those], field[those], none[those], none[those]
-        return batch_loss(predicted, *parts, None, 3, Settings(), World(), weights)
+        return batch_loss(predicted, *parts, None, 3, TrainingSettings(), World(), weights)
 
     alone = torch.stack([loss(slice(number, number + 1), None) for number in range(3)])
     weights = torch.tensor([1.0, 0.25, 0.0], dtype=torch.float64)

@@ -16,7 +16,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, GrandPotential, Prediction, load_model, save_model
 from hpcspin.potential.grand import TERMS
 from hpcspin.storage import Shard, read_spins, write_manifest
-from hpcspin.training import Settings, evaluate, examine
+from hpcspin.training import TrainingSettings, evaluate, examine
 from hpcspin.training.dataset import load_shares
 from hpcspin.training.loss import batch_loss
 from hpcspin.training.sources import read_source
@@ -93,7 +93,7 @@ def test_the_loss_of_energies_is_their_variance_on_any_number_of_ranks() -> None
     draw = torch.Generator().manual_seed(1)
     spins = torch.nn.functional.normalize(torch.randn((5, 6, 3), generator=draw, dtype=torch.float64), dim=-1)
     exact, predicted = torch.randn((2, 5), generator=draw, dtype=torch.float64)
-    field, settings = torch.zeros_like(spins), Settings(energy_weight=3.0)
+    field, settings = torch.zeros_like(spins), TrainingSettings(energy_weight=3.0)
 
     def loss(energy: torch.Tensor, those: slice, world: Any) -> torch.Tensor:
         parts = *[field[those]] * 3, 6 * energy[those], *[energy[those]] * 2
@@ -115,7 +115,7 @@ def test_the_loss_of_energies_is_their_variance_on_any_number_of_ranks() -> None
 
 def test_the_loss_of_electrons_is_their_error_and_what_a_least_compressibility_lacks() -> None:
     """Omega = C_0 + C_1 x + C_2 (2 x² - 1): N by hand, and ∂N/∂mu = -4 C_2, the same at all mu."""
-    grand, settings = GrandPotential(-1.0, 1.0, 0.8), Settings(energy_weight=0.0, electrons_weight=2.0)
+    grand, settings = GrandPotential(-1.0, 1.0, 0.8), TrainingSettings(energy_weight=0.0, electrons_weight=2.0)
     spins = torch.nn.functional.normalize(torch.ones(1, 10, 3, dtype=torch.float64), dim=-1)
     none, drive = torch.zeros(1, dtype=torch.float64), torch.tensor([[0.5, 0.9]], dtype=torch.float64)
 
