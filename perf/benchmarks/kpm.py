@@ -18,7 +18,7 @@ import torch
 from shared import parser_of
 
 from hpcspin.electrons import ClosedLattice
-from hpcspin.electrons.kpm_estimates import Estimate, Probing
+from hpcspin.electrons.kpm_estimates import KpmEstimate, Probing
 from hpcspin.electrons.kpm_host import HostRecursion
 from hpcspin.electrons.kpm_probes import colouring, probe_groups, random_phases
 from hpcspin.electrons.kpm_recursion import scaled_hamiltonian
@@ -66,7 +66,7 @@ def own_seconds(work: Callable[[], Any], repeats: int = 3) -> float:
 
 def estimates(
     system: ClosedLattice, spins: np.ndarray, kernel: str, distance: int, moments: int = MOMENTS
-) -> dict[str, Callable[[], Estimate]]:
+) -> dict[str, Callable[[], KpmEstimate]]:
     """Both estimates with one set of vectors."""
     interval = spectral_interval(system)
     probing = Probing(system, HostRecursion(scaled_hamiltonian(system, spins, interval)), World())

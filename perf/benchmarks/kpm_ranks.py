@@ -25,7 +25,7 @@ import torch
 from kpm import case
 from shared import parser_of
 
-from hpcspin.electrons.kpm_estimates import Estimate, Probing
+from hpcspin.electrons.kpm_estimates import KpmEstimate, Probing
 from hpcspin.electrons.kpm_host import HostRecursion, host_pairs
 from hpcspin.electrons.kpm_probes import colouring, probe_groups, random_phases
 from hpcspin.electrons.kpm_recursion import scaled_hamiltonian
@@ -39,14 +39,14 @@ SECONDS, MOST_REPEATS = 5.0, 9
 """About how long the first rank alone works in the repetitions of one size."""
 
 
-def ways(size: int, world: World) -> dict[str, Callable[[], Estimate]]:
+def ways(size: int, world: World) -> dict[str, Callable[[], KpmEstimate]]:
     """One gradient by the first rank alone, by ranks that share the vectors, and by ranks that share the sites."""
     system, spins, kernel = case("metal", size)
     interval, sites = spectral_interval(system), system.lattice.num_sites
     series = Expansion(interval, system.temperature, MOMENTS, kernel)
     groups = probe_groups(colouring(system.lattice, 8), random_phases(sites, 0, 0, 0), host_pairs())
 
-    def gradient(ranks: World, team: World) -> Callable[[], Estimate]:
+    def gradient(ranks: World, team: World) -> Callable[[], KpmEstimate]:
         strip = Strip.cut(system, team)
         probing = Probing(system, HostRecursion(scaled_hamiltonian(system, spins, interval, strip)), ranks)
         return lambda: probing.gradient(groups, series)
