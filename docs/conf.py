@@ -35,6 +35,8 @@ default_role = "py:obj"
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True, "exclude-members": "model_config, registry, selector"}
 napoleon_use_ivar = True
+# Attributes of several classes share a name, as `field`, so that the bare name is ambiguous.
+suppress_warnings = ["ref.python"]
 
 
 def _cell(text: str) -> str:
