@@ -93,7 +93,10 @@ def split_shards(directories: Sequence[Path], validation: Sequence[str], world: 
         validation = [short.get(str(Path(name)), name) for name in validation]
     unknown = sorted(set(validation) - {shard.file for shard in shards})
     if unknown:
-        raise HpcspinError(f"training.validation: {unknown[0]!r} is not in the manifest of {where}; correct the name")
+        raise HpcspinError(
+            f"training.validation: {unknown[0]!r} is not in the manifest of {where}; correct the name, or delete the "
+            "manifest if the file is newer"
+        )
     split = Split(
         directories[0] if len(directories) == 1 else Path(),
         tuple(shard for shard in shards if shard.file not in validation),
