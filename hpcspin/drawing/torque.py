@@ -19,6 +19,8 @@ LABELS = {
     "damping_like": "damping-like a per row (t)",
     "field_like": "field-like b per row (t)",
     "current": "current per row (t/ħ)",
+    "torque_error": "largest error of an exact a or b (t)",
+    "current_error": "largest error of the current (t/ħ)",
     "growth": "largest growth rate (t/ħ)",
     "switching_time": "time to switch (ħ/t)",
 }

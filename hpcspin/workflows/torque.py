@@ -162,11 +162,17 @@ def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict
     section, rows = config.section(TorqueSection), list[Row]()
     spins = np.stack([magnet.turned(angle) for angle in section.angles])
     for number, voltage in enumerate(section.voltages):
-        fields, current = _fields(config, voltage, spins, output / "labels" / f"{number:02d}.h5", world)
+        fields, exact = _fields(config, voltage, spins, output / "labels" / f"{number:02d}.h5", world)
+        # A field with the error e of each component may be off by sqrt(3) e, at all sites of a row in one direction.
+        error = np.sqrt(3) * len(magnet.occupied[magnet.free]) * exact["error"] / np.sin(np.deg2rad(section.angles))
         for name, field in fields.items():
+            a, b = magnet.transfer(spins, field)
+            columns = {"angle": section.angles, "damping_like": a, "field_like": b, "current": exact["current"]}
+            columns |= {"torque_error": error} if name == EXACT else {}
+            columns |= {"current_error": exact["current_error"]}
             rows += [
-                {"field": name, "voltage": voltage, "angle": angle, "damping_like": a, "field_like": b, "current": i}
-                for angle, a, b, i in zip(section.angles, *magnet.transfer(spins, field), current, strict=True)
+                {"field": name, "voltage": voltage} | dict(zip(columns, values, strict=True))
+                for values in zip(*columns.values(), strict=True)
             ]
     if world.rank == 0:
         write_csv(rows, output / "torque.csv")
@@ -176,8 +182,8 @@ def _torques(config: Config, magnet: Magnet, output: Path, world: World) -> dict
 
 def _fields(
     config: Config, voltage: float, spins: Array, file: Path, world: World
-) -> tuple[dict[str, Array], NDArray[np.float64]]:
-    """Exact and learned fields of snapshots, and the current per row out of the first reservoir of the shares.
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Exact and learned fields of snapshots; errors of the exact ones, currents per row out of the first share, theirs.
 
     Raises `_StoppedError` on all ranks if a signal stops the labels.
     """
@@ -190,11 +196,17 @@ def _fields(
         world.barrier()
     labels = read_labels(file, config.lattice.size)
     names = [one.name for one in biased.section(ElectronsSettings).reservoirs]
-    current = labels.others["current"][:, names.index(next(iter(section.shares)))] / config.lattice.size[1]
+    others, rows = labels.others, config.lattice.size[1]
+    unknown = np.full(len(spins), np.nan)  # Older labels have no errors of their currents.
+    exact = {
+        "error": others["error"],
+        "current": others["current"][:, names.index(next(iter(section.shares)))] / rows,
+        "current_error": others.get("current_error", unknown) / rows,
+    }
     fields = {EXACT: labels.field}
     if section.model:
         fields[LEARNED] = load_force(section.model).field(spins, system)
-    return fields, current
+    return fields, exact
 
 
 def _torque_numbers(rows: Sequence[Row]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_all_ranks_take_labels_as_there_where_rank_0_sees_them(
 
     config = load_config(valve)
     spins = Magnet.of(config).turned(40)[None]
-    labels = SimpleNamespace(field=spins, others={"current": np.ones((1, 3))})
+    labels = SimpleNamespace(field=spins, others={"current": np.ones((1, 3)), "error": np.zeros(1)})
     monkeypatch.setattr(torque, "read_labels", lambda path, size: labels)
     monkeypatch.setattr(torque, "write_label_file", lambda *given: pytest.fail("it begins to label"))
     fields, _ = torque._fields(config, 0.4, spins, tmp_path / "unseen.h5", Second(1, 2))
@@ -157,6 +157,26 @@ def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, va
     assert hpcspin("torque", valve, "--output", output).returncode == 0
     assert [path.read_bytes() for path in files] == before
     assert all((output / name).stat().st_size for name in ("torque.png", "switching.png"))
+
+
+def test_exact_torques_and_currents_have_errors_that_follow_from_those_of_the_labels(
+    hpcspin: Cli, valve: Path, tmp_path: Path
+) -> None:
+    changes = ["torque.switching=null", "torque.voltages=[0.4]", "torque.free=[1,3]"]
+    for solver, tolerance in (("closed_form", 1e-9), ("negf", 0.03)):
+        own = (f"electrons.solver={solver}", f"electrons.tolerance={tolerance}")
+        result = hpcspin("torque", valve, "--output", tmp_path / solver, *changes, *own)
+        assert result.returncode == 0, result.stderr
+    rows = zip(table(tmp_path / "negf" / "torque.csv"), table(tmp_path / "closed_form" / "torque.csv"), strict=True)
+    with h5py.File(tmp_path / "negf" / "labels" / "00.h5") as file:
+        errors = np.stack([file["error"], file["current_error"]], axis=1)
+    for (row, exact), (field, current) in zip(rows, errors, strict=True):
+        bound = 3**0.5 * 3 * field / np.sin(np.deg2rad(float(row["angle"])))
+        assert float(row["torque_error"]) == pytest.approx(bound, rel=1e-12)
+        assert float(row["current_error"]) == pytest.approx(current / 3, rel=1e-12)
+        for column in ("damping_like", "field_like"):
+            assert 0 < abs(float(row[column]) - float(exact[column])) < bound
+        assert 0 < abs(float(row["current"]) - float(exact["current"])) < current / 3
 
 
 def test_a_sweep_compares_torques(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
