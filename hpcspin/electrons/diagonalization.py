@@ -64,7 +64,7 @@ class DiagonalizationSolver(EquilibriumSolver):
         whole, xp = sd_hamiltonian(self.system, spins), self.backend.xp
         matrices = self.backend.asarray(without_vacancies(self.system, whole))
         levels, vectors = xp.linalg.eigh(matrices)
-        defects = self.backend.to_numpy(_defects(xp, matrices, levels, vectors))
+        defects = self.backend.to_numpy(residuals(xp, matrices, levels, vectors))
         on_host = self.backend.to_numpy(levels)
         temperature, electrons = self.system.temperature, self.system.fixed_electrons
         numbers, weights = np.empty((len(spins), 4)), np.empty_like(on_host)
@@ -82,7 +82,7 @@ class DiagonalizationSolver(EquilibriumSolver):
         return components, numbers
 
 
-def _defects(xp: Any, matrices: Array, levels: Array, vectors: Array) -> Array:
+def residuals(xp: Any, matrices: Array, levels: Array, vectors: Array) -> Array:
     """Largest residual |H v - e v| among the levels e and eigenvectors v of each matrix, shape (k,)."""
     residual = matrices @ vectors - vectors * levels[:, None, :]
     return xp.max(xp.sqrt(xp.sum(xp.real(residual * xp.conj(residual)), axis=1)), axis=1)

@@ -30,7 +30,7 @@ from hpcspin.electrons.backend import SINGULAR, make_backend
 from hpcspin.electrons.closed import ClosedLattice
 from hpcspin.electrons.closed_form import Spectrum, on_all_sites, product
 from hpcspin.electrons.columns import ColumnTeam
-from hpcspin.electrons.diagonalization import potential_of
+from hpcspin.electrons.diagonalization import potential_of, residuals
 from hpcspin.electrons.fermi import fermi
 from hpcspin.electrons.hamiltonian import layer_blocks, make_coupling, sd_hamiltonian, without_vacancies
 from hpcspin.electrons.memory import plan_batches
@@ -67,6 +67,8 @@ class Transport(Results):
         the Fermi function, as a probe at the electrons' temperature measures it.
     transmission
         T_rs(e) = tr[2 Gamma_r G 2 Gamma_s G†] from reservoir s into r, shape (energies, reservoirs, reservoirs).
+    flow_error
+        Estimate of the largest error of the currents of particles and spin, one number.
     """
 
     bond_current: Real
@@ -76,6 +78,7 @@ class Transport(Results):
     spin_orbit_torque: Real
     ldos: Real
     transmission: Real
+    flow_error: Real
 
     @staticmethod
     def shapes(system: ElectronSystem, energies: Sequence[float]) -> dict[str, tuple[int, ...]]:
@@ -89,6 +92,7 @@ class Transport(Results):
             "spin_orbit_torque": (*size, 3),
             "ldos": (len(energies), *size),
             "transmission": (len(energies), reservoirs, reservoirs),
+            "flow_error": (),
         }
         return {name: shape for name, shape in shapes.items() if 0 not in shape}
 
@@ -131,21 +135,22 @@ def transports(system: ElectronSystem, spins: Real, energies: Sequence[float], w
 def _driven(system: DrivenLattice, spins: Real, energies: Real) -> Transport:
     spectrum = Spectrum.of(system, spins)
     inner, everything = spectrum.occupation(system)
-    full = system.occupied.reshape(-1, 1, 1) * np.eye(2)
-    error = float(np.abs(spectrum.sites(everything) - full).max())
+    rho, full = (product(product(spectrum.vectors, m), spectrum.vectors.conj().T) for m in (inner, everything))
+    error = float(np.abs(full - np.diag(np.repeat(system.occupied.reshape(-1), 2))).max())
     if error > system.tolerance:
         raise HpcspinError(f"electrons.tolerance: the density matrix is off by {error:.1e}; raise the tolerance")
-    rho = product(product(spectrum.vectors, inner), spectrum.vectors.conj().T)
     blocks, size = np.einsum("iaib->iab", rho.reshape(-1, 2, len(rho) // 2, 2)), system.lattice.size
     injected = [_injection(system, r, spectrum, blocks).reshape(*size, 4) for r in range(len(system.reservoirs))]
     propagators = 1 / (energies - spectrum.levels[:, None])
     weights = (spectrum.vectors * spectrum.inverse.T).reshape(-1, 2, len(spectrum.levels)).sum(axis=1)
     ldos = -(weights @ propagators).imag.T / np.pi
-    return _flows(system, rho, np.stack(injected), ldos, _transmission(system, spectrum, propagators))
+    return _flows(system, rho, 10 * error, np.stack(injected), ldos, _transmission(system, spectrum, propagators))
 
 
 def _closed(system: ClosedLattice, spins: Real, energies: Real) -> Transport:
-    levels, vectors = np.linalg.eigh(without_vacancies(system, sd_hamiltonian(system, spins)))
+    matrix = without_vacancies(system, sd_hamiltonian(system, spins))
+    levels, vectors = np.linalg.eigh(matrix)
+    error = float(residuals(np, matrix[None], levels[None], vectors[None])[0]) * (1 + 1 / system.temperature)
     vectors = on_all_sites(system, vectors)
     filled = vectors * np.sqrt(fermi(levels, potential_of(system, levels), system.temperature))
     weights = (np.abs(vectors) ** 2).reshape(-1, 2, len(levels)).sum(axis=1)
@@ -153,11 +158,16 @@ def _closed(system: ClosedLattice, spins: Real, energies: Real) -> Transport:
     occupied = fermi(levels[:, None], energies, system.temperature)
     ldos = (weights @ (occupied * (1 - occupied) / system.temperature)).T
     none = np.zeros((0, *system.lattice.size, 4))
-    return _flows(system, product(filled, filled.conj().T), none, ldos, np.zeros((len(energies), 0, 0)))
+    return _flows(system, product(filled, filled.conj().T), error, none, ldos, np.zeros((len(energies), 0, 0)))
 
 
-def _flows(system: ElectronSystem, rho: Matrix, injected: Real, ldos: Real, transmission: Real) -> Transport:
-    """Transport with the currents along the bonds; ``injected`` is tr(.) and tr(sigma .), (reservoirs, Lx, Ly, 4)."""
+def _flows(
+    system: ElectronSystem, rho: Matrix, error: float, injected: Real, ldos: Real, transmission: Real
+) -> Transport:
+    """Transport with the currents along the bonds; ``injected`` is tr(.) and tr(sigma .), (reservoirs, Lx, Ly, 4).
+
+    An element of rho has at most the ``error``, and so has one of the spectral function in the injection.
+    """
     lattice = system.lattice
     sites, terms, size = lattice.num_sites, system.hopping_terms, lattice.size
     blocks = rho.reshape(sites, 2, sites, 2)
@@ -172,6 +182,8 @@ def _flows(system: ElectronSystem, rho: Matrix, injected: Real, ldos: Real, tran
         turned = (arrives - leaves)[:, 1:] / 4  # The spin is sigma / 2, and each site takes half of the difference.
         torque[origin] += turned
         torque[target] += turned
+    widths = system.widths if isinstance(system, DrivenLattice) else np.zeros(4)
+    weight = max(8 * np.abs(widths).sum(axis=-1).max(), *(2 * np.abs(term.matrix).sum() for term in terms))
     return Transport(
         bond_current=flow[..., 0].reshape(-1, *size),
         bond_spin_current=flow[..., 1:].reshape(-1, *size, 3) / 2,
@@ -180,6 +192,7 @@ def _flows(system: ElectronSystem, rho: Matrix, injected: Real, ldos: Real, tran
         spin_orbit_torque=torque.reshape(*size, 3),
         ldos=ldos.reshape(-1, *size),
         transmission=transmission,
+        flow_error=np.array(weight * error),
     )
 
 

@@ -65,6 +65,7 @@ DATASETS = {
     "injected": Described("t/hbar", "particles out of each reservoir into each site"),
     "injected_spin": Described("t", "spin out of each reservoir into each site"),
     "spin_orbit_torque": Described("t", "torque of Rashba coupling on the electrons of each site"),
+    "flow_error": Described("t/hbar", "estimate of the largest error of these currents of particles and spin"),
     "charge_current": Described("t/hbar", "particles that pass each site, a vector in the plane"),
     "spin_current_x": Described("t", "spin that passes each site along x"),
     "spin_current_y": Described("t", "spin that passes each site along y"),
