@@ -96,7 +96,7 @@ def grand_potential(system: DrivenLattice, spins: NDArray[np.float64]) -> float:
     Parameters
     ----------
     system
-        Driven lattice with all reservoirs at the same potential.
+        Driven lattice with all reservoirs that have a width at the same potential.
     spins
         Unit vectors, shape (Lx, Ly, 3).
 
@@ -112,7 +112,8 @@ def grand_potential(system: DrivenLattice, spins: NDArray[np.float64]) -> float:
         )
     matrix = without_vacancies(system, effective_hamiltonian(system, spins))
     levels = torch.linalg.eigvals(torch.from_numpy(matrix)).numpy()
-    argument = 0.5 + 1j * (levels - system.potentials[0]) / (2 * np.pi * system.temperature)
+    potential = merge_potentials(system)[0].potential
+    argument = 0.5 + 1j * (levels - potential) / (2 * np.pi * system.temperature)
     return float(np.sum(2 * system.temperature * scipy.special.loggamma(argument).real + levels.real / 2))
 
 

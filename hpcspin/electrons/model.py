@@ -166,8 +166,8 @@ class DrivenLattice(ElectronSystem):
 
     @property
     def bias(self) -> float:
-        """Largest minus smallest chemical potential of the reservoirs."""
-        potentials = [reservoir.potential for reservoir in self.reservoirs]
+        """Largest minus smallest chemical potential of the reservoirs that have a width; the others drive nothing."""
+        potentials = [reservoir.potential for reservoir in self.reservoirs if reservoir.width]
         return max(potentials) - min(potentials)
 
     @property

@@ -276,7 +276,7 @@ class ElectronSystem:
 
     @property
     def bias(self) -> float:
-        """Largest minus smallest chemical potential of the reservoirs; 0 in equilibrium."""
+        """Largest minus smallest chemical potential of the reservoirs that have a width; 0 in equilibrium."""
         return 0.0
 
     @property

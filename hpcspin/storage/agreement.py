@@ -1,9 +1,9 @@
 """Differences between configs, and whether labels, models and systems have the same electrons for a force field.
 
 The input of a force field is the spins and one number for the electrons, the bias: the largest minus the smallest
-potential of the reservoirs. Exchange, hopping, temperature, the sites, widths and polarisations of the reservoirs, and
-each single potential are not part of the input: they must be the same wherever the force field is used. The bands do
-not move with the potentials, so (-3.2, 0, 0) and (1.6, -1.6, 0) are two systems with the same bias.
+potential of the reservoirs that have a width. Exchange, hopping, temperature, the sites, widths and polarisations of
+the reservoirs, and each single potential are not part of the input: they must be the same wherever the force field is
+used. The bands do not move with the potentials, so (-3.2, 0, 0) and (1.6, -1.6, 0) are two systems with the same bias.
 
 Potentials follow from the bias V if they are mu + V v with the same mu for all reservoirs. Labels of two biases
 determine mu and the vector v; for labels of a single bias mu is taken as 0, so that the potentials are proportional to
@@ -75,7 +75,7 @@ def electrons_of(config: Any, where: str) -> Electrons | None:
             return None
         size = (config.get("lattice") or {}).get("size")
         reservoirs = [_reservoir(entry, size) for entry in section.get("reservoirs") or ()]
-        potentials = [entry["potential"] for entry in reservoirs] or [0.0]
+        potentials = [entry["potential"] for entry in reservoirs if entry.get("width", 1.0)] or [0.0]
         system = {key: value for key, value in section.items() if key not in NUMERICS}
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise HpcspinError(
@@ -219,7 +219,7 @@ def _differences(group: Sequence[Electrons], given: Electrons, *, joined: bool =
         differences |= {
             f"electrons.reservoirs.{j}.{key}": (expected[i][key], reservoirs[j][key])
             for key in _unlike(expected[i], reservoirs[j])
-            if not (line_fixed and key == "potential")
+            if key != "potential" or (not line_fixed and reservoirs[j].get("width", 1.0))
         }
     return dict(sorted(differences.items()))
 
@@ -246,7 +246,7 @@ def _fixes_the_line(first: Electrons, given: Electrons, pairs: Sequence[tuple[in
     ends = [
         (first["reservoirs"][i]["potential"], given["reservoirs"][j]["potential"])
         for i, j in pairs
-        if i is not None and j is not None
+        if i is not None and j is not None and first["reservoirs"][i].get("width", 1.0)
     ]
     unbiased = [(far * one - near * two) / (far - near) for one, two in ends]
     return max(unbiased, default=0.0) - min(unbiased, default=0.0) <= _CLOSE * max(1.0, near, far)

@@ -208,8 +208,7 @@ def _row(run: _Run, record: Row, verb: str) -> Row:
     keys = {
         key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in run.choice.items()
     }
-    reservoirs = run.config.electrons.reservoirs if run.config.electrons and verb != "torque" else ()
-    potentials = [reservoir.potential for reservoir in reservoirs]
+    potentials = _potentials(run) if verb != "torque" else ()
     bias = {"voltage": max(potentials) - min(potentials)} if potentials else {}
     numbers = flat_numbers(
         {key: record[key] for key in record if key not in ("metrics", "provenance")} | record["metrics"]
@@ -260,9 +259,14 @@ def _natural_axis(runs: Sequence[_Run], verb: str) -> str | None:
 
 def _follow_from_the_voltage(runs: Sequence[_Run]) -> bool:
     """Whether runs at the same voltage have the same potentials, unlike those at 1 and at -1 beside 0."""
-    electrons = [run.config.electrons for run in runs]
-    potentials = {tuple(one.potential for one in some.reservoirs) for some in electrons if some and some.reservoirs}
+    potentials = {several for run in runs if (several := _potentials(run))}
     return len({max(several) - min(several) for several in potentials}) == len(potentials)
+
+
+def _potentials(run: _Run) -> tuple[float, ...]:
+    """Potentials of the reservoirs that drive the electrons of a run; those without a width do not."""
+    electrons = run.config.electrons
+    return tuple(one.potential for one in electrons.reservoirs if one.width) if electrons else ()
 
 
 def _follows(key: str, axis: str, runs: Sequence[_Run]) -> bool:

@@ -74,6 +74,14 @@ def test_equilibrium_field_is_minus_the_gradient_of_the_grand_potential(solver, 
         assert field[x, y, a] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=2e-6)
 
 
+def test_a_reservoir_without_a_width_drives_nothing():
+    parts = {"bath": (0.02, -0.7), "right": (0.5, -0.7)}
+    coupled, cut_off = driven("square", (4, 3), **parts), driven("square", (4, 3), left=(0.0, 1.2), **parts)
+    spins = random_spins(coupled, 1, seed=5)[0]
+    assert cut_off.bias == 0
+    assert grand_potential(cut_off, spins) == grand_potential(coupled, spins)
+
+
 def test_a_driven_state_has_no_grand_potential():
     system = driven("square", (4, 3), **DRIVEN)
     with pytest.raises(HpcspinError, match="grand potential"):

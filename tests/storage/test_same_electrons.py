@@ -126,6 +126,22 @@ def test_any_bias_of_the_same_electrons_agrees(common: float, biases: list[float
     assert electron_differences(kept, system(*(entry["potential"] + 0.01 for entry in at(between)["reservoirs"])))
 
 
+def test_a_reservoir_without_a_width_drives_nothing() -> None:
+    def cut_off(bias: float, potential: float) -> Electrons:
+        content = config(1 - bias, 1, 1)
+        probe = {"name": "probe", "sites": [[1, 0]], "width": 0.0, "potential": potential, "polarization": [0.0] * 3}
+        content["electrons"]["reservoirs"].append(probe)
+        found = electrons_of(content, "a.h5")
+        assert found is not None
+        return found
+
+    labels = [cut_off(3.2, -9.0), cut_off(1.6, 5.0)]
+    assert [one["bias"] for one in labels] == [3.2, 1.6]
+    assert electron_differences(labels[:1], cut_off(3.2, 5.0)) == {}
+    assert electron_differences(labels[:1], labels[1], joined=True) == {}
+    assert electron_differences(labels, cut_off(2.0, 7.0)) == {}
+
+
 def test_equal_potentials_know_of_no_bias() -> None:
     assert "electrons.reservoirs.0.potential" in electron_differences([system(0.5, 0.5, 0.5)], system(-2.7, 0.5, 0.5))
     assert electron_differences([system(0.5, 0.5, 0.5)], system(-2.7, 0.5, 0.5), joined=True) == {}

@@ -326,6 +326,13 @@ def test_a_torque_has_several_voltages_and_none_in_the_table(config: Path, tmp_p
     assert _natural_axis(runs, "torque") == LEFT
 
 
+def test_the_potential_of_a_reservoir_without_a_width_is_no_voltage(config: Path, tmp_path: Path) -> None:
+    width = LEFT.replace("potential", "width")
+    given = Sweep(config, [f"{LEFT}=-1,-2", f"{width}=0"], tmp_path)
+    runs = [run for chain in _chains(given) for run in chain]
+    assert {_row(run, {"metrics": {}, "directory": ""}, "simulate")["voltage"] for run in runs} == {0.0}
+
+
 @pytest.mark.mpi
 def test_ranks_share_the_runs_and_make_the_same(
     hpcspin: Cli, mpirun: Callable[..., subprocess.CompletedProcess[str]], config: Path, tmp_path: Path
