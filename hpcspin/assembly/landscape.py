@@ -134,7 +134,9 @@ def _energy(term: Field, lattice: Lattice, spins: Array, force: Array) -> float:
     if isinstance(term, Conservative):
         return -float((spins * force).sum()) / term.degree
     assert isinstance(term, Energetic)
-    return term.energy(lattice, spins) or 0.0
+    if (own := term.energy(lattice, spins)) is None:
+        raise _without_energy()
+    return own
 
 
 def _require_energy(term: Field) -> None:
@@ -149,10 +151,14 @@ def _require_energy(term: Field) -> None:
     else:
         has_energy = isinstance(term, Conservative | Energetic)
     if not has_energy:
-        raise HpcspinError(
-            "the field derives from no energy; minima and paths need closed electrons, a model of kind conservative, "
-            "classical terms without slonczewski or fields of your own with a method energy"
-        )
+        raise _without_energy()
+
+
+def _without_energy() -> HpcspinError:
+    return HpcspinError(
+        "the field derives from no energy; minima and paths need closed electrons, a model of kind conservative, "
+        "classical terms without slonczewski or fields of your own with a method energy"
+    )
 
 
 def build_landscape(config: Config, world: World) -> Landscape:

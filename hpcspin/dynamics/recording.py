@@ -5,6 +5,7 @@ Frames are measured at once, and written by a separate thread while the spins mo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,12 +16,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcspin.dynamics.energies import energy_if_known
+from hpcspin.dynamics.energies import Conservative, Energetic, energy_if_known
 from hpcspin.dynamics.fields import Field, Observed, terms_of
 from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.settings import DynamicsSettings
 from hpcspin.lattice import Lattice, has_wall, wall_position
 from hpcspin.storage import TrajectoryWriter
+
+logger = logging.getLogger("hpcspin")
 
 _WAITING = 1
 """Frames that may wait while another is being written; if the disk is slower than the run, the run waits."""
@@ -63,12 +66,18 @@ class Recorder:
         self.note = ""
         if state is not None:
             self._frames, self._closing, self._wall = state["frames"], state["closing"], state["wall"]
+        shapes = observed_shapes(first.source, first.lattice, settings)
+        if "energy" in shapes and (
+            without := [term for term in _beside(first) if not isinstance(term, Conservative | Energetic)]
+        ):
+            names = ", ".join(type(term).__name__ for term in without)
+            logger.warning(f"warning: /energy leaves out {names}, which derives from no energy")
         self._writer = TrajectoryWriter(
             path,
             first.lattice.size,
             attributes,
             settings.capacity,
-            observed_shapes(first.source, first.lattice, settings),
+            shapes,
             # A frame that was kept only because the run ended is no frame of a longer run.
             keep=self._frames + (self._closing and step == settings.last_step),
             at_most=bool(settings.record_walls),
@@ -118,9 +127,14 @@ class Recorder:
         return step == 0 or any((before < x) != (self._wall < x) for x in self._settings.record_walls)
 
 
+def _beside(frame: Frame) -> list[Field]:
+    """Terms of the field of a frame besides closed electrons, whose energy is an observable."""
+    return [term for term in terms_of(frame.source) if "energy" not in getattr(term, "observable_shapes", ())]
+
+
 def _of_whole_field(observed: Mapping[str, ArrayLike], frame: Frame) -> Mapping[str, ArrayLike]:
     """Observables of a field; to the energy of its electrons those of all other terms that have one are added."""
-    others = [term for term in terms_of(frame.source) if "energy" not in getattr(term, "observable_shapes", ())]
+    others = _beside(frame)
     if "energy" not in observed or not others:
         return observed
     spins = np.nan_to_num(frame.spins)

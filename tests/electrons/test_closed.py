@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_reference_trajectory():
     assert "wall_position" not in run._arrays
 
 
-def test_the_recorded_energy_is_that_of_the_whole_field():
+def test_the_recorded_energy_is_that_of_the_whole_field(caplog):
     empty = np.zeros((4, 4), dtype=bool)
     empty[1, 2] = True
     system = closed(size=(4, 4), filling=0.9, vacancies=empty)
@@ -89,22 +90,33 @@ def test_the_recorded_energy_is_that_of_the_whole_field():
     terms = [None, Anisotropy(1.0), Zeeman((0.0, 0.0, 0.5))]
     run, land = hs.simulate(system, terms, spins, **moving), hs.landscape(system, terms)
     np.testing.assert_allclose(run.energy, [land(frame)[0] for frame in run.spins], atol=1e-10)
+    assert "/energy" not in caplog.text
     # The torque of a spin current has no energy, a term of one's own may have one.
-    others = [Slonczewski((0.1, 0.0, 0.0)), Constant()]
+    others = [Slonczewski((0.1, 0.0, 0.0)), Constant(7.0)]
     more = hs.simulate(system, [*terms, *others], spins, **moving | {"duration": 0.1})
     np.testing.assert_allclose(more.energy[0], run.energy[0] + 7.0, atol=1e-10)
+    assert "warning: /energy leaves out Slonczewski, which derives from no energy" in caplog.text
 
 
+def test_a_landscape_refuses_a_field_of_ones_own_that_says_it_has_no_energy():
+    system = closed(size=(3, 3), filling=0.9)
+    land, spins = hs.landscape(system, [None, Constant(None)]), system.texture("random", seed=2)
+    with pytest.raises(HpcspinError, match="derives from no energy"):
+        land(spins)
+
+
+@dataclass
 class Constant:
     """An energy without a field."""
 
-    halo = (0, 0)
+    value: float | None
+    halo: ClassVar = (0, 0)
 
     def bind(self, domain):
         return lambda spins, time: 0 * spins
 
     def energy(self, lattice, spins):
-        return 7.0
+        return self.value
 
 
 RISING = np.linspace(0.5, 2, 20).reshape(4, 5)
