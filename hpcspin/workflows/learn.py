@@ -93,7 +93,7 @@ def learn_directory(config: Config, directory: Path, world: World) -> int:
             f"learning.selection: {learning.selection} needs the disagreement of a committee; set training.members to "
             "two or more, or selection: time"
         )
-    check_training(config, world, learning.labels * (learning.rounds + 1))
+    check_training(config, world, learning.trajectories, learning.labels * (learning.rounds + 1))
     _check_conditions(config)
     with recorded_job(directory, world, config, ("learning.rounds", "learning.target")):
         return _learn(config, learning, directory, world)

@@ -69,9 +69,10 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
 def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     """Run all stages that are not done; for the results see `Layout`. Teams of ranks share the trajectories."""
     config.need("electrons", "initial", "dynamics", "potential", "training")
-    runs = run_names(config.section(ReproduceSection))
+    section = config.section(ReproduceSection)
+    runs = run_names(section)
     exact = {name: run_config(config, run, field="electrons") for name, run in runs.items()}
-    check_training(config, world)
+    check_training(config, world, len(section.test))
     _require_electrons_alone(config)
     _require_independent_runs(exact)
     with recorded_job(directory, world, config):

@@ -18,9 +18,11 @@ from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import CorrectedField, DynamicsSettings, Field, Outcome, Simulation
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.interrupt import StopSignals
-from hpcspin.lattice import Lattice
+from hpcspin.errors import HpcspinError
+from hpcspin.lattice import Halo, Lattice
 from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.devices import form_teams, keep_freed_memory, pick_device
+from hpcspin.parallel.domain import choose_blocks
 from hpcspin.parallel.world import World
 from hpcspin.potential import weights_digest
 from hpcspin.storage import TRAJECTORY, find_trajectory
@@ -92,6 +94,16 @@ def simulate_all(configs: Mapping[Path, Config], world: World) -> int:
             if code:
                 break
         return max(world.allgather(code))
+
+
+def require_blocks(size: tuple[int, int], halo: Halo, trajectories: int, world: World) -> None:
+    """Raise HpcspinError if the teams of `simulate_all` would cut a lattice of this size thinner than a halo."""
+    teams = min(world.size, trajectories)
+    for ranks in (world.size // teams, -(-world.size // teams)):
+        try:
+            choose_blocks(size, ranks, halo)
+        except HpcspinError as failure:
+            raise HpcspinError(f"{failure} for each of {teams} trajectories at a time") from failure
 
 
 def _warn_of_unfinished(initial: InitialSettings, world: World) -> None:

@@ -18,6 +18,7 @@ from hpcspin.training import find_data, require_possible, train
 from hpcspin.training.dataset import listed_shards
 from hpcspin.training.memory import require_room, stand_in
 from hpcspin.training.metrics import describe_metrics
+from hpcspin.workflows.simulate import require_blocks
 
 
 def train_directory(config: Config, data: Sequence[Path], output: Path, world: World) -> int:
@@ -78,10 +79,11 @@ def train_members(config: Config, data: Sequence[Path], output: Path, world: Wor
     return 0
 
 
-def check_training(config: Config, world: World, labels: int | None = None) -> None:
-    """Refuse, before other stages run, whatever the training after them would refuse; a collective call.
+def check_training(config: Config, world: World, trajectories: int, labels: int | None = None) -> None:
+    """Refuse, before other stages run, what the training after them would refuse; a collective call.
 
-    ``labels`` is the largest number of them that it may have; None stands for a batch or more.
+    So are ranks on which so many trajectories under the trained model, one for each team, would be refused. ``labels``
+    is the largest number of them that the training may have; None stands for a batch or more.
     """
     architecture, lattice = architecture_of(config), build_lattice(config.lattice)
     training = config.section(TrainingSection)
@@ -89,6 +91,7 @@ def check_training(config: Config, world: World, labels: int | None = None) -> N
     require_spin_rotations(electrons_of(config.model_dump(mode="json"), "the config"), "the config", architecture.drive)
     model = make_force_field(architecture)
     model.require(lattice, "potential")
+    require_blocks(lattice.size, model.halo, trajectories, world)
     model.neighbourhood(lattice)
     start = _start(training)
     if start is not None:

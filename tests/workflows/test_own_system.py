@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hpcspin.drawing import figures
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.training import spin_digests
-from hpcspin.workflows import reproduce
+from hpcspin.workflows import reproduce, train
 from hpcspin.workflows.learn import learn_directory
 from hpcspin.workflows.report import report_directory
 from hpcspin.workflows.reproduce import reproduce_directory
@@ -126,6 +127,18 @@ def test_what_a_later_stage_would_refuse_is_refused_first(
     monkeypatch.setattr(reproduce, "simulate_all", lambda *_: pytest.fail("has computed a trajectory"))
     with pytest.raises(HpcspinError, match=message):
         reproduce_directory(load_config(own, overrides), tmp_path / "run", World())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("directory", [reproduce_directory, learn_directory])
+def test_ranks_that_are_too_many_for_the_learned_runs_are_refused_first(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: Callable[[Config, Path, World], int]
+) -> None:
+    """These came after the labels and the training."""
+    monkeypatch.setattr(train, "require_room", lambda *_, **__: pytest.fail("has gone on to the training"))
+    refused = pytest.raises(HpcspinError, match="thinner than the halo of 1 x 1; use at most 24 ranks for each of 2")
+    with refused:
+        directory(load_config(own, ["training.batch=99"]), tmp_path / "run", World(size=99))
     assert not (tmp_path / "run").exists()
 
 
