@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from hpcspin.dynamics.fields import Field, FieldEvaluator
 from hpcspin.dynamics.integrators import largest_on
+from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.settings import DynamicsSettings
 from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.dynamics.thermostat import Thermostat
@@ -34,7 +37,7 @@ class Motion:
         device: torch.device,
         vacancies: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._lattice = settings, domain.lattice
         self.occupied = np.ones(domain.lattice.size, dtype=bool) if vacancies is None else ~vacancies
         self.free = self.occupied & ~chosen_sites(domain.lattice, settings.pinned, "dynamics.pinned")
         occupied, may_move = (
@@ -59,6 +62,11 @@ class Motion:
             )
         # A scheme that normalises may change the last bit of a spin that does not turn.
         return moved if self._may_move is None else torch.where(self._may_move, moved, spins)
+
+    def frame(self, spins: NDArray[np.float64], field: NDArray[np.float64], time: float, electrons: Any) -> Frame:
+        """What observers see of the whole lattice: spins and the field on them, shape (Lx, Ly, 3)."""
+        seen = np.where(self.occupied[..., None], spins, np.nan)
+        return Frame(self._lattice, seen, field, time, self.evaluate.field, self.free, electrons)
 
     def velocity(self, spins: Tensor) -> Tensor:
         """dS/dt of my spins at time zero without noise, shape (nx, ny, 3); 0 where a spin is pinned or missing."""

@@ -25,7 +25,6 @@ from hpcspin.dynamics.fields import Field, Observed, Stateful, part_of
 from hpcspin.dynamics.integrators import largest_on
 from hpcspin.dynamics.interrupt import EXIT_REQUEUE, StopRequest
 from hpcspin.dynamics.motion import Motion
-from hpcspin.dynamics.observers import Frame
 from hpcspin.dynamics.recording import Recorder, checked_state
 from hpcspin.dynamics.settings import DynamicsSettings
 from hpcspin.dynamics.step_bounds import drives_of, fastest_rate, step_bounds
@@ -249,7 +248,8 @@ class Simulation:
         def finish() -> None:
             whole, force = self._checked(spins(), step), field()
             if recorder is not None and whole is not None and force is not None:
-                recorder.record(self._frame(whole, force, time), whole, step, observed)
+                frame = self._motion.frame(whole, force, time, self._electrons())
+                recorder.record(frame, whole, step, observed)
 
         self._unfinished = finish
         if self._device.type == "cpu":
@@ -264,10 +264,6 @@ class Simulation:
     @property
     def _time(self) -> float:
         return self._step * self.settings.step
-
-    def _frame(self, spins: NDArray[np.float64], field: NDArray[np.float64], time: float) -> Frame:
-        seen = np.where(self._motion.occupied[..., None], spins, np.nan)
-        return Frame(self._domain.lattice, seen, field, time, self._field, self._motion.free, self._electrons())
 
     def _checkpoint(self, recorder: Recorder | None) -> None:
         self._finish_frame()
@@ -371,7 +367,7 @@ class Simulation:
         attributes = {"config": self._config, "precision": str(self._dtype).removeprefix("torch.")}
         return Recorder(
             self._trajectory,
-            self._frame(empty, empty, 0.0),
+            self._motion.frame(empty, empty, 0.0, self._electrons()),
             self.settings,
             attributes,
             self._step,

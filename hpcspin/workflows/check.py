@@ -9,15 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from hpcspin.assembly.fields import build_field
 from hpcspin.assembly.system import build_lattice, build_solver, build_system, build_vacancies, initial_spins
 from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import Field
+from hpcspin.dynamics.fields import Observed
 from hpcspin.dynamics.motion import Motion
 from hpcspin.dynamics.recording import observed_shapes
 from hpcspin.dynamics.torque import components_first
@@ -28,6 +28,7 @@ from hpcspin.parallel.bandwidth import seconds_once
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.domain import Domain, most_ranks
 from hpcspin.parallel.world import World
+from hpcspin.storage import check_spins
 from hpcspin.workflows.info import aligned
 
 _PATIENCE = 5.0
@@ -49,9 +50,7 @@ def check_config(config: Config, output: Path, world: World) -> None:
     if config.initial is not None and config.dynamics is not None:
         field = build_field(config, lattice, world, device)
         domain = Domain.cut(lattice, world, field.halo)
-        lines |= _ranks(domain, field) | _steps(
-            config.initial, config.dynamics, field, domain, build_vacancies(config, lattice), device
-        )
+        lines |= _ranks(domain, field) | _steps(config, field, domain, device)
         size = output_bytes(config.dynamics, field, lattice)
     elif config.electrons is not None:
         lines |= _label(config, lattice, world)
@@ -84,29 +83,29 @@ def _ranks(domain: Domain, field: Field) -> dict[str, str]:
     return {"halo": f"{field.halo[0]} x {field.halo[1]} sites", "ranks": f"{ranks}; at most {most} fit"}
 
 
-def _steps(
-    initial: InitialSettings,
-    settings: DynamicsSection,
-    field: Field,
-    domain: Domain,
-    vacancies: NDArray[np.bool_] | None,
-    device: torch.device,
-) -> dict[str, str]:
-    """Time of a step, from the config's initial spins."""
-    motion = Motion(field, domain, settings, device, vacancies)
-    start = initial_spins(initial, domain.lattice, settings.seed)[domain.slices]
-    spins, done = components_first(torch.as_tensor(start, device=device)), 0
+def _steps(config: Config, field: Field, domain: Domain, device: torch.device) -> dict[str, str]:
+    """Time of a step, from the config's initial spins; their frame is measured, to find what it would refuse."""
+    initial, settings, lattice = config.section(InitialSettings), config.section(DynamicsSection), domain.lattice
+    motion = Motion(field, domain, settings, device, build_vacancies(config, lattice))
+    start = check_spins(initial_spins(initial, lattice, settings.seed), lattice.size, "initial spins")
+    spins, done = components_first(torch.as_tensor(start[domain.slices], device=device)), 0
+
+    def look() -> None:
+        motion.evaluate.renew(0, spins, 0.0)
+        motion.evaluate(spins, 0.0)
 
     def move(steps: int) -> None:
         nonlocal spins, done
         for _ in range(steps):
-            motion.evaluate.renew(done, spins, done * settings.step)
             spins, done = motion(spins, done), done + 1
+            motion.evaluate.renew(done, spins, done * settings.step)
 
     def seconds(steps: int) -> float:
         return _slowest(lambda: move(steps), domain.world, device)
 
-    first = seconds(1)
+    first = _slowest(look, domain.world, device)
+    _measure(config, motion, domain, spins)
+    first += seconds(1)
     further = min(_MOST_STEPS, int(_PATIENCE / first))
     rest = seconds(further) / further if further else first
     # With a corrected field each interval begins with an exact label, as the first step does.
@@ -117,6 +116,18 @@ def _steps(
         "step": f"{mean:.3g} s" + (f", mean of {further}" if further else ", no more than the first one"),
         "run": f"{whole} steps, about {_time(mean * whole)}; frames, checkpoints and observers not counted",
     }
+
+
+def _measure(config: Config, motion: Motion, domain: Domain, spins: Tensor) -> None:
+    """Let the field and the observers measure a first frame, whose field has been evaluated."""
+    field = motion.evaluate.field
+    if isinstance(field, Observed):
+        field.observe(0, lambda: domain.whole(spins))
+    seen, force = domain.gather(spins), domain.gather(motion.evaluate(spins, 0.0))
+    if seen is not None and force is not None:
+        frame = motion.frame(seen, force, 0.0, build_system(config) if config.electrons else None)
+        for observer in config.section(DynamicsSection).observers:
+            observer.measure(frame)
 
 
 def _label(config: Config, lattice: Lattice, world: World) -> dict[str, str]:

@@ -52,6 +52,25 @@ def test_check_measures_and_writes_nothing(hpcspin: Cli, config: Path, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ((*CLASSICAL, "dynamics.observers=[spread]"), "spread needs dynamics.field: learned"),
+        (("dynamics.observers=[energy]",), "energy needs a field with a known energy"),
+        ((*CLASSICAL, "electrons=null", "dynamics.observers=[{name: ldos, energies: [0.0]}]"), "ldos needs electrons"),
+    ],
+)
+def test_check_refuses_observers_that_the_field_refuses(
+    hpcspin: Cli, config: Path, tmp_path: Path, overrides: tuple[str, ...], words: str
+) -> None:
+    """In the words of the run; the config was said to be valid."""
+    ends = [hpcspin(verb, config, *overrides, "--output", tmp_path / "run") for verb in ("check", "simulate")]
+    for done in ends:
+        assert done.returncode == 1
+        assert words in done.stderr.splitlines()[-1]
+    assert ends[0].stderr.splitlines()[-1] == ends[1].stderr.splitlines()[-1]
+
+
 def test_check_of_a_config_without_dynamics_measures_a_label(hpcspin: Cli, tmp_path: Path) -> None:
     path = tmp_path / "closed.yaml"
     path.write_text("lattice: {kind: square, size: [4, 4], periodic: [true, true]}\nelectrons: {potential: 0.0}\n")
