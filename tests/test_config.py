@@ -104,6 +104,7 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("initial.kind=vortex", "choose one of"),
         ("nonsense", "key.path=value"),
         ("dynamics.record_window=[5, 1]", "record_window ends before it begins"),
+        ("dynamics.record_window=[101, 200]", "record_window begins at 101, after the duration of 100"),
         ("dynamics.observers=[structure_factor]", "dynamics.observers.0.wave_vectors: is missing"),
         (
             "dynamics.observers=[{name: structure_factor, wave_vectors: []}]",

@@ -71,6 +71,11 @@ class DynamicsSettings(Section):
     def _recordable(self) -> Self:
         if self.record_window is not None and self.record_window[0] > self.record_window[1]:
             raise ValueError("record_window ends before it begins; give [from, until]")
+        if self.record_window is not None and self.record_window[0] > self.duration:
+            raise ValueError(
+                f"record_window begins at {self.record_window[0]:g}, after the duration of {self.duration:g}, and no "
+                "frame would be in it; give an earlier one, or a longer duration"
+            )
         names = [observer.name for observer in self.observers]
         if len(set(names)) < len(names):
             raise ValueError("observers has the same name twice; give it once")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from hpcspin.assembly.outputs import Layout, recorded_job
 from hpcspin.assembly.system import build_lattice, build_system, initial_spins
@@ -24,6 +25,7 @@ from hpcspin.electrons.settings import ElectronsSettings
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import InitialSettings
 from hpcspin.parallel.world import World
+from hpcspin.settings import first_mistake
 from hpcspin.storage import (
     FrameReader,
     make_directory,
@@ -56,10 +58,14 @@ def run_config(config: Config, run: RunSection, **dynamics: Any) -> Config:
     for name in ("duration", "temperature"):
         if getattr(run, name) is not None:
             changes[name] = getattr(run, name)
+    try:
+        section = DynamicsSection.model_validate({**dict(config.section(DynamicsSection)), **changes})
+    except ValidationError as failure:
+        raise HpcspinError(f"reproduce, the run of seed {run.seed}: {first_mistake(failure).message}") from failure
     return config.model_copy(
         update={
             "initial": run.initial or config.initial,
-            "dynamics": config.section(DynamicsSection).model_copy(update=changes),
+            "dynamics": section,
             "reproduce": None,
             "training": None,
         }
@@ -71,7 +77,7 @@ def reproduce_directory(config: Config, directory: Path, world: World) -> int:
     config.need("electrons", "initial", "dynamics", "potential", "training")
     section = config.section(ReproduceSection)
     runs = run_names(section)
-    exact = {name: run_config(config, run, field="electrons") for name, run in runs.items()}
+    exact = {name: run_config(config, run, field="electrons", check_interval=None) for name, run in runs.items()}
     check_training(config, world, len(section.test))
     _require_electrons_alone(config)
     _require_independent_runs(exact)
