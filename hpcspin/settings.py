@@ -42,9 +42,9 @@ _WORDS = {
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
     "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
+    "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
+    "less_than_equal": "must be at most {le:g}",
 }
 """Message for each of pydantic's types of errors."""
 _UNKNOWN = "unknown_key"
@@ -58,14 +58,16 @@ def _only_number(value: Any) -> Any:
     return value
 
 
-_Number = BeforeValidator(_only_number)
+LARGEST = 10**15
+"""Largest size of a number: squares and products of such numbers neither overflow nor lose what they are added to."""
+Number = BeforeValidator(_only_number)
 Flag = Annotated[bool, Strict()]
-Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, _Number, Field(allow_inf_nan=False)]
-Integer = Annotated[int, _Number]
-Count = Annotated[int, _Number, Field(ge=1)]
-Seed = Annotated[int, _Number, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Number, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Number, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Finite = Annotated[float, Number, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Integer = Annotated[int, Number, Field(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Number, Field(ge=1, le=LARGEST)]
+Seed = Annotated[int, Number, Field(ge=0, lt=2**32)]
 Vector = tuple[Finite, Finite, Finite]
 
 

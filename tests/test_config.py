@@ -111,7 +111,11 @@ def test_the_contract_of_names(minimal: Path) -> None:
             "wave_vectors: must have 1 or more entries",
         ),
         ("dynamics.step=1e-320", "would take inf steps of"),
-        ("dynamics.duration=1e300", r"duration 1e\+300 would take .* steps"),
+        ("dynamics.duration=1e15", r"duration 1e\+15 would take .* steps"),
+        ("dynamics.duration=1e300", r"dynamics.duration: must be at most 1e\+15"),
+        ("dynamics.damping=1e300", r"dynamics.damping: must be at most 1e\+15"),
+        ("electrons.exchange=-1e300", r"electrons.exchange: must be at least -1e\+15"),
+        (f"dynamics.record_interval={10**400}", r"dynamics.record_interval: must be at most 1e\+15"),
     ],
 )
 def test_mistakes_get_one_line_that_names_the_key(minimal: Path, override: str, message: str) -> None:

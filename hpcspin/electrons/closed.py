@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.electrons.solver import SOLVERS, Solver, State
-from hpcspin.electrons.system import ElectronSystem, is_number
+from hpcspin.electrons.system import A_NUMBER, ElectronSystem, is_number
 from hpcspin.errors import HpcspinError, shown
 
 _WHOLE = 1e-9
@@ -79,7 +79,7 @@ def wrong_ensemble(potential: float | None, filling: float | None) -> str | None
             "(electrons a site)"
         )
     if potential is not None and not is_number(potential):
-        return f"potential {shown(potential)} must be a finite number"
+        return f"potential {shown(potential)} must be {A_NUMBER}"
     if filling is not None and not (is_number(filling) and 0 <= filling <= 2):
         return f"filling {shown(filling)} must lie between 0 and 2 electrons a site"
     return None

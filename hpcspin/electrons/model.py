@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpcspin.electrons.backend import SINGULAR
 from hpcspin.electrons.solver import Solver, State
-from hpcspin.electrons.system import SIGMA, ElectronSystem, are_finite, array_of, is_number, read_only
+from hpcspin.electrons.system import A_NUMBER, SIGMA, ElectronSystem, are_finite, array_of, is_number, read_only
 from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import SHAPES, Lattice
 
@@ -56,9 +56,9 @@ class Reservoir:
             raise HpcspinError(f"reservoir {shown(self.name)}: its name must be a text")
         where = f"reservoir {self.name!r}"
         if not (is_number(self.width) and self.width >= 0):
-            raise HpcspinError(f"{where}: width {shown(self.width)} must be a finite number >= 0")
+            raise HpcspinError(f"{where}: width {shown(self.width)} must be {A_NUMBER}, and >= 0")
         if not is_number(self.potential):
-            raise HpcspinError(f"{where}: potential {shown(self.potential)} must be a finite number")
+            raise HpcspinError(f"{where}: potential {shown(self.potential)} must be {A_NUMBER}")
         if not (are_finite(self.polarization) and np.shape(self.polarization) == (3,)):
             raise HpcspinError(f"{where}: polarization {shown(self.polarization)} must be three finite numbers")
         if not math.hypot(*self.polarization) <= 1 + 1e-12:

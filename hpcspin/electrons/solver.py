@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcspin.electrons.system import ElectronSystem, are_finite, array_of, is_number
+from hpcspin.electrons.system import A_NUMBER, ElectronSystem, are_finite, array_of, is_number
 from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Results
 from hpcspin.parallel.world import World
@@ -122,7 +122,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
             )
         if not (is_number(tolerance) and tolerance >= self.finest[precision]):
             raise HpcspinError(
-                f"electrons.tolerance: {shown(tolerance)} must be a number, at least {self.finest[precision]:g}, "
+                f"electrons.tolerance: {shown(tolerance)} must be {A_NUMBER}, and at least {self.finest[precision]:g}, "
                 f"the least that {precision} can certify"
             )
         self.precision = precision

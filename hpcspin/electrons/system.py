@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Lattice, as_snapshots, make_texture
+from hpcspin.settings import LARGEST
 from hpcspin.storage import check_spins
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ SIGMA = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 
 """Identity and Pauli matrices, shape (4, 2, 2)."""
 VACANT = 1e12
 """On-site energy of a vacancy in units of t; its effect on the neighbours, t / VACANT, is below any tolerance."""
+
+
+A_NUMBER = f"a finite number of size at most {LARGEST:.0e}"
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -39,13 +43,13 @@ def array_of(values: Any) -> NDArray[Any]:
 
 
 def are_finite(values: Any) -> bool:
-    """Whether a value is a finite real number, or an array of such."""
+    """Whether a value is `A_NUMBER`, or an array of such."""
     array = array_of(values)
-    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
+    return array.dtype.kind in "fiu" and bool((np.abs(array) <= LARGEST).all())
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is one finite real number."""
+    """Whether a value is one such number."""
     return are_finite(value) and np.ndim(value) == 0
 
 
@@ -129,19 +133,19 @@ class ElectronSystem:
         hoppings = np.asarray(self.hopping, dtype=np.float64) if are_finite(self.hopping) else np.empty(0)
         if hoppings.ndim > 1 or not hoppings.size:
             given = shown(self.hopping)
-            raise HpcspinError(f"electrons: hopping {given} must be a finite number, or one of each shell")
+            raise HpcspinError(f"electrons: hopping {given} must be {A_NUMBER}, or one of each shell")
         object.__setattr__(self, "hopping", tuple(hoppings.tolist()) if hoppings.ndim else float(hoppings))
         for name in ("nearest_hopping", "temperature"):
             value = getattr(self, name)
             if not (is_number(value) and value > 0):
                 key = name.removeprefix("nearest_")
-                raise HpcspinError(f"electrons: {key} {shown(value)} must be a finite number > 0")
+                raise HpcspinError(f"electrons: {key} {shown(value)} must be {A_NUMBER}, and > 0")
         if not is_number(self.rashba):
-            raise HpcspinError(f"electrons: rashba {shown(self.rashba)} must be a finite number")
+            raise HpcspinError(f"electrons: rashba {shown(self.rashba)} must be {A_NUMBER}")
         for name in ("exchange", "on_site"):
             if not are_finite(getattr(self, name)):
                 given = shown(getattr(self, name))
-                raise HpcspinError(f"electrons: {name} {given} must be a finite number, or one for each site (Lx, Ly)")
+                raise HpcspinError(f"electrons: {name} {given} must be {A_NUMBER}, or one for each site (Lx, Ly)")
             values = np.asarray(getattr(self, name), dtype=np.float64)
             if values.shape not in ((), self.lattice.size):
                 raise HpcspinError(f"electrons: {name} of shape {values.shape} does not fit {self.lattice.size} sites")

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hpcspin.errors import HpcspinError, shown
 from hpcspin.registry import Registry
+from hpcspin.settings import Count, checked
 
 LATTICES: Registry[type[Lattice]] = Registry("lattice.kind")
 Halo = tuple[int, int]
@@ -139,6 +140,7 @@ class Lattice:
             "add it where the lattice has one"
         )
 
+    @checked(number=Count)
     def shell(self, number: int) -> tuple[tuple[int, int], ...]:
         """Offsets of half of the neighbours of a shell, counted from 1 by distance; the others are their negatives."""
         # The first multiples of the shorter primitive vector lie in different shells, so the radius is large enough.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hpcspin.settings import Count, Flag, NonNegative, Positive, Section, Seed
+from hpcspin.settings import Count, Flag, NonNegative, Number, Positive, Section, Seed
 from hpcspin.training.metrics import Summary
 
 
@@ -23,8 +23,8 @@ class TrainingSettings(Section):
     optimiser: Literal["adamw", "muon"] = "adamw"
     """``muon`` updates the weight matrices by Muon and all other weights by AdamW; meant for fields of several
     layers."""
-    learning_rate: Positive = 1e-3
-    """Largest learning rate of the schedule."""
+    learning_rate: Annotated[float, Number, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    """Largest learning rate of the schedule. A training that diverges because it is too large says so."""
     warmup: NonNegative = 0.05
     """Fraction of all steps during which the learning rate rises."""
     weight_decay: NonNegative = 0.0
