@@ -209,8 +209,8 @@ def landscape(
         As for `simulate`; the field can be that of closed electrons, a model of kind conservative, a classical term,
         or a list of these.
     pinned
-        Sites whose spins are fixed, as for `simulate`: a name such as ``"left"``, ``{"columns": [0, 2]}``, or sites
-        [x, y].
+        Sites whose spins are fixed, as for `simulate`: a name such as ``"left"``, ``{"columns": [0, 2]}``, sites
+        [x, y], or a mask, bool, shape (Lx, Ly).
 
     Raises
     ------

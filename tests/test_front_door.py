@@ -532,3 +532,17 @@ def test_finished_labels_are_kept(system: hs.DrivenLattice, tmp_path: Path) -> N
     with pytest.raises(hs.HpcspinError, match=r"belongs to another config: spins_sha256.*choose another output"):
         hs.label(system, system.texture("wall", position=5), path)
     assert path.read_bytes() == before
+
+
+def test_sites_may_be_a_mask() -> None:
+    """It was refused, of pinned spins and in a config that is a mapping."""
+    lattice = hs.make_lattice("square", (4, 3))
+    spins, mask = np.tile([0.0, 0.6, 0.8], (4, 3, 1)), np.zeros((4, 3), dtype=bool)
+    mask[1, 2] = mask[3] = True
+    for pinned in (mask, torch.from_numpy(mask), np.argwhere(mask)):
+        run = hs.simulate(lattice, Zeeman((0, 0, 1)), spins, pinned=pinned, duration=0.4)
+        assert np.array_equal((run.spins[-1] == run.spins[0]).all(axis=-1), mask)
+    with pytest.raises(hs.HpcspinError, match=r"pinned: a mask of shape \(3, 4\) does not fit \(4, 3\) sites"):
+        hs.simulate(lattice, Zeeman((0, 0, 1)), spins, pinned=mask.T, duration=0.4)
+    system = hs.load_system({"lattice": {"size": (4, 3)}, "electrons": {"vacancies": mask, "potential": 0.0}})
+    assert np.array_equal(system.vacancies, mask)

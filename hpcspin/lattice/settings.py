@@ -56,6 +56,12 @@ def _map_of(given: Any, info: ValidationInfo) -> NDArray[Any] | None:
 
 
 def _places(given: Any, info: ValidationInfo) -> Any:
+    if hasattr(given, "__array__"):  # From Python: a mask, or sites [x, y].
+        array = np.asarray(given)
+        size = tuple((info.context or {}).get(_SIZE, array.shape))
+        if array.dtype == bool and array.shape != size:
+            raise ValueError(f"a mask of shape {array.shape} does not fit {size} sites")
+        return (np.argwhere(array) if array.dtype == bool else array).tolist()
     return given if (found := _map_of(given, info)) is None else np.argwhere(found).tolist()
 
 

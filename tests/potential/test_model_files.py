@@ -93,7 +93,6 @@ def test_weights_of_another_architecture_are_refused_before_memory_is_taken_for_
     ("changes", "word"),
     [
         ({"radius": 1e3}, "potential.radius: must be at most 20"),
-        ({"radius": 1e3}, "potential.radius: must be at most 20"),
         ({"hidden": [4] * 65}, "potential.hidden"),
         ({"kind": "direct", "layers": [1] * 65}, "potential.layers"),
         ({"kind": "direct", "layers": [1, 2**40]}, "potential.layers.1: must be at most 1024"),
