@@ -546,3 +546,13 @@ def test_sites_may_be_a_mask() -> None:
         hs.simulate(lattice, Zeeman((0, 0, 1)), spins, pinned=mask.T, duration=0.4)
     system = hs.load_system({"lattice": {"size": (4, 3)}, "electrons": {"vacancies": mask, "potential": 0.0}})
     assert np.array_equal(system.vacancies, mask)
+
+
+@pytest.mark.parametrize("name", ["driven_sd_fast", "driven_sd_pair"])
+def test_a_model_in_double_precision_has_the_field_of_before(system: hs.DrivenLattice, name: str) -> None:
+    """The kernels read its weights as if they were of single precision: the field was NaN, or any number."""
+    model, spins = hs.load_model(name), system.texture("wall", position=4)
+    allow = ["electrons.temperature"]
+    field = model.field(spins, system, allow)
+    np.testing.assert_allclose(model.double().field(spins, system, allow), field, rtol=0, atol=1e-5)
+    assert np.array_equal(model.float().field(spins, system, allow), field)

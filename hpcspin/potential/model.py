@@ -55,7 +55,8 @@ class ForceField(Predictor):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         self._derived: dict[Hashable, tuple[tuple[tuple[int, ...], tuple[int, ...]], Any]] = {}
-        self.register_buffer("field_scale", torch.ones(()))
+        dtype = torch.float32 if architecture.settings.precision == "float32" else torch.float64
+        self.register_buffer("field_scale", torch.ones((), dtype=dtype))
         self.register_buffer("envelope", None)
         self.register_buffer("energy_offset", None)
 
@@ -145,8 +146,8 @@ class ForceField(Predictor):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision in which the network computes."""
-        return torch.float32 if self.architecture.settings.precision == "float32" else torch.float64
+        """Precision in which the network computes, that of its weights."""
+        return self.field_scale.dtype
 
     def placed(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
         """Add the polarisations of both electrodes as frozen spins beyond the ends of x, if the model sees them.
