@@ -19,7 +19,7 @@ import torch
 import hpcspin as hs
 from hpcspin.assembly.landscape import Landscape
 from hpcspin.drawing.contents import describe
-from hpcspin.dynamics import Anisotropy, Heisenberg, Zeeman
+from hpcspin.dynamics import Anisotropy, Heisenberg, Zeeman, observer
 from hpcspin.dynamics.fields import BoundField
 from hpcspin.electrons import make_solver
 from hpcspin.parallel.domain import Domain
@@ -285,6 +285,14 @@ def landscape() -> Landscape:
         (lambda system, spins: system.solve(spins, tolerance=1e300), r"tolerance: 1e\+300 must be .* at most 1e\+15"),
         (lambda system, spins: replace(system, temperature=1e300), r"temperature 1e\+300 must be .* at most 1e\+15"),
         (lambda system, spins: system.lattice.shell(0), "shell: number: must be at least 1"),
+        (lambda system, spins: system.solve(np.ma.masked_less(spins, 0)), "spins: some are masked"),
+        (
+            lambda system, _: replace(system, exchange=np.ma.masked_less(np.eye(12, 6), 1)),
+            "exchange masked.* must",
+        ),
+        (lambda _, spins: hs.perpendicular(spins, torch.tensor(spins)), "one of spins and field is a torch tensor"),
+        (lambda _, __: observer("count", shape=(2,)), r"observers: count: shape \(2,\) must be a function"),
+        (lambda _, __: observer(max), "<built-in function max> cannot be the name"),
         (lambda system, spins: system.transport(spins, "x"), "energies: 'x' must be a list of finite numbers"),
         (lambda system, spins: system.transport(spins, 0.5), "energies: 0.5 must be a list of finite numbers"),
         (lambda system, spins: system.transport(spins, [(0.5, 1)]), "energies: .* must be a list of finite numbers"),

@@ -17,7 +17,7 @@ from pydantic import Field as Entries
 
 from hpcspin.dynamics import energies
 from hpcspin.dynamics.fields import Field
-from hpcspin.errors import HpcspinError, one_line
+from hpcspin.errors import HpcspinError, one_line, shown
 from hpcspin.lattice import Lattice, domains, measures
 from hpcspin.registry import Choice, Registry
 from hpcspin.settings import Finite
@@ -92,10 +92,15 @@ def a_site(lattice: Lattice, **_: Any) -> tuple[int, ...]:
 def observer(name: str, shape: Shape = _scalar) -> Callable[[Measure], Measure]:
     """Register a measure: a function of a frame, and of parameters of its own in the config.
 
-    Raises HpcspinError if the name is none of a dataset, or every trajectory has that dataset.
+    Raises HpcspinError if the name is none of a dataset, every trajectory has that dataset, or the shape is no
+    function.
     """
-    if not name.isidentifier() or name in ("spins", "field", "step", "time"):
-        raise HpcspinError(f"dynamics.observers: {name!r} cannot be the name of an observer's dataset; choose another")
+    if not isinstance(name, str) or not name.isidentifier() or name in ("spins", "field", "step", "time"):
+        raise HpcspinError(
+            f"dynamics.observers: {shown(name)} cannot be the name of an observer's dataset; choose another"
+        )
+    if not callable(shape):
+        raise HpcspinError(f"dynamics.observers: {name}: shape {shown(shape)} must be a function of the lattice")
 
     def register(measure: Measure) -> Measure:
         OBSERVERS.add(name, Observer(measure, shape))
@@ -124,7 +129,8 @@ class ObserverSettings(Choice):
             If the observer fails, or its value is none of numbers or has another shape than the observer says.
         """
         try:
-            value = np.asarray(OBSERVERS[self.name].measure(frame, **self.parameters))
+            # Masked values are unknown.
+            value = np.asarray(np.ma.filled(OBSERVERS[self.name].measure(frame, **self.parameters), np.nan))
             value = value.astype(np.float64, casting="same_kind", copy=False)
         except HpcspinError:
             raise  # It says what to do.

@@ -35,9 +35,9 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def array_of(values: Any) -> NDArray[Any]:
-    """The values as an array; lists of different lengths as an empty one of objects, which fits nothing."""
+    """The values as an array; masked ones, and lists of different lengths, as an empty one, which fits nothing."""
     try:
-        return np.asarray(values)
+        return np.empty(0, dtype=object) if np.ma.is_masked(values) else np.asarray(values)
     except ValueError:
         return np.empty(0, dtype=object)
 

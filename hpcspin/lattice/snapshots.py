@@ -34,8 +34,10 @@ def as_snapshots(spins: Any, size: tuple[int, int]) -> tuple[NDArray[np.float64]
     Raises
     ------
     HpcspinError
-        If the shape is wrong, or the spins are not real numbers.
+        If the shape is wrong, or the spins are not real numbers or some of them are masked.
     """
+    if np.ma.is_masked(spins):
+        raise HpcspinError("spins: some are masked, and would count; fill them, at vacancies with any unit vector")
     tensor = spins if hasattr(spins, "detach") else None
     try:
         array = np.asarray(spins if tensor is None else tensor.detach().cpu())
@@ -122,9 +124,11 @@ def perpendicular(spins: Vectors, field: Vectors) -> Vectors:
     Raises
     ------
     HpcspinError
-        If the shapes do not fit.
+        If the shapes do not fit, or only one is a tensor.
     """
     given: list[Any] = [one if hasattr(one, "shape") else np.asarray(one) for one in (spins, field)]
+    if len({hasattr(one, "detach") for one in given}) > 1:
+        raise HpcspinError("perpendicular: one of spins and field is a torch tensor; give two of them, or none")
     of_spins, of_field = (tuple(one.shape) for one in given)
     if of_spins[-1:] != (3,) or of_field[-len(of_spins) :] != of_spins:
         raise HpcspinError(f"perpendicular: a field of shape {of_field} is not on spins of shape {of_spins}")

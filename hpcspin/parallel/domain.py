@@ -129,7 +129,7 @@ class Domain:
 
     def exchange(self, block: Tensor, halo: Halo) -> HaloExchange:
         """The exchange of halos of given widths around blocks like the given one; all ranks call it."""
-        key = (halo, block.shape[-1], block.dtype, block.device)
+        key = (tuple(halo), block.shape[-1], block.dtype, block.device)
         if key not in self._exchanges:
             self._exchanges[key] = HaloExchange(self, halo, block)
         return self._exchanges[key]

@@ -31,6 +31,7 @@ from hpcspin.dynamics import (
 )
 from hpcspin.dynamics.energies import spin_temperature
 from hpcspin.dynamics.fields import FieldEvaluator
+from hpcspin.dynamics.observers import Observer, ObserverSettings
 from hpcspin.dynamics.torque import components_first
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
@@ -128,6 +129,15 @@ def test_observers_have_their_shapes_and_parameters(tmp_path):
     simulation(tmp_path, observers=observers, duration=1.0).run()
     assert contents(tmp_path)["structure_factor"].shape == (5, 3)
     assert contents(tmp_path)["bond_map"].shape == (5, 7, 5)
+
+
+def test_masked_values_of_an_observer_are_unknown(monkeypatch):
+    monkeypatch.setitem(
+        OBSERVERS, "masked", Observer(lambda frame: np.ma.masked_less([1.0, 2.0], 2), lambda lattice: (2,))
+    )
+    spins = random_spins((3, 3))
+    frame = Frame(make_lattice("square", (3, 3)), spins, spins, 0.0, Heisenberg(1.0), np.ones((3, 3), bool))
+    np.testing.assert_array_equal(ObserverSettings(name="masked").measure(frame), [np.nan, 2.0])
 
 
 def measure(name, field, spins, periodic=(True, True), kind="square"):
