@@ -38,9 +38,8 @@ def assert_same_bits(directory, other):
 class Saboteur:
     """The classical field; at its n-th evaluation something happens."""
 
-    halo = [1, 1]  # Lists will do.
-
     def __init__(self, moment, act):
+        self.halo = [1, 1]  # A list will do.
         self.moment, self.act, self.count = moment, act, 0
 
     def bind(self, domain):
