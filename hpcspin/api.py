@@ -89,7 +89,7 @@ def label(system: ElectronSystem, spins: Any, output: str | Path, device: str = 
     if world.rank == 0:
         require_output(output)
     attributes = {"config": system.as_config(), "spins_sha256": _digest(snapshots)}
-    checked = check_spins(snapshots, None, "spins")
+    checked = check_spins(snapshots, None, "spins", vacancies=system.vacancies)
     if write_label_file(system, lambda n: checked[n : n + 1], len(checked), output, attributes, world, device):
         raise HpcspinError(f"{output}: the labels were stopped; the same call goes on")
     world.barrier()

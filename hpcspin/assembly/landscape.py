@@ -122,7 +122,7 @@ class Landscape:
         return np.stack([first, np.where(self.free[..., None], last, first)])
 
     def _state(self, spins: Array) -> Array:
-        return check_spins(one_snapshot(spins, self.lattice.size, "state"), None, "spins")
+        return check_spins(one_snapshot(spins, self.lattice.size, "state"), None, "spins", vacancies=~self.occupied)
 
 
 def _numbers(evaluate: FieldEvaluator, spins: Array) -> Array:

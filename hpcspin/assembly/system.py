@@ -86,9 +86,11 @@ def solver_of(system: ElectronSystem, seed: int, world: World, device: torch.dev
     return solver
 
 
-def initial_spins(initial: InitialSettings, lattice: Lattice, seed: int) -> NDArray[np.float64]:
+def initial_spins(
+    initial: InitialSettings, lattice: Lattice, seed: int, vacancies: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """Spins at time zero, shape (Lx, Ly, 3); HpcspinError if they do not fit the lattice."""
-    return make_texture(initial.kind, lattice, seed, **initial.parameters)
+    return make_texture(initial.kind, lattice, seed, vacancies, **initial.parameters)
 
 
 def _reservoir(section: ReservoirSettings, lattice: Lattice) -> Reservoir:

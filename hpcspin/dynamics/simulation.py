@@ -150,7 +150,7 @@ class Simulation:
         self._domain = Domain.cut(lattice, self.world, field.halo)
         self._motion = Motion(field, self._domain, settings, self._device, vacancies)
         self._evaluate = self._motion.evaluate
-        checked = check_spins(initial_spins, lattice.size, "initial spins")
+        checked = check_spins(initial_spins, lattice.size, "initial spins", vacancies=vacancies)
         self._spins, self._step = self._block(checked), 0
         self._recorder_state: Mapping[str, Any] | None = None
         self._unfinished: Callable[[], None] | None = None

@@ -178,7 +178,7 @@ class ElectronSystem:
         HpcspinError
             If the texture is unknown or has no such parameter.
         """
-        return make_texture(kind, self.lattice, seed, **parameters)
+        return make_texture(kind, self.lattice, seed, self.vacancies, **parameters)
 
     def solve(
         self,
@@ -226,7 +226,9 @@ class ElectronSystem:
             precision=self.precision if precision is None else precision,
         )
         snapshots, restore = as_snapshots(spins, self.lattice.size)
-        return solve(system, check_spins(snapshots, None, "spins"), World.current(), device).map(restore)
+        return solve(
+            system, check_spins(snapshots, None, "spins", vacancies=self.vacancies), World.current(), device
+        ).map(restore)
 
     def transport(self, spins: Any, energies: Sequence[float] = ()) -> Transport:
         """Currents of charge and spin along every bond and from every reservoir, density of states, transmission.
@@ -256,7 +258,9 @@ class ElectronSystem:
         from hpcspin.parallel.world import World
 
         snapshots, restore = as_snapshots(spins, self.lattice.size)
-        return transports(self, check_spins(snapshots, None, "spins"), energies, World.current()).map(restore)
+        return transports(
+            self, check_spins(snapshots, None, "spins", vacancies=self.vacancies), energies, World.current()
+        ).map(restore)
 
     def as_config(self) -> dict[str, Any]:
         """Sections ``lattice`` and ``electrons`` of a config that describes this system, as JSON values."""

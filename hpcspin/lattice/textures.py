@@ -19,8 +19,10 @@ TEXTURES: Registry[Callable[..., NDArray[np.float64]]] = Registry("initial.kind"
 """Functions of a lattice, a random generator and their own parameters that return unit spins, shape (Lx, Ly, 3)."""
 
 
-def make_texture(name: str, lattice: Lattice, seed: int, **parameters: Any) -> NDArray[np.float64]:
-    """Unit spins of a registered texture, shape (Lx, Ly, 3).
+def make_texture(
+    name: str, lattice: Lattice, seed: int, vacancies: NDArray[np.bool_] | None = None, **parameters: Any
+) -> NDArray[np.float64]:
+    """Unit spins of a registered texture, shape (Lx, Ly, 3); files may hold zeros at ``vacancies``, a mask (Lx, Ly).
 
     Raises
     ------
@@ -32,6 +34,8 @@ def make_texture(name: str, lattice: Lattice, seed: int, **parameters: Any) -> N
         rng = np.random.default_rng(operator.index(seed))
     except (TypeError, ValueError) as failure:
         raise HpcspinError(f"seed: {shown(seed)} must be a whole number of at least 0") from failure
+    if name == "file" and set(parameters) == {"path"}:
+        return _from_file(lattice, str(parameters["path"]), vacancies)
     spins: NDArray[np.float64] = TEXTURES.make(name, lattice, rng, **parameters)
     return spins
 
@@ -198,6 +202,10 @@ def random(lattice: Lattice, rng: np.random.Generator) -> NDArray[np.float64]:
 @TEXTURES.adding("file")
 def from_file(lattice: Lattice, rng: np.random.Generator, path: str) -> NDArray[np.float64]:
     """Last frame of /spins in an HDF5 file, of a simulation's directory, or of an OVF 2.0 or .npy file."""
+    return _from_file(lattice, path, None)
+
+
+def _from_file(lattice: Lattice, path: str, vacancies: NDArray[np.bool_] | None) -> NDArray[np.float64]:
     from hpcspin.storage import SpinsFile  # HDF5 takes a while to import.
 
-    return SpinsFile(path, lattice.size, lattice.cartesian(lattice.sites), lattice.kind).read(-1)[0]
+    return SpinsFile(path, lattice.size, lattice.cartesian(lattice.sites), lattice.kind, vacancies).read(-1)[0]

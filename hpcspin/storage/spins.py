@@ -41,13 +41,17 @@ Places = NDArray[np.float64] | None
 
 
 def check_spins(
-    spins: ArrayLike, size: Sequence[int] | None, where: str, frames: range | None = None
+    spins: ArrayLike,
+    size: Sequence[int] | None,
+    where: str,
+    frames: range | None = None,
+    vacancies: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Check that an array, shape (..., Lx, Ly, 3), contains unit vectors of the given lattice.
 
-    Returns it as contiguous float64. Raises HpcspinError if the size is not (Lx, Ly), a spin is not finite, or its
-    length differs from 1 by more than 1e-6. The message names ``where``, a file or a config key, and numbers the first
-    axis by ``frames``, or from 0 for None.
+    Returns it as contiguous float64, with z at the ``vacancies``, a mask (Lx, Ly), where it holds zeros. Raises
+    HpcspinError if the size is not (Lx, Ly), a spin is not finite, or its length differs from 1 by more than 1e-6. The
+    message names ``where``, a file or a config key, and numbers the first axis by ``frames``, or from 0 for None.
     """
     try:
         with np.errstate(over="ignore"):
@@ -59,6 +63,8 @@ def check_spins(
     if size is not None and array.shape[-3:-1] != tuple(size):
         given, wanted = ("{} x {}".format(*pair) for pair in (array.shape[-3:-1], size))
         raise HpcspinError(f"{where}: spins are on {given} sites, the lattice has {wanted}; correct lattice.size")
+    if vacancies is not None:
+        array = np.where((vacancies & ~array.any(axis=-1))[..., None], (0.0, 0.0, 1.0), array)
     with np.errstate(over="ignore"):
         length = np.linalg.norm(array, axis=-1)
     if not np.isfinite(length).all():
@@ -67,7 +73,7 @@ def check_spins(
     wrong = np.abs(length - 1) > LENGTH_TOLERANCE
     if wrong.any():
         first = length[wrong][0]
-        remedy = "normalise the spins" if first else "give any unit vector to a vacancy"
+        remedy = "normalise the spins" if first else "only the sites of electrons.vacancies can lack a spin"
         raise HpcspinError(f"{where}: spin {_place_of_first(wrong, frames)} has length {first:.6g}, not 1; {remedy}")
     return array
 
@@ -78,14 +84,20 @@ class SpinsFile:
     The path is an HDF5 file with `/spins` of shape (n, Lx, Ly, 3), finished or partial; an OVF 2.0 file; a NumPy array
     (.npy) of shape (n, Lx, Ly, 3) or (Lx, Ly, 3); the directory of a simulation, for its trajectory; or a directory of
     OVF files of one quantity, in the order of their names. The points of an OVF file are identified by the ``places``
-    of the sites, as in `read_ovf`. The config of an HDF5 file must not name another ``kind`` of lattice. Raises
-    HpcspinError if the path is none of these, unreadable or without configurations.
+    of the sites, as in `read_ovf`. The config of an HDF5 file must not name another ``kind`` of lattice. Zero vectors
+    are read at the ``vacancies`` alone, see `check_spins`. Raises HpcspinError if the path is none of these, unreadable
+    or without configurations.
     """
 
     def __init__(
-        self, path: str | Path, size: Sequence[int] | None, places: Places = None, kind: str | None = None
+        self,
+        path: str | Path,
+        size: Sequence[int] | None,
+        places: Places = None,
+        kind: str | None = None,
+        vacancies: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._size, self._kind = size, kind
+        self._size, self._kind, self._vacancies = size, kind, vacancies
         self.files = _files(Path(path))
         self._where = str(self.files[0] if len(self.files) == 1 else path)
         self.count, self._rows = self._reader(places)
@@ -96,7 +108,7 @@ class SpinsFile:
         """Read and check configurations, shape (n, Lx, Ly, 3): one index (-1 is the last), a slice, or None for all."""
         rows = frame_slice(self.count, frames, self._where)
         numbers = range(rows.start, rows.stop, rows.step)
-        return check_spins(self._rows(rows), self._size, self._where, numbers)
+        return check_spins(self._rows(rows), self._size, self._where, numbers, self._vacancies)
 
     def check(self) -> None:
         """Check all configurations without keeping them in memory; HpcspinError names the first invalid one."""

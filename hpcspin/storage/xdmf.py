@@ -23,12 +23,14 @@ def frames_path(path: str | Path) -> Path:
     return Path(path).with_suffix(".frames.h5")
 
 
-def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.float64]) -> int:
+def write_xdmf(
+    path: str | Path, trajectory: str | Path, places: NDArray[np.float64], vacancies: NDArray[np.bool_] | None = None
+) -> int:
     """Write the vectors and maps of a file of frames on Lx x Ly sites, and return the number of frames.
 
     The numbers are copied to `frames_path`, to which the XDMF file refers by a relative path: both can be moved
     together, whatever becomes of the run. Each array is a separate dataset, because meshio cannot read part of one.
-    ``places`` are those of `write_ovf`.
+    ``places`` are those of `write_ovf`. Spins are 0 at ``vacancies``, a mask (Lx, Ly): ParaView can hide these.
     """
     path, trajectory, numbers = Path(path), Path(trajectory), frames_path(path)
     if ":" in numbers.name:
@@ -46,6 +48,8 @@ def write_xdmf(path: str | Path, trajectory: str | Path, places: NDArray[np.floa
         for index, time in enumerate(times):
             grid = _grid(series, index, float(time), stored, numbers.name)
             for name, values in _layers(shown, trajectory, index, places.shape[:2]):
+                if name == "spins" and vacancies is not None:
+                    values[vacancies] = 0
                 kind, shape = ("Vector", (-1, 3)) if values.ndim == 3 else ("Scalar", (-1,))
                 attribute = xml.SubElement(grid, "Attribute", Name=name, AttributeType=kind, Center="Node")
                 stored_values = copy.create_dataset(f"frames/{index:08d}/{name}", data=values.reshape(shape))

@@ -86,8 +86,10 @@ def _ranks(domain: Domain, field: Field) -> dict[str, str]:
 def _steps(config: Config, field: Field, domain: Domain, device: torch.device) -> dict[str, str]:
     """Time of a step, from the config's initial spins; their frame is measured, to find what it would refuse."""
     initial, settings, lattice = config.section(InitialSettings), config.section(DynamicsSection), domain.lattice
-    motion = Motion(field, domain, settings, device, build_vacancies(config, lattice))
-    start = check_spins(initial_spins(initial, lattice, settings.seed), lattice.size, "initial spins")
+    vacancies = build_vacancies(config, lattice)
+    motion = Motion(field, domain, settings, device, vacancies)
+    given = initial_spins(initial, lattice, settings.seed, vacancies)
+    start = check_spins(given, lattice.size, "initial spins", vacancies=vacancies)
     spins, done = components_first(torch.as_tensor(start[domain.slices], device=device)), 0
 
     def look() -> None:
@@ -131,8 +133,9 @@ def _measure(config: Config, motion: Motion, domain: Domain, spins: Tensor) -> N
 
 
 def _label(config: Config, lattice: Lattice, world: World) -> dict[str, str]:
-    spins = initial_spins(config.initial or InitialSettings(kind="random"), lattice, seed=1)
-    solver = build_solver(config, build_system(config), world)
+    system = build_system(config)
+    spins = initial_spins(config.initial or InitialSettings(kind="random"), lattice, 1, system.vacancies)
+    solver = build_solver(config, system, world)
     seconds = _slowest(lambda: solver.solve(spins[None]), world, torch.device("cpu"))
     return {"exact label": f"{seconds:.3g} s, the first one, for {'initial' if config.initial else 'random'} spins"}
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcspin.assembly.outputs import sole_writer
-from hpcspin.assembly.system import lattice_of
+from hpcspin.assembly.system import lattice_of, vacancies_of
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import (
@@ -19,6 +19,7 @@ from hpcspin.storage import (
     frames_path,
     open_hdf5,
     partial_path,
+    read_attributes,
     read_rows,
     real_dataset,
     require_absent,
@@ -38,11 +39,12 @@ def export(source: Path, target: Format, output: Path, world: World, *, force: b
     """Write a trajectory or label file that carries a config, or the trajectory of a directory, in another format.
 
     The output is an ``xdmf`` file (for ParaView and meshio), or a directory of one OVF 2.0 file a frame of spins and
-    one of the field. Files that are there are replaced only with ``force``. Rank 0 does the work.
+    one of the field. Vectors are 0 at vacancies. Files that are there are replaced only with ``force``. Rank 0 does the
+    work.
     """
     source = trajectory_file(source)
     lattice = lattice_of(source)
-    places = lattice.cartesian(lattice.sites)
+    places, vacancies = lattice.cartesian(lattice.sites), vacancies_of(read_attributes(source), lattice)
     if target == "xdmf" and output.suffix != ".xdmf":
         raise HpcspinError(f"{output}: ParaView recognises XDMF by the name; end it with .xdmf")
     with sole_writer(output, world, directory=target != "xdmf"):
@@ -52,7 +54,7 @@ def export(source: Path, target: Format, output: Path, world: World, *, force: b
             require_output(frames_path(output), source)
             require_absent(output, frames_path(output), force=force)
             with all_or_none(lambda: filter(Path.is_file, (output, frames_path(output)))):
-                count = write_xdmf(output, source, places)
+                count = write_xdmf(output, source, places, vacancies)
             _tell(output, f"{count} frames, whose numbers are in {frames_path(output)}", source, world)
             return
         require_absent(*sorted(output.glob("*.ovf")), force=force)
@@ -62,7 +64,7 @@ def export(source: Path, target: Format, output: Path, world: World, *, force: b
                 "reads it, viewers of square grids, such as mumax3 and Ubermag, show nothing: take XDMF and ParaView"
             )
         with all_or_none(lambda: output.glob("*.ovf")):
-            count = _write_all_ovf(output, source, places, _REPRESENTATIONS[target])
+            count = _write_all_ovf(output, source, places, vacancies, _REPRESENTATIONS[target])
         _tell(output, f"{count} frames, a file each of {' and of '.join(_VECTORS)}", source, world)
 
 
@@ -74,7 +76,13 @@ def _tell(output: Path, what: str, source: Path, world: World) -> None:
     world.log_result(f"{output}: {what}")
 
 
-def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], representation: Representation) -> int:
+def _write_all_ovf(
+    output: Path,
+    source: Path,
+    places: NDArray[np.float64],
+    vacancies: NDArray[np.bool_],
+    representation: Representation,
+) -> int:
     with open_hdf5(source) as file:
         count = count_frames(file, source)
         shape = real_dataset(file, source, "spins", SPINS).shape
@@ -88,9 +96,11 @@ def _write_all_ovf(output: Path, source: Path, places: NDArray[np.float64], repr
             )
         for frame in range(count):
             for name, unit in _VECTORS.items():
+                vectors = read_rows(data[name], source, slice(frame, frame + 1))[0]
+                vectors[vacancies] = 0  # A magnet of these formats ends where its vectors are 0.
                 write_ovf(
                     output / f"{name}_{int(step[frame]):08d}.ovf",
-                    read_rows(data[name], source, slice(frame, frame + 1))[0],
+                    vectors,
                     places,
                     title=name,
                     unit=unit,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,12 @@ def label_file(
     ``origin`` tells where the spins come from and is stored with the labels as JSON values. Returns the exit code.
     """
     system, attributes = build_system(config), None
-    places = system.lattice.cartesian(system.lattice.sites)
+    lattice = system.lattice
+    open_source = partial(
+        SpinsFile, spins_path, lattice.size, lattice.cartesian(lattice.sites), config.lattice.kind, system.vacancies
+    )
     if world.rank == 0:
-        source = SpinsFile(spins_path, config.lattice.size, places, config.lattice.kind)
+        source = open_source()
         source.check()
         require_output(output, *source.files)
         attributes = {
@@ -43,7 +47,7 @@ def label_file(
             **({"origin": dict(origin)} if origin else {}),
         }
     attributes = world.broadcast(attributes)
-    source = SpinsFile(spins_path, config.lattice.size, places, config.lattice.kind)
+    source = open_source()
     energies = config.section(ElectronsSettings).transport
     these = range(source.count) if snapshots is None else snapshots
     return write_label_file(

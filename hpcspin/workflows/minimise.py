@@ -41,7 +41,7 @@ def minimise_directory(config: Config, output: Path, world: World) -> int:
             path, lambda file, about: (file["spins"][0], float(about["step"]), int(about["evaluations"]))
         )
         if going_on is None:
-            spins = initial_spins(initial, landscape.lattice, seed)
+            spins = initial_spins(initial, landscape.lattice, seed, ~landscape.occupied)
             tilt = settings.tilt * np.random.default_rng(seed).standard_normal(spins.shape)
             spins = spins + perpendicular(spins, tilt) * landscape.free[..., None]
             going_on = (spins / np.linalg.norm(spins, axis=-1, keepdims=True), 1.0, 0)

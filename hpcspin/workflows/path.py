@@ -88,8 +88,8 @@ def path_directory(config: Config, first: Path, last: Path, output: Path, world:
 
 def _ends(landscape: Landscape, first: Path, last: Path) -> Array:
     lattice = landscape.lattice
-    places = lattice.cartesian(lattice.sites)
-    start, end = (SpinsFile(path, lattice.size, places, lattice.kind).read(-1)[0] for path in (first, last))
+    places, empty = lattice.cartesian(lattice.sites), ~landscape.occupied
+    start, end = (SpinsFile(path, lattice.size, places, lattice.kind, empty).read(-1)[0] for path in (first, last))
     return landscape.ends(start, end)
 
 

@@ -34,7 +34,8 @@ _SHOWN = 16
 def simulate_directory(config: Config, directory: Path, world: World) -> int:
     """Simulate, or continue from the directory's checkpoint."""
     initial, dynamics = config.section(InitialSettings), config.section(DynamicsSection)
-    spins = initial_spins(initial, build_lattice(config.lattice), dynamics.seed)
+    lattice = build_lattice(config.lattice)
+    spins = initial_spins(initial, lattice, dynamics.seed, build_vacancies(config, lattice))
     _warn_of_unfinished(initial, world)
     given = config.model_dump(mode="json")
     outcome = simulate_from(spins, config, directory, world, _identity(initial, dynamics, spins, given))

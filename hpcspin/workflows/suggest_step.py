@@ -26,8 +26,9 @@ def suggest_step(config: Config, world: World, evaluations: int) -> str:
     domain = Domain.cut(lattice, world, field.halo)
     # Without noise, which not all integrators take, and which gives no rate.
     still = dynamics.model_copy(update={"temperature": 0.0, "integrator": "heun", "tolerance": None})
-    motion = Motion(field, domain, still, device, build_vacancies(config, lattice))
-    start = torch.as_tensor(initial_spins(initial, lattice, dynamics.seed)[domain.slices], device=device)
+    vacancies = build_vacancies(config, lattice)
+    motion = Motion(field, domain, still, device, vacancies)
+    start = torch.as_tensor(initial_spins(initial, lattice, dynamics.seed, vacancies)[domain.slices], device=device)
     rate = fastest_rate(motion.velocity, components_first(start), motion.sites, largest_on(world), evaluations)
     drives, lines = drives_of(field), []
     for name, scheme in sorted(INTEGRATORS.items()):

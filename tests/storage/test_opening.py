@@ -384,7 +384,7 @@ def test_a_million_frames_are_checked_without_holding_them(tmp_path: Path) -> No
     )
     result = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     told, last = result.stdout.splitlines()
-    assert "spin (1000, 0, 0) has length 0, not 1; give any unit vector to a vacancy" in told
+    assert "spin (1000, 0, 0) has length 0, not 1; only the sites of electrons.vacancies can lack a spin" in told
     assert last.startswith("(1, 4, 5, 3)")
     assert int(last.split()[-1]) < 150_000  # kB
 

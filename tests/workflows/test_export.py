@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import meshio
 import numpy as np
@@ -26,13 +27,13 @@ def places(kind: str) -> np.ndarray:
     return make_lattice(kind, SIZE).cartesian(np.moveaxis(np.indices(SIZE), 0, -1))
 
 
-def trajectory(directory: Path, kind: str, written: int = FRAMES) -> dict[str, np.ndarray]:
+def trajectory(directory: Path, kind: str, written: int = FRAMES, **config: Any) -> dict[str, np.ndarray]:
     """A trajectory of random vectors in a directory; returns its content."""
     random = np.random.default_rng(3)
     frames = {name: random.normal(size=(FRAMES, *SIZE, 3)) for name in ("spins", "field")}
     frames |= {"bond_map": random.normal(size=(FRAMES, *SIZE)), "time": np.array([0.0, 0.4, 1.2])}
     frames |= {"step": np.array([0, 1, 3]), "magnetization": random.normal(size=(FRAMES, 3))}
-    attributes = {"config": {"lattice": {"kind": kind, "size": SIZE, "periodic": [False, True]}}}
+    attributes = {"config": {"lattice": {"kind": kind, "size": SIZE, "periodic": [False, True]}, **config}}
     observables = {"bond_map": SIZE, "magnetization": (3,)}
     writer = TrajectoryWriter(directory / "trajectory.h5", SIZE, attributes, FRAMES, observables)
     for frame in range(written):
@@ -138,6 +139,20 @@ def test_meshio_reads_every_frame_of_an_xdmf_export(tmp_path: Path, kind: str) -
         for name, values in data.items():
             assert np.array_equal(values, frames[name][frame].reshape(values.shape))
             assert values.shape == ((12,) if name == "bond_map" else (12, 3))
+
+
+def test_spins_are_zero_at_vacancies(tmp_path: Path) -> None:
+    """Which viewers of OVF files show as no magnet, and ParaView hides by a threshold."""
+    frames = trajectory(tmp_path, "square", electrons={"vacancies": [[2, 1]]})
+    frames["spins"][:, 2, 1] = frames["field"][:, 2, 1] = 0
+    export(tmp_path, "ovf", tmp_path / "ovf", World())
+    export(tmp_path, "xdmf", tmp_path / "run.xdmf", World())
+    shown = [data["spins"].reshape(*SIZE, 3) for _, data in series(tmp_path / "run.xdmf")[2]]
+    assert np.array_equal(shown, frames["spins"])
+    for name in ("spins", "field"):
+        paths = sorted((tmp_path / "ovf").glob(f"{name}_*.ovf"))
+        found = [read_ovf(path)[1].reshape(*SIZE[::-1], 3).transpose(1, 0, 2) for path in paths]
+        assert np.array_equal(found, frames[name])
 
 
 @pytest.mark.parametrize("size", [(4, 1), (1, 1)])

@@ -11,15 +11,18 @@ import h5py
 import numpy as np
 import pytest
 
+from hpcspin import load_system
 from hpcspin.config import load_config
 from hpcspin.dynamics import WholeLatticeField
 from hpcspin.dynamics.energies import energy, spin_temperature
 from hpcspin.errors import HpcspinError, one_line
 from hpcspin.lattice import make_lattice
 from hpcspin.parallel.world import World
-from hpcspin.storage import SpinsFile, spins, write_ovf
+from hpcspin.storage import SpinsFile, read_ovf, spins, write_ovf
+from hpcspin.workflows.export import export
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.simulate import simulate_directory
+from hpcspin.workflows.suggest_step import suggest_step
 
 CLASSICAL = [
     "dynamics.field=classical",
@@ -162,3 +165,22 @@ def test_a_memory_that_is_too_small_is_told() -> None:
     with pytest.raises(MemoryError) as failure:
         np.ones(2**59)
     assert one_line(failure.value).startswith("out of memory: Unable to allocate")
+
+
+def test_zeros_of_an_export_are_read_at_vacancies_and_nowhere_else(config: Path, tmp_path: Path) -> None:
+    """As OOMMF writes and reads what lies outside a magnet."""
+    holes = ["electrons.vacancies={columns: [4, 4]}"]
+    simulate(config, tmp_path / "run", *holes)
+    export(tmp_path / "run", "ovf", tmp_path / "ovf", World())
+    exported = read_ovf(sorted((tmp_path / "ovf").glob("spins_*.ovf"))[-1])
+    assert np.array_equal(~exported.any(axis=-1), np.arange(6)[:, None] * np.ones(4) == 4)
+    given = [*holes, *from_file(tmp_path / "ovf")]
+    simulate(config, tmp_path / "again", *given)
+    assert np.array_equal(np.delete(first_frame(tmp_path / "again"), 4, axis=0), np.delete(exported, 4, axis=0))
+    suggest_step(load_config(config, [*CLASSICAL, *given]), World(), 1)
+    assert label_file(load_config(config, holes), tmp_path / "ovf", tmp_path / "out.h5", World()) == 0
+    system = load_system(str(config), *holes)
+    solved = system.solve(exported)
+    assert np.array_equal(solved.field, system.solve(system.texture("file", path=tmp_path / "ovf")).field)
+    with pytest.raises(HpcspinError, match=r"spin \(4, 4, 0\) has length 0, not 1; .*electrons\.vacancies"):
+        simulate(config, tmp_path / "other", *from_file(tmp_path / "ovf"))
