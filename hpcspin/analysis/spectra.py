@@ -1,6 +1,6 @@
 """Correlations of spins in space and time, and their spectra; what `hpcspin analyse` can compute, by name.
 
-A vacancy is a site whose spin is NaN; it belongs to no pair, to no wave and to no cell.
+A vacancy is a site whose spin is NaN; it belongs to no pair, to no wave and to no triangle.
 
 Wave vectors are those of a periodic lattice, (h / Lx, k / Ly) in units of the reciprocal vectors, in the order of
 `numpy.fft.fftfreq`; along an open side this is a Fourier transform without a conservation law behind it.
@@ -170,5 +170,5 @@ def correlation(lattice: Lattice, spins: Array, interval: float) -> Mapping[str,
 
 @QUANTITIES.adding("topological_charge")
 def topological_charge(lattice: Lattice, spins: Array, interval: float) -> Mapping[str, Array]:
-    """Topological charge of each cell, ``topological_charge`` (n, Lx, Ly); NaN beyond open edges and at vacancies."""
+    """Topological charge of each cell, ``topological_charge`` (n, Lx, Ly); NaN without a triangle of spins."""
     return {"topological_charge": np.stack([topological_charges(lattice, frame) for frame in spins])}

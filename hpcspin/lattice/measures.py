@@ -26,6 +26,12 @@ def mean_of_known(values: NDArray[np.float64]) -> float:
     return np.nan if np.isnan(values).all() else float(np.nanmean(values))
 
 
+def _mean_along(axis: int, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean along an axis of the values that are not NaN; NaN where there are none."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(values, axis=axis) / np.sum(~np.isnan(values), axis=axis))
+
+
 def bond_map(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of S_i·S_j over the bonds that leave each site towards +x and +y (Fig. 4 of the paper).
 
@@ -41,9 +47,7 @@ def bond_map(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64
     ndarray
         Shape (..., Lx, Ly); -1 in an antiferromagnet, +1 in a ferromagnet, NaN at a site without such a bond.
     """
-    bonds = nearest_bonds(lattice, spins)
-    with np.errstate(invalid="ignore"):
-        return np.nansum(bonds, axis=-1) / np.sum(~np.isnan(bonds), axis=-1)
+    return _mean_along(-1, nearest_bonds(lattice, spins))
 
 
 def bond_fractions(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,7 +82,7 @@ def bond_columns(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _triangles(lattice: Lattice, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Corners of the two triangles of each cell, counterclockwise, (3 arrays of (2, sites, 3)); NaN beyond an edge."""
+    """Corners of the two triangles of each cell, counterclockwise: 3 arrays (2, sites, 3), NaN without a spin there."""
     flat = spins.reshape(lattice.num_sites, 3)
     table = lattice.shift([(0, 0), (1, 0), (0, 1), (1, 1)]).T
     o, x, y, xy = np.where(table[..., None] >= 0, flat[table], np.nan)
@@ -90,7 +94,8 @@ def _triangles(lattice: Lattice, spins: NDArray[np.float64]) -> tuple[NDArray[np
 def scalar_chirality(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean of S_a·(S_b x S_c) over the two triangles of the cell towards +x and +y of each site.
 
-    Cells of the square lattice are divided along the diagonal from (1, 0) to (0, 1).
+    Cells of the square lattice are divided along the diagonal from (1, 0) to (0, 1). A triangle with a vacancy, whose
+    spin is NaN, does not count.
 
     Parameters
     ----------
@@ -102,10 +107,10 @@ def scalar_chirality(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np
     Returns
     -------
     ndarray
-        Shape (Lx, Ly); NaN where the cell has a corner beyond an open edge.
+        Shape (Lx, Ly); NaN where no triangle counts, as beyond an open edge.
     """
     a, b, c = _triangles(lattice, spins)
-    return (a * np.cross(b, c)).sum(axis=-1).mean(axis=0).reshape(lattice.size)
+    return _mean_along(0, (a * np.cross(b, c)).sum(axis=-1)).reshape(lattice.size)
 
 
 def topological_charges(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -117,8 +122,8 @@ def topological_charges(lattice: Lattice, spins: NDArray[np.float64]) -> NDArray
     a, b, c = _triangles(lattice, spins)
     volume = (a * np.cross(b, c)).sum(axis=-1)
     angles = 2 * np.arctan2(volume, 1 + (a * b).sum(axis=-1) + (b * c).sum(axis=-1) + (c * a).sum(axis=-1))
-    charges: NDArray[np.float64] = angles.sum(axis=0).reshape(lattice.size) / (4 * np.pi)
-    return charges
+    covered = np.where(np.isnan(angles).all(axis=0), np.nan, np.nansum(angles, axis=0))
+    return covered.reshape(lattice.size) / (4 * np.pi)
 
 
 def topological_charge(lattice: Lattice, spins: NDArray[np.float64]) -> float:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hpcspin.lattice import make_lattice, scalar_chirality, structure_factor, topological_charge
+from hpcspin.lattice import make_lattice, scalar_chirality, structure_factor, topological_charge, topological_charges
 
 kinds = pytest.mark.parametrize("kind", ["square", "triangular"])
 
@@ -57,3 +57,21 @@ def test_structure_factor_obeys_its_sum_rule():
     neel = np.zeros((4, 6, 3))
     neel[..., 2] = 1 - 2 * (np.indices((4, 6)).sum(axis=0) % 2)
     assert structure_factor(lattice, neel, [(0.5, 0.5), (0.5, 0)]) == pytest.approx([24, 0])
+
+
+@kinds
+def test_a_vacancy_takes_away_its_six_triangles_and_no_others(kind):
+    lattice = make_lattice(kind, (5, 4), (True, True))
+    spins = np.random.default_rng(0).normal(size=(5, 4, 3))
+    spins /= np.linalg.norm(spins, axis=-1, keepdims=True)
+    spins[2, 2] = np.nan
+    o, x, y, xy = (np.roll(spins, shift, axis=(0, 1)) for shift in ((0, 0), (-1, 0), (0, -1), (-1, -1)))
+    chiralities = np.stack([(a * np.cross(b, c)).sum(axis=-1) for a, b, c in ((o, x, y), (xy, y, x))])
+    assert np.isnan(chiralities).sum() == 6
+    known = scalar_chirality(lattice, spins)
+    assert np.argwhere(np.isnan(known)).tolist() == [[1, 2], [2, 1]]
+    only = np.where(np.isnan(chiralities[0]), chiralities[1], chiralities[0])[[2, 1], [2, 1]]
+    assert known[[2, 1], [2, 1]] == pytest.approx(only)
+    charges = topological_charges(lattice, spins)
+    assert np.array_equal(np.isnan(charges), np.isnan(known))
+    assert np.array_equal(np.sign(charges[[2, 1], [2, 1]]), np.sign(only))
