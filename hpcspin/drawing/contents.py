@@ -123,19 +123,19 @@ def _labels(directory: Path) -> _Described:
 def _simulation(directory: Path) -> _Described:
     path = find_trajectory(directory)
     series, stored, partial = read_series(directory), read_attributes(path), path.suffix == ".partial"
-    dynamics = stored.get("config", {}).get("dynamics") or {}
+    config = stored.get("config", {})
+    dynamics = config.get("dynamics") or {}
     doubts = list(_doubts(series, dynamics))
     if partial:
         doubts.append("the run is not finished; run the same command again to go on, unless it is running")
     facts = [("state", "not finished" if partial else "finished"), ("time reached", f"{series.time[-1]:g} ħ/t")]
-    facts += [(key, f"{dynamics[key]}{unit}") for key, unit in _FACTS.items() if dynamics.get(key) is not None]
     numbers = [
         (f"{what}: {name}" if name else what, *(f"{values[frame]:.4g}" for frame in (0, -1)))
         for what, curves in series.curves.items()
         for name, values in curves.items()
     ]
     sections = {
-        "What was run": [page.table([("lattice", _lattice_words(series)), *facts])],
+        "What was run": [page.table([*facts, *_settings(config)])],
         "Film": [film_of(path)],
         "Against time": _plots(series),
         "Numbers": [page.table(numbers, ["", "first frame", "last frame"])],
@@ -184,9 +184,28 @@ def _torque(directory: Path) -> _Described:
     return sections | _origin({"config": config}), doubts, unfinished
 
 
-_FACTS = {"field": "", "model": "", "integrator": "", "damping": ""}
-_FACTS |= {"temperature": " t", "step": " ħ/t", "duration": " ħ/t", "seed": ""}
-"""Keys of the dynamics that a report shows, and their units."""
+_FACTS = {
+    "electrons": ("exchange", "temperature", "filling", "potential"),
+    "dynamics": ("field", "model", "integrator", "damping", "temperature", "step", "duration", "seed"),
+}
+"""Keys of the config that a report on a run shows, by their sections."""
+
+
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Words and values of the config of a run; a map of numbers of all sites is left to the whole config."""
+    lattice = config["lattice"]
+    edges = (
+        f"{'periodic' if closed else 'open'} along {axis}"
+        for axis, closed in zip("xy", lattice["periodic"], strict=True)
+    )
+    yield "lattice", f"{lattice['kind']}, {lattice['size'][0]}×{lattice['size'][1]} sites, {', '.join(edges)}"
+    for section, keys in _FACTS.items():
+        given = config.get(section) or {}
+        for key in keys:
+            if given.get(key) is not None and not isinstance(given[key], list):
+                yield in_words(f"{section}.{key}").removeprefix(f"{section}."), str(given[key])
+        for reservoir in given.get("reservoirs") or ():
+            yield f"potential of {reservoir['name']} (t)", str(reservoir["potential"])
 
 
 def _doubts(series: Series, dynamics: Mapping[str, Any]) -> Iterator[str]:
@@ -312,7 +331,8 @@ def _share(record: Mapping[str, Any]) -> str:
 
 def _reproduction(directory: Path) -> _Described:
     layout = Layout(directory)
-    sections: Sections = {}
+    config = read_json(directory / "config.json", "run `hpcspin reproduce` again")
+    sections: Sections = {"What was run": [page.table(_settings(config))]}
     unfinished = not layout.numbers.exists()
     if not unfinished:
         numbers = read_json(layout.numbers, "run `hpcspin report` again")
@@ -348,14 +368,6 @@ def _plots(series: Series) -> list[str]:
         page.plot(what, series.axis, {name: (series.time, values) for name, values in curves.items()})
         for what, curves in series.curves.items()
     ]
-
-
-def _lattice_words(series: Series) -> str:
-    lattice = series.lattice
-    edges = [
-        f"{'periodic' if closed else 'open'} along {axis}" for axis, closed in zip("xy", lattice.periodic, strict=True)
-    ]
-    return f"{lattice.kind}, {lattice.size[0]}×{lattice.size[1]} sites, {', '.join(edges)}"
 
 
 _DESCRIBED: dict[str, Callable[[Path], _Described]] = {

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
+from hpcspin.drawing.style import COLOURS
 from hpcspin.lattice import Lattice
 
 Array = NDArray[np.float64]
@@ -53,9 +54,8 @@ def table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> str:
 
 
 def _cell(content: object) -> str:
-    """A cell; words too long for a line, such as checksums, are broken."""
-    words = str(content).split()
-    broken = ' class="long"' if words and max(map(len, words)) > _LONGEST else ""
+    """A cell; only sentences, and words too long for a line, such as checksums, are broken."""
+    broken = ' class="long"' if len(str(content)) > _LONGEST else ""
     return f"<td{broken}>{_text(content)}</td>"
 
 
@@ -80,6 +80,7 @@ def plot(title: str, across: str, curves: Mapping[str, Curve], log: bool = False
         "title": {"text": _text(title), "font": {"size": 13}, "x": 0, "xanchor": "left"},
         "margin": {"l": 60, "r": 30, "t": 54, "b": 40},
         "modebar": {"orientation": "v"},
+        "colorway": COLOURS,
         "xaxis": {"title": {"text": _text(across)}},
         "yaxis": {"type": "log" if log else "linear", "exponentformat": "power"} | ({} if log else _flat(curves)),
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom"},

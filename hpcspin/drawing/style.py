@@ -7,13 +7,20 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from hpcspin.errors import HpcspinError
 from hpcspin.storage import write_bytes
 
+COLOURS = [
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+]  # fmt: skip
+"""Colours of curves, which the colour-blind tell apart: M. A. Petroff, arXiv:2107.02270."""
+
 mpl.rcParams.update(
     {
         "font.size": 9,
+        "axes.prop_cycle": cycler(color=COLOURS),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "legend.frameon": False,

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from hpcspin.analysis.series import Estimate
 from hpcspin.drawing import closed, driven
 from hpcspin.parallel.world import World
 from hpcspin.storage import write_text
@@ -64,8 +65,8 @@ def reproduction_rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     test = numbers["test"]
     rows = [
         ("test snapshots", str(test["snapshots"])),
-        ("mean squared error of a perpendicular field component", f"{test['mse']:.3g}"),
-        ("sigma of its error", f"{test['sigma']:.3g}"),
+        ("mean squared error of a perpendicular field component", f"{Estimate(test['mse'], test.get('mse_error'))} t²"),
+        ("standard deviation of its error", f"{test['sigma']:.3g} t"),
     ]
     if "variance_fraction" in test:
         rows.append(("fraction of its variance unexplained", f"{test['variance_fraction']:.2%}"))

@@ -112,8 +112,10 @@ def test_a_report_is_whole_in_itself_and_names_become_no_tags(outputs: Path) -> 
     text = (outputs / "simulate" / "report.html").read_text()
     assert EVIL not in text
     assert not re.search(r"<(script|img|link|iframe|style)[^>]*(src|href)=", text)
-    for words in ("Provenance", "current out of", "Jobs that ended in order", "processor", "Film", "0.4 ħ/t"):
+    for words in ("Provenance", "current out of", "Jobs that ended in order", "processor", "Film"):
         assert words in text
+    for row in ("time step (ħ/t)</td><td>0.4", "exchange J (t)</td><td>3.8", "potential of right (t)</td><td>0.0"):
+        assert row in text
 
 
 def test_watching_ends_with_the_job(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
