@@ -59,17 +59,24 @@ class CurvePoint:
     """Mean over the runs; None unless every run has the quantity: the mean over those that have, say, nucleated would
     be too small."""
     error: float | None
-    """Standard error of the mean."""
+    """Standard error of the mean; of a single run the error that it tells itself, if it does."""
     runs: int
     """Number of runs that have the quantity."""
     of: int
     """Number of all runs."""
 
 
-def make_point(quantity: str, line: str, stage: int, x: float, values: Sequence[float | None]) -> CurvePoint:
-    """The mean over some runs, whose value is None where the quantity was not reached."""
+def make_point(
+    quantity: str, line: str, stage: int, x: float, values: Sequence[float | None], own_error: float | None = None
+) -> CurvePoint:
+    """The mean over some runs, whose value is None where the quantity was not reached.
+
+    ``own_error`` is the error of the value of a single run, such as that of a line fitted to its wall.
+    """
     finite = [value for value in values if value is not None and np.isfinite(value)]
     mean = Estimate.of(finite) if len(finite) == len(values) else None
+    if mean and len(values) == 1:
+        mean = Estimate(mean.mean, own_error)
     return CurvePoint(
         quantity, line, stage, x, mean.mean if mean else None, mean.error if mean else None, len(finite), len(values)
     )
@@ -85,7 +92,7 @@ def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantiti
     for row in rows:
         groups.setdefault((line_name(row, keys), row["stage"], float(row[against])), []).append(row)
     return [
-        make_point(quantity, line, stage, x, [row.get(quantity) for row in group])
+        make_point(quantity, line, stage, x, [row.get(quantity) for row in group], group[0].get(f"{quantity}_error"))
         for quantity in quantities
         for (line, stage, x), group in sorted(groups.items(), key=lambda item: item[0])
     ]
@@ -110,8 +117,9 @@ def against_time(
 
 
 def line_name(row: Row, keys: Sequence[str]) -> str:
-    """Name of the curve that a run belongs to: the last words of the keys, and their values."""
-    return ", ".join(f"{key.rsplit('.', 1)[-1]} {row[key]}" for key in keys if row[key] is not None)
+    """Name of the curve that a run belongs to: words, or else the last words, of the keys, and their values."""
+    names = {key: key.rsplit(".", 1)[-1] if (words := in_words(key)) == key else words for key in keys}
+    return ", ".join(f"{name} {row[key]}" for key, name in names.items() if row[key] is not None)
 
 
 def in_words(name: str) -> str:

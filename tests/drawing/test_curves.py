@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hpcspin.drawing import curves
-from hpcspin.drawing.curves import draw_curves, make_point
+from hpcspin.drawing.curves import against_key, draw_curves, line_name, make_point
 
 Drawn = dict[str, list[list[float]]]
 
@@ -93,3 +93,16 @@ def test_the_axis_has_words_with_its_unit_where_there_are_any(
     monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure))
     draw_curves([make_point("mse", "", 0, 1.0, [1.0])], against, Path("curves.png"))
     assert figures[0].axes[0].get_xlabel() == label
+
+
+def test_a_single_run_has_the_error_that_it_tells_and_several_have_that_of_their_mean() -> None:
+    rows = [{"stage": 0, "voltage": 1.0, "wall_velocity": value, "wall_velocity_error": 0.3} for value in (1.0, 2.0)]
+    one, two = (against_key(some, (), "voltage", ["wall_velocity", "mean_bond"]) for some in (rows[:1], rows))
+    assert [point.error for point in one] == [0.3, None]
+    assert (two[0].mean, two[0].error) == (1.5, 0.5)
+
+
+def test_curves_are_named_by_words_for_the_keys_that_tell_them_apart() -> None:
+    left = "electrons.reservoirs.left.potential"
+    row = {left: -3.2, "dynamics.field": "learned", "dynamics.exact_interval": None}
+    assert line_name(row, list(row)) == "potential of left (t) -3.2, field learned"
