@@ -71,11 +71,11 @@ def draw(lattice: Lattice, runs: Mapping[str, Quench], directory: Path) -> dict[
         {f"{name} field": (one.time, one.known("energy") / lattice.num_sites) for name, one in pair}
         for pair in (zip(FIELDS, (run.exact, run.labelled), strict=True) for run in quenches)
     ]
-    figures.against_time(curves, "energy per site (t)", directory / "energy.png")
+    figures.against_time(curves, "exact energy per site (t)", directory / "energy.png")
     numbers: dict[str, Any] = {"order": _order_numbers(lattice, runs)}
     if all(run.exact_energies is not None for run in quenches):
         exact, learned = np.concatenate(_energies(lattice, quenches, "exact"), axis=1)
-        figures.energy_parity(exact, learned - (learned - exact).mean(), directory / "energy_parity.png")
+        figures.energy_parity(exact, learned, directory / "energy_parity.png")
         numbers["energy"] = _energy_numbers(lattice, quenches)
     return numbers
 
@@ -90,8 +90,8 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "energy" in numbers:
         energy = numbers["energy"]
         found += [
-            ("rms error of the learned energy a site, exact runs", f"{Estimate(**energy['error_on_exact_runs'])}"),
-            ("and on learned runs", f"{Estimate(**energy['error_on_learned_runs'])}"),
+            ("rms error of the learned energy a site, exact runs", f"{Estimate(**energy['error_on_exact_runs'])} t"),
+            ("and on learned runs", f"{Estimate(**energy['error_on_learned_runs'])} t"),
         ]
     return found
 

@@ -49,7 +49,7 @@ def field_errors(
 
 
 def _parity(axis: Axes, exact: NDArray[np.float64], learned: NDArray[np.float64]) -> None:
-    reach = float(np.abs(exact).max()) or 1.0
+    reach = float(max(np.abs(exact).max(), np.abs(learned).max())) or 1.0
     edges = np.linspace(-reach, reach, 151)
     # Matplotlib finds no logarithmic scale where all counts are equal.
     most = np.histogram2d(exact, learned, bins=(edges, edges))[0].max()
@@ -58,6 +58,7 @@ def _parity(axis: Axes, exact: NDArray[np.float64], learned: NDArray[np.float64]
     )
     axis.figure.colorbar(counted[3], ax=axis, label="number of components")
     axis.plot([-reach, reach], [-reach, reach], color="black", linewidth=0.8)
+    axis.locator_params(nbins=5)
 
 
 def _error_histogram(axis: Axes, error: NDArray[np.float64], title: str) -> None:
@@ -79,7 +80,10 @@ def torque_ratio(ratio: NDArray[np.float64], path: Path) -> None:
     figure = Figure(figsize=(4.6, 3.4))
     axis = figure.subplots()
     axis.hist(np.log10(ratio[ratio > 0]), bins=80, density=True, color=BLUE)
-    axis.set(xlabel=r"$\log_{10}\,|\mathbf{T}^{neq}|/|\mathbf{T}^{eq}|$ near the wall", ylabel="probability density")
+    axis.set(
+        xlabel=r"$\log_{10}\,|\mathbf{T}^\mathrm{neq}|/|\mathbf{T}^\mathrm{eq}|$ near the wall",
+        ylabel="probability density",
+    )
     save(figure, path)
 
 
@@ -94,21 +98,24 @@ def against_time(
     axis = figure.subplots()
     for number, curves in enumerate(runs):
         for (name, (time, values)), style in zip(curves.items(), ("-", "--"), strict=True):
-            axis.plot(time, values, style, color=f"C{number % 10}", label=f"{name}, run {number}")
+            axis.plot(time, values, style, color=f"C{number % 10}", label=None if number else name)
     axis.set(xlabel="time (ħ/t)", ylabel=what)
-    axis.legend(fontsize=7, ncols=1 + len(runs) // 4)
+    axis.legend(title=f"{len(runs)} runs, a colour each" if len(runs) > 1 else None)
     save(figure, path)
 
 
 def energy_parity(exact: NDArray[np.float64], learned: NDArray[np.float64], path: Path) -> None:
-    """Predicted against exact energies per site of snapshots, shape (n,)."""
+    """Predicted against exact energies per site of snapshots, shape (n,), without the constant that no field knows."""
+    learned = learned - (learned - exact).mean()
     figure = Figure(figsize=(3.8, 3.6), layout="constrained")
     axis = figure.subplots()
     axis.plot(exact, learned, ".", color=BLUE, markersize=3)
     ends = [min(exact.min(), learned.min()), max(exact.max(), learned.max())]
     axis.plot(ends, ends, color="black", linewidth=0.8)
     error = float((learned - exact).std())
-    axis.set(xlabel="exact energy per site (t)", ylabel="predicted energy per site (t)", title=f"σ = {error:.2g} t")
+    axis.set(
+        xlabel="exact energy per site (t)", ylabel="predicted, less its mean error (t)", title=f"σ = {error:.2g} t"
+    )
     save(figure, path)
 
 
@@ -119,7 +126,8 @@ def histograms(panels: Mapping[str, Mapping[str, NDArray[np.float64]]], path: Pa
         everything = np.concatenate(list(values.values()))
         # In perfect order all numbers are equal up to rounding errors, for which NumPy makes no bins.
         low, high = everything.min() - _NARROW, everything.max() + _NARROW
-        edges = np.linspace(low, high, 61)
+        bins = int(np.clip(np.sqrt(len(everything)), 10, 60))
+        edges = np.linspace(low, high, bins + 1)
         for name, numbers in values.items():
             axis.hist(numbers, bins=edges, density=True, histtype="step", label=name)
         axis.set(xlabel=what, ylabel="probability density", yscale="log")

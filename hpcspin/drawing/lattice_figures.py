@@ -25,6 +25,8 @@ BONDS = r"mean bond $\mathbf{S}_i\cdot\mathbf{S}_j$ of a site"
 CHIRALITY = r"mean $\mathbf{S}_i\cdot(\mathbf{S}_j\times\mathbf{S}_k)$ of a cell"
 _PIXELS = 240
 """Pixels along each side of the picture of a Brillouin zone."""
+_ROUNDING = 1e-9
+"""Fraction of the range of colours by which a number may be beyond it without being said to be."""
 _DARKEST = 1e-4
 """Fraction of the largest structure factor below which all is one colour."""
 
@@ -51,7 +53,9 @@ def site_maps(
             image = draw_cells(axis, lattice, values[row], limits, colours)
             axis.set_title(f"{name}, {caption}", fontsize=8)
             axis.label_outer()
-    figure.colorbar(image, ax=axes, label=label, shrink=0.6)
+    slack = _ROUNDING * (limits[1] - limits[0])
+    beyond = any(((n < limits[0] - slack) | (n > limits[1] + slack)).any() for n in maps.values())
+    figure.colorbar(image, ax=axes, label=label, shrink=0.6, extend="both" if beyond else "neither")
     save(figure, path)
 
 
@@ -160,12 +164,14 @@ def flow_maps(
     ends = np.stack([np.broadcast_to(places, middles.shape), places + vectors[:, None, None]], axis=-2)
     lines = LineCollection(list(ends[there]), array=strength, cmap="magma_r", linewidths=2)
     axes[1].add_collection(lines)
-    axes[1].autoscale()
+    low, high = ends[there].min(axis=(0, 1)) - 0.5, ends[there].max(axis=(0, 1)) + 0.5
     axes[1].set_title("spin current", fontsize=9)
     figure.colorbar(lines, ax=axes[1], label=r"spin current of a bond ($t$)", shrink=0.8)
     for axis, energy, values in zip(axes[2:], energies, flows.get("ldos", ()), strict=True):
         _sites(figure, axis, places, values, "states per site and $t$", "viridis", (0, float(values.max())))
         axis.set_title(rf"LDOS at $\epsilon$ = {energy:g} $t$", fontsize=9)
+    for axis in axes:
+        axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     save(figure, path)
 
 

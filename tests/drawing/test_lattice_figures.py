@@ -87,3 +87,11 @@ def test_pictures_of_the_sites_have_a_length_scale_and_a_scale_of_colours(drawn:
     ]
     assert (lower.get_xlim(), lower.get_ylim()) == ((-0.5, 29.5), (-0.5, 11.5))
     assert colours.get_ylabel() == "b"
+
+
+def test_a_scale_of_colours_says_that_numbers_are_beyond_it(drawn: list[Figure]) -> None:
+    values = np.ones((1, 4, 3))
+    for most in (1 + 1e-15, 1.5):
+        values[0, 2, 1] = most
+        site_maps(make_lattice("square", (4, 3)), [""], {"exact": values}, "b", Path("unused.png"))
+    assert [found.axes[0].collections[0].colorbar.extend for found in drawn] == ["neither", "both"]
