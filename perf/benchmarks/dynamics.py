@@ -44,7 +44,7 @@ SHIPPED = str(Path(__file__).parents[2] / "configs" / "models" / "driven_sd_stri
 GIGABYTE = 1e9
 MEMORY_BAR = 16 * GIGABYTE
 HUGE, HUGE_STEPS = 4096, 100
-RATE = "sites x steps / s"
+RATE = "sites × steps / s"
 
 
 def network(model: str, device: torch.device) -> LearnedField:
@@ -214,7 +214,7 @@ def summary(measured: dict[str, Any]) -> str:
 def draw(measured: dict[str, Any], path: Path) -> None:
     """Sites times steps a second against the number of sites."""
     figure, axis = plt.subplots(figsize=(5, 3.4), layout="constrained")
-    for key, label in (("heisenberg", "Heisenberg"), ("learned", measured["network"])):
+    for key, label in (("heisenberg", "Heisenberg"), ("learned", Path(measured["network"]).stem)):
         sites = [row["side"] ** 2 for row in measured[key]]
         axis.loglog(sites, [row["sites_steps_a_second"] for row in measured[key]], "o-", label=label)
     axis.set(xlabel="sites", ylabel=RATE)

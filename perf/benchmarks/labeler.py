@@ -325,10 +325,10 @@ def draw(outcome: dict[str, Any], path: Path) -> None:
         fit = np.exp(np.mean(np.log(times) - slope * np.log(sizes))) * sizes**slope
         axis.loglog(sizes, 1e3 * times, "o", label=f"measured, {fixed}")
         axis.loglog(sizes, 1e3 * fit, "-", label=f"power law, exponent {slope:.2f}")
-        axis.set(xlabel=name, xticks=sizes, xticklabels=sizes)
+        axis.set(xlabel=f"{name} (sites)", xticks=sizes, xticklabels=sizes)
         axis.minorticks_off()
         axis.legend()
-    axes[0].set_ylabel("ms an energy node")
+    axes[0].set_ylabel("time of an energy node (ms)")
     save(figure, path)
 
 

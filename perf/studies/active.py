@@ -251,7 +251,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
         labels, errors = series(runs)
         mean, error = estimate(errors)
         axis.errorbar(labels, mean, error, fmt="o-", capsize=3, label=NAMES[selection])
-    axis.set(xlabel="exact labels", ylabel="test MSE", yscale="log")
+    axis.set(xlabel="number of exact labels", ylabel="mean squared error of a component (t²)", yscale="log")
     axis.legend(frameon=False)
     save(figure, path)
 

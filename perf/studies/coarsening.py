@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from numpy.typing import NDArray
 from shared import parser_of
 
@@ -151,8 +152,9 @@ def draw(measured: dict[str, list[tuple[Array, Array]]], powers: tuple[float, ..
             middle = good[len(good) // 2]
             for power, style in zip(powers, (":", "--"), strict=False):
                 line = size[middle] * (time[good] / time[middle]) ** power
-                axis.loglog(time[good], line, style, color="black", linewidth=0.8, label=f"power {power:g}")
-        axis.set(xlabel="time (ħ/t)", ylabel=name)
+                axis.loglog(time[good], line, style, color="black", linewidth=0.8, label=rf"$\propto t^{{{power:g}}}$")
+        axis.set(xlabel="time (ħ/t)", ylabel=name if name.startswith("sites") else f"{name} (lattice constants)")
+        axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         axis.legend(frameon=False, fontsize=7)
     save(figure, path)
 

@@ -103,7 +103,7 @@ def draw(config: Config, spins: Array, exact: Array, split: dict[str, PredictedF
     lattice = build_system(config).lattice
     run = ComparedRun(np.arange(float(len(spins))), spins, exact)
     ratios = {name: torque_ratio(lattice, run, parts) for name, parts in split.items()}
-    label = r"$\log_{10}$ of the torque over that of the rest, near the wall"
+    label = r"$\log_{10}$ (torque / torque of the rest of the field), near the wall"
     logarithms = {name: np.log10(ratio[ratio > 0]) for name, ratio in ratios.items()}
     histograms({label: logarithms}, output.with_name(f"{output.stem}_histogram.png"))
     figure = Figure(figsize=(4.2 * len(split), 3.0), layout="constrained")

@@ -75,10 +75,10 @@ def draw(voltages: Array, frames: dict[str, dict[str, Any]], output: Path) -> No
             for label, values in found[key].items():
                 axis.plot(at, values, label=label)
             axis.legend()
-        axes[0].set(title=name, ylabel="rms of dh/dV")
-        axes[1].set(ylabel="rms jump of dh/dV a step")
-        axes[2].semilogy(voltages, found["error"], label="error")
-        axes[2].semilogy(voltages, np.sqrt(found["variance"]), label="field")
+        axes[0].set(title="frame {1} of {0}".format(*name.rsplit(":", 1)), ylabel="rms of dh/dV (e)")
+        axes[1].set(ylabel="rms jump of dh/dV a step (e)")
+        axes[2].semilogy(voltages, np.sqrt(found["variance"]), color="C0", label="field")
+        axes[2].semilogy(voltages, found["error"], color="C2", label="error")
         axes[2].set(ylabel="rms of a component (t)")
         axes[2].legend()
         for axis in axes:

@@ -97,7 +97,7 @@ def draw(
     figure = Figure(figsize=(9.6, 3.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     left.hist(np.log10(ratios[ratios > 0]), bins=60, density=True)
-    left.set(xlabel=r"$\log_{10}\,|T^\mathrm{neq}| / |T^\mathrm{eq}|$ near the wall", ylabel="density")
+    left.set(xlabel=r"$\log_{10}\,|T^\mathrm{neq}| / |T^\mathrm{eq}|$ near the wall", ylabel="probability density")
     names = ["exact", "both", "E", "G"]
     middle.bar(names, [moved[name]["mean"] for name in names], yerr=[moved[name]["error"] for name in names])
     middle.set(ylabel="rate of the wall (columns per ħ/t)")
