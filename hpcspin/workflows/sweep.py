@@ -80,7 +80,7 @@ class Verb:
     """What a sweep runs: a function of the config, a directory, the ranks, and ``data`` or ``spins``.
 
     ``results`` returns a record for each result in a finished directory, with its numbers as ``metrics``; ``show`` are
-    the quantities to show unless others are asked for, none for the first number of the results.
+    the quantities to show unless others are asked for; if the results have none of them, their first number is shown.
     """
 
     run: Callable[..., int | None]
@@ -95,7 +95,7 @@ VERBS: dict[str, Verb] = {
     "learn": Verb(learn_directory, of_learning, ("mse",)),
     "minimise": Verb(minimise_directory, of_numbers, ("magnetization.z",)),
     "reproduce": Verb(reproduce_directory, of_numbers, ("test.mse",)),
-    "simulate": Verb(simulate_directory, of_frames(TRAJECTORY), ("wall_velocity",)),
+    "simulate": Verb(simulate_directory, of_frames(TRAJECTORY), ("wall_velocity", "energy", "mean_bond")),
     "torque": Verb(torque_directory, of_torques, ()),
     "train": Verb(
         lambda config, to, world, data: train_directory(config, data, to, world),
@@ -171,7 +171,8 @@ def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
             raise HpcspinError("every training of the sweep has diverged; lower training.learning_rate")
         records = [{"overrides": run.choice, **record} for run, record in pairs]
         rows = [_row(run, record, sweep.verb) for run, record in pairs]
-        show = sweep.show or VERBS[sweep.verb].show or [*records[0]["metrics"]][:1] if records else ()
+        known = [name for name in VERBS[sweep.verb].show if any(row.get(name) is not None for row in rows)]
+        show = sweep.show or known or [name for record in records[:1] for name in record["metrics"]][:1]
         write_csv(rows, sweep.output / "sweep.csv")
         # A report needs the table of a directory that has this file.
         write_text(sweep.output / RECORD, "".join(f"{json.dumps(record)}\n" for record in records))

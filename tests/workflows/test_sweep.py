@@ -147,6 +147,18 @@ def test_simulations_become_curves_over_the_voltage_whose_points_are_means_over_
     assert {float(point["x"]) for point in table(output / "curves.csv")} >= {0.0, 0.8, 1.6}
 
 
+def test_runs_without_a_wall_show_their_energy(hpcspin: Cli, tmp_path: Path) -> None:
+    config, output = tmp_path / "closed.yaml", tmp_path / "out"
+    config.write_text(
+        "lattice: {size: [3, 3], periodic: [true, true]}\nelectrons: {filling: 0.9}\ninitial: {kind: random}\n"
+        "dynamics: {duration: 1, step: 0.5}\n"
+    )
+    vary = ("--vary", "electrons.filling=0.9,1.0")
+    done = hpcspin("sweep", config, "--run", "simulate", "--output", output, *vary)
+    assert done.returncode == 0, done.stderr
+    assert {point["quantity"] for point in table(output / "curves.csv")} == {"energy"}
+
+
 def test_tasks_of_an_array_make_together_what_one_command_makes(hpcspin: Cli, config: Path, tmp_path: Path) -> None:
     vary = ("--vary", f"{LEFT}=-2.0,-3.2", "--vary", "dynamics.seed=1,2")
     for name, tasks in (("whole", ("1/1",)), ("array", ("3/3", "1/3", "2/3"))):
