@@ -137,8 +137,8 @@ def require_possible(architecture: Architecture, settings: TrainingSettings, wor
         )
     if settings.compile and isinstance(architecture.settings, PotentialSettings):
         raise HpcspinError(
-            "training.compile: derivatives of potentials cannot be compiled; give compile: false, or a field of "
-            "several layers"
+            "training.compile: potentials of a descriptor cannot be compiled; give compile: false, or potential.layers "
+            "instead of a descriptor"
         )
     if settings.energy_weight and architecture.settings.kind != "conservative":
         raise HpcspinError(

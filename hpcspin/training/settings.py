@@ -51,8 +51,9 @@ class TrainingSettings(Section):
     checkpoint_interval: Count = 10
     """Epochs between checkpoints and validations."""
     compile: Flag = False
-    """Fuse the layers of a ``direct`` field by torch.compile. Needs a C++ compiler, and a minute or two at the
-    start; whether a step fits into the memory is not tried before."""
+    """Fuse message-passing layers by torch.compile, those of potentials with their derivatives; potentials of a
+    descriptor cannot be compiled. Needs a C++ compiler, and a minute or two at the start; whether a step fits into the
+    memory is not tried before."""
     mixed_precision: Flag = False
     """Compute the products of the training in bfloat16; the saved model computes in ``potential.precision``. Useful on
     GPUs and on CPUs with bfloat16 units; on other CPUs the training takes several times as long."""

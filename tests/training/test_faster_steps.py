@@ -67,6 +67,6 @@ def test_it_is_said_where_bfloat16_is_slower(
     assert ("no units for bfloat16" in caplog.text) == emulated
 
 
-def test_potentials_cannot_be_compiled(tmp_path: Path) -> None:
-    with pytest.raises(HpcspinError, match=r"training\.compile: derivatives of potentials"):
+def test_potentials_of_a_descriptor_cannot_be_compiled(tmp_path: Path) -> None:
+    with pytest.raises(HpcspinError, match=r"training\.compile: potentials of a descriptor"):
         run(write_data(tmp_path / "data"), tmp_path / "model", compile=True)
