@@ -54,7 +54,8 @@ class CurvePoint:
     """Name of the curve that it belongs to."""
     stage: int
     """Number of the run in a chain; 0 for runs that are not chained."""
-    x: float
+    x: Any
+    """Abscissa: a number, or of a key that has not only numbers its value in words."""
     mean: float | None
     """Mean over the runs; None unless every run has the quantity: the mean over those that have, say, nucleated would
     be too small."""
@@ -67,7 +68,7 @@ class CurvePoint:
 
 
 def make_point(
-    quantity: str, line: str, stage: int, x: float, values: Sequence[float | None], own_error: float | None = None
+    quantity: str, line: str, stage: int, x: Any, values: Sequence[float | None], own_error: float | None = None
 ) -> CurvePoint:
     """The mean over some runs, whose value is None where the quantity was not reached.
 
@@ -86,15 +87,17 @@ def against_key(rows: Sequence[Row], keys: Sequence[str], against: str, quantiti
     """Points of quantities that have one number per run, sorted along each curve: by stage, else by the abscissa.
 
     The rows have the varied keys of each run, its ``stage`` in a chain and its numbers; ``keys`` are the varied keys
-    that tell the curves apart.
+    that tell the curves apart. An abscissa in words stays in the order of the rows.
     """
-    groups: dict[tuple[str, int, float], list[Row]] = {}
+    groups: dict[tuple[str, int, Any], list[Row]] = {}
+    numbers = all(isinstance(row[against], int | float) for row in rows)
     for row in rows:
-        groups.setdefault((line_name(row, keys), row["stage"], float(row[against])), []).append(row)
+        x = float(row[against]) if numbers else str(row[against])
+        groups.setdefault((line_name(row, keys), row["stage"], x), []).append(row)
     return [
         make_point(quantity, line, stage, x, [row.get(quantity) for row in group], group[0].get(f"{quantity}_error"))
         for quantity in quantities
-        for (line, stage, x), group in sorted(groups.items(), key=lambda item: item[0])
+        for (line, stage, x), group in sorted(groups.items(), key=lambda item: item[0] if numbers else item[0][:2])
     ]
 
 
@@ -137,6 +140,8 @@ def draw_curves(points: Sequence[CurvePoint], against: str, path: Path) -> None:
         of = [point for point in points if point.quantity == quantity and point.mean is not None]
         for number, (name, curve) in enumerate(_curves(of)):
             _draw_curve(axis, name, curve, against, f"C{number}")
+        if of and isinstance(of[0].x, str):
+            axis.tick_params(axis="x", labelrotation=20)
         axis.set(xlabel=plain(in_words(against)), ylabel=plain(in_words(quantity)))
         if axis.get_legend_handles_labels()[1]:
             axis.legend(frameon=False, fontsize=7)
@@ -169,12 +174,13 @@ def _draw_curve(axis: Axes, name: str, points: Sequence[CurvePoint], against: st
             axis.fill_between(x, mean - error, mean + error, color=color, alpha=0.3, linewidth=0)
         else:
             style, size = _STYLES[direction]
-            axis.errorbar(x, mean, error, fmt=style, markersize=size, capsize=2, **look)
+            fmt = style if x.dtype.kind == "f" else "o"  # Nothing lies between two words.
+            axis.errorbar(x, mean, error, fmt=fmt, markersize=size, capsize=2, **look)
 
 
 def _pieces(points: Sequence[CurvePoint]) -> Iterator[tuple[str, Sequence[CurvePoint]]]:
     """Directions of a chain and its points on the way; the point at which it turns belongs to both ways."""
-    if points[0].stage == points[-1].stage:
+    if points[0].stage == points[-1].stage or isinstance(points[0].x, str):
         yield "", points
         return
     first = 0

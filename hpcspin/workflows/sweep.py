@@ -72,7 +72,7 @@ class Sweep:
     """Quantities to show; none for those of the verb."""
     against: str | None = None
     """Horizontal axis of the curves: a varied key, ``voltage`` or ``time``; None for the voltage where it varies, else
-    the first varied key with numbers."""
+    the first varied key with numbers, or the first one."""
 
 
 @dataclass(frozen=True)
@@ -226,9 +226,8 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequenc
     axes = [*keys, *(name for name in rows[0] if name not in keys), "time"]
     if against not in axes:
         raise HpcspinError(f"--against {against}: choose a varied key, voltage or time: {', '.join(keys)}")
-    if against != "time" and (wrong := [row[against] for row in rows if not isinstance(row.get(against), int | float)]):
-        value = "nothing" if wrong[0] is None else repr(wrong[0])
-        raise HpcspinError(f"--against {against}: a run has {value} there; choose a key or a quantity with numbers")
+    if against != "time" and any(row.get(against) is None for row in rows):
+        raise HpcspinError(f"--against {against}: a run has nothing there; choose a key or a quantity of all runs")
     axis = "" if against == "voltage" and not _follow_from_the_voltage(runs) else against
     others = [key for key in keys if not key.endswith("seed") and not _is_axis(key, axis)]
     lines = [key for key in others if axis not in keys or not _follows(key, axis, runs)]
@@ -248,14 +247,11 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequenc
 
 
 def _natural_axis(runs: Sequence[_Run], verb: str) -> str | None:
-    """The voltage where it varies and determines the potentials, else the first varied key with numbers only."""
-    numeric = [
-        key
-        for key in runs[0].choice
-        if not key.endswith("seed") and all(isinstance(run.choice[key], int | float) for run in runs)
-    ]
+    """The voltage where it varies and determines the potentials, else a varied key, rather one with numbers only."""
+    keys = [key for key in runs[0].choice if not key.endswith("seed")]
+    numeric = [key for key in keys if all(isinstance(run.choice[key], int | float) for run in runs)]
     voltage = verb != "torque" and any(_is_axis(key, "voltage") for key in numeric)
-    return "voltage" if voltage and _follow_from_the_voltage(runs) else next(iter(numeric), None)
+    return "voltage" if voltage and _follow_from_the_voltage(runs) else next(iter([*numeric, *keys]), None)
 
 
 def _follow_from_the_voltage(runs: Sequence[_Run]) -> bool:
