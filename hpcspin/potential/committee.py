@@ -160,9 +160,11 @@ def model_files(path: str | Path) -> list[Path]:
         return [one]
     files = [member / one.name for member in members]
     if len(files) < 2 or not all(map(Path.exists, files)):
+        shipped = str(path) in shipped_models()
+        hidden = f", or rename {path}, which hides the shipped model of this name" if shipped else ""
         raise HpcspinError(
             f"{path}: holds neither model.safetensors nor the finished member-NN/model.safetensors of a committee; "
-            "give what `hpcspin train` has finished"
+            f"give what `hpcspin train` has finished{hidden}"
         )
     return files
 

@@ -62,6 +62,17 @@ def test_a_directory_holds_a_model_or_a_committee(tmp_path: Path) -> None:
     assert torch.equal(load_force(alone)(spins, table, BIAS).field, members[1](spins, table, BIAS).field)
 
 
+def test_an_output_with_the_name_of_a_shipped_model_says_that_it_hides_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``hpcspin torque CONFIG --output torque torque.model=torque`` makes it."""
+    monkeypatch.chdir(tmp_path)
+    assert len(model_files("torque")) == 1
+    Path("torque").mkdir()
+    with pytest.raises(HpcspinError, match=r"torque: holds neither .*rename torque, which hides the shipped model"):
+        load_force("torque")
+
+
 def test_neither_half_a_committee_nor_one_beside_another_model_is_taken_in_silence(tmp_path: Path) -> None:
     for number in range(3):
         directory = tmp_path / MEMBER.format(number)
