@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 from scipy.spatial import Voronoi
 
-from hpcspin.drawing.style import save
+from hpcspin.drawing.style import plain, save
 from hpcspin.lattice import Lattice, bond_columns
 
 Array = NDArray[np.float64]
@@ -140,18 +141,21 @@ def flow_maps(
     flows: Mapping[str, Array],
     energies: Sequence[float],
     path: Path,
+    reservoirs: Sequence[str] = (),
 ) -> None:
-    """Particle and spin currents along the bonds, and the density of states at each energy, side by side.
+    """Particle and spin currents along the bonds, density of states at each energy, and transmissions, side by side.
 
-    The ``flows`` are ``bond_current``, ``bond_spin_current`` and, where there are energies, ``ldos`` of `Transport`;
-    ``offsets`` are those of the bonds. Below the particle current are the local bonds of the spins, shape (Lx, Ly, 3).
+    The ``flows`` are ``bond_current``, ``bond_spin_current`` and, where there are energies, ``ldos`` and
+    ``transmission`` of `Transport`; ``offsets`` are those of the bonds, ``reservoirs`` names. Below the particle
+    current are the local bonds of the spins, shape (Lx, Ly, 3).
     """
     places, vectors = lattice.cartesian(lattice.sites), lattice.cartesian(np.asarray(offsets))
     width, height = np.ptp(places.reshape(-1, 2), axis=0) + 1
-    count = 2 + len(energies)
+    maps = 2 + len(energies)
+    count = maps + ("transmission" in flows)
     figure = Figure(figsize=(4.0 * count, 1.0 + 3.6 * height / width), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
-    for axis in axes:
+    for axis in axes[:maps]:
         scale_in_places(axis)
     middles = places + vectors[:, None, None] / 2
     there = lattice.shift(offsets).T.reshape(middles.shape[:-1]) >= 0  # No bond leads beyond an open edge.
@@ -167,12 +171,24 @@ def flow_maps(
     low, high = ends[there].min(axis=(0, 1)) - 0.5, ends[there].max(axis=(0, 1)) + 0.5
     axes[1].set_title("spin current", fontsize=9)
     figure.colorbar(lines, ax=axes[1], label=r"spin current of a bond ($t$)", shrink=0.8)
-    for axis, energy, values in zip(axes[2:], energies, flows.get("ldos", ()), strict=True):
+    for axis, energy, values in zip(axes[2:maps], energies, flows.get("ldos", ()), strict=True):
         _sites(figure, axis, places, values, "states per site and $t$", "viridis", (0, float(values.max())))
         axis.set_title(rf"LDOS at $\epsilon$ = {energy:g} $t$", fontsize=9)
-    for axis in axes:
+    for axis in axes[:maps]:
         axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    if "transmission" in flows:
+        _transmissions(axes[-1], np.array(energies), flows["transmission"], reservoirs)
     save(figure, path)
+
+
+def _transmissions(axis: Axes, energies: Array, values: Array, reservoirs: Sequence[str]) -> None:
+    """Curves over the energy from each reservoir into each other one; values as in `Transport`."""
+    order = np.argsort(energies)
+    for out_of, into in permutations(range(len(reservoirs)), 2):
+        name = plain(f"{reservoirs[out_of]} to {reservoirs[into]}")
+        axis.semilogy(energies[order], values[order, into, out_of], ".-", linewidth=1, label=name)
+    axis.set(xlabel=r"energy $\epsilon$ ($t$)", ylabel="transmission")
+    axis.legend(frameon=False, fontsize=7)
 
 
 def _sites(

@@ -109,13 +109,15 @@ def draw_flows(labels: Path, world: World) -> None:
     with FrameReader(labels) as frames:
         if not {"bond_current", "bond_spin_current"} <= set(frames.names) or "electrons" not in stored:
             return
-        shown = {"bond_current", "bond_spin_current", "ldos"} & set(frames.names)
+        shown = {"bond_current", "bond_spin_current", "ldos", "transmission"} & set(frames.names)
         flows = {name: getattr(frames, name)[-1] for name in shown}
         spins = frames.spins[-1]
     system = build_system(parse_config({name: stored[name] for name in ("lattice", "electrons")}, str(labels)))
     energies, path = stored["electrons"].get("transport") or (), labels.with_suffix(".png")
     spins = np.where(system.occupied[..., None], spins, np.nan)
-    flow_maps(system.lattice, [term.offset for term in system.hopping_terms], spins, flows, energies, path)
+    offsets = [term.offset for term in system.hopping_terms]
+    names = [reservoir.name for reservoir in getattr(system, "reservoirs", ())]
+    flow_maps(system.lattice, offsets, spins, flows, energies, path, names)
     world.log_result(f"{path}")
 
 

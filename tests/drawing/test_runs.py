@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +181,17 @@ def test_no_current_is_drawn_beyond_an_open_edge(tmp_path: Path) -> None:
     lines = text.split('id="LineCollection_1"')[1].split("</g>")[0]
     assert lines.count("<path") == 3 * 3 + 4 * 3  # along x and along y
     assert text.count(">x (lattice constants)<") == 2
+
+
+def test_transmissions_are_curves_over_the_energy_from_each_reservoir_into_each_other(tmp_path: Path) -> None:
+    """No figure had them."""
+    lattice = make_lattice("square", (4, 3), (False, True))
+    flows = {"bond_current": np.ones((2, 4, 3)), "bond_spin_current": np.ones((2, 4, 3, 3)), "ldos": np.ones((2, 4, 3))}
+    flows["transmission"] = np.full((2, 2, 2), 0.5)
+    spins = make_texture("ferromagnet", lattice, 1)
+    flow_maps(lattice, lattice.bonds, spins, flows, [0.5, -1.0], tmp_path / "flows.svg", ["left", "right"])
+    text = (tmp_path / "flows.svg").read_text()
+    assert {">left to right<", ">right to left<", ">transmission<"} <= set(re.findall(">[a-z ]+<", text))
 
 
 def test_a_film_has_the_frames_of_the_run(run: Path, tmp_path: Path) -> None:
