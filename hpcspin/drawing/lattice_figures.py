@@ -28,6 +28,8 @@ _PIXELS = 240
 """Pixels along each side of the picture of a Brillouin zone."""
 _ROUNDING = 1e-9
 """Fraction of the range of colours by which a number may be beyond it without being said to be."""
+_DENSITIES = 5
+"""Largest number of maps of the density of states in a figure, at energies from the first to the last."""
 _DARKEST = 1e-4
 """Fraction of the largest structure factor below which all is one colour."""
 
@@ -143,7 +145,7 @@ def flow_maps(
     path: Path,
     reservoirs: Sequence[str] = (),
 ) -> None:
-    """Particle and spin currents along the bonds, density of states at each energy, and transmissions, side by side.
+    """Particle and spin currents along the bonds, densities of states, and transmissions, side by side.
 
     The ``flows`` are ``bond_current``, ``bond_spin_current`` and, where there are energies, ``ldos`` and
     ``transmission`` of `Transport`; ``offsets`` are those of the bonds, ``reservoirs`` names. Below the particle
@@ -151,7 +153,8 @@ def flow_maps(
     """
     places, vectors = lattice.cartesian(lattice.sites), lattice.cartesian(np.asarray(offsets))
     width, height = np.ptp(places.reshape(-1, 2), axis=0) + 1
-    maps = 2 + len(energies)
+    chosen = np.unique(np.linspace(0, len(energies) - 1, _DENSITIES).round().astype(int)) if len(energies) else ()
+    maps = 2 + len(chosen)
     count = maps + ("transmission" in flows)
     figure = Figure(figsize=(4.0 * count, 1.0 + 3.6 * height / width), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
@@ -171,7 +174,8 @@ def flow_maps(
     low, high = ends[there].min(axis=(0, 1)) - 0.5, ends[there].max(axis=(0, 1)) + 0.5
     axes[1].set_title("spin current", fontsize=9)
     figure.colorbar(lines, ax=axes[1], label=r"spin current of a bond ($t$)", shrink=0.8)
-    for axis, energy, values in zip(axes[2:maps], energies, flows.get("ldos", ()), strict=True):
+    for axis, number in zip(axes[2:maps], chosen, strict=True):
+        energy, values = energies[number], flows["ldos"][number]
         _sites(figure, axis, places, values, "states per site and $t$", "viridis", (0, float(values.max())))
         axis.set_title(rf"LDOS at $\epsilon$ = {energy:g} $t$", fontsize=9)
     for axis in axes[:maps]:

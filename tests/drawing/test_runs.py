@@ -184,13 +184,14 @@ def test_no_current_is_drawn_beyond_an_open_edge(tmp_path: Path) -> None:
 
 
 def test_transmissions_are_curves_over_the_energy_from_each_reservoir_into_each_other(tmp_path: Path) -> None:
-    """No figure had them."""
-    lattice = make_lattice("square", (4, 3), (False, True))
-    flows = {"bond_current": np.ones((2, 4, 3)), "bond_spin_current": np.ones((2, 4, 3, 3)), "ldos": np.ones((2, 4, 3))}
-    flows["transmission"] = np.full((2, 2, 2), 0.5)
+    """No figure had them; and of a hundred energies with a map each it was too wide to be written."""
+    lattice, energies = make_lattice("square", (4, 3), (False, True)), np.linspace(-1, 0.5, 20).tolist()
+    flows = {"bond_current": np.ones((2, 4, 3)), "bond_spin_current": np.ones((2, 4, 3, 3))}
+    flows |= {"ldos": np.ones((20, 4, 3)), "transmission": np.full((20, 2, 2), 0.5)}
     spins = make_texture("ferromagnet", lattice, 1)
-    flow_maps(lattice, lattice.bonds, spins, flows, [0.5, -1.0], tmp_path / "flows.svg", ["left", "right"])
+    flow_maps(lattice, lattice.bonds, spins, flows, energies, tmp_path / "flows.svg", ["left", "right"])
     text = (tmp_path / "flows.svg").read_text()
+    assert text.count(">x (lattice constants)<") == 2 + 5
     assert {">left to right<", ">right to left<", ">transmission<"} <= set(re.findall(">[a-z ]+<", text))
 
 
