@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from hpcspin.potential.tiles import tile_product, tiled, untiled
 
+_SMALL_VARIANCE = 1e-3
+"""Variance that is added to that of each feature."""
+
 
 class Network(nn.Module):
     """Normalisation of the features, hidden layers, and a linear output layer.
@@ -62,6 +65,3 @@ def _weight(layer: nn.Module) -> Tensor:
 def _affine(layer: nn.Module, x: Tensor) -> Tensor:
     mapped = tile_product(_weight(layer), x)
     return mapped if layer.bias is None else mapped.add_(layer.bias[:, None])  # type: ignore[index]
-
-
-_SMALL_VARIANCE = 1e-3
