@@ -37,7 +37,7 @@ Drive = float | Sequence[float]
 
 
 class System(Protocol):
-    """What a force field must know of a driven lattice, which never changes."""
+    """What a force field must know of a lattice of electrons, which never changes."""
 
     @property
     def lattice(self) -> Lattice:
