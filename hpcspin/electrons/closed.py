@@ -96,7 +96,7 @@ class EquilibriumState(State):
     energy
         Energy of the whole lattice, Omega at a fixed potential or F = Omega + mu N at a fixed filling, shape (n,).
     energy_error
-        Standard error of the energy from random vectors, shape (n,); 0 where nothing is random.
+        Error of the energy from random vectors and truncated series, shape (n,); 0 for diagonalization.
     electrons
         Number of electrons N, shape (n,).
     chemical_potential

@@ -298,7 +298,11 @@ def _power_of_two(count: float) -> int:
 
 
 def _mean(sets: list[KpmEstimate]) -> KpmEstimate:
+    """Mean of two sets; its energy has the standard error of that and what the kernel changes."""
     components = sum(estimate.components for estimate in sets) / len(sets)
-    energy, potential = (sum(getattr(one, name) for one in sets) / len(sets) for name in ("energy", "potential"))
+    energy, potential, kernel = (
+        sum(getattr(one, name) for one in sets) / len(sets) for name in ("energy", "potential", "energy_error")
+    )
     # As for the field, half the difference of the two estimates the standard error of their mean.
-    return KpmEstimate(np.asarray(components), energy, potential, abs(sets[0].energy - sets[1].energy) / 2)
+    noise = abs(sets[0].energy - sets[1].energy) / 2
+    return KpmEstimate(np.asarray(components), energy, potential, math.hypot(noise, kernel))

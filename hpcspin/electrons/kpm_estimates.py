@@ -44,7 +44,7 @@ class KpmEstimate:
     potential: float
     """Chemical potential mu."""
     energy_error: float = 0.0
-    """Standard error of the energy, if it is known."""
+    """Error of the energy, as far as it is known."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,19 @@ class Probing:
         return LocalMoments(sites, np.concatenate(kept, axis=1), sum(one.sum(axis=1) for one in traces))
 
     def densities(self, moments: LocalMoments, expansion: Expansion) -> KpmEstimate:
-        """The estimate from densities, with the energy of the series without a kernel; needs moments of all sites."""
+        """The estimate from densities; needs moments of all sites.
+
+        The energy is that of the series without a kernel, and its error what the last quarter of the moments changes.
+        """
         total = moments.total[: expansion.count]
         potential = self._potential(expansion, total)
         components = np.empty((len(moments.sites), 4))
         occupied = np.tensordot(expansion.occupation(potential), moments.local[: expansion.count], axes=1)
         components[moments.sites] = occupied
-        energy = self._energy(replace(expansion, kernel="none"), potential, total)
-        return KpmEstimate(components, energy, potential)
+        sharp = replace(expansion, kernel="none")
+        shorter = replace(sharp, count=3 * expansion.count // 4)
+        energy, before = self._energy(sharp, potential, total), self._energy(shorter, potential, total[: shorter.count])
+        return KpmEstimate(components, energy, potential, abs(energy - before))
 
     def sample(self, moments: LocalMoments, expansion: Expansion) -> Real:
         """tr(sigma rho_ii) on the stored sites, with the series of `Expansion.occupation_of_gradient`; shape (k, 3)."""
@@ -111,7 +116,7 @@ class Probing:
         return float(np.abs(traces).max())
 
     def gradient(self, groups: Sequence[ProbeGroup], expansion: Expansion) -> KpmEstimate:
-        """The estimate as the gradient of the estimated energy."""
+        """The estimate as the gradient of the estimated energy, whose error is what its kernel changes."""
         steps, strip = expansion.count // 2, self.recursion.strip
         own = [strip.own(group)[0] for group in self._my_groups(groups)]
         started = self._each(lambda mine: self.recursion.products(mine, steps), own)
@@ -120,7 +125,9 @@ class Probing:
         weights = adjoint_weights(expansion.grand_potential(potential))
         parts = self._each(lambda starts: self.recursion.gradients(starts, *weights), [start for _, start in started])
         components = strip.by_site(self._summed(parts)) / expansion.interval.half_width
-        return KpmEstimate(components, self._energy(expansion, potential, total), potential)
+        energy = self._energy(expansion, potential, total)
+        sharper = self._energy(replace(expansion, kernel="none"), potential, total)
+        return KpmEstimate(components, energy, potential, abs(energy - sharper))
 
     def _potential(self, expansion: Expansion, moments: Real) -> float:
         if self.system.fixed_electrons is not None:

@@ -33,7 +33,9 @@ DATASETS = {
         "filling) from which the field derives, of learned fields E; with those other terms that have an energy",
         _NO_LABEL,
     ),
-    "energy_error": Described("t", "standard error of energy from the random vectors of kpm", _NO_LABEL),
+    "energy_error": Described(
+        "t", "estimated error of energy from the random vectors and the truncation of kpm", _NO_LABEL
+    ),
     "electrons": Described("1", "number of electrons on the lattice", _NO_LABEL),
     "chemical_potential": Described("t", "of closed electrons; hardly determined in a wide gap", _NO_LABEL),
     "error": Described("t", "estimate of the largest error of a component of the exact field", _NO_LABEL),

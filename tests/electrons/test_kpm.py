@@ -21,7 +21,7 @@ from hpcspin.electrons.kpm_probes import colouring, probe_groups, random_phases,
 from hpcspin.electrons.kpm_recursion import ArrayRecursion, scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
 from hpcspin.errors import HpcspinError
-from hpcspin.lattice import make_lattice
+from hpcspin.lattice import make_lattice, make_texture
 from hpcspin.parallel.world import World
 
 
@@ -109,6 +109,16 @@ def test_the_errors_bound_the_field_and_tell_that_of_the_energy(system):
     assert np.median(ratios) < 12
     claimed, deviation = np.sqrt(np.mean(np.square(energies), axis=0))
     assert deviation / 3 < claimed < 3 * deviation
+
+
+@pytest.mark.parametrize(("tilt", "size"), [(0.2, (12, 12)), (0.3, (16, 16))], ids=["unit vectors", "random vectors"])
+def test_the_error_of_the_energy_includes_what_the_series_leaves_out(tilt, size):
+    """In a gap, where Jackson's kernel broadens levels: the noise alone is ten times smaller, or zero."""
+    system = metal(size, "triangular", exchange=3.0, filling=0.5, temperature=0.02)
+    spins = make_texture("tetrahedral", system.lattice, seed=1, tilt=tilt)[None]
+    found = KpmSolver(system, 0.03).solve(spins)
+    deviation = abs(found.energy[0] - make_solver("diagonalization", system, 1e-9).solve(spins).energy[0])
+    assert 0.5 * deviation < found.energy_error[0] < 3 * deviation
 
 
 @pytest.mark.parametrize("temperature", [0.035, 0.05, 0.08])
