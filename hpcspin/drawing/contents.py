@@ -168,6 +168,7 @@ _TORQUES = {
     "runs": "Runs that may leave their direction",
 }
 """Headings of the tables and figures in a directory of torques."""
+_CRITICAL = {"critical_voltage": "critical voltage (t)", "critical_voltage_of_runs": "critical voltage of runs (t)"}
 
 
 def _torque(directory: Path) -> _Described:
@@ -179,6 +180,14 @@ def _torque(directory: Path) -> _Described:
             pictures = [page.picture(figure)] if figure.exists() else []
             sections[heading] = [*pictures, _csv(path, lambda name: torque.LABELS.get(name, name))]
     unfinished = not (directory / "numbers.json").exists()
+    numbers = {} if unfinished else read_json(directory / "numbers.json", "run `hpcspin torque` again")
+    rows = [
+        (f"{words}, {field}", value if isinstance(value, str) else f"{value:.3g}")
+        for key, words in _CRITICAL.items()
+        for field, value in numbers.get(key, {}).items()
+    ]
+    if rows:
+        sections = {"Switching": [page.table(rows)], **sections}
     doubts = ["not finished; run `hpcspin torque` again, unless it is running"] if unfinished else []
     config = read_json(directory / "config.json", "run `hpcspin torque` again")
     return sections | _origin({"config": config}), doubts, unfinished

@@ -163,7 +163,7 @@ def _base64(values: NDArray[np.uint8]) -> str:
 
 
 def page(title: str, about: str, sections: Mapping[str, Sequence[str]], seconds: int | None = None) -> str:
-    """The whole page, with a line ``about`` below its title; plots and pictures stand side by side.
+    """The whole page, with a line ``about`` below its title; plots and pictures stand side by side, before tables.
 
     Sections are parts, as the other functions make them, by their headings. A browser reloads the file after
     ``seconds``.
@@ -173,7 +173,7 @@ def page(title: str, about: str, sections: Mapping[str, Sequence[str]], seconds:
         beside = [part for part in parts if part.startswith(('<div class="plot"', "<figure"))]
         others = "".join(part for part in parts if part not in beside)
         grid = f'<div class="grid">{"".join(beside)}</div>' if beside else ""
-        body.append(f"<section><h2>{_text(heading)}</h2>{others}{grid}</section>")
+        body.append(f"<section><h2>{_text(heading)}</h2>{grid}{others}</section>")
     content = {
         "TITLE": _text(title),
         "REFRESH": f'<meta http-equiv="refresh" content="{seconds}">' if seconds else "",

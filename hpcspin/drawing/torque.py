@@ -23,7 +23,9 @@ LABELS = {
     "torque_error": "largest error of an exact a or b (t)",
     "current_error": "largest error of the current (t/ħ)",
     "growth": "largest growth rate (t/ħ)",
+    "leaves": "leaves its direction",
     "switching_time": "time to switch (ħ/t)",
+    "last_along_start": "mean spin along its start, at the end",
 }
 """Labels, with units, of the columns of ``torque.csv``, ``switching.csv`` and ``runs.csv``."""
 _STYLES = {"exact": "-", "learned": "o", "macrospin": ":"}

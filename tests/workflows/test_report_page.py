@@ -182,6 +182,11 @@ def test_a_directory_of_torque_has_a_page_of_its_own(tmp_path: Path) -> None:
     assert "<th>field</th><th>voltage V (t)</th><th>angle to the polarisation (degrees)</th>" in text
     assert "<th>time to switch (ħ/t)</th>" in text
     assert "run `hpcspin torque` again" in text
+    (tmp_path / "numbers.json").write_text('{"critical_voltage": {"exact": 0.25, "learned": "|V| < 0.15"}}')
+    report_directory(tmp_path, World())
+    text = (tmp_path / "report.html").read_text()
+    assert "critical voltage (t), exact</td><td>0.25</td>" in text
+    assert text.index("<figure") < text.index("<th>field</th>")
 
 
 def test_a_torque_that_was_killed_between_table_and_figure_has_a_page(tmp_path: Path) -> None:
