@@ -104,13 +104,15 @@ def draw(config: Config, spins: Array, exact: Array, split: dict[str, PredictedF
     run = ComparedRun(np.arange(float(len(spins))), spins, exact)
     ratios = {name: torque_ratio(lattice, run, parts) for name, parts in split.items()}
     label = r"$\log_{10}$ (torque / torque of the rest of the field), near the wall"
-    logarithms = {name: np.log10(ratio[ratio > 0]) for name, ratio in ratios.items()}
+    logarithms = {
+        name.replace("h^neq", r"$h^\mathrm{neq}$"): np.log10(ratio[ratio > 0]) for name, ratio in ratios.items()
+    }
     histograms({label: logarithms}, output.with_name(f"{output.stem}_histogram.png"))
     figure = Figure(figsize=(4.2 * len(split), 3.0), layout="constrained")
     for axis, (name, parts) in zip(figure.subplots(1, len(split)), split.items(), strict=True):
         torque = np.linalg.norm(np.cross(spins[0], parts.nonequilibrium[0]), axis=-1)
         image = axis.imshow(torque.T, origin="lower", cmap="viridis")
-        axis.set(title=name, xlabel="column", ylabel="row")
+        axis.set(title=name.replace("h^neq", r"$h^\mathrm{neq}$"), xlabel="column", ylabel="row")
         figure.colorbar(image, ax=axis, label="torque (t)", shrink=0.7)
     save(figure, output.with_name(f"{output.stem}_maps.png"))
 
