@@ -112,10 +112,10 @@ def _labels(directory: Path) -> _Described:
             doubts.append(f"{path.name}: an error estimate of {error.max():.2g} is above the tolerance of {asked:g}")
         if len(error) > 1:
             curve = {"": (np.arange(float(len(error))), error)}
-            plots.append(page.plot(f"error estimate, {path.name}", "snapshot", curve, log=True))
+            plots.append(page.plot(f"error estimate (t), {path.name}", "snapshot", curve, log=True))
     partial = [path.name for path in files if path.suffix == ".partial"]
     doubts += [f"{name}: not finished; run `hpcspin label` again" for name in partial]
-    head = ["file", "snapshots", "lattice", "largest error estimate", "precision", "tolerance"]
+    head = ["file", "snapshots", "lattice", "largest error estimate (t)", "precision", "tolerance (t)"]
     sections = {"Labels": [page.table(rows, head), *plots[:_MANY]], "Snapshots": [film_of(files[0])]}
     return sections | _origin(read_attributes(files[0])), doubts, bool(partial)
 
@@ -253,7 +253,7 @@ def _training(directory: Path) -> _Described:
             doubts.append(f"{name or directory.name}: the last epoch is the best one; more epochs may do better")
         seconds = float(records[-1]["seconds"]) if records else math.nan
         rows.append([name or MODEL, card["best_epoch"], f"{seconds:.0f}", describe_metrics(card["metrics"])])
-    titles = {"loss": "loss", "validation_mse": "mean squared error on validation files"}
+    titles = {"loss": "loss", "validation_mse": "mean squared error on validation files (t²)"}
     plots = [page.plot(titles[what], "epoch", found, log=True) for what, found in curves.items() if found]
     sections = {"Training": [page.table(rows, ["force field", "best epoch", "seconds", "error"]), *plots]}
     if cards:
@@ -276,7 +276,7 @@ def _sweep(directory: Path) -> _Described:
     validated = {name: curve for name, curve in curves.items() if len(curve[0])}
     parts = [_csv(directory / "sweep.csv", in_words)]
     if validated:
-        parts.append(page.plot("mean squared error on validation files", "epoch", validated, log=True))
+        parts.append(page.plot("mean squared error on validation files (t²)", "epoch", validated, log=True))
     if (directory / "curves.png").exists():
         parts.append(page.picture(directory / "curves.png"))
     return {"Runs": parts} | _origin(records[0]), doubts, bool(unfinished)
