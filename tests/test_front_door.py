@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import runpy
 import subprocess
@@ -554,6 +555,20 @@ def test_sites_may_be_a_mask() -> None:
         hs.simulate(lattice, Zeeman((0, 0, 1)), spins, pinned=mask.T, duration=0.4)
     system = hs.load_system({"lattice": {"size": (4, 3)}, "electrons": {"vacancies": mask, "potential": 0.0}})
     assert np.array_equal(system.vacancies, mask)
+
+
+def test_parameters_may_be_numbers_of_numpy() -> None:
+    """As those of a loop over `np.arange`; labels and runs, which store them, ended in a TypeError."""
+    lattice, number = hs.make_lattice("square", (3, 3)), np.int64(1)
+    left = hs.Reservoir("left", lattice.mask("left"), np.float32(0.5), number, np.array([0, 0, 0.5]))
+    systems = [
+        hs.DrivenLattice(lattice, number, number, np.float32(0.5), (left,), on_site=number, rashba=number),
+        *(hs.ClosedLattice(lattice, 1.0, 1.0, np.array(0.1), **{key: number}) for key in ("potential", "filling")),
+    ]
+    for system in systems:
+        again = hs.load_system(json.loads(json.dumps(system.as_config())))
+        assert again.as_config() == system.as_config()
+    assert left not in [copy.copy(left)]  # Comparing their masks ended in a ValueError.
 
 
 @pytest.mark.parametrize("name", ["driven_sd_fast", "driven_sd_pair"])

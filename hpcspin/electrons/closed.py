@@ -50,7 +50,7 @@ class ClosedLattice(ElectronSystem):
             raise HpcspinError(f"electrons: {message}")
 
     def _own_config(self) -> dict[str, Any]:
-        return {"potential": self.potential, "filling": self.filling}
+        return {name: np.asarray(getattr(self, name)).tolist() for name in ("potential", "filling")}
 
     @property
     def fixed_electrons(self) -> float | None:

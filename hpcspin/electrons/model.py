@@ -20,7 +20,7 @@ WIDEST_BIAS = 1e3
 """Largest difference of chemical potentials, in hoppings, that is accepted as intended."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reservoir:
     """A wide-band reservoir of electrons.
 
@@ -151,9 +151,10 @@ class DrivenLattice(ElectronSystem):
                 {
                     "name": reservoir.name,
                     "sites": _sites_in_words(reservoir.sites, self.lattice),
-                    "width": reservoir.width,
-                    "potential": reservoir.potential,
-                    "polarization": list(reservoir.polarization),
+                    **{
+                        name: np.asarray(getattr(reservoir, name)).tolist()
+                        for name in ("width", "potential", "polarization")
+                    },
                 }
                 for reservoir in self.reservoirs
             ]
