@@ -13,6 +13,7 @@ from latex2mathml.converter import convert
 
 from hpcspin import __version__
 from hpcspin.config_schema import json_schema
+from hpcspin.settings import LARGEST
 from hpcspin.storage.datasets import ANALYSED, DATASETS, Described
 
 project, version = "hpcspin", __version__
@@ -59,9 +60,16 @@ def _kind(schema: dict[str, Any]) -> str:
     if schema.get("type") == "array":
         inner = schema.get("prefixItems") or [schema.get("items", {})]
         return f"[{', '.join(map(_kind, inner))}{'' if 'prefixItems' in schema else ', ...'}]"
-    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<", "ge": "≥", "gt": ">"}
+    # The first of each pair is the tighter one.
+    names = {
+        "≥": ("ge", "minimum"),
+        ">": ("gt", "exclusiveMinimum"),
+        "≤": ("le", "maximum"),
+        "<": ("lt", "exclusiveMaximum"),
+    }
+    bounds = {sign: next((schema[name] for name in pair if name in schema), LARGEST) for sign, pair in names.items()}
     words = {"integer": "whole number", "boolean": "true or false", "string": "word", "null": "none"}
-    limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
+    limits = [f"{sign} {bound:g}" for sign, bound in bounds.items() if abs(bound) != LARGEST]
     return " ".join([words.get(schema.get("type", ""), schema.get("type", "any")), " and ".join(limits)]).strip()
 
 

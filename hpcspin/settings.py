@@ -41,7 +41,7 @@ _WORDS = {
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
-    "greater_than": "must be greater than {gt}",
+    "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le:g}",
@@ -62,12 +62,12 @@ LARGEST = 10**15
 """Largest size of a number: squares and products of such numbers neither overflow nor lose what they are added to."""
 Number = BeforeValidator(_only_number)
 Flag = Annotated[bool, Strict()]
-Positive = Annotated[float, Number, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
-NonNegative = Annotated[float, Number, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
-Finite = Annotated[float, Number, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
-Integer = Annotated[int, Number, Field(ge=-LARGEST, le=LARGEST)]
-Count = Annotated[int, Number, Field(ge=1, le=LARGEST)]
-Seed = Annotated[int, Number, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False), Number]
+NonNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False), Number]
+Finite = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False), Number]
+Integer = Annotated[int, Field(ge=-LARGEST, le=LARGEST), Number]
+Count = Annotated[int, Field(ge=1, le=LARGEST), Number]
+Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
 Vector = tuple[Finite, Finite, Finite]
 
 

@@ -115,6 +115,7 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("dynamics.duration=1e300", r"dynamics.duration: must be at most 1e\+15"),
         ("dynamics.damping=1e300", r"dynamics.damping: must be at most 1e\+15"),
         ("electrons.exchange=-1e300", r"electrons.exchange: must be at least -1e\+15"),
+        ("dynamics.damping=.nan", "dynamics.damping: must be a finite number"),
         (f"dynamics.record_interval={10**400}", r"dynamics.record_interval: must be at most 1e\+15"),
     ],
 )

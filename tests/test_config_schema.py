@@ -38,6 +38,13 @@ def test_what_the_program_refuses_the_schema_refuses(wrong: str, validator: Any)
     assert not validator.is_valid(content)
 
 
+def test_bounds_of_numbers_are_in_the_schema(validator: Any) -> None:
+    """In words that JSON schemas have: editors took negative numbers."""
+    content = read_yaml((CONFIGS[0].parent / "driven_sd.yaml").read_text())
+    for key, value in (("damping", -1), ("step", 0), ("record_interval", 0), ("temperature", 1e16)):
+        assert not validator.is_valid({**content, "dynamics": {**content["dynamics"], key: value}})
+
+
 def test_observers_are_names_or_sections(validator: Any) -> None:
     content = read_yaml((CONFIGS[0].parent / "driven_sd.yaml").read_text())
     for observer, valid in (

@@ -23,7 +23,7 @@ class TrainingSettings(Section):
     optimiser: Literal["adamw", "muon"] = "adamw"
     """``muon`` updates the weight matrices by Muon and all other weights by AdamW; meant for fields of several
     layers."""
-    learning_rate: Annotated[float, Number, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False), Number] = 1e-3
     """Largest learning rate of the schedule. A training that diverges because it is too large says so."""
     warmup: NonNegative = 0.05
     """Fraction of all steps during which the learning rate rises."""
