@@ -315,6 +315,16 @@ def single(spins, time, dt, omega):
         "dynamics.integrator=single",
         "dynamics.integrator: single must return the spins after the step, a tensor of their shape and type",
     ),
+    "an integrator that gives an array": (
+        """
+from hpcspin.dynamics import integrator
+@integrator("array", order=1, langevin=True)
+def array(spins, time, dt, omega):
+    return spins.numpy()
+""",
+        "dynamics.integrator=array",
+        "dynamics.integrator: array must return the spins after the step, a tensor of their shape and type",
+    ),
     "a solver without numbers": (
         """
 import dataclasses

@@ -52,7 +52,6 @@ from hpcspin.dynamics.integrators import INTEGRATORS, Largest, make_integrator, 
 from hpcspin.dynamics.thermostat import normal_vectors
 from hpcspin.dynamics.torque import angular_velocity, components_first, dot, normalise
 from hpcspin.dynamics.waveforms import Driven
-from hpcspin.errors import HpcspinError
 
 PHASE_ERROR = 0.05
 _SHIFT = 1e-3
@@ -101,12 +100,12 @@ def tolerated_angle(name: str) -> float:
 
 
 def largest_within(error: Callable[[float], float], allowed: float, least: float = 1 / 64) -> float:
-    """Angle from ``least`` to 2, to a percent, up to which an error is allowed; HpcspinError counts as infinite."""
+    """Angle from ``least`` to 2, to a percent, up to which an error is allowed; any exception counts as infinite."""
 
     def fits(angle: float) -> bool:
         try:
             return error(angle) < allowed
-        except HpcspinError:
+        except Exception:  # An integrator of a user; the run says what is wrong with it.
             return False
 
     low = least
