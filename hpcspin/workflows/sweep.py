@@ -24,6 +24,7 @@ from hpcspin.analysis.runs import (
     of_torques,
     of_training,
 )
+from hpcspin.assembly.agreement import require_electrons
 from hpcspin.assembly.outputs import FREE, recorded_job
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, TrainingSection, load_config
@@ -34,6 +35,7 @@ from hpcspin.dynamics.interrupt import StopSignals
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import form_teams
 from hpcspin.parallel.world import World
+from hpcspin.potential import load_force
 from hpcspin.storage import TRAJECTORY, config_differences, read_attributes, read_json, write_json, write_text
 from hpcspin.training.loop import DivergedError
 from hpcspin.workflows.label import label_file
@@ -354,6 +356,20 @@ def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
     for config in configs:
         if config.electrons is not None:
             build_system(config)  # Refuses what the config alone does not, such as potentials too far apart.
+    if sweep.verb == "simulate":
+        _require_models(configs)
+
+
+def _require_models(configs: Sequence[Config]) -> None:
+    """Refuse electrons that a model does not know now, and not when their turn comes; what it warns of is said then."""
+    cards: dict[str, Row] = {}
+    for config in configs:
+        dynamics = config.dynamics
+        if dynamics and dynamics.model and dynamics.field in ("learned", "corrected"):
+            name = dynamics.model
+            card = cards[name] = cards.get(name) or load_force(name).card
+            stored = config.model_dump(mode="json")
+            require_electrons(stored, card, (name, "the config"), dynamics.allow, World(logs=False))
 
 
 def _task(text: str) -> tuple[int, int]:

@@ -309,6 +309,16 @@ def test_a_wrong_request_is_refused_before_anything_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_voltage_that_the_model_does_not_know_is_refused_before_anything_runs(config: Path, tmp_path: Path) -> None:
+    """Not when its turn comes, hours later."""
+    model = ["dynamics.field=learned", "dynamics.model=driven_sd_voltages", "potential=null"]
+    electrons = ["electrons.temperature=0.01", "electrons.reservoirs.bath.width=0.001"]
+    given = Sweep(config, [f"{LEFT}=-3.2,-6"], tmp_path / "out", [*model, *electrons], verb="simulate")
+    with pytest.raises(HpcspinError, match=r"-6\.?0? of left, learned from"):
+        sweep_directory(given, World())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
