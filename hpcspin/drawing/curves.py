@@ -122,7 +122,7 @@ def against_time(
 def line_name(row: Row, keys: Sequence[str]) -> str:
     """Name of the curve that a run belongs to: words, or else the last words, of the keys, and their values."""
     names = {key: key.rsplit(".", 1)[-1] if (words := in_words(key)) == key else words for key in keys}
-    return ", ".join(f"{name} {row[key]}" for key, name in names.items())
+    return ", ".join(f"{name} {row[key]}" for key, name in names.items() if row[key] is not None)
 
 
 def in_words(name: str) -> str:
