@@ -20,6 +20,9 @@ from hpcspin.electrons.onsite import hermitian_sites, occupation, spectral_sites
 from hpcspin.electrons.recursion import GroupedColumns, group_length
 from hpcspin.parallel.world import World
 
+_SHARP = 0.01
+"""Half width of a level, in hoppings, below which rounding errors of groups of columns must be smaller."""
+
 
 class Source(ABC):
     """On-site response to reservoirs, grouped by potential, for a batch of energies; ``columns`` are not mirrored."""
@@ -82,7 +85,9 @@ class EndSource(Source):
         self._end_traces = self.backend.asarray(self._traces[:, end].reshape(len(self.members), -1))
         self._fused: dict[str, FusedSweep] = {}
         groups_fit = columns.team.size == 1 and columns.coupling.is_identity and is_chain(system)
-        self._group = group_length(_magnitude(system), accuracy) if groups_fit else 1
+        # The sharper levels may be, the more the quadrature makes of what it sees: it would refine rounding errors.
+        seen = accuracy * min(1.0, self.level_width / (_SHARP * self.hopping))
+        self._group = group_length(_magnitude(system), seen) if groups_fit else 1
 
     def respond(self, blocks: Array, energies: Array, weights: Array, snapshots: Array | None) -> tuple[Array, Array]:
         """Injected occupation from one block column of G."""

@@ -381,6 +381,21 @@ def test_rounding_in_groups_stays_within_its_part_of_the_tolerance(tolerance):
     assert np.abs(solver.solve(spins).field - plain.solve(spins).field).max() < 0.01 * tolerance
 
 
+@pytest.mark.parametrize(
+    ("columns", "tolerance", "bath"), [(26, 0.1, 1e-3), (24, 1e-2, 1e-3), (20, 1e-4, 1e-3), (8, 1e-2, 0.0)]
+)
+def test_rounding_in_groups_takes_no_more_energies(columns, tolerance, bath):
+    """On metal with a weak bath, where the error estimate multiplies all that the energies see; one column a group."""
+    reservoirs = {"left": (1.0, -3.2), "right": (1.0, 0.0), "bath": (bath, 0.0)}
+    system = driven("square", (columns, 4), exchange=3.8, temperature=0.02, **reservoirs)
+    spins = make_texture("ferromagnet", system.lattice, 1, tilt=0.1)[None]
+    solver, plain = (RecursiveSolver(system, tolerance) for _ in range(2))
+    plain.windows[0].source._group = 1
+    for one in (solver, plain):
+        one.solve(spins)
+    assert solver.evaluations <= 1.1 * plain.evaluations
+
+
 @pytest.mark.parametrize("width", [1e-3, 1e-6, 1e-9])
 def test_groups_of_columns_at_levels_as_sharp_as_weak_reservoirs(width):
     """Nearly singular: on top of the sharpest levels, where the Green's function is as large as 1 / width.
