@@ -52,7 +52,7 @@ DATASETS = {
         "1", "mean of S_i·S_j over bonds from a site towards +x and +y", "no such bond: an open edge"
     ),
     "chirality": Described(
-        "1", "mean S_a·(S_b x S_c) of the triangles of each cell", "cell without a triangle of spins"
+        "1", "mean S_a·(S_b x S_c) of the triangles of each cell", "no triangle of spins: an open edge or vacancies"
     ),
     "mean_chirality": Described("1", "mean scalar chirality of the triangles"),
     "chirality_correlation": Described("1", "of the chirality at distances 0, 1, 2, ...", "no chirality anywhere"),
@@ -120,7 +120,7 @@ ANALYSED = {
         "topological_charge": Described(
             "1",
             "signed share of the sphere that the spins of each cell cover",
-            "cell without a triangle of spins",
+            "no triangle of spins: an open edge or vacancies",
         )
     },
 }

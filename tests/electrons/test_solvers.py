@@ -265,7 +265,7 @@ def test_bad_reservoirs_are_refused():
 
 
 def test_bad_calls_are_refused():
-    with pytest.raises(HpcspinError, match=r"electrons.tolerance: 'abc' must be a number"):
+    with pytest.raises(HpcspinError, match=r"electrons.tolerance: 'abc' must be a finite number"):
         make_solver("closed_form", WALL, "abc")
     with pytest.raises(HpcspinError, match="do not fit a lattice"):
         RecursiveSolver(WALL, 1e-6).solve(np.zeros((1, 4, 4, 3)))
