@@ -35,7 +35,6 @@ class Energetic(Protocol):
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
         """Energy of spins of shape (Lx, Ly, 3) on the whole lattice; None if there is none."""
-        ...
 
 
 def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: float = 0.0) -> float:

@@ -27,7 +27,6 @@ class Field(Protocol):
     @property
     def halo(self) -> Halo | None:
         """The halo (hx, hy) it needs around a domain; None: it needs the whole lattice."""
-        ...
 
     def bind(self, domain: Domain) -> BoundField:
         """Prepare for a domain.
@@ -38,7 +37,6 @@ class Field(Protocol):
             ``(spins, time) -> field``: spins of shape (nx + 2 hx, ny + 2 hy, 3), or (Lx, Ly, 3) if
             `halo` is None; field of shape (nx, ny, 3), type and device as the spins.  All ranks call it.
         """
-        ...
 
 
 @runtime_checkable
@@ -47,7 +45,6 @@ class Overlapped(Protocol):
 
     def compute_interior(self, spins: Tensor, time: float) -> None:
         """Compute what needs no other rank's spins; the next call, with the same arguments, computes the rest."""
-        ...
 
 
 @runtime_checkable
@@ -60,7 +57,6 @@ class Renewed(Protocol):
         All ranks call it once per step, before they evaluate the field there. A resumed run does not call it for the
         step of its checkpoint, which holds the state after the call.
         """
-        ...
 
 
 @runtime_checkable
@@ -80,7 +76,6 @@ class Observed(Protocol):
 
         All ranks call it; `whole()` joins the spins on every rank.
         """
-        ...
 
 
 @runtime_checkable
@@ -92,11 +87,9 @@ class Stateful(Protocol):
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Arrays that describe the state."""
-        ...
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Return to a state."""
-        ...
 
 
 def part_of(state: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -35,11 +35,9 @@ class Driven(Protocol):
     @property
     def strength(self) -> float:
         """Largest magnitude of the part that varies."""
-        ...
 
     def rate(self, start: float, end: float) -> float:
         """See `Waveform.rate`."""
-        ...
 
 
 WAVEFORMS: Registry[type[Waveform]] = Registry("dynamics.classical.drives")

@@ -21,7 +21,6 @@ class SolverState(Stateful, Protocol):
 
     def start_step(self, step: int) -> bool:
         """Start a step; return whether the field of the same spins has changed."""
-        ...
 
 
 class WholeLatticeField:
