@@ -67,7 +67,7 @@ class ClosedFormSolver(SteadyStateSolver):
         widths = np.abs(self.system.widths).reshape(len(current), -1)
         # The two terms of a current have such errors, and all currents add up to 0.
         uncertain = float((4 * widths @ wrong.reshape(-1)).max() + abs(current.sum()))
-        return components, current, (self.scale * float(wrong.max()), uncertain)
+        return components, current, (self.system.scale * float(wrong.max()), uncertain)
 
     def _components(self, blocks: Matrix) -> NDArray[np.float64]:
         """tr(M_ii) and tr(sigma M_ii) of Hermitian on-site blocks, shape (Lx, Ly, 4)."""

@@ -75,7 +75,7 @@ class DiagonalizationSolver(EquilibriumSolver):
             if electrons is not None:
                 energy += potential * electrons
             # A perturbation of H by the residual changes rho by about residual / T.
-            numbers[number] = energy, 0.0, potential, self.scale * defects[number] * (1 + 1 / temperature)
+            numbers[number] = energy, 0.0, potential, self.system.scale * defects[number] * (1 + 1 / temperature)
         filled = vectors * xp.sqrt(self.backend.asarray(weights))[:, None, :]
         components = np.zeros((len(spins), *self.system.lattice.size, 4))
         components[:, self.system.occupied] = self.backend.to_numpy(gram_sites(xp, filled)).reshape(len(spins), -1, 4)

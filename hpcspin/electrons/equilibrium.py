@@ -42,18 +42,16 @@ _EULER_MACLAURIN = np.array([1 / 24, -17 / 5760, 367 / 967680])
 class EquilibriumPart:
     """On-site blocks of ∫ de/2pi f_0 A for the potential mu_0, ``reference``.
 
-    ``scale`` converts errors of the on-site components to errors of the field, the largest of which from this part is
-    ``tolerance``; ``batch`` is the number of energies in one sweep.
+    ``tolerance`` is the largest error of the field from this part, ``batch`` the number of energies in one sweep.
     """
 
     def __init__(
-        self, system: DrivenLattice, reference: float, columns: ColumnTeam, scale: float, tolerance: float, batch: int
+        self, system: DrivenLattice, reference: float, columns: ColumnTeam, tolerance: float, batch: int
     ) -> None:
         self.system = system
         self.reference = reference
         self.columns = columns
         self.backend = columns.coupling.backend
-        self.scale = scale
         self.tolerance = tolerance
         self.batch = batch
         self.spacing = 2 * np.pi * system.temperature
@@ -107,7 +105,7 @@ class EquilibriumPart:
         values = xp.reshape(values, (n, count + 3, -1))
         totals = [xp.sum(values * backend.asarray(w)[:, None], axis=1) for w in (weights, last)]
         near, term = world.sum(self.system.temperature * backend.to_numpy(xp.stack(totals)))
-        return near.reshape(n, *size, 4), self.scale * np.abs(term).max(axis=1)
+        return near.reshape(n, *size, 4), self.system.scale * np.abs(term).max(axis=1)
 
     def _far(
         self, blocks: Array, site: _IsolatedSites, count: int, world: World
@@ -123,7 +121,7 @@ class EquilibriumPart:
             return found * self.backend.asarray(1 / (2 * np.pi * inverse[:, None] ** 2))
 
         sites = 4 * self.system.lattice.num_sites
-        integrand = Integrand(values, sites, sites, self.scale, self.batch)
+        integrand = Integrand(values, sites, sites, self.system.scale, self.batch)
         narrowest = 1e-9 * edges[-1]
         n = blocks.shape[0]
         result = integrate(integrand, [edges] * n, self.tolerance / 2, world, self.backend, narrowest)

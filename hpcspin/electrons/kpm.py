@@ -209,10 +209,10 @@ class KpmSolver(EquilibriumSolver):
             for part in (count // 2, 3 * count // 4, count):
                 for kernel in _KERNELS:
                     if exact and kernel == "jackson":
-                        error = self.scale * probing.bound(moments, self._expansion(part, kernel))
+                        error = self.system.scale * probing.bound(moments, self._expansion(part, kernel))
                     else:
                         error = self._truncation(probing, moments, part, kernel, fields)
-                    error += _ROUNDING * part * self.scale
+                    error += _ROUNDING * part * self.system.scale
                     if error <= tolerance:
                         return self._expansion(part, kernel), error, moments
             count *= 2
@@ -233,7 +233,7 @@ class KpmSolver(EquilibriumSolver):
 
         def field(part: int) -> Real:
             if (part, kernel) not in fields:
-                fields[part, kernel] = self.scale * probing.sample(moments, self._expansion(part, kernel))
+                fields[part, kernel] = self.system.scale * probing.sample(moments, self._expansion(part, kernel))
             return fields[part, kernel]
 
         def change_to(whole: int) -> float:
@@ -258,7 +258,7 @@ class KpmSolver(EquilibriumSolver):
         over the site and its neighbours.
         """
         lattice = self.system.lattice
-        difference = self.scale * (sets[0].components - sets[1].components)[:, 1:] / 2
+        difference = self.system.scale * (sets[0].components - sets[1].components)[:, 1:] / 2
         variance = np.append((difference**2).sum(axis=1), np.nan)
         around = lattice.shift([(0, 0), *lattice.neighbours])
         return _STANDARD_ERRORS * math.sqrt(np.nanmean(variance[around], axis=1).max())

@@ -286,7 +286,7 @@ class SteadyStateSolver(Solver[DrivenLattice, SteadyState]):
         super()._check(state)
         leak = np.abs(state.current.sum(axis=1)).max()
         widths = 2 * self.system.widths[..., 0].sum()
-        if leak > 4 * self.tolerance / self.scale * widths:
+        if leak > 4 * self.tolerance / self.system.scale * widths:
             raise HpcspinError(
                 f"the currents of all reservoirs add up to {leak:.1e} instead of 0; "
                 "the electronic state is wrong, lower electrons.tolerance and start again"

@@ -78,26 +78,17 @@ class RecursiveSolver(SteadyStateSolver):
         self._teams, team = split_ranks(self.world, batches.column_ranks)
         self.backend = replace(self.backend, most_sweeps=1 if team.size > 1 else batches.sweeps)
         self.columns = ColumnTeam(team, system.lattice.size[0], make_coupling(system, self.backend))
-        accuracy = _ROUNDING * self.tolerance / self.scale
+        accuracy = _ROUNDING * self.tolerance / system.scale
         reference, sources = split_lesser(system, self.columns, accuracy)
         share = _EQUILIBRIUM_SHARE if sources else 1.0
-        self.equilibrium = EquilibriumPart(system, reference, self.columns, self.scale, share * self.tolerance, batch)
+        self.equilibrium = EquilibriumPart(system, reference, self.columns, share * self.tolerance, batch)
         self.windows = [
-            WindowIntegral(
-                source,
-                reference,
-                system.temperature,
-                self.scale,
-                (1 - share) * self.tolerance / len(sources),
-                batch,
-                accuracy,
-                precision,
-            )
+            WindowIntegral(source, reference, (1 - share) * self.tolerance / len(sources), batch, precision)
             for source in sources
         ]
         # With a single potential untouched levels are in equilibrium with all others.
         self._untouched = (
-            UntouchedLevels(system, self.columns, self.scale, share * self.tolerance, batch, accuracy)
+            UntouchedLevels(system, self.columns, share * self.tolerance, batch, accuracy)
             if sources and not touches_all_levels(system, self.columns)
             else None
         )
@@ -219,20 +210,20 @@ class UntouchedLevels:
     all levels. The integral of G 2 Gamma G† over the real axis, which equals A wherever G is finite, misses untouched
     levels: they are infinitely sharp, so that no node of the quadrature meets them.
 
-    ``tolerance`` is the largest error of the field from each of the integrals that are compared; other arguments are
-    those of `EquilibriumPart` and `WindowIntegral`.
+    ``tolerance`` is the largest error of the field from each of the integrals that are compared, ``accuracy`` that of
+    the `Source`; other arguments are those of `EquilibriumPart`.
     """
 
     def __init__(
-        self, system: DrivenLattice, columns: ColumnTeam, scale: float, tolerance: float, batch: int, accuracy: float
+        self, system: DrivenLattice, columns: ColumnTeam, tolerance: float, batch: int, accuracy: float
     ) -> None:
         potentials = [group.potential for group in merge_potentials(system)]
         low, high = self._ends = min(potentials), max(potentials)
         everything = Group(high, list(range(len(system.reservoirs))), system.widths.sum(axis=0))
-        source = GeneralSource(system, [everything], columns)
-        self._window = WindowIntegral(source, low, system.temperature, scale, tolerance, batch, accuracy)
-        self._whole = [EquilibriumPart(system, mu, columns, scale, tolerance, batch) for mu in (low, high)]
-        self._slack = 4 * tolerance / scale
+        source = GeneralSource(system, [everything], columns, accuracy)
+        self._window = WindowIntegral(source, low, tolerance, batch)
+        self._whole = [EquilibriumPart(system, mu, columns, tolerance, batch) for mu in (low, high)]
+        self._slack = 4 * tolerance / system.scale
 
     def refuse(self, blocks: Array, spins: NDArray[np.float64], world: World, first: int) -> None:
         """Refuse snapshots with untouched levels; arguments as for `EquilibriumPart` and `WindowIntegral`."""

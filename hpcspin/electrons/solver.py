@@ -141,14 +141,6 @@ class Solver(ABC, Generic[SystemT, StateT]):
         """Prepare what a solver keeps besides its arguments, which are checked already."""
         return
 
-    @property
-    def scale(self) -> float:
-        """Factor from an error of an on-site component to an error of the field; at least the hopping.
-
-        Densities thus count even where J is small.
-        """
-        return max(self.system.largest_exchange, self.system.nearest_hopping)
-
     @classmethod
     def ranks_needed(cls, system: SystemT, world: World, device: Any) -> int:
         """Number of ranks that must work on one lattice together because one rank cannot hold it; a collective call."""
@@ -212,7 +204,7 @@ class Solver(ABC, Generic[SystemT, StateT]):
                 + (" or set electrons.precision=complex128" if single else "")
                 + " and start again"
             )
-        slack = self.tolerance / self.scale
+        slack = self.tolerance / self.system.scale
         polarized = np.linalg.norm(state.spin_density, axis=-1)
         lowest, highest = (state.density - polarized) / 2, (state.density + polarized) / 2
         if not (lowest.min() >= -4 * slack and highest.max() <= 1 + 4 * slack):  # True of NaN, too.

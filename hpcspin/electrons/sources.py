@@ -25,14 +25,18 @@ _SHARP = 0.01
 
 
 class Source(ABC):
-    """On-site response to reservoirs, grouped by potential, for a batch of energies; ``columns`` are not mirrored."""
+    """On-site response to reservoirs, grouped by potential, for a batch of energies.
 
-    def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
+    ``columns`` are not mirrored; ``accuracy`` is the largest rounding error, relative to the response.
+    """
+
+    def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam, accuracy: float) -> None:
+        self.system = system
+        self.accuracy = accuracy
         self.groups = groups
         self.columns = columns
         self.backend: Backend = columns.coupling.backend
         self.hopping = system.nearest_hopping
-        self.size = system.lattice.size
         self.level_width = narrowest_level(system)
         self.autotuned = Autotuned(self.backend)
         self.members = [member for group in groups for member in group.members]
@@ -64,15 +68,12 @@ class Source(ABC):
 
 
 class EndSource(Source):
-    """Reservoirs on the first column, or on the last one, which is the first of the ``mirrored`` lattice.
-
-    ``accuracy`` is the largest relative rounding error that groups of columns may cause.
-    """
+    """Reservoirs on the first column, or on the last one, which is the first of the ``mirrored`` lattice."""
 
     def __init__(
-        self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam, mirrored: bool, accuracy: float
+        self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam, accuracy: float, mirrored: bool
     ) -> None:
-        super().__init__(system, groups, columns.mirrored() if mirrored else columns)
+        super().__init__(system, groups, columns.mirrored() if mirrored else columns, accuracy)
         self.mirrored = mirrored
         end = -1 if mirrored else 0
         roots = [_root(2 * site_matrices(group.widths[end])) for group in groups]
@@ -148,8 +149,8 @@ class EndSource(Source):
 class GeneralSource(Source):
     """Reservoirs on arbitrary sites, by the general recursion."""
 
-    def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam) -> None:
-        super().__init__(system, groups, columns)
+    def __init__(self, system: DrivenLattice, groups: list[Group], columns: ColumnTeam, accuracy: float) -> None:
+        super().__init__(system, groups, columns, accuracy)
         full = block_diagonal(np.stack([2 * site_matrices(group.widths) for group in groups]))
         self._sources = self.backend.asarray(full[:, columns.own])
         self._site_traces = self.backend.asarray(self._traces.reshape(len(self.members), -1))
@@ -199,8 +200,8 @@ def source_of(system: DrivenLattice, group: Group, columns: ColumnTeam, accuracy
     """The cheapest source for one group, with a relative rounding error of at most ``accuracy``."""
     end = _end_column(group)
     if end is None:
-        return GeneralSource(system, [group], columns)
-    return EndSource(system, [group], columns, end == "right", accuracy)
+        return GeneralSource(system, [group], columns, accuracy)
+    return EndSource(system, [group], columns, accuracy, end == "right")
 
 
 def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) -> tuple[float, list[Source]]:
@@ -230,9 +231,9 @@ def split_lesser(system: DrivenLattice, columns: ColumnTeam, accuracy: float) ->
     rest = [group for group in groups if group is not reference]
     ends = {end: [group for group in rest if _end_column(group) == end] for end in ("left", "right", None)}
     if ends[None]:
-        return reference.potential, [GeneralSource(system, rest, columns)]
+        return reference.potential, [GeneralSource(system, rest, columns, accuracy)]
     mirrored = {"left": False, "right": True}
-    sources = [EndSource(system, ends[end], columns, mirrored[end], accuracy) for end in mirrored if ends[end]]
+    sources = [EndSource(system, ends[end], columns, accuracy, mirrored[end]) for end in mirrored if ends[end]]
     return reference.potential, list[Source](sources)
 
 

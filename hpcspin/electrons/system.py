@@ -309,6 +309,11 @@ class ElectronSystem:
         return float(np.abs(self.exchange).max())
 
     @property
+    def scale(self) -> float:
+        """Factor from an error of an on-site component to one of the field; as densities count too, at least t."""
+        return max(self.largest_exchange, self.nearest_hopping)
+
+    @property
     def hopping_terms(self) -> tuple[HoppingTerm, ...]:
         """The hopping along half of the bonds; the other half are the Hermitian conjugates."""
         shells = self.hopping if isinstance(self.hopping, tuple) else (self.hopping,)

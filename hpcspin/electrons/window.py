@@ -31,30 +31,22 @@ class WindowIntegral:
     """Occupation that a source injects relative to the reference potential mu_0.
 
     sum_s ∫ de/2pi (f_s - f_0) G 2 Gamma_s G† on every site, and ∫ de/2pi (f_r - f_0) tr(2 Gamma_r A) for the currents.
-    ``accuracy`` bounds the rounding error of the source relative to the response, which counts as part of the error.
-    ``precision`` is the type of the blocks of G; the rounding error of ``complex64`` is measured on some intervals of
-    the final grid and added to the error. Other arguments are those of `EquilibriumPart`.
+    The error includes the rounding error of the source. ``precision`` is the type of the blocks of G; the rounding
+    error of ``complex64`` is measured on some intervals of the final grid and added to the error. Other arguments are
+    those of `EquilibriumPart`.
     """
 
     def __init__(
-        self,
-        source: Source,
-        reference: float,
-        temperature: float,
-        scale: float,
-        tolerance: float,
-        batch: int,
-        accuracy: float,
-        precision: str = "complex128",
+        self, source: Source, reference: float, tolerance: float, batch: int, precision: str = "complex128"
     ) -> None:
         self.source = source
         self.reference = reference
-        self.temperature = temperature
+        self.temperature = source.system.temperature
         self.precision = precision
-        self.scale = scale
+        self.scale = scale = source.system.scale
         # Outside the window |f_s - f_0| < exp(-reach), and the spectral weight of a level is 1.
         reach = math.log(50 * scale / tolerance)
-        self.truncation = scale * (2 * math.exp(-reach) + accuracy)
+        self.truncation = scale * (2 * math.exp(-reach) + source.accuracy)
         weight = np.abs(source.currents[: -len(source.members)]).sum(axis=0).max()
         self.current_truncation = 2 * weight * self.truncation / scale
         quadrature = 1.0 if precision == "complex128" else _QUADRATURE
@@ -62,7 +54,7 @@ class WindowIntegral:
         # The tails of levels sharper than this would be below the rounding errors.
         rounding = _ROUNDING[precision] * scale / self.tolerance
         self.level_width = max(source.level_width, rounding * _WIDEST_INTERVAL * source.hopping)
-        self.first_grid = self._first_grid(reach * temperature, source.hopping)
+        self.first_grid = self._first_grid(reach * self.temperature, source.hopping)
         self.batch = batch
 
     def _first_grid(self, reach: float, hopping: float) -> NDArray[np.float64]:
@@ -126,7 +118,7 @@ class WindowIntegral:
         return world.sum(total) / checked * counts
 
     def _integrand(self, blocks: Array, precision: str) -> Integrand:
-        sites = 4 * self.source.size[0] * self.source.size[1]
+        sites = 4 * self.source.system.lattice.num_sites
         blocks = self.source.backend.xp.astype(blocks, getattr(self.source.backend.xp, precision), copy=False)
         return Integrand(
             lambda energies, owners: self._values(blocks, energies, owners),
