@@ -30,7 +30,6 @@ from hpcspin.electrons.system import ElectronSystem
 from hpcspin.parallel.world import World
 
 Real = NDArray[np.float64]
-Weights = tuple[float, float, float]
 SOURCE = Path(__file__).with_name("kpm_stencil.cu")
 _THREADS = 256
 Way = tuple[Array, Array, Array, Array, Array]
@@ -212,16 +211,11 @@ class ArrayRecursion:
         ways = [(far, near, float(odd[-1]) * far, xp.zeros_like(near), self._zero_sums()) for near, far in starts]
         for n in range(len(even) - 1, 0, -1):
             self._fill([vectors for near, _, later, *_ in ways for vectors in (near, later)])
-            weights = (float(even[n]), float(odd[n]), float(odd[n - 1]))
-            ways = [self._back(*way, weights) for way in ways]
+            ways = [self._reverse(*way, float(even[n]), float(odd[n]), float(odd[n - 1])) for way in ways]
         return [
             self._backend.to_numpy(xp.sum(sums, axis=-1) + self._site_products(later, near))
             for near, _, later, _, sums in ways
         ]
-
-    def _back(self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: Weights) -> Way:
-        before, earlier, sums = self._reverse(near, far, later, latest, sums, weights)
-        return before, near, earlier, later, sums
 
     def _advance(self, near: Array, far: Array, scale: float) -> Array:
         """Vectors a_{n+1} from a_n and a_{n-1}; ``far`` may be overwritten."""
@@ -231,19 +225,16 @@ class ArrayRecursion:
         """Storage for the sums of `_reverse`, shape (sites, 4, parts of the sum)."""
         return self._backend.asarray(np.zeros((self._sites, 4, 1)))
 
-    def _reverse(
-        self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: Weights
-    ) -> tuple[Array, Array, Array]:
-        """A step of the reverse sweep from n > 0: a_{n-1}, l_n and the sums.
+    def _reverse(self, near: Array, far: Array, later: Array, latest: Array, sums: Array, *weights: float) -> Way:
+        """A step of the reverse sweep from n to n - 1, with the weights even[n], odd[n] and odd[n - 1].
 
-        ``near`` is a_n, ``far`` a_{n+1}, ``later`` l_{n+1}, ``latest`` l_{n+2}; ``weights`` are even[n], odd[n] and
-        odd[n - 1]. ``far``, ``latest`` and ``sums`` may be overwritten.
+        ``far``, ``latest`` and ``sums``, see `Way`, may be overwritten.
         """
-        even, odd, odd_before = weights
+        even, odd, before_odd = weights
         before = self._apply(near) - far
-        local = 2 * even * near + odd * far + odd_before * before
+        local = 2 * even * near + odd * far + before_odd * before
         sums = sums + 2 * self._site_products(later, near)[..., None]
-        return before, local + self._apply(later) - latest, sums
+        return before, near, local + self._apply(later) - latest, later, sums
 
     def _product(self, left: Array, right: Array) -> Array:
         """Re <left|right> on each line, summed over all vectors, shape (lines,)."""
@@ -292,8 +283,6 @@ class CudaRecursion(ArrayRecursion):
     def _zero_sums(self) -> Array:
         return self._backend.asarray(np.zeros((self._sites, 4, 2 * self.pairs)))
 
-    def _reverse(
-        self, near: Array, far: Array, later: Array, latest: Array, sums: Array, weights: Weights
-    ) -> tuple[Array, Array, Array]:
-        self._launch("reverse", *(np.float64(weight) for weight in weights), near, far, later, latest, sums)
-        return far, latest, sums
+    def _reverse(self, near: Array, far: Array, later: Array, latest: Array, sums: Array, *weights: float) -> Way:
+        self._launch("reverse", *map(np.float64, weights), near, far, later, latest, sums)
+        return far, near, latest, later, sums
