@@ -8,12 +8,7 @@ from hpcspin.electrons.kpm import KpmSolver
 from hpcspin.electrons.labelling import label_snapshots
 from hpcspin.electrons.model import DrivenLattice, Reservoir, SteadyState, SteadyStateSolver, reservoir_currents
 from hpcspin.electrons.negf import RecursiveSolver
-from hpcspin.electrons.nonconservativity import (
-    DrivenDistance,
-    estimate_nonconservativity,
-    nonconservativity,
-    tangent_jacobian,
-)
+from hpcspin.electrons.nonconservativity import DrivenDistance, estimate_nonconservativity, nonconservativity
 from hpcspin.electrons.solver import SOLVERS, Solver, State, exchange_field, make_solver
 from hpcspin.electrons.sources import split_lesser
 from hpcspin.electrons.system import ElectronSystem
@@ -24,5 +19,5 @@ __all__ = [
     "ElectronSystem", "EquilibriumState", "KpmSolver", "RecursiveSolver", "Reservoir", "Solver", "State", "SteadyState",
     "SteadyStateSolver", "Transport", "effective_hamiltonian", "estimate_nonconservativity", "exchange_field",
     "grand_potential", "label_snapshots", "make_solver", "nonconservativity", "reservoir_currents", "retarded_green",
-    "sd_hamiltonian", "self_energy", "split_lesser", "tangent_jacobian", "transmission", "transport",
+    "sd_hamiltonian", "self_energy", "split_lesser", "transmission", "transport",
 ]  # fmt: skip

@@ -21,39 +21,19 @@ def tangents(spins: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([first, np.cross(spins, first)], axis=-2)
 
 
-def tangent_jacobian(solver: Solver[Any, Any], spins: NDArray[np.float64], step: float = 1e-3) -> NDArray[np.float64]:
-    """K_ia,jb = e_a · ∂H_i / ∂(angle of spin j towards e_b), by central differences.
+def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64]) -> float:
+    """Norm of the antisymmetric part of the tangent Jacobian divided by that of its symmetric off-site part.
+
+    The Jacobian K_ia,jb = e_a · ∂H_i / ∂(angle of spin j towards e_b), by central differences, is symmetric if and only
+    if the field is a gradient. In equilibrium the result is therefore 0, up to the solver's tolerance divided by the
+    angle of the differences, 1e-3. It takes 4 Lx Ly steady states.
 
     Parameters
     ----------
     solver
-        Solver of the field; its tolerance should be far below ``step``.
+        Solver of the field; its tolerance should be far below 1e-3.
     spins
         Unit vectors, shape (Lx, Ly, 3).
-    step
-        Angle of the rotations in radians.
-
-    Returns
-    -------
-    ndarray
-        K, shape (sites, 2, sites, 2). Its computation takes 4 Lx Ly steady states.
-    """
-    frames, sites = tangents(spins.reshape(-1, 3)), spins[..., 0].size
-    vectors = np.eye(2 * sites).reshape(-1, sites, 2)
-    slope = _directional(solver, spins, vectors, frames, step)
-    return np.einsum("vix,iax->iav", slope, frames).reshape(sites, 2, sites, 2)
-
-
-def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64]) -> float:
-    """Norm of the antisymmetric part of the tangent Jacobian divided by that of its symmetric off-site part.
-
-    The Jacobian is symmetric if and only if the field is a gradient. In equilibrium the result is
-    therefore 0, up to the solver's tolerance divided by the angle of the differences.
-
-    Parameters
-    ----------
-    solver, spins
-        As for `tangent_jacobian`.
 
     Raises
     ------
@@ -61,8 +41,10 @@ def nonconservativity(solver: Solver[Any, Any], spins: NDArray[np.float64]) -> f
         If the lattice has a single site.
     """
     _require_pairs(spins)
-    jacobian = tangent_jacobian(solver, spins)
-    sites = len(jacobian)
+    frames, sites = tangents(spins.reshape(-1, 3)), spins[..., 0].size
+    vectors = np.eye(2 * sites).reshape(-1, sites, 2)
+    slope = _directional(solver, spins, vectors, frames, 1e-3)
+    jacobian = np.einsum("vix,iax->iav", slope, frames).reshape(sites, 2, sites, 2)
     transposed = jacobian.transpose(2, 3, 0, 1)
     symmetric = (jacobian + transposed) / 2
     symmetric[np.arange(sites), :, np.arange(sites), :] = 0
@@ -106,14 +88,16 @@ def estimate_nonconservativity(
 
     Parameters
     ----------
-    solver, spins, step
-        As for `tangent_jacobian`.
+    solver, spins
+        As for `nonconservativity`.
     rounds
         Independent halvings of the lattice, at least 2.
     probes
         Random vectors on each half, at least 2; a round takes 4 ``probes`` steady states, and one round is repeated.
     seed
         Seed of the random signs and halves.
+    step
+        Angle of the rotations in radians.
 
     Raises
     ------
