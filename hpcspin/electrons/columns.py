@@ -113,26 +113,24 @@ class Slab:
 class ColumnTeam:
     """Ranks that hold one lattice together: rank p of the team holds the p-th slab of its columns.
 
-    ``coupling`` is that of the lattice, not mirrored; a ``mirrored`` team counts columns from the right electrode. Its
-    ``place`` is the index of my slab in the order of the sweep. Raises HpcspinError if there are more ranks than
-    columns.
+    A team that is `mirrored` counts columns from the right electrode. Its ``place`` is the index of my slab in the
+    order of the sweep. Raises HpcspinError if there are more ranks than columns.
     """
 
-    def __init__(self, team: World, columns: int, coupling: Coupling, mirrored: bool = False) -> None:
+    def __init__(self, team: World, columns: int, coupling: Coupling, is_mirrored: bool = False) -> None:
         if team.size > columns:
             raise HpcspinError(
                 f"{columns} columns of sites cannot be divided over {team.size} ranks; use at most {columns}"
             )
         self.team = team
         self.columns = columns
-        self.coupling = coupling.mirrored() if mirrored else coupling
-        self.is_mirrored = mirrored
-        self._lattice_coupling = coupling
-        self.place = team.size - 1 - team.rank if mirrored else team.rank
+        self.coupling = coupling
+        self.is_mirrored = is_mirrored
+        self.place = team.size - 1 - team.rank if is_mirrored else team.rank
 
     def mirrored(self) -> ColumnTeam:
         """The same team for the lattice with its columns in reverse order."""
-        return ColumnTeam(self.team, self.columns, self._lattice_coupling, not self.is_mirrored)
+        return ColumnTeam(self.team, self.columns, self.coupling.mirrored(), not self.is_mirrored)
 
     @property
     def own(self) -> slice:

@@ -29,7 +29,8 @@ def deviation(world: World, kind: str, periodic_y: bool, mirrored: bool) -> floa
     dense = effective_hamiltonian(system, spins[1])
     level = np.linalg.eigvalsh(dense[18:36, 18:36])[7]
     energies = np.array([0.4, level, -1.3, 0.2 + 0.5j]) / system.hopping
-    team = ColumnTeam(world, 9, make_coupling(system, BACKEND), mirrored)
+    team = ColumnTeam(world, 9, make_coupling(system, BACKEND))
+    team = team.mirrored() if mirrored else team
     blocks = layer_blocks(system, spins, BACKEND)[:, team.own]
     blocks = blocks.flip(1) if mirrored else blocks
     slab = team.connect(blocks, BACKEND.asarray(energies), BACKEND.asarray(owners))
