@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,51 +32,28 @@ _SPARE = 1e-7
 """Error of an interval, relative to the tolerance, below which the next first grid may double its length."""
 
 
-@dataclass
-class Intervals:
-    """Intervals of several integrals, with their errors and rules; each attribute has one entry for each interval."""
+Intervals: TypeAlias = "np.recarray[Any, Any]"
+"""Intervals of several integrals, with their errors and rules."""
+_INTERVAL = [
+    ("owner", "i8"),  # Number of the integral to which the interval belongs.
+    ("lower", "f8"),
+    ("upper", "f8"),
+    ("error", "f8"),  # Estimated error of the integral over the interval.
+    ("derived", "f8"),  # The same of the numbers that are derived from it.
+    ("promised", "f8"),  # Predicted error with 43 nodes, from the convergence between 10 and 21 nodes.
+    ("points", "i8"),  # Number of nodes, 21 or 43.
+    ("rank", "i8"),  # Rank that evaluates the interval.
+    ("row", "i8"),  # Index at which this rank keeps the integral.
+]
 
-    owner: NDArray[np.int64]
-    """Number of the integral to which the interval belongs."""
-    lower: NDArray[np.float64]
-    upper: NDArray[np.float64]
-    error: NDArray[np.float64]
-    """Estimated error of the integral over the interval."""
-    derived: NDArray[np.float64]
-    """The same of the numbers that are derived from it."""
-    promised: NDArray[np.float64]
-    """Predicted error with 43 nodes, from the convergence between 10 and 21 nodes."""
-    points: NDArray[np.int64]
-    """Number of nodes, 21 or 43."""
-    rank: NDArray[np.int64]
-    """Rank that evaluates the interval."""
-    row: NDArray[np.int64]
-    """Index at which this rank keeps the integral."""
 
-    def __len__(self) -> int:
-        return len(self.owner)
-
-    def __getitem__(self, which: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Intervals:
-        return Intervals(*(column[which] for column in vars(self).values()))
-
-    @staticmethod
-    def new(owner: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:
-        """Intervals that have not been evaluated yet."""
-        error, derived, promised = np.full((3, len(owner)), np.inf)
-        rank, row = np.full((2, len(owner)), -1)
-        points = np.full(len(owner), len(NODES))
-        return Intervals(owner, lower, upper, error, derived, promised, points, rank, row)
-
-    @staticmethod
-    def from_edges(edges: list[NDArray[np.float64]]) -> Intervals:
-        """Intervals between consecutive edges of every integral."""
-        owner = np.concatenate([np.full(len(e) - 1, i) for i, e in enumerate(edges)])
-        return Intervals.new(owner, np.concatenate([e[:-1] for e in edges]), np.concatenate([e[1:] for e in edges]))
-
-    def join(self, other: Intervals) -> Intervals:
-        """These intervals followed by the others."""
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Intervals(*(np.concatenate(pair) for pair in pairs))
+def new_intervals(owner: NDArray[np.int64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> Intervals:
+    """Intervals that have not been evaluated yet."""
+    found = np.recarray(len(owner), _INTERVAL)
+    found.owner, found.lower, found.upper = owner, lower, upper
+    found.error = found.derived = found.promised = np.inf
+    found.points, found.rank, found.row = len(NODES), -1, -1
+    return found
 
 
 @dataclass(frozen=True)
@@ -139,7 +117,10 @@ def integrate(
     is divided. Raises HpcspinError if an interval does not converge or the function is not finite; the message names
     the interval, and the integral by its number, where ``first`` is that of the first one.
     """
-    leaves = Intervals.from_edges(edges)
+    owner = np.repeat(np.arange(len(edges)), [len(one) - 1 for one in edges])
+    leaves = new_intervals(
+        owner, *(np.concatenate([one[part] for one in edges]) for part in (slice(-1), slice(1, None)))
+    )
     fresh, extended = np.arange(len(leaves)), np.arange(0)
     kept: list[Array] = []
     evaluations = 0
@@ -284,7 +265,7 @@ def _bisect(
     owner = np.repeat(old.owner, 2)
     order = np.argsort(owner, kind="stable")
     lower, upper = (np.stack(ends, axis=1).reshape(-1) for ends in ((old.lower, middle), (middle, old.upper)))
-    joined = kept.join(Intervals.new(owner[order], lower[order], upper[order]))
+    joined = np.concatenate([kept, new_intervals(owner[order], lower[order], upper[order])]).view(np.recarray)
     return joined, np.arange(len(kept), len(joined)), np.flatnonzero(longer[~divided])
 
 
