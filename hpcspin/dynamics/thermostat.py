@@ -31,6 +31,9 @@ On a CPU the few hundred small kernels then run in cache: 144 ns per site instea
 keep the device busy, and the intermediate words take some hundreds of megabytes.
 """
 
+_STREAM = 0
+"""Second word of the key; `fastest_rate` uses another one."""
+
 
 def box_muller(radius_word: Tensor, angle_word: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent standard normal numbers (float64) from two random 32-bit words."""
@@ -73,8 +76,6 @@ class Thermostat:
         Time step.
     seed
         Chooses the realisation; 0 <= seed < 2**32.
-    stream
-        Chooses an independent realisation for the same seed.
 
     Raises
     ------
@@ -86,7 +87,6 @@ class Thermostat:
     damping: float
     step: float
     seed: int
-    stream: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= WORD:
@@ -99,4 +99,4 @@ class Thermostat:
         if self.temperature == 0:
             return None
         strength = math.sqrt(2 * self.damping * self.temperature / self.step)
-        return (normal_vectors(sites, self.seed, self.stream, step, 0) * strength).to(dtype)
+        return (normal_vectors(sites, self.seed, _STREAM, step, 0) * strength).to(dtype)
