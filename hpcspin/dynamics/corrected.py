@@ -106,22 +106,11 @@ class CorrectedField:
         """See :class:`hpcspin.dynamics.fields.Observed`."""
         return self.observables
 
-    def clear_observables(self) -> None:
-        """Set the exact field's observables, which belong to other spins, to NaN."""
-        self.observables |= {name: np.full(shape, np.nan) for name, shape in self.exact.observable_shapes.items()}
-
     def update(self, time: float, difference: Tensor, miss: Tensor) -> None:
         """Take a new measurement.
 
-        Parameters
-        ----------
-        time
-            Time of the measurement.
-        difference
-            Exact minus cheap field, shape (Lx, Ly, 4): three components of the part perpendicular to the spin, one
-            along it.
-        miss
-            Exact minus corrected field just before, perpendicular to the spins, shape (Lx, Ly, 3).
+        The ``difference`` is exact minus cheap field, shape (Lx, Ly, 4): three components of the part perpendicular to
+        the spin, one along it; ``miss`` is exact minus corrected field just before, perpendicular to the spins.
         """
         labels = self.tally.labels
         across = difference[..., :3]
@@ -173,7 +162,8 @@ class _BoundCorrected:
         """See :class:`hpcspin.dynamics.fields.Renewed`."""
         field, domain = self._field, self._domain
         if step % field.interval:
-            field.clear_observables()
+            # The exact field's observables belong to other spins.
+            field.observables |= {name: np.full(shape, np.nan) for name, shape in field.exact.observable_shapes.items()}
             return False
         field.exact.start_step(step)
         exact = self._exact(domain.whole(spins), time)

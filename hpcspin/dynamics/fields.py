@@ -8,6 +8,8 @@ by itself. A field that needs more from other ranks than their spins prepares th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -181,16 +183,12 @@ class _BoundSum:
         return changed
 
     def __call__(self, spins: Tensor, time: float) -> Tensor:
-        parts = []
-        for field, term in self._terms:
-            # Checked one by one: a sum would spread another shape over the block.
-            parts.append(
-                _checked(field, term, _narrow(spins, self._domain, self._halo, field.halo), time, self._domain)
-            )
-        result = parts[0]
-        for part in parts[1:]:
-            result = result + part
-        return result
+        # Checked one by one: a sum would spread another shape over the block.
+        parts = (
+            _checked(field, term, _narrow(spins, self._domain, self._halo, field.halo), time, self._domain)
+            for field, term in self._terms
+        )
+        return reduce(add, parts)
 
 
 def _bound(field: Field, domain: Domain) -> BoundField:
