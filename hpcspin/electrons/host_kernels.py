@@ -9,6 +9,7 @@ compiles them at the first call and caches the code. They release Python's globa
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,22 +19,17 @@ from numpy.typing import NDArray
 Complex = NDArray[np.complex128]
 
 
-def _compiled(function: Callable[..., Any], *fastmath: str) -> Any:
+def _compiled(function: Callable[..., Any], fastmath: str = "contract") -> Any:
     """Compile; NaN and infinity keep their meaning.
 
     Terms are not reordered: inlined code would be reordered in one way by the process that compiles it, and in another
-    way by processes that find it in numba's cache.
+    way by processes that find it in numba's cache. Only sums of a function with "reassoc" are, for vector instructions.
     """
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "nsz", *fastmath}}
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "nsz", fastmath}}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # numba has no folder in which it may cache the code.
         return njit(**options)(function)
-
-
-def _summing(function: Callable[..., Any]) -> Any:
-    """Compile a function whose sums may be reordered for vector instructions."""
-    return _compiled(function, "reassoc")
 
 
 def transfer(
@@ -114,7 +110,7 @@ def _transfer(blocks, owners, energies, periodic, beyond, first, before):  # typ
         first[e], before[e] = far, near
 
 
-@_summing
+@partial(_compiled, fastmath="reassoc")
 def _add_occupation(column, stops, weights, result):  # type: ignore[no-untyped-def]
     """Occupation at one energy; ``column`` is (m, k) complex numbers as pairs of reals, shape (m, 2 k)."""
     for y in range(len(result)):

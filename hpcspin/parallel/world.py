@@ -77,13 +77,27 @@ class World:
     sharing: dict[str, int] = field(default_factory=dict, repr=False)
     connections: dict[int, tuple[Any, Any, dict[int, Any]]] = field(default_factory=dict, repr=False)
 
-    @classmethod
-    def current(cls) -> World:
+    @staticmethod
+    @functools.cache
+    def current() -> World:
         """The ranks of this process, joined at the first call; for scripts and notebooks.
 
         Under a launcher, an uncaught exception then ends all ranks, so that none waits for ever.
         """
-        return _current()
+        world = World.detect()
+        if world.size > 1:
+            report = sys.excepthook
+
+            def end_all(kind: type[BaseException], failure: BaseException, trace: TracebackType | None) -> None:
+                report(kind, failure, trace)
+                sys.stderr.flush()
+                # A launcher that is told to end the job may drop what it has not forwarded yet.
+                time.sleep(_FORWARDING)
+                world.abort(exit_code(failure))
+
+            sys.excepthook = end_all
+            atexit.register(world.finish)
+        return world
 
     @classmethod
     def detect(cls) -> World:
@@ -284,24 +298,6 @@ class World:
             self.comm.Abort(code)
         # torchrun ends the other ranks as soon as one process has gone.
         os._exit(code)
-
-
-@functools.cache
-def _current() -> World:
-    world = World.detect()
-    if world.size > 1:
-        report = sys.excepthook
-
-        def end_all(kind: type[BaseException], failure: BaseException, trace: TracebackType | None) -> None:
-            report(kind, failure, trace)
-            sys.stderr.flush()
-            # A launcher that is told to end the job may drop what it has not forwarded yet.
-            time.sleep(_FORWARDING)
-            world.abort(exit_code(failure))
-
-        sys.excepthook = end_all
-        atexit.register(world.finish)
-    return world
 
 
 def _free_address() -> tuple[str, int]:
