@@ -110,10 +110,7 @@ class DynamicsSettings(Section):
     def stepper(self, largest: Largest, drives: Sequence[Driven]) -> Step:
         """The integrator's step, fixed or adaptive, for a field with these drives; `largest`: maximum over the ranks.
 
-        Raises
-        ------
-        HpcspinError
-            If the integrator is unknown, or cannot do what is asked of it.
+        Raises HpcspinError if the integrator is unknown, or cannot do what is asked of it.
         """
         chosen = make_integrator(self.integrator, noise=self.temperature > 0, largest=largest)
         if self.tolerance is None:

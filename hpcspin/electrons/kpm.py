@@ -281,10 +281,7 @@ class KpmSolver(EquilibriumSolver):
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Start from these settings: the next call then repeats, bit for bit, the call after `get_state`.
 
-        Raises
-        ------
-        ValueError
-            If these are not settings of this solver.
+        Raises ValueError if these are not settings of this solver.
         """
         distance, moments = (int(number) for number in state["plan"])
         if distance < _FIRST_DISTANCE or not moments == _power_of_two(moments) <= MOST_MOMENTS:

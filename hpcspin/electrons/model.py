@@ -148,15 +148,9 @@ class DrivenLattice(ElectronSystem):
     def _own_config(self) -> dict[str, Any]:
         return {
             "reservoirs": [
-                {
-                    "name": reservoir.name,
-                    "sites": _sites_in_words(reservoir.sites, self.lattice),
-                    **{
-                        name: np.asarray(getattr(reservoir, name)).tolist()
-                        for name in ("width", "potential", "polarization")
-                    },
-                }
-                for reservoir in self.reservoirs
+                {"name": one.name, "sites": _sites_in_words(one.sites, self.lattice)}
+                | {name: np.asarray(getattr(one, name)).tolist() for name in ("width", "potential", "polarization")}
+                for one in self.reservoirs
             ]
         }
 

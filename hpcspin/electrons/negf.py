@@ -164,10 +164,7 @@ class RecursiveSolver(SteadyStateSolver):
     def set_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Start the next call from these grids: it then repeats, bit for bit, the call after `get_state`.
 
-        Raises
-        ------
-        ValueError
-            If a grid does not belong to its window.
+        Raises ValueError if a grid does not belong to its window.
         """
         self.reset()
         for number, (window, grids) in enumerate(zip(self.windows, self._grids, strict=True)):

@@ -219,16 +219,11 @@ class ElectronSystem:
         from hpcspin.electrons.labelling import solve  # Needs torch, which a system alone does not.
         from hpcspin.parallel.world import World
 
-        system = replace(
-            self,
-            tolerance=self.tolerance if tolerance is None else tolerance,
-            solver=self.solver if solver is None else solver,
-            precision=self.precision if precision is None else precision,
-        )
+        given: dict[str, Any] = {"tolerance": tolerance, "solver": solver, "precision": precision}
+        system = replace(self, **{name: value for name, value in given.items() if value is not None})
         snapshots, restore = as_snapshots(spins, self.lattice.size)
-        return solve(
-            system, check_spins(snapshots, None, "spins", vacancies=self.vacancies), World.current(), device
-        ).map(restore)
+        checked = check_spins(snapshots, None, "spins", vacancies=self.vacancies)
+        return solve(system, checked, World.current(), device).map(restore)
 
     def transport(self, spins: Any, energies: Sequence[float] = ()) -> Transport:
         """Currents of charge and spin along every bond and from every reservoir, density of states, transmission.
@@ -258,9 +253,8 @@ class ElectronSystem:
         from hpcspin.parallel.world import World
 
         snapshots, restore = as_snapshots(spins, self.lattice.size)
-        return transports(
-            self, check_spins(snapshots, None, "spins", vacancies=self.vacancies), energies, World.current()
-        ).map(restore)
+        checked = check_spins(snapshots, None, "spins", vacancies=self.vacancies)
+        return transports(self, checked, energies, World.current()).map(restore)
 
     def as_config(self) -> dict[str, Any]:
         """Sections ``lattice`` and ``electrons`` of a config that describes this system, as JSON values."""
@@ -334,13 +328,7 @@ class ElectronSystem:
         return self.largest_exchange + float(np.abs(self.on_site).max()) + hoppings
 
     def check_spins(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Snapshots of this lattice as float64, shape (n, Lx, Ly, 3); 0 at vacancies.
-
-        Raises
-        ------
-        HpcspinError
-            If the shape is wrong, or a component is not finite.
-        """
+        """Snapshots of this lattice as float64, shape (n, Lx, Ly, 3), 0 at vacancies; HpcspinError if they are none."""
         spins = np.asarray(spins, dtype=np.float64)
         if spins.ndim != 4 or len(spins) == 0 or spins.shape[1:] != (*self.lattice.size, 3):
             raise HpcspinError(

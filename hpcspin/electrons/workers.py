@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hpcspin.electrons.backend import Backend
-from hpcspin.parallel.threads import thread_pool
+from hpcspin.parallel.threads import threaded
 
 Result = TypeVar("Result")
 
@@ -47,10 +47,8 @@ def equal_parts(backend: Backend, count: int, most: int) -> list[slice]:
 
 def map_parts(backend: Backend, work: Callable[[slice], Result], parts: Sequence[slice]) -> list[Result]:
     """Results of ``work`` on every part, in order, computed on as many threads as there are workers."""
-    threads = min(workers(backend), len(parts))
-    if threads < 2:
-        return [work(part) for part in parts]
-    return list(thread_pool(threads).map(_in_stream(work) if backend.on_gpu else work, parts))
+    several = min(workers(backend), len(parts)) > 1
+    return threaded(_in_stream(work) if several and backend.on_gpu else work, parts, workers(backend))
 
 
 _mine = threading.local()

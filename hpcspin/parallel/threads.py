@@ -14,9 +14,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Apply ``work`` to every item, on as many threads as torch has; results in the order of the items."""
-    threads = min(torch.get_num_threads(), len(items))
+def threaded(work: Callable[[Item], Result], items: Sequence[Item], most: int | None = None) -> list[Result]:
+    """Apply ``work`` to every item, on ``most`` threads or as many as torch has; results in the order of the items."""
+    threads = min(most or torch.get_num_threads(), len(items))
     return list(thread_pool(threads).map(work, items)) if threads > 1 else [work(item) for item in items]
 
 
