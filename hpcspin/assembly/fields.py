@@ -38,32 +38,27 @@ def build_field(config: Config, lattice: Lattice, world: World, device: torch.de
 _NUMBER = "number"
 
 
-class _SolverState:
-    """The state that a solver keeps from step to step, in the form that checkpoints hold."""
-
-    def __init__(self, solver: Solver[Any, Any]) -> None:
-        self._solver = solver
-
-    def start_step(self, step: int) -> bool:
-        """Key the solver's random vectors, if any, by the step; return whether this changes its field."""
-        self._solver.number = step
-        return self._solver.is_random
-
-    def state_dict(self) -> dict[str, NDArray[Any]]:
-        return {**self._solver.get_state(), _NUMBER: np.array(self._solver.number)}
-
-    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        arrays = dict(state)
-        self._solver.number = int(arrays.pop(_NUMBER))
-        self._solver.set_state(arrays)
-
-
 class SolverField(WholeLatticeField):
     """The exact field of a solver, in the form that the dynamics uses."""
 
     def __init__(self, solver: Solver[Any, Any]) -> None:
-        super().__init__(solver.solve, solver.system.result_shapes, _SolverState(solver))
+        super().__init__(solver.solve, solver.system.result_shapes)
         self.solver = solver
+
+    def start_step(self, step: int) -> bool:
+        """Key the solver's random vectors, if any, by the step; return whether this changes its field."""
+        self.solver.number = step
+        return self.solver.is_random
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """State that the solver keeps from step to step."""
+        return {**self.solver.get_state(), _NUMBER: np.array(self.solver.number)}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Return the solver to a state."""
+        arrays = dict(state)
+        self.solver.number = int(arrays.pop(_NUMBER))
+        self.solver.set_state(arrays)
 
 
 def exact_field(system: ElectronSystem, dynamics: DynamicsSection, world: World, device: torch.device) -> SolverField:

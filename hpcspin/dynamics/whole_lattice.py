@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcspin.dynamics.fields import BoundField, Stateful
+from hpcspin.dynamics.fields import BoundField
 from hpcspin.dynamics.torque import components_first
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.domain import Domain
 
 
-class SolverState(Stateful, Protocol):
-    """What a solver keeps from step to step."""
-
-    def start_step(self, step: int) -> bool:
-        """Start a step; return whether the field of the same spins has changed."""
-
-
 class WholeLatticeField:
-    """A field that is computed from all spins at once, such as that of the electrons.
+    """A field that is computed from all spins at once, such as that of the electrons; one with a state is a subclass.
 
     Every rank receives the whole configuration and calls the solver, which may share the work among the ranks; all must
     get the same result.  Other results of the solver, such as the density and the error estimate, are kept from the
@@ -37,19 +30,12 @@ class WholeLatticeField:
         observables.
     shapes
         Shape of each observable of one snapshot.
-    state
-        State that the solver keeps from step to step; None for a solver without.
     """
 
     halo = None
 
-    def __init__(
-        self,
-        solve: Callable[[NDArray[np.float64]], Any],
-        shapes: Mapping[str, tuple[int, ...]],
-        state: SolverState | None = None,
-    ) -> None:
-        self._solve, self._state = solve, state
+    def __init__(self, solve: Callable[[NDArray[np.float64]], Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._solve = solve
         self.observable_shapes: dict[str, tuple[int, ...]] = dict(shapes)
         self.observables: dict[str, NDArray[np.float64]] = {}
         """Observables of the last evaluation."""
@@ -83,16 +69,14 @@ class WholeLatticeField:
 
     def start_step(self, step: int) -> bool:
         """Start a step; return whether the field of the same spins has changed."""
-        return self._state is not None and self._state.start_step(step)
+        return False
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """State of the solver."""
-        return self._state.state_dict() if self._state else {}
+        """State that the solver keeps from step to step."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Return the solver to a state."""
-        if self._state:
-            self._state.load_state_dict(state)
 
 
 class _BoundWhole:

@@ -78,10 +78,11 @@ def every_term(lattice):
     )
 
 
-class Electrons:
+class Electrons(WholeLatticeField):
     """An exact field like that of electrons: mostly along the spins, computed from all of them; it counts its calls."""
 
-    def __init__(self):
+    def __init__(self, size=(7, 5)):
+        super().__init__(self.solve, {"density": size, "current": (2,), "error": ()})
         self.count = 0
 
     def solve(self, spins):
@@ -98,18 +99,14 @@ class Electrons:
     def load_state_dict(self, state):
         self.count = int(state["count"])
 
-    def start_step(self, step):
-        return False
-
 
 TARGET = SumField([Heisenberg(-1.0), Zeeman((0.1, 0.0, 0.2))])
 
 
 def corrected(interval, size=(7, 5)):
     """A field ten per cent too weak, corrected every few steps by the target plus five times the spins."""
-    electrons = Electrons()
-    exact = WholeLatticeField(electrons.solve, {"density": size, "current": (2,), "error": ()}, electrons)
-    return CorrectedField(SumField([Heisenberg(-0.9), Zeeman((0.1, 0.0, 0.2))]), exact, size, interval)
+    cheap = SumField([Heisenberg(-0.9), Zeeman((0.1, 0.0, 0.2))])
+    return CorrectedField(cheap, Electrons(size), size, interval)
 
 
 def default_field(chosen, lattice):

@@ -239,13 +239,16 @@ def test_number_of_steps_and_frames():
     assert DynamicsSettings(damping=0.1, temperature=0.0, step=0.1, duration=0.31).last_step == 4
 
 
-class History:
-    """A solver whose field depends on how often it was asked: like an adaptive grid kept from step to step."""
+class History(WholeLatticeField):
+    """A field that depends on how often it was asked: like an adaptive grid kept from step to step."""
 
-    def __init__(self):
-        self.weight = np.ones(())
+    def __init__(self, moment=None):
+        super().__init__(self.solve, {"density": (7, 5), "current": (2,), "error": ()})
+        self.weight, self.calls, self.moment = np.ones(()), iter(range(1, 1000)), moment
 
     def solve(self, spins):
+        if next(self.calls) == self.moment:
+            os.kill(os.getpid(), signal.SIGTERM)
         self.weight = self.weight * 1.01
         field = np.roll(spins, 1, axis=1) * self.weight
         n = len(spins)
@@ -262,25 +265,12 @@ class History:
     def load_state_dict(self, state):
         self.weight = state["weight"]
 
-    def start_step(self, step):
-        return False
-
 
 @pytest.mark.parametrize("moment", [16, 29])
 def test_state_and_last_field_of_a_solver_travel_with_the_checkpoint(tmp_path, moment):
-    def field(moment=None):
-        history, calls = History(), iter(range(1, 1000))
-
-        def solve(spins):
-            if next(calls) == moment:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return history.solve(spins)
-
-        return WholeLatticeField(solve, {"density": (7, 5), "current": (2,), "error": ()}, history)
-
-    simulation(tmp_path / "undisturbed", field()).run()
-    assert not simulation(tmp_path / "run", field(moment)).run().finished
-    assert simulation(tmp_path / "run", field()).run().finished
+    simulation(tmp_path / "undisturbed", History()).run()
+    assert not simulation(tmp_path / "run", History(moment)).run().finished
+    assert simulation(tmp_path / "run", History()).run().finished
     assert_same_bits(tmp_path / "run", tmp_path / "undisturbed")
     found = contents(tmp_path / "run")
     assert found["density"].shape == (15, 7, 5)
