@@ -43,7 +43,7 @@ class Backend:
     messages with other ranks."""
 
     def asarray(self, array: NDArray[Any]) -> Array:
-        """Convert a host array to an array of the backend."""
+        """Convert a host array to an array of the backend, without a copy if it is contiguous and on the device."""
         if self.name == "torch":
             return self.xp.from_numpy(np.ascontiguousarray(array)).to(self.device)
         return self.xp.asarray(array)
@@ -61,10 +61,6 @@ class Backend:
     def host_view(self, array: Array) -> NDArray[Any]:
         """A contiguous NumPy array for an array on a CPU, without a copy if the array is contiguous already."""
         return np.ascontiguousarray(array.numpy() if self.name == "torch" else array)
-
-    def from_host(self, array: NDArray[Any]) -> Array:
-        """An array of this library for a NumPy array on a CPU, without a copy."""
-        return torch.from_numpy(array) if self.name == "torch" else array
 
     def real_tensor(self, array: Array) -> torch.Tensor:
         """A torch view of a contiguous complex array: real and imaginary parts along a last axis, without a copy."""

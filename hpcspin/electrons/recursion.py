@@ -128,7 +128,7 @@ class GroupedColumns:
             from hpcspin.electrons import host_kernels  # numba: half a second, which learned fields do not need.
 
             crossed = host_kernels.transfer(*self._host(columns), backend.host_view(beyond))
-            return backend.from_host(crossed[0]), backend.from_host(crossed[1])
+            return backend.asarray(crossed[0]), backend.asarray(crossed[1])
         near, far = self._identity, beyond
         for x in range(columns.stop - 1, columns.start - 1, -1):
             near, far = self._layer(x) @ near - far, near
@@ -149,7 +149,7 @@ class GroupedColumns:
 
             inward, outward = ((backend.host_view(a), backend.host_view(b)) for a, b in (left, right))
             found = host_kernels.occupations(*self._host(columns), inward, outward, stops, backend.host_view(weights))
-            return backend.from_host(found)
+            return backend.asarray(found)
         middle = columns.start + (columns.stop - columns.start) // 2
         (far, near), before = left, [left[1]] if middle > columns.start else []
         for x in range(columns.start, middle - 1):
