@@ -17,7 +17,8 @@ from hpcspin.assembly.learned import LearnedField
 from hpcspin.dynamics import CorrectedField
 from hpcspin.dynamics.fields import terms_of
 from hpcspin.dynamics.observers import Frame, a_site, observer
-from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport, transport
+from hpcspin.electrons import DrivenLattice, ElectronSystem, Transport
+from hpcspin.electrons.transport import transport
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.potential import Committee

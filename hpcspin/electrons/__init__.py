@@ -12,12 +12,12 @@ from hpcspin.electrons.nonconservativity import DrivenDistance, estimate_noncons
 from hpcspin.electrons.solver import SOLVERS, Solver, State, exchange_field, make_solver
 from hpcspin.electrons.sources import split_lesser
 from hpcspin.electrons.system import ElectronSystem
-from hpcspin.electrons.transport import Transport, transmission, transport
+from hpcspin.electrons.transport import Transport, transmission
 
 __all__ = [
     "SOLVERS", "ClosedFormSolver", "ClosedLattice", "DiagonalizationSolver", "DrivenDistance", "DrivenLattice",
     "ElectronSystem", "EquilibriumState", "KpmSolver", "RecursiveSolver", "Reservoir", "Solver", "State", "SteadyState",
     "SteadyStateSolver", "Transport", "effective_hamiltonian", "estimate_nonconservativity", "exchange_field",
     "grand_potential", "label_snapshots", "make_solver", "nonconservativity", "reservoir_currents", "retarded_green",
-    "sd_hamiltonian", "self_energy", "split_lesser", "transmission", "transport",
+    "sd_hamiltonian", "self_energy", "split_lesser", "transmission",
 ]  # fmt: skip

@@ -50,7 +50,7 @@ def label_snapshots(
     done
         Number of snapshots to skip at the start.
     energies
-        See `hpcspin.electrons.transport`; None to leave out the transport.
+        See `ElectronSystem.transport`; None to leave out the transport.
     stop
         Function that all ranks call before each round of labels; none follow once it returns True.
 

@@ -98,23 +98,7 @@ class Transport(Results):
 
 
 def transport(system: ElectronSystem, spins: Real, energies: Sequence[float] = ()) -> Transport:
-    """Transport of one snapshot from one dense eigenproblem, O((Lx Ly)³).
-
-    Parameters
-    ----------
-    system
-        Driven or closed lattice.
-    spins
-        Unit vectors, shape (Lx, Ly, 3).
-    energies
-        Energies of the density of states and the transmissions.
-
-    Raises
-    ------
-    HpcspinError
-        If the spins do not fit, an energy is not finite, a level is coupled to no reservoir, or the tolerance is
-        missed.
-    """
+    """`ElectronSystem.transport` of one snapshot, shape (Lx, Ly, 3), from one dense eigenproblem, O((Lx Ly)³)."""
     spins = system.check_spins(np.asarray(spins)[None])[0]
     if not (are_finite(energies) and np.ndim(energies) == 1):
         raise HpcspinError(f"energies: {shown(energies)} must be a list of finite numbers")

@@ -9,7 +9,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 from systems import driven, random_spins
 
-from hpcspin.electrons import ClosedFormSolver, ClosedLattice, transmission, transport
+from hpcspin.electrons import ClosedFormSolver, ClosedLattice, transmission
+from hpcspin.electrons.transport import transport
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 
