@@ -30,34 +30,17 @@ class Batches:
     column_ranks: int = 1
 
 
-@dataclass(frozen=True)
-class _Needs:
-    """Bytes needed on each of the ``ranks`` devices that together hold the columns of a lattice."""
+def _block(system: DrivenLattice) -> int:
+    """Bytes of a block of one column of sites."""
+    return 16 * (2 * system.lattice.size[1]) ** 2
 
-    system: DrivenLattice
-    ranks: int
 
-    @property
-    def block(self) -> int:
-        return 16 * (2 * self.system.lattice.size[1]) ** 2
-
-    @property
-    def columns(self) -> int:
-        return -(-self.system.lattice.size[0] // self.ranks)
-
-    @property
-    def an_energy(self) -> int:
-        # The corner blocks of all slabs, isolated and connected.
-        corners = 8 * self.ranks if self.ranks > 1 else 0
-        return self.block * (2 * self.columns + 8 + corners) + 128 * self.system.lattice.num_sites
-
-    @property
-    def a_snapshot(self) -> int:
-        return 2 * self.block * self.columns + 64 * self.system.lattice.num_sites * _INTERVALS
-
-    @property
-    def least(self) -> int:
-        return self.an_energy + self.a_snapshot
+def _needs(system: DrivenLattice, ranks: int) -> tuple[int, int]:
+    """Bytes of an energy and of a snapshot on each of the ``ranks`` devices that together hold the columns."""
+    sites, block, columns = system.lattice.num_sites, _block(system), -(-system.lattice.size[0] // ranks)
+    # The corner blocks of all slabs, isolated and connected.
+    corners = 8 * ranks if ranks > 1 else 0
+    return block * (2 * columns + 8 + corners) + 128 * sites, 2 * block * columns + 64 * sites * _INTERVALS
 
 
 def plan_batches(
@@ -77,15 +60,15 @@ def plan_batches(
         )
     choices = [column_ranks] if column_ranks else [c for c in range(1, world.size + 1) if world.size % c == 0]
     columns = system.lattice.size[0]
-    fitting = [c for c in choices if c <= columns and _Needs(system, c).least <= free]
+    fitting = [c for c in choices if c <= columns and sum(_needs(system, c)) <= free]
     if not fitting:
         raise HpcspinError(_advice(system, free, world.size))
-    needs = _Needs(system, fitting[0])
-    most = _GPU_ENERGIES if backend.on_gpu else max(1, _CPU_BATCH // needs.block)
-    fit = int((free - needs.a_snapshot) / 2 / needs.an_energy) or 1
+    an_energy, a_snapshot = _needs(system, fitting[0])
+    most = _GPU_ENERGIES if backend.on_gpu else max(1, _CPU_BATCH // _block(system))
+    fit = int((free - a_snapshot) / 2 / an_energy) or 1
     sweeps = min(workers(backend), fit)
     energies = min(most, fit // sweeps)
-    snapshots = min(_MOST_SNAPSHOTS, int((free - sweeps * energies * needs.an_energy) / needs.a_snapshot) or 1)
+    snapshots = min(_MOST_SNAPSHOTS, int((free - sweeps * energies * an_energy) / a_snapshot) or 1)
     # Ranks that share columns compute the same batches, also where they have different numbers of threads.
     energies, snapshots = (min(mine) for mine in zip(*world.allgather((energies, snapshots)), strict=True))
     return Batches(_power_of_two(energies), sweeps, _power_of_two(snapshots), fitting[0])
@@ -96,14 +79,14 @@ def _advice(system: DrivenLattice, free: float, ranks: int) -> str:
     columns, rows = system.lattice.size
     lattice = f"one energy of a lattice of {columns} x {rows}"
     has = f"each of {ranks} ranks has {_gib(free)} free" if ranks > 1 else f"{_gib(free)} are free"
-    enough = next((c for c in range(2, columns + 1) if _Needs(system, c).least <= free), None)
+    enough = next((c for c in range(2, columns + 1) if sum(_needs(system, c)) <= free), None)
     if enough:
         return (
-            f"{lattice} needs {_gib(_Needs(system, 1).least)} and {has}; use a device with more memory, or "
+            f"{lattice} needs {_gib(sum(_needs(system, 1)))} and {has}; use a device with more memory, or "
             f"{enough} ranks (or a multiple) with as much each, over which the columns of sites are then divided"
         )
     return (
-        f"{lattice} needs {_gib(_Needs(system, columns).least)} even with one column of sites a rank, and {has}; "
+        f"{lattice} needs {_gib(sum(_needs(system, columns)))} even with one column of sites a rank, and {has}; "
         "use devices with more memory or fewer sites along y"
     )
 

@@ -15,7 +15,7 @@ from hpcspin.workflows.label import label_file
 world = World.detect()
 with world.abort_on_failure():
     config = load_config(Path(sys.argv[1]), ["electrons.solver=negf", "lattice.size=[24, 4]"])
-    needs = [memory._Needs(build_system(config), ranks).least / memory._SHARE for ranks in (1, 2)]
+    needs = [sum(memory._needs(build_system(config), ranks)) / memory._SHARE for ranks in (1, 2)]
     Backend.free_memory = lambda self: int(sum(needs) / 2 * world.local_size)  # type: ignore[method-assign]
     assert RecursiveSolver.ranks_needed(build_system(config), world, "cpu") == world.size == 2
     label_file(config, Path(sys.argv[2]), Path(sys.argv[3]), world)
