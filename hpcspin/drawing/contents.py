@@ -315,7 +315,7 @@ def _against_epochs(records: Iterable[Mapping[str, Any]], what: str) -> page.Cur
 
 def _learning(directory: Path) -> _Described:
     rounds = list(read_lines(directory / "rounds.jsonl"))
-    last = sorted(directory.glob("round-*"))[-1]
+    last = max(directory.glob("round-*"), key=lambda one: (len(one.name), one.name))  # 100 comes after 99.
     sections: Sections = {}
     if rounds:
         labels, errors = (np.array([one[key] for one in rounds], dtype=float) for key in ("labels_before", "mse"))

@@ -247,6 +247,12 @@ def test_a_card_without_what_a_training_writes_is_refused(tmp_path: Path, card: 
         describe(tmp_path, "train")
 
 
+def test_the_last_of_a_hundred_rounds_is_shown(tmp_path: Path) -> None:
+    for name in ("round-99", "round-100"):
+        (tmp_path / name / "model").mkdir(parents=True)
+    assert "round-100: Training" in describe(tmp_path, "learn")[0]
+
+
 def test_films_and_plots_from_the_command_line(hpcspin: Cli, outputs: Path) -> None:
     run = outputs / "simulate"
     for arguments, name in (
