@@ -37,7 +37,8 @@ class Source(ABC):
         self.columns = columns
         self.backend: Backend = columns.coupling.backend
         self.hopping = system.nearest_hopping
-        self.level_width = narrowest_level(system)
+        self.level_width = max(0.0, float(least_widths(system)[system.occupied].min()))
+        """Lower bound on the half width of all levels; 0 if a site has no reservoir."""
         self.autotuned = Autotuned(self.backend)
         self.members = [member for group in groups for member in group.members]
         self.group_of_member = [s for s, group in enumerate(groups) for _ in group.members]
@@ -241,11 +242,6 @@ def least_widths(system: DrivenLattice) -> NDArray[np.float64]:
     """Smallest eigenvalue of sum_r Gamma_r on each site, shape (Lx, Ly)."""
     widths = system.widths.sum(axis=0)
     return np.asarray(widths[..., 0] - np.linalg.norm(widths[..., 1:], axis=-1))
-
-
-def narrowest_level(system: DrivenLattice) -> float:
-    """Lower bound on the half width of all levels, from sum_r Gamma_r over all sites; 0 if a site has no reservoir."""
-    return max(0.0, float(least_widths(system)[system.occupied].min()))
 
 
 def _end_column(group: Group) -> str | None:
