@@ -122,9 +122,8 @@ class EquilibriumPart:
 
         sites = 4 * self.system.lattice.num_sites
         integrand = Integrand(values, sites, sites, self.system.scale, self.batch)
-        narrowest = 1e-9 * edges[-1]
         n = blocks.shape[0]
-        result = integrate(integrand, [edges] * n, self.tolerance / 2, world, self.backend, narrowest)
+        result = integrate(integrand, [edges] * n, self.tolerance / 2, world, self.backend)
         return result.values.reshape(n, *self.system.lattice.size, 4), result.errors
 
     def _values(

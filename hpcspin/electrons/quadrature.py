@@ -28,6 +28,8 @@ _PROMISE = 0.01
 """Largest predicted error of the extended rule, relative to the tolerance; above it the interval is halved instead."""
 _HIDDEN = 10.0
 """Safety factor for peaks between nodes: for one position in forty the nodes see less than a tenth of what is usual."""
+_NARROWEST = 1e-9
+"""Length of an interval that is not divided any more, relative to the whole first grid."""
 _SPARE = 1e-7
 """Error of an interval, relative to the tolerance, below which the next first grid may double its length."""
 
@@ -107,14 +109,13 @@ def integrate(
     tolerance: float,
     world: World,
     backend: Backend,
-    narrowest: float,
     first: int = 0,
 ) -> Integrals:
     """Refine until the error estimate of every integral, the sum of those of its intervals, is below the tolerance.
 
     ``edges`` is the first grid of every integral, each of shape (intervals + 1,). Each rank evaluates the integrand at
-    its share of the nodes; the backend keeps the integrals of the intervals, of which none shorter than ``narrowest``
-    is divided. Raises HpcspinError if an interval does not converge or the function is not finite; the message names
+    its share of the nodes; the backend keeps the integrals of the intervals, of which none shorter than `_NARROWEST` is
+    divided. Raises HpcspinError if an interval does not converge or the function is not finite; the message names
     the interval, and the integral by its number, where ``first`` is that of the first one.
     """
     owner = np.repeat(np.arange(len(edges)), [len(one) - 1 for one in edges])
@@ -144,7 +145,7 @@ def integrate(
         evaluations += len(NODES) * len(fresh) + len(MORE_NODES) * len(extended)
         refined = _worst(leaves, len(edges), tolerance)
         longer = refined & (leaves.points == len(NODES)) & (leaves.promised < _PROMISE * tolerance)
-        _check_width(leaves[refined & ~longer], narrowest, first)
+        _check_width(leaves[refined & ~longer], _NARROWEST * (edges[0][-1] - edges[0][0]), first)
         leaves.points[longer] += len(MORE_NODES)
         leaves, fresh, extended = _bisect(leaves, refined & ~longer, longer)
     achieved, derived = (

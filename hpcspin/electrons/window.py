@@ -88,10 +88,8 @@ class WindowIntegral:
         They are the four components of every site, then the spectral integrals of the source's reservoirs. ``edges`` is
         the first grid of every snapshot, and ``first`` the number of the first snapshot, for messages.
         """
-        narrowest = 1e-9 * (edges[0][-1] - edges[0][0])
-        backend = self.source.backend
         integrand = self._integrand(blocks, self.precision)
-        result = integrate(integrand, edges, self.tolerance, world, backend, narrowest, first)
+        result = integrate(integrand, edges, self.tolerance, world, self.source.backend, first)
         if self.precision == "complex128":
             return result
         field, current = self._rounding(blocks, result.intervals, world)

@@ -118,7 +118,7 @@ def test_an_energy_interval_that_does_not_converge_is_named():
 def test_a_discontinuity_is_found_where_it_is():
     step = Integrand(lambda x, _: np.sign(x - 0.3)[:, None], 1, 1, 1.0, 210)
     with pytest.raises(HpcspinError, match=r"between 0\.3 and 0\.3|between 0\.29999\d* and 0\.3"):
-        integrate(step, [np.array([0.0, 1.0])], 1e-14, World(), make_backend("numpy"), 1e-6)
+        integrate(step, [np.array([0.0, 1.0])], 1e-14, World(), make_backend("numpy"))
 
 
 def test_rules_are_exact_to_their_degrees():
@@ -137,11 +137,11 @@ def test_integrals_of_needles_are_certified_with_fewer_nodes_than_bisection(monk
     lorentzians = Integrand(lambda x, _: widths / ((x[:, None] - centres) ** 2 + widths**2), 4, 4, 1.0, 210)
     edges = np.linspace(-1, 1, 5)
     exact = np.arctan((1 - centres) / widths) + np.arctan((1 + centres) / widths)
-    found = integrate(lorentzians, [edges, edges], 1e-8, World(), make_backend("numpy"), 1e-9)
+    found = integrate(lorentzians, [edges, edges], 1e-8, World(), make_backend("numpy"))
     assert np.abs(found.values - exact).max() < found.errors.min() < 1e-8
     assert set(found.intervals.points) == {21, 43}
     monkeypatch.setattr("hpcspin.electrons.quadrature._PROMISE", 0.0)
-    halved = integrate(lorentzians, [edges, edges], 1e-8, World(), make_backend("numpy"), 1e-9)
+    halved = integrate(lorentzians, [edges, edges], 1e-8, World(), make_backend("numpy"))
     assert set(halved.intervals.points) == {21}
     assert found.evaluations < 0.85 * halved.evaluations
 
@@ -151,7 +151,7 @@ def test_sums_of_components_have_errors_of_their_own(tolerance):
     widths, sums = np.array([0.02, 0.0201, 0.0202]), np.array([[1.0], [1.0], [1.0]])
     needles = Integrand(lambda x, _: widths / ((x[:, None] - 0.1) ** 2 + widths**2), 3, 3, 1.0, 210, derive=sums)
     exact = np.arctan(0.9 / widths) + np.arctan(1.1 / widths)
-    found = integrate(needles, [np.array([-1.0, 1.0])], tolerance, World(), make_backend("numpy"), 1e-9)
+    found = integrate(needles, [np.array([-1.0, 1.0])], tolerance, World(), make_backend("numpy"))
     assert found.errors[0] <= tolerance
     assert np.abs((found.values - exact) @ sums).max() <= found.derived[0] <= 4 * found.errors[0]
 
