@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,20 +37,16 @@ def _require_number(name: str, value: Any) -> None:
         raise HpcspinError(f"{name} {shown(value)} must be a number")
 
 
-class _Uniform:
-    """A vector that is the same everywhere, copied to the device of the spins once."""
+def _uniform(components: Vector) -> Callable[[Tensor], Tensor]:
+    """A vector that is the same everywhere, in the shape of given spins and copied to their device once."""
+    if np.shape(components) != (3,):
+        raise HpcspinError(f"field: {shown(components)} is no vector; give three components")
 
-    def __init__(self, components: Vector) -> None:
-        if np.shape(components) != (3,):
-            raise HpcspinError(f"field: {shown(components)} is no vector; give three components")
-        self._components = components
-        self._tensor: Tensor | None = None
+    @functools.cache
+    def placed(dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.tensor(components, dtype=dtype, device=device)
 
-    def like(self, spins: Tensor) -> Tensor:
-        """The vector in the shape, type and device of the spins."""
-        if self._tensor is None or self._tensor.dtype != spins.dtype or self._tensor.device != spins.device:
-            self._tensor = torch.tensor(self._components, dtype=spins.dtype, device=spins.device)
-        return self._tensor.expand_as(spins)
+    return lambda spins: placed(spins.dtype, spins.device).expand_as(spins)
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,11 @@ class Zeeman(Conservative):
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
-        field = _Uniform(self.field)
+        field = _uniform(self.field)
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
             scale = 1.0 if self.amplitude is None else self.amplitude(time)
-            return torch.zeros_like(spins) + scale * field.like(spins)
+            return torch.zeros_like(spins) + scale * field(spins)
 
         return evaluate
 
@@ -98,10 +95,10 @@ class Anisotropy(Conservative):
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
-        uniform = _Uniform(self.axis)
+        along = _uniform(self.axis)
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
-            axis = uniform.like(spins)
+            axis = along(spins)
             return 2 * self.strength * dot(spins, axis) * axis
 
         return evaluate
@@ -225,7 +222,7 @@ class DzyaloshinskiiMoriya(Conservative):
                 f"DzyaloshinskiiMoriya: has {len(self.vectors)} vectors for the {len(bonds)} bonds of the lattice "
                 f"{domain.lattice.kind!r}; make it with interfacial or bulk of this lattice"
             )
-        vectors = [_Uniform(vector) for vector in self.vectors]
+        vectors = [_uniform(vector) for vector in self.vectors]
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
             def shifted(dx: int, dy: int) -> Tensor:
@@ -234,7 +231,7 @@ class DzyaloshinskiiMoriya(Conservative):
             total = components_first(torch.zeros_like(shifted(0, 0)))
             for (dx, dy), vector in zip(bonds, vectors, strict=True):
                 difference = shifted(-dx, -dy) - shifted(dx, dy)
-                total += cross(difference, vector.like(difference))
+                total += cross(difference, vector(difference))
             return total
 
         return evaluate
@@ -255,9 +252,9 @@ class Slonczewski:
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
-        polarization = _Uniform(self.polarization)
+        polarization = _uniform(self.polarization)
 
         def evaluate(spins: Tensor, time: float) -> Tensor:
-            return cross(spins, polarization.like(spins))
+            return cross(spins, polarization(spins))
 
         return evaluate
