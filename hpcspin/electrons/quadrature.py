@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +34,8 @@ _SPARE = 1e-7
 """Error of an interval, relative to the tolerance, below which the next first grid may double its length."""
 
 
-Intervals: TypeAlias = "np.recarray[Any, Any]"
-"""Intervals of several integrals, with their errors and rules."""
+Intervals = Any
+"""A record array of NumPy with the columns `_INTERVAL`: intervals of several integrals, with their errors and rules."""
 _INTERVAL = [
     ("owner", "i8"),  # Number of the integral to which the interval belongs.
     ("lower", "f8"),
