@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from hpcspin.errors import HpcspinError
@@ -59,71 +59,47 @@ def _scatter_has_kernels(device: torch.device) -> bool:
 
 
 class StaticGather(nn.Module):
-    """Gather fixed positions, shape (m,), of a first axis of given length; differentiable to any order."""
+    """Gather fixed positions, shape (m,), of a first axis of given length; differentiable to any order.
 
+    So is its adjoint, the sums over all entries at the same position; torch-scatter's own derivative is not, and the
+    training of forces needs a second one. Both `BACKENDS` add these entries one by one, to the same bits.
+    """
+
+    order: Tensor
+    owner: Tensor
+    pointer: Tensor
     index: Tensor
 
     def __init__(self, places: ArrayLike, length: int) -> None:
         super().__init__()
         index = np.asarray(places, dtype=np.int64)
-        self.register_buffer("index", torch.from_numpy(index), persistent=False)
-        self._sums = _Sums(np.bincount(index, minlength=length), np.argsort(index, kind="stable"), segment_backend())
+        order = np.argsort(index, kind="stable")
+        pointer = np.cumsum([0, *np.bincount(index, minlength=length)])
+        for name, array in (("index", index), ("order", order), ("owner", index[order]), ("pointer", pointer)):
+            self.register_buffer(name, torch.from_numpy(array.astype(np.int64)), persistent=False)
+        self._backend = segment_backend()
+        self._is_sorted = bool((order == np.arange(len(index))).all())
+        self._is_identity = np.array_equal(index, np.arange(length))
 
     def forward(self, x: Tensor) -> Tensor:
         """Entries of x at the positions: the first axis, of size ``length``, becomes one of size m."""
-        return linear(x, lambda x: x.index_select(0, self.index), self._sums)
+        return linear(x, self._gathered, self._summed)
 
+    def adjoint(self, x: Tensor) -> Tensor:
+        """Sum of the entries at each position: the first axis, of size m, becomes one of size ``length``."""
+        return x if self._is_identity else linear(x, self._summed, self._gathered)
 
-class SegmentSum(nn.Module):
-    """Sum the first axis over contiguous segments, differentiable to any order, on one of the `BACKENDS`.
+    def _gathered(self, x: Tensor) -> Tensor:
+        return x.index_select(0, self.index)
 
-    torch-scatter's own derivative is not differentiable a second time, which the training of forces needs.
-    """
-
-    owner: Tensor
-
-    def __init__(self, lengths: NDArray[np.int64], backend: str | None = None) -> None:
-        super().__init__()
-        self._trivial = bool((lengths == 1).all())
-        self._segments = len(lengths)
-        self.register_buffer("owner", torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)), persistent=False)
-        self._sums = _Sums(lengths, np.arange(lengths.sum()), backend or segment_backend())
-
-    def __len__(self) -> int:
-        return self._segments
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Sum segments: shape (entries, ...) to (segments, ...)."""
-        return x if self._trivial else linear(x, self._sums, lambda x: x.index_select(0, self.owner))
-
-
-class _Sums(nn.Module):
-    """Sums over segments of entries, whose places are listed one segment after the other, added in this order.
-
-    All backends add the entries of a segment one by one, to the same bits.
-    """
-
-    pointer: Tensor
-    places: Tensor
-    owner: Tensor
-
-    def __init__(self, lengths: NDArray[np.int64], places: NDArray[np.int64], backend: str) -> None:
-        super().__init__()
-        self._backend, self._segments = backend, len(lengths)
-        self._in_order = bool((places == np.arange(len(places))).all())
-        owner, pointer = np.repeat(np.arange(len(lengths)), lengths), np.cumsum([0, *lengths])
-        for name, array in (("pointer", pointer), ("places", places), ("owner", owner)):
-            self.register_buffer(name, torch.from_numpy(array.astype(np.int64)), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape (entries, ...) to (segments, ...), without derivative."""
-        laid = x.contiguous() if self._in_order else x.index_select(0, self.places)
+    def _summed(self, x: Tensor) -> Tensor:
+        laid, segments = x.contiguous() if self._is_sorted else x.index_select(0, self.order), len(self.pointer) - 1
         if self._backend == BACKENDS[0] and _scatter_has_kernels(x.device):
             from torch_scatter import segment_csr
 
             return segment_csr(laid, self.pointer, reduce="sum")
         if x.device.type == "cpu":
-            return x.new_zeros(self._segments, *x.shape[1:]).index_add_(0, self.owner, laid)
+            return x.new_zeros(segments, *x.shape[1:]).index_add_(0, self.owner, laid)
         return torch.segment_reduce(laid, "sum", lengths=self.pointer.diff(), unsafe=True)
 
 

@@ -1,5 +1,7 @@
 """Static gathers and segment sums: right to second order, on both backends."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hpcspin.errors import HpcspinError
 from hpcspin.potential import gather as gathers
 from hpcspin.potential import segment_backend
-from hpcspin.potential.gather import BACKENDS, SegmentSum, SlotGather, StaticGather, slot_inverse, with_zero
+from hpcspin.potential.gather import BACKENDS, SlotGather, StaticGather, slot_inverse, with_zero
 from hpcspin.potential.tiles import product
 
 backends = pytest.mark.parametrize(
@@ -31,6 +33,12 @@ def ragged(seed):
     return np.random.default_rng(seed).integers(1, 4, 6)
 
 
+def segments(lengths, backend):
+    """Sums over contiguous segments of these lengths."""
+    with patch.object(gathers, "segment_backend", lambda: backend):
+        return StaticGather(np.repeat(np.arange(len(lengths)), lengths), len(lengths)).adjoint
+
+
 def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -42,14 +50,14 @@ def test_segments_are_sums_of_slices(backend, seed):
     lengths = ragged(seed)
     x = draw(int(lengths.sum()), 5, seed=seed)
     expected = torch.stack([part.sum(0) for part in x.split(lengths.tolist())])
-    torch.testing.assert_close(SegmentSum(lengths, backend)(x), expected)
+    torch.testing.assert_close(segments(lengths, backend)(x), expected)
 
 
 @backends
 def test_segments_are_differentiable_twice(backend):
     lengths = ragged(3)
-    segments, x = SegmentSum(lengths, backend), draw(int(lengths.sum()), 2).requires_grad_()
-    function = lambda x: segments(x * x) ** 2  # noqa: E731
+    total, x = segments(lengths, backend), draw(int(lengths.sum()), 2).requires_grad_()
+    function = lambda x: total(x * x) ** 2  # noqa: E731
     assert torch.autograd.gradcheck(function, x)
     assert torch.autograd.gradgradcheck(function, x)
 
@@ -59,13 +67,13 @@ def test_segments_are_differentiable_twice(backend):
 def test_backends_have_the_same_bits(dtype):
     lengths = np.array([1, 2, 2, 1, 2])
     x = draw(8, 7).to(dtype)
-    one, other = (SegmentSum(lengths, backend)(x) for backend in BACKENDS)
+    one, other = (segments(lengths, backend)(x) for backend in BACKENDS)
     assert torch.equal(one, other)
 
 
 def test_without_segments_there_is_nothing_to_sum():
     for backend in BACKENDS[1:] if segment_backend() != BACKENDS[0] else BACKENDS:
-        assert SegmentSum(np.array([], dtype=np.int64), backend)(torch.empty(0, 4)).shape == (0, 4)
+        assert segments(np.array([], dtype=np.int64), backend)(torch.empty(0, 4)).shape == (0, 4)
 
 
 def table(seed):

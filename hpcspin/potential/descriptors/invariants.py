@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hpcspin.lattice import Lattice
 from hpcspin.potential.descriptors.base import Descriptor
-from hpcspin.potential.gather import SegmentSum, StaticGather, linear
+from hpcspin.potential.gather import StaticGather, linear
 from hpcspin.potential.irreps import Irrep, Orbit, group_transform, independent_copies, invariant, irreps_of
 from hpcspin.potential.polynomials import Polynomials, Rows
 from hpcspin.potential.tiles import cross, dot, product
@@ -211,25 +211,25 @@ class Quadratic(nn.Module):
         super().__init__()
         flat = [term for those in terms for term in those]
         self.left, self.right = (StaticGather([term[side] for term in flat], length) for side in (1, 2))
-        self.sums = SegmentSum(np.array([len(those) for those in terms], dtype=np.int64))
+        self._length = len(terms)
+        self.sums = StaticGather([number for number, those in enumerate(terms) for _ in those], len(terms))
         factors = torch.tensor([term[0] for term in flat], dtype=torch.float64)
         self._plain = all(term[0] == 1 for term in flat)
         self.register_buffer("factors", factors, persistent=False)
 
     def __len__(self) -> int:
-        return len(self.sums)
+        return self._length
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """From components of both factors, shape (components, centres), to (sums, centres)."""
         products = self.left(left) * self.right(right)
-        sums: Tensor = self.sums(products if self._plain else products * self.factors[:, None])
-        return sums
+        return self.sums.adjoint(products if self._plain else products * self.factors[:, None])
 
     def written(self, polynomials: Polynomials, left: Rows, right: Rows) -> Rows:
         """Rows of the sums, from those of the components, or of vectors, (components, 3), for scalar products."""
         left, right = left[self.left.index.numpy()], right[self.right.index.numpy()]
         repeat = left[:1].size or 1
-        owner, factors = (part.numpy().repeat(repeat) for part in (self.sums.owner, self.factors.double()))
+        owner, factors = (part.numpy().repeat(repeat) for part in (self.sums.index, self.factors.double()))
         return polynomials.sums(len(self), owner, factors, left.ravel(), right.ravel())
 
 
