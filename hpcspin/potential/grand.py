@@ -15,6 +15,7 @@ polynomial. The field then derives from the free energy F = Omega + mu N.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -208,6 +209,8 @@ def at_filling(
     terms, forward_pass = model.terms(spins, neighbourhood)
     whole = (terms / _UNIT).round().long().sum(1)
     sums = total(whole.cpu().numpy()) * _UNIT
-    pairs = zip(sums, drive[:, 1].tolist(), strict=True)
-    potentials = [grand.potential_at(one, filling, sites, strict=strict) for one, filling in pairs]
+    potentials = [  # Labels at a given potential may share a batch with others at a filling.
+        grand.potential_at(one, filling, sites, strict=strict) if math.isnan(given) else given
+        for one, (given, filling) in zip(sums, drive.tolist(), strict=True)
+    ]
     return torch.stack([drive.new_tensor(potentials), drive[:, 1]], 1), forward_pass

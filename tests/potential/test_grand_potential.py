@@ -103,6 +103,15 @@ def test_at_a_filling_the_chemical_potential_holds_so_many_electrons() -> None:
     assert electrons_of(model, spins, found) == pytest.approx(float(drive[0, 1]) * LATTICE.num_sites)
 
 
+def test_given_potentials_stay_in_a_batch_with_fillings() -> None:
+    """Such batches occur where some validation labels are at a chemical potential and others at a filling."""
+    model, spins = grand(), random_spins(2, LATTICE.num_sites, 1)
+    table, drive = model.neighbourhood(LATTICE), torch.cat([GIVEN, filled(model, spins[1:])])
+    found, _ = at_filling(model, spins, table, drive, LATTICE.num_sites)
+    alone, _ = at_filling(model, spins[1:], table, drive[1:], LATTICE.num_sites)
+    assert torch.equal(found[:, 0], torch.cat([GIVEN, alone])[:, 0])
+
+
 def test_the_chemical_potential_is_where_the_free_energy_is_largest() -> None:
     """Against a search on a fine grid, for random polynomials with one or several stationary points."""
     reference, draw = GrandPotential(*RANGE), np.random.default_rng(5)
