@@ -82,6 +82,7 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("dynamics.seed=1.5", "dynamics.seed: must be a whole number"),
         ("dynamics.seed=4294967296", "dynamics.seed: must be less than 4294967296"),
         ("training.seed=-1", "training.seed: must be at least 0"),
+        ("training.warmup=5", "training.warmup: must be at most 1"),
         ("electrons.temperature=0", "greater than 0"),
         ("electrons.temperature=.nan", "electrons.temperature"),
         ("lattice.size=[0, 4]", "lattice.size.0"),

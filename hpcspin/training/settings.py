@@ -25,7 +25,7 @@ class TrainingSettings(Section):
     layers."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False), Number] = 1e-3
     """Largest learning rate of the schedule. A training that diverges because it is too large says so."""
-    warmup: NonNegative = 0.05
+    warmup: Annotated[NonNegative, Field(le=1)] = 0.05
     """Fraction of all steps during which the learning rate rises."""
     weight_decay: NonNegative = 0.0
     gauge: NonNegative = 1e-4
