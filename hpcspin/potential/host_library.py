@@ -9,6 +9,7 @@ import ctypes
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,58 +21,48 @@ BLOCK = 12
 """Number of sites that a kernel computes together; a call starts at a multiple of it."""
 _SHARE = 10 * BLOCK
 """Fewest sites for which it is worthwhile to start a thread."""
-
-
 _OPTIONS: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
 """Compiler options for each precision."""
+_ADDRESS, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+_FUNCTIONS: dict[Path, dict[str, tuple[Any, ...]]] = {
+    SOURCE: {
+        "project": (None, *[_ADDRESS] * 2, *[_NUMBER] * 3, _ADDRESS),
+        "layer": (None, *[_ADDRESS] * 7, _NUMBER, _NUMBER, ctypes.c_int32, *[_ADDRESS] * 3, _NUMBER, _ADDRESS),
+        "layer_adjoint": (None, *[_ADDRESS] * 8, *[_NUMBER] * 5, *[_ADDRESS] * 8),
+        "sums": (None, *[_ADDRESS] * 4, _NUMBER, _NUMBER, *[_ADDRESS] * 3),
+        **{name: (_NUMBER, _ADDRESS) for name in ("layer_scratch", "adjoint_scratch", "record")},
+        "lanes": (_NUMBER,),
+    },
+    POTENTIALS: {
+        "potentials": (None, *[_ADDRESS] * 3, _NUMBER, *[_ADDRESS] * 2, *[_NUMBER] * 4, *[_ADDRESS] * 3),
+        "potentials_scratch": (_NUMBER, _ADDRESS),
+        "rows": (_NUMBER,),
+        "wide": (_NUMBER,),
+    },
+}
+"""Types of the result and of the arguments of each function of the kernels, without the ``hpcspin_`` of its name."""
 
 
 @functools.cache
-def library(dtype: torch.dtype) -> ctypes.CDLL | None:
+def library(dtype: torch.dtype, source: Path = SOURCE) -> ctypes.CDLL | None:
     """The kernels of a precision, compiled if needed; None if there is no C compiler or it fails."""
-    kernels = compiled(SOURCE, *_OPTIONS[dtype])
-    if kernels is None:
-        return None
-    kernels.hpcspin_layer.restype = None
-    for name in ("project", "layer_adjoint", "sums"):
-        getattr(kernels, f"hpcspin_{name}").restype = None
-    for name in ("layer_scratch", "adjoint_scratch", "record", "lanes"):
-        getattr(kernels, f"hpcspin_{name}").restype = ctypes.c_int64
-    address, number = ctypes.c_void_p, ctypes.c_int64
-    kernels.hpcspin_project.argtypes = (*[address] * 2, *[number] * 3, address)
-    kernels.hpcspin_layer.argtypes = (*[address] * 7, number, number, ctypes.c_int32, *[address] * 3, number, address)
-    kernels.hpcspin_layer_adjoint.argtypes = (*[address] * 8, *[number] * 5, *[address] * 8)
-    kernels.hpcspin_sums.argtypes = (*[address] * 4, number, number, *[address] * 3)
-    for name in ("layer_scratch", "adjoint_scratch", "record"):
-        getattr(kernels, f"hpcspin_{name}").argtypes = (address,)
+    kernels = compiled(source, *_OPTIONS[dtype])
+    for name, (result, *given) in _FUNCTIONS[source].items() if kernels else ():
+        function = getattr(kernels, f"hpcspin_{name}")
+        function.restype, function.argtypes = result, given
     return kernels
 
 
-@functools.cache
-def potentials(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernel of potentials of descriptors; None as in `library`."""
-    kernels = compiled(POTENTIALS, *_OPTIONS[dtype])
-    if kernels is None:
-        return None
-    address, number = ctypes.c_void_p, ctypes.c_int64
-    kernels.hpcspin_potentials.restype = None
-    kernels.hpcspin_potentials.argtypes = (*[address] * 3, number, *[address] * 2, *[number] * 4, *[address] * 3)
-    for name in ("potentials_scratch", "rows", "wide"):
-        getattr(kernels, f"hpcspin_{name}").restype = number
-    kernels.hpcspin_potentials_scratch.argtypes = (address,)
-    return kernels
-
-
-def loaded(dtype: torch.dtype) -> ctypes.CDLL:
+def loaded(dtype: torch.dtype, source: Path = SOURCE) -> ctypes.CDLL:
     """The kernels of a precision that is known to be `usable`."""
-    kernels = library(dtype)
+    kernels = library(dtype, source)
     assert kernels is not None
     return kernels
 
 
-def usable(dtype: torch.dtype, device: torch.device) -> bool:
+def usable(dtype: torch.dtype, device: torch.device, source: Path = SOURCE) -> bool:
     """Whether the kernels support this precision on this device."""
-    return dtype in _OPTIONS and device.type == "cpu" and library(dtype) is not None
+    return dtype in _OPTIONS and device.type == "cpu" and library(dtype, source) is not None
 
 
 def share_out(work: Callable[[int, int], None], number: int, block: int = BLOCK) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hpcspin.potential.host_layers import Floats, folded
-from hpcspin.potential.host_library import potentials, share_out
+from hpcspin.potential.host_library import POTENTIALS, loaded, share_out
 from hpcspin.potential.network import Network
 from hpcspin.potential.polynomials import Polynomials
 
@@ -43,9 +43,8 @@ class HostPotentials:
         self._kept: list[Any] = []
         weights, biases = folded(network)
         self._dtype = network.mean.dtype
-        kernel = potentials(self._dtype)
-        assert kernel is not None
-        self._kernel, self._panel, self._block = kernel, int(kernel.hpcspin_rows()), int(kernel.hpcspin_wide())
+        self._kernel = kernel = loaded(self._dtype, POTENTIALS)
+        self._panel, self._block = int(kernel.hpcspin_rows()), int(kernel.hpcspin_wide())
         features, hidden = len(network.mean), len(biases)
         there = (_Matrix * (hidden + 1))(*(self._matrix(weight.T) for weight in weights))
         back = (_Matrix * (hidden + 1))(*(self._matrix(w) for w in (weights[0][:features], *weights[1:])))

@@ -140,7 +140,7 @@ class PotentialField(ForceField):
 
     def _host(self, device: torch.device) -> HostPotentials | None:
         """The kernel that evaluates this field, if there is one."""
-        if self.training or not host_library.usable(self.dtype, device) or host_library.potentials(self.dtype) is None:
+        if self.training or not host_library.usable(self.dtype, device, host_library.POTENTIALS):
             return None
         weights = *self._weights, self.network.mean, self.network.scale
         return self.derived("host", weights, self._new_host)

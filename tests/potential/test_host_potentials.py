@@ -20,7 +20,7 @@ PRECISIONS = ("float32", "float64")
 BIAS = torch.full((1,), 1.3, dtype=torch.float64)
 
 needs_kernel = pytest.mark.skipif(
-    host_library.potentials(torch.float32) is None, reason="there is no C compiler, or it fails"
+    host_library.library(torch.float32, host_library.POTENTIALS) is None, reason="there is no C compiler, or it fails"
 )
 
 
