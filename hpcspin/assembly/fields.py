@@ -14,7 +14,8 @@ from hpcspin.assembly.learned import CheckedField, LearnedField
 from hpcspin.assembly.system import build_system, solver_of
 from hpcspin.config import Config, DynamicsSection
 from hpcspin.dynamics import CorrectedField, Field, SumField, WholeLatticeField, Zeeman
-from hpcspin.electrons import ElectronSystem, Solver
+from hpcspin.electrons import ClosedLattice, ElectronSystem, Solver
+from hpcspin.electrons.diagonalization import field_and_divergence
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.parallel.world import World
@@ -59,6 +60,14 @@ class SolverField(WholeLatticeField):
         arrays = dict(state)
         self.solver.number = int(arrays.pop(_NUMBER))
         self.solver.set_state(arrays)
+
+    def response(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """See `hpcspin.dynamics.energies.Responsive`; None for driven electrons, which are not in equilibrium."""
+        if not isinstance(self.solver.system, ClosedLattice):
+            return None
+        assert self.last_field is not None
+        exact, divergence = field_and_divergence(self.solver.system, spins)
+        return exact - self.last_field, divergence
 
 
 def exact_field(system: ElectronSystem, dynamics: DynamicsSection, world: World, device: torch.device) -> SolverField:

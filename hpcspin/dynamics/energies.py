@@ -37,6 +37,15 @@ class Energetic(Protocol):
         """Energy of spins of shape (Lx, Ly, 3) on the whole lattice; None if there is none."""
 
 
+@runtime_checkable
+class Responsive(Protocol):
+    """A field of exact electrons, whose response to each spin is known if they are in equilibrium."""
+
+    def response(self, spins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """What the last evaluation, on these spins, lacks from the exact field, and `Conservative.divergence`."""
+        ...
+
+
 def energy(field: Field, lattice: Lattice, spins: NDArray[np.float64], time: float = 0.0) -> float:
     """Energy of a field on the whole lattice: E = -(1/d) sum_i S_i·H_i of homogeneous terms, their own E of others.
 
@@ -75,23 +84,34 @@ def energy_if_known(field: Field, lattice: Lattice, spins: NDArray[np.float64], 
 
 
 def _without_energy(observer: str) -> HpcspinError:
-    others = ", closed electrons, models of kind pair or conservative, or fields of your own with a method energy"
+    others = ", models of kind pair or conservative, or fields of your own with a method energy"
     return HpcspinError(
-        f"dynamics.observers: {observer} needs a field with a known energy: classical terms but slonczewski"
-        f"{others if observer == 'energy' else ''}; leave this observer out"
+        f"dynamics.observers: {observer} needs a field with a known energy: classical terms but slonczewski, closed "
+        f"electrons{others if observer == 'energy' else ''}; leave this observer out"
     )
 
 
-def spin_temperature(field: Field, lattice: Lattice, spins: NDArray[np.float64], force: NDArray[np.float64]) -> float:
-    """Temperature of spins in equilibrium, from one configuration and the force on it; zero vectors do not count.
+def spin_temperature(
+    field: Field,
+    lattice: Lattice,
+    spins: NDArray[np.float64],
+    force: NDArray[np.float64],
+    free: NDArray[np.bool_] | None = None,
+) -> float:
+    """Temperature of spins in equilibrium, from one configuration and the force on it; only ``free`` spins count.
 
     T = sum |S_i x H_i|^2 / sum (2 S_i·H_i - div_i H_i), the mean square gradient of the energy over its Laplacian on
     the spheres: W. B. Nurdin and K.-D. Schotte, Phys. Rev. E 61, 3579 (2000); without self-interaction this is the
-    formula of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010). Raises HpcspinError if a term is not classical.
+    formula of P.-W. Ma et al., Phys. Rev. E 82, 031111 (2010). H is the exact field where a solver estimates it with
+    noise. Raises HpcspinError if a term is neither classical nor that of closed electrons.
     """
-    own = 0.0
+    moving, own = spins if free is None else np.where(free[..., None], spins, 0), 0.0
     for term in terms_of(field):
-        if not isinstance(term, Conservative):
+        if isinstance(term, Conservative):
+            own += float(term.divergence(lattice, moving).sum())
+        elif isinstance(term, Responsive) and (found := term.response(spins)) is not None:
+            force = force + found[0]
+            own += float(found[1].sum() if free is None else found[1][free].sum())
+        else:
             raise _without_energy("spin_temperature")
-        own += float(term.divergence(lattice, spins).sum())
-    return float((np.cross(spins, force) ** 2).sum() / (2 * (spins * force).sum() - own))
+    return float((np.cross(moving, force) ** 2).sum() / (2 * (moving * force).sum() - own))

@@ -178,9 +178,9 @@ def energy(frame: Frame) -> float:
 
 @observer("spin_temperature")
 def spin_temperature(frame: Frame) -> float:
-    """Temperature of conservative classical fields, from the spins' places."""
-    moving = np.where(frame.free[..., None], frame.spins, 0)
-    return energies.spin_temperature(frame.source, frame.lattice, moving, frame.force)
+    """Temperature of the spins under classical terms and closed electrons, from the spins' places."""
+    spins = np.nan_to_num(frame.spins)
+    return energies.spin_temperature(frame.source, frame.lattice, spins, frame.force, frame.free)
 
 
 @observer("mean_chirality")

@@ -40,6 +40,8 @@ class WholeLatticeField:
         self.observables: dict[str, NDArray[np.float64]] = {}
         """Observables of the last evaluation."""
         self._spins: NDArray[np.float64] | None = None
+        self.last_field: NDArray[np.float64] | None = None
+        """Field of the last evaluation."""
 
     def observe(self, step: int, whole: Callable[[], Tensor]) -> dict[str, NDArray[np.float64]]:
         """See :class:`hpcspin.dynamics.fields.Observed`."""
@@ -52,9 +54,9 @@ class WholeLatticeField:
     def evaluate(self, spins: NDArray[np.float64]) -> NDArray[np.float64]:
         """Field on the whole lattice, shape (Lx, Ly, 3) like the spins; updates the observables to these spins."""
         state = self._solve(spins[None])
-        self._spins = spins
+        self._spins, self.last_field = spins, np.asarray(state.field[0])
         self.observables = {name: np.asarray(getattr(state, name)[0]) for name in self.observable_shapes}
-        return np.asarray(state.field[0])
+        return self.last_field
 
     def energy(self, lattice: Lattice, spins: NDArray[np.float64]) -> float | None:
         """Energy from which the field derives, Omega or F; None for driven electrons, which have none.

@@ -112,3 +112,39 @@ def potential_of(system: ClosedLattice, levels: NDArray[np.float64]) -> float:
         return chemical_potential(levels, system.fixed_electrons, system.temperature)
     assert system.potential is not None
     return system.potential
+
+
+def field_and_divergence(
+    system: ClosedLattice, spins: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exact field of one snapshot, shape (Lx, Ly, 3), and its divergence under rotations of each site's own spin.
+
+    Level n has the weights u_in and d_in along and against spin i, and K_mn = (f_m - f_n) / (e_m - e_n). The trace of
+    dH_i/dS_i across S_i, shape (Lx, Ly), is -4 J_i² sum_mn u_im K_mn d_in. At a fixed number of electrons mu follows
+    the spins, which adds -|dH_i/dmu across S_i|² / (dN/dmu). One dense eigenproblem, O((Lx Ly)³).
+    """
+    spins, there, temperature = system.check_spins(spins[None])[0], system.occupied, system.temperature
+    levels, vectors = np.linalg.eigh(without_vacancies(system, sd_hamiltonian(system, spins)))
+    occupation = fermi(levels, potential_of(system, levels), temperature)
+    slope = occupation * (1 - occupation) / temperature
+    up, down = np.moveaxis(vectors.reshape(-1, 2, len(levels)), 1, 0)
+    mixed, weight, along_z = (
+        2 * up.conj() * down,
+        np.abs(up) ** 2 + np.abs(down) ** 2,
+        np.abs(up) ** 2 - np.abs(down) ** 2,
+    )
+    polarized = np.stack([mixed.real, mixed.imag, along_z], axis=-1)
+    own = np.einsum("inx,ix->in", polarized, spins[there])
+    apart = levels[:, None] - levels
+    near = np.abs(apart) < 1e-4 * temperature
+    divided = (occupation[:, None] - occupation) / np.where(near, 1, apart)
+    divided[near] = -((slope[:, None] + slope) / 2)[near]
+    exchange = np.broadcast_to(system.exchange, system.lattice.size)[there]
+    spread = -(exchange**2) * np.einsum("im,im->i", (weight + own) @ divided, weight - own)
+    if system.fixed_electrons is not None and slope.any():  # Deep in a gap mu moves no field.
+        moved = np.cross(exchange[:, None] * np.einsum("inx,n->ix", polarized, slope), spins[there])
+        spread -= (moved**2).sum(axis=-1) / slope.sum()
+    field, divergence = np.zeros((*system.lattice.size, 3)), np.zeros(system.lattice.size)
+    field[there] = exchange[:, None] * np.einsum("inx,n->ix", polarized, occupation)
+    divergence[there] = spread
+    return field, divergence

@@ -5,8 +5,8 @@
 White noise of variance sigma² on every perpendicular component of the field acts as a bath of temperature sigma²
 step / (2 damping). Two runs start from the same tetrahedral order: one with fields of the solver and no bath, one with
 exact fields and a bath of that temperature. Compared are the fluctuations about the means of the four sublattices,
-which are in proportion to the temperature while they are small. (Collinear spins would feel no noise: it turns with
-them.)
+which are in proportion to the temperature while they are small, and the observer `spin_temperature`, which takes exact
+fields. (Collinear spins would feel no noise: it turns with them.)
 """
 
 from __future__ import annotations
@@ -50,13 +50,16 @@ def noise(system: ClosedLattice, spins: np.ndarray, draws: int) -> float:
 
 
 def run(system: ClosedLattice, spins: np.ndarray, temperature: float, duration: float) -> dict[str, Any]:
-    """Fluctuation after the warm-up, and its statistical error from four parts of the run."""
+    """Fluctuation and spin temperature after the warm-up, with their statistical errors from four parts of the run."""
     found = hs.simulate(
-        system, spins=spins, damping=DAMPING, temperature=temperature, step=STEP, duration=duration, record_interval=4
-    )
-    values = fluctuation(np.asarray(found.spins)[np.asarray(found.time) > WARM_UP])
-    parts = [part.mean() for part in np.array_split(values, 4)]
-    return {"mean": float(values.mean()), "error": float(np.std(parts, ddof=1) / 2)}
+        system, spins=spins, damping=DAMPING, temperature=temperature, step=STEP, duration=duration, record_interval=4,
+        observers=["spin_temperature"],
+    )  # fmt: skip
+    late, result = np.asarray(found.time) > WARM_UP, {}
+    for name, values in {"": fluctuation(found.spins), "spin_temperature_": found.spin_temperature}.items():
+        parts = [part.mean() for part in np.array_split(values[late], 4)]
+        result |= {f"{name}mean": float(values[late].mean()), f"{name}error": float(np.std(parts, ddof=1) / 2)}
+    return result
 
 
 def main() -> None:

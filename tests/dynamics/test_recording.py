@@ -170,7 +170,8 @@ def test_conservative_measures_refuse_other_fields():
     for name in ("energy", "spin_temperature"):
         with pytest.raises(HpcspinError, match=rf"dynamics\.observers: {name} needs .*but slonczewski") as failure:
             measure(name, field, spins)
-        assert ("closed electrons" in str(failure.value)) == (name == "energy")
+        assert "closed electrons" in str(failure.value)
+        assert ("models of kind" in str(failure.value)) == (name == "energy")
 
 
 def test_an_unknown_observer_is_refused_before_the_run(tmp_path):

@@ -17,8 +17,9 @@ from mpmath import mp, mpf  # type: ignore[import-untyped]
 import hpcspin as hs
 from hpcspin.dynamics import Anisotropy, Slonczewski, WholeLatticeField, Zeeman
 from hpcspin.dynamics.energies import energy
-from hpcspin.electrons import ClosedLattice, DrivenLattice, Reservoir, make_solver, sd_hamiltonian
-from hpcspin.electrons.diagonalization import chemical_potential
+from hpcspin.electrons import ClosedLattice, DrivenLattice, Reservoir, make_solver, sd_hamiltonian, tangent_jacobian
+from hpcspin.electrons.diagonalization import chemical_potential, field_and_divergence
+from hpcspin.electrons.nonconservativity import tangents
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice
 
@@ -316,3 +317,49 @@ def test_without_exchange_the_levels_are_those_of_the_rashba_band():
     spins = unit((4, 5), np.random.default_rng(11))
     levels = np.linalg.eigvalsh(sd_hamiltonian(system, spins))
     np.testing.assert_allclose(levels, np.sort(np.stack([band - split, band + split]).ravel()), atol=1e-12)
+
+
+@pytest.mark.parametrize("given", [*SYSTEMS.values(), {"vacancies": RISING > 1.6, "filling": 0.7, "rashba": 0.3}])
+def test_the_divergence_is_that_of_the_field_under_small_rotations(given):
+    system, spins = closed(**given), unit((4, 5), np.random.default_rng(6))
+    field, divergence = field_and_divergence(system, spins)
+    np.testing.assert_allclose(field, system.solve(spins).field, atol=1e-12)
+    jacobian = tangent_jacobian(make_solver("diagonalization", system, 1e-9), spins)
+    expected = np.einsum("iaia->i", jacobian).reshape(system.lattice.size)
+    np.testing.assert_allclose(divergence, expected, atol=1e-6 * np.abs(expected).max())
+
+
+def test_the_spin_temperature_under_closed_electrons_is_gradient_over_laplacian():
+    empty = np.zeros((4, 4), dtype=bool)
+    empty[1, 2] = True
+    system = closed(size=(4, 4), filling=0.9, vacancies=empty)
+    spins, terms = system.texture("random", seed=2), [None, Anisotropy(0.6)]
+    run = hs.simulate(
+        system, terms, spins, damping=0.3, step=0.1, duration=0.1, observers=["spin_temperature"], pinned=[[0, 0]]
+    )
+    land = hs.landscape(system, terms, pinned=[[0, 0]])
+    frames, step, square, laplacian = tangents(spins), 1e-3, 0.0, 0.0
+    middle = land(spins)[0]
+    for x, y in np.argwhere(land.free):
+        for across in frames[x, y]:
+            ends = np.stack([spins, spins])
+            ends[:, x, y] = [np.cos(step) * spins[x, y] + sign * np.sin(step) * across for sign in (1, -1)]
+            ahead, behind = (land(end)[0] for end in ends)
+            square += ((ahead - behind) / (2 * step)) ** 2
+            laplacian += (ahead + behind - 2 * middle) / step**2
+    assert run.spin_temperature[0] == pytest.approx(square / laplacian, rel=1e-5)
+
+
+def test_the_noise_of_an_estimated_field_is_not_in_the_spin_temperature():
+    found, fields = {}, {}
+    for solver in ("kpm", "diagonalization"):
+        system = closed(
+            (12, 12), "triangular", exchange=3.0, temperature=0.1, filling=0.5, solver=solver, tolerance=0.3
+        )
+        spins = system.texture("tetrahedral", tilt=0.2, seed=2)
+        run = hs.simulate(
+            system, [None, Zeeman((0, 0, 0.1))], spins, duration=0.1, step=0.1, observers=["spin_temperature"]
+        )
+        found[solver], fields[solver] = run.spin_temperature[0], run.field[0]
+    assert np.abs(fields["kpm"] - fields["diagonalization"]).max() > 1e-3
+    assert found["kpm"] == pytest.approx(found["diagonalization"], rel=1e-10)
