@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -77,6 +78,9 @@ class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             print(self.format(record), file=getattr(sys, self._name), flush=True)
+        except BrokenPipeError:
+            # The reader, such as head, has seen enough; the work goes on, as its results are in files.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), getattr(sys, self._name).fileno())
         except OSError:
             # A lost result is a failure; a lost log line is not: the log may lie on the disk that is full.
             if self._name == "stdout":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpcspin import __version__, cli
+from hpcspin.cli_run import write_logs
 from hpcspin.errors import HpcspinError
 
 
@@ -78,3 +80,17 @@ def test_a_start_waits_for_nothing_heavy_that_it_does_not_need(module: str, heav
     script = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``hpcspin info | head -1``: what is written later goes nowhere, also at the end of the process."""
+    logger = logging.getLogger("hpcspin.results")
+    for one, name in ((logger, "handlers"), (logger, "propagate"), (logger.parent, "handlers")):
+        monkeypatch.setattr(one, name, getattr(one, name))
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        write_logs(debug=False)
+        for _ in range(2):
+            logger.info("a result")
