@@ -100,7 +100,33 @@ def test_a_training_that_ends_by_itself_is_not_requeued(
 def test_a_job_that_stops_with_a_checkpoint_is_requeued_and_its_ranks_have_their_cores(
     tmp_path: Path, script: str, arguments: list[str], given: str, requeued: str
 ) -> None:
-    commands = tmp_path / ".venv" / "bin"
+    assert submit(tmp_path, script, arguments).returncode == 75
+    assert (tmp_path / "given").read_text() == f"{given}\n"
+    assert (tmp_path / "calls").read_text() == f"requeue {requeued}\n"
+    assert (tmp_path / "cores").read_text() == "6\n"
+
+
+@pytest.mark.parametrize(
+    ("element", "first", "last", "task"),
+    [(0, 0, 15, "1/16"), (15, 0, 15, "16/16"), (16, 1, 16, "16/16"), (5, 0, 30, None)],
+)
+def test_the_elements_of_an_array_have_all_shares_wherever_their_count_begins(
+    tmp_path: Path, element: int, first: int, last: int, task: str | None
+) -> None:
+    """From 0 the first one was refused, and its share never run; those of an array with gaps are unknown."""
+    done = submit(tmp_path, "sweep", ["c.yaml", "out"], element, first, last)
+    if task is None:
+        assert done.returncode == 1
+        assert "the array has gaps" in done.stderr
+    else:
+        assert (tmp_path / "given").read_text() == f"sweep c.yaml --output out --task {task}\n"
+
+
+def submit(
+    folder: Path, script: str, arguments: list[str], element: int = 3, first: int = 1, last: int = 16
+) -> subprocess.CompletedProcess[str]:
+    """Run a batch script as element of an array of 16, with a program that stops with a checkpoint."""
+    commands = folder / ".venv" / "bin"
     commands.mkdir(parents=True)
     (commands / "activate").touch()
     for name, text in {**STAND_INS, "hpcspin": 'echo "$@" >given; exit 75'}.items():
@@ -112,11 +138,10 @@ def test_a_job_that_stops_with_a_checkpoint_is_requeued_and_its_ranks_have_their
         "SLURM_CPUS_PER_TASK": "6",
         "SLURM_JOB_ID": "7",
         "SLURM_ARRAY_JOB_ID": "7",
-        "SLURM_ARRAY_TASK_ID": "3",
+        "SLURM_ARRAY_TASK_ID": str(element),
+        "SLURM_ARRAY_TASK_MIN": str(first),
+        "SLURM_ARRAY_TASK_MAX": str(last),
         "SLURM_ARRAY_TASK_COUNT": "16",
     }
     command = ["bash", str(SCRIPT.with_name(f"{script}.sbatch")), *arguments]
-    assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == 75
-    assert (tmp_path / "given").read_text() == f"{given}\n"
-    assert (tmp_path / "calls").read_text() == f"requeue {requeued}\n"
-    assert (tmp_path / "cores").read_text() == "6\n"
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
