@@ -69,6 +69,10 @@ Integer = Annotated[int, Field(ge=-LARGEST, le=LARGEST), Number]
 Count = Annotated[int, Field(ge=1, le=LARGEST), Number]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
 Vector = tuple[Finite, Finite, Finite]
+WIDEST = 10**6
+"""Largest energy in hoppings, and longest step in ħ/t: the rounding errors of larger ones are above any tolerance."""
+Energy = Annotated[float, Field(ge=-WIDEST, le=WIDEST, allow_inf_nan=False), Number]
+PositiveEnergy = Annotated[float, Field(gt=0, le=WIDEST, allow_inf_nan=False), Number]
 
 
 class Section(BaseModel):

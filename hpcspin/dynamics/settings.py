@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from hpcspin.dynamics.adaptive import AdaptiveStep
 from hpcspin.dynamics.integrators import INTEGRATORS, Largest, Step, make_integrator
@@ -15,7 +15,7 @@ from hpcspin.dynamics.step_bounds import tolerated_change
 from hpcspin.dynamics.waveforms import Driven
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import Sites
-from hpcspin.settings import Count, Finite, NonNegative, Positive, Section, Seed
+from hpcspin.settings import WIDEST, Count, Finite, NonNegative, Positive, Section, Seed
 
 CLOSED_OBSERVERS = ("magnetization", "mean_bond", "mean_chirality")
 """Default observers of closed lattices, which have no wall between electrodes."""
@@ -31,7 +31,7 @@ class DynamicsSettings(Section):
     """Gilbert damping alpha."""
     temperature: NonNegative = 0.0
     """Temperature of the Langevin noise; 0 for none."""
-    step: Positive = 0.4
+    step: Annotated[Positive, Field(le=WIDEST)] = 0.4
     """Time step; motion, drives and noise limit it, see ``hpcspin suggest-step``. The log warns if it is too long."""
     duration: Positive = 100.0
     integrator: Annotated[str, AfterValidator(INTEGRATORS.check)] = "heun"

@@ -16,7 +16,7 @@ from hpcspin.electrons.system import ElectronSystem
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import Lattice
 from hpcspin.lattice.settings import Columns, Sites, SiteValues, chosen_sites
-from hpcspin.settings import Finite, NonNegative, Positive, Section, Vector
+from hpcspin.settings import WIDEST, Energy, Finite, NonNegative, Positive, PositiveEnergy, Section, Vector
 
 
 class ReservoirSettings(Section):
@@ -27,9 +27,9 @@ class ReservoirSettings(Section):
     """Sites that the reservoir touches: ``left`` (column 0), ``right`` (column Lx - 1), ``all``, another registered
     shape, ``{columns: [from, to]}``, a list of sites [x, y], or ``{file: FILE.h5, dataset: NAME}`` for the sites where
     the dataset is not 0."""
-    width: NonNegative
+    width: Annotated[NonNegative, Field(le=WIDEST)]
     """Level width g of a site. The width matrix is g(1 + p·sigma), and the self-energy is -i times this matrix."""
-    potential: Finite
+    potential: Energy
     """Chemical potential mu in units of the hopping."""
     polarization: Vector = (0.0, 0.0, 0.0)
     """Polarisation p of a magnetised electrode, |p| <= 1."""
@@ -46,8 +46,8 @@ class RegionSettings(Section):
 
     sites: Sites
     """In the same forms as the sites of a reservoir."""
-    exchange: Finite | None = None
-    on_site: Finite | None = None
+    exchange: Energy | None = None
+    on_site: Energy | None = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> RegionSettings:
@@ -59,7 +59,7 @@ class RegionSettings(Section):
 class ElectronsSettings(Section):
     """The electrons of the s-d model, driven by reservoirs or closed, and the solver for their state."""
 
-    hopping: Positive | Annotated[tuple[Finite, ...], Field(min_length=1)] = 1.0
+    hopping: PositiveEnergy | Annotated[tuple[Energy, ...], Field(min_length=1)] = 1.0
     """t of nearest neighbours, or [t1, t2, ...], one hopping for each shell of neighbours."""
     exchange: SiteValues = 3.8
     """J: one number, or a map of shape (Lx, Ly), ``{file: FILE.h5, dataset: NAME}``, with one for each site."""
@@ -67,7 +67,7 @@ class ElectronsSettings(Section):
     """Energy of an electron on a site, in the same forms."""
     regions: tuple[RegionSettings, ...] = ()
     """Groups of sites with their own exchange or on-site energy; the last region that contains a site decides."""
-    temperature: Positive = 0.01
+    temperature: PositiveEnergy = 0.01
     tolerance: Positive = ElectronSystem.tolerance
     """Largest allowed error of a field component; a label that misses it is an error."""
     solver: Annotated[str, AfterValidator(SOLVERS.check)] = ""
@@ -80,15 +80,15 @@ class ElectronsSettings(Section):
     vacancies: Sites = ()
     """Sites without an electron and without a spin, in the same forms as the sites of regions. Force fields refuse
     vacancies."""
-    transport: tuple[Finite, ...] | None = None
+    transport: tuple[Energy, ...] | None = None
     """Energies at which labels store the density of states and the transmissions. Any list, including the empty one
     [], makes them also store the currents along bonds and those injected by the reservoirs; null stores none of these.
     Transport costs one more dense eigenproblem for each label."""
-    rashba: Finite = 0.0
+    rashba: Energy = 0.0
     """Rashba spin-orbit coupling of nearest neighbours. Force fields refuse labels computed with it."""
     reservoirs: tuple[ReservoirSettings, ...] = ()
     """Electrodes and baths of a driven lattice; leave out for a closed lattice, which is in equilibrium."""
-    potential: Finite | None = None
+    potential: Energy | None = None
     """Chemical potential of a closed lattice, whose fields then derive from the grand potential."""
     filling: Finite | None = None
     """Electrons per site of a closed lattice, 0 to 2; its fields then derive from the free energy."""

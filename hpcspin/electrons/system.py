@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Lattice, as_snapshots, make_texture
-from hpcspin.settings import LARGEST
+from hpcspin.settings import WIDEST
 from hpcspin.storage import check_spins
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ VACANT = 1e12
 """On-site energy of a vacancy in units of t; its effect on the neighbours, t / VACANT, is below any tolerance."""
 
 
-A_NUMBER = f"a finite number of size at most {LARGEST:.0e}"
+A_NUMBER = f"a finite number of size at most {WIDEST:.0e}"
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -45,7 +45,7 @@ def array_of(values: Any) -> NDArray[Any]:
 def are_finite(values: Any) -> bool:
     """Whether a value is `A_NUMBER`, or an array of such."""
     array = array_of(values)
-    return array.dtype.kind in "fiu" and bool((np.abs(array) <= LARGEST).all())
+    return array.dtype.kind in "fiu" and bool((np.abs(array) <= WIDEST).all())
 
 
 def is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.lattice.lattice import LATTICES, SHAPES, Lattice
 from hpcspin.lattice.textures import TEXTURES
 from hpcspin.registry import Choice
-from hpcspin.settings import Count, Finite, Flag, Integer, Section
+from hpcspin.settings import Count, Energy, Flag, Integer, Section
 
 _SIZE = "size"
 
@@ -92,10 +92,10 @@ Sites = Annotated[
 """Sites given by a name in `SHAPES`, as ``{columns: [from, to]}``, as a list of sites [x, y], or as
 ``{file: FILE.h5, dataset: NAME}`` for the sites where the dataset is not 0."""
 SiteValues = Annotated[
-    Finite | tuple[tuple[Finite, ...], ...],
-    BeforeValidator(_numbers, json_schema_input_type=Finite | MapFile | tuple[tuple[Finite, ...], ...]),
+    Energy | tuple[tuple[Energy, ...], ...],
+    BeforeValidator(_numbers, json_schema_input_type=Energy | MapFile | tuple[tuple[Energy, ...], ...]),
 ]
-"""One number for all sites, or one for each site: ``{file: FILE.h5, dataset: NAME}``, or Lx lists of Ly numbers."""
+"""One energy for all sites, or one for each site: ``{file: FILE.h5, dataset: NAME}``, or Lx lists of Ly numbers."""
 
 
 def chosen_sites(lattice: Lattice, sites: str | Columns | tuple[tuple[int, int], ...], where: str) -> NDArray[np.bool_]:
