@@ -90,6 +90,8 @@ def test_the_contract_of_names(minimal: Path) -> None:
         ("initial.kind=wall", "initial.position: is missing; add it"),
         ("initial={kind: wall, position: '3'}", "initial.position: must be a number, without quotes"),
         ("initial={kind: random, tilt: 0.1}", "unknown key 'initial.tilt'; known keys: none"),
+        ("initial={kind: random, seed: 1}", "initial: seed: initial spins have none of their own, theirs is dynamics"),
+        ("initial={kind: [wall], seed: 1}", "initial.kind: must be a word"),
         ("dynamics.integrator=nope", "dynamics.integrator: 'nope' is unknown; choose one of .*heun"),
         ("potential={descriptor: nope}", "potential.descriptor: 'nope' is unknown; choose one of .*bonds"),
         ("potential={kind: pare}", "potential.kind: 'pare' is unknown; did you mean 'pair'"),

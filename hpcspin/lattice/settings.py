@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, ValidationInfo, model_validator
 
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.lattice import LATTICES, SHAPES, Lattice
@@ -132,3 +132,11 @@ class InitialSettings(Choice):
     kind: Annotated[str, AfterValidator(TEXTURES.check)]
     """``wall``, ``antiferromagnet``, ``ferromagnet``, ``order_120``, ``tetrahedral``, ``stripes``, ``puddles``,
     ``skyrmions``, ``random``, ``file`` (with a ``path``), or another registered texture."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_seed(cls, given: Any) -> Any:
+        kind = given.get("kind") if isinstance(given, Mapping) and "seed" in given else None
+        if isinstance(kind, str) and kind in TEXTURES and "seed" not in TEXTURES.parameters(kind).model_fields:
+            raise ValueError("seed: initial spins have none of their own, theirs is dynamics.seed; leave it out here")
+        return given
