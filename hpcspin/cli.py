@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -375,6 +377,8 @@ def doctor(
 def main() -> None:
     """Run the command line; a mistake in it is one line, of rank 0 alone."""
     words = sorted(sys.argv[1:], key=lambda word: word != "--debug")  # An option of all verbs: it must come first.
+    # Shells replace the ~ of a word that begins with it, but not that of --output=~/runs.
+    words = [re.sub("^(--[^=]+=)~/", rf"\1{os.path.expanduser('~/')}", word) for word in words]
     try:
         code = app(words, standalone_mode=False)
     except Exception as failure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -49,7 +50,10 @@ for _kind, (_pattern, _firsts) in _SCALARS.items():
 
 
 def read_yaml(text: str) -> Any:
-    """Parse YAML 1.2, or raise HpcspinError: mappings with text keys, lists, text, numbers, true, false and null."""
+    """Parse YAML 1.2, or raise HpcspinError: mappings with text keys, lists, text, numbers, true, false and null.
+
+    The home directory takes the place of the ~ at the beginning of text such as ~/models/mine.
+    """
     reader = YAML(typ="safe", pure=True, plug_ins=[])
     reader.Resolver = _CoreSchema
     try:
@@ -65,7 +69,15 @@ def read_yaml(text: str) -> Any:
     except (YAMLError, ValueError, TypeError, LookupError, AttributeError) as failure:
         raise HpcspinError(f"not valid YAML: {' '.join(str(failure).split())}") from failure
     _require_plain(content)
-    return content
+    return _at_home(content)
+
+
+def _at_home(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _at_home(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_at_home(value) for value in content]
+    return os.path.expanduser(content) if isinstance(content, str) and content.startswith("~/") else content
 
 
 def _require_plain(content: Any) -> None:

@@ -33,6 +33,15 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith(f"hpcspin {__version__}")
 
 
+def test_the_home_directory_takes_the_place_of_its_sign(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The shell leaves it in --data=~/labels."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert enter(monkeypatch, "evaluate", "driven_sd_fast", "--data=~/none.h5", f"--output={tmp_path}/out.json") == 1
+    assert f"{tmp_path}/none.h5" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", [0, 1, 4])
 def test_debug_may_stand_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: int) -> None:
     words = ["simulate", str(tmp_path / "none.yaml"), "--output", str(tmp_path)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpcspin.config import load_config, parse_config
-from hpcspin.config_text import read_yaml
+from hpcspin.config_text import combinations, read_yaml
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice.settings import InitialSettings
 
@@ -37,6 +37,18 @@ def test_the_contract_of_names(minimal: Path) -> None:
     assert config.electrons.tolerance == 1e-7
     assert config.lattice.size == (5, 6)
     assert config.dynamics.field == "classical"
+
+
+def test_paths_may_begin_with_the_sign_of_the_home_directory(minimal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file, in an override and among the values of a sweep; as it was written nothing is found."""
+    monkeypatch.setenv("HOME", "/home/me")
+    minimal.write_text(f"{minimal.read_text()}\ntraining: {{start: ~/a.safetensors, validation: [~/b.h5]}}\n")
+    config = load_config(minimal, ["initial={kind: file, path: ~/c.h5}"])
+    assert config.training is not None
+    assert config.initial is not None
+    assert (config.training.start, config.training.validation) == ("/home/me/a.safetensors", ("/home/me/b.h5",))
+    assert config.initial.parameters["path"] == "/home/me/c.h5"
+    assert combinations(["dynamics.model=~/d,e~f"]) == [{"dynamics.model": "/home/me/d"}, {"dynamics.model": "e~f"}]
 
 
 @pytest.mark.parametrize(
