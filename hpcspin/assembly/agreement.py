@@ -70,6 +70,7 @@ def warn_of_labels(
         training_files = learned_files(card)
         for file in files:
             electrons = electrons_of(read_attributes(file).get("config"), str(file))
+            require_spin_rotations(electrons, str(file), _drive(card))
             for doubt in _doubts_of_labels(electrons, learned, allow, bias, _drive(card)) or _beyond(file, card):
                 doubts.setdefault(doubt, []).append(file)
             if training_files and sha256(file) in training_files:

@@ -187,6 +187,10 @@ def test_evaluate_warns_of_other_electrons(
     assert evaluate(model, labels, caplog, "electrons.exchange", "electrons.hopping")[1] == []
     with pytest.raises(HpcspinError, match=r"--allow 'electrons\.exchnage' is no key of the electrons"):
         evaluate(model, labels, caplog, "electrons.exchnage")
+    labels = write_labels(tmp_path / "c.h5", config, 1, "electrons.rashba=0.1")
+    with pytest.raises(HpcspinError, match=r"c.h5: electrons.rashba 0.1 ties the spins to the lattice"):
+        evaluate(model, labels, caplog)
+    assert not caplog.text  # No --allow would help.
 
 
 @pytest.mark.parametrize(("known", "bias"), [("config", 3.2), (0.0, 0.0), (None, 3.2)])
