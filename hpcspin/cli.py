@@ -169,11 +169,20 @@ def sweep(
     config: ConfigFile,
     output: Directory,
     vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key, and its values.")],
-    verb: Annotated[str, typer.Option("--run", help="Verb: train, simulate, minimise, label, learn, ...")] = "train",
+    verb: Annotated[
+        str,
+        typer.Option(
+            "--run",
+            metavar="VERB",
+            help="train, simulate, label, evaluate (dynamics.model), minimise, path, learn, reproduce or torque.",
+        ),
+    ] = "train",
     data: Annotated[
-        list[Path] | None, typer.Option("--data", help="To train: directory of label files; may be repeated.")
+        list[Path] | None, typer.Option("--data", help="To train, evaluate: label files; may be repeated.")
     ] = None,
-    spins: Annotated[Path | None, typer.Option("--spins", help="To label: file of spins.")] = None,
+    spins: Annotated[Path | None, typer.Option("--spins", help="To label: spins, or such a sweep's output.")] = None,
+    first: Annotated[Path | None, typer.Option("--from", help="Of a path: spins at one end, or such a sweep.")] = None,
+    last: Annotated[Path | None, typer.Option("--to", help="Of a path: spins at the other end, likewise.")] = None,
     chain: Annotated[
         str | None, typer.Option("--chain", metavar="KEY", help="Varied key along which runs continue each other.")
     ] = None,
@@ -193,7 +202,9 @@ def sweep(
     """
     from hpcspin.workflows.sweep import Sweep, sweep_directory
 
-    asked = Sweep(config, vary, output, overrides or (), verb, data or (), spins, chain, task, show or (), against)
+    asked = Sweep(
+        config, vary, output, overrides or (), verb, data or (), spins, first, last, chain, task, show or (), against
+    )
     run(lambda world: sweep_directory(asked, world), stops=True)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcspin.config import Config
 from hpcspin.parallel.world import World
-from hpcspin.potential import GrandPotential
+from hpcspin.potential import GrandPotential, load_force
 from hpcspin.storage import (
     Electrons,
     FrameReader,
@@ -46,6 +47,18 @@ def require_electrons(
     require_learned(learned, given, _drive(card), allow, names)
     for warning in [*_doubts(learned, given, _drive(card)), *_doubts_of_edges(config, card.get("config") or {})]:
         world.log(f"warning: {model}: {warning}")
+
+
+def require_models(configs: Sequence[Config]) -> None:
+    """Refuse electrons that the models of simulations do not know; what is warned of is said when these run."""
+    cards: dict[str, Mapping[str, Any]] = {}
+    for config in configs:
+        dynamics = config.dynamics
+        if dynamics and dynamics.model and dynamics.field in ("learned", "corrected"):
+            name = dynamics.model
+            card = cards[name] = cards.get(name) or load_force(name).card
+            stored = config.model_dump(mode="json")
+            require_electrons(stored, card, (name, "the config"), dynamics.allow, World(logs=False))
 
 
 def _doubts_of_edges(config: Mapping[str, Any], trained: Mapping[str, Any]) -> list[str]:

@@ -51,6 +51,19 @@ def print_table(
     world.log_result(capture.get().rstrip("\n"))
 
 
+def print_runs(
+    verb: str, keys: Sequence[str], rows: Sequence[Mapping[str, Any]], show: Sequence[str], world: World
+) -> None:
+    """Print the varied keys, some quantities and the directory of runs of a sweep; those of `train` by their mse."""
+    shown = [name for name in show if any(row.get(name) is not None for row in rows)]
+    if verb == "train":
+        rows = sorted(rows, key=lambda row: row["mse"])
+    title = "Validation errors, the smallest first" if verb == "train" else f"Runs of {verb}"
+    numbers = ([short(row[name]) if row.get(name) is not None else "" for name in shown] for row in rows)
+    cells = ([*(str(row[key]) for key in keys), *of, row["directory"]] for row, of in zip(rows, numbers, strict=True))
+    print_table(title, cells, world, (*keys, *shown, "directory"), len(keys))
+
+
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write a CSV file with a column for each name in any of the rows; empty where a row lacks it."""
     text = io.StringIO()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from math import erf
+from math import erf, isclose
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,46 @@ from numpy.typing import NDArray
 
 from hpcspin.assembly.agreement import warn_of_labels
 from hpcspin.assembly.outputs import sole_writer
-from hpcspin.config import allowed_key
+from hpcspin.config import Config, DynamicsSection, allowed_key
 from hpcspin.drawing import figures
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import pick_device
 from hpcspin.parallel.world import World
 from hpcspin.potential import Committee, ForceField, load_force, model_files
 from hpcspin.potential.files import card_path
-from hpcspin.storage import MANIFEST, all_or_none, data_files, read_manifest, require_absent, require_output, write_json
+from hpcspin.storage import (
+    MANIFEST,
+    Electrons,
+    all_or_none,
+    data_files,
+    describe_differences,
+    electron_differences,
+    electrons_of,
+    read_attributes,
+    read_manifest,
+    require_absent,
+    require_output,
+    write_json,
+)
+from hpcspin.storage.agreement import Differences
 from hpcspin.training import calibrate, examine
 
 
 def evaluate_files(
-    model_path: Path, data: Path, output: Path, world: World, allow: Collection[str] = (), *, force: bool = False
+    model_path: Path,
+    data: Path | Sequence[Path],
+    output: Path,
+    world: World,
+    allow: Collection[str] = (),
+    *,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Write the errors of a model as JSON and, as NAME.png, a picture of them; return the numbers of `evaluate`.
 
-    The ``model_path`` may be the directory of a committee; ``data`` is a label file or a directory, see `label_files`.
-    The log warns of labels whose electrons differ from those that the model has learned from, except in the keys
-    ``allow``, and of files that it has learned from. With ``force`` numbers and a picture that are there are replaced.
+    The ``model_path`` may be the directory of a committee; ``data`` is a path, see `label_files`, or
+    several label files. The log warns of labels whose electrons differ from those that the model has learned from,
+    except in the keys ``allow``, and of files that it has learned from. With ``force`` numbers and a picture that are
+    there are replaced.
     Raises HpcspinError if a key of ``allow`` is none, the model or a label file is unreadable, they do not fit
     together, or the output has the picture's name, is there already or cannot be written.
     """
@@ -42,7 +63,7 @@ def evaluate_files(
             allowed_key(key)
         except ValueError as error:
             raise HpcspinError(f"--allow {error}") from error
-    model, files = load_force(model_path), label_files(data, world)
+    model, files = load_force(model_path), label_files(data, world) if isinstance(data, Path) else data
     if world.rank == 0:
         weights = model_files(model_path)
         require_output(output, *files, *weights, *map(card_path, weights))
@@ -62,6 +83,40 @@ def evaluate_files(
                 write_json(output, numbers)
             world.log(f"evaluate: numbers in {output}, picture in {picture}")
     return {key: value for key, value in numbers.items() if key != "snapshot_mse"}
+
+
+def evaluate_config(config: Config, data: Sequence[Path], output: Path, world: World) -> None:
+    """Write the errors of ``dynamics.model`` on the `labels_like` those of a config; a run of a sweep."""
+    dynamics, files = config.section(DynamicsSection), labels_like(config, data)
+    assert dynamics.model is not None
+    evaluate_files(Path(dynamics.model), files, output, world, dynamics.allow, force=True)
+
+
+def labels_like(config: Config, files: Sequence[Path]) -> list[Path]:
+    """The label files among some with the electrons of a config, whatever their spins, solver and lattice size.
+
+    Raises HpcspinError if there is none, telling in what the nearest one differs, or the config names no model.
+    """
+    config.need("electrons")
+    if config.section(DynamicsSection).model is None:
+        raise HpcspinError("dynamics.model: is missing; name the force field to evaluate")
+    given = electrons_of(config.model_dump(mode="json"), "the config")
+    differ = {file: _differences(file, given or {}) for file in files}
+    if all(differ.values()):
+        closest = min(differ, key=lambda file: len(differ[file]))
+        raise HpcspinError(
+            f"--data: no label file has the electrons of every run; {closest} differs from one in "
+            f"{describe_differences(differ[closest])}; label spins with these, as by hpcspin sweep --run label"
+        )
+    return [file for file in files if not differ[file]]
+
+
+def _differences(file: Path, given: Electrons) -> Differences:
+    stored = electrons_of(read_attributes(file).get("config"), str(file))
+    if stored is None:
+        return {"electrons": ("unknown, without a config", "those of the run")}
+    bias = {} if isclose(stored["bias"], given["bias"], abs_tol=1e-6) else {"voltage": (stored["bias"], given["bias"])}
+    return electron_differences([stored], given) | bias
 
 
 def evaluate(
@@ -89,13 +144,14 @@ def evaluate(
 
 
 def label_files(data: Path, world: World) -> list[Path]:
-    """The label files of a path: one file, those of a directory, or the trajectory in the directory of a simulation."""
+    """The label files of a path: one file, those of a directory or a sweep, or the trajectory of a simulation."""
     if not data.is_dir():
         return [data]
     files: list[Path] = []
     if world.rank == 0:  # Hashing all files once is enough.
         listed = (data / MANIFEST).exists()
-        files = [data / shard.file for shard in read_manifest(data)] if listed else data_files(data)
+        inside = (file for place in (data, *sorted(data.glob("run-*/"))) for file in data_files(place))
+        files = [data / shard.file for shard in read_manifest(data)] if listed else list(inside)
     files = world.broadcast(files)
     if not files:
         raise HpcspinError(f"{data}: holds no label files (*.h5); label some spins into it first")

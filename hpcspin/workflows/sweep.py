@@ -10,9 +10,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hpcspin.analysis.runs import (
     Row,
@@ -24,36 +25,38 @@ from hpcspin.analysis.runs import (
     of_torques,
     of_training,
 )
-from hpcspin.assembly.agreement import require_electrons
+from hpcspin.assembly.agreement import require_models
 from hpcspin.assembly.outputs import FREE, recorded_job
 from hpcspin.assembly.system import build_system
 from hpcspin.config import Config, TrainingSection, load_config
 from hpcspin.config_text import Choice, as_overrides, combinations
+from hpcspin.drawing.axes import follow_from_the_voltage, follows, is_axis, natural_axis, potentials
 from hpcspin.drawing.curves import against_key, against_time, draw_curves
-from hpcspin.drawing.tables import print_table, short, write_csv
+from hpcspin.drawing.tables import print_runs, write_csv
 from hpcspin.dynamics.interrupt import StopSignals
-from hpcspin.errors import HpcspinError
+from hpcspin.errors import HpcspinError, nearest
 from hpcspin.parallel.devices import form_teams
 from hpcspin.parallel.world import World
-from hpcspin.potential import load_force
 from hpcspin.storage import TRAJECTORY, config_differences, read_attributes, read_json, write_json, write_text
 from hpcspin.training.loop import DivergedError
+from hpcspin.workflows.evaluate import evaluate_config, label_files, labels_like
 from hpcspin.workflows.label import label_file
 from hpcspin.workflows.learn import learn_directory
 from hpcspin.workflows.minimise import minimise_directory
+from hpcspin.workflows.path import path_directory
 from hpcspin.workflows.reproduce import reproduce_directory
 from hpcspin.workflows.simulate import simulate_directory
 from hpcspin.workflows.torque import torque_directory
 from hpcspin.workflows.train import train_directory
 
-RECORD, RESULT, LABELS = "sweep.jsonl", "result.json", "labels.h5"
+RECORD, RESULT, LABELS, NUMBERS = "sweep.jsonl", "result.json", "labels.h5", "numbers.json"
 _SEEDS = 100_000
 """Difference between the seeds of successive runs of a chain."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The definition of a sweep; the runs share the config, its overrides, and the data or the spins of the verb."""
+    """The definition of a sweep; the runs share the config, its overrides, and the files that the verb needs."""
 
     config: Path
     vary: Sequence[str]
@@ -66,6 +69,10 @@ class Sweep:
     """A name in `VERBS`."""
     data: Sequence[Path] = ()
     spins: Path | None = None
+    """A file or directory of spins; where it is the output of another sweep, its run with the same keys, as also for
+    the spins ``first`` and ``last`` at both ends of a path."""
+    first: Path | None = None
+    last: Path | None = None
     chain: str | None = None
     """A varied key along which each run starts from the last spins of the one before, in the order given."""
     task: str = "1/1"
@@ -79,23 +86,43 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Verb:
-    """What a sweep runs: a function of the config, a directory, the ranks, and ``data`` or ``spins``.
+    """What a sweep runs: a function of the config, a directory, the ranks, and what it ``needs`` of a `Sweep`.
 
     ``results`` returns a record for each result in a finished directory, with its numbers as ``metrics``; ``show`` are
     the quantities to show unless others are asked for; if the results have none of them, their first number is shown.
+    ``uses`` are sections and keys of the config on which the results depend; empty for any.
     """
 
     run: Callable[..., int | None]
     results: Callable[[Path], list[Row]]
     show: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
 
 
 VERBS: dict[str, Verb] = {
+    "evaluate": Verb(
+        lambda config, to, world, data: evaluate_config(config, data, to / NUMBERS, world),
+        of_numbers,
+        ("mse", "mse_error", "variance_fraction", "snapshots"),
+        ("data",),
+        ("electrons", "dynamics.model", "dynamics.allow"),
+    ),
     "label": Verb(
-        lambda config, to, world, spins: label_file(config, spins, to / LABELS, world), of_frames(LABELS), ("error",)
+        lambda config, to, world, spins: label_file(config, spins, to / LABELS, world),
+        of_frames(LABELS),
+        ("error",),
+        ("spins",),
+        ("lattice", "electrons"),
     ),
     "learn": Verb(learn_directory, of_learning, ("mse",)),
     "minimise": Verb(minimise_directory, of_numbers, ("magnetization.z",)),
+    "path": Verb(
+        lambda config, to, world, first, last: path_directory(config, first, last, to, world),
+        of_numbers,
+        ("barrier", "barrier_back"),
+        ("first", "last"),
+    ),
     "reproduce": Verb(reproduce_directory, of_numbers, ("test.mse",)),
     "simulate": Verb(simulate_directory, of_frames(TRAJECTORY), ("wall_velocity", "energy", "mean_bond")),
     "torque": Verb(torque_directory, of_torques, ()),
@@ -103,6 +130,8 @@ VERBS: dict[str, Verb] = {
         lambda config, to, world, data: train_directory(config, data, to, world),
         of_training,
         ("mse", "mse_error", "variance_fraction", "best_epoch", "seconds"),
+        ("data",),
+        ("lattice", "potential", "training"),
     ),
 }
 """The verbs that a sweep can run."""
@@ -121,8 +150,10 @@ def sweep_directory(sweep: Sweep, world: World) -> int:
 
     A run that fails ends the sweep, but a training that diverges is left out and the others continue.
     """
+    if sweep.verb == "evaluate":  # Listed once: their checksums are compared with those of a manifest.
+        sweep = replace(sweep, data=[file for path in sweep.data for file in label_files(path, world)])
     chains = _chains(sweep)
-    _require_inputs(sweep, [run.config for chain in chains for run in chain])
+    _require_inputs(sweep, [run for chain in chains for run in chain])
     _require_durations(chains)
     number, tasks = _task(sweep.task)
     with recorded_job(sweep.output, world, element=f"{number}-of-{tasks}" if tasks > 1 else ""):
@@ -144,12 +175,14 @@ def _run_all(sweep: Sweep, chains: Sequence[Sequence[_Run]], world: World) -> in
             code = signals.code(_run_one(sweep, run, team))
             if code:
                 break
+            if done == 1:
+                _doubt_quantities(sweep, run, team)
         return max(world.allgather(code))
 
 
 def _run_one(sweep: Sweep, run: _Run, world: World) -> int:
     verb, results = VERBS[sweep.verb], []
-    inputs = {name: given for name in ("data", "spins") if (given := getattr(sweep, name))}
+    inputs = {name: _input(sweep, name, run) for name in verb.needs}
     try:
         code = verb.run(run.config, run.directory, world, **inputs)
     except DivergedError as failure:
@@ -161,6 +194,18 @@ def _run_one(sweep: Sweep, run: _Run, world: World) -> int:
     if world.rank == 0:
         write_json(run.directory / RESULT, {"of": _origin(sweep, run), "results": results})
     return 0
+
+
+def _doubt_quantities(sweep: Sweep, run: _Run, world: World) -> None:
+    """Warn after a first run if it lacks what is to be shown: it is misspelt, or others have it."""
+    for record in (_results(sweep, run) or ())[:1] if world.rank == 0 else ():
+        timed = sweep.against == "time"
+        known = frame_series(run.directory / TRAJECTORY) if timed else _row(run, record, sweep.verb)
+        for name in sorted(set(sweep.show) - {*known}):
+            world.log(
+                f"warning: --show {name}: the first run has no such quantity, {nearest(name, known)}; unless others "
+                "have it, give the command again with another --show after the runs, which are kept"
+            )
 
 
 def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
@@ -181,12 +226,11 @@ def _collect(sweep: Sweep, runs: Sequence[_Run], world: World) -> None:
         drawn = _draw(sweep, runs, rows, show if sweep.show else show[:1])
     missing = found.count(None)
     if rows:
-        _print_table(sweep, runs[0].choice, rows, show, world)
+        print_runs(sweep.verb, list(runs[0].choice), rows, show, world)
     left_over = f"; {missing} of {len(runs)} runs are not finished with these settings" if missing else ""
-    what = "force fields" if sweep.verb == "train" else "results"
     if drawn:
         world.log_result(f"{sweep.output / 'curves.png'}: the curves, with their numbers in curves.csv")
-    world.log_result(f"{sweep.output / RECORD}: {len(rows)} {what}{left_over}")
+    world.log_result(f"{sweep.output / RECORD}: {len(rows)} results{left_over}")
 
 
 def _results(sweep: Sweep, run: _Run) -> list[Row] | None:
@@ -201,7 +245,7 @@ def _results(sweep: Sweep, run: _Run) -> list[Row] | None:
 
 def _origin(sweep: Sweep, run: _Run) -> Row:
     """What determines the results of a run; in a chain its directory tells from which spins it starts."""
-    inputs = [str(path.resolve()) for path in (*sweep.data, sweep.spins) if path]
+    inputs = [str(path.resolve()) for path in (*sweep.data, sweep.spins, sweep.first, sweep.last) if path]
     config = run.config.model_dump(mode="json") | ({"initial": None} if run.stage else {})
     return {**config, "sweep": {"verb": sweep.verb, "inputs": inputs}}
 
@@ -211,18 +255,17 @@ def _row(run: _Run, record: Row, verb: str) -> Row:
     keys = {
         key: value if isinstance(value, int | float | str) else json.dumps(value) for key, value in run.choice.items()
     }
-    potentials = _potentials(run) if verb != "torque" else ()
-    bias = {"voltage": max(potentials) - min(potentials)} if potentials else {}
-    numbers = flat_numbers(
-        {key: record[key] for key in record if key not in ("metrics", "provenance")} | record["metrics"]
-    )
+    given = potentials(run) if verb != "torque" else ()
+    bias = {"voltage": max(given) - min(given)} if given else {}
+    rest = {key: value for key, value in record.items() if key not in ("metrics", "provenance")}
+    numbers = flat_numbers(rest | record["metrics"])
     return {**keys, **bias, "stage": run.stage, **numbers, "directory": record["directory"]}
 
 
 def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequence[str]) -> bool:
     """Write the curves of the quantities to show; return whether there is an axis to draw them against."""
     keys = list(runs[0].choice)
-    against = sweep.against or _natural_axis(runs, sweep.verb)
+    against = sweep.against or natural_axis(runs, voltage=sweep.verb != "torque")
     if against is None or not rows:
         return False
     axes = [*keys, *(name for name in rows[0] if name not in keys), "time"]
@@ -230,9 +273,9 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequenc
         raise HpcspinError(f"--against {against}: choose a varied key, voltage or time: {', '.join(keys)}")
     if against != "time" and any(row.get(against) is None for row in rows):
         raise HpcspinError(f"--against {against}: a run has nothing there; choose a key or a quantity of all runs")
-    axis = "" if against == "voltage" and not _follow_from_the_voltage(runs) else against
-    others = [key for key in keys if not key.endswith("seed") and not _is_axis(key, axis)]
-    lines = [key for key in others if axis not in keys or not _follows(key, axis, runs)]
+    axis = "" if against == "voltage" and not follow_from_the_voltage(runs) else against
+    others = [key for key in keys if not key.endswith("seed") and not is_axis(key, axis)]
+    lines = [key for key in others if axis not in keys or not follows(key, axis, runs)]
     known = {name for row in rows for name in row if row[name] is not None}
     if against == "time":
         series = {row["directory"]: frame_series(sweep.output / row["directory"] / TRAJECTORY) for row in rows}
@@ -246,50 +289,6 @@ def _draw(sweep: Sweep, runs: Sequence[_Run], rows: Sequence[Row], show: Sequenc
     write_csv([asdict(point) for point in points], sweep.output / "curves.csv")
     draw_curves(points, against, sweep.output / "curves.png")
     return True
-
-
-def _natural_axis(runs: Sequence[_Run], verb: str) -> str | None:
-    """The voltage where it varies and determines the potentials, else a varied key, rather one with numbers only."""
-    keys = [key for key in runs[0].choice if not key.endswith("seed")]
-    numeric = [key for key in keys if all(isinstance(run.choice[key], int | float) for run in runs)]
-    voltage = verb != "torque" and any(_is_axis(key, "voltage") for key in numeric)
-    return "voltage" if voltage and _follow_from_the_voltage(runs) else next(iter([*numeric, *keys]), None)
-
-
-def _follow_from_the_voltage(runs: Sequence[_Run]) -> bool:
-    """Whether runs at the same voltage have the same potentials, unlike those at 1 and at -1 beside 0."""
-    potentials = {several for run in runs if (several := _potentials(run))}
-    return len({max(several) - min(several) for several in potentials}) == len(potentials)
-
-
-def _potentials(run: _Run) -> tuple[float, ...]:
-    """Potentials of the reservoirs that drive the electrons of a run; those without a width do not."""
-    electrons = run.config.electrons
-    return tuple(one.potential for one in electrons.reservoirs if one.width) if electrons else ()
-
-
-def _follows(key: str, axis: str, runs: Sequence[_Run]) -> bool:
-    """Whether the values of the axis determine those of another key that varies, as of keys that change together."""
-    pairs = {(json.dumps(run.choice[axis]), json.dumps(run.choice[key])) for run in runs}
-    at, values = (len(set(side)) for side in zip(*pairs, strict=True))
-    return values > 1 and at == len(pairs)
-
-
-def _is_axis(key: str, against: str) -> bool:
-    """Whether a key belongs to the horizontal axis: the potential of a reservoir is part of the voltage."""
-    return key == against or (
-        against == "voltage" and key.startswith("electrons.reservoirs.") and key.endswith(".potential")
-    )
-
-
-def _print_table(sweep: Sweep, choice: Choice, rows: Sequence[Row], show: Sequence[str], world: World) -> None:
-    shown = [name for name in show if any(row.get(name) is not None for row in rows)]
-    if sweep.verb == "train":
-        rows = sorted(rows, key=lambda row: row["mse"])
-    title = "Validation errors, the smallest first" if sweep.verb == "train" else f"Runs of {sweep.verb}"
-    numbers = ([short(row[name]) if row.get(name) is not None else "" for name in shown] for row in rows)
-    cells = ([*(str(row[key]) for key in choice), *of, row["directory"]] for row, of in zip(rows, numbers, strict=True))
-    print_table(title, cells, world, (*choice, *shown, "directory"), len(choice))
 
 
 def _chains(sweep: Sweep) -> list[list[_Run]]:
@@ -334,42 +333,50 @@ def _require_durations(chains: Sequence[Sequence[_Run]]) -> None:
                 )
 
 
-def _require_inputs(sweep: Sweep, configs: Sequence[Config]) -> None:
-    if sweep.verb not in VERBS:
-        raise HpcspinError(f"--run {sweep.verb}: choose from {', '.join(VERBS)}")
+def _input(sweep: Sweep, name: str, run: _Run) -> Any:
+    """What a run is given of what its verb needs: of the output of another sweep the run of the same keys."""
+    given = getattr(sweep, name)
+    if not isinstance(given, Path) or next(given.glob("run-*/"), None) is None:
+        return given
+    if not (same := given / run.directory.name).exists():
+        raise HpcspinError(
+            f"{given}: this sweep has no run of {' '.join(as_overrides(run.choice))}; give one with "
+            "the same --vary, or spins for all runs"
+        )
+    return same
+
+
+def _require_inputs(sweep: Sweep, runs: Sequence[_Run]) -> None:
+    if (verb := VERBS.get(sweep.verb)) is None:
+        raise HpcspinError(f"--run {sweep.verb}: makes no numbers from a config; choose from {', '.join(VERBS)}")
     if sweep.chain is not None and sweep.verb not in ("simulate", "minimise"):
         raise HpcspinError(f"--chain: {sweep.verb} has no spins to go on from; it is for --run simulate and minimise")
     if sweep.against == "time" and sweep.verb != "simulate":
         raise HpcspinError(f"--against time: {sweep.verb} has no frames in time; it is for --run simulate")
     if sweep.against == "voltage" and sweep.verb == "torque":
         raise HpcspinError("--against voltage: each torque has the voltages torque.voltages; choose a varied key")
-    if (sweep.verb == "label") != (sweep.spins is not None):
-        raise HpcspinError("--spins: give it with --run label, and only there")
-    if (sweep.verb == "train") != bool(sweep.data):
-        raise HpcspinError("--data: give it to train, and only there")
-    for config in configs if sweep.verb == "train" else ():
-        config.need("potential")
-        if not config.section(TrainingSection).validation:
+    for name, option in {"data": "--data", "spins": "--spins", "first": "--from", "last": "--to"}.items():
+        if (name in verb.needs) != bool(getattr(sweep, name)):
+            takers = " and ".join(one for one in VERBS if name in VERBS[one].needs)
+            raise HpcspinError(f"{option}: give it with --run {takers}, and only there")
+    for key in runs[0].choice:
+        if verb.uses and not key.startswith(verb.uses):
+            raise HpcspinError(
+                f"--vary {key}: changes no result of {sweep.verb}, which uses {', '.join(verb.uses)}; vary one of these"
+            )
+    for run in runs:
+        if sweep.verb == "train" and not run.config.section(TrainingSection).validation:
             raise HpcspinError(
                 "training.validation: a sweep compares errors on validation files; name some of the files of --data"
             )
-    for config in configs:
-        if config.electrons is not None:
-            build_system(config)  # Refuses what the config alone does not, such as potentials too far apart.
+        if run.config.electrons is not None:
+            build_system(run.config)  # Refuses what the config alone does not, such as potentials too far apart.
+        for name in verb.needs:
+            _input(sweep, name, run)
+        if sweep.verb == "evaluate":
+            labels_like(run.config, sweep.data)  # Refuses a run without labels.
     if sweep.verb == "simulate":
-        _require_models(configs)
-
-
-def _require_models(configs: Sequence[Config]) -> None:
-    """Refuse electrons that a model does not know now, and not when their turn comes; what it warns of is said then."""
-    cards: dict[str, Row] = {}
-    for config in configs:
-        dynamics = config.dynamics
-        if dynamics and dynamics.model and dynamics.field in ("learned", "corrected"):
-            name = dynamics.model
-            card = cards[name] = cards.get(name) or load_force(name).card
-            stored = config.model_dump(mode="json")
-            require_electrons(stored, card, (name, "the config"), dynamics.allow, World(logs=False))
+        require_models([run.config for run in runs])
 
 
 def _task(text: str) -> tuple[int, int]:

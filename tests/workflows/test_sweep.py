@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from hpcspin.config_text import combinations
+from hpcspin.drawing.axes import natural_axis
 from hpcspin.drawing.tables import short
 from hpcspin.errors import HpcspinError
 from hpcspin.lattice import make_lattice, make_texture
@@ -22,7 +23,7 @@ from hpcspin.parallel.world import World
 from hpcspin.potential import load_model
 from hpcspin.storage import write_labels, write_manifest
 from hpcspin.workflows import sweep
-from hpcspin.workflows.sweep import Sweep, _chains, _draw, _natural_axis, _row, sweep_directory
+from hpcspin.workflows.sweep import Sweep, _chains, _draw, _row, sweep_directory
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 VALIDATION = "training.validation=[validation.h5]"
@@ -287,8 +288,8 @@ def test_labels_of_spins_at_two_voltages(hpcspin: Cli, config: Path, spins_file:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"verb": "sing"}, "choose from label, learn"),
-        ({"verb": "train"}, "--data: give it to train"),
+        ({"verb": "sing"}, "choose from evaluate, label, learn"),
+        ({"verb": "train"}, "--data: give it with --run evaluate and train"),
         ({"verb": "label"}, "--spins: give it"),
         ({"chain": "dynamics.step"}, "name one of the varied keys: dynamics.seed"),
         ({"chain": "dynamics.seed", "verb": "torque"}, "it is for --run simulate"),
@@ -334,6 +335,8 @@ def test_an_unknown_quantity_is_refused_with_the_known_ones(
     vary = ("--vary", f"{LEFT}=-2", "--vary", "dynamics.pinned=left", *given)
     done = hpcspin("sweep", config, "--run", "simulate", "--output", tmp_path / "out", *vary, *SHORT)
     assert done.returncode == 1
+    if "--show" in given:  # And doubted as soon as a run has its numbers: there may be hours of others.
+        assert f"warning: --show {given[1]}: the first run has no such quantity, " in done.stderr
     assert re.fullmatch(f"hpcspin: {said}[^\n]*", done.stderr.splitlines()[-1])
 
 
@@ -348,7 +351,7 @@ def test_opposite_voltages_are_not_averaged(
     given = Sweep(config, [f"{LEFT}={values}", "dynamics.seed=1,2"], tmp_path, show=["q"], against=explicit)
     runs = [run for chain in _chains(given) for run in chain]
     rows = _rows(runs)
-    assert _natural_axis(runs, "simulate") == (against or LEFT)
+    assert natural_axis(runs, voltage=True) == (against or LEFT)
     assert _draw(given, runs, rows, given.show)
     points = table(tmp_path / "curves.csv")
     assert [point["of"] for point in points] == ["2", "2"]
@@ -359,7 +362,7 @@ def test_a_torque_has_several_voltages_and_none_in_the_table(config: Path, tmp_p
     """That of the config was there, at which none of its labels are."""
     runs = [run for chain in _chains(Sweep(config, [f"{LEFT}=-1,-2"], tmp_path, verb="torque")) for run in chain]
     assert "voltage" not in _row(runs[0], {"metrics": {}, "directory": ""}, "torque")
-    assert _natural_axis(runs, "torque") == LEFT
+    assert natural_axis(runs, voltage=False) == LEFT
 
 
 def test_the_potential_of_a_reservoir_without_a_width_is_no_voltage(config: Path, tmp_path: Path) -> None:
