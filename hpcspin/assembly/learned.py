@@ -36,6 +36,7 @@ class LearnedField:
 
     def bind(self, domain: Domain) -> BoundField:
         """See :class:`hpcspin.dynamics.fields.Field`."""
+        self.model.forget_derived()
         table, like = self._table(domain), next(self.model.parameters())
         if table.borders:
             table.exchange = NeighbourMessages(domain, table.borders.shapes, like)

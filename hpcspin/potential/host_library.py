@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hpcspin.parallel.host_compiler import compiled
 from hpcspin.parallel.threads import thread_pool
@@ -32,6 +33,7 @@ _FUNCTIONS: dict[Path, dict[str, tuple[Any, ...]]] = {
         "sums": (None, *[_ADDRESS] * 4, _NUMBER, _NUMBER, *[_ADDRESS] * 3),
         **{name: (_NUMBER, _ADDRESS) for name in ("layer_scratch", "adjoint_scratch", "record")},
         "lanes": (_NUMBER,),
+        "same": (_NUMBER, *[_ADDRESS] * 3, _NUMBER),
     },
     POTENTIALS: {
         "potentials": (None, *[_ADDRESS] * 3, _NUMBER, *[_ADDRESS] * 2, *[_NUMBER] * 4, *[_ADDRESS] * 3),
@@ -63,6 +65,35 @@ def loaded(dtype: torch.dtype, source: Path = SOURCE) -> ctypes.CDLL:
 def usable(dtype: torch.dtype, device: torch.device, source: Path = SOURCE) -> bool:
     """Whether the kernels support this precision on this device."""
     return dtype in _OPTIONS and device.type == "cpu" and library(dtype, source) is not None
+
+
+class Numbers:
+    """A copy of the numbers in some tensors, by which changes that PyTorch does not count are found, as by ``.data``.
+
+    It compares numbers on a CPU, which takes half a percent of a field's time; elsewhere it sees the counted changes.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._places, self._versions = tuple(map(Tensor.data_ptr, tensors)), _versions(tensors)
+        self._copies = [tensor.detach().clone() for tensor in tensors]
+        self._kernels = library(torch.float32) if self._versions is None else None
+        arrays, sizes = ctypes.c_void_p * len(tensors), (ctypes.c_int64 * len(tensors))
+        copies = arrays(*map(Tensor.data_ptr, self._copies))
+        self._given = arrays(*self._places), copies, sizes(*(one.nbytes for one in tensors)), len(tensors)
+
+    def are_in(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these tensors are those of before, and hold the same numbers."""
+        if tuple(map(Tensor.data_ptr, tensors)) != self._places:
+            return False
+        if self._kernels is not None:
+            return bool(self._kernels.hpcspin_same(*self._given))
+        if self._versions is not None:
+            return _versions(tensors) == self._versions
+        return all(map(torch.equal, tensors, self._copies))
+
+
+def _versions(tensors: Sequence[Tensor]) -> tuple[int, ...] | None:
+    return None if tensors[0].device.type == "cpu" else tuple(tensor._version for tensor in tensors)
 
 
 def share_out(work: Callable[[int, int], None], number: int, block: int = BLOCK) -> None:

@@ -24,7 +24,7 @@ from hpcspin.potential.equations import Prediction
 from hpcspin.potential.gather import with_zero
 from hpcspin.potential.host_layers import ROOM, HostLayer, RowData
 from hpcspin.potential.layers import Channels, Layer, Maps, SiteData, Width
-from hpcspin.potential.model import Derived, ForceField, Part
+from hpcspin.potential.model import Derived, ForceField, Part, weights_of
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.settings import MessagePassingSettings
@@ -65,7 +65,7 @@ class MessagePassing(ForceField):
             reads = Channels(1 + writes.vectors, writes.scalars)
         self.layers = nn.ModuleList(layers)
         # Collecting the parameters from the modules takes longer than a narrow layer.
-        self._weights = [tuple(layer.parameters()) for layer in layers]
+        self._weights = [weights_of(layer, layer.network) for layer in layers]
         # Training starts near zero field; random fields would first have to be unlearned.
         with torch.no_grad():
             self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hpcspin.errors import HpcspinError
 from hpcspin.potential.architecture import Architecture
 from hpcspin.potential.equations import Prediction
+from hpcspin.potential.host_library import Numbers
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.prediction import Predictor
@@ -23,9 +23,19 @@ _FROZEN = 0.5
 _ROUNDING = 1e-4
 """Excess over the envelope that the rounding of another device can cause."""
 Derived = TypeVar("Derived")
-_version = operator.attrgetter("_version")
+Weight = tuple[dict[str, Any], str]
+"""A parameter or buffer, as the mapping of a module that holds it and its name there."""
 Part = tuple[Tensor, Tensor]
 """Potentials of some centres, and their derivatives with respect to the spins in their slots."""
+
+
+def weights_of(module: nn.Module, network: Network) -> list[Weight]:
+    """Where the parameters of a module are, and the normalisation of its network; others may take their places."""
+    parameters = [(part._parameters, name) for part in module.modules() for name in part._parameters]
+    return [
+        *((owner, name) for owner, name in parameters if owner[name] is not None),
+        *((network._buffers, name) for name in ("mean", "scale")),
+    ]
 
 
 class ForceField(Predictor):
@@ -54,7 +64,7 @@ class ForceField(Predictor):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
-        self._derived: dict[Hashable, tuple[tuple[tuple[int, ...], tuple[int, ...]], Any]] = {}
+        self._derived: dict[Hashable, tuple[Numbers, Any]] = {}
         dtype = torch.float32 if architecture.settings.precision == "float32" else torch.float64
         self.register_buffer("field_scale", torch.ones((), dtype=dtype))
         self.register_buffer("envelope", None)
@@ -64,12 +74,11 @@ class ForceField(Predictor):
         """State without derived data, which points into the memory of the weights: a copy recomputes it."""
         return {**self.__dict__, "_derived": {}}
 
-    def derived(self, name: Hashable, weights: Sequence[Tensor], make: Callable[[], Derived]) -> Derived:
-        """Data derived from weights, recomputed if these have changed."""
-        state = tuple(map(Tensor.data_ptr, weights)), tuple(map(_version, weights))
-        kept = self._derived.get(name)
-        if kept is None or kept[0] != state:
-            kept = self._derived[name] = state, make()
+    def derived(self, name: Hashable, weights: Sequence[Weight], make: Callable[[], Derived]) -> Derived:
+        """Data derived from weights, recomputed if these have changed; see `weights_of`."""
+        tensors, kept = [owner[key] for owner, key in weights], self._derived.get(name)
+        if kept is None or not kept[0].are_in(tensors):
+            kept = self._derived[name] = Numbers(tensors), make()
         found: Derived = kept[1]
         return found
 

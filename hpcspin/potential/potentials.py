@@ -15,7 +15,7 @@ from hpcspin.potential.descriptors.base import require_features
 from hpcspin.potential.equations import Prediction, exchange_field, global_potentials, local_factors
 from hpcspin.potential.gather import with_zero
 from hpcspin.potential.host_potentials import HostPotentials
-from hpcspin.potential.model import ForceField, Part
+from hpcspin.potential.model import ForceField, Part, weights_of
 from hpcspin.potential.neighbourhood import Neighbourhood
 from hpcspin.potential.network import Network
 from hpcspin.potential.settings import PotentialSettings
@@ -61,7 +61,7 @@ class PotentialField(ForceField):
         self.reaches = (1, 1)
         self.network = Network(len(self.descriptor.parity), self.inputs, settings.hidden, self.num_potentials)
         self.to(self.dtype)
-        self._weights = tuple(self.parameters())
+        self._weights = weights_of(self, self.network)
 
     @property
     def networks(self) -> Sequence[Network]:
@@ -142,8 +142,7 @@ class PotentialField(ForceField):
         """The kernel that evaluates this field, if there is one."""
         if self.training or not host_library.usable(self.dtype, device, host_library.POTENTIALS):
             return None
-        weights = *self._weights, self.network.mean, self.network.scale
-        return self.derived("host", weights, self._new_host)
+        return self.derived("host", self._weights, self._new_host)
 
     def _new_host(self) -> HostPotentials | None:
         polynomials = self.descriptor.polynomials()

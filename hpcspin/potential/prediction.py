@@ -345,6 +345,7 @@ class Predictor(nn.Module):
         self.require(lattice, "spins")
         if self.training:  # To set this anew in all layers takes a twentieth of a small field's time.
             self.eval()
+        self.forget_derived()
         device, table = next(self.parameters()).device, self.neighbourhood(lattice)
         bias = torch.tensor(drive, dtype=torch.float64, device=device).reshape(1, -1)
         seen = self.architecture.drives + (POLARIZATIONS if self.sees == "polarized" else 0)
@@ -354,6 +355,12 @@ class Predictor(nn.Module):
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
             given = frame[None], table
             yield self(*given, *at_filling(self, *given, bias, lattice.num_sites))
+
+    def forget_derived(self) -> None:
+        """Forget data derived from weights on a GPU, where no comparison tells that ``.data`` has changed these."""
+        if next(self.parameters()).device.type != "cpu":
+            for part in self.modules():
+                getattr(part, "_derived", {}).clear()
 
     def require(self, lattice: Lattice, where: str) -> None:
         """Check that the model was trained for this kind of lattice, and that the lattice has the electrodes it sees.

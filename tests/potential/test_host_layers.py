@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from force_fields import make_model, random_spins
@@ -113,15 +115,36 @@ def test_the_way_back_reads_what_it_would_make_again(
         assert torch.equal(predict(model, lattice, spins), kept)
 
 
-@needs_kernel
-@pytest.mark.parametrize("kind", ["direct", "pair"])
-def test_new_weights_are_noticed(kind: str) -> None:
+def replace_weights(model: ForceField) -> None:
+    model.load_state_dict({name: 1.5 * value for name, value in model.state_dict().items()}, assign=True)
+
+
+NETWORK = {"kind": "pair", "descriptor": "bispectrum", "radius": 1.5}
+CHANGES: dict[str, Callable[[ForceField], Any]] = {
+    "in place": lambda model: next(model.parameters()).mul_(1.5),
+    "data": lambda model: next(model.parameters()).data.mul_(1.5),
+    "NumPy": lambda model: np.negative(array := next(model.parameters()).numpy(), out=array),
+    "load_state_dict": replace_weights,
+    "normalisation": lambda model: model.networks[0].mean.add_(0.5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("given", [LAYERS, LAYERS | {"kind": "pair"}, NETWORK], ids=["direct", "pair", "network"])
+@pytest.mark.parametrize("compiler", [True, False], ids=["kernel", "torch"])
+def test_new_weights_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, compiler: bool, given: dict[str, Any], change: Callable[[ForceField], Any]
+) -> None:
+    if not compiler:
+        monkeypatch.setattr(host_library, "library", lambda dtype: None)
     lattice = make_lattice("square", (5, 4))
-    model, spins = make_model(**{**LAYERS, "kind": kind}), random_spins(1, lattice.num_sites, 8)
+    model, spins = make_model(**given), random_spins(1, lattice.num_sites, 8)
     before = predict(model, lattice, spins)
     with torch.no_grad():
-        next(model.parameters()).mul_(1.5)
-    assert not torch.equal(predict(model, lattice, spins), before)
+        change(model)
+    found = predict(model, lattice, spins)
+    assert not torch.equal(found, before)
+    assert torch.equal(found, predict(copy.deepcopy(model), lattice, spins))  # A copy derives its data anew.
 
 
 @needs_kernel
