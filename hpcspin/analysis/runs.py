@@ -133,7 +133,10 @@ def of_torques(directory: Path) -> list[Row]:
     """``numbers.json`` of a torque, with Slonczewski's coefficients by field and voltage."""
     (row,), coefficients = of_numbers(directory), dict[str, float]()
     for one in read_json(directory / "numbers.json", "run the sweep again")["slonczewski"]:
-        coefficients[f"slonczewski.{one['field']}.{one['voltage']:g}"] = one["coefficient"]
+        name = f"slonczewski.{one['field']}.{one['voltage']:g}"
+        coefficients[name] = one["coefficient"]
+        if "coefficient_error" in one:  # Of exact torques.
+            coefficients[f"{name}_error"] = one["coefficient_error"]
     return [{**row, "metrics": coefficients | row["metrics"]}]
 
 

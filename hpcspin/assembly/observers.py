@@ -117,6 +117,14 @@ def spin_current_y(frame: Frame) -> Real:
     return _through_sites(frame, _flows(frame, "spin_current_y").bond_spin_current)[..., 1, :]
 
 
+@observer("flow_error")
+def flow_error(frame: Frame) -> float:
+    """Estimate of the largest error of a component of the currents through sites, from that of the bonds."""
+    vectors = [frame.lattice.cartesian(term.offset) for term in _system(frame, "flow_error").hopping_terms]
+    # Both bonds of a site along an offset contribute half.
+    return float(_flows(frame, "flow_error").flow_error * np.abs(vectors).sum(axis=0).max())
+
+
 @observer("ldos", lambda lattice, energies: (len(energies), *a_site(lattice)))
 def ldos(frame: Frame, energies: tuple[Finite, ...]) -> Real:
     """Local density of states at some energies, in states per unit of energy; see `Transport`."""

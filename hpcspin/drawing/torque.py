@@ -23,6 +23,7 @@ LABELS = {
     "torque_error": "largest error of an exact a or b (t)",
     "current_error": "largest error of the current (t/ħ)",
     "growth": "largest growth rate (t/ħ)",
+    "growth_error": "largest error of an exact growth rate (t/ħ)",
     "leaves": "leaves its direction",
     "switching_time": "time to switch (ħ/t)",
     "last_along_start": "mean spin along its start, at the end",

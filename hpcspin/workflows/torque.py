@@ -19,7 +19,7 @@ from hpcspin.drawing.tables import write_csv
 from hpcspin.drawing.torque import draw_runs, draw_switching, draw_torque
 from hpcspin.dynamics import EXIT_REQUEUE
 from hpcspin.dynamics.fields import FieldEvaluator
-from hpcspin.dynamics.spin_transfer import SpinTransfer, spin_transfer, stability_matrix, zero_crossing
+from hpcspin.dynamics.spin_transfer import SpinTransfer, largest_growth, spin_transfer, stability_matrix, zero_crossing
 from hpcspin.dynamics.step_bounds import drives_of
 from hpcspin.dynamics.torque import components_first
 from hpcspin.electrons.settings import ElectronsSettings
@@ -212,11 +212,12 @@ def _fields(
 def _torque_numbers(rows: Sequence[Row]) -> dict[str, Any]:
     """Slonczewski's coefficient of each voltage, the part that is even in V, the learned field's error."""
     found: dict[str, Any] = {}
+    columns = ("damping_like", "angle", "torque_error")
     curves = {
-        case: np.array([[r["damping_like"], r["angle"]] for r in rows if (r["field"], r["voltage"]) == case]).T
+        case: np.array([[r.get(c, np.nan) for c in columns] for r in rows if (r["field"], r["voltage"]) == case]).T
         for case in dict.fromkeys((row["field"], row["voltage"]) for row in rows)
     }
-    for (name, voltage), (torque, angle) in curves.items():
+    for (name, voltage), (torque, angle, error) in curves.items():
         weights = np.sin(np.deg2rad(angle)) ** 2
         coefficient = float(np.average(torque, weights=weights))
         found.setdefault("slonczewski", []).append(
@@ -224,16 +225,19 @@ def _torque_numbers(rows: Sequence[Row]) -> dict[str, Any]:
                 "field": name,
                 "voltage": voltage,
                 "coefficient": coefficient,
+                **({"coefficient_error": float(np.average(error, weights=weights))} if name == EXACT else {}),
                 "deviation": float(np.sqrt(np.average((torque - coefficient) ** 2, weights=weights))),
             }
         )
         if name == EXACT and (name, -voltage) in curves:
             even = float(np.abs(torque + curves[name, -voltage][0]).max() / 2)
-            found["largest_even_part"] = max(even, found.get("largest_even_part", 0.0))
+            both = float((error + curves[name, -voltage][2]).max() / 2)
+            for key, value in {"largest_even_part": even, "largest_even_part_error": both}.items():
+                found[key] = max(value, found.get(key, 0.0))
         exact = curves[EXACT, voltage][0]
         if name == LEARNED and voltage:
-            error = float(np.abs(torque - exact).max() / np.abs(exact).max())
-            found.setdefault("learned_error", {})[f"{voltage:g}"] = error
+            deviation = float(np.abs(torque - exact).max() / np.abs(exact).max())
+            found.setdefault("learned_error", {})[f"{voltage:g}"] = deviation
     return found
 
 
@@ -243,14 +247,19 @@ def _switching(config: Config, section: SwitchingSection, magnet: Magnet, output
     spins = magnet.deviations(_start(section), section.tilt)
     classical = _classical(dynamics, magnet, spins)
     for number, voltage in enumerate(sorted(section.voltages, key=abs)):
-        fields, _ = _fields(config, voltage, spins, output / "switching" / f"{number:02d}.h5", world)
+        fields, exact = _fields(config, voltage, spins, output / "switching" / f"{number:02d}.h5", world)
+        # Of an element of the matrix: a torque from the field's error sqrt(3) e, by the sine of the tilt.
+        error = np.sqrt(3) * exact["error"].max() / np.hypot(1, dynamics.damping) / np.sin(np.deg2rad(section.tilt))
         for name, field in fields.items():
             acting = (field + classical)[:, magnet.moving]
             matrix = stability_matrix(spins[:, magnet.moving], acting, magnet.axis, dynamics.damping)
-            rates = {name: float(np.linalg.eigvals(matrix).real.max())}
+            growth, off = largest_growth(matrix, error)
+            row = {"field": name, "voltage": voltage, "growth": growth}
             if name == EXACT:
-                rates[MACROSPIN] = float(matrix.sum().real / len(matrix))
-            rows += [{"field": field, "voltage": voltage, "growth": rate} for field, rate in rates.items()]
+                rigid = {"field": MACROSPIN, "growth": float(matrix.sum().real / len(matrix))}
+                rows += [row | {"growth_error": off}, row | rigid | {"growth_error": len(matrix) * error}]
+            else:
+                rows.append(row)
     growths = {
         field: {row["voltage"]: row["growth"] for row in rows if row["field"] == field}
         for field in dict.fromkeys(row["field"] for row in rows)

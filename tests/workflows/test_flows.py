@@ -59,7 +59,7 @@ def test_the_report_of_a_label_file_is_a_picture_of_its_flows(hpcspin, labels, c
 
 @pytest.mark.parametrize("field", ["classical", "electrons"])
 def test_observers_see_the_flows_whatever_moves_the_spins(hpcspin, config, tmp_path, field):
-    changes = (OBSERVERS, f"dynamics.field={field}", "dynamics.duration=0.8")
+    changes = (OBSERVERS.replace("[", "[flow_error, ", 1), f"dynamics.field={field}", "dynamics.duration=0.8")
     done = hpcspin("simulate", config, "--output", tmp_path / "run", *changes)
     assert done.returncode == 0, done.stderr
     found = contents(tmp_path / "run" / "trajectory.h5")
@@ -74,6 +74,8 @@ def test_observers_see_the_flows_whatever_moves_the_spins(hpcspin, config, tmp_p
     spin = expected.bond_spin_current[:, 1]
     assert found["spin_current_y"] == pytest.approx((spin + np.roll(spin, 1, axis=2)) / 2, abs=1e-14)
     assert np.abs(found["spin_current_x"]).max() > 1e-3
+    # Two halves of bonds with that error along each axis.
+    assert found["flow_error"] == pytest.approx(expected.flow_error, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_the_verb_writes_tables_figures_and_numbers_and_goes_on(hpcspin: Cli, va
 def test_exact_torques_and_currents_have_errors_that_follow_from_those_of_the_labels(
     hpcspin: Cli, valve: Path, tmp_path: Path
 ) -> None:
-    changes = ["torque.switching=null", "torque.voltages=[0.4]", "torque.free=[1,3]"]
+    changes = ["torque.switching.tilt=10", "torque.voltages=[0.4]", "torque.free=[1,3]"]
     for solver, tolerance in (("closed_form", 1e-9), ("negf", 0.03)):
         own = (f"electrons.solver={solver}", f"electrons.tolerance={tolerance}")
         result = hpcspin("torque", valve, "--output", tmp_path / solver, *changes, *own)
@@ -177,6 +177,17 @@ def test_exact_torques_and_currents_have_errors_that_follow_from_those_of_the_la
         for column in ("damping_like", "field_like"):
             assert 0 < abs(float(row[column]) - float(exact[column])) < bound
         assert 0 < abs(float(row["current"]) - float(exact["current"])) < current / 3
+    rows = zip(
+        table(tmp_path / "negf" / "switching.csv"), table(tmp_path / "closed_form" / "switching.csv"), strict=True
+    )
+    for row, exact in rows:
+        assert 0 < abs(float(row["growth"]) - float(exact["growth"])) < float(row["growth_error"])
+        assert float(exact["growth_error"]) < 1e-9
+    mean, better = (
+        json.loads((tmp_path / solver / "numbers.json").read_text())["slonczewski"][0]
+        for solver in ("negf", "closed_form")
+    )
+    assert 0 < abs(mean["coefficient"] - better["coefficient"]) < mean["coefficient_error"]
 
 
 def test_a_sweep_compares_torques(hpcspin: Cli, valve: Path, tmp_path: Path) -> None:
