@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,10 +107,24 @@ class DrivenLattice(ElectronSystem):
         If a parameter is invalid.
     """
 
-    reservoirs: tuple[Reservoir, ...]
+    reservoirs: Sequence[Reservoir]
 
     default_solver: ClassVar[str] = "negf"
     described: ClassVar[str] = "a driven lattice, with reservoirs"
+
+    if TYPE_CHECKING:
+
+        def solve(
+            self,
+            spins: Any,
+            tolerance: float | None = None,
+            *,
+            solver: str | None = None,
+            precision: str | None = None,
+            device: str = "auto",
+        ) -> SteadyState:
+            """See `ElectronSystem`."""
+            ...
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,6 @@ from hpcspin.settings import WIDEST
 from hpcspin.storage import check_spins
 
 if TYPE_CHECKING:
-    from hpcspin.electrons.solver import State
     from hpcspin.electrons.transport import Transport
 
 SIGMA = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
@@ -188,7 +187,7 @@ class ElectronSystem:
         solver: str | None = None,
         precision: str | None = None,
         device: str = "auto",
-    ) -> State:
+    ) -> Any:  # Type checkers know the state of a DrivenLattice and of a ClosedLattice.
         """Exchange fields H_i = J tr(sigma rho_ii) (Eq. 7), densities and the rest of the electronic state.
 
         Under a launcher all ranks make the same call, with the same spins, and share the work.
