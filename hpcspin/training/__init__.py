@@ -1,6 +1,7 @@
 """Training of force fields on labelled shards, and their errors."""
 
-from hpcspin.training.data import TrainingData, find_data
+from hpcspin.training.data import find_data
+from hpcspin.training.dataset import TrainingData
 from hpcspin.training.evaluation import calibrate, evaluate, examine
 from hpcspin.training.loop import require_possible, train
 from hpcspin.training.metrics import Errors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,15 @@ class Snapshots:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Shards of independent trajectories, for training and for validation, with files relative to ``directory``."""
+class TrainingData:
+    """Shards of independent trajectories, for training and for validation; see `find_data`."""
 
     directory: Path
+    """Directory to which the names of their files are relative."""
     train: tuple[Shard, ...]
     validation: tuple[Shard, ...]
+    sources: Mapping[str, LabelSource] = field(default_factory=dict)
+    """System of each shard, by the name of its file."""
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
         """Both lists as JSON values."""
@@ -75,7 +78,7 @@ def listed_shards(directories: Sequence[Path]) -> list[Shard]:
     ]
 
 
-def split_shards(directories: Sequence[Path], validation: Sequence[str], world: World) -> Split:
+def split_shards(directories: Sequence[Path], validation: Sequence[str], world: World) -> TrainingData:
     """Divide the shards of a training set into whole files for training and for validation; a collective call.
 
     Frames of one trajectory resemble each other: an error on frames between those trained on would be a training error.
@@ -97,7 +100,7 @@ def split_shards(directories: Sequence[Path], validation: Sequence[str], world: 
             f"training.validation: {unknown[0]!r} is not in the manifest of {where}; correct the name, or delete the "
             "manifest if the file is newer"
         )
-    split = Split(
+    split = TrainingData(
         directories[0] if len(directories) == 1 else Path(),
         tuple(shard for shard in shards if shard.file not in validation),
         tuple(shard for shard in shards if shard.file in validation),
@@ -170,8 +173,8 @@ def _of_grand_potential(
         )
     sites = labels.spins[0, ..., 0].size
     drive = np.stack([labels.others["chemical_potential"], labels.others["electrons"] / sites], axis=1)
-    at_potential = fixed[:, 1] != fixed[:, 1]  # NaN: the energy of such labels is the grand potential.
-    return drive, energies + np.where(at_potential, drive.prod(1), 0)
+    # Labels at a fixed potential have no given filling, and their energy is the grand potential.
+    return drive, energies + np.where(np.isnan(fixed[:, 1]), drive.prod(1), 0)
 
 
 def _my_frames(start: int, snapshots: int, stride: int, world: World) -> Iterator[slice]:

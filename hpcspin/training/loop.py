@@ -34,8 +34,7 @@ from hpcspin.potential import (
 )
 from hpcspin.potential.settings import PotentialSettings
 from hpcspin.storage import kinds_of_learned, make_directory
-from hpcspin.training.data import TrainingData
-from hpcspin.training.dataset import epoch_plan, load_shares
+from hpcspin.training.dataset import TrainingData, epoch_plan, load_shares
 from hpcspin.training.device import TrainingBatches, emulates_bfloat16, tensor_float32, to_device
 from hpcspin.training.evaluation import snapshot_errors
 from hpcspin.training.initial import continued, new_model, with_units
@@ -73,42 +72,16 @@ def train(
     """Fit a force field, or resume from the checkpoint in the directory.
 
     The saved weights are the running mean at the epoch with the smallest error on the validation shards; without
-    validation shards, that at the end.
+    validation shards, that at the end. For the data see `find_data`; their lattices may differ in size. The unit and
+    the number of the architecture's voltages are replaced by the largest voltage and the number of voltages in the
+    data. The directory receives ``model.safetensors`` with its card, to which ``card`` adds JSON values such as the
+    config, ``checkpoint.h5`` and ``metrics.jsonl``. A saved force field ``start``, of the same architecture, gives the
+    initial weights and the units. All ranks together call ``stop`` after each epoch; True stops the training with a
+    checkpoint.
 
-    Parameters
-    ----------
-    architecture
-        Architecture of the force field. The unit and the number of its voltages are replaced by the largest voltage
-        and the number of voltages in the data.
-    data
-        See `find_data`; their lattices may differ in size.
-    settings
-        Settings of the training.
-    directory
-        Receives ``model.safetensors`` with its card, ``checkpoint.h5`` and ``metrics.jsonl``.
-    world
-        The ranks; a collective call.
-    device
-        Device of this rank.
-    start
-        A saved force field of the same architecture that gives the initial weights and the units.
-    card
-        More JSON values for the model's card, such as the config.
-    stop
-        Called by all ranks together after each epoch; True stops the training with a checkpoint.
-
-    Returns
-    -------
-    TrainingOutcome
-        The same on all ranks.
-
-    Raises
-    ------
-    HpcspinError
-        If the data are invalid, a batch has fewer snapshots than there are
-        ranks, ``start`` has another architecture, or the directory belongs to
-        other data or to other settings, except that it may have fewer epochs; a `DivergedError` if the loss, the
-        weights or the validation error are no longer finite.
+    Raises HpcspinError if the data are invalid, a batch has fewer snapshots than there are ranks, ``start`` has another
+    architecture, or the directory belongs to other data or to other settings, except that it may have fewer epochs; a
+    `DivergedError` if the loss, the weights or the validation error are no longer finite.
     """
     require_possible(architecture, settings, world)
     require_own_gpu(world, device)
@@ -169,15 +142,15 @@ class _Trainer:
         initial: tuple[ForceField, dict[str, Any]] | None,
     ) -> None:
         self._settings, self._directory, self._world, self._device = settings, directory, world, device
-        self._split, self._sources = split, sources = data.split, data.sources
+        self._data, sources = data, data.sources
         dtype = torch.float64 if architecture.settings.precision == "float64" else torch.float32
         grand, stride = architecture.drive == "chemical_potential", settings.batch
-        self._train = load_shares(split.directory, split.train, sources, world, stride, dtype, grand=grand)
-        self._validation = load_shares(split.directory, split.validation, sources, world, stride, dtype)
+        self._train = load_shares(data.directory, data.train, sources, world, stride, dtype, grand=grand)
+        self._validation = load_shares(data.directory, data.validation, sources, world, stride, dtype)
         for share in self._train:
             if share.total < world.size:
                 raise HpcspinError(
-                    f"{split.train[0].file}: {share.total} training snapshots of {share.lattice.size} for {world.size} "
+                    f"{data.train[0].file}: {share.total} training snapshots of {share.lattice.size} for {world.size} "
                     "ranks; use fewer ranks"
                 )
         if settings.energy_weight:
@@ -201,7 +174,7 @@ class _Trainer:
         if not initial:
             normalise(self._model, self._train, world, device)
         self._batches = TrainingBatches(self._train, device)
-        exact = np.array([sources[shard.file].exact for shard in split.train])
+        exact = np.array([sources[shard.file].exact for shard in data.train])
         self._weights = None if exact.all() else np.where(exact, 1.0, settings.distillation)
         self._mean = RunningMean(self._model, settings.ema)
         self._optimiser = Optimiser(self._model, settings.optimiser, settings.weight_decay)
@@ -210,7 +183,7 @@ class _Trainer:
             {
                 "potential": self._model.architecture.as_dict(),
                 "training": settings.model_dump(include=set(TrainingSettings.model_fields)),
-                "data": split.as_dict(),
+                "data": data.as_dict(),
                 **({"start": initial[1]["weights_sha256"]} if initial else {}),
             },
             self._model,
@@ -257,7 +230,7 @@ class _Trainer:
         missing = [int(file) for share in self._train for file in share.files[share.energy.isnan().numpy()]]
         lacking = sorted(set().union(*self._world.allgather(missing)))
         if lacking:
-            file = self._split.train[lacking[0]].file
+            file = self._data.train[lacking[0]].file
             raise HpcspinError(
                 f"{file}: has no exact energies, which training.energy_weight asks for; label spins of a closed "
                 "system, or give energy_weight: 0"
@@ -376,9 +349,9 @@ class _Trainer:
                 "metrics": dict(sorted(self._state.metrics.items())),
                 "best_epoch": self._state.best_epoch,
                 "training": self._settings.model_dump(include=set(TrainingSettings.model_fields)),
-                "data": self._split.as_dict(),
+                "data": self._data.as_dict(),
                 "electrons": kinds_of_learned(
-                    [self._sources[shard.file].electrons or {} for shard in self._split.train], model.sees
+                    [self._data.sources[shard.file].electrons or {} for shard in self._data.train], model.sees
                 ),
                 **({"start": self._start} if self._start else {}),
                 **card,

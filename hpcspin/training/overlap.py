@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import Shard, read_spins
-from hpcspin.training.dataset import Split
+from hpcspin.training.dataset import TrainingData
 
 _AT_ONCE = 256
 
@@ -52,7 +52,9 @@ def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def require_independent(split: Split, drives: Mapping[str, Hashable], past: Mapping[str, str], world: World) -> None:
+def require_independent(
+    split: TrainingData, drives: Mapping[str, Hashable], past: Mapping[str, str], world: World
+) -> None:
     """Refuse validation snapshots that are trained on, and warn of those trained on twice; rank 0 does the work.
 
     For training, the same spins at two voltages, given by the drive of each shard, are two snapshots. ``past`` are the
@@ -70,7 +72,7 @@ def require_independent(split: Split, drives: Mapping[str, Hashable], past: Mapp
     world.barrier()
 
 
-def _learned(split: Split, drives: Mapping[str, Hashable], world: World) -> dict[bytes, str]:
+def _learned(split: TrainingData, drives: Mapping[str, Hashable], world: World) -> dict[bytes, str]:
     """Digests of the training snapshots, each with the first of its files; the log warns of repeated ones."""
     seen: dict[tuple[bytes, Hashable], str] = {}
     again: list[tuple[str, str]] = []

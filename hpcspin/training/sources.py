@@ -75,27 +75,23 @@ def read_source(
 
 
 def agreed_sources(
-    files: Mapping[str, Path],
-    kind: str,
+    sources: Mapping[str, LabelSource],
     assumed: Electrons | None,
     past: Sequence[Electrons],
     allow: Collection[str],
     world: World,
-    drive: str = "bias",
-    distil: bool = False,
-    periodic: tuple[bool, bool] = (False, True),
+    drive: str,
+    periodic: tuple[bool, bool],
 ) -> dict[str, LabelSource]:
     """Systems of the label files of a training, which must have the same electrons except for the voltages.
 
-    Files without a config have a lattice of this kind, these ``periodic`` sides and the ``assumed`` electrons, or else
-    those of the other files, or else bias 0. ``past`` are the electrons of the training data of the model that the
-    training starts from. The keys ``allow`` may differ, and so may what ``drive`` describes, see
+    Files without a config, which were read with these ``periodic`` sides, have the ``assumed`` electrons, or else those
+    of the other files, or else bias 0. ``past`` are the electrons of the training data of the model that the training
+    starts from. The keys ``allow`` may differ, and so may what ``drive`` describes, see
     `hpcspin.storage.without_drive`. Rank 0 warns of files that do not state their electrons, or whose electrons differ
-    along y. Raises HpcspinError for the reasons of `read_source`, or if other keys differ.
+    along y. Raises HpcspinError if other keys differ.
     """
-    sources = {
-        name: read_source(path, kind, 0.0, drive, periodic=periodic, distil=distil) for name, path in files.items()
-    }
+    sources = dict(sources)
     stated = {name: source.electrons for name, source in sources.items() if source.electrons is not None}
     unstated = [name for name, source in sources.items() if source.electrons is None]
     if unstated:

@@ -89,7 +89,7 @@ def test_energies_of_a_force_field_are_no_labels(data: Path, tmp_path: Path) -> 
     write_manifest(data)
     found = find_data([data], ["z.h5"], "square", World(), distil=True)
     (learned, labelled) = (
-        load_shares(data, [shard], found.sources, World(), 1, torch.float64)[0].energy for shard in found.split.train
+        load_shares(data, [shard], found.sources, World(), 1, torch.float64)[0].energy for shard in found.train
     )
     assert learned.isnan().all()
     torch.testing.assert_close(labelled, torch.full_like(labelled, -2.0))
