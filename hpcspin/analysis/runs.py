@@ -38,9 +38,10 @@ def frame_series(path: Path) -> dict[str, Array]:
     with FrameReader(path) as frames:
         reservoirs = reservoir_names(frames.attributes)
         for name in sorted(frames.names, key=lambda name: name.startswith(_EXACT)):
-            values = np.asarray(getattr(frames, name), dtype=float) if len(getattr(frames, name).shape) < 3 else None
-            if values is None:
+            data = getattr(frames, name)
+            if len(data.shape) > 2:
                 continue
+            values = np.asarray(data, dtype=float)
             if values.ndim == 1:
                 found.setdefault(name.removeprefix(_EXACT), values)
                 continue

@@ -126,8 +126,7 @@ class GivenFields:
                 f"field: a {type(term).__name__} is no field; give None for the exact field of the system, a solver, a "
                 "force field, the name of one, or an object with halo and bind as hpcspin.dynamics.Field has them"
             )
-        found: Field = term
-        return found
+        return term
 
 
 def _require_one_of_electrons(verb: str, terms: Sequence[Any]) -> None:

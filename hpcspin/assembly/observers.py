@@ -25,42 +25,35 @@ from hpcspin.potential import Committee
 from hpcspin.settings import Finite
 
 logger = logging.getLogger("hpcspin")
-
+Real = NDArray[np.float64]
 _ALARM = 0.05
 """Share of the sites outside the training data at which the log first warns; it warns again at each doubling."""
 
 
 @observer("spread", a_site)
-def spread(frame: Frame) -> NDArray[np.float64]:
+def spread(frame: Frame) -> Real:
     """Disagreement of a learned field's committee: an estimate of its error on every site."""
     field = _learned(frame, "spread")
-    model = field.model
-    if not isinstance(model, Committee):
+    if not isinstance(field.model, Committee):
         raise HpcspinError(
             "dynamics.observers: spread is the disagreement of a committee; let dynamics.model be the directory "
             "of one, or leave the observer out"
         )
-    return field.on_lattice(frame.lattice, torch.tensor(frame.spins), model.spread)
+    return field.on_lattice(frame.lattice, torch.tensor(frame.spins), field.model.spread)
 
 
 @observer("outside", a_site)
-def outside(frame: Frame) -> NDArray[np.float64]:
+def outside(frame: Frame) -> Real:
     """How far each site's surroundings lie outside the training data; 0 inside. See `ForceField.outside`."""
-    if "outside" not in frame.shared:  # The observer of the share takes it from there.
-        frame.shared["outside"] = _outside(frame)
-    found: NDArray[np.float64] = frame.shared["outside"]
-    return found
-
-
-def _outside(frame: Frame) -> NDArray[np.float64]:
+    if "outside" in frame.shared:  # The observer of the share has asked for it.
+        return frame.shared["outside"]
     field = _learned(frame, "outside")
-    model = field.model
-    if not model.has_envelope:
+    if not field.model.has_envelope:
         raise HpcspinError(
             "dynamics.observers: outside needs a model that knows the range of its training data, which this one does "
             "not; train it again, or leave the observer out"
         )
-    distances = field.outside(frame.lattice, frame.spins)
+    distances = frame.shared["outside"] = field.outside(frame.lattice, frame.spins)
     share = float(np.mean(distances > 0))
     if share > max(_ALARM, 2 * field.alarmed):
         field.alarmed = share
@@ -89,9 +82,6 @@ def _learned(frame: Frame, name: str) -> LearnedField:
         if isinstance(field, LearnedField):
             return field
     raise HpcspinError(f"dynamics.observers: {name} needs dynamics.field: learned or corrected; leave it out")
-
-
-Real = NDArray[np.float64]
 
 
 def _vectors(lattice: Lattice) -> tuple[int, ...]:
@@ -160,8 +150,7 @@ def _flows(frame: Frame, name: str, energies: tuple[float, ...] = ()) -> Transpo
     key = ("transport", *energies)
     if key not in frame.shared:
         frame.shared[key] = transport(_system(frame, name), np.nan_to_num(frame.spins), energies)
-    found: Transport = frame.shared[key]
-    return found
+    return frame.shared[key]
 
 
 def _through_sites(frame: Frame, flow: Real) -> Real:

@@ -27,8 +27,7 @@ _AT_ONCE = {"cpu": 512, "cuda": 1 << 17}
 
 def linear(x: Tensor, of: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a linear map; its adjoint is its derivative and vice versa, so that it is differentiable to any order."""
-    image: Tensor = _Linear.apply(x, of, adjoint)
-    return image
+    return _Linear.apply(x, of, adjoint)
 
 
 class _Linear(torch.autograd.Function):
@@ -65,10 +64,10 @@ class StaticGather(nn.Module):
     training of forces needs a second one. Both `BACKENDS` add these entries one by one, to the same bits.
     """
 
+    index: Tensor
     order: Tensor
     owner: Tensor
     pointer: Tensor
-    index: Tensor
 
     def __init__(self, places: ArrayLike, length: int) -> None:
         super().__init__()

@@ -42,8 +42,7 @@ def _cached(make: Callable[Concatenate[Neighbourhood, _P], _Table]) -> Callable[
         if key not in self._tables:
             with torch.inference_mode(False):  # Training may use the tables that an evaluation has built.
                 self._tables[key] = make(self, *args, **kwargs)
-        found: _Table = self._tables[key]
-        return found
+        return self._tables[key]
 
     return kept
 

@@ -81,7 +81,7 @@ class PotentialField(ForceField):
         batch, tile = len(spins), self._tile(spins, neighbourhood)
         table = neighbourhood.table_of_slots(batch, tile, spins.device)
         centres = slice(-(-batch * neighbourhood.centres // tile) * tile)
-        described: Tensor = self.descriptor(table.gather(self._source(spins), centres), tile)
+        described = self.descriptor(table.gather(self._source(spins), centres), tile)
         return described.T[neighbourhood.outputs_of(batch, spins.device)[1]]
 
     def forward(

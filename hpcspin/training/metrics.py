@@ -82,8 +82,7 @@ class Errors:
     @property
     def mse(self) -> NDArray[np.float64]:
         """Mean squared error of a perpendicular component of each snapshot."""
-        mse: NDArray[np.float64] = self.sums[:, 2] / self.sums[:, 0]
-        return mse
+        return self.sums[:, 2] / self.sums[:, 0]
 
     def summary(self) -> Summary:
         """Metrics of all snapshots together, which must be in the order of their places.

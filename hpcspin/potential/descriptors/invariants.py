@@ -81,8 +81,7 @@ class Coefficients(nn.Module):
         crossed = cross(self.own(spins), spins[1:])
         values = dot(self.left(torch.cat([spins, crossed])), self.right(spins))
         there, back = (functools.partial(self._transformed, matrix) for matrix in (self.transform, self.transform.T))
-        selected: Tensor = self.components(linear(values, there, back))
-        return selected * self.scale[:, None]
+        return self.components(linear(values, there, back)) * self.scale[:, None]
 
     def _transformed(self, transform: Tensor, values: Tensor) -> Tensor:
         """Transform on the group, orbit by orbit; a sum of so few terms needs no matrix product."""
