@@ -24,14 +24,7 @@ from hpcspin.errors import HpcspinError
 from hpcspin.parallel.devices import require_own_gpu
 from hpcspin.parallel.progress import progress
 from hpcspin.parallel.world import World
-from hpcspin.potential import (
-    Architecture,
-    ForceField,
-    MessagePassing,
-    Prediction,
-    load_model,
-    save_model,
-)
+from hpcspin.potential import Architecture, ForceField, MessagePassing, Prediction, load_model, save_model
 from hpcspin.potential.settings import PotentialSettings
 from hpcspin.storage import kinds_of_learned, make_directory
 from hpcspin.training.dataset import TrainingData, epoch_plan, load_shares
@@ -69,7 +62,7 @@ def train(
     card: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainingOutcome:
-    """Fit a force field, or resume from the checkpoint in the directory.
+    """Fit a force field, or resume from the checkpoint in the directory; a collective call.
 
     The saved weights are the running mean at the epoch with the smallest error on the validation shards; without
     validation shards, that at the end. For the data see `find_data`; their lattices may differ in size. The unit and
@@ -97,11 +90,8 @@ def train(
 def require_possible(architecture: Architecture, settings: TrainingSettings, world: World) -> None:
     """Refuse settings that are impossible whatever the data are.
 
-    Raises
-    ------
-    HpcspinError
-        If a batch has fewer snapshots than there are ranks, the architecture cannot be compiled, or
-        ``training.energy_weight`` is given for a model without an energy or for batches of one snapshot.
+    Raises HpcspinError if a batch has fewer snapshots than there are ranks, the architecture cannot be compiled, or
+    ``training.energy_weight`` is given for a model without an energy or for batches of one snapshot.
     """
     if settings.batch < world.size:
         raise HpcspinError(

@@ -31,22 +31,15 @@ class Errors:
     """Sums over the perpendicular components of predicted and exact fields for each snapshot.
 
     Sums and counts, not means, because snapshots may differ in size.
-
-    Attributes
-    ----------
-    sums : ndarray
-        For each snapshot the number of its components, the sums of (predicted - exact) and of its square, and the sums
-        of the exact component and of its square; shape (snapshots, 5).
-    places : ndarray
-        For each snapshot the number of its file, one for each trajectory, and its number in the file; shape
-        (snapshots, 2).
-    energies : ndarray
-        For each snapshot the predicted and the exact energy per site, NaN if unknown; shape (snapshots, 2).
     """
 
     sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 5)))
+    """For each snapshot the number of its components, the sums of (predicted - exact) and of its square, and the sums
+    of the exact component and of its square; shape (snapshots, 5)."""
     places: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    """For each snapshot the number of its file, one for each trajectory, and its number in the file, (snapshots, 2)."""
     energies: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    """For each snapshot the predicted and the exact energy per site, NaN if unknown; shape (snapshots, 2)."""
 
     def add(
         self,
@@ -87,13 +80,10 @@ class Errors:
     def summary(self) -> Summary:
         """Metrics of all snapshots together, which must be in the order of their places.
 
-        Returns
-        -------
-        dict
-            ``mse``: mean squared error of a perpendicular component; ``mse_error``: its standard error, see
-            `standard_error`; ``sigma``: standard deviation of the error of a component; ``variance_fraction``: mse
-            divided by the variance of the exact component, absent if that is 0; ``snapshots``; and if energies are
-            known ``energy_rms``: root mean square error of the energy per site, up to a constant for all snapshots.
+        ``mse``: mean squared error of a perpendicular component; ``mse_error``: its standard error, see
+        `standard_error`; ``sigma``: standard deviation of the error of a component; ``variance_fraction``: mse divided
+        by the variance of the exact component, absent if that is 0; ``snapshots``; and if energies are known
+        ``energy_rms``: root mean square error of the energy per site, up to a constant for all snapshots.
         """
         snapshots = len(self.sums)
         count, error, error_squared, value, value_squared = self.sums.sum(0).tolist()

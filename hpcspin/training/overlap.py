@@ -33,10 +33,7 @@ def is_new(spins: NDArray[np.float64], known: Collection[bytes]) -> NDArray[np.b
 def learned_files(card: Mapping[str, Any]) -> dict[str, str]:
     """Names by checksum of all label files on which a model, or a model that it was continued from, was trained.
 
-    Parameters
-    ----------
-    card
-        Card of the model; that of a committee contains the cards of its ``members``.
+    The card of a committee has those of its ``members``.
     """
     data = card.get("data")
     shards = data.get("train") if isinstance(data, dict) else None

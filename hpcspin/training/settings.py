@@ -65,18 +65,11 @@ class TrainingSettings(Section):
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """Result of a call of `train`.
-
-    Attributes
-    ----------
-    finished : bool
-        False if the training was stopped before the last epoch.
-    model : Path
-        File of the force field, which exists once the training has finished.
-    metrics : dict
-        Metrics of the saved weights on the validation shards; empty if there are none.
-    """
+    """Result of a call of `train`."""
 
     finished: bool
+    """False if the training was stopped before the last epoch."""
     model: Path
+    """File of the force field, which exists once the training has finished."""
     metrics: Summary
+    """Metrics of the saved weights on the validation shards; empty if there are none."""
