@@ -136,7 +136,7 @@ def test_new_weights_are_noticed(
     monkeypatch: pytest.MonkeyPatch, compiler: bool, given: dict[str, Any], change: Callable[[ForceField], Any]
 ) -> None:
     if not compiler:
-        monkeypatch.setattr(host_library, "library", lambda dtype: None)
+        monkeypatch.setattr(host_library, "library", lambda *_: None)
     lattice = make_lattice("square", (5, 4))
     model, spins = make_model(**given), random_spins(1, lattice.num_sites, 8)
     before = predict(model, lattice, spins)
