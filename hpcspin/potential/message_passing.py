@@ -127,7 +127,15 @@ class MessagePassing(ForceField):
 
 
 class CovariantField(MessagePassing):
-    """A covariant field without potentials: the sum of the last layer's vectors; see `MessagePassing`."""
+    """A covariant field without potentials: the sum of the last layer's vectors; see `MessagePassing`.
+
+    Without voltages the field is the gradient of an energy, and changes its sign with all spins and polarisations p.
+    With ``time_reversal: driven`` it does so exactly: the sums F give the field
+
+        H(S, p, u) = F(S, p, u) - [F(S, p, 0) + F(-S, -p, 0)] / 2,
+
+    which then lies in the plane of S and p if all spins do: a damping-like torque needs a voltage.
+    """
 
     def _last_writes(self) -> Channels:
         """See `MessagePassing`: vectors, whose sum is the field."""
@@ -139,6 +147,19 @@ class CovariantField(MessagePassing):
     ) -> Prediction:
         """See `ForceField`."""
         self._require_halo(neighbourhood)
+        if self.architecture.settings.time_reversal == "driven":
+            bias = bias.reshape(len(bias), -1)
+            rest = functional.pad(bias[:, self.architecture.drives :], (self.architecture.drives, 0))
+            three = torch.cat([spins, spins, -spins]), neighbourhood, torch.cat([bias, rest, -rest])
+            field, still, turned = self._sums(*three).chunk(3)
+            field = field - (still + turned) / 2
+        else:
+            field = self._sums(spins, neighbourhood, bias)
+        none = field.new_zeros(len(field))
+        return Prediction(field, field, torch.zeros_like(field), none, none, none.new_zeros(len(none), 0))
+
+    def _sums(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
+        """Sums of the vectors on the outputs, shape (batch, outputs, 3)."""
         spins = self.placed(spins, neighbourhood, bias)
         if not self.training and host_library.usable(self.dtype, spins.device):
             field = torch.stack([self._on_host(*of, neighbourhood) for of in zip(spins, bias[:, None], strict=True)])
@@ -153,8 +174,7 @@ class CovariantField(MessagePassing):
                 output = run(self._stack[-1], sites, around[-1], inputs[-1], maps[-1])
                 first, *others = output.vectors.to(self.dtype).unbind(2)
                 field = (sum(others, first) * self.field_scale)[:, places].T.unflatten(0, (len(spins), -1))
-        none = field.new_zeros(len(field))
-        return Prediction(field, field, torch.zeros_like(field), none, none, none.new_zeros(len(none), 0))
+        return field
 
     def _on_host(self, spins: Tensor, bias: Tensor, neighbourhood: Neighbourhood) -> Tensor:
         """Field on the outputs for one configuration of shape (rows, 3)."""

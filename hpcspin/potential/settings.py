@@ -34,8 +34,10 @@ class ForceFieldSettings(Section):
     hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=_DEEPEST)] = (128, 128, 128, 128, 128)
     """Widths of the hidden layers of each network."""
     precision: Literal["float32", "float64"] = "float32"
-    time_reversal: Literal["broken", "even"] = "broken"
-    """``broken``: potentials may be odd under S -> -S, as the fields of a driven system require; ``even``: none is."""
+    time_reversal: Literal["broken", "even", "driven"] = "broken"
+    """``broken``: potentials may be odd under S -> -S, as the fields of a driven system require; ``even``: none is;
+    ``driven``, for the kind ``direct``: a field without voltages changes its sign under S -> -S exactly, as in
+    equilibrium, so that it exerts no damping-like torque; three evaluations instead of one."""
     electrode_range: NonNegative = 0.0
     """Length, in columns, of the inputs exp(-distance/length) for the electrodes at both ends of x; 0 for none."""
 
@@ -53,6 +55,7 @@ class ForceFieldSettings(Section):
 class PotentialSettings(ForceFieldSettings):
     """Potentials of the spins within the cutoff radius, which a descriptor turns into invariants."""
 
+    time_reversal: Literal["broken", "even"] = "broken"
     kind: Literal["pair", "conservative", "site"] = "pair"
     """``pair`` (E and G), ``conservative`` (E alone), ``site`` (a pair for each site)."""
     descriptor: Annotated[str, AfterValidator(DESCRIPTORS.check)] = "bonds"
@@ -89,6 +92,12 @@ class MessagePassingSettings(ForceFieldSettings):
                 f"layers {list(self.layers)} single out the x direction; give symmetry: bias, or layers: "
                 f"{[1] * len(self.layers)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _driven_without_potentials(self) -> MessagePassingSettings:
+        if self.time_reversal == "driven" and self.kind != "direct":
+            raise ValueError(f"time_reversal: driven is that of kind: direct; give even or broken for {self.kind}")
         return self
 
     @model_validator(mode="after")

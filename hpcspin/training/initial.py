@@ -40,9 +40,14 @@ def new_model(architecture: Architecture, seed: int) -> ForceField:
 
 
 def continued(model: ForceField, architecture: Architecture) -> ForceField:
-    """A saved force field whose training continues, in its own units; of ``drive: bias`` also `with_potentials`."""
+    """A saved force field whose training continues, in its own units.
+
+    One of ``drive: bias`` can continue `with_potentials`, and one of ``time_reversal: broken`` as ``driven``.
+    """
     if (model.architecture.drive, architecture.drive, architecture.drives) == ("bias", "potentials", _ELECTRODES):
         model = with_potentials(model)
+    if (model.architecture.settings.time_reversal, architecture.settings.time_reversal) == ("broken", "driven"):
+        model.architecture = model.architecture.changed(time_reversal="driven")  # With the same weights.
     initial = model.architecture
     kept: dict[str, Any] = {"bias_reference": initial.bias_reference, "drives": initial.drives}
     if initial.grand_potential and architecture.grand_potential:

@@ -38,3 +38,15 @@ def test_a_model_of_the_bias_is_none_of_three_electrodes():
     architecture = of_kind("direct")
     with pytest.raises(HpcspinError, match=r"training\.start: the model has another drive"):
         continued(new_model(architecture, seed=3), architecture.changed(drive="potentials", drives=3))
+
+
+def test_a_model_goes_on_with_the_symmetry_that_only_voltages_break():
+    architecture = of_kind("direct")
+    model = new_model(architecture, seed=3)
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    wanted = architecture.changed(time_reversal="driven")
+    going_on = continued(model, wanted)
+    assert going_on.architecture == wanted
+    assert all(torch.equal(weight, weights[name]) for name, weight in going_on.state_dict().items())
+    with pytest.raises(HpcspinError, match=r"training\.start: the model has another time_reversal"):
+        continued(going_on, architecture)
