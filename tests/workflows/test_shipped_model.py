@@ -86,14 +86,21 @@ def test_the_models_of_many_voltages_meet_some_that_they_have_not_learned_from(
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "largest"), [("torque", (10, 6), 0.025), ("torque", (8, 4), 0.02), ("spin_valve", (8, 4), 0.01)]
+    ("name", "size", "voltage", "largest"),
+    [
+        ("torque", (10, 6), -0.4, 0.03),
+        ("torque", (10, 6), 0.03, 0.04),
+        ("torque", (8, 4), -0.4, 0.02),
+        ("torque", (8, 4), -0.03, 0.04),
+        ("spin_valve", (8, 4), -0.4, 0.01),
+    ],
 )
-def test_learned_torques_are_near_exact_ones(name: str, size: tuple[int, int], largest: float) -> None:
+def test_learned_torques_are_near_exact_ones(name: str, size: tuple[int, int], voltage: float, largest: float) -> None:
     """Damping-like torques at a voltage and at angles of the model's config, relative to the largest one."""
     changes = [
         f"lattice.size={list(size)}",
-        "electrons.reservoirs.0.potential=-4.0",
-        "electrons.reservoirs.1.potential=-3.6",
+        f"electrons.reservoirs.0.potential={-3.8 + voltage / 2}",
+        f"electrons.reservoirs.1.potential={-3.8 - voltage / 2}",
     ]
     config = load_config(CONFIGS / f"{name}.yaml", changes)
     magnet, system = Magnet.of(config), hs.load_system(CONFIGS / f"{name}.yaml", *changes)
@@ -103,6 +110,13 @@ def test_learned_torques_are_near_exact_ones(name: str, size: tuple[int, int], l
         for field in (system.solve(spins).field, hs.load_model(name).field(spins, system))
     )
     assert np.abs(learned - exact).max() < largest * np.abs(exact).max()
+
+
+def test_without_a_voltage_there_is_no_damping_like_torque() -> None:
+    magnet, system = Magnet.of(load_config(CONFIGS / "torque.yaml")), hs.load_system(CONFIGS / "torque.yaml")
+    spins = np.stack([magnet.turned(angle) for angle in (30, 90, 150)])
+    found = magnet.transfer(spins, hs.load_model("torque").field(spins, system))
+    assert np.abs(found.damping_like).max() < 1e-6 < np.abs(found.field_like).min()
 
 
 def test_without_a_voltage_the_model_of_all_voltages_is_an_energy() -> None:
