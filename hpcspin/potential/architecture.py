@@ -18,50 +18,30 @@ if TYPE_CHECKING:
     from hpcspin.potential.model import ForceField
 
 
-class _Config(Section):
+class _Given(Section):
     potential: PotentialSection
-
-
-class _Units(Section):
     bias_reference: Positive
     drives: Annotated[Count, Field(le=1024)]
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(init=False)
 class Architecture:
     """Everything that defines a force field except its weights.
 
-    Parameters
-    ----------
-    lattice
-        Kind of lattice.
-    radius, hidden
-        See `ForceFieldSettings`.
-    bias_reference
-        Unit V_ref of the voltages: the network sees u = V / V_ref.
-    drives
-        Number of voltages of a system: one, the bias, or one for each reservoir other than the bath.
-    grand_potential
-        Values of `GrandPotential`, used with ``drive: chemical_potential``.
-    **settings
-        Further keys of the section ``potential`` of a config.
-
-    Attributes
-    ----------
-    settings : ForceFieldSettings
-        Settings of this kind of force field.
-
-    Raises
-    ------
-    HpcspinError
-        If a name is unknown or a value invalid.
+    ``radius``, ``hidden`` and all further arguments are keys of the section ``potential`` of a config. Raises
+    HpcspinError if a name is unknown or a value invalid.
     """
 
     lattice: str
+    """Kind of lattice."""
     settings: ForceFieldSettings
+    """Settings of this kind of force field."""
     bias_reference: float
+    """Unit V_ref of the voltages: the network sees u = V / V_ref."""
     drives: int
+    """Number of voltages of a system: one, the bias, or one for each reservoir other than the bath."""
     grand_potential: GrandPotential | None
+    """Reference values of the polynomials with ``drive: chemical_potential``; None with any other drive."""
 
     def __init__(
         self,
@@ -73,30 +53,26 @@ class Architecture:
         grand_potential: Sequence[float] = GrandPotential(),
         **settings: Any,
     ) -> None:
-        given = {"potential": {"radius": radius, "hidden": hidden, **settings}}
+        described = {"radius": radius, "hidden": hidden, **settings}
         try:
-            section = _Config.model_validate(given).potential
-            units = _Units.model_validate({"bias_reference": bias_reference, "drives": drives})
+            given = _Given.model_validate({"potential": described, "bias_reference": bias_reference, "drives": drives})
         except ValidationError as failure:
             raise HpcspinError(first_mistake(failure).message) from failure
         if lattice not in LATTICES:
             raise HpcspinError(
                 f"potential.lattice: {lattice!r} is unknown; choose one of {', '.join(sorted(LATTICES))}"
             )
-        drive = getattr(section, "drive", "bias")
-        if drives > 1 and drive == "bias":
-            raise HpcspinError(f"potential.drives: drive: {drive} does not allow {drives} voltages")
-        dilations = getattr(section, "layers", (1,))
+        self.lattice, self.settings = lattice, given.potential
+        self.bias_reference, self.drives = given.bias_reference, given.drives
+        self.grand_potential = GrandPotential(*grand_potential) if self.drive == "chemical_potential" else None
+        if drives > 1 and self.drive == "bias":
+            raise HpcspinError(f"potential.drives: drive: bias does not allow {drives} voltages")
         # The mirror symmetry that remains under a bias along x must commute with a dilation along x.
-        if max(dilations) > 1 and make_lattice(lattice, (1, 1), (False, False)).mirror_y[1, 0] != 0:
+        if max(self.layers) > 1 and make_lattice(lattice, (1, 1), (False, False)).mirror_y[1, 0] != 0:
             raise HpcspinError(
-                f"potential.layers: {list(dilations)} single out the x direction; that is for a lattice whose "
-                f"mirror turns y into -y, such as the square one, others take {[1] * len(dilations)}"
+                f"potential.layers: {list(self.layers)} single out the x direction; that is for a lattice whose "
+                f"mirror turns y into -y, such as the square one, others take {[1] * len(self.layers)}"
             )
-        values = {"lattice": lattice, "settings": section, **dict(units)}
-        values["grand_potential"] = GrandPotential(*grand_potential) if drive == "chemical_potential" else None
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
     def changed(self, **changes: Any) -> Architecture:
         """A copy with other values of some keys."""
