@@ -63,14 +63,10 @@ class Committee(Predictor):
                     f"member {number} of the committee differs from the first in {', '.join(differing)}; "
                     "train all members with one config"
                 )
-        self.members = nn.ModuleList(members)
+        self.members, self._forces = nn.ModuleList(members), [*members]
 
     def __repr__(self) -> str:
-        return f"<committee of {len(self.members)}: {self.members[0]!r}>"
-
-    @property
-    def _forces(self) -> list[ForceField]:
-        return [member for member in self.members if isinstance(member, ForceField)]
+        return f"<committee of {len(self._forces)}: {self._forces[0]!r}>"
 
     @property
     def energy_of_a_site(self) -> float | None:
@@ -102,21 +98,14 @@ class Committee(Predictor):
         return [member.interior(spins, neighbourhood, bias) for member in self._forces]
 
     def spread(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
-        """Disagreement of the members about the perpendicular field of each site.
-
-        Returns
-        -------
-        Tensor
-            Standard deviation over the members of a perpendicular component,
-            shape (batch, outputs), in units of the hopping.
-        """
-        fields = torch.stack([member(spins, neighbourhood, bias).field for member in self.members])
+        """Disagreement: standard deviation over the members of a perpendicular component, in t, (batch, outputs)."""
+        fields = torch.stack([member(spins, neighbourhood, bias).field for member in self._forces])
         deviations = fields - fields.mean(0)
         placed = self._forces[0].placed(spins, neighbourhood, bias)
         axes = placed[:, neighbourhood.outputs_of(1, spins.device)[0]].to(fields.dtype)
         deviations = perpendicular(axes, deviations)
         # The square is a sum over two perpendicular components.
-        return (deviations.square().sum((0, -1)) / (2 * (len(self.members) - 1))).sqrt()
+        return (deviations.square().sum((0, -1)) / (2 * (len(fields) - 1))).sqrt()
 
     @property
     def has_envelope(self) -> bool:

@@ -95,8 +95,8 @@ class HostAdjoint(HostLayer):
         tables: HostTables,
         inputs: Tensor,
         by: RowData,
-        kept: Tensor | None = None,
-        new_scalars: Tensor | None = None,
+        kept: Tensor | None,
+        new_scalars: Tensor | None,
     ) -> RowData:
         """Derivatives of potentials by the input of the layer, from those ``by`` its output, (potentials, rows, ...).
 

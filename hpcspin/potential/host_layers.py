@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpcspin.potential.host_copies import (
     Copies,
@@ -281,9 +281,8 @@ def host_network(layer: Layer) -> tuple[list[Floats], list[Floats]]:
 
 def folded(network: Network) -> tuple[list[Floats], list[Floats]]:
     """Matrices, applied from the right, and biases of the layers; the first include the features' normalisation."""
-    linears = [linear for linear in network.layers if isinstance(linear, nn.Linear)]
-    weights = [_array(linear.weight).T for linear in linears]
-    biases = [_array(linear.bias) for linear in linears[:-1]]
+    weights = [_array(linear.weight).T for linear in network.layers]
+    biases = [_array(linear.bias) for linear in network.layers[:-1]]
     mean, scale = _array(network.mean), _array(network.scale)
     weights[0] = weights[0].copy()
     weights[0][: len(mean)] *= scale[:, None]

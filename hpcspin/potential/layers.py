@@ -91,7 +91,7 @@ class Layer(nn.Module):
         width: Width,
         inputs: int,
         hidden: tuple[int, ...],
-        even: bool = False,
+        even: bool,
     ) -> None:
         super().__init__()
         self.reads, self.writes = reads, writes

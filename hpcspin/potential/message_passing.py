@@ -58,17 +58,17 @@ class MessagePassing(ForceField):
         self.dilations = settings.layers
         self.reaches = (sum(self.dilations), len(self.dilations))
         width = Width(settings.channels)
-        reads, layers = Channels(1, 0), []
+        reads, layers = Channels(1, 0), list[Layer]()
         for writes in [width.between] * (len(self.dilations) - 1) + [self._last_writes()]:
             of = self.geometry, self.offsets, self.operations, reads, writes, width, self.inputs, settings.hidden
             layers.append(Layer(*of, settings.time_reversal == "even"))
             reads = Channels(1 + writes.vectors, writes.scalars)
-        self.layers = nn.ModuleList(layers)
+        self.layers, self._stack = nn.ModuleList(layers), layers
         # Collecting the parameters from the modules takes longer than a narrow layer.
         self._weights = [weights_of(layer, layer.network) for layer in layers]
         # Training starts near zero field; random fields would first have to be unlearned.
         with torch.no_grad():
-            self.networks[-1].layers[-1].weight.mul_(_SMALL)  # type: ignore[operator]
+            self.networks[-1].layers[-1].weight.mul_(_SMALL)
         self.to(self.dtype)
 
     def _last_writes(self) -> Channels:
@@ -84,14 +84,10 @@ class MessagePassing(ForceField):
         """See `ForceField`."""
         spins, number = self.placed(spins, neighbourhood, bias), layer % len(self._stack)
         around, inputs, maps = self._given(spins, neighbourhood, bias)
-        run: Callable[..., SiteData] = _run_layer if self.training else _in_groups
+        run: Callable[..., SiteData] = Layer.forward if self.training else _in_groups
         sites = before(self._stack[:number], around, self._flat(spins), inputs, maps, run)
         features, _ = self._stack[number].features(sites, around[number], maps[number])
         return features[neighbourhood.outputs_of(len(spins), spins.device)[1]]
-
-    @property
-    def _stack(self) -> list[Layer]:
-        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
     def _flat(self, spins: Tensor) -> Tensor:
         """Spins of all rows of a batch, in the precision of the model."""
@@ -167,9 +163,9 @@ class CovariantField(MessagePassing):
             _, places = neighbourhood.outputs_of(len(spins), spins.device)
             with torch.enable_grad() if self.training else torch.inference_mode():
                 around, inputs, maps = self._given(spins, neighbourhood, bias)
-                run: Callable[..., SiteData] = _run_layer if self.training else _in_groups
+                run: Callable[..., SiteData] = Layer.forward if self.training else _in_groups
                 if self.training and self.fused:
-                    run = compiled(_run_layer)
+                    run = compiled(Layer.forward)
                 sites = before(self._stack[:-1], around, self._flat(spins), inputs, maps, run)
                 output = run(self._stack[-1], sites, around[-1], inputs[-1], maps[-1])
                 first, *others = output.vectors.to(self.dtype).unbind(2)
@@ -187,14 +183,8 @@ class CovariantField(MessagePassing):
         return rows.vectors.squeeze(2).index_select(0, outputs) * self.field_scale
 
 
-def _run_layer(layer: Layer, sites: SiteData, around: Surroundings, inputs: Tensor, maps: Maps) -> SiteData:
-    """Output of a layer for all its centres."""
-    output: SiteData = layer(sites, around, inputs, maps)
-    return output
-
-
 def _in_groups(layer: Layer, sites: SiteData, around: Tables, inputs: Tensor, maps: Maps) -> SiteData:
-    """The same, for a few tiles of the centres at a time."""
+    """`Layer.forward`, for a few tiles of the centres at a time."""
     group = group_size(len(layer.network.mean), inputs.dtype, inputs.device)
     those = [slice(start, start + group) for start in range(0, len(around), group)]
     parts = [layer(sites, replace(around, table=around.table[:, n]), inputs[:, n], maps) for n in those]
@@ -207,7 +197,7 @@ def before(
     spins: Tensor,
     inputs: Sequence[Tensor],
     maps: Sequence[Maps],
-    run: Callable[..., SiteData] = _run_layer,
+    run: Callable[..., SiteData] = Layer.forward,
 ) -> SiteData:
     """Input of the layer that follows the given ones, for spins of the shape (rows, 3); see `MessagePassing._given`.
 

@@ -23,6 +23,7 @@ class Network(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    layers: Sequence[nn.Linear]
 
     def __init__(self, features: int, inputs: int, hidden: Sequence[int], outputs: int) -> None:
         super().__init__()
@@ -31,7 +32,8 @@ class Network(nn.Module):
         widths = [features + inputs, *hidden, outputs]
         # No bias in the last layer: potentials have no zero, and a weight without gradient would stall other ranks.
         last = len(widths) - 2
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=n < last) for n, (a, b) in enumerate(pairwise(widths)))
+        linears = (nn.Linear(a, b, bias=n < last) for n, (a, b) in enumerate(pairwise(widths)))
+        self.layers = nn.ModuleList(linears)  # type: ignore[assignment]
 
     @torch.no_grad()
     def normalise(self, mean: Tensor, variance: Tensor) -> None:
@@ -44,24 +46,12 @@ class Network(nn.Module):
 
     def forward(self, features: Tensor, inputs: Tensor, tile: int) -> Tensor:
         """Potentials, (outputs, centres), from features and other inputs, (..., centres), by products of tiles."""
-        x = self._first(features, inputs, tile)
-        for layer in self.layers[1:]:
-            x = _affine(layer, functional.silu(x))
+        first, *others = self.layers
+        of_features, of_inputs = first.weight.tensor_split([len(self.scale)], 1)
+        x = tile_product(of_features * self.scale, tiled(features - self.mean[:, None], tile))
+        x = x.add_(tile_product(of_inputs, tiled(inputs, tile))).add_(first.bias[:, None])
+        for layer in others:
+            x = tile_product(layer.weight, functional.silu(x))
+            if layer.bias is not None:
+                x = x.add_(layer.bias[:, None])
         return untiled(x)
-
-    def _first(self, features: Tensor, inputs: Tensor, tile: int) -> Tensor:
-        # Weights for unscaled features.
-        scaled = _weight(self.layers[0])[:, : len(self.scale)] * self.scale
-        mapped = tile_product(scaled, tiled(features - self.mean[:, None], tile))
-        driven = tile_product(_weight(self.layers[0])[:, len(self.scale) :], tiled(inputs, tile))
-        return mapped.add_(driven).add_(self.layers[0].bias[:, None])  # type: ignore[index]
-
-
-def _weight(layer: nn.Module) -> Tensor:
-    assert isinstance(layer, nn.Linear)
-    return layer.weight
-
-
-def _affine(layer: nn.Module, x: Tensor) -> Tensor:
-    mapped = tile_product(_weight(layer), x)
-    return mapped if layer.bias is None else mapped.add_(layer.bias[:, None])  # type: ignore[index]

@@ -74,11 +74,11 @@ def with_potentials(model: ForceField) -> ForceField:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for network in model.networks:
         first, features = network.layers[0].weight, len(network.mean)
-        seen, bias, others = first.split([features, 1, first.shape[1] - features - 1], 1)  # type: ignore[operator,index]
+        seen, bias, others = first.split([features, 1, first.shape[1] - features - 1], 1)
         weights[names[id(first)]] = torch.cat([seen, -bias, bias, others], 1)
     if model.architecture.settings.kind == "pair":
         last = model.networks[-1].layers[-1].weight
-        energy, toroidal = last.split(1)  # type: ignore[operator]
+        energy, toroidal = last.split(1)
         weights[names[id(last)]] = torch.cat([energy, -toroidal, toroidal])
     wider.load_state_dict(weights)
     return wider
