@@ -98,7 +98,7 @@ class MessagePassing(ForceField):
     ) -> tuple[Sequence[Surroundings], list[Tensor], list[Maps]]:
         """What each layer takes besides spins: its surroundings, the other inputs of its network, its matrices."""
         batch, tile, numbered = len(spins), self._tile(spins, neighbourhood), list(enumerate(self.dilations))
-        inputs = self._inputs(self._bias_of(bias, neighbourhood, tile), neighbourhood, batch, tile)
+        inputs = self._inputs(bias, neighbourhood, tile)
         if self.training:
             if neighbourhood.grid is None:
                 raise HpcspinError(
@@ -119,7 +119,7 @@ class MessagePassing(ForceField):
         spins = functional.pad(spins.to(self.dtype), (0, 0, 0, ROOM))
         # The input scalar of the first layer says where spins are.
         rows = RowData(spins[..., None], is_present(spins, 1)[:, None])
-        return rows, self._inputs(self._bias_of(bias, neighbourhood, 1), neighbourhood, 1, 1).T.contiguous()
+        return rows, self._inputs(bias, neighbourhood, 1).T.contiguous()
 
 
 class CovariantField(MessagePassing):

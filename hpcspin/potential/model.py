@@ -232,10 +232,6 @@ class ForceField(Predictor):
         """The voltages u in their unit, of each configuration, shape (drives, batch)."""
         return (bias.reshape(len(bias), -1)[:, : self._voltages].to(self.dtype) / self.architecture.bias_reference).T
 
-    def _bias_of(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
-        """`_voltages_of` of each centre of a batch, shape (drives, centres)."""
-        return self._of_centres(self._voltages_of(bias), neighbourhood, tile)
-
     def _of_centres(self, x: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
         """Repeat numbers of each configuration, shape (k, batch), for its centres: shape (k, centres in tiles)."""
         repeated = x[:, :, None].expand(-1, -1, neighbourhood.centres).flatten(1)
@@ -249,7 +245,8 @@ class ForceField(Predictor):
             alternative = " or an exchange with the other blocks" if further else ""
             raise HpcspinError(f"window: its halo is too narrow for this force field; give it {hx} x {hy}{alternative}")
 
-    def _inputs(self, u: Tensor, neighbourhood: Neighbourhood, batch: int, tile: int) -> Tensor:
-        """Inputs besides the features, shape (inputs, centres): u, and the nearness of both electrodes."""
+    def _inputs(self, bias: Tensor, neighbourhood: Neighbourhood, tile: int) -> Tensor:
+        """Inputs besides the features, shape (inputs, centres): the voltages u, and the nearness of both electrodes."""
+        u = self._of_centres(self._voltages_of(bias), neighbourhood, tile)
         length = self.architecture.settings.electrode_range
-        return torch.cat([u, neighbourhood.nearness_of(batch, tile, length, u.dtype, u.device)]) if length else u
+        return torch.cat([u, neighbourhood.nearness_of(len(bias), tile, length, u.dtype, u.device)]) if length else u

@@ -156,8 +156,8 @@ class PotentialField(ForceField):
     ) -> Iterator[Part]:
         """`_partials` of a range of centres, one group of tiles after the other."""
         batch, tile = len(spins), self._tile(spins, neighbourhood)
-        u = self._bias_of(bias, neighbourhood, tile)
-        inputs = self._inputs(u, neighbourhood, batch, tile)
+        inputs = self._inputs(bias, neighbourhood, tile)
+        u = inputs[: self.architecture.drives]
         table, source = neighbourhood.table_of_slots(batch, tile, spins.device), self._source(spins)
         last = u.shape[1] if last is None else last
         host = self._host(spins.device) if first < last else None

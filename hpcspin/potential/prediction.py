@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -302,6 +302,7 @@ class Predictor(nn.Module):
             return chemical_potential(electrons, where)
         learned = stored_electrons(self.card.get("electrons"), "the model")
         if not learned or electrons is None:
+        parts, sums = [], []
             raise HpcspinError(
                 f"{where}: the model sees the potential of each reservoir, and {'this' if learned else 'its card'} "
                 "does not say which there are; label the spins with a config"
@@ -331,17 +332,6 @@ class Predictor(nn.Module):
 
     def predict(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> PredictedFields:
         """Both parts of the field on snapshots of shape (n, Lx, Ly, 3), in evaluation mode, on the model's device."""
-        parts, sums = [], []
-        for found in self._predictions(spins, lattice, drive):
-            pair = torch.stack([found.equilibrium[0], found.nonequilibrium[0]])
-            parts.append(pair.double().cpu().numpy().reshape(2, *lattice.size, 3))
-            sums.append((float(found.energy[0]), float(found.toroidal[0])))
-        equilibrium, nonequilibrium = np.stack(parts, axis=1)
-        energy, toroidal = np.array(sums).T
-        potentials = Potentials(energy + lattice.num_sites * (self.energy_of_a_site or 0.0), toroidal)
-        return PredictedFields(equilibrium, nonequilibrium, potentials if self.has_potentials else None)
-
-    def _predictions(self, spins: NDArray[np.float64], lattice: Lattice, drive: Drive) -> Iterator[Prediction]:
         self.require(lattice, "spins")
         if self.training:  # To set this anew in all layers takes a twentieth of a small field's time.
             self.eval()
@@ -354,7 +344,14 @@ class Predictor(nn.Module):
         spins = spins if spins.flags.writeable else spins.copy()  # PyTorch warns of arrays that it must not change.
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
             given = frame[None], table
-            yield self(*given, *at_filling(self, *given, bias, lattice.num_sites))
+            found: Prediction = self(*given, *at_filling(self, *given, bias, lattice.num_sites))
+            pair = torch.stack([found.equilibrium[0], found.nonequilibrium[0]])
+            parts.append(pair.double().cpu().numpy().reshape(2, *lattice.size, 3))
+            sums.append((float(found.energy[0]), float(found.toroidal[0])))
+        equilibrium, nonequilibrium = np.stack(parts, axis=1)
+        energy, toroidal = np.array(sums).T
+        potentials = Potentials(energy + lattice.num_sites * (self.energy_of_a_site or 0.0), toroidal)
+        return PredictedFields(equilibrium, nonequilibrium, potentials if self.has_potentials else None)
 
     def forget_derived(self) -> None:
         """Forget data derived from weights on a GPU, where no comparison tells that ``.data`` has changed these."""

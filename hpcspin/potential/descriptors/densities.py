@@ -66,13 +66,9 @@ class Densities(Descriptor):
         ]
         return torch.cat(parts)
 
-    def densities(self, spins: Tensor, tile: int) -> Tensor:
-        """The centre's spin and all densities A, shape (1 + densities, 3, centres)."""
-        return torch.cat([spins[:1], product(self.kernels(), spins, tile)])
-
     def forward(self, spins: Tensor, tile: int) -> Tensor:
         """See `Descriptor`."""
-        densities = self.densities(spins, tile)
+        densities = torch.cat([spins[:1], product(self.kernels(), spins, tile)])
         crossed = cross(self.own(densities), densities)
         even, odd = self._dots(self.bonds, densities, densities), self._dots(self.chiralities, crossed, densities)
         return torch.cat([even, odd * odd if self._even else odd, self.presence(spins, tile)])
