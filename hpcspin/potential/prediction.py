@@ -67,21 +67,14 @@ class Potentials:
 
 @dataclass(frozen=True)
 class PredictedFields:
-    """Both parts of a learned field, H = h^eq + h^neq (the paper's Eq. 3); arrays of shape (n, Lx, Ly, 3).
-
-    Attributes
-    ----------
-    equilibrium
-        h^eq = -∂E/∂S; the whole field if the model has no potentials.
-    nonequilibrium
-        h^neq = -S x ∂G/∂S.
-    potentials
-        Both potentials; None of a model that has none.
-    """
+    """Both parts of a learned field, H = h^eq + h^neq (the paper's Eq. 3); arrays of shape (n, Lx, Ly, 3)."""
 
     equilibrium: NDArray[np.float64]
+    """h^eq = -∂E/∂S; the whole field if the model has no potentials."""
     nonequilibrium: NDArray[np.float64]
+    """h^neq = -S x ∂G/∂S."""
     potentials: Potentials | None = None
+    """Both potentials; None of a model that has none."""
 
     @property
     def field(self) -> NDArray[np.float64]:
@@ -90,29 +83,19 @@ class PredictedFields:
 
 
 class Predictor(nn.Module):
-    """Base of force fields and committees: predictions on whole lattices.
+    """Base of force fields and committees: predictions on whole lattices."""
 
-    Parameters
-    ----------
-    architecture
-        Everything that defines it except its weights.
-
-    Attributes
-    ----------
-    card : dict
-        Its card: training data, errors, provenance; empty for a model that was not read from a file.
-    offsets : ndarray
-        Lattice offset of each slot of a neighbourhood, the centre first, shape (slots, 2).
-    reaches : tuple of int
-        Distance, along x and y, to the farthest spin that a centre sees, in multiples of the reach of a neighbourhood:
-        1, or more through the neighbourhoods of several layers.
-    """
-
+    card: dict[str, Any]
+    """Its card: training data, errors, provenance; empty for a model that was not read from a file."""
+    offsets: NDArray[np.int64]
+    """Lattice offset of each slot of a neighbourhood, the centre first, shape (slots, 2)."""
     reaches: tuple[int, int]
+    """Distance, along x and y, to the farthest spin that a centre sees, in multiples of the reach of a neighbourhood:
+    1, or more through the neighbourhoods of several layers."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.card: dict[str, Any] = {}
+        self.card = {}
         self.architecture = architecture
         self.geometry = make_lattice(architecture.lattice, (1, 1), (False, False))
         self.operations = symmetry_operations(self.geometry, architecture.settings.symmetry)
@@ -231,13 +214,10 @@ class Predictor(nn.Module):
         return self.architecture.grand_potential
 
     def terms(self, spins: torch.Tensor, neighbourhood: Any) -> tuple[torch.Tensor, Sequence[Any]]:
-        """ε_ki of the outputs of a learned grand potential, in hoppings and in double precision.
+        """ε_ki of the outputs of a learned grand potential, (batch, outputs, terms), in hoppings, in double precision.
 
-        Returns
-        -------
-        tuple
-            The terms, shape (batch, outputs, terms), and the forward pass, which does not depend on the chemical
-            potential, for `ForceField.forward` as ``interior``.
+        The second result is the forward pass, which does not depend on the chemical potential, for `ForceField.forward`
+        as ``interior``.
         """
         raise NotImplementedError
 
@@ -263,10 +243,7 @@ class Predictor(nn.Module):
     def drive(self, system: System) -> tuple[float, ...]:
         """The drive of a system that this model takes as input, such as the bias; see `drive_of`.
 
-        Raises
-        ------
-        HpcspinError
-            As for `drive_of`, or if a given chemical potential lies outside the training data.
+        Raises HpcspinError as `drive_of`, and if a given chemical potential lies outside the training data.
         """
         found = self.drive_of(electrons_of(system.as_config(), "the system"), system.bias, "the system")
         if self.grand_potential is not None:
@@ -274,27 +251,12 @@ class Predictor(nn.Module):
         return found
 
     def drive_of(self, electrons: Electrons | None, bias: float, where: str) -> tuple[float, ...]:
-        """The drive of electrons as files store them.
+        """The drive of electrons as files store them, see `hpcspin.storage.electrons_of`, with this bias.
 
-        Parameters
-        ----------
-        electrons
-            See `hpcspin.storage.electrons_of`.
-        bias
-            Largest minus smallest chemical potential.
-        where
-            Name of the electrons in an error message.
-
-        Returns
-        -------
-        tuple of float
-            The bias; for a model with another drive `hpcspin.storage.voltages`, in the order of the reservoirs in its
-            training data, or `hpcspin.storage.chemical_potential`.
-
-        Raises
-        ------
-        HpcspinError
-            If the model sees the potentials of the reservoirs, and these electrons or its card do not state them.
+        It is the bias; for a model with another drive it is `hpcspin.storage.voltages`, in the order of the reservoirs
+        in its training data, or `hpcspin.storage.chemical_potential`. ``where`` names the electrons in messages. Raises
+        HpcspinError if the model sees the potentials of the reservoirs, and these electrons or its card do not state
+        them.
         """
         if self.sees == "bias":
             return (bias,)
@@ -302,7 +264,6 @@ class Predictor(nn.Module):
             return chemical_potential(electrons, where)
         learned = stored_electrons(self.card.get("electrons"), "the model")
         if not learned or electrons is None:
-        parts, sums = [], []
             raise HpcspinError(
                 f"{where}: the model sees the potential of each reservoir, and {'this' if learned else 'its card'} "
                 "does not say which there are; label the spins with a config"
@@ -342,6 +303,7 @@ class Predictor(nn.Module):
         if self.sees != "chemical_potential" and bias.shape[1] != seen:  # Kernels would read beyond its end.
             raise HpcspinError(f"drive: the model sees {seen} numbers, not {bias.shape[1]}: give those of model.drive")
         spins = spins if spins.flags.writeable else spins.copy()  # PyTorch warns of arrays that it must not change.
+        parts, sums = [], []
         for frame in torch.from_numpy(spins).flatten(1, 2).to(device):
             given = frame[None], table
             found: Prediction = self(*given, *at_filling(self, *given, bias, lattice.num_sites))
@@ -362,17 +324,8 @@ class Predictor(nn.Module):
     def require(self, lattice: Lattice, where: str) -> None:
         """Check that the model was trained for this kind of lattice, and that the lattice has the electrodes it sees.
 
-        Parameters
-        ----------
-        lattice
-            The lattice on which the model is to be used.
-        where
-            What the error message names: a file, a config key.
-
-        Raises
-        ------
-        HpcspinError
-            If one of the two is not the case.
+        ``where`` is what the message names: a file, a config key. Raises HpcspinError if one of the two is not the
+        case.
         """
         if lattice.kind != self.architecture.lattice:
             raise HpcspinError(
