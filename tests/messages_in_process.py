@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from hpcspin.parallel.domain import Domain
-from hpcspin.potential import Side
+from hpcspin.potential.borders import Side
 
 
 class MessagesInProcess:

@@ -4,7 +4,6 @@ The package does not depend on electrons, dynamics or training.
 """
 
 from hpcspin.potential.architecture import Architecture, make_force_field
-from hpcspin.potential.borders import Side, TermExchange
 from hpcspin.potential.committee import (
     MEMBER,
     Committee,
@@ -48,9 +47,7 @@ __all__ = [
     "PredictedFields",
     "Prediction",
     "Predictor",
-    "Side",
     "System",
-    "TermExchange",
     "at_filling",
     "load_force",
     "load_model",
