@@ -39,15 +39,7 @@ SHIPPED = Path(__file__).parent.parent / "models"
 class Committee(Predictor):
     """The mean of several force fields, used like a single one.
 
-    Parameters
-    ----------
-    members
-        At least two, all of the same architecture.
-
-    Raises
-    ------
-    HpcspinError
-        If there are fewer, or their architectures differ.
+    Raises HpcspinError if there are fewer than two, or their architectures differ.
     """
 
     def __init__(self, members: Sequence[ForceField]) -> None:
@@ -120,16 +112,9 @@ class Committee(Predictor):
 def model_files(path: str | Path) -> list[Path]:
     """Weight files of a model: one file, or one for each member of a committee.
 
-    Parameters
-    ----------
-    path
-        Name of a shipped model, a ``.safetensors`` file, or a directory with ``model.safetensors`` or with the
-        ``member-NN/model.safetensors`` of a committee.
-
-    Raises
-    ------
-    HpcspinError
-        If there is no such model, or a directory holds neither a model nor two finished members, or both.
+    ``path`` is the name of a shipped model, a ``.safetensors`` file, or a directory with ``model.safetensors`` or with
+    the ``member-NN/model.safetensors`` of a committee. Raises HpcspinError if there is no such model, or a directory
+    holds neither a model nor two finished members, or both.
     """
     path = Path(path)
     if not path.exists() and path.name in shipped_models() and path == Path(path.name):
@@ -159,18 +144,7 @@ def model_files(path: str | Path) -> list[Path]:
 
 
 def model_file(path: str | Path) -> Path:
-    """Weight file of a model that is not a committee.
-
-    Parameters
-    ----------
-    path
-        As for `model_files`.
-
-    Raises
-    ------
-    HpcspinError
-        As for `model_files`, or if the model is a committee.
-    """
+    """Weight file of a model that is not a committee; raises HpcspinError as `model_files`, and if it is one."""
     first, *others = model_files(path)
     if others:
         raise HpcspinError(f"{path}: is a committee, and one model is asked for; give one of its members, {first}")
@@ -188,26 +162,11 @@ def weights_digest(path: str | Path) -> str:
 
 
 def load_force(path: str | Path, precision: str | None = None) -> ForceField | Committee:
-    """Load a shipped or saved force field, or the result of `hpcspin train` in a directory.
+    """Load a force field, or a committee, in evaluation mode and with its card; see `hpcspin.load_model`.
 
-    Parameters
-    ----------
-    path
-        See `model_files`.
-    precision
-        ``"float32"`` or ``"float64"``, the precision of its arithmetic; None for the precision of its training.
-
-    Returns
-    -------
-    ForceField or Committee
-        In evaluation mode, with its card. The card of a committee is that of its first member, with the cards of all
-        members as ``members`` and the ``electrons`` of all of them.
-
-    Raises
-    ------
-    HpcspinError
-        If a file is unreadable, the directory holds neither a model nor two members, the members were trained on
-        labels of different electrons, or the precision is unknown.
+    For ``path`` see `model_files`. The card of a committee is that of its first member, with the cards of all members
+    as ``members`` and the ``electrons`` of all of them. Raises HpcspinError also if the members were trained on labels
+    of different electrons.
     """
     files = model_files(path)
     members, cards = zip(*(load_model(file, precision) for file in files), strict=True)

@@ -14,28 +14,21 @@ from torch.nn import functional
 
 
 class Prediction(NamedTuple):
-    """Prediction of a force field for a batch of configurations.
-
-    Attributes
-    ----------
-    field : Tensor
-        H = equilibrium + nonequilibrium, shape (batch, sites, 3).
-    equilibrium, nonequilibrium : Tensor
-        h^eq = -∂E/∂S and h^neq = -S x ∂G/∂S, shape (batch, sites, 3); for a
-        field without potentials ``equilibrium`` is the whole field.
-    energy, toroidal : Tensor
-        Sums E and G of the potentials of all centres, shape (batch,); zero if the model has no such potential.
-    terms : Tensor
-        Sums C_k of the terms of a learned grand potential, in hoppings and in double precision, shape (batch, terms);
-        no terms for any other model.
-    """
+    """Prediction of a force field for a batch of configurations."""
 
     field: Tensor
+    """H = equilibrium + nonequilibrium, shape (batch, sites, 3)."""
     equilibrium: Tensor
+    """h^eq = -∂E/∂S, shape (batch, sites, 3); the whole field of a model without potentials."""
     nonequilibrium: Tensor
+    """h^neq = -S x ∂G/∂S, shape (batch, sites, 3)."""
     energy: Tensor
+    """E, the sum of the potentials ε of all centres, shape (batch,); zero if the model has none."""
     toroidal: Tensor
+    """G, the same of χ."""
     terms: Tensor
+    """Sums C_k of the terms of a learned grand potential, in hoppings and in double precision, shape (batch, terms); no
+    terms for any other model."""
 
 
 def global_potentials(local: Tensor, batch: int) -> tuple[Tensor, Tensor]:

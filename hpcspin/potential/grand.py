@@ -43,19 +43,14 @@ _UNIT = 2.0**-32
 
 
 class GrandPotential(NamedTuple):
-    """Reference values of the polynomials in the chemical potential.
-
-    Attributes
-    ----------
-    lowest, highest : float
-        Range of the chemical potential in the training data, in hoppings.
-    filling : float
-        Mean number of electrons per site in the training data.
-    """
+    """Reference values of the polynomials in the chemical potential."""
 
     lowest: float = -1.0
+    """Smallest chemical potential in the training data, in hoppings."""
     highest: float = 1.0
+    """Largest chemical potential in the training data."""
     filling: float = 1.0
+    """Mean number of electrons per site in the training data."""
 
     @property
     def middle(self) -> float:
@@ -76,14 +71,8 @@ class GrandPotential(NamedTuple):
     def energy(self, terms: Tensor, drive: Tensor, sites: int) -> Tensor:
         """Omega or, if a filling is given, the free energy F = Omega + mu N, shape (batch,).
 
-        Parameters
-        ----------
-        terms
-            C_k, shape (batch, terms).
-        drive
-            Chemical potential and electrons per site, the latter NaN at a fixed potential, shape (batch, 2).
-        sites
-            Number of sites of the lattice.
+        ``terms`` are the C_k, shape (batch, terms), and ``drive`` has the chemical potential and the electrons per
+        site, the latter NaN at a fixed potential, shape (batch, 2); ``sites`` is the number of sites of the lattice.
         """
         potential, filling = drive.double().unbind(1)
         held = torch.nan_to_num(filling * potential)
@@ -104,13 +93,7 @@ class GrandPotential(NamedTuple):
         return abs(potential - self.middle) > _BEYOND * self.unit
 
     def require(self, potential: float) -> None:
-        """Refuse a given chemical potential, NaN if there is none, for which the polynomials mean nothing.
-
-        Raises
-        ------
-        HpcspinError
-            If it lies outside the range of the training data.
-        """
+        """Raise HpcspinError for a given chemical potential outside the training data; NaN is none."""
         if self.is_beyond(potential):
             raise HpcspinError(
                 f"the chemical potential {potential:g} lies outside {self.lowest:.3g} to {self.highest:.3g}, which the "
@@ -118,25 +101,11 @@ class GrandPotential(NamedTuple):
             )
 
     def potential_at(self, sums: NDArray[np.float64], filling: float, sites: int, *, strict: bool = True) -> float:
-        """The chemical potential mu at a filling, where Omega + mu N has its maximum.
+        """The chemical potential mu at a filling, in electrons per site, where Omega + mu N has its maximum.
 
-        Of several maxima the highest counts; without any, the end of the range with the higher value.
-
-        Parameters
-        ----------
-        sums
-            C_k of the whole lattice, in hoppings, shape (terms,).
-        filling
-            Electrons per site.
-        sites
-            Number of sites of the lattice.
-        strict
-            Whether to raise an error for a filling that the model misses.
-
-        Raises
-        ------
-        HpcspinError
-            If mu lies outside the range of the training data.
+        Of several maxima the highest counts; without any, the end of the range with the higher value. ``sums`` are the
+        C_k of the whole lattice, in hoppings, shape (terms,). Raises HpcspinError if mu lies outside the range of the
+        training data, unless the model may miss the filling, for which ``strict`` is False.
         """
         free_energy = np.array(sums)
         free_energy[1] += (filling - self.filling) * sites * self.unit
@@ -175,33 +144,12 @@ def at_filling(
 ) -> tuple[Tensor, Sequence[Any]]:
     """Drive of configurations with the chemical potential of their filling, and the forward pass that determined it.
 
-    Both are the last arguments of the model's ``forward``, which then does not repeat this pass.
-
-    Parameters
-    ----------
-    model
-        In evaluation mode.
-    spins, neighbourhood
-        As for its ``forward``.
-    drive
-        Chemical potential, NaN if it is to be determined, and electrons per site, shape (batch, 2).
-    sites
-        Number of sites of the lattice.
-    total
-        Function that sums integers over all ranks.
-    strict
-        See `GrandPotential.potential_at`; a model that is still in training misses every filling.
-
-    Returns
-    -------
-    tuple
-        The drive, shape (batch, 2), and the forward pass; for a model without a grand potential, or if no chemical
-        potential is to be determined, the drive as given and an empty tuple.
-
-    Raises
-    ------
-    HpcspinError
-        See `GrandPotential.potential_at`.
+    Both are the last arguments of the model's ``forward``, which then does not repeat this pass. The model is in
+    evaluation mode; ``spins`` and ``neighbourhood`` are those of its ``forward``, and ``drive`` has the chemical
+    potential, NaN if it is to be determined, and the electrons per site, shape (batch, 2). For a model without a grand
+    potential, or if no chemical potential is to be determined, the result is the drive as given and an empty tuple.
+    ``total`` sums integers over all ranks. For ``strict`` and the errors see `GrandPotential.potential_at`; a model
+    that is still in training misses every filling.
     """
     grand = model.grand_potential
     if grand is None or not bool(drive[:, 0].isnan().any()):  # The test synchronises a GPU, but only for such a model.

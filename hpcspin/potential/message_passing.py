@@ -37,24 +37,14 @@ _COMPILED = 64
 
 
 class MessagePassing(ForceField):
-    """Base of all force fields of message-passing layers.
-
-    Parameters
-    ----------
-    architecture
-        Architecture with `MessagePassingSettings`.
-
-    Attributes
-    ----------
-    fused : bool
-        Whether training mode uses torch.compile; each shape of a batch is compiled once.
-    """
+    """Base of all force fields of message-passing layers; their architecture has `MessagePassingSettings`."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         settings = architecture.settings
         assert isinstance(settings, MessagePassingSettings)
         self.fused = False
+        """Whether training mode uses torch.compile; each shape of a batch is compiled once."""
         self.dilations = settings.layers
         self.reaches = (sum(self.dilations), len(self.dilations))
         width = Width(settings.channels)

@@ -39,28 +39,16 @@ def weights_of(module: nn.Module, network: Network) -> list[Weight]:
 
 
 class ForceField(Predictor):
-    """A learned field on spins; base class of all kinds.
-
-    Parameters
-    ----------
-    architecture
-        Architecture of the force field.
-
-    Attributes
-    ----------
-    field_scale : Tensor
-        Unit of the fields, shape ().
-    envelope : Tensor or None
-        Smallest and largest value of each feature in the training data, shape
-        (2, features); None for a model that has not stored them.
-    energy_offset : Tensor or None
-        Energy per site, in hoppings, that is added to that of the potentials, shape (), in double precision. Fields do
-        not determine it, labels with energies do; None for a model trained without them.
-    """
+    """A learned field on spins, of a given architecture; base class of all kinds."""
 
     field_scale: Tensor
+    """Unit of the fields, shape ()."""
     envelope: Tensor | None
+    """Smallest and largest value of each feature in the training data, shape (2, features); None for a model that has
+    not stored them."""
     energy_offset: Tensor | None
+    """Energy per site, in hoppings, that is added to that of the potentials, shape (), in double precision. Fields do
+    not determine it, labels with energies do; None for a model trained without them."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
@@ -88,19 +76,9 @@ class ForceField(Predictor):
         raise NotImplementedError
 
     def features(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor, layer: int = -1) -> Tensor:
-        """Features of all outputs of a batch, as input of one of the networks, by default the last one.
+        """Features of all outputs, (batch * outputs, features), as input of a network, by default the last one.
 
-        Parameters
-        ----------
-        spins, neighbourhood, bias
-            As in `forward`.
-        layer
-            Index of the network.
-
-        Returns
-        -------
-        Tensor
-            Shape (batch * outputs, features).
+        ``layer`` is the index of the network; the other arguments are those of `forward`.
         """
         raise NotImplementedError
 
@@ -141,15 +119,8 @@ class ForceField(Predictor):
     def interior(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> list[Part]:
         """Compute the part of `forward` that reads no spin of the halo, while the halo is exchanged.
 
-        Parameters
-        ----------
-        spins, neighbourhood, bias
-            As in `forward`, for a model in evaluation mode and one configuration.
-
-        Returns
-        -------
-        list
-            Argument of `forward`; empty if everything depends on the halo.
+        The arguments are those of `forward`, for a model in evaluation mode and one configuration; the result is its
+        argument ``interior``, empty if everything depends on the halo.
         """
         return []
 
@@ -159,19 +130,10 @@ class ForceField(Predictor):
         return self.field_scale.dtype
 
     def placed(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
-        """Add the polarisations of both electrodes as frozen spins beyond the ends of x, if the model sees them.
+        """Spins of all rows, (batch, rows, 3), with the polarisations of both electrodes if the model sees them.
 
-        A frozen spin is half the polarisation, too short to count as a site of the lattice.
-
-        Parameters
-        ----------
-        spins, neighbourhood, bias
-            As in `forward`.
-
-        Returns
-        -------
-        Tensor
-            Spins of all rows of the table, shape (batch, rows, 3).
+        These are frozen spins beyond the ends of x, half as long as the polarisation, too short to count as sites of
+        the lattice. The arguments are those of `forward`.
         """
         if self.sees != "polarized":
             return spins
@@ -194,20 +156,11 @@ class ForceField(Predictor):
 
     @torch.inference_mode()
     def outside(self, spins: Tensor, neighbourhood: Neighbourhood, bias: Tensor) -> Tensor:
-        """How far the surroundings of each centre lie outside the training data.
+        """How far the surroundings of each centre lie outside the training data, shape (batch, outputs); 0 inside.
 
-        Each feature of the last network is compared with its own range there.
-
-        Parameters
-        ----------
-        spins, neighbourhood, bias
-            As in `forward`, for a model in evaluation mode with an `envelope`.
-
-        Returns
-        -------
-        Tensor
-            Largest excess of a feature over its envelope, in the unit in which the network sees that feature (its
-            standard deviation); 0 inside; shape (batch, outputs).
+        It is the largest excess of a feature of the last network over its range there, in the unit in which the network
+        sees that feature (its standard deviation). The arguments are those of `forward`, for a model in evaluation mode
+        with an `envelope`.
         """
         assert self.envelope is not None
         features = self.features(spins, neighbourhood, bias)

@@ -48,30 +48,19 @@ def _cached(make: Callable[Concatenate[Neighbourhood, _P], _Table]) -> Callable[
 
 
 class Neighbourhood:
-    """Neighbour tables of a set of centres.
-
-    Parameters
-    ----------
-    window
-        Positions of the centres and of the spins around them.
-    grid
-        A whole lattice as a grid for convolutions; None for a window.
-
-    Attributes
-    ----------
-    beyond : tuple of int
-        Number of columns of the rectangle before the first and after the last column of the lattice.
-    borders : Borders or None
-        Tables of the terms that cross the borders, for a window whose centres act on other blocks and vice versa.
-    exchange : TermExchange or None
-        Exchange of these terms between the blocks; without one a window needs a wider halo.
-    """
+    """Neighbour tables of a set of centres, in a window or on a whole lattice."""
 
     def __init__(self, window: Window, grid: Grid | None = None) -> None:
-        self.window, self.grid = window, grid
+        self.window = window
+        """Positions of the centres and of the spins around them."""
+        self.grid = grid
+        """A whole lattice as a grid for convolutions; None for a window."""
         self.beyond = (0, 0)
+        """Number of columns of the rectangle before the first and after the last column of the lattice."""
         self.borders: Borders | None = None
+        """Tables of the terms that cross the borders, for a window whose centres act on other blocks and vice versa."""
         self.exchange: TermExchange | None = None
+        """Exchange of these terms between the blocks; without one a window needs a wider halo."""
         self._tables: dict[Any, Any] = {}
 
     @classmethod
@@ -112,12 +101,8 @@ class Neighbourhood:
         """Rows of the spins in the slots of all centres of a batch, one configuration after the other.
 
         Type int32, shape (1 + neighbours, batch * centres + ``empty``), with the number of all rows in place of a
-        missing site and in the slots of the empty centres at the end.
-
-        Raises
-        ------
-        HpcspinError
-            If int32 cannot number the components of so many spins.
+        missing site and in the slots of the empty centres at the end. Raises HpcspinError if int32 cannot number the
+        components of so many spins.
         """
         missing = batch * self.rows
         if missing > _MOST:
@@ -193,12 +178,8 @@ class Neighbourhood:
     def nearness_of(self, batch: int, tile: int, length: float, dtype: torch.dtype, device: torch.device) -> Tensor:
         """exp(-distance / length) of all centres of a batch, rounded up as in `table_of_slots`.
 
-        Shape (2, centres), with the distances to the left and to the right end of x.
-
-        Raises
-        ------
-        HpcspinError
-            If the distances are unknown.
+        Shape (2, centres), with the distances to the left and to the right end of x. Raises HpcspinError if these are
+        unknown.
         """
         if self.window.distances is None:
             raise HpcspinError("electrode_range: the model sees electrodes at both ends of x, and here are none")

@@ -16,11 +16,7 @@ class Polynomials:
 
     The first rows are the number 1, the components of the spins in the slots, and whether each slot holds a spin. All
     others are sums of products of two earlier rows.
-
-    Attributes
-    ----------
-    spins, presence : ndarray
-        Rows of the components, shape (slots, 3), and of the presence, shape (slots,).
+    ``spins``, (slots, 3), and ``presence``, (slots,), are their numbers.
     """
 
     def __init__(self, slots: int) -> None:

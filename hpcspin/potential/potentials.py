@@ -34,18 +34,6 @@ class PotentialField(ForceField):
     -∂ε_i/∂S_i - S_i x ∂χ_i/∂S_i is the most general field that depends on the spins within the cutoff radius, a
     Helmholtz-Hodge decomposition on the sphere of each spin. In equilibrium H_i is a gradient on that sphere, so that
     χ_i also vanishes without a bias.
-
-    Parameters
-    ----------
-    architecture
-        Architecture with `PotentialSettings`.
-
-    Attributes
-    ----------
-    num_potentials : int
-        Number of potentials of a centre: ε, or ε and χ.
-    slots : int
-        Number of slots on whose spins a centre acts: all, or only its own.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -57,7 +45,9 @@ class PotentialField(ForceField):
         if not type(self.descriptor).__module__.startswith("hpcspin.") and not self.descriptor.presence_counts.is_meta:
             require_features(self.descriptor.to(self.dtype), len(self.offsets), self.dtype)
         self.num_potentials = 1 if settings.kind == "conservative" else 2
+        """Number of potentials of a centre: ε, or ε and χ."""
         self.slots = 1 if settings.kind == "site" else len(self.offsets)
+        """Number of slots on whose spins a centre acts: all, or only its own."""
         self.reaches = (1, 1)
         self.network = Network(len(self.descriptor.parity), self.inputs, settings.hidden, self.num_potentials)
         self.to(self.dtype)
@@ -174,8 +164,8 @@ class PotentialField(ForceField):
     def _partials(self, around: Tensor, u: Tensor, inputs: Tensor, tile: int) -> Part:
         """ε and χ of each centre, and their derivatives with respect to the spins in its slots.
 
-        In units of the field, zero where the centre is missing; shapes
-        (potentials, centres) and (slots, potentials, 3, centres).
+        In units of the field, zero where the centre is missing; shapes (potentials, centres) and (slots, potentials, 3,
+        centres).
         """
         with torch.enable_grad():
             factors = local_factors(u, self.num_potentials) * is_present(around[:1]) * self.field_scale

@@ -20,24 +20,16 @@ _EDGE = 1e-9
 
 
 class Block(NamedTuple):
-    """A rectangle of the sites of a lattice.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Sites (nx, ny) of the block.
-    whole : tuple of bool
-        Whether the block spans the lattice along x and y.
-    periodic : tuple of bool
-        Whether the lattice is periodic along x and y.
-    columns : tuple of int or None
-        First column of the block, and number of columns of the lattice; needed by models that see the electrodes.
-    """
+    """A rectangle of the sites of a lattice."""
 
     shape: tuple[int, int]
+    """Sites (nx, ny) of the block."""
     whole: tuple[bool, bool]
+    """Whether the block spans the lattice along x and y."""
     periodic: tuple[bool, bool]
+    """Whether the lattice is periodic along x and y."""
     columns: tuple[int, int] | None = None
+    """First column of the block, and number of columns of the lattice; needed by models that see the electrodes."""
 
 
 def offsets_within(lattice: Lattice, radius: float) -> NDArray[np.int64]:

@@ -39,16 +39,12 @@ class Descriptor(nn.Module):
         Symmetry operations, shape (operations, 2, 2).
     even
         Whether the features must be even under time reversal, S -> -S.
-
-    Attributes
-    ----------
-    parity : ndarray
-        Sign of each feature under time reversal, shape (features,).
     """
 
     name: ClassVar[str]
     presence_counts: Tensor
     parity: NDArray[np.int64]
+    """Sign of each feature under time reversal, shape (features,)."""
 
     def __init_subclass__(cls, *, registered: bool = True) -> None:
         if registered:
