@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +79,3 @@ def label_snapshots(
             for snapshot, (state, flows) in enumerate(solved, first):
                 yield frame(snapshot), state, flows
                 bar.advance(note=f"error {state.error.max():.1e}")
-
-
-def solve(system: ElectronSystem, spins: NDArray[np.float64], world: World, device: Any) -> State:
-    """Electronic state of snapshots of shape (n, Lx, Ly, 3), on all ranks; see `ElectronSystem.solve`."""
-    states = [state for _, state, _ in label_snapshots(system, lambda i: spins[i : i + 1], len(spins), world, device)]
-    found: State = world.broadcast(type(states[0]).joined(states) if states else None)
-    return found

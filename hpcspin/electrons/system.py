@@ -215,14 +215,18 @@ class ElectronSystem:
         HpcspinError
             If the spins do not fit the lattice or are not unit vectors, or the tolerance is missed.
         """
-        from hpcspin.electrons.labelling import solve  # Needs torch, which a system alone does not.
+        from hpcspin.electrons.labelling import label_snapshots  # Needs torch, which a system alone does not.
         from hpcspin.parallel.world import World
 
         given: dict[str, Any] = {"tolerance": tolerance, "solver": solver, "precision": precision}
         system = replace(self, **{name: value for name, value in given.items() if value is not None})
         snapshots, restore = as_snapshots(spins, self.lattice.size)
         checked = check_spins(snapshots, None, "spins", vacancies=self.vacancies)
-        return solve(system, checked, World.current(), device).map(restore)
+        world, count = World.current(), len(checked)
+        labels = label_snapshots(system, lambda n: checked[n : n + 1], count, world, device)
+        states = [state for _, state, _ in labels]
+        found: State = world.broadcast(type(states[0]).joined(states) if states else None)
+        return found.map(restore)
 
     def transport(self, spins: Any, energies: Sequence[float] = ()) -> Transport:
         """Currents of charge and spin along every bond and from every reservoir, density of states, transmission.
@@ -248,12 +252,15 @@ class ElectronSystem:
             If the spins do not fit the lattice or are not unit vectors, an energy is not finite, a level is coupled to
             no reservoir, or the tolerance is missed.
         """
-        from hpcspin.electrons.transport import transports  # Needs torch, which a system alone does not.
+        from hpcspin.electrons.transport import Transport, transport  # Needs torch, which a system alone does not.
         from hpcspin.parallel.world import World
 
         snapshots, restore = as_snapshots(spins, self.lattice.size)
         checked = check_spins(snapshots, None, "spins", vacancies=self.vacancies)
-        return transports(self, checked, energies, World.current()).map(restore)
+        world, count = World.current(), len(checked)
+        mine = {n: transport(self, checked[n], energies) for n in range(world.rank, count, world.size)}
+        found = {n: part for several in world.allgather(mine) for n, part in several.items()}
+        return Transport.joined([found[n].map(lambda one: one[None]) for n in range(count)]).map(restore)
 
     def as_config(self) -> dict[str, Any]:
         """Sections ``lattice`` and ``electrons`` of a config that describes this system, as JSON values."""

@@ -109,13 +109,6 @@ def transport(system: ElectronSystem, spins: Real, energies: Sequence[float] = (
     return _closed(system, spins, at)
 
 
-def transports(system: ElectronSystem, spins: Real, energies: Sequence[float], world: World) -> Transport:
-    """Transport of snapshots of shape (n, Lx, Ly, 3), which the ranks share; see `ElectronSystem.transport`."""
-    mine = {n: transport(system, spins[n], energies) for n in range(world.rank, len(spins), world.size)}
-    found = {n: part for several in world.allgather(mine) for n, part in several.items()}
-    return Transport.joined([found[n].map(lambda one: one[None]) for n in range(len(spins))])
-
-
 def _driven(system: DrivenLattice, spins: Real, energies: Real) -> Transport:
     spectrum = Spectrum.of(system, spins)
     inner, everything = spectrum.occupation(system)
