@@ -225,7 +225,7 @@ class ElectronSystem:
         world, count = World.current(), len(checked)
         labels = label_snapshots(system, lambda n: checked[n : n + 1], count, world, device)
         states = [state for _, state, _ in labels]
-        found: State = world.broadcast(type(states[0]).joined(states) if states else None)
+        found = world.broadcast(type(states[0]).joined(states) if states else None)
         return found.map(restore)
 
     def transport(self, spins: Any, energies: Sequence[float] = ()) -> Transport:
