@@ -98,8 +98,9 @@ def labels_like(config: Config, files: Sequence[Path]) -> list[Path]:
     Raises HpcspinError if there is none, telling in what the nearest one differs, or the config names no model.
     """
     config.need("electrons")
-    if config.section(DynamicsSection).model is None:
+    if (model := config.section(DynamicsSection).model) is None:
         raise HpcspinError("dynamics.model: is missing; name the force field to evaluate")
+    model_files(Path(model))  # Refuses a name of none.
     given = electrons_of(config.model_dump(mode="json"), "the config")
     differ = {file: _differences(file, given or {}) for file in files}
     if all(differ.values()):

@@ -51,6 +51,7 @@ def test_errors_of_two_models_at_two_voltages_are_those_of_evaluate(
         ([f"{LEFT}=-2,-3"], [MODEL], r"no label file has the electrons .*labels.h5 differs .*voltage \(2.0 -> 3.0\)"),
         (["dynamics.seed=1,2"], [MODEL], "--vary dynamics.seed: changes no result of evaluate, which uses electrons"),
         ([f"{LEFT}=-2"], [], "dynamics.model: is missing"),
+        (["dynamics.model=driven_sd_fast,driven_sd_fats"], [f"{LEFT}=-2"], "driven_sd_fats: no such model"),
     ],
 )
 def test_what_an_evaluation_cannot_do_is_refused_before_anything_runs(
