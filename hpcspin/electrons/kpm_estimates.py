@@ -91,7 +91,7 @@ class Probing:
     def densities(self, moments: LocalMoments, expansion: Expansion) -> KpmEstimate:
         """The estimate from densities; needs moments of all sites.
 
-        The energy is that of the series without a kernel, and its error what the last quarter of the moments changes.
+        The energy is that of the series without a kernel, and its error the sum of what this leaves out on all levels.
         """
         total = moments.total[: expansion.count]
         potential = self._potential(expansion, total)
@@ -99,9 +99,8 @@ class Probing:
         occupied = np.tensordot(expansion.occupation(potential), moments.local[: expansion.count], axes=1)
         components[moments.sites] = occupied
         sharp = replace(expansion, kernel="none")
-        shorter = replace(sharp, count=3 * expansion.count // 4)
-        energy, before = self._energy(sharp, potential, total), self._energy(shorter, potential, total[: shorter.count])
-        return KpmEstimate(components, energy, potential, abs(energy - before))
+        error = abs(float(sharp.left_out(potential) @ total))
+        return KpmEstimate(components, self._energy(sharp, potential, total), potential, error)
 
     def sample(self, moments: LocalMoments, expansion: Expansion) -> Real:
         """tr(sigma rho_ii) on the stored sites, with the series of `Expansion.occupation_of_gradient`; shape (k, 3)."""

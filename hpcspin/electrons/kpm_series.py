@@ -143,6 +143,11 @@ class Expansion:
         widened = self.coefficients(error)
         return widened * (error / (self._values(widened) + _NEGLIGIBLE * error.max())).max()
 
+    def left_out(self, potential: float) -> Vector:
+        """Coefficients of the size of the error of `grand_potential`, whatever its sign on each level."""
+        exact = self.temperature * scipy.special.log_expit((self.energies - potential) / self.temperature)
+        return self.coefficients(np.abs(self._values(self.grand_potential(potential)) - exact))
+
     def _values(self, series: Vector) -> Vector:
         """Values of a series at the energies e_k."""
         padded = np.pad(series, (0, len(self.energies) - self.count))
