@@ -39,7 +39,15 @@ SHIPPED = Path(__file__).parent.parent / "models"
 class Committee(Predictor):
     """The mean of several force fields, used like a single one.
 
-    Raises HpcspinError if there are fewer than two, or their architectures differ.
+    Parameters
+    ----------
+    members
+        At least two, all of the same architecture.
+
+    Raises
+    ------
+    HpcspinError
+        If there are fewer, or their architectures differ.
     """
 
     def __init__(self, members: Sequence[ForceField]) -> None:
@@ -162,11 +170,26 @@ def weights_digest(path: str | Path) -> str:
 
 
 def load_force(path: str | Path, precision: str | None = None) -> ForceField | Committee:
-    """Load a force field, or a committee, in evaluation mode and with its card; see `hpcspin.load_model`.
+    """Load a shipped or saved force field, or the result of `hpcspin train` in a directory.
 
-    For ``path`` see `model_files`. The card of a committee is that of its first member, with the cards of all members
-    as ``members`` and the ``electrons`` of all of them. Raises HpcspinError also if the members were trained on labels
-    of different electrons.
+    Parameters
+    ----------
+    path
+        See `model_files`.
+    precision
+        ``"float32"`` or ``"float64"``, the precision of its arithmetic; None for the precision of its training.
+
+    Returns
+    -------
+    ForceField or Committee
+        In evaluation mode, with its card. The card of a committee is that of its first member, with the cards of all
+        members as ``members`` and the ``electrons`` of all of them.
+
+    Raises
+    ------
+    HpcspinError
+        If a file is unreadable, the directory holds neither a model nor two members, the members were trained on
+        labels of different electrons, or the precision is unknown.
     """
     files = model_files(path)
     members, cards = zip(*(load_model(file, precision) for file in files), strict=True)

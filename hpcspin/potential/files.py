@@ -27,10 +27,21 @@ def card_path(path: str | Path) -> Path:
 
 
 def save_model(path: str | Path, model: ForceField, card: Mapping[str, Any]) -> None:
-    """Write a force field, each file whole or not at all: ``NAME.safetensors`` and its card ``NAME.json``.
+    """Write a force field, each file whole or not at all.
 
-    ``card`` has further JSON values of the card: training data, metrics, config. Raises HpcspinError if the name has
-    another suffix.
+    Parameters
+    ----------
+    path
+        File of the weights, ``NAME.safetensors``; the card becomes ``NAME.json``.
+    model
+        The force field.
+    card
+        Further JSON values: training data, metrics, config.
+
+    Raises
+    ------
+    HpcspinError
+        If the name has another suffix.
     """
     path = _checked(path)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -51,10 +62,19 @@ def save_model(path: str | Path, model: ForceField, card: Mapping[str, Any]) -> 
 
 
 def load_model(path: str | Path, precision: str | None = None) -> tuple[ForceField, dict[str, Any]]:
-    """Read a force field, on the CPU and in evaluation mode, and its card.
+    """Read a force field and its card.
 
-    ``precision``, ``float32`` or ``float64``, replaces the precision of its training. Raises HpcspinError if a file is
-    missing, corrupt or not a saved force field, or the two do not belong together.
+    ``precision``, ``float32`` or ``float64``, replaces the precision of its training.
+
+    Returns
+    -------
+    tuple of ForceField and dict
+        The model, on the CPU and in evaluation mode, and the card.
+
+    Raises
+    ------
+    HpcspinError
+        If a file is missing, corrupt or not a saved force field, or the two do not belong together.
     """
     path = _checked(path)
     card = _read_card(path)

@@ -144,12 +144,33 @@ def at_filling(
 ) -> tuple[Tensor, Sequence[Any]]:
     """Drive of configurations with the chemical potential of their filling, and the forward pass that determined it.
 
-    Both are the last arguments of the model's ``forward``, which then does not repeat this pass. The model is in
-    evaluation mode; ``spins`` and ``neighbourhood`` are those of its ``forward``, and ``drive`` has the chemical
-    potential, NaN if it is to be determined, and the electrons per site, shape (batch, 2). For a model without a grand
-    potential, or if no chemical potential is to be determined, the result is the drive as given and an empty tuple.
-    ``total`` sums integers over all ranks. For ``strict`` and the errors see `GrandPotential.potential_at`; a model
-    that is still in training misses every filling.
+    Both are the last arguments of the model's ``forward``, which then does not repeat this pass.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    spins, neighbourhood
+        As for its ``forward``.
+    drive
+        Chemical potential, NaN if it is to be determined, and electrons per site, shape (batch, 2).
+    sites
+        Number of sites of the lattice.
+    total
+        Function that sums integers over all ranks.
+    strict
+        See `GrandPotential.potential_at`; a model that is still in training misses every filling.
+
+    Returns
+    -------
+    tuple
+        The drive, shape (batch, 2), and the forward pass; for a model without a grand potential, or if no chemical
+        potential is to be determined, the drive as given and an empty tuple.
+
+    Raises
+    ------
+    HpcspinError
+        See `GrandPotential.potential_at`.
     """
     grand = model.grand_potential
     if grand is None or not bool(drive[:, 0].isnan().any()):  # The test synchronises a GPU, but only for such a model.

@@ -37,7 +37,18 @@ _COMPILED = 64
 
 
 class MessagePassing(ForceField):
-    """Base of all force fields of message-passing layers; their architecture has `MessagePassingSettings`."""
+    """Base of all force fields of message-passing layers.
+
+    Parameters
+    ----------
+    architecture
+        Architecture with `MessagePassingSettings`.
+
+    Attributes
+    ----------
+    fused : bool
+        Whether training mode uses torch.compile; each shape of a batch is compiled once.
+    """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)

@@ -30,13 +30,28 @@ def find_data(
 ) -> TrainingData:
     """Find the shards of a training and check that they belong together; a collective call.
 
-    For ``directories`` and ``validation`` see `split_shards`, for ``drive``, ``distil``, ``periodic`` and ``kind``, the
-    kind of lattice of files without a config, `read_source`. The training continues that of the saved force field
-    ``start``, if there is one. ``electrons`` are those of files without a config, for None see `agreed_sources`, and
-    ``allow`` the keys of the electrons in which the files, and the training data of ``start``, may differ.
+    Parameters
+    ----------
+    directories, validation
+        See `split_shards`.
+    kind
+        Kind of lattice for files without a config.
+    world
+        The ranks.
+    start
+        A saved force field whose training is continued.
+    electrons
+        Electrons of files without a config; for None see `agreed_sources`.
+    allow
+        Keys of the electrons in which the files, and the training data of ``start``, may differ.
+    drive, distil, periodic
+        See `read_source`.
 
-    Raises HpcspinError if the data are invalid or have different electrons, or if the validation data are not
-    independent of the training data or are not exact labels.
+    Raises
+    ------
+    HpcspinError
+        If the data are invalid or have different electrons, or if the validation data are not independent of the
+        training data or are not exact labels.
     """
     split = split_shards(directories, validation, world)
     card = load_model(start)[1] if start else {}

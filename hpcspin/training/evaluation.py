@@ -62,11 +62,25 @@ def evaluate(model: ForceField | Committee, files: Sequence[Path], world: World,
 def examine(
     model: ForceField | Committee, files: Sequence[Path], world: World, device: torch.device, bias: float | None = None
 ) -> Examination:
-    """Compare a force field with label files, which the ranks share; a collective call.
+    """Compare a force field with label files, which the ranks share.
 
-    The files may have any lattice sizes; ``/spins`` and ``/field`` suffice. ``bias`` is that of files without a config,
-    None for the model's unit of bias, the largest in its training data. Raises HpcspinError if a file is invalid or has
-    another kind of lattice than the model.
+    Parameters
+    ----------
+    model
+        The force field.
+    files
+        Label files, of any lattice sizes; ``/spins`` and ``/field`` suffice.
+    world
+        The ranks; a collective call.
+    device
+        Device of the computation.
+    bias
+        Bias of files without a config; None for the model's unit of bias, the largest in its training data.
+
+    Raises
+    ------
+    HpcspinError
+        If a file is invalid or has another kind of lattice than the model.
     """
     model = model.to(device).eval()
     errors, samples = Errors(), [np.zeros((2, 0))]
@@ -113,12 +127,22 @@ def _sample(numbers: NDArray[np.int64], spins: Tensor, predicted: Tensor, exact:
 def calibrate(
     model: Committee, files: Sequence[Path], world: World, device: torch.device, bias: float | None = None
 ) -> dict[str, Any]:
-    """How well the disagreement of a committee predicts the error of its mean, site by site; arguments as `examine`.
+    """How well the disagreement of a committee predicts the error of its mean, site by site.
 
-    The result has ``factor``, the root mean square error divided by the root mean square spread, which turns a spread
-    into an error, and ``rank_correlation`` (Spearman's) of error and spread; both are None if all members agree.
-    ``bins`` are ten equal groups of sites in order of their spread, each with the root mean squares ``spread`` and
-    ``error`` of a perpendicular component.
+    Parameters
+    ----------
+    model
+        The committee.
+    files, world, device, bias
+        As for `examine`.
+
+    Returns
+    -------
+    dict
+        ``factor``: root mean square error divided by root mean square spread, which turns a spread into an error;
+        ``rank_correlation`` (Spearman's) of error and spread; both are None if all members agree. ``bins``: ten equal
+        groups of sites in order of their spread, each with the root mean squares ``spread`` and ``error`` of a
+        perpendicular component.
     """
     model = model.to(device).eval()
     spreads, errors = [np.zeros(0)], [np.zeros(0)]

@@ -62,19 +62,45 @@ def train(
     card: Mapping[str, Any] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainingOutcome:
-    """Fit a force field, or resume from the checkpoint in the directory; a collective call.
+    """Fit a force field, or resume from the checkpoint in the directory.
 
     The saved weights are the running mean at the epoch with the smallest error on the validation shards; without
-    validation shards, that at the end. For the data see `find_data`; their lattices may differ in size. The unit and
-    the number of the architecture's voltages are replaced by the largest voltage and the number of voltages in the
-    data. The directory receives ``model.safetensors`` with its card, to which ``card`` adds JSON values such as the
-    config, ``checkpoint.h5`` and ``metrics.jsonl``. A saved force field ``start``, of the same architecture, gives the
-    initial weights and the units. All ranks together call ``stop`` after each epoch; True stops the training with a
-    checkpoint.
+    validation shards, that at the end.
 
-    Raises HpcspinError if the data are invalid, a batch has fewer snapshots than there are ranks, ``start`` has another
-    architecture, or the directory belongs to other data or to other settings, except that it may have fewer epochs; a
-    `DivergedError` if the loss, the weights or the validation error are no longer finite.
+    Parameters
+    ----------
+    architecture
+        Architecture of the force field. The unit and the number of its voltages are replaced by the largest voltage
+        and the number of voltages in the data.
+    data
+        See `find_data`; their lattices may differ in size.
+    settings
+        Settings of the training.
+    directory
+        Receives ``model.safetensors`` with its card, ``checkpoint.h5`` and ``metrics.jsonl``.
+    world
+        The ranks; a collective call.
+    device
+        Device of this rank.
+    start
+        A saved force field of the same architecture that gives the initial weights and the units.
+    card
+        More JSON values for the model's card, such as the config.
+    stop
+        Called by all ranks together after each epoch; True stops the training with a checkpoint.
+
+    Returns
+    -------
+    TrainingOutcome
+        The same on all ranks.
+
+    Raises
+    ------
+    HpcspinError
+        If the data are invalid, a batch has fewer snapshots than there are
+        ranks, ``start`` has another architecture, or the directory belongs to
+        other data or to other settings, except that it may have fewer epochs; a `DivergedError` if the loss, the
+        weights or the validation error are no longer finite.
     """
     require_possible(architecture, settings, world)
     require_own_gpu(world, device)
