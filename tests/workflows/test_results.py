@@ -78,7 +78,7 @@ def test_numbers_are_for_people_on_the_screen_and_json_for_programs(
     assert heading[:2] == ["training.learning_rate", "training.warmup"]
     rows = [line.split()[:2] for line in lines if line.startswith("0.00")]
     assert sorted(rows) == [["0.001", "0.125"], ["0.002", "0.125"]]
-    assert lines[-1] == f"{tmp_path}/sweep/sweep.jsonl: 2 force fields"
+    assert lines[-1] == f"{tmp_path}/sweep/sweep.jsonl: 2 results"
 
 
 def test_the_log_of_active_learning_is_for_people(hpcspin: Cli, config: Path, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_the_models_of_many_voltages_meet_some_that_they_have_not_learned_from(
         ("torque", (8, 4), -0.4, 0.02),
         ("torque", (8, 4), -0.03, 0.04),
         ("spin_valve", (8, 4), -0.4, 0.01),
+        ("spin_valve", (8, 4), -0.03, 0.01),
     ],
 )
 def test_learned_torques_are_near_exact_ones(name: str, size: tuple[int, int], voltage: float, largest: float) -> None:
@@ -112,10 +113,12 @@ def test_learned_torques_are_near_exact_ones(name: str, size: tuple[int, int], v
     assert np.abs(learned - exact).max() < largest * np.abs(exact).max()
 
 
-def test_without_a_voltage_there_is_no_damping_like_torque() -> None:
-    magnet, system = Magnet.of(load_config(CONFIGS / "torque.yaml")), hs.load_system(CONFIGS / "torque.yaml")
+@pytest.mark.parametrize("name", ["torque", "spin_valve"])
+def test_without_a_voltage_there_is_no_damping_like_torque(name: str) -> None:
+    config = CONFIGS / f"{name}.yaml"
+    magnet, system = Magnet.of(load_config(config)), hs.load_system(config)
     spins = np.stack([magnet.turned(angle) for angle in (30, 90, 150)])
-    found = magnet.transfer(spins, hs.load_model("torque").field(spins, system))
+    found = magnet.transfer(spins, hs.load_model(name).field(spins, system))
     assert np.abs(found.damping_like).max() < 1e-6 < np.abs(found.field_like).min()
 
 
