@@ -170,12 +170,7 @@ def sweep(
     output: Directory,
     vary: Annotated[list[str], typer.Option("--vary", metavar="KEY=V1,V2,...", help="Key, and its values.")],
     verb: Annotated[
-        str,
-        typer.Option(
-            "--run",
-            metavar="VERB",
-            help="train, simulate, label, evaluate (dynamics.model), minimise, path, learn, reproduce or torque.",
-        ),
+        str, typer.Option("--run", metavar="VERB", help="simulate, train, label, evaluate, path ...")
     ] = "train",
     data: Annotated[
         list[Path] | None, typer.Option("--data", help="To train, evaluate: label files; may be repeated.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ _WHOLE = 1e-9
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ClosedLattice(ElectronSystem):
+class ClosedLattice(ElectronSystem["EquilibriumState"]):
     """Electrons of the s-d (Kondo) model on a lattice without reservoirs, in equilibrium.
 
     Parameters
@@ -42,20 +42,6 @@ class ClosedLattice(ElectronSystem):
 
     default_solver: ClassVar[str] = "diagonalization"
     described: ClassVar[str] = "a closed lattice, without reservoirs"
-
-    if TYPE_CHECKING:
-
-        def solve(
-            self,
-            spins: Any,
-            tolerance: float | None = None,
-            *,
-            solver: str | None = None,
-            precision: str | None = None,
-            device: str = "auto",
-        ) -> EquilibriumState:
-            """See `ElectronSystem`."""
-            ...
 
     def __post_init__(self) -> None:
         super().__post_init__()

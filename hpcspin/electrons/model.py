@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class Reservoir:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DrivenLattice(ElectronSystem):
+class DrivenLattice(ElectronSystem["SteadyState"]):
     """Electrons of the s-d model on a lattice coupled to reservoirs.
 
     H = -t sum c†c - J sum S_i · c†_i sigma c_i.
@@ -111,20 +111,6 @@ class DrivenLattice(ElectronSystem):
 
     default_solver: ClassVar[str] = "negf"
     described: ClassVar[str] = "a driven lattice, with reservoirs"
-
-    if TYPE_CHECKING:
-
-        def solve(
-            self,
-            spins: Any,
-            tolerance: float | None = None,
-            *,
-            solver: str | None = None,
-            precision: str | None = None,
-            device: str = "auto",
-        ) -> SteadyState:
-            """See `ElectronSystem`."""
-            ...
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypeVar
 
 from hpcspin.errors import HpcspinError, shown
 from hpcspin.lattice import Lattice, as_snapshots, make_texture
@@ -23,6 +24,8 @@ VACANT = 1e12
 """On-site energy of a vacancy in units of t; its effect on the neighbours, t / VACANT, is below any tolerance."""
 
 
+Solved = TypeVar("Solved", default=Any)
+"""What `ElectronSystem.solve` gives: a SteadyState or an EquilibriumState."""
 A_NUMBER = f"a finite number of size at most {WIDEST:.0e}"
 
 
@@ -70,7 +73,7 @@ class HoppingTerm:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ElectronSystem:
+class ElectronSystem(Generic[Solved]):
     """Electrons of the s-d model on a lattice of classical spins; base of driven and of closed lattices.
 
     H = -sum_ij t_ij c†_i c_j - sum_i J_i S_i · c†_i sigma c_i + sum_i e_i c†_i c_i + H_Rashba,
@@ -187,7 +190,7 @@ class ElectronSystem:
         solver: str | None = None,
         precision: str | None = None,
         device: str = "auto",
-    ) -> Any:  # Type checkers know the state of a DrivenLattice and of a ClosedLattice.
+    ) -> Solved:
         """Exchange fields H_i = J tr(sigma rho_ii) (Eq. 7), densities and the rest of the electronic state.
 
         Under a launcher all ranks make the same call, with the same spins, and share the work.
@@ -226,7 +229,8 @@ class ElectronSystem:
         labels = label_snapshots(system, lambda n: checked[n : n + 1], count, world, device)
         states = [state for _, state, _ in labels]
         found = world.broadcast(type(states[0]).joined(states) if states else None)
-        return found.map(restore)
+        solved: Solved = found.map(restore)
+        return solved
 
     def transport(self, spins: Any, energies: Sequence[float] = ()) -> Transport:
         """Currents of charge and spin along every bond and from every reservoir, density of states, transmission.
