@@ -31,6 +31,7 @@ from hpcspin.electrons.kpm_probes import colouring, probe_groups, random_phases
 from hpcspin.electrons.kpm_recursion import scaled_hamiltonian
 from hpcspin.electrons.kpm_series import Expansion, spectral_interval
 from hpcspin.electrons.kpm_strips import Strip
+from hpcspin.errors import HpcspinError
 from hpcspin.parallel.world import World
 from hpcspin.storage import provenance, write_json
 
@@ -86,6 +87,10 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="sides of the square lattices")
     arguments = parser.parse_args()
     if not arguments.worker:
+        if World.detect().size > 1:
+            raise HpcspinError(
+                "kpm_ranks: starts its two ranks itself, and others beside them would slow them; run it without mpiexec"
+            )
         launcher = which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
         assert launcher is not None, "no mpiexec on this machine; pip install 'hpcspin[mpi]' brings one"
         runner = str(Path(__file__).parents[1] / "benchmark.py")
